@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Struct Pages in Bulk
+--------------------
+
+The ``drgn_zonedev.kernel.memmap`` module reads struct pages by the thousand and
+takes them apart with numpy. Reading one field of one page through a drgn object
+costs microseconds; this costs tens of nanoseconds a page.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+import numpy as np
+from drgn import FaultError, IntegerLike, Object, Program, Type, TypeKind, offsetof, sizeof
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mm import compound_head, pfn_to_page
+
+__all__ = (
+    "PageLayout",
+    "Pages",
+    "UnreadablePages",
+    "page_layout",
+    "page_pgmap",
+    "read_pages",
+)
+
+# 16384 struct pages of 64 bytes are 1 MiB: large enough that the cost of a read
+# does not show, small enough for the processor's cache.
+_CHUNK_PAGES = 16384
+
+
+@dataclass(frozen=True)
+class PageLayout:
+    """
+    Where ``struct page`` keeps what, and how ``page->flags`` is cut.
+
+    ``*_word`` are indices of 64-bit words. ``compound_mask`` tells whether the
+    compound link of a tail is a mask for its own address (``compound_info``)
+    instead of a pointer (``compound_head``); ``pgmap_in_folio`` whether it is
+    ``folio->pgmap``, so that drivers may build folios out of device pages.
+    """
+
+    size: int
+    vmemmap: int
+    flags_word: int
+    pgmap_word: int
+    compound_word: int
+    mapping_word: int
+    lru_offset: int
+    refcount_offset: int
+    mapcount_offset: int
+    zones_shift: int
+    nodes_shift: int
+    compound_mask: bool
+    pgmap_in_folio: bool
+    pg_reserved: int
+    pg_head: int
+    zone_device: int
+
+    @property
+    def zone_mask(self) -> int:
+        """Mask for the zone number, once shifted down."""
+        return (1 << self.zones_shift) - 1
+
+    def page_address(self, pfn: int) -> int:
+        """Address of the ``struct page`` of a PFN."""
+        return self.vmemmap + pfn * self.size
+
+
+@takes_program_or_default
+def page_layout(prog: Program) -> PageLayout:
+    """
+    Get the layout of ``struct page`` of the kernel at hand.
+
+    :raises LookupError: if the debugging information lacks what is needed; this
+        includes kernels without ``CONFIG_ZONE_DEVICE``
+    """
+    try:
+        return prog.cache["zonedev_page_layout"]
+    except KeyError:
+        return prog.cache.setdefault("zonedev_page_layout", _page_layout(prog))
+
+
+def _page_layout(prog: Program) -> PageLayout:
+    page = prog.type("struct page")
+    compound = _compound_member(page)
+    return PageLayout(
+        size=sizeof(page),
+        vmemmap=pfn_to_page(prog, 0).value_(),
+        flags_word=offsetof(page, "flags") // 8,
+        pgmap_word=_pgmap_offset(prog, page) // 8,
+        compound_word=offsetof(page, compound) // 8,
+        mapping_word=offsetof(page, "mapping") // 8,
+        lru_offset=offsetof(page, "lru"),
+        refcount_offset=offsetof(page, "_refcount"),
+        mapcount_offset=offsetof(page, "_mapcount"),
+        zones_shift=(prog.constant("__MAX_NR_ZONES").value_() - 1).bit_length(),
+        nodes_shift=_nodes_shift(prog),
+        pgmap_in_folio=not page.has_member("pgmap"),
+        compound_mask=compound == "compound_info" and _compound_info_has_mask(prog),
+        pg_reserved=1 << prog.constant("PG_reserved").value_(),
+        pg_head=1 << prog.constant("PG_head").value_(),
+        zone_device=prog.constant("ZONE_DEVICE").value_(),
+    )
+
+
+def _compound_member(page: Type) -> str:
+    # Renamed in Linux kernel commit d50569612c29 ("mm: rename the
+    # 'compound_head' field in the 'struct page' to 'compound_info'") (in v7.1).
+    return "compound_info" if page.has_member("compound_info") else "compound_head"
+
+
+def _compound_info_has_mask(prog: Program) -> bool:
+    # Since Linux kernel commit 8c846c879e22 ("mm: rework compound_head() for
+    # power-of-2 sizeof(struct page)") (in v7.1), compound_info is a mask if
+    # sizeof(struct page) is a power of two and
+    # CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP is set, which gives struct zone the
+    # member vmemmap_tails.
+    size = sizeof(prog.type("struct page"))
+    return size & (size - 1) == 0 and prog.type("struct zone").has_member("vmemmap_tails")
+
+
+def _pgmap_offset(prog: Program, page: Type) -> int:
+    # Moved to struct folio in Linux kernel commit 82ba975e4c43 ("mm: allow
+    # compound zone device pages") (in v6.15).
+    if page.has_member("pgmap"):
+        return offsetof(page, "pgmap")
+    return offsetof(prog.type("struct folio"), "pgmap")
+
+
+def _nodes_shift(prog: Program) -> int:
+    # NODES_SHIFT is a macro, but node_data has MAX_NUMNODES entries.
+    try:
+        node_data = prog["node_data"].type_
+    except LookupError:
+        # CONFIG_NUMA=n
+        return 0
+    if node_data.unaliased_kind() != TypeKind.ARRAY or not node_data.length:
+        return 0
+    return (node_data.length - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class Pages:
+    """
+    The struct pages of ``[start_pfn, end_pfn)``.
+
+    ``words`` has a row per page and a column per 64-bit word of ``struct page``.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    words: np.ndarray
+    layout: PageLayout
+
+    @cached_property
+    def pfn(self) -> np.ndarray:
+        """PFN of each page."""
+        return np.arange(self.start_pfn, self.end_pfn, dtype=np.int64)
+
+    @cached_property
+    def address(self) -> np.ndarray:
+        """Address of each ``struct page``."""
+        layout = self.layout
+        return np.uint64(layout.vmemmap) + self.pfn.astype(np.uint64) * np.uint64(layout.size)
+
+    @property
+    def flags(self) -> np.ndarray:
+        """``page->flags``, or ``page->flags.f`` since v6.18."""
+        return self.words[:, self.layout.flags_word]
+
+    @property
+    def zone(self) -> np.ndarray:
+        """``page_zonenum()``"""
+        shift = 64 - self.layout.nodes_shift - self.layout.zones_shift
+        return (self.flags >> np.uint64(shift)) & np.uint64(self.layout.zone_mask)
+
+    @property
+    def node(self) -> np.ndarray:
+        """``page_to_nid()``"""
+        if not self.layout.nodes_shift:
+            return np.zeros(len(self.words), np.uint64)
+        return self.flags >> np.uint64(64 - self.layout.nodes_shift)
+
+    @property
+    def pgmap(self) -> np.ndarray:
+        """
+        The word that is ``page->pgmap`` or ``folio->pgmap`` in a head or base
+        page, the compound link in a tail, and ``lru.next`` in others.
+        """
+        return self.words[:, self.layout.pgmap_word]
+
+    @property
+    def is_tail(self) -> np.ndarray:
+        """Whether bit 0 of the compound link is set (``PageTail()``)."""
+        return (self.words[:, self.layout.compound_word] & np.uint64(1)).astype(bool)
+
+    @property
+    def head(self) -> np.ndarray:
+        """Address of each page's head: itself unless it is a tail (``compound_head()``)."""
+        link = self.words[:, self.layout.compound_word]
+        linked = self.address & link if self.layout.compound_mask else link - np.uint64(1)
+        return np.where(self.is_tail, linked, self.address)
+
+    @property
+    def refcount(self) -> np.ndarray:
+        """``page->_refcount``"""
+        return self._int(self.layout.refcount_offset)
+
+    @property
+    def mapcount(self) -> np.ndarray:
+        """``page->_mapcount``"""
+        return self._int(self.layout.mapcount_offset)
+
+    def _int(self, offset: int) -> np.ndarray:
+        return self.words.view("<i4")[:, offset // 4]
+
+
+@dataclass(frozen=True)
+class UnreadablePages:
+    """Struct pages that could not be read; ``address`` is where the first read faulted."""
+
+    start_pfn: int
+    end_pfn: int
+    address: int
+    reason: str
+
+
+PagesOrGap = Union[Pages, UnreadablePages]
+
+
+@takes_program_or_default
+def read_pages(
+    prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike, *, chunk: int = _CHUNK_PAGES
+) -> Iterator[PagesOrGap]:
+    """
+    Read the struct pages of a range of PFNs.
+
+    Everything that can be read is yielded as :class:`Pages`, in ascending order
+    and in chunks. What cannot be read, down to one page of the memmap, is yielded
+    as :class:`UnreadablePages`: it may be unmapped, filtered out of a dump, or
+    on a device whose memory is not in the dump.
+
+    :param start_pfn: First PFN.
+    :param end_pfn: One more than the last PFN.
+    :param chunk: Struct pages per read.
+    """
+    layout = page_layout(prog)
+    gap: UnreadablePages | None = None
+    start, end = operator.index(start_pfn), operator.index(end_pfn)
+    for chunk_start in range(start, end, chunk):
+        chunk_end = min(chunk_start + chunk, end)
+        for part in _read_chunk(prog, layout, chunk_start, chunk_end):
+            if isinstance(part, UnreadablePages):
+                gap = _extend(gap, part)
+                continue
+            if gap:
+                yield gap
+                gap = None
+            yield part
+    if gap:
+        yield gap
+
+
+def _extend(gap: UnreadablePages | None, part: UnreadablePages) -> UnreadablePages:
+    if gap is None:
+        return part
+    return UnreadablePages(gap.start_pfn, part.end_pfn, gap.address, gap.reason)
+
+
+def _read_chunk(
+    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
+) -> Iterator[PagesOrGap]:
+    address = layout.page_address(start_pfn)
+    try:
+        raw = prog.read(address, (end_pfn - start_pfn) * layout.size)
+    except FaultError as e:
+        middle = _split(prog, layout, start_pfn, end_pfn)
+        if middle is None:
+            yield UnreadablePages(start_pfn, end_pfn, e.address, str(e))
+        else:
+            yield from _read_chunk(prog, layout, start_pfn, middle)
+            yield from _read_chunk(prog, layout, middle, end_pfn)
+        return
+    words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
+    yield Pages(start_pfn, end_pfn, words, layout)
+
+
+def _split(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> int | None:
+    # Memory is mapped, and filtered, by whole pages: if these struct pages lie
+    # in one page of memmap, they fault together.
+    page_size = prog["PAGE_SIZE"].value_()
+    first = layout.page_address(start_pfn) // page_size
+    last = (layout.page_address(end_pfn) - 1) // page_size
+    if first == last or end_pfn - start_pfn == 1:
+        return None
+    border = (first + last + 1) // 2 * page_size
+    middle = (border - layout.vmemmap) // layout.size
+    return min(max(middle, start_pfn + 1), end_pfn - 1)
+
+
+def page_pgmap(page: Object) -> Object:
+    """
+    Get the pgmap that a device page points at, like the kernel's
+    ``page_pgmap()``. A page that is not an initialised device page has
+    something else there.
+
+    :param page: ``struct page *``
+    :return: ``struct dev_pagemap *``
+    """
+    prog = page.prog_
+    head = compound_head(page)
+    # See _pgmap_offset().
+    try:
+        return head.pgmap.read_()
+    except AttributeError:
+        return Object(prog, "struct folio *", head.value_()).pgmap.read_()

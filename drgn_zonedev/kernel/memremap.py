@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Device Memory
+-------------
+
+The ``drgn_zonedev.kernel.memremap`` module provides helpers for working with
+``ZONE_DEVICE`` memory as :linux:`mm/memremap.c` manages it: ``pgmap_array``,
+``struct dev_pagemap``, ``struct vmem_altmap`` and the reference that keeps a
+pgmap alive.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+from drgn import (
+    NULL,
+    FaultError,
+    IntegerLike,
+    Object,
+    ObjectNotFoundError,
+    Program,
+    TypeKind,
+    cast,
+)
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.cpumask import for_each_possible_cpu
+from drgn.helpers.linux.percpu import per_cpu_ptr
+from drgn.helpers.linux.xarray import xa_for_each, xa_load
+
+from drgn_zonedev.kernel.kallsyms import symbol_name
+from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
+
+__all__ = (
+    "dev_pagemap_info",
+    "dev_pagemap_ranges",
+    "dev_pagemap_type",
+    "find_dev_pagemap",
+    "for_each_dev_pagemap",
+    "get_dev_pagemap",
+    "percpu_ref_state",
+    "pgmap_altmap",
+    "pgmap_is_alive",
+    "pgmap_pfn_first",
+    "pgmap_pfn_valid",
+    "pgmap_vmemmap_shift",
+    "vmem_altmap_offset",
+)
+
+# A macro in include/linux/memremap.h, unchanged since Linux kernel commit
+# 514caf23a70f ("memremap: replace the altmap_valid field with a PGMAP_ALTMAP_VALID
+# flag") (in v5.3).
+_PGMAP_ALTMAP_VALID = 1 << 0
+
+# Nobody has more ranges than this; a larger number is garbage. The kernel's
+# widest user is a devdax device, with one range per resource.
+_MAX_RANGES = 4096
+
+
+@takes_program_or_default
+def for_each_dev_pagemap(prog: Program) -> Iterator[tuple[int, Object]]:
+    """
+    Iterate over the pgmaps in ``pgmap_array``, each once.
+
+    ``pgmap_array`` holds several multi-index entries per range
+    (``xa_store_range()`` in ``pagemap_range()``), so the same pointer shows up
+    more than once there. An entry means that the PFNs are claimed: it is stored
+    before the memory is hot-added and erased after it is gone.
+
+    :return: Iterator of (first PFN that the pgmap was found at, ``struct
+        dev_pagemap *``) tuples in ascending PFN order.
+    :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
+        (``CONFIG_ZONE_DEVICE=n``)
+    """
+    seen = set()
+    pgmap_type = prog.type("struct dev_pagemap *")
+    for pfn, entry in xa_for_each(prog["pgmap_array"].address_of_()):
+        address = entry.value_()
+        if address not in seen:
+            seen.add(address)
+            yield pfn, cast(pgmap_type, entry)
+
+
+@takes_program_or_default
+def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
+    """
+    Get the pgmap that claims a PFN, whatever state it is in.
+
+    :param pfn: ``unsigned long``
+    :return: ``struct dev_pagemap *`` (``NULL`` if no pgmap claims it)
+    """
+    try:
+        xa = prog["pgmap_array"].address_of_()
+    except ObjectNotFoundError:
+        return NULL(prog, prog.type("void *"))
+    return cast("struct dev_pagemap *", xa_load(xa, pfn))
+
+
+@takes_program_or_default
+def get_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
+    """
+    Get the live pgmap of a PFN as the kernel's ``get_dev_pagemap()`` would,
+    without taking a reference.
+
+    Like the kernel's, it does not look at the state of the memmap: a pgmap
+    whose struct pages are being initialised is returned.
+
+    :param pfn: ``unsigned long``
+    :return: ``struct dev_pagemap *`` (``NULL`` if there is none, or if its
+        reference was killed)
+    """
+    pgmap = find_dev_pagemap(prog, pfn)
+    if pgmap and not pgmap_is_alive(pgmap):
+        return NULL(prog, pgmap.type_)
+    return pgmap
+
+
+def _pgmap_ref(pgmap: Object) -> Object:
+    # Since Linux kernel commit b80892ca022e ("memremap: remove support for
+    # external pgmap refcounts") (in v5.17), the reference is embedded. Before
+    # that, it is a pointer, which is NULL after dev_pagemap_cleanup().
+    ref = pgmap.ref
+    if ref.type_.unaliased_kind() == TypeKind.POINTER:
+        return ref.read_()
+    return ref.address_of_()
+
+
+def pgmap_is_alive(pgmap: Object) -> bool:
+    """
+    Return whether ``percpu_ref_tryget_live()`` would succeed on a pgmap.
+
+    :param pgmap: ``struct dev_pagemap *``
+    """
+    ref = _pgmap_ref(pgmap)
+    if not ref:
+        return False
+    dead = pgmap.prog_["__PERCPU_REF_DEAD"].value_()
+    return not ref.percpu_count_ptr.value_() & dead
+
+
+def percpu_ref_state(ref: Object) -> RefState:
+    """
+    Get the state and the number of references of a ``percpu_ref``.
+
+    The count includes the initial reference and transient ones. See
+    :linux:`lib/percpu-refcount.c`.
+
+    :param ref: ``struct percpu_ref *``
+    """
+    if not ref:
+        return RefState("none", None, None)
+    prog = ref.prog_
+    try:
+        word = ref.percpu_count_ptr.value_()
+    except FaultError:
+        return RefState("unreadable", None, None)
+    atomic = bool(word & prog["__PERCPU_REF_ATOMIC"].value_())
+    state = "dead" if word & prog["__PERCPU_REF_DEAD"].value_() else "live"
+    mode = "atomic" if atomic else "percpu"
+    try:
+        data = ref.data.read_()
+        if not data:
+            # percpu_ref_exit() keeps the last count above the flags.
+            flag_bits = prog["__PERCPU_REF_FLAG_BITS"].value_()
+            return RefState("exited", None, word >> flag_bits)
+        return RefState(state, mode, _percpu_ref_count(ref, data, word, atomic))
+    except (FaultError, LookupError):
+        return RefState(state, mode, None)
+
+
+def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int:
+    prog = ref.prog_
+    count = data.count.counter.value_()
+    if atomic:
+        return int(count)
+    mask = prog["__PERCPU_REF_ATOMIC_DEAD"].value_()
+    counters = Object(prog, "unsigned long *", word & ~mask)
+    # PERCPU_COUNT_BIAS: in percpu mode the atomic counter starts there.
+    bits = 8 * prog.type("unsigned long").size
+    total = count - (1 << (bits - 1))
+    for cpu in for_each_possible_cpu(prog):
+        total += per_cpu_ptr(counters, cpu)[0].value_()
+    # Single per-cpu counters wrap freely; only the sum means anything.
+    return int(total) & ((1 << bits) - 1)
+
+
+def dev_pagemap_type(pgmap: Object) -> str:
+    """
+    Get the memory type of a pgmap by the name of its enumerator.
+
+    The values moved when ``MEMORY_DEVICE_COHERENT`` was inserted in Linux
+    kernel commit f25cbb7a95a2 ("mm: add zone device coherent type memory
+    support") (in v6.0), so the number alone means nothing.
+
+    :param pgmap: ``struct dev_pagemap *``
+    """
+    return str(pgmap.type.format_(type_name=False))
+
+
+def pgmap_vmemmap_shift(pgmap: Object) -> int:
+    """
+    Get the order of the compound pages that a pgmap's memmap is made of.
+
+    :param pgmap: ``struct dev_pagemap *``
+    """
+    # Added in Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE
+    # support for compound pages") (in v5.17).
+    try:
+        return int(pgmap.vmemmap_shift.value_())
+    except AttributeError:
+        return 0
+
+
+def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
+    """
+    Get the PFN ranges of a pgmap that have a recorded length.
+
+    ``memremap_pages()`` clears ``nr_range`` and counts it up again behind each
+    range that it has initialised, so while it is at work the range at index
+    ``nr_range`` is in progress. Entries behind that one exist, but nothing
+    says how many.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :return: Tuple of (ranges, whether the last one is in progress). The number
+        of ranges that are not in progress is ``nr_range``.
+    :raises ValueError: if ``nr_range`` is absurd
+    """
+    prog = pgmap.prog_
+    shift = prog["PAGE_SHIFT"].value_()
+    nr_range = pgmap.nr_range.value_()
+    if not 0 <= nr_range <= _MAX_RANGES:
+        raise ValueError(f"nr_range of pgmap {pgmap.value_():#x} is {nr_range}")
+    ranges = [_pfn_range(pgmap.ranges[i], shift) for i in range(nr_range)]
+    in_progress = _range_in_progress(pgmap, nr_range, shift)
+    if in_progress is None or any(_overlap(in_progress, done) for done in ranges):
+        return tuple(ranges), False
+    return (*ranges, in_progress), True
+
+
+def _pfn_range(range_: Object, shift: int) -> PgmapRange:
+    # struct range is inclusive at both ends.
+    return PgmapRange(range_.start.value_() >> shift, (range_.end.value_() + 1) >> shift)
+
+
+def _overlap(a: PgmapRange, b: PgmapRange) -> bool:
+    return a.start_pfn < b.end_pfn and b.start_pfn < a.end_pfn
+
+
+def _range_in_progress(pgmap: Object, nr_range: int, shift: int) -> PgmapRange | None:
+    # A complete pgmap has no entry at nr_range: what lies there belongs to
+    # somebody else. Only pgmap_array can tell, because the range in progress
+    # is stored in it before anything else happens.
+    try:
+        range_ = _pfn_range(pgmap.ranges[nr_range], shift)
+    except FaultError:
+        return None
+    if range_.start_pfn >= range_.end_pfn:
+        return None
+    ends = (range_.start_pfn, range_.end_pfn - 1)
+    claimed = all(find_dev_pagemap(pgmap.prog_, pfn).value_() == pgmap.value_() for pfn in ends)
+    return range_ if claimed else None
+
+
+def pgmap_altmap(pgmap: Object) -> Altmap | None:
+    """
+    Get the altmap of a pgmap, the part of the device that holds its memmap.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :return: ``None`` if ``PGMAP_ALTMAP_VALID`` is not set. It is about the
+        first range only.
+    """
+    if not pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
+        return None
+    altmap = pgmap.altmap.read_()
+    return Altmap(
+        base_pfn=altmap.base_pfn.value_(),
+        end_pfn=altmap.end_pfn.value_(),
+        reserve=altmap.reserve.value_(),
+        free=altmap.free.value_(),
+        align=altmap.align.value_(),
+        alloc=altmap.alloc.value_(),
+    )
+
+
+def vmem_altmap_offset(altmap: Object) -> int:
+    """
+    Get the number of pages between an altmap's base and the first PFN that
+    holds data: ``reserve`` (never initialised) and ``free`` (the memmap itself).
+
+    :param altmap: ``struct vmem_altmap *``
+    """
+    return int(altmap.reserve.value_() + altmap.free.value_())
+
+
+def pgmap_pfn_first(pgmap: Object, range_id: IntegerLike) -> int:
+    """
+    Get the first PFN of a pgmap's range that ``memmap_init_zone_device()``
+    initialises, like the kernel's ``pfn_first()``.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :param range_id: Index into ``pgmap->ranges``.
+    """
+    range_id = operator.index(range_id)
+    shift = pgmap.prog_["PAGE_SHIFT"].value_()
+    pfn = int(pgmap.ranges[range_id].start.value_()) >> shift
+    if range_id == 0 and pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
+        pfn += vmem_altmap_offset(pgmap.altmap)
+    return pfn
+
+
+def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
+    """
+    Return whether a PFN lies in a range of a pgmap that is completely
+    initialised, and behind the altmap's head, like the kernel's
+    ``pgmap_pfn_valid()``, which was added in Linux kernel commit 34dc45be4563
+    ("mm: fix memory_failure() handling of dax-namespace metadata") (in v5.12).
+
+    :param pgmap: ``struct dev_pagemap *``
+    :param pfn: ``unsigned long``
+    """
+    pfn = operator.index(pfn)
+    ranges, in_progress = dev_pagemap_ranges(pgmap)
+    for i, range_ in enumerate(ranges[:-1] if in_progress else ranges):
+        if range_.start_pfn <= pfn < range_.end_pfn:
+            return pfn >= pgmap_pfn_first(pgmap, i)
+    return False
+
+
+def dev_pagemap_info(pgmap: Object) -> Pgmap:
+    """
+    Get everything that a pgmap itself says, as plain data.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :raises ValueError: if ``nr_range`` is absurd
+    """
+    prog = pgmap.prog_
+    ranges, in_progress = dev_pagemap_ranges(pgmap)
+    ops = pgmap.ops.value_()
+    owner = pgmap.owner.value_()
+    return Pgmap(
+        address=pgmap.value_(),
+        type=dev_pagemap_type(pgmap),
+        nr_range=pgmap.nr_range.value_(),
+        ranges=ranges,
+        in_progress=in_progress,
+        vmemmap_shift=pgmap_vmemmap_shift(pgmap),
+        flags=pgmap.flags.value_(),
+        altmap=pgmap_altmap(pgmap),
+        ref=percpu_ref_state(_pgmap_ref(pgmap)),
+        ops=symbol_name(prog, ops) if ops else None,
+        ops_address=ops,
+        owner=symbol_name(prog, owner) if owner else None,
+        owner_address=owner,
+    )

@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Sections and Subsections
+------------------------
+
+The ``drgn_zonedev.kernel.mmzone`` module adds to drgn's helpers for SPARSEMEM
+what they lack: subsections (:linux:`include/linux/mmzone.h`), the predicates
+that PFN walkers use, and all sections at once as numpy arrays.
+
+Subsections exist since Linux kernel commit f46edbd1b151 ("mm/sparsemem: add
+helpers track active portions of a section at boot") (in v5.3), with
+``CONFIG_SPARSEMEM_VMEMMAP``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import (
+    NULL,
+    FaultError,
+    IntegerLike,
+    Object,
+    ObjectNotFoundError,
+    Program,
+    Type,
+    TypeKind,
+    offsetof,
+    sizeof,
+)
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mm import pfn_to_page
+from drgn.helpers.linux.mmzone import (
+    NODE_DATA,
+    early_section,
+    nr_to_section,
+    online_section,
+    pfn_to_section,
+    valid_section,
+)
+from drgn.helpers.linux.nodemask import for_each_online_node
+
+from drgn_zonedev.kernel.memremap import get_dev_pagemap
+
+__all__ = (
+    "Geometry",
+    "SectionFlags",
+    "Sections",
+    "for_each_subsection",
+    "online_device_section",
+    "pfn_section_valid",
+    "pfn_to_online_page",
+    "pfn_valid",
+    "section_flags",
+    "section_subsection_map",
+    "section_vmemmap_preinit",
+    "sections",
+    "sparsemem_geometry",
+    "subsection_map_index",
+    "zone_device_spans",
+)
+
+# SUBSECTION_SHIFT: a macro, 2 MiB on every architecture.
+_SUBSECTION_SHIFT = 21
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a kernel cuts physical memory into pages, subsections and sections."""
+
+    page_shift: int
+    section_size_bits: int
+    max_physmem_bits: int
+
+    @property
+    def pages_per_section(self) -> int:
+        """``PAGES_PER_SECTION``"""
+        return 1 << (self.section_size_bits - self.page_shift)
+
+    @property
+    def pages_per_subsection(self) -> int:
+        """``PAGES_PER_SUBSECTION``"""
+        return 1 << (_SUBSECTION_SHIFT - self.page_shift)
+
+    @property
+    def subsections_per_section(self) -> int:
+        """``SUBSECTIONS_PER_SECTION``"""
+        return 1 << (self.section_size_bits - _SUBSECTION_SHIFT)
+
+    @property
+    def max_pfn(self) -> int:
+        """One more than the largest PFN that the kernel can express."""
+        return 1 << (self.max_physmem_bits - self.page_shift)
+
+
+@takes_program_or_default
+def sparsemem_geometry(prog: Program) -> Geometry:
+    """
+    Get the sizes of pages, subsections and sections.
+
+    :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
+    """
+    try:
+        return prog.cache["zonedev_geometry"]
+    except KeyError:
+        geometry = Geometry(
+            page_shift=prog["PAGE_SHIFT"].value_(),
+            section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
+            max_physmem_bits=prog["MAX_PHYSMEM_BITS"].value_(),
+        )
+        return prog.cache.setdefault("zonedev_geometry", geometry)
+
+
+@dataclass(frozen=True)
+class SectionFlags:
+    """
+    The flag bits of ``mem_section.section_mem_map``.
+
+    A flag that the kernel does not have is 0, so that testing it is false.
+    """
+
+    present: int
+    has_mem_map: int
+    online: int
+    early: int
+    taint: int
+    preinit: int
+    map_mask: int
+
+
+@takes_program_or_default
+def section_flags(prog: Program) -> SectionFlags:
+    """
+    Get the section flags of the kernel at hand.
+
+    :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
+    """
+    try:
+        return prog.cache["zonedev_section_flags"]
+    except KeyError:
+        return prog.cache.setdefault("zonedev_section_flags", _section_flags(prog))
+
+
+def _section_flags(prog: Program) -> SectionFlags:
+    # Since Linux kernel commit ed7802dd48f7 ("mm: memory_hotplug: enumerate all
+    # supported section flags") (in v6.0), the flags are an anonymous enum.
+    try:
+        last = prog.constant("SECTION_MAP_LAST_BIT").value_()
+    except LookupError:
+        # Before that, they are macros. v5.12 to v5.19 also had
+        # SECTION_TAINT_ZONE_DEVICE, from Linux kernel commit 1f90a3477df3 ("mm:
+        # teach pfn_to_online_page() about ZONE_DEVICE section collisions") (in
+        # v5.12), but that leaves no trace in the debugging information: its
+        # function, which that commit made out of a macro, does.
+        taint = 1 << 4 if _has_function(prog, "pfn_to_online_page") else 0
+        return SectionFlags(1, 2, 4, 8, taint, 0, ~((taint or 8) * 2 - 1) & (1 << 64) - 1)
+    return SectionFlags(
+        present=_flag(prog, "SECTION_MARKED_PRESENT_BIT"),
+        has_mem_map=_flag(prog, "SECTION_HAS_MEM_MAP_BIT"),
+        online=_flag(prog, "SECTION_IS_ONLINE_BIT"),
+        early=_flag(prog, "SECTION_IS_EARLY_BIT"),
+        taint=_flag(prog, "SECTION_TAINT_ZONE_DEVICE_BIT"),
+        # Linux kernel commit d65917c42373 ("mm/sparse: allow for alternate
+        # vmemmap section init at boot") (in v6.15).
+        preinit=_flag(prog, "SECTION_IS_VMEMMAP_PREINIT_BIT"),
+        map_mask=~((1 << last) - 1) & (1 << 64) - 1,
+    )
+
+
+def _flag(prog: Program, name: str) -> int:
+    try:
+        return 1 << int(prog.constant(name).value_())
+    except LookupError:
+        return 0
+
+
+def _has_function(prog: Program, name: str) -> bool:
+    try:
+        prog.function(name)
+    except LookupError:
+        return False
+    return True
+
+
+def online_device_section(section: Object) -> bool:
+    """
+    Return whether a section is online and tainted by ZONE_DEVICE memory, like
+    the kernel's ``online_device_section()``: only then does
+    ``pfn_to_online_page()`` ask ``get_dev_pagemap()``.
+
+    :param section: ``struct mem_section *``
+    """
+    section = section.read_()
+    if not section:
+        return False
+    flags = section_flags(section.prog_)
+    both = flags.online | flags.taint
+    return bool(flags.taint) and section.section_mem_map.value_() & both == both
+
+
+def section_vmemmap_preinit(section: Object) -> bool:
+    """
+    Return whether a section's memmap was built deduplicated at boot for HugeTLB
+    (``preinited_vmemmap_section()``).
+
+    :param section: ``struct mem_section *``
+    """
+    section = section.read_()
+    if not section:
+        return False
+    return bool(section.section_mem_map.value_() & section_flags(section.prog_).preinit)
+
+
+@takes_program_or_default
+def subsection_map_index(prog: Program, pfn: IntegerLike) -> int:
+    """
+    Get the bit of ``mem_section_usage.subsection_map`` that a PFN belongs to.
+
+    :param pfn: ``unsigned long``
+    """
+    geometry = sparsemem_geometry(prog)
+    return operator.index(pfn) % geometry.pages_per_section // geometry.pages_per_subsection
+
+
+def section_subsection_map(section: Object) -> int | None:
+    """
+    Get a section's bitmap of populated subsections.
+
+    :param section: ``struct mem_section *``
+    :return: Bit ``i`` is subsection ``i``. 0 if ``usage`` is ``NULL``: the
+        section was never populated, or all of it was removed. ``None`` if the
+        kernel has no subsections (``CONFIG_SPARSEMEM_VMEMMAP=n``).
+    """
+    try:
+        usage = section.usage.read_()
+        if not usage:
+            return 0
+        words = usage.subsection_map.value_()
+    except AttributeError:
+        return None
+    bits = 8 * sizeof(section.prog_.type("unsigned long"))
+    return sum(int(word) << (i * bits) for i, word in enumerate(words))
+
+
+@takes_program_or_default
+def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, int, bool]]:
+    """
+    Iterate over the subsections of a section.
+
+    :param nr: Section number.
+    :return: Iterator of (start PFN, end PFN, whether its bit is set)
+    """
+    geometry = sparsemem_geometry(prog)
+    section = nr_to_section(prog, nr)
+    bitmap = section_subsection_map(section) if section else 0
+    start_pfn = operator.index(nr) * geometry.pages_per_section
+    for i in range(geometry.subsections_per_section):
+        pfn = start_pfn + i * geometry.pages_per_subsection
+        is_set = bitmap is None or bool(bitmap >> i & 1)
+        yield pfn, pfn + geometry.pages_per_subsection, is_set
+
+
+@takes_program_or_default
+def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
+    """
+    Return whether a PFN's subsection is populated, like the kernel's
+    ``pfn_section_valid()``.
+
+    :param pfn: ``unsigned long``
+    """
+    section = pfn_to_section(prog, pfn)
+    if not section:
+        return False
+    bitmap = section_subsection_map(section)
+    return bitmap is None or bool(bitmap >> subsection_map_index(prog, pfn) & 1)
+
+
+@takes_program_or_default
+def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
+    """
+    Return whether a PFN has a ``struct page``, like the kernel's generic
+    ``pfn_valid()``.
+
+    This says nothing about what is in the ``struct page``: it is true for
+    memory that is offline, for ZONE_DEVICE memory that is being initialised or
+    never will be, and for every hole in an early section.
+
+    :param pfn: ``unsigned long``
+    """
+    pfn = operator.index(pfn)
+    if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+        return False
+    section = pfn_to_section(prog, pfn)
+    if not valid_section(section):
+        return False
+    return early_section(section) or pfn_section_valid(prog, pfn)
+
+
+@takes_program_or_default
+def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
+    """
+    Get the ``struct page`` of a PFN if it is online, by the rules of the kernel
+    at hand.
+
+    Since Linux kernel commits 9f9b02e5b346 ("mm: teach pfn_to_online_page() to
+    consider subsection validity") and 1f90a3477df3 ("mm: teach
+    pfn_to_online_page() about ZONE_DEVICE section collisions") (in v5.12), the
+    subsection has to be populated, and in a tainted section the PFN must not
+    have a live pgmap. Before that, only the section counts: device pages that
+    share a section with RAM are returned.
+
+    :param pfn: ``unsigned long``
+    :return: ``struct page *`` (``NULL`` if it is not online)
+    """
+    pfn = operator.index(pfn)
+    null = NULL(prog, "struct page *")
+    if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+        return null
+    section = pfn_to_section(prog, pfn)
+    if not online_section(section):
+        return null
+    if section_flags(prog).taint:
+        if not pfn_section_valid(prog, pfn):
+            return null
+        if online_device_section(section) and get_dev_pagemap(prog, pfn):
+            return null
+    return pfn_to_page(prog, pfn)
+
+
+@takes_program_or_default
+def zone_device_spans(prog: Program) -> dict[int, tuple[int, int]]:
+    """
+    Get the span of each node's ZONE_DEVICE.
+
+    The span grows when memory is added and never shrinks
+    (``remove_pfn_range_from_zone()`` leaves ZONE_DEVICE alone), so it is the
+    hull of all device memory that a node has ever had.
+
+    :return: Mapping from node ID to half-open PFN range. Nodes that never had
+        device memory are missing.
+    """
+    try:
+        zone_device = prog.constant("ZONE_DEVICE").value_()
+    except LookupError:
+        return {}
+    try:
+        nodes = list(for_each_online_node(prog))
+    except ObjectNotFoundError:
+        nodes = [0]
+    spans = {}
+    for nid in nodes:
+        zone = NODE_DATA(prog, nid).node_zones[zone_device]
+        start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
+        if spanned:
+            spans[nid] = (start, start + spanned)
+    return spans
+
+
+@dataclass(frozen=True)
+class Sections:
+    """
+    All present sections at once; row ``i`` of each array is one section.
+
+    ``subsection_map`` is a matrix of 64-bit words: bit ``b`` of a section is
+    bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
+    have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
+    mem_section`` could not be read, with the address that faulted.
+    """
+
+    nr: np.ndarray
+    address: np.ndarray
+    word: np.ndarray
+    usage: np.ndarray
+    usage_readable: np.ndarray
+    subsection_map: np.ndarray
+    unreadable: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.nr)
+
+
+@takes_program_or_default
+def sections(prog: Program) -> Sections:
+    """
+    Read all present sections.
+
+    A root of the section array is one read, and usages that lie together are
+    one read, so this costs milliseconds where an object per section costs
+    seconds.
+
+    :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
+    """
+    flags = section_flags(prog)
+    section_type = prog.type("struct mem_section")
+    size = sizeof(section_type)
+    map_offset = offsetof(section_type, "section_mem_map")
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    unreadable = []
+    for first_nr, count, address in _section_roots(prog):
+        try:
+            raw = np.frombuffer(prog.read(address, count * size), "<u8").reshape(count, -1)
+        except FaultError as e:
+            unreadable.append((first_nr, first_nr + count, e.address))
+            continue
+        slots = np.flatnonzero(raw[:, map_offset // 8] & np.uint64(flags.present))
+        parts.append(
+            (
+                slots.astype(np.int64) + first_nr,
+                np.uint64(address) + slots.astype(np.uint64) * np.uint64(size),
+                raw[slots],
+            )
+        )
+    nr = np.concatenate([p[0] for p in parts] or [np.empty(0, np.int64)])
+    addresses = np.concatenate([p[1] for p in parts] or [np.empty(0, np.uint64)])
+    rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
+    usage = _usage_pointers(section_type, rows)
+    bitmaps, readable = _subsection_maps(prog, usage)
+    return Sections(
+        nr=nr,
+        address=addresses,
+        word=rows[:, map_offset // 8].copy(),
+        usage=usage,
+        usage_readable=readable,
+        subsection_map=bitmaps,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _section_roots(prog: Program) -> Iterator[tuple[int, int, int]]:
+    # Yields (first section number, number of sections, address).
+    per_root = prog["SECTIONS_PER_ROOT"].value_()
+    count = prog["__highest_present_section_nr"].value_() + 1
+    nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
+    mem_section = prog["mem_section"]
+    if mem_section.type_.unaliased_kind() != TypeKind.POINTER:
+        # CONFIG_SPARSEMEM_STATIC: one array of arrays.
+        yield 0, nr_roots * per_root, mem_section.address_of_().value_()
+        return
+    base = mem_section.value_()
+    if not base:
+        return
+    roots = np.frombuffer(prog.read(base, nr_roots * 8), "<u8")
+    for root in np.flatnonzero(roots):
+        yield int(root) * per_root, per_root, int(roots[root])
+
+
+def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:
+    try:
+        offset = offsetof(section_type, "usage")
+    except LookupError:
+        return np.zeros(len(rows), np.uint64)
+    return rows[:, offset // 8].copy()
+
+
+def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # struct mem_section_usage::subsection_map only exists with
+    # CONFIG_SPARSEMEM_VMEMMAP; without it a section is valid as a whole.
+    words = -(-sparsemem_geometry(prog).subsections_per_section // 64)
+    try:
+        usage_type = prog.type("struct mem_section_usage")
+        offset = offsetof(usage_type, "subsection_map")
+    except LookupError:
+        full = np.full((len(usage), words), np.iinfo(np.uint64).max)
+        return full, np.ones(len(usage), bool)
+    bitmaps = np.zeros((len(usage), words), np.uint64)
+    readable = np.ones(len(usage), bool)
+    order = np.argsort(usage, kind="stable")
+    order = order[usage[order] != 0]
+    if not len(order):
+        return bitmaps, readable
+    # Boot sections keep their usages in one array per node, others in slab
+    # pages: whatever is less than a page apart is worth one read.
+    gaps = np.diff(usage[order]) > np.uint64(4096)
+    for group in np.split(order, np.flatnonzero(gaps) + 1):
+        _read_bitmaps(prog, usage, group, offset, bitmaps, readable)
+    return bitmaps, readable
+
+
+def _read_bitmaps(
+    prog: Program,
+    usage: np.ndarray,
+    group: np.ndarray,
+    offset: int,
+    bitmaps: np.ndarray,
+    readable: np.ndarray,
+) -> None:
+    words = bitmaps.shape[1]
+    first = int(usage[group[0]]) + offset
+    length = int(usage[group[-1]]) + offset + words * 8 - first
+    try:
+        raw = prog.read(first, length)
+    except FaultError:
+        if len(group) == 1:
+            readable[group] = False
+            return
+        for half in np.array_split(group, 2):
+            _read_bitmaps(prog, usage, half, offset, bitmaps, readable)
+        return
+    starts = (usage[group] - usage[group[0]]).astype(np.int64)
+    index = starts[:, None] + np.arange(words * 8)
+    bitmaps[group] = np.frombuffer(raw, np.uint8)[index].view("<u8")

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Model
+-----
+
+What the tool says, as plain data. Everything that people or programs see is a
+rendering of a :class:`Report`; nothing in here knows about drgn.
+
+PFN ranges are half-open: ``[start_pfn, end_pfn)``. Addresses, PFNs and words
+are plain ``int``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = (
+    "Altmap",
+    "Case",
+    "Coverage",
+    "Evidence",
+    "Finding",
+    "KernelFacts",
+    "Memmap",
+    "Pgmap",
+    "PgmapDevice",
+    "PgmapRange",
+    "Range",
+    "RefState",
+    "Report",
+    "Severity",
+    "Unjudged",
+)
+
+
+class Case(enum.Enum):
+    """
+    What a range of PFNs is.
+
+    The five cases of the September 2019 mail keep their numbers; the others are
+    states that real kernels added.
+    """
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    DEVICE = "device"
+    PARTIAL = "partial"
+    INITIALIZING = "initializing"
+    RESERVED = "reserved"
+    METADATA = "metadata"
+    TEARDOWN = "teardown"
+    ORPHAN = "orphan"
+    GHOST = "ghost"
+    UNKNOWN = "unknown"
+
+    @property
+    def number(self) -> int | None:
+        """The case's number in the 2019 mail, or ``None`` if the mail did not list it."""
+        return _CASE_NUMBERS.get(self)
+
+
+_CASE_NUMBERS = {
+    Case.OFFLINE: 1,
+    Case.DEVICE: 2,
+    Case.PARTIAL: 3,
+    Case.INITIALIZING: 4,
+    Case.RESERVED: 5,
+}
+
+
+class Memmap(enum.Enum):
+    """What the metadata says about the struct pages of a range (not what reading them gave)."""
+
+    MAPPED = "mapped"
+    """Populated: a subsection bit, or an early section, whose memmap is complete."""
+    UNMAPPED = "unmapped"
+    """Not populated: reading a ``struct page`` here faults on a running kernel, too."""
+    UNKNOWN = "unknown"
+    """The structures that decide it could not be read."""
+
+
+class Severity(enum.Enum):
+    """
+    How bad a :class:`Finding` is.
+
+    ``ERROR``: the kernel broke its own promise. ``WARNING``: a hazard that
+    kernels allow. ``INFO``: worth knowing.
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """0 for the worst."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """
+    One fact that can be checked by hand.
+
+    ``what`` is a C expression or a name, ``address`` is where it was read,
+    ``value`` is what was there, ``expected`` is what should have been there.
+    """
+
+    what: str
+    address: int | None = None
+    value: int | None = None
+    expected: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PgmapRange:
+    """One entry of ``dev_pagemap.ranges[]``, as a half-open PFN range."""
+
+    start_pfn: int
+    end_pfn: int
+
+
+@dataclass(frozen=True)
+class Altmap:
+    """``struct vmem_altmap``; everything is in pages."""
+
+    base_pfn: int
+    end_pfn: int
+    reserve: int
+    free: int
+    align: int
+    alloc: int
+
+    @property
+    def offset(self) -> int:
+        """``vmem_altmap_offset()``: pages in front of the first one that holds data."""
+        return self.reserve + self.free
+
+
+@dataclass(frozen=True)
+class RefState:
+    """
+    State of ``dev_pagemap.ref``.
+
+    ``state`` is ``live``, ``dead``, ``exited``, ``none`` (a NULL pointer, 5.10
+    only) or ``unreadable``. ``count`` is the sum of references, or ``None``
+    when it could not be computed; it includes transient references.
+    """
+
+    state: str
+    mode: str | None
+    count: int | None
+
+
+@dataclass(frozen=True)
+class PgmapDevice:
+    """The device that a pgmap was created for; ``name`` is untrusted text from the kernel."""
+
+    name: str
+    kind: str
+    address: int
+    disk: str | None = None
+
+
+@dataclass(frozen=True)
+class Pgmap:
+    """
+    A ``struct dev_pagemap`` found in ``pgmap_array``.
+
+    ``ranges`` holds ``nr_range`` initialised ranges and, while
+    ``memremap_pages()`` is at work, one more that is in progress: entries
+    behind that have no recorded length.
+    """
+
+    address: int
+    type: str
+    nr_range: int
+    ranges: tuple[PgmapRange, ...]
+    in_progress: bool
+    vmemmap_shift: int
+    flags: int
+    altmap: Altmap | None
+    ref: RefState
+    ops: str | None
+    ops_address: int
+    owner: str | None
+    owner_address: int
+    device: PgmapDevice | None = None
+
+
+@dataclass(frozen=True)
+class Range:
+    """A run of PFNs with one case, and the structures that decided it."""
+
+    start_pfn: int
+    end_pfn: int
+    case: Case
+    memmap: Memmap
+    reason: str
+    pgmap: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def pages(self) -> int:
+        """Number of PFNs."""
+        return self.end_pfn - self.start_pfn
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    Something wrong or dangerous.
+
+    ``count`` pages of ``[start_pfn, end_pfn)`` are concerned; the evidence is
+    about one of them, the first unless it says otherwise.
+    """
+
+    slug: str
+    severity: Severity
+    case: Case
+    start_pfn: int
+    end_pfn: int
+    count: int
+    message: str
+    pgmap: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unjudged:
+    """Something that could not be judged, and why. ``start_pfn == end_pfn`` if no PFN is known."""
+
+    start_pfn: int
+    end_pfn: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What the verification looked at, so that silence can be trusted."""
+
+    pages_verified: int = 0
+    pages_unreadable: int = 0
+    bytes_read: int = 0
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """The kernel at hand: what every answer depends on."""
+
+    release: str
+    architecture: str
+    live: bool
+    page_size: int
+    section_size: int
+    subsection_size: int
+    sizeof_page: int
+    vmemmap: int
+    highest_present_section_nr: int
+    features: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is known of one kernel's memory."""
+
+    kernel: KernelFacts
+    pgmaps: tuple[Pgmap, ...]
+    ranges: tuple[Range, ...]
+    findings: tuple[Finding, ...]
+    unjudged: tuple[Unjudged, ...]
+    coverage: Coverage
