@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Classification
+--------------
+
+Physical memory as ranges of PFNs, each with its case, from metadata alone:
+sections, subsections, pgmaps, altmaps, memory blocks. No struct page is read,
+because an uninitialised one can look perfectly healthy, and because in many
+dumps there are none.
+
+Everything per section or subsection is done on arrays. Physical memory is cut
+at every place where one of the structures changes; between two cuts (an *atom*)
+every PFN is in the same state, and atoms in the same state merge.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.evidence import Evidencer
+from drgn_zonedev.model import Case, Memmap, Pgmap, Range
+from drgn_zonedev.snapshot import Snapshot, take_snapshot
+
+__all__ = ("classify", "classify_snapshot")
+
+
+class Area(enum.IntEnum):
+    """What a pgmap says of one of its intervals."""
+
+    NONE = 0
+    RESERVED = 1
+    METADATA = 2
+    DEVICE = 3
+    INITIALIZING = 4
+    TEARDOWN = 5
+    UNREADABLE = 6
+
+
+@dataclass(frozen=True)
+class _Interval:
+    start_pfn: int
+    end_pfn: int
+    pgmap: int
+    area: Area
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    case: Case
+    reason: str
+
+
+# The decision, first match wins. The names are those of the conditions in
+# _conditions(). kernel commits: nr_range is cleared and counted up since
+# b7b3c01b1915 ("mm/memremap_pages: support multiple ranges per invocation") (in
+# v5.10).
+_VERDICTS = {
+    "torn": _Verdict(Case.UNKNOWN, "the structures changed each time they were read"),
+    "ref_unreadable": _Verdict(Case.UNKNOWN, "the pgmap's reference cannot be read"),
+    "teardown": _Verdict(Case.TEARDOWN, "the pgmap is dying: memunmap_pages() is at work"),
+    "initializing": _Verdict(
+        Case.INITIALIZING,
+        "claimed in pgmap_array, but nr_range says that memmap_init_zone_device() is not through",
+    ),
+    "section_unreadable": _Verdict(Case.UNKNOWN, "struct mem_section cannot be read"),
+    "pgmap_without_memmap": _Verdict(
+        Case.UNKNOWN, "the pgmap is complete, but the memory is not in a populated subsection"
+    ),
+    "reserved": _Verdict(
+        Case.RESERVED, "the altmap's reserve: no kernel initialises these struct pages"
+    ),
+    "metadata": _Verdict(
+        Case.METADATA, "the altmap's pages that hold the memmap: initialised, but without a pgmap"
+    ),
+    "device": _Verdict(Case.DEVICE, "in an initialised range of a live pgmap"),
+    "without_memmap": _Verdict(
+        Case.UNKNOWN, "the section is present but has no memmap: it is being built or torn down"
+    ),
+    "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be read"),
+    "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
+    "ghost": _Verdict(
+        Case.GHOST,
+        "a hole in an early section that a device has left: no pgmap, but inside ZONE_DEVICE",
+    ),
+    "hole_beside_device": _Verdict(
+        Case.PARTIAL, "a boot-time hole in an early section that a device shares"
+    ),
+    "hole": _Verdict(Case.PARTIAL, "a boot-time hole in an early section"),
+    "partial": _Verdict(
+        Case.PARTIAL, "a part of the section that nothing covers: the subsection is not populated"
+    ),
+    "block_in_transition": _Verdict(
+        Case.UNKNOWN, "the memory block is online, but its section is not: one of them is changing"
+    ),
+    "offline": _Verdict(Case.OFFLINE, "RAM whose section is not online"),
+    "hotplug_in_flight": _Verdict(
+        Case.UNKNOWN, "nobody owns the section, but mem_hotplug_lock is held: it is being added"
+    ),
+    "orphan": _Verdict(
+        Case.ORPHAN, "hot-added, but no pgmap and no memory block: memremap_pages() failed half-way"
+    ),
+}
+_NAMES = list(_VERDICTS)
+
+
+@takes_program_or_default
+def classify(prog: Program) -> list[Range]:
+    """
+    Divide physical memory into ranges by what they are.
+
+    The ranges are sorted, do not overlap, and cover every present section and
+    every pgmap.
+
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    return classify_snapshot(prog, take_snapshot(prog))
+
+
+def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
+    """Like :func:`classify`, for structures that were already read."""
+    intervals = _pgmap_intervals(snapshot)
+    atoms = _cut(snapshot, intervals)
+    verdict = _decide(snapshot, intervals, atoms)
+    return _merge(prog, snapshot, intervals, atoms, verdict)
+
+
+def _pgmap_intervals(snapshot: Snapshot) -> list[_Interval]:
+    limit = snapshot.geometry.max_pfn
+    intervals: list[_Interval] = []
+    found = (i for p in snapshot.pgmaps for i in _intervals_of(snapshot, p))
+    for interval in sorted(found, key=lambda i: i.start_pfn):
+        # Overlaps exist only in damaged structures; the lower one keeps its PFNs.
+        floor = intervals[-1].end_pfn if intervals else 0
+        start, end = max(interval.start_pfn, floor), min(interval.end_pfn, limit)
+        if start < end:
+            intervals.append(_Interval(start, end, interval.pgmap, interval.area))
+    return intervals
+
+
+def _intervals_of(snapshot: Snapshot, pgmap: Pgmap) -> list[_Interval]:
+    intervals = []
+    for i, range_ in enumerate(pgmap.ranges):
+        in_progress = pgmap.in_progress and i == pgmap.nr_range
+        whole = _whole_range_area(pgmap)
+        if whole is not Area.NONE:
+            intervals.append(_Interval(range_.start_pfn, range_.end_pfn, pgmap.address, whole))
+            continue
+        start = range_.start_pfn
+        # An altmap is refused for all ranges but the first.
+        if i == 0 and pgmap.altmap:
+            reserve_end = min(start + pgmap.altmap.reserve, range_.end_pfn)
+            head_end = min(start + pgmap.altmap.offset, range_.end_pfn)
+            head = Area.METADATA
+            if in_progress and not _in_zone_device(snapshot, reserve_end):
+                # memmap_init_range() has not been here either: it follows
+                # right after the zone has grown.
+                head = Area.INITIALIZING
+            intervals.append(_Interval(start, reserve_end, pgmap.address, Area.RESERVED))
+            intervals.append(_Interval(reserve_end, head_end, pgmap.address, head))
+            start = head_end
+        body = Area.INITIALIZING if in_progress else Area.DEVICE
+        intervals.append(_Interval(start, range_.end_pfn, pgmap.address, body))
+    return intervals
+
+
+def _whole_range_area(pgmap: Pgmap) -> Area:
+    if pgmap.ref.state == "unreadable":
+        return Area.UNREADABLE
+    return Area.NONE if pgmap.ref.state == "live" else Area.TEARDOWN
+
+
+def _in_zone_device(snapshot: Snapshot, pfn: int) -> bool:
+    return any(start <= pfn < end for start, end in snapshot.zone_device_spans.values())
+
+
+@dataclass(frozen=True)
+class _Atoms:
+    """Columns; ``section`` and ``interval`` are indices, -1 for none."""
+
+    start: np.ndarray
+    end: np.ndarray
+    section: np.ndarray
+    interval: np.ndarray
+    unreadable: np.ndarray
+
+
+def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
+    pages = snapshot.geometry.pages_per_section
+    section_start = snapshot.sections.nr * pages
+    spans = np.array(
+        [(a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable], np.int64
+    ).reshape(-1, 2)
+    interval_spans = np.array([(i.start_pfn, i.end_pfn) for i in intervals], np.int64).reshape(
+        -1, 2
+    )
+    edges = np.unique(
+        np.concatenate(
+            [
+                section_start,
+                section_start + pages,
+                _subsection_edges(snapshot),
+                spans.ravel(),
+                interval_spans.ravel(),
+            ]
+        )
+    )
+    start, end = edges[:-1], edges[1:]
+    section = _containing(start, section_start, section_start + pages)
+    interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
+    unreadable = _containing(start, spans[:, 0], spans[:, 1]) >= 0
+    keep = (section >= 0) | (interval >= 0) | unreadable
+    return _Atoms(start[keep], end[keep], section[keep], interval[keep], unreadable[keep])
+
+
+def _containing(pfn: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    # Index of the span that contains each PFN, or -1. Spans are sorted.
+    if not len(start):
+        return np.full(len(pfn), -1)
+    index = np.searchsorted(start, pfn, side="right") - 1
+    return np.where((index >= 0) & (pfn < end[index]), index, -1)
+
+
+def _bits(snapshot: Snapshot, rows: np.ndarray) -> np.ndarray:
+    # A row of booleans per section, one per subsection.
+    maps = np.ascontiguousarray(snapshot.sections.subsection_map[rows]).astype("<u8")
+    bits = np.unpackbits(maps.view(np.uint8), axis=1, bitorder="little")
+    return bits[:, : snapshot.geometry.subsections_per_section].astype(bool)
+
+
+def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
+    # Nearly all sections are all ones; only the others need to be unpacked.
+    geometry = snapshot.geometry
+    maps = snapshot.sections.subsection_map
+    ones = np.iinfo(np.uint64).max
+    if geometry.subsections_per_section < 64:
+        ones = (1 << geometry.subsections_per_section) - 1
+    mixed = ((maps != 0) & (maps != np.uint64(ones))).any(axis=1)
+    mixed |= (maps != maps[:, :1]).any(axis=1)
+    rows = np.flatnonzero(mixed)
+    row, bit = np.nonzero(np.diff(_bits(snapshot, rows).astype(np.int8), axis=1))
+    start = snapshot.sections.nr[rows[row]] * geometry.pages_per_section
+    return start + (bit + 1) * geometry.pages_per_subsection
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """Columns: index into ``_NAMES``, and whether the struct pages are mapped (-1: unknown)."""
+
+    verdict: np.ndarray
+    mapped: np.ndarray
+
+
+def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _Decision:
+    flags, sections = snapshot.flags, snapshot.sections
+    has_section = atoms.section >= 0
+    # Row 0 stands in where there is no section; has_section masks it out.
+    row = np.maximum(atoms.section, 0)
+    word = np.where(has_section, _take(sections.word, row), 0).astype(np.uint64)
+    usage_readable = ~has_section | _take(sections.usage_readable, row)
+    has_mem_map = (word & np.uint64(flags.has_mem_map)) != 0
+    early = (word & np.uint64(flags.early)) != 0
+    online = (word & np.uint64(flags.online)) != 0
+    populated = has_section & usage_readable & _subsection_bit(snapshot, atoms, row)
+    area = np.array([i.area for i in intervals] + [Area.NONE])[atoms.interval]
+    claimed = area != Area.NONE
+    block_exists, block_online = _blocks(snapshot, atoms)
+
+    conditions = {
+        "torn": _torn(snapshot, intervals, atoms, row),
+        "ref_unreadable": area == Area.UNREADABLE,
+        "teardown": area == Area.TEARDOWN,
+        "initializing": area == Area.INITIALIZING,
+        "section_unreadable": atoms.unreadable,
+        "pgmap_without_memmap": claimed & ~(has_mem_map & (populated | ~usage_readable)),
+        "reserved": area == Area.RESERVED,
+        "metadata": area == Area.METADATA,
+        "device": area == Area.DEVICE,
+        "without_memmap": ~has_mem_map,
+        "usage_unreadable": ~usage_readable,
+        "online": online & populated,
+        "ghost": early & ~populated & _deserted(snapshot, atoms, word, claimed, row),
+        "hole_beside_device": early & ~populated & _shared(atoms, claimed, row),
+        "hole": early & ~populated,
+        "partial": ~populated,
+        "block_in_transition": block_exists & block_online,
+        "offline": block_exists | early,
+        "hotplug_in_flight": np.full(len(row), snapshot.hotplug_in_progress),
+        "orphan": np.ones(len(row), bool),
+    }
+    assert list(conditions) == _NAMES
+    verdict = np.argmax(np.stack(list(conditions.values())), axis=0)
+    mapped = (has_mem_map & (early | populated)).astype(np.int8)
+    mapped[atoms.unreadable | (~usage_readable & ~early)] = -1
+    return _Decision(verdict, mapped)
+
+
+def _take(column: np.ndarray, row: np.ndarray) -> np.ndarray:
+    if not len(column):
+        return np.zeros(len(row), column.dtype)
+    return column[row]
+
+
+def _subsection_bit(snapshot: Snapshot, atoms: _Atoms, row: np.ndarray) -> np.ndarray:
+    geometry = snapshot.geometry
+    bit = atoms.start % geometry.pages_per_section // geometry.pages_per_subsection
+    if not len(snapshot.sections):
+        return np.zeros(len(row), bool)
+    words = snapshot.sections.subsection_map[row, bit // 64]
+    return (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
+
+
+def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray]:
+    per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    block_id = atoms.start // per_block
+    ids = np.array(sorted(snapshot.memory_blocks), np.int64)
+    online = np.array(
+        [snapshot.memory_blocks[i][1] == "MEM_ONLINE" for i in ids.tolist()] + [False]
+    )
+    index = _containing(block_id, ids, ids + 1)
+    return index >= 0, (index >= 0) & online[index]
+
+
+def _shared(atoms: _Atoms, claimed: np.ndarray, row: np.ndarray) -> np.ndarray:
+    # Whether some pgmap claims a part of the atom's section.
+    with_device = np.zeros(int(row.max(initial=0)) + 1, bool)
+    with_device[row[claimed & (atoms.section >= 0)]] = True
+    return with_device[row]
+
+
+def _deserted(
+    snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
+) -> np.ndarray:
+    # A device that covered a part of an early section left its taint there and
+    # ZONE_DEVICE's span around it. Where another device is still in the section,
+    # or where the kernel knows no taint, only the struct pages can tell.
+    in_span = np.zeros(len(row), bool)
+    for start, end in snapshot.zone_device_spans.values():
+        in_span |= (atoms.start < end) & (atoms.end > start)
+    tainted = (word & np.uint64(snapshot.flags.taint)) != 0
+    return in_span & tainted & ~_shared(atoms, claimed, row)
+
+
+def _torn(
+    snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms, row: np.ndarray
+) -> np.ndarray:
+    numbers = _take(snapshot.sections.nr, row)
+    torn = (atoms.section >= 0) & np.isin(numbers, list(snapshot.torn_sections))
+    torn_interval = np.array([i.pgmap in snapshot.torn_pgmaps for i in intervals] + [False])
+    return torn | torn_interval[atoms.interval]
+
+
+def _merge(
+    prog: Program,
+    snapshot: Snapshot,
+    intervals: list[_Interval],
+    atoms: _Atoms,
+    decision: _Decision,
+) -> list[Range]:
+    if not len(atoms.start):
+        return []
+    key = np.stack([decision.verdict, decision.mapped, atoms.interval])
+    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (atoms.start[1:] == atoms.end[:-1])
+    first = np.flatnonzero(np.concatenate([[True], ~same]))
+    last = np.append(first[1:], len(atoms.start)) - 1
+    evidencer = Evidencer(prog, snapshot)
+    ranges = []
+    for i, j in zip(first.tolist(), last.tolist()):
+        verdict = _VERDICTS[_NAMES[decision.verdict[i]]]
+        interval = int(atoms.interval[i])
+        pgmap = intervals[interval].pgmap if interval >= 0 else None
+        start, end = int(atoms.start[i]), int(atoms.end[j])
+        sections = atoms.section[i : j + 1]
+        ranges.append(
+            Range(
+                start_pfn=start,
+                end_pfn=end,
+                case=verdict.case,
+                memmap=_MEMMAP[int(decision.mapped[i])],
+                reason=verdict.reason,
+                pgmap=pgmap,
+                evidence=evidencer.of_range(start, sections, pgmap),
+            )
+        )
+    return ranges
+
+
+_MEMMAP = {1: Memmap.MAPPED, 0: Memmap.UNMAPPED, -1: Memmap.UNKNOWN}

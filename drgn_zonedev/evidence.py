@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Evidence
+--------
+
+The words behind a verdict, with the addresses they were read from, so that it
+can be checked by hand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from drgn import Object, Program, offsetof
+from drgn.helpers.linux.mmzone import decode_section_flags
+
+from drgn_zonedev.model import Evidence, Pgmap
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("Evidencer",)
+
+
+class Evidencer:
+    """Collects evidence from a snapshot; it remembers what is costly to decode."""
+
+    def __init__(self, prog: Program, snapshot: Snapshot) -> None:
+        self._prog = prog
+        self._snapshot = snapshot
+        self._pgmaps = {p.address: p for p in snapshot.pgmaps}
+        self._flags_text: dict[int, str] = {}
+        self._offsets: dict[tuple[str, str], int] = {}
+
+    def of_range(
+        self, start_pfn: int, section_rows: np.ndarray, pgmap: int | None
+    ) -> tuple[Evidence, ...]:
+        """
+        Get what decided a range that starts at ``start_pfn``.
+
+        :param section_rows: Rows of the snapshot's sections, -1 for none.
+        """
+        facts = []
+        rows = np.unique(section_rows[section_rows >= 0])
+        facts += self._sections(rows)
+        if len(rows):
+            facts.append(self._subsection(int(rows[0]), start_pfn))
+        if pgmap is not None:
+            facts += self._pgmap(start_pfn, self._pgmaps[pgmap])
+        elif len(rows):
+            facts.append(Evidence(f"pgmap_array[{start_pfn:#x}]", value=0, note="no pgmap"))
+            facts.append(self._memory_block(int(rows[0])))
+        return tuple(facts)
+
+    def _offset(self, type_name: str, member: str) -> int:
+        key = type_name, member
+        if key not in self._offsets:
+            self._offsets[key] = offsetof(self._prog.type(type_name), member)
+        return self._offsets[key]
+
+    def _sections(self, rows: np.ndarray) -> list[Evidence]:
+        # One item for each combination of flags, with the first section that has it.
+        sections = self._snapshot.sections
+        flag_bits = np.uint64(~self._snapshot.flags.map_mask & (1 << 64) - 1)
+        flags, first, count = np.unique(
+            sections.word[rows] & flag_bits, return_index=True, return_counts=True
+        )
+        offset = self._offset("struct mem_section", "section_mem_map")
+        facts = []
+        for i in np.argsort(first):
+            row = rows[first[i]]
+            note = self._decode_flags(int(flags[i]))
+            if count[i] > 1:
+                note += f" (and {count[i] - 1} more sections)"
+            facts.append(
+                Evidence(
+                    what=f"mem_section[{sections.nr[row]}].section_mem_map",
+                    address=int(sections.address[row]) + offset,
+                    value=int(sections.word[row]),
+                    note=note,
+                )
+            )
+        return facts
+
+    def _decode_flags(self, flags: int) -> str:
+        if flags not in self._flags_text:
+            section = Object(self._prog, "struct mem_section", {"section_mem_map": flags})
+            self._flags_text[flags] = decode_section_flags(section).replace("SECTION_", "")
+        return self._flags_text[flags]
+
+    def _subsection(self, row: int, pfn: int) -> Evidence:
+        snapshot, geometry = self._snapshot, self._snapshot.geometry
+        nr = int(snapshot.sections.nr[row])
+        usage = int(snapshot.sections.usage[row])
+        bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+        what = f"mem_section[{nr}].usage->subsection_map"
+        if not usage:
+            return Evidence(what, note=f"bit {bit} is clear: usage is NULL")
+        if not snapshot.sections.usage_readable[row]:
+            return Evidence(what, address=usage, note="cannot be read")
+        word = int(snapshot.sections.subsection_map[row, bit // 64])
+        state = "set" if word >> bit % 64 & 1 else "clear"
+        offset = self._offset("struct mem_section_usage", "subsection_map") + bit // 64 * 8
+        return Evidence(what, address=usage + offset, value=word, note=f"bit {bit} is {state}")
+
+    def _pgmap(self, pfn: int, pgmap: Pgmap) -> list[Evidence]:
+        progress = "a range is in progress" if pgmap.in_progress else "all ranges are initialised"
+        facts = [
+            Evidence(f"pgmap_array[{pfn:#x}]", value=pgmap.address, note=pgmap.type),
+            self._pgmap_word(pgmap, "nr_range", pgmap.nr_range, progress),
+            Evidence("pgmap->ref", note=pgmap.ref.state),
+        ]
+        if pgmap.altmap:
+            altmap = pgmap.altmap
+            first = altmap.base_pfn + altmap.offset
+            facts += [
+                self._pgmap_word(pgmap, "altmap.base_pfn", altmap.base_pfn),
+                self._pgmap_word(pgmap, "altmap.reserve", altmap.reserve),
+                self._pgmap_word(
+                    pgmap, "altmap.free", altmap.free, f"the first device page is {first:#x}"
+                ),
+            ]
+        return facts
+
+    def _pgmap_word(self, pgmap: Pgmap, member: str, value: int, note: str = "") -> Evidence:
+        address = pgmap.address + self._offset("struct dev_pagemap", member)
+        return Evidence(f"pgmap->{member}", address=address, value=value, note=note)
+
+    def _memory_block(self, row: int) -> Evidence:
+        block_id = int(self._snapshot.sections.nr[row]) // self._snapshot.sections_per_block
+        block = self._snapshot.memory_blocks.get(block_id)
+        what = f"memory_blocks[{block_id}]"
+        if block is None:
+            return Evidence(what, value=0, note="no memory block")
+        return Evidence(what, value=block[0], note=block[1])
