@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Contents of Struct Pages
+------------------------
+
+What is in a struct page that nobody promises to have initialised. Without
+``CONFIG_DEBUG_VM`` there is no poison: such a page holds whatever its memory
+held before, which can be a perfectly plausible struct page.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import numpy as np
+
+from drgn_zonedev.kernel.memmap import Pages
+
+__all__ = ("Contents", "page_contents", "self_link")
+
+_ALL_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
+# Kernel addresses of 64-bit architectures are in the upper half.
+_KERNEL_HALF = np.uint64(1 << 63)
+
+
+class Contents(enum.Enum):
+    """What a struct page holds; the value is for people."""
+
+    ZERO = "all zero"
+    POISON = "PAGE_POISON_PATTERN (all ones)"
+    INITIALIZED = "initialised for this pgmap"
+    OTHER_PGMAP = "a device page of another live pgmap"
+    DANGLING_PGMAP = "a device page of a pgmap that no longer exists"
+    METADATA = "a device page without a pgmap, linked to itself"
+    BOOT_PAGE = "a reserved page from boot, linked to itself"
+    OTHER = "something else"
+
+
+def self_link(pages: Pages) -> np.ndarray:
+    """``&page->lru`` of each page, which an initialised list head points to."""
+    return pages.address + np.uint64(pages.layout.lru_offset)
+
+
+def page_contents(pages: Pages, pgmap: int | None, live: frozenset[int]) -> np.ndarray:
+    """
+    Tell what struct pages hold.
+
+    :param pgmap: The pgmap that claims the PFNs, if any.
+    :param live: All pgmaps in ``pgmap_array``.
+    :return: Index into ``list(Contents)`` for each page.
+    """
+    layout = pages.layout
+    device = pages.zone == layout.zone_device
+    # A tail's own word is a link; its head says whose it is, but the head need
+    # not be among these pages, so tails are judged by their heads elsewhere.
+    word = pages.pgmap
+    linked_to_itself = word == self_link(pages)
+    known = np.array(sorted(live), np.uint64)
+    conditions = {
+        Contents.ZERO: (pages.words == 0).all(axis=1),
+        Contents.POISON: (pages.words == _ALL_ONES).all(axis=1),
+        Contents.INITIALIZED: device & (word == np.uint64(pgmap or 0)),
+        Contents.OTHER_PGMAP: device & np.isin(word, known),
+        Contents.METADATA: device & linked_to_itself,
+        Contents.DANGLING_PGMAP: device & ~pages.is_tail & (word >= _KERNEL_HALF),
+        Contents.BOOT_PAGE: ~device
+        & linked_to_itself
+        & ((pages.flags & np.uint64(layout.pg_reserved)) != 0),
+        Contents.OTHER: np.ones(len(word), bool),
+    }
+    order = {contents: i for i, contents in enumerate(Contents)}
+    codes = np.array([order[c] for c in conditions])
+    return codes[np.argmax(np.stack(list(conditions.values())), axis=0)]

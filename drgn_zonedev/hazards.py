@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Hazards
+-------
+
+Ranges of whose struct pages nothing is promised: what a walker would read if it
+came here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from drgn_zonedev.contents import Contents, page_contents
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.model import Case, Evidence, Finding, Memmap, Range, Severity
+from drgn_zonedev.scan import Context, raw_page, read_range
+
+__all__ = (
+    "verify_hole",
+    "verify_initializing",
+    "verify_orphan",
+    "verify_reserved",
+    "verify_teardown",
+)
+
+
+@dataclass
+class _Holding:
+    """How many struct pages hold one kind of contents, with the first as example."""
+
+    count: int
+    example: Evidence
+
+
+def _holdings(context: Context, range_: Range) -> dict[Contents, _Holding]:
+    holdings: dict[Contents, _Holding] = {}
+    kinds = list(Contents)
+    for pages in read_range(context, range_):
+        codes = page_contents(pages, range_.pgmap, frozenset(context.pgmaps))
+        for code, row, count in zip(*np.unique(codes, return_index=True, return_counts=True)):
+            holding = holdings.setdefault(kinds[code], _Holding(0, raw_page(pages, int(row))))
+            holding.count += int(count)
+    return holdings
+
+
+def _contents_evidence(holdings: dict[Contents, _Holding]) -> tuple[Evidence, ...]:
+    facts = []
+    for kind, holding in holdings.items():
+        facts.append(Evidence(f"struct pages: {kind.value}", value=holding.count))
+        facts.append(holding.example)
+    return tuple(facts)
+
+
+def _hazard(context: Context, range_: Range, slug: str, message: str) -> None:
+    holdings: dict[Contents, _Holding] = {}
+    if range_.memmap is not Memmap.UNMAPPED:
+        holdings = _holdings(context, range_)
+    initialized = holdings.get(Contents.INITIALIZED)
+    if range_.case is Case.INITIALIZING and initialized:
+        message += f"; {initialized.count} of {range_.pages} are done"
+    context.results.findings.append(
+        Finding(
+            slug=slug,
+            severity=Severity.WARNING,
+            case=range_.case,
+            start_pfn=range_.start_pfn,
+            end_pfn=range_.end_pfn,
+            count=range_.pages,
+            message=message,
+            pgmap=range_.pgmap,
+            evidence=range_.evidence + _contents_evidence(holdings),
+        )
+    )
+
+
+def verify_reserved(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    _hazard(
+        context,
+        range_,
+        "case5-reserved",
+        "reserved for the driver in front of the altmap: no kernel ever initialises them",
+    )
+
+
+def verify_initializing(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    message = "claimed by a pgmap whose memmap is not initialised yet"
+    if range_.memmap is Memmap.UNMAPPED:
+        message = "claimed by a pgmap whose memmap is not there yet"
+    _hazard(context, range_, "case4-initializing", message)
+
+
+def verify_teardown(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    _hazard(
+        context,
+        range_,
+        "teardown",
+        "the pgmap is dying: get_dev_pagemap() fails, but the sections may still be there",
+    )
+
+
+def verify_orphan(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    _hazard(
+        context,
+        range_,
+        "orphan-section",
+        "left behind by a memremap_pages() that failed: valid PFNs that nobody initialises",
+    )
+
+
+def verify_hole(context: Context, range_: Range) -> None:
+    if range_.memmap is not Memmap.MAPPED:
+        _add_partial(context, range_, range_.case)
+        return
+    # Only the zone tells a page that a device left behind from a hole that was
+    # initialised at boot.
+    layout = page_layout(context.prog)
+    start, ghostly = range_.start_pfn, np.empty(0, bool)
+    for pages in read_range(context, range_):
+        if pages.start_pfn != start + len(ghostly):
+            _divide(context, range_, start, ghostly)
+            _keep(context, range_, start + len(ghostly), pages.start_pfn)
+            start, ghostly = pages.start_pfn, np.empty(0, bool)
+        poisoned = (pages.words == np.uint64(0xFFFFFFFFFFFFFFFF)).all(axis=1)
+        ghostly = np.concatenate([ghostly, (pages.zone == layout.zone_device) | poisoned])
+    _divide(context, range_, start, ghostly)
+    _keep(context, range_, start + len(ghostly), range_.end_pfn)
+
+
+def _keep(context: Context, range_: Range, start_pfn: int, end_pfn: int) -> None:
+    # What could not be read stays what the metadata said.
+    if start_pfn < end_pfn:
+        part = dataclasses.replace(range_, start_pfn=start_pfn, end_pfn=end_pfn)
+        _add_partial(context, part, range_.case)
+
+
+def _divide(context: Context, range_: Range, start_pfn: int, ghostly: np.ndarray) -> None:
+    borders = np.flatnonzero(np.diff(ghostly.astype(np.int8))) + 1
+    for rows in np.split(np.arange(len(ghostly)), borders):
+        if len(rows):
+            first, last = start_pfn + int(rows[0]), start_pfn + int(rows[-1]) + 1
+            part = dataclasses.replace(range_, start_pfn=first, end_pfn=last)
+            _add_partial(context, part, Case.GHOST if ghostly[rows[0]] else Case.PARTIAL)
+
+
+_GHOST_REASON = "a hole in an early section whose struct pages a departed device left behind"
+_HOLE_REASON = "a boot-time hole in an early section"
+
+
+def _add_partial(context: Context, range_: Range, case: Case) -> None:
+    if case is not range_.case:
+        reason = _GHOST_REASON if case is Case.GHOST else _HOLE_REASON
+        range_ = dataclasses.replace(range_, case=case, reason=reason)
+    context.results.ranges.append(range_)
+    if case is Case.GHOST:
+        _hazard(
+            context,
+            range_,
+            "ghost-pages",
+            "struct pages of a device that is gone: they are valid PFNs with dangling pgmaps",
+        )
+    elif _shares_section_with_device(context, range_):
+        unmapped = range_.memmap is Memmap.UNMAPPED
+        _hazard(
+            context,
+            range_,
+            "case3-partial",
+            "not covered by the device that has the rest of the section; its struct pages are "
+            + ("unmapped: reading them faults" if unmapped else "those of a hole at boot"),
+        )
+
+
+def _shares_section_with_device(context: Context, range_: Range) -> bool:
+    pages = context.snapshot.geometry.pages_per_section
+    start = range_.start_pfn // pages * pages
+    end = -(-range_.end_pfn // pages) * pages
+    return any(
+        r.start_pfn < end and start < r.end_pfn
+        for pgmap in context.snapshot.pgmaps
+        for r in pgmap.ranges
+    )

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Scanning
+--------
+
+Going through the struct pages of ranges, and accounting for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from drgn import Program
+
+from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, read_pages
+from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("Context", "Progress", "Results", "raw_page", "read_range")
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Results:
+    """Collects while the ranges are gone through."""
+
+    ranges: list[Range] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    unjudged: list[Unjudged] = field(default_factory=list)
+    pages_verified: int = 0
+    pages_unreadable: int = 0
+    bytes_read: int = 0
+
+
+@dataclass(frozen=True)
+class Context:
+    prog: Program
+    snapshot: Snapshot
+    pgmaps: dict[int, Pgmap]
+    live: bool
+    progress: Progress
+    results: Results
+
+
+def read_range(context: Context, range_: Range) -> Iterator[Pages]:
+    """Read a range's struct pages; what cannot be read is accounted for."""
+    results = context.results
+    for part in read_pages(context.prog, range_.start_pfn, range_.end_pfn):
+        count = part.end_pfn - part.start_pfn
+        context.progress(count)
+        if isinstance(part, UnreadablePages):
+            results.pages_unreadable += count
+            results.unjudged.append(
+                Unjudged(part.start_pfn, part.end_pfn, f"struct pages not readable: {part.reason}")
+            )
+            continue
+        results.pages_verified += count
+        results.bytes_read += part.words.nbytes
+        yield part
+
+
+def raw_page(pages: Pages, row: int) -> Evidence:
+    words = " ".join(f"{int(word):016x}" for word in pages.words[row])
+    return Evidence(
+        what=f"struct page of PFN {pages.start_pfn + row:#x}",
+        address=int(pages.address[row]),
+        note=words,
+    )
