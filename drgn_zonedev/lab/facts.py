@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the guest said of itself, parsed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Callable
+
+Facts = dict[str, Any]
+"""Keys are those of the guest script's ``report_facts``."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A line of /proc/iomem. `end` is exclusive, unlike in the file."""
+
+    level: int
+    start: int
+    end: int
+    name: str
+
+
+def parse_iomem(text: str) -> tuple[Resource, ...]:
+    """Parse /proc/iomem."""
+    found = re.findall(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$", text, re.MULTILINE)
+    return tuple(
+        Resource(len(indent) // 2, int(start, 16), int(end, 16) + 1, name)
+        for indent, start, end, name in found
+    )
+
+
+def parse_zoneinfo(text: str) -> dict[tuple[int, str], dict[str, int]]:
+    """Map (node, zone) to the numbers of /proc/zoneinfo that describe the zone's extent."""
+    zones: dict[tuple[int, str], dict[str, int]] = {}
+    current: dict[str, int] = {}
+    for line in text.splitlines():
+        head = re.match(r"Node (\d+), zone +(\w+)", line)
+        if head:
+            current = zones.setdefault((int(head[1]), head[2]), {})
+        number = re.match(r" +(spanned|present|managed|start_pfn):? +(\d+)$", line)
+        if number:
+            current[number[1]] = int(number[2])
+    return zones
+
+
+def _number(value: str) -> int | str:
+    try:
+        return int(value, 0)
+    except ValueError:
+        return value
+
+
+def parse_attributes(text: str) -> dict[str, dict[str, int | str]]:
+    """Map a device's name to its sysfs attributes; numbers become integers."""
+    devices: dict[str, dict[str, int | str]] = {}
+    for line in text.splitlines():
+        path, tab, value = line.partition("\t")
+        if tab:
+            file = PurePosixPath(path)
+            devices.setdefault(file.parent.name, {})[file.name] = _number(value)
+    return devices
+
+
+def _parse_blocks(text: str) -> dict[int, str]:
+    blocks = parse_attributes(text)
+    return {int(name[len("memory") :]): str(block["state"]) for name, block in blocks.items()}
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "uname": str.strip,
+    "cmdline": str.strip,
+    "iomem": parse_iomem,
+    "zoneinfo": parse_zoneinfo,
+    "memory_block_size": lambda text: int(text, 16),
+    "memory_blocks": _parse_blocks,
+    "nd": parse_attributes,
+    "dax": parse_attributes,
+    "dmesg": lambda text: tuple(text.splitlines()),
+}
+
+
+def parse_facts(text: str) -> Facts:
+    """Parse the guest's report; of a fact that was told twice, the later one counts."""
+    facts: Facts = {}
+    pattern = r"^== begin (\w+)\n(.*?)^== end \1$"
+    for name, body in re.findall(pattern, text.replace("\r", ""), re.MULTILINE | re.DOTALL):
+        facts[name] = _PARSERS.get(name, str)(body)
+    return facts
+
+
+def failure(text: str) -> str | None:
+    """Return why the guest script gave up, or None if it did not."""
+    found = re.search(r"^== failed (.*?)\r?$", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def is_ready(text: str) -> bool:
+    """Tell whether the guest has gone through its steps and told its facts."""
+    return re.search(r"^== ready\r?$", text, re.MULTILINE) is not None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Freeze a guest on entry to a function, through QEMU's gdb server.
+
+A few packets of the gdb remote protocol are all it takes; a gdb process that has to be kept
+attached, watched and ended would be more to go wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+from .errors import LabError
+
+_POLL_SECONDS = 0.1
+_RIP = slice(16 * 16, 16 * 16 + 16)
+"""Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
+
+
+def symbol_address(system_map: str, symbol: str) -> int:
+    """Return the address of a function from the text of a System.map."""
+    found = re.search(rf"^([0-9a-f]+) [tT] {re.escape(symbol)}$", system_map, re.MULTILINE)
+    if found is None:
+        raise LabError(f"System.map has no function {symbol}: the compiler may have inlined it")
+    return int(found[1], 16)
+
+
+def encode_packet(payload: str) -> bytes:
+    """Frame a packet of the gdb remote protocol."""
+    return f"${payload}#{sum(payload.encode()) & 0xFF:02x}".encode()
+
+
+class _Connection:
+    """A gdb remote protocol session; it must stay open for the guest to stay frozen.
+
+    `check` is called several times a second; it raises when it is time to give up.
+    """
+
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        self._check = check
+        self._received = b""
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(_POLL_SECONDS)
+        while True:
+            try:
+                self.socket.connect(str(path))
+                return
+            except OSError:  # QEMU has only just been started.
+                self._pause()
+
+    def _pause(self) -> None:
+        self._check()
+        time.sleep(_POLL_SECONDS)
+
+    def _receive(self) -> str:
+        """Wait for a packet and acknowledge it."""
+        while True:
+            found = re.search(rb"\$([^#]*)#..", self._received, re.DOTALL)
+            if found:
+                self._received = self._received[found.end() :]
+                self.socket.sendall(b"+")
+                return found[1].decode("latin-1")
+            try:
+                data = self.socket.recv(4096)
+            except OSError:
+                data = b""
+            if not data:  # Nothing yet, or the end of QEMU: check() knows.
+                self._pause()
+            self._received += data
+
+    def ask(self, payload: str) -> str:
+        try:
+            self.socket.sendall(encode_packet(payload))
+            return self._receive()
+        except OSError as error:
+            self._check()
+            raise LabError(f"QEMU's gdb server has gone: {error}") from error
+
+
+@contextmanager
+def stopped_at(path: Path, address: int, check: Callable[[], None]) -> Iterator[None]:
+    """Let the guest run up to `address` and keep it frozen there inside the context.
+
+    :param path: QEMU's gdb socket
+    :param check: called several times a second; raises when it is time to give up
+    """
+    connection = _Connection(path, check)
+    with connection.socket:
+        # A hardware breakpoint: the guest has not mapped its code there yet.
+        if connection.ask(f"Z1,{address:x},1") != "OK":
+            raise LabError("QEMU's gdb server refuses the breakpoint")
+        stop = connection.ask("c")
+        registers = connection.ask("g")
+        rip = int.from_bytes(bytes.fromhex(registers[_RIP]), "little")
+        if rip != address:
+            raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
+        yield

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Boot a kernel into a scenario, and end it whatever happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+from .errors import LabError, Progress, report
+from .facts import Facts, failure, is_ready, parse_facts
+from .gdbstub import stopped_at, symbol_address
+from .initramfs import build_initramfs
+from .kernels import Kernel
+from .qemu import accelerator, qemu_command, running
+from .qmp import execute, require_qmp
+from .scenarios import Scenario
+from .tools import find_tool
+
+MIN_MEMORY_MIB = 1024
+"""Below this, the scenarios' physical addresses would not be RAM."""
+
+_POLL_SECONDS = 0.1
+_TAIL_LINES = 15
+# The limit of a Unix socket's address, less the longest name that is put there.
+_MAX_WORK_DIRECTORY = 107 - len("/monitor.sock")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest that has reached what its scenario promises."""
+
+    kernel: Kernel
+    scenario: Scenario
+    qmp_socket: str
+    """For drgn: ``prog.set_qemu_qmp(guest.qmp_socket)``. Takes one client at a time."""
+    log: Path
+    """What the guest printed on its console; gone when the guest is."""
+    facts: Facts
+    """What the guest itself reported; of a frozen guest, what it said before the scenario's steps.
+    See ``facts.py``."""
+    monitor_socket: Path
+    """QMP for everybody but drgn; takes one client at a time, too."""
+    pid: int
+    """Of QEMU."""
+
+    def qmp(self, command: str, /, timeout: float = 20, **arguments: object) -> object:
+        """Run a QMP command and return its answer. A dash in an argument is written as ``_``."""
+        named = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return execute(self.monitor_socket, command, named, timeout)
+
+    def dump(self, path: Path | str, timeout: float = 300) -> Path:
+        """Write an ELF dump of all guest memory to `path`; the guest is paused meanwhile."""
+        path = Path(path).absolute()
+        # QEMU makes the file read-only, and could not overwrite it another time.
+        path.unlink(missing_ok=True)
+        self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{path}")
+        return path
+
+
+# --- waiting for the guest ---
+
+
+class _GuestFailed(LabError):
+    """The guest is to blame: what it printed is worth keeping."""
+
+
+class _DidNotBoot(_GuestFailed):
+    """Emulated machines do that now and then: worth another try."""
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _checker(
+    process: subprocess.Popen[bytes], scenario: Scenario, work: Path, timeout: float
+) -> Callable[[], None]:
+    """Return a function that raises as soon as waiting for the guest makes no sense any more."""
+    deadline = time.monotonic() + timeout
+
+    def check() -> None:
+        told = _read(work / "facts.txt")
+        reason = failure(told)
+        if reason:
+            raise _GuestFailed(f"the guest gave up: {reason}")
+        if scenario.breakpoint and is_ready(told):
+            raise _GuestFailed(f"the guest went through its steps without {scenario.breakpoint}()")
+        if process.poll():
+            raise LabError(f"QEMU failed: {_read(work / 'qemu.log').strip()}")
+        if process.poll() == 0:
+            raise _DidNotBoot("the guest panicked or rebooted")
+        if time.monotonic() > deadline:
+            raise _DidNotBoot(f"the guest was not ready within {timeout:.0f} s")
+
+    return check
+
+
+@contextmanager
+def _ready(
+    scenario: Scenario, work: Path, address: int | None, check: Callable[[], None]
+) -> Iterator[None]:
+    """Wait for what the scenario promises; a breakpoint's `address` holds inside the context."""
+    if address is None:
+        while not is_ready(_read(work / "facts.txt")):
+            check()
+            time.sleep(_POLL_SECONDS)
+        yield
+    else:
+        with stopped_at(work / "gdb.sock", address, check):
+            yield
+
+
+@contextmanager
+def _started(
+    kernel: Kernel, scenario: Scenario, command: list[str], work: Path, timeout: float
+) -> Iterator[Guest]:
+    """Run one guest up to the point that its scenario promises."""
+    address = None
+    if scenario.breakpoint:
+        address = symbol_address(kernel.system_map.read_text(), scenario.breakpoint)
+    with running(command, work) as process:
+        check = _checker(process, scenario, work, timeout)
+        with _ready(scenario, work, address, check):
+            guest = Guest(
+                kernel=kernel,
+                scenario=scenario,
+                qmp_socket=str(work / "drgn.sock"),
+                log=work / "console.log",
+                facts=parse_facts(_read(work / "facts.txt")),
+                monitor_socket=work / "monitor.sock",
+                pid=process.pid,
+            )
+            try:
+                yield guest
+            except LabError as error:
+                if process.poll() is None:
+                    raise
+                raise _GuestFailed(f"the guest has ended: {error}") from error
+
+
+# --- the whole ---
+
+
+def _work_directory() -> Path:
+    directory = tempfile.mkdtemp(prefix="zonedev-lab-")
+    # A comma would end a QEMU option.
+    if len(directory) > _MAX_WORK_DIRECTORY or "," in directory:
+        os.rmdir(directory)
+        directory = tempfile.mkdtemp(prefix="zonedev-lab-", dir="/tmp")
+    return Path(directory)
+
+
+def _with_log(error: LabError, work: Path) -> LabError:
+    """Add the end of the guest's console, and where the whole is kept, to an error."""
+    lines = _read(work / "console.log").splitlines()[-_TAIL_LINES:]
+    # It goes to a terminal, which must not obey what a guest printed.
+    tail = "".join(f"\n    {re.sub('[^ -~]', '?', line)}" for line in lines)
+    return LabError(f"{error}; its console is kept in {work}/console.log{tail}")
+
+
+def _check_host(memory_mib: int) -> None:
+    require_qmp()
+    for program in ("qemu-system-x86_64", "busybox", "setpriv"):
+        find_tool(program)
+    if memory_mib < MIN_MEMORY_MIB:
+        raise LabError(f"the scenarios need {MIN_MEMORY_MIB} MiB of memory, not {memory_mib}")
+
+
+@contextmanager
+def boot(
+    kernel: Kernel,
+    scenario: Scenario,
+    *,
+    memory_mib: int = MIN_MEMORY_MIB,
+    accel: str = "tcg",
+    timeout: float = 90,
+    attempts: int = 2,
+    progress: Progress = None,
+) -> Iterator[Guest]:
+    """Boot `kernel` into `scenario` and yield the guest; it ends with the context.
+
+    Use the context in the thread that entered it: QEMU ends with that thread.
+
+    :param accel: ``tcg``, ``kvm``, or ``auto``: KVM if a probe shows that it works
+    :param timeout: seconds that an attempt to get ready may take
+    :param attempts: how often to start a guest that does not boot
+    """
+    _check_host(memory_mib)
+    chosen = accelerator(accel)
+    initramfs = build_initramfs(kernel, scenario)
+    for left in reversed(range(attempts)):
+        work = _work_directory()
+        (work / "initramfs").write_bytes(initramfs)
+        command = qemu_command(kernel, scenario, work, memory_mib=memory_mib, accel=chosen)
+        report(progress, f"booting {kernel.release} into {scenario.name}")
+        booted = keep = False
+        try:
+            with _started(kernel, scenario, command, work, timeout) as guest:
+                booted = True
+                yield guest
+            return
+        except _GuestFailed as error:
+            keep = True
+            if booted or not left or not isinstance(error, _DidNotBoot):
+                raise _with_log(error, work) from error
+            report(progress, f"{_with_log(error, work)}\nstarting the guest once more")
+        finally:
+            (work / "initramfs").unlink(missing_ok=True)
+            if not keep:
+                shutil.rmtree(work, ignore_errors=True)

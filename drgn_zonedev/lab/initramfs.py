@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Make the guest's root file system: busybox, the needed modules, the script and its steps.
+
+It takes a fraction of a second, so it is made anew for every guest and can never be out of date.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shlex
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LabError
+from .kernels import Kernel
+from .scenarios import Scenario
+from .tools import find_tool
+
+BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
+"""What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
+
+_GUEST_SCRIPT = Path(__file__).parent / "guest" / "init"
+_DIRECTORY, _FILE, _CHARACTER_DEVICE = 0o040000, 0o100000, 0o020000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file, directory or character device of a cpio archive."""
+
+    name: str
+    mode: int
+    data: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def file_entry(name: str, data: bytes, permissions: int = 0o644) -> Entry:
+    """Return the archive entry of an ordinary file."""
+    return Entry(name, _FILE | permissions, data)
+
+
+def _parents(names: Iterable[str]) -> list[str]:
+    found = {str(parent) for name in names for parent in Path(name).parents}
+    return sorted(found - {"."})
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def cpio(entries: Iterable[Entry]) -> bytes:
+    """Pack entries in the "newc" format that kernels unpack; missing parents are added."""
+    entries = list(entries)
+    named = {entry.name for entry in entries}
+    directories = [Entry(name, _DIRECTORY | 0o755) for name in _parents(named) if name not in named]
+    archive = bytearray()
+    for number, entry in enumerate([*directories, *entries, Entry("TRAILER!!!", 0)], 1):
+        name = entry.name.encode() + b"\0"
+        # inode, mode, uid, gid, links, mtime, size, device of the file, device, name size, sum
+        fields = (number, entry.mode, 0, 0, 1, 0, len(entry.data), 0, 0, *entry.device)
+        header = "070701" + "".join(f"{field:08X}" for field in (*fields, len(name), 0))
+        archive += _padded(header.encode() + name) + _padded(entry.data)
+    return bytes(archive)
+
+
+# --- modules ---
+
+
+def _module_name(path: str) -> str:
+    return Path(path).name.partition(".")[0].replace("-", "_")
+
+
+def parse_modules_dep(text: str) -> dict[str, tuple[str, ...]]:
+    """Map a module's name to the paths of itself and of all it needs, from ``modules.dep``."""
+    closures = {}
+    for line in text.splitlines():
+        path, _, needed = line.partition(":")
+        closures[_module_name(path)] = (path, *needed.split())
+    return closures
+
+
+def module_closure(
+    names: Iterable[str], closures: Mapping[str, tuple[str, ...]], builtin: Iterable[str]
+) -> list[str]:
+    """Return the paths of the modules in `names` and of all they need, each once, sorted."""
+    present = {_module_name(path) for path in builtin}
+    paths: set[str] = set()
+    for name in names:
+        if name in closures:
+            paths.update(closures[name])
+        elif name not in present:
+            raise LabError(f"this kernel has no module {name}: choose another scenario")
+    return sorted(paths)
+
+
+def _plain(path: str) -> str:
+    return path[: -len(".xz")] if path.endswith(".xz") else path
+
+
+def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
+    closures = parse_modules_dep((kernel.modules / "modules.dep").read_text())
+    builtin = (kernel.modules / "modules.builtin").read_text()
+    paths = module_closure(names, closures, builtin.split())
+    directory = f"lib/modules/{kernel.release}"
+    entries = []
+    dependencies = []
+    for path in paths:
+        data = (kernel.modules / path).read_bytes()
+        # busybox's modprobe may have been built without xz.
+        data = lzma.decompress(data) if path.endswith(".xz") else data
+        entries.append(file_entry(f"{directory}/{_plain(path)}", data))
+        needed = " ".join(_plain(other) for other in closures[_module_name(path)][1:])
+        dependencies.append(f"{_plain(path)}: {needed}\n")
+    entries.append(file_entry(f"{directory}/modules.dep", "".join(dependencies).encode()))
+    # modprobe of a built-in module succeeds only if it can look it up.
+    entries.append(file_entry(f"{directory}/modules.builtin", builtin.encode()))
+    return entries
+
+
+# --- the whole ---
+
+
+def is_static(program: bytes) -> bool:
+    """Tell whether a 64-bit ELF program runs without shared libraries (it names no loader)."""
+    if program[:5] != b"\x7fELF\x02":
+        return False
+    (offset,) = struct.unpack_from("<Q", program, 32)
+    size, count = struct.unpack_from("<HH", program, 54)
+    interpreter = 3
+    types = (struct.unpack_from("<I", program, offset + i * size)[0] for i in range(count))
+    return interpreter not in types
+
+
+def _busybox() -> bytes:
+    program = Path(find_tool("busybox")).read_bytes()
+    if not is_static(program):
+        raise LabError("busybox needs shared libraries: apt-get install busybox-static")
+    return program
+
+
+def steps_script(scenario: Scenario) -> str:
+    """Return the scenario's modules and steps as lines for the guest script."""
+    load = [("load", *scenario.modules)] if scenario.modules else []
+    return "".join(f"{shlex.join(command)}\n" for command in (*load, *scenario.steps))
+
+
+def build_initramfs(kernel: Kernel, scenario: Scenario) -> bytes:
+    """Return the initramfs that makes `kernel` go through the steps of `scenario`."""
+    return cpio(
+        [
+            *(Entry(name, _DIRECTORY | 0o755) for name in ("dev", "proc", "sys", "tmp")),
+            Entry("dev/console", _CHARACTER_DEVICE | 0o600, device=(5, 1)),
+            file_entry("bin/busybox", _busybox(), 0o755),
+            file_entry("init", _GUEST_SCRIPT.read_bytes(), 0o755),
+            file_entry("steps", steps_script(scenario).encode()),
+            *_module_entries(kernel, (*BASE_MODULES, *scenario.modules)),
+        ]
+    )

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The kernels the lab can boot, and the cache that holds them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LabError, Progress
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The Debian suite that carries a kernel."""
+
+    codename: str
+    security: bool = False
+    """Newer builds are in the suite's security archive, which has a URI of its own."""
+
+
+KERNELS: dict[str, Suite] = {
+    "5.10": Suite("bullseye"),
+    "6.1": Suite("bookworm", security=True),
+    "6.12": Suite("trixie"),
+    "7.2": Suite("forky"),
+    "7.3": Suite("trixie-backports"),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel in the cache: what QEMU boots and what a debugger needs."""
+
+    name: str
+    """Key in KERNELS."""
+    release: str
+    """What ``uname -r`` says in the guest."""
+    version: str
+    """Version of the Debian packages."""
+    vmlinuz: Path
+    vmlinux: Path
+    modules: Path
+    """``lib/modules/RELEASE``, with the ``modules.dep`` that depmod made."""
+    debug_modules: tuple[Path, ...]
+    system_map: Path
+
+
+def cache_dir() -> Path:
+    """Return the user's cache directory for this package (it may not exist yet)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification tells programs to ignore relative paths.
+    root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
+    return root / "drgn_zonedev"
+
+
+def kernel_dir(name: str) -> Path:
+    """Return the directory that holds the kernel called `name` once it is fetched."""
+    return cache_dir() / "kernels" / name
+
+
+def load_kernel(name: str, directory: Path) -> Kernel | None:
+    """Return the kernel that `directory` holds, or None if there is none."""
+    try:
+        record = json.loads((directory / "kernel.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LabError(f"{directory} is damaged ({error}): delete it") from error
+    release = record["release"]
+    return Kernel(
+        name=name,
+        release=release,
+        version=record["version"],
+        vmlinuz=directory / "vmlinuz",
+        vmlinux=directory / "vmlinux",
+        modules=directory / "usr/lib/modules" / release,
+        debug_modules=tuple(sorted((directory / "debug").glob("*.ko"))),
+        system_map=directory / "System.map",
+    )
+
+
+def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None) -> Kernel:
+    """Return the kernel called `name`, downloading it only if the cache lacks it.
+
+    :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
+    """
+    if name not in KERNELS:
+        raise LabError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
+    cached = load_kernel(name, kernel_dir(name))
+    if cached is not None and not refresh:
+        return cached
+    from .debian import install_kernel
+
+    return install_kernel(name, KERNELS[name], progress)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import LabError, Progress, report
+
+
+@contextmanager
+def lock(path: Path, progress: Progress = None, timeout: float = 1800) -> Iterator[None]:
+    """Hold the lock file `path`; the kernel lets go of it however the process ends."""
+    with path.open("w") as file:
+        deadline = time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise LabError(
+                        f"another process has held {path} for {timeout:.0f} s: end it"
+                    ) from error
+            if not told:
+                report(progress, f"waiting for another process to let go of {path}")
+                told = True
+            time.sleep(min(0.5, timeout))
+        yield

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""QEMU: its command line, its accelerator, and its end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import LabError
+from .kernels import Kernel
+from .qmp import execute
+from .scenarios import Scenario
+from .tools import find_tool
+
+# Four-level page tables: five would move the memmap.
+_CPU = "max,la57=off"
+_KVM_PROBE_SECONDS = 5.0
+_QUIT_SECONDS = 5.0
+
+
+def kvm_works(timeout: float = _KVM_PROBE_SECONDS) -> bool:
+    """Tell whether KVM runs guest code: a machine without a disk must get to its firmware's end.
+
+    /dev/kvm may exist although nested virtualisation hangs or lacks what the CPU promises.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    # The firmware is done when it has found nothing to boot and, by -boot reboot-timeout, resets.
+    command = [find_tool("qemu-system-x86_64"), "-accel", "kvm", "-M", "q35", "-cpu", _CPU]
+    command += ["-nodefaults", "-display", "none", "-no-reboot", "-boot", "reboot-timeout=1"]
+    try:
+        return subprocess.run(command, timeout=timeout, capture_output=True).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def accelerator(accel: str) -> str:
+    """Return QEMU's ``-accel`` for ``tcg``, ``kvm`` or ``auto``: KVM if it works."""
+    if accel not in ("auto", "tcg", "kvm"):
+        raise LabError(f"unknown accelerator {accel!r}: choose auto, tcg or kvm")
+    if accel == "tcg" or not kvm_works():
+        if accel == "kvm":
+            raise LabError("KVM does not work on this machine: use accel='tcg'")
+        return "tcg,thread=multi"
+    return "kvm"
+
+
+def qemu_command(
+    kernel: Kernel, scenario: Scenario, work: Path, *, memory_mib: int, accel: str
+) -> list[str]:
+    """Return the command line of QEMU; `work` is where its files are."""
+    append = ["console=ttyS0", "panic=1", "oops=panic", *scenario.kernel_args]
+    frozen = []
+    if scenario.breakpoint:
+        append.append("nokaslr")
+        frozen = ["-S", "-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]
+    return [
+        find_tool("qemu-system-x86_64"),
+        *("-accel", accel),
+        *("-M", "q35,nvdimm=on"),
+        *("-cpu", _CPU),
+        *("-m", f"{memory_mib}M,slots=4,maxmem=16G"),
+        *("-smp", "2"),
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none"),
+        *("-serial", f"file:{work}/console.log"),
+        *("-serial", f"file:{work}/facts.txt"),
+        *("-qmp", f"unix:{work}/monitor.sock,server=on,wait=off"),
+        *("-qmp", f"unix:{work}/drgn.sock,server=on,wait=off"),
+        *("-device", "vmcoreinfo"),
+        *scenario.devices,
+        *frozen,
+        *("-kernel", str(kernel.vmlinuz)),
+        *("-initrd", f"{work}/initramfs"),
+        *("-append", " ".join(append)),
+    ]
+
+
+@contextmanager
+def running(command: list[str], work: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run QEMU; it ends with the context, and with this thread, even if the process is killed."""
+    # A session of its own: Ctrl-C must reach us alone, so that it is us who ends QEMU.
+    with (work / "qemu.log").open("wb") as log:
+        process = subprocess.Popen(
+            [find_tool("setpriv"), "--pdeathsig", "KILL", "--", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _stop(process, work / "monitor.sock")
+
+
+def _stop(process: subprocess.Popen[bytes], monitor: Path) -> None:
+    """End QEMU: politely, then less so."""
+
+    def quit_by_qmp() -> None:
+        execute(monitor, "quit", {}, timeout=3)
+
+    try:
+        for step in (quit_by_qmp, process.terminate):
+            if process.poll() is None:
+                # It may be gone before it has answered, or not have got as far as listening.
+                with suppress(LabError, subprocess.TimeoutExpired):
+                    step()
+                    process.wait(_QUIT_SECONDS)
+    finally:
+        # Also after a second Ctrl-C: the guest must not survive that.
+        if process.poll() is None:
+            process.kill()
+            process.wait()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Talk to QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import LabError
+
+
+def require_qmp() -> None:
+    """Raise LabError if the QMP library is not installed."""
+    try:
+        import qemu.qmp  # noqa: F401
+    except ImportError as error:
+        raise LabError("qemu.qmp is not installed: pip install 'drgn-zonedev[lab]'") from error
+
+
+def execute(
+    socket: Path, command: str, arguments: Mapping[str, object], timeout: float = 20
+) -> object:
+    """Run one QMP command over a connection of its own and return the answer."""
+    require_qmp()
+    # Heavy, and wanted by few users of the package.
+    import asyncio
+
+    from qemu.qmp import QMPClient, QMPError
+
+    async def run() -> object:
+        client = QMPClient("lab")
+        await asyncio.wait_for(client.connect(str(socket)), timeout)
+        try:
+            return await asyncio.wait_for(client.execute(command, dict(arguments)), timeout)
+        finally:
+            # After "quit" it is QEMU that disconnects, which the client takes for an error.
+            with suppress(EOFError, QMPError, OSError):
+                await asyncio.wait_for(client.disconnect(), timeout)
+
+    try:
+        return asyncio.run(run())
+    except asyncio.TimeoutError as error:
+        raise LabError(f"QEMU did not answer {command} within {timeout:.0f} s") from error
+    except (QMPError, EOFError, OSError) as error:
+        raise LabError(f"QEMU refused {command}: {error}") from error

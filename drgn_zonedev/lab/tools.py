@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The host programs that the lab runs, and the Debian packages that bring them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from .errors import LabError
+
+_PACKAGE_OF = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "depmod": "kmod",
+    # Part of every Debian; named so that other systems get a useful message.
+    "apt-get": "apt",
+    "apt-cache": "apt",
+    "dpkg-deb": "dpkg",
+    "setpriv": "util-linux",
+}
+
+DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod")
+"""What a Debian machine needs on top of its essential packages (no recommended ones)."""
+
+
+def _which(program: str) -> str | None:
+    # depmod lives in sbin, which ordinary users often do not have in PATH.
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+    return shutil.which(program, path=path)
+
+
+def find_tool(program: str) -> str:
+    """Return the path of a host program, or raise LabError naming its package."""
+    found = _which(program)
+    if found is None:
+        package = _PACKAGE_OF[program]
+        raise LabError(f"{program} is not installed: apt-get install {package}")
+    return found
+
+
+def missing_tools() -> list[tuple[str, str]]:
+    """Return ``(program, Debian package)`` of everything that is not installed."""
+    return [item for item in _PACKAGE_OF.items() if _which(item[0]) is None]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from drgn_zonedev.lab import LabError
+from drgn_zonedev.lab.gdbstub import encode_packet, stopped_at, symbol_address
+
+ADDRESS = 0xFFFFFFFF81234560
+SYSTEM_MAP = f"""\
+{ADDRESS - 16:016x} T __pfx_memmap_init_zone_device
+{ADDRESS:016x} T memmap_init_zone_device
+{ADDRESS + 64:016x} d memmap_init_zone_device_data
+"""
+
+
+def test_a_symbol_is_found_by_its_whole_name() -> None:
+    assert symbol_address(SYSTEM_MAP, "memmap_init_zone_device") == ADDRESS
+
+
+@pytest.mark.parametrize("symbol", ["memmap_init", "memmap_init_zone_device_data"])
+def test_a_symbol_that_is_no_function_is_refused(symbol: str) -> None:
+    with pytest.raises(LabError, match=f"no function {symbol}:"):
+        symbol_address(SYSTEM_MAP, symbol)
+
+
+def test_a_packet_ends_in_its_checksum() -> None:
+    assert encode_packet("OK") == b"$OK#9a"
+
+
+@contextmanager
+def gdb_server(path: Path, rip: int) -> Iterator[list[str]]:
+    """A gdb server whose guest stops at that address as soon as it is continued."""
+    packets: list[str] = []
+    registers = bytes(16 * 8) + rip.to_bytes(8, "little") + bytes(32)
+    answers = {"Z": "OK", "c": "T05thread:01;", "g": registers.hex()}
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client:
+            while True:
+                data = client.recv(4096)
+                if not data:
+                    return
+                for packet in re.findall(rb"\$([^#]*)#..", data):
+                    packets.append(packet.decode())
+                    client.sendall(b"+" + encode_packet(answers[packets[-1][0]]))
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield packets
+        thread.join(10)
+
+
+def wait_a_while() -> Callable[[], None]:
+    deadline = time.monotonic() + 10
+
+    def check() -> None:
+        assert time.monotonic() < deadline
+
+    return check
+
+
+def test_the_guest_runs_up_to_the_address_and_no_further(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with gdb_server(path, ADDRESS) as packets, stopped_at(path, ADDRESS, wait_a_while()):
+        pass
+    assert packets == [f"Z1,{ADDRESS:x},1", "c", "g"]
+
+
+def test_a_stop_elsewhere_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with (
+        gdb_server(path, 0x1000),
+        pytest.raises(LabError, match="at 0x1000 instead"),
+        stopped_at(path, ADDRESS, wait_a_while()),
+    ):
+        pytest.fail("the guest is somewhere else")
+
+
+def test_waiting_ends_when_the_check_says_so(tmp_path: Path) -> None:
+    def check() -> None:
+        raise LabError("time is up")
+
+    with pytest.raises(LabError, match="time is up"), stopped_at(tmp_path / "gdb", 0, check):
+        pytest.fail("there is no guest")

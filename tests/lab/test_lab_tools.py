@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from drgn_zonedev.lab import DEBIAN_PACKAGES, LabError, missing_tools, qmp, tools
+
+
+@pytest.fixture
+def _nothing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda program, path=None: None)
+
+
+@pytest.mark.usefixtures("_nothing_is_installed")
+def test_a_missing_tool_names_its_package() -> None:
+    with pytest.raises(LabError, match="apt-get install qemu-system-x86"):
+        tools.find_tool("qemu-system-x86_64")
+
+
+@pytest.mark.usefixtures("_nothing_is_installed")
+def test_every_package_of_the_lab_is_missed_when_nothing_is_installed() -> None:
+    assert set(DEBIAN_PACKAGES) <= {package for _, package in missing_tools()}
+
+
+def test_nothing_is_missed_when_everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda program, path=None: f"/bin/{program}")
+    assert missing_tools() == []
+
+
+def test_tools_of_the_administrator_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    monkeypatch.setenv("PATH", "/home/me/bin")
+    monkeypatch.setattr("shutil.which", lambda program, path: searched.append(path))
+    missing_tools()
+    assert set(searched) == {"/home/me/bin:/usr/sbin:/sbin"}
+
+
+def test_a_missing_qmp_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qemu.qmp", None)
+    with pytest.raises(LabError, match=r"pip install 'drgn-zonedev\[lab\]'"):
+        qmp.require_qmp()
+
+
+def test_an_absent_qemu_is_a_lab_error() -> None:
+    pytest.importorskip("qemu.qmp")
+    from pathlib import Path
+
+    with pytest.raises(LabError, match="QEMU refused query-status"):
+        qmp.execute(Path("/nonexistent/socket"), "query-status", {})
