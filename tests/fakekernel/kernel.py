@@ -1,0 +1,658 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""FakeKernel: the data structures of memory hotplug, written as the kernel writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program
+
+from .layouts import TABLES
+from .memory import PAGES_PER_SECTION, SIZEOF_PAGE, WORDS_PER_PAGE, Memory, Words
+from .target import make_program
+from .xarray import XArray
+
+VMEMMAP = 0xFFFFEA0000000000
+_STATICS = 0xFFFFFFFF82000000
+_HEAP = 0xFFFF888001000000
+_RODATA = 0xFFFFFFFF81E00000
+# Per-CPU addresses are small offsets; each CPU adds its own base.
+_PERCPU_FIRST = 0x10000
+_PERCPU_BASES = (0xFFFF88803F000000, 0xFFFF88803F400000)
+_PERCPU_SIZE = 0x4000
+
+_SECTIONS_PER_ROOT = 256
+_NR_SECTION_ROOTS = 2048
+_PAGES_PER_SUBSECTION = 512
+_MAX_NUMNODES = 1024
+_PERCPU_COUNT_BIAS = 1 << 63
+_WORD = 1 << 64
+
+# A first PFN of each zone on x86_64.
+_DMA32_START = 0x1000
+_NORMAL_START = 0x100000
+
+# NODES_SHIFT 10, three bits of zone, 21 bits of last CPU and PID below.
+_NODE_SHIFT = 54
+_ZONE_SHIFT = 51
+_LAST_CPUPID = 0x0007FFFFC0000000
+
+_MAPCOUNT_NONE = 0xFFFFFFFF
+_TAIL_MAPPING = 0xDEAD000000000400
+_COMPOUND_PAGE_DTOR = 1
+_ALL_ONES = _WORD - 1
+
+# Words of struct page.
+_FLAGS, _LRU_NEXT, _LRU_PREV, _MAPPING, _INDEX, _PRIVATE, _COUNTS, _MEMCG = range(8)
+
+_OPS = ("fsdax_pagemap_ops", "dev_dax_pagemap_ops", "p2pdma_pgmap_ops", "dmem_pagemap_ops")
+
+PfnRange = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Altmap:
+    """Values of a struct vmem_altmap, all in PFNs; *end_pfn* is inclusive."""
+
+    base_pfn: int
+    end_pfn: int
+    reserve: int
+    free: int
+    align: int = 0
+    alloc: int = 0
+
+    @property
+    def offset(self) -> int:
+        """vmem_altmap_offset()."""
+        return self.reserve + self.free
+
+
+@dataclass(frozen=True)
+class _Pgmap:
+    """What the pages of a device take from its pgmap."""
+
+    type: str
+    vmemmap_shift: int
+
+
+class FakeKernel:
+    """
+    Kernel memory under construction.
+
+    Every method that makes a structure returns its address. Nothing is
+    checked for sense: tests are free to build what no kernel would.
+
+    :param layout: Version whose structures to use, one of LAYOUTS.
+    :param dedup: Whether the memmap of compound device pages is deduplicated
+        where the kernel would do so (version 6.1 and later, no altmap, not an
+        early section). The content of struct pages is the same either way;
+        with it, a poke to one struct page shows in all its aliases.
+    """
+
+    sizeof_page = SIZEOF_PAGE
+
+    def __init__(self, layout: str = "6.1", *, dedup: bool = True, vmemmap: int = VMEMMAP) -> None:
+        self.layout = TABLES[layout]
+        self.dedup = dedup
+        self.vmemmap = vmemmap
+        self.memory = Memory(vmemmap)
+        # Called with address and size before drgn reads; may change memory.
+        self.on_read: Callable[[int, int], None] | None = None
+        self._statics = self.memory.arena(_STATICS)
+        self._heap = self.memory.arena(_HEAP)
+        self._percpu = [self.memory.arena(base + _PERCPU_FIRST) for base in _PERCPU_BASES]
+        self._percpu_next = _PERCPU_FIRST
+        for arena in self._percpu:
+            arena.alloc(_PERCPU_SIZE)
+        self.variables: dict[str, tuple[str, int]] = {}
+        self.symbols = {name: _RODATA + 64 * i for i, name in enumerate(_OPS)}
+        self._pgmaps: dict[int, _Pgmap] = {}
+        self._altmap_pgmaps: dict[int, Altmap] = {}
+        self._early: dict[int, bool] = {}
+        self._make_variables()
+        self.pgmap_array = self._xarray("pgmap_array")
+        self.memory_blocks = self._xarray("memory_blocks")
+
+    # Variables.
+
+    def _variable(self, name: str, type_name: str, size: int, value: int = 0) -> int:
+        """Define a global variable with a fixed address."""
+        address = self._statics.alloc(size)
+        self.variables[name] = (type_name, address)
+        if value:
+            self.poke(address, value.to_bytes(min(size, 8), "little"))
+        return address
+
+    def add_variable(self, name: str, type_name: str, value: int = 0) -> int:
+        """Define one more global variable, of a scalar type."""
+        return self._variable(name, type_name, self.layout.sizeof(type_name), value)
+
+    def set_variable(self, name: str, value: int) -> None:
+        """Assign to a scalar global variable."""
+        type_name, address = self.variables[name]
+        self.poke(address, value.to_bytes(self.layout.sizeof(type_name), "little"))
+
+    def _make_variables(self) -> None:
+        self._mem_section = self._heap.alloc(8 * _NR_SECTION_ROOTS, 4096)
+        self._variable("mem_section", "struct mem_section **", 8, self._mem_section)
+        self._variable("__highest_present_section_nr", "unsigned long", 8)
+        self._variable("max_pfn", "unsigned long", 8)
+        self._variable("highest_memmap_pfn", "unsigned long", 8)
+        self._variable("sections_per_block", "int", 4, 1)
+        self._variable("vmemmap_base", "unsigned long", 8, self.vmemmap)
+        semaphore = self.layout.structs["percpu_rw_semaphore"].size
+        self._variable("mem_hotplug_lock", "struct percpu_rw_semaphore", semaphore)
+        self._make_cpus()
+        self._make_nodes()
+
+    def _make_cpus(self) -> None:
+        offsets = self._variable("__per_cpu_offset", "unsigned long [8192]", 8 * 8192)
+        for cpu, base in enumerate(_PERCPU_BASES):
+            self._set_word(offsets + 8 * cpu, base)
+        cpus = len(_PERCPU_BASES)
+        self._variable("nr_cpu_ids", "unsigned int", 4, cpus)
+        for name in ("possible", "present", "online"):
+            self._variable(f"__cpu_{name}_mask", "struct cpumask", 1024, (1 << cpus) - 1)
+
+    def _make_nodes(self) -> None:
+        self._node_data = self._variable(
+            "node_data", f"struct pglist_data *[{_MAX_NUMNODES}]", 8 * _MAX_NUMNODES
+        )
+        self._node_states = self._variable("node_states", "nodemask_t [5]", 5 * 128)
+        self._variable("nr_node_ids", "unsigned int", 4, 1)
+        names = ("DMA", "DMA32", "Normal", "Movable", "Device")
+        array = self._variable("zone_names", "char *const [5]", 8 * len(names))
+        self._zone_names = [self._string(name) for name in names]
+        for zone, address in enumerate(self._zone_names):
+            self._set_word(array + 8 * zone, address)
+        self.nodes: dict[int, int] = {}
+        self.node(0)
+
+    def node(self, nid: int) -> int:
+        """Make a NUMA node, or find it; returns its struct pglist_data."""
+        if nid in self.nodes:
+            return self.nodes[nid]
+        pgdat = self._new("pglist_data", node_id=nid, nr_zones=5)
+        self.nodes[nid] = pgdat
+        self._set_word(self._node_data + 8 * nid, pgdat)
+        states = sum(1 << known for known in self.nodes)
+        for state in range(4):
+            self._set_word(self._node_states + 128 * state, states)
+        self.set_variable("nr_node_ids", max(self.nodes) + 1)
+        for zone, name in enumerate(self._zone_names):
+            address = self.zone(nid, zone)
+            self._set("zone", address, name=name, zone_pgdat=pgdat, node=nid)
+        return pgdat
+
+    def zone(self, nid: int, zone: int) -> int:
+        """Address of a struct zone."""
+        return self.nodes[nid] + self.layout.structs["zone"].size * zone
+
+    def _string(self, text: str) -> int:
+        data = text.encode() + b"\0"
+        address = self._statics.alloc(len(data), 1)
+        self.poke(address, data)
+        return address
+
+    def _xarray(self, name: str) -> XArray:
+        address = self._variable(name, "struct xarray", self.layout.structs["xarray"].size)
+        return XArray(address, self.memory.read, self.memory.write, self._heap.alloc)
+
+    # Memory.
+
+    def poke(self, address: int, data: bytes) -> None:
+        """Overwrite memory, also after program()."""
+        self.memory.write(address, data)
+
+    def poke_member(self, struct: str, address: int, member: str, value: int) -> None:
+        """Overwrite one member, whose name may be a path: ``ref.percpu_count_ptr``."""
+        offset, size = self.layout.locate(struct, member)
+        self.poke(address + offset, (value % (1 << 8 * size)).to_bytes(size, "little"))
+
+    def member(self, struct: str, address: int, member: str) -> int:
+        """Read one member, unsigned."""
+        offset, size = self.layout.locate(struct, member)
+        return int.from_bytes(self.memory.read(address + offset, size), "little")
+
+    def hide(self, address: int, size: int) -> None:
+        """Make memory unreadable."""
+        self.memory.hide(address, size)
+
+    def page(self, pfn: int) -> int:
+        """pfn_to_page()."""
+        return self.vmemmap + SIZEOF_PAGE * pfn
+
+    def page_word(self, pfn: int, word: int) -> int:
+        """One of the eight words of a struct page."""
+        return int.from_bytes(self.memory.read(self.page(pfn) + 8 * word, 8), "little")
+
+    def poke_page_word(self, pfn: int, word: int, value: int) -> None:
+        """Overwrite one of the eight words of a struct page."""
+        self._set_word(self.page(pfn) + 8 * word, value)
+
+    def _set_word(self, address: int, value: int) -> None:
+        self.poke(address, (value % _WORD).to_bytes(8, "little"))
+
+    def _new(self, struct: str, **members: int) -> int:
+        address = self._heap.alloc(self.layout.structs[struct].size)
+        self._set(struct, address, **members)
+        return address
+
+    def _set(self, struct: str, address: int, **members: int) -> None:
+        for member, value in members.items():
+            self.poke_member(struct, address, member, value)
+
+    # Sections and memory blocks.
+
+    def section(
+        self,
+        nr: int,
+        *,
+        online: bool = False,
+        early: bool = False,
+        taint: bool = False,
+        preinit: bool = False,
+        present: bool = True,
+        has_mem_map: bool = True,
+        subsections: Iterable[int] | None = range(64),
+        usage: bool = True,
+    ) -> int:
+        """
+        Make a struct mem_section, or change it as a whole.
+
+        Flags that the layout does not have are silently left out, so that the
+        same scene can be built for every version.
+
+        :param subsections: Bits to set in subsection_map; None for none.
+        :param usage: False leaves mem_section.usage NULL.
+        """
+        address = self._section_slot(nr)
+        flags = (present, has_mem_map, online, early)
+        word = sum(1 << bit for bit, flag in enumerate(flags) if flag)
+        word |= self._section_flag("SECTION_TAINT_ZONE_DEVICE_BIT", taint)
+        word |= self._section_flag("SECTION_IS_VMEMMAP_PREINIT_BIT", preinit)
+        if has_mem_map:
+            word |= self.vmemmap
+        bits = sum(1 << bit for bit in set(subsections or ()))
+        made = self._new_usage(bits) if usage else 0
+        self._set("mem_section", address, section_mem_map=word, usage=made)
+        self._early[nr] = early
+        name = "__highest_present_section_nr"
+        self.set_variable(name, max(nr, self._get_variable(name)))
+        return address
+
+    def sections(self, start_pfn: int, end_pfn: int, **kwargs: bool) -> None:
+        """section() for all sections that overlap a range, with the subsections in it."""
+        for nr in range(start_pfn // PAGES_PER_SECTION, -(-end_pfn // PAGES_PER_SECTION)):
+            first = nr * PAGES_PER_SECTION
+            start = max(start_pfn, first) - first
+            end = min(end_pfn - first, PAGES_PER_SECTION)
+            bits = range(start // _PAGES_PER_SUBSECTION, -(-end // _PAGES_PER_SUBSECTION))
+            self.section(nr, subsections=bits, **kwargs)
+
+    def _section_flag(self, name: str, wanted: bool) -> int:
+        return 1 << self.layout.constant(name) if wanted and self.layout.has_constant(name) else 0
+
+    def _get_variable(self, name: str) -> int:
+        type_name, address = self.variables[name]
+        data = self.memory.read(address, self.layout.sizeof(type_name))
+        return int.from_bytes(data, "little")
+
+    def _new_usage(self, bits: int) -> int:
+        offset = self.layout.structs["mem_section_usage"].members["subsection_map"].offset
+        usage = self._new("mem_section_usage")
+        self._set_word(usage + offset, bits)
+        return usage
+
+    def _section_slot(self, nr: int) -> int:
+        """Address of a mem_section, its root allocated on first use."""
+        root, slot = divmod(nr, _SECTIONS_PER_ROOT)
+        pointer = self._mem_section + 8 * root
+        array = int.from_bytes(self.memory.read(pointer, 8), "little")
+        if not array:
+            array = self._heap.alloc(16 * _SECTIONS_PER_ROOT, 4096)
+            self._set_word(pointer, array)
+        return array + 16 * slot
+
+    def memory_block(self, section_nr: int, state: str = "MEM_ONLINE", *, nid: int = 0) -> int:
+        """Make the memory_block of a section; sections_per_block is 1."""
+        block = self._new(
+            "memory_block",
+            start_section_nr=section_nr,
+            state=self.layout.constant(state),
+            nid=nid,
+        )
+        self.memory_blocks.store(section_nr, block)
+        return block
+
+    # Device page maps.
+
+    def pgmap(
+        self,
+        *ranges: PfnRange,
+        type: str = "MEMORY_DEVICE_FS_DAX",
+        nr_range: int | None = None,
+        in_flight: bool = False,
+        altmap: Altmap | None = None,
+        ref: str = "live",
+        count: int | None = None,
+        vmemmap_shift: int = 0,
+        owner: int = 0,
+        ops: int | str = 0,
+        stored: bool = True,
+        nid: int = 0,
+    ) -> int:
+        """
+        Make a struct dev_pagemap and store it in pgmap_array.
+
+        :param ranges: Half-open ranges of PFNs.
+        :param nr_range: Defaults to all ranges, or with *in_flight* to none.
+        :param ref: "live"; "dead" after percpu_ref_kill(); "exited" after
+            percpu_ref_exit(). On 5.10 also "null" for the NULL pointer of its
+            teardown, and "external" for a live one of the driver (pmem's queue).
+        :param count: Total references; defaults to what memremap_pages() takes.
+        :param vmemmap_shift: Ignored by layouts without it, as page_shift().
+        :param ops: Address, or one of the names in symbols.
+        :param stored: False leaves it out of pgmap_array: freed, or not yet there.
+        """
+        if nr_range is None:
+            nr_range = 0 if in_flight else len(ranges)
+        shift = vmemmap_shift if self.layout.has_member("dev_pagemap", "vmemmap_shift") else 0
+        pgmap = self._alloc_pgmap(ranges)
+        self._set(
+            "dev_pagemap",
+            pgmap,
+            type=self.layout.constant(type),
+            nr_range=nr_range,
+            owner=owner,
+            ops=self.symbols[ops] if isinstance(ops, str) else ops,
+        )
+        if shift:
+            self._set("dev_pagemap", pgmap, vmemmap_shift=shift)
+        self._set_altmap(pgmap, altmap)
+        if count is None:
+            count = self._expected_count(ranges[:nr_range], type, altmap, shift)
+        self._set_ref(pgmap, ref, count)
+        self._pgmaps[pgmap] = _Pgmap(type, shift)
+        if stored:
+            self._claim(pgmap, ranges, nid)
+        return pgmap
+
+    def _alloc_pgmap(self, ranges: tuple[PfnRange, ...]) -> int:
+        size = self.layout.structs["dev_pagemap"].size
+        pgmap = self._heap.alloc(size + 16 * (len(ranges) - 1))
+        first = pgmap + self.layout.structs["dev_pagemap"].members["range"].offset
+        for i, (start, end) in enumerate(ranges):
+            self._set_word(first + 16 * i, start << 12)
+            self._set_word(first + 16 * i + 8, (end << 12) - 1)
+        return pgmap
+
+    def _set_altmap(self, pgmap: int, altmap: Altmap | None) -> None:
+        if altmap is None:
+            return
+        self._set("dev_pagemap", pgmap, flags=1)
+        for name in ("base_pfn", "end_pfn", "reserve", "free", "align", "alloc"):
+            self.poke_member("dev_pagemap", pgmap, f"altmap.{name}", getattr(altmap, name))
+        self._altmap_pgmaps[pgmap] = altmap
+
+    def _expected_count(
+        self,
+        ranges: tuple[PfnRange, ...],
+        type: str,
+        altmap: Altmap | None,
+        shift: int,
+    ) -> int:
+        """One from percpu_ref_init(), one for each page or compound page."""
+        counts_pages = type not in ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+        if not counts_pages and self.layout.name != "5.10":
+            return 1
+        pages = sum((end - start) >> shift for start, end in ranges)
+        if altmap is not None and ranges:
+            start, end = ranges[0]
+            pages -= ((end - start) >> shift) - ((end - start - altmap.offset) >> shift)
+        return 1 + pages
+
+    def _set_ref(self, pgmap: int, state: str, count: int) -> None:
+        pointer = self.layout.has_member("dev_pagemap", "internal_ref")
+        assert pointer or state not in ("null", "external"), "only 5.10 points to the reference"
+        if state == "null":
+            return
+        member = "internal_ref" if pointer else "ref"
+        ref = pgmap + self.layout.locate("dev_pagemap", member)[0]
+        if state == "external":
+            ref, state = self._new("percpu_ref"), "live"
+        self._fill_ref(ref, state, count)
+        if pointer:
+            self._set("dev_pagemap", pgmap, ref=ref)
+
+    def _fill_ref(self, ref: int, state: str, count: int) -> None:
+        atomic, dead = 1, 2
+        if state == "exited":
+            self._set("percpu_ref", ref, percpu_count_ptr=count << 2 | atomic | dead)
+            return
+        data = self._new("percpu_ref_data", ref=ref)
+        pointer = self._alloc_percpu()
+        if state == "dead":
+            pointer |= atomic | dead
+            total = count
+        else:
+            # CPUs take and drop references independently, so one of the
+            # counters may be far below zero.
+            total = _PERCPU_COUNT_BIAS + 1
+            for cpu, part in enumerate((count + 6, -7)):
+                self._set_word(_PERCPU_BASES[cpu] + pointer, part)
+        self.poke_member("percpu_ref_data", data, "count.counter", total)
+        self._set("percpu_ref", ref, percpu_count_ptr=pointer, data=data)
+
+    def _alloc_percpu(self) -> int:
+        self._percpu_next += 8
+        assert self._percpu_next <= _PERCPU_FIRST + _PERCPU_SIZE, "per-CPU memory exhausted"
+        return self._percpu_next - 8
+
+    def _claim(self, pgmap: int, ranges: tuple[PfnRange, ...], nid: int) -> None:
+        for start, end in ranges:
+            self.pgmap_array.store_range(start, end - 1, pgmap)
+            self.grow_zone("ZONE_DEVICE", start, end, nid=nid)
+
+    def grow_zone(
+        self, name: str, start_pfn: int, end_pfn: int, *, present: int = 0, nid: int = 0
+    ) -> None:
+        """Widen the span of a zone and of its node; add *present* pages to it."""
+        pgdat = self.node(nid)
+        zone = self.zone(nid, self.layout.constant(name))
+        members = ("zone_start_pfn", "spanned_pages", "present_pages")
+        self._grow("zone", zone, members, (start_pfn, end_pfn, present))
+        members = ("node_start_pfn", "node_spanned_pages", "node_present_pages")
+        self._grow("pglist_data", pgdat, members, (start_pfn, end_pfn, present))
+
+    def _grow(
+        self, struct: str, address: int, members: tuple[str, str, str], more: tuple[int, int, int]
+    ) -> None:
+        start, spanned, present = (self.member(struct, address, name) for name in members)
+        end = max(start + spanned, more[1])
+        start = min(start, more[0]) if spanned else more[0]
+        for name, value in zip(members, (start, end - start, present + more[2])):
+            self.poke_member(struct, address, name, value)
+
+    # struct pages.
+
+    def map_memmap(self, start_pfn: int, end_pfn: int) -> None:
+        """Make struct pages readable, zeros at first."""
+        self.memory.map(start_pfn, end_pfn)
+
+    def unmap_memmap(self, start_pfn: int, end_pfn: int) -> None:
+        """Make struct pages fault."""
+        self.memory.unmap(start_pfn, end_pfn)
+
+    def fill_pages(self, start_pfn: int, end_pfn: int, byte: int) -> None:
+        """memset() struct pages: 0xff is poison, anything else a device's old content."""
+        self.memory.fill_pages(start_pfn, end_pfn, byte)
+
+    def ram_pages(
+        self, start_pfn: int, end_pfn: int, zone: str | None = None, *, nid: int = 0
+    ) -> None:
+        """Initialised RAM, each page in use once; *zone* defaults to the PFNs' zones."""
+        self._put_initialised(start_pfn, end_pfn, zone, 0, nid)
+        for name, start, end in _zones(start_pfn, end_pfn, zone):
+            self.grow_zone(name, start, end, present=end - start, nid=nid)
+
+    def hole_pages(
+        self, start_pfn: int, end_pfn: int, zone: str | None = None, *, nid: int = 0
+    ) -> None:
+        """Boot-time holes as init_unavailable_range() leaves them, in a zone of RAM."""
+        self._put_initialised(start_pfn, end_pfn, zone, self._flag("PG_reserved"), nid)
+
+    def metadata_pages(self, start_pfn: int, end_pfn: int, *, nid: int = 0) -> None:
+        """The pages of an altmap that hold the memmap: ZONE_DEVICE, but no pgmap."""
+        reserved = self._flag("PG_reserved")
+        self._put_initialised(start_pfn, end_pfn, "ZONE_DEVICE", reserved, nid)
+
+    def _put_initialised(
+        self, start_pfn: int, end_pfn: int, zone: str | None, flags: int, nid: int
+    ) -> None:
+        """As __init_single_page() does; memmap_init_range() adds *flags*."""
+        for name, start, end in _zones(start_pfn, end_pfn, zone):
+            words = _blank(end - start)
+            words[:, _FLAGS] = self.page_links(name, nid) | flags
+            lru = np.arange(start, end, dtype=np.uint64) * np.uint64(SIZEOF_PAGE)
+            lru += np.uint64(self.vmemmap + 8)
+            words[:, _LRU_NEXT] = lru
+            words[:, _LRU_PREV] = lru
+            words[:, _COUNTS] = 1 << 32 | _MAPCOUNT_NONE
+            self.memory.put_pages(start, words)
+
+    def page_links(self, zone: str, nid: int = 0) -> int:
+        """The page flags that say zone, node and last CPU."""
+        number = self.layout.constant(zone)
+        return nid << _NODE_SHIFT | number << _ZONE_SHIFT | _LAST_CPUPID
+
+    def _flag(self, name: str) -> int:
+        return 1 << self.layout.constant(name)
+
+    def device_pages(self, start_pfn: int, end_pfn: int, pgmap: int, *, nid: int = 0) -> None:
+        """
+        Device pages as memmap_init_zone_device() leaves them.
+
+        Compound pages start at *start_pfn*; an *end_pfn* inside of one freezes
+        the initialisation right there. An address that pgmap() did not return
+        counts as a file system DAX map: use it for dangling pointers.
+        """
+        known = self._pgmaps.get(pgmap, _Pgmap("MEMORY_DEVICE_FS_DAX", 0))
+        words = _blank(end_pfn - start_pfn)
+        links = self.page_links("ZONE_DEVICE", nid)
+        words[:, _FLAGS] = links | self._flag("PG_reserved")
+        words[:, _LRU_NEXT] = pgmap
+        words[:, _COUNTS] = self.idle_refcount(known.type) << 32 | _MAPCOUNT_NONE
+        if known.vmemmap_shift:
+            self._compound(words, start_pfn, known.vmemmap_shift)
+        self.memory.put_pages(start_pfn, words)
+        if self._deduplicates(start_pfn, pgmap, known.vmemmap_shift):
+            self.alias_tails(start_pfn, end_pfn, known.vmemmap_shift)
+
+    def idle_refcount(self, type: str) -> int:
+        """Reference count of an idle page of a type of device memory."""
+        if type == "MEMORY_DEVICE_GENERIC" or self.layout.name == "5.10":
+            return 1
+        counted = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PCI_P2PDMA")
+        return int(type in counted and self.layout.name != "7.2")
+
+    def compound_link(self, head_pfn: int, order: int) -> int:
+        """Word 1 of the tails of a compound page: the head, or since 7.1 a mask."""
+        if self.layout.has_member("page", "compound_info"):
+            return (-(SIZEOF_PAGE << order) | 1) % _WORD
+        return self.page(head_pfn) | 1
+
+    def _compound(self, words: Words, start_pfn: int, order: int) -> None:
+        """Turn initialised pages into compound ones."""
+        pages = 1 << order
+        for first in range(0, len(words), pages):
+            compound = words[first : first + pages]
+            compound[0, _FLAGS] |= self._flag("PG_head")
+            compound[1:, _LRU_NEXT] = self.compound_link(start_pfn + first, order)
+            compound[1:, _MAPPING] = _TAIL_MAPPING
+            compound[1:, _COUNTS] = _MAPCOUNT_NONE
+            # prep_compound_head() runs after tail 2 in 6.1, after tail 1 in
+            # 6.12 (so tail 2 loses its list head again), after all in 7.x.
+            metadata = {"6.1": self._metadata_6_1, "6.12": self._metadata_6_12}
+            needs = {"6.1": 3, "6.12": 2}.get(self.layout.name, pages)
+            if len(compound) >= needs:
+                write = metadata.get(self.layout.name, self._metadata_7_2)
+                write(compound, order, self.page(start_pfn + first + 2) + 16)
+
+    @staticmethod
+    def _metadata_6_1(compound: Words, order: int, deferred_list: int) -> None:
+        # Destructor, order and compound_mapcount; then pincount and compound_nr.
+        compound[1, _LRU_PREV] = 0xFFFFFFFF << 32 | order << 8 | _COMPOUND_PAGE_DTOR
+        compound[1, _MAPPING] = 1 << order << 32
+
+    @staticmethod
+    def _metadata_6_12(compound: Words, order: int, deferred_list: int) -> None:
+        compound[1, _FLAGS] |= order
+        # _large_mapcount and _entire_mapcount; _nr_pages_mapped and _pincount.
+        compound[1, _LRU_PREV] = _ALL_ONES
+        compound[1, _MAPPING] = 0
+        compound[1, _INDEX] = 1 << order
+
+    @staticmethod
+    def _metadata_7_2(compound: Words, order: int, deferred_list: int) -> None:
+        compound[1, _FLAGS] |= order
+        # _large_mapcount and _nr_pages_mapped; _entire_mapcount and _pincount.
+        compound[1, _LRU_PREV] = 0xFFFFFFFF
+        compound[1, _MAPPING] = 0xFFFFFFFF
+        # _mm_id_mapcount; _nr_pages.
+        compound[1, _INDEX] = _ALL_ONES
+        compound[1, _MEMCG] = 1 << order
+        if order > 1:
+            compound[2, _LRU_PREV] = deferred_list
+            compound[2, _MAPPING] = deferred_list
+
+    def _deduplicates(self, start_pfn: int, pgmap: int, shift: int) -> bool:
+        early = self._early.get(start_pfn // PAGES_PER_SECTION, False)
+        vmemmap_pages = (SIZEOF_PAGE << shift) >> 12
+        allowed = self.dedup and vmemmap_pages > 2 and not early
+        return allowed and pgmap not in self._altmap_pgmaps
+
+    def alias_tails(self, start_pfn: int, end_pfn: int, order: int) -> None:
+        """
+        Deduplicate the memmap of compound pages.
+
+        From then on, a poke to a struct page from the second page of a
+        compound's vmemmap on shows in all struct pages that share its memory.
+        """
+        for head in range(start_pfn, end_pfn, 1 << order):
+            self.memory.aliases.append((head, min(1 << order, end_pfn - head)))
+
+    # The result.
+
+    def program(self, *, is_live: bool = False) -> Program:
+        """
+        A new drgn Program; it reads this kernel's memory, later pokes included.
+
+        :param is_live: Whether it claims to be a running kernel. To make
+            memory change between two reads, set on_read.
+        """
+        types = self.layout, self.variables, self.symbols
+        return make_program(*types, self._read, self._mem_section, is_live)
+
+    def _read(self, address: int, count: int) -> bytes:
+        """A read by drgn."""
+        if self.on_read is not None:
+            self.on_read(address, count)
+        return self.memory.read(address, count)
+
+
+def _blank(count: int) -> Words:
+    words: Words = np.zeros((count, WORDS_PER_PAGE), np.uint64)
+    return words
+
+
+def _zones(start_pfn: int, end_pfn: int, zone: str | None) -> list[tuple[str, int, int]]:
+    """Cut a range at the zones of RAM, unless a zone is given."""
+    if zone is not None:
+        return [(zone, start_pfn, end_pfn)]
+    cuts = [0, _DMA32_START, _NORMAL_START, 1 << 40]
+    parts = zip(("ZONE_DMA", "ZONE_DMA32", "ZONE_NORMAL"), cuts, cuts[1:])
+    clipped = [(name, max(a, start_pfn), min(b, end_pfn)) for name, a, b in parts]
+    return [part for part in clipped if part[1] < part[2]]

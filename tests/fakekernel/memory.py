@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Kernel memory of the fake: arenas for structures, one array per section's memmap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from drgn import FaultError
+
+PAGES_PER_SECTION = 32768
+WORDS_PER_PAGE = 8
+SIZEOF_PAGE = 64
+# struct pages in one page of vmemmap, the granule of deduplication.
+PAGES_PER_VMEMMAP_PAGE = 64
+
+Words = npt.NDArray[np.uint64]
+
+
+class Arena:
+    """Memory from a start address upwards; what was never allocated faults."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.data = bytearray()
+
+    def alloc(self, size: int, align: int = 64) -> int:
+        """Zeroed memory, separated from its neighbour to catch overruns."""
+        gap = -len(self.data) % align
+        self.data.extend(bytes(gap + size))
+        return self.start + len(self.data) - size
+
+    def contains(self, address: int) -> bool:
+        """Whether an address has been allocated here."""
+        return self.start <= address < self.start + len(self.data)
+
+
+class SectionMap:
+    """The struct pages of one section, and which of them are mapped."""
+
+    def __init__(self) -> None:
+        # Zero pages are not touched until written: an unused section is free.
+        self.words: Words = np.zeros((PAGES_PER_SECTION, WORDS_PER_PAGE), np.uint64)
+        self.mapped: npt.NDArray[np.bool_] = np.zeros(PAGES_PER_SECTION, np.bool_)
+
+
+def _section_slices(start: int, end: int) -> Iterator[tuple[int, slice, slice]]:
+    """Cut [start, end) at sections: (section, slice there, slice of the whole)."""
+    first = start
+    while first < end:
+        nr, offset = divmod(first, PAGES_PER_SECTION)
+        count = min(end - first, PAGES_PER_SECTION - offset)
+        yield nr, slice(offset, offset + count), slice(first - start, first - start + count)
+        first += count
+
+
+class Memory:
+    """Virtual memory of the fake kernel."""
+
+    def __init__(self, vmemmap: int) -> None:
+        self.vmemmap = vmemmap
+        self.arenas: list[Arena] = []
+        self.sections: dict[int, SectionMap] = {}
+        self.hidden: list[tuple[int, int]] = []
+        self.aliases: list[tuple[int, int]] = []
+
+    def arena(self, start: int) -> Arena:
+        """Add an arena."""
+        arena = Arena(start)
+        self.arenas.append(arena)
+        return arena
+
+    def map(self, start_pfn: int, end_pfn: int) -> None:
+        """Make struct pages readable; their content stays, zeros at first."""
+        self._set_mapped(start_pfn, end_pfn, True)
+
+    def unmap(self, start_pfn: int, end_pfn: int) -> None:
+        """Make struct pages fault."""
+        self._set_mapped(start_pfn, end_pfn, False)
+
+    def _set_mapped(self, start_pfn: int, end_pfn: int, value: bool) -> None:
+        for nr, part, _ in _section_slices(start_pfn, end_pfn):
+            if nr not in self.sections:
+                self.sections[nr] = SectionMap()
+            self.sections[nr].mapped[part] = value
+
+    def put_pages(self, start_pfn: int, words: Words) -> None:
+        """Write struct pages and map them."""
+        end_pfn = start_pfn + len(words)
+        self.map(start_pfn, end_pfn)
+        for nr, part, source in _section_slices(start_pfn, end_pfn):
+            self.sections[nr].words[part] = words[source]
+
+    def fill_pages(self, start_pfn: int, end_pfn: int, byte: int) -> None:
+        """memset() struct pages and map them."""
+        self.map(start_pfn, end_pfn)
+        for nr, part, _ in _section_slices(start_pfn, end_pfn):
+            self.sections[nr].words[part] = np.uint64(byte * 0x0101010101010101)
+
+    def hide(self, address: int, size: int) -> None:
+        """Make memory unreadable, as if a dump lacked it."""
+        self.hidden.append((address, address + size))
+
+    def read(self, address: int, count: int) -> bytes:
+        """Read, or raise FaultError for the first byte that is not mapped."""
+        for start, end in self.hidden:
+            if start < address + count and address < end:
+                raise FaultError("not in the fake kernel", max(start, address))
+        for arena in self.arenas:
+            if arena.contains(address):
+                return self._read_arena(arena, address, count)
+        if self._in_memmap(address):
+            return b"".join(self._read_memmap(address, count))
+        raise FaultError("not mapped in the fake kernel", address)
+
+    def _in_memmap(self, address: int) -> bool:
+        pfn = (address - self.vmemmap) // SIZEOF_PAGE
+        return pfn // PAGES_PER_SECTION in self.sections
+
+    @staticmethod
+    def _read_arena(arena: Arena, address: int, count: int) -> bytes:
+        offset = address - arena.start
+        if offset + count > len(arena.data):
+            raise FaultError("not mapped in the fake kernel", arena.start + len(arena.data))
+        return bytes(arena.data[offset : offset + count])
+
+    def _read_memmap(self, address: int, count: int) -> Iterator[bytes]:
+        skip = (address - self.vmemmap) % SIZEOF_PAGE
+        start = (address - self.vmemmap) // SIZEOF_PAGE
+        end = start + -(-(skip + count) // SIZEOF_PAGE)
+        left = count
+        for nr, part, _ in _section_slices(start, end):
+            self._check_mapped(nr, part)
+            raw = self.sections[nr].words[part].tobytes()[skip : skip + left]
+            yield raw
+            left, skip = left - len(raw), 0
+
+    def _check_mapped(self, nr: int, part: slice) -> None:
+        section = self.sections.get(nr)
+        missing = 0 if section is None else int(np.argmin(section.mapped[part]))
+        if section is None or not section.mapped[part][missing]:
+            pfn = nr * PAGES_PER_SECTION + int(part.start) + missing
+            address = self.vmemmap + pfn * SIZEOF_PAGE
+            raise FaultError("struct page not mapped in the fake kernel", address)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Overwrite mapped memory."""
+        for arena in self.arenas:
+            if arena.contains(address):
+                offset = address - arena.start
+                assert offset + len(data) <= len(arena.data), "write beyond allocated memory"
+                arena.data[offset : offset + len(data)] = data
+                return
+        self._write_memmap(address, data)
+
+    def _write_memmap(self, address: int, data: bytes) -> None:
+        pfn, offset = divmod(address - self.vmemmap, SIZEOF_PAGE)
+        assert offset + len(data) <= SIZEOF_PAGE, "pokes stay within one struct page"
+        self.read(address, len(data))
+        for alias in self._alias_pfns(pfn):
+            nr, index = divmod(alias, PAGES_PER_SECTION)
+            self.sections[nr].words[index].view(np.uint8)[offset : offset + len(data)] = (
+                np.frombuffer(data, np.uint8)
+            )
+
+    def _alias_pfns(self, pfn: int) -> list[int]:
+        """All struct pages that share memory with this one, itself included."""
+        for head, count in self.aliases:
+            index = pfn - head
+            if PAGES_PER_VMEMMAP_PAGE <= index < count:
+                first = PAGES_PER_VMEMMAP_PAGE + index % PAGES_PER_VMEMMAP_PAGE
+                return list(range(head + first, head + count, PAGES_PER_VMEMMAP_PAGE))
+        return [pfn]

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A drgn Program over fake memory: types, variables, enumerators and symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Callable
+
+from drgn import (
+    Architecture,
+    FindObjectFlags,
+    Object,
+    Platform,
+    Program,
+    Symbol,
+    SymbolBinding,
+    SymbolIndex,
+    SymbolKind,
+    Type,
+    TypeEnumerator,
+    TypeKind,
+    TypeKindSet,
+    TypeMember,
+)
+
+from .layouts import Layout, Member
+
+# All of the kernel half of a 5-level address space goes to the fake's memory,
+# so that nothing ever asks for page tables.
+_KERNEL_START = 0xFF00000000000000
+_KERNEL_SIZE = (1 << 64) - _KERNEL_START
+
+_VMCOREINFO = """OSRELEASE={release}
+PAGESIZE=4096
+SYMBOL(swapper_pg_dir)=ffffffff82a0c000
+SYMBOL(mem_section)={mem_section:x}
+LENGTH(mem_section)=2048
+SIZE(mem_section)=16
+SIZE(page)=64
+NUMBER(SECTION_SIZE_BITS)=27
+NUMBER(MAX_PHYSMEM_BITS)=46
+NUMBER(phys_base)=0
+NUMBER(pgtable_l5_enabled)=0
+KERNELOFFSET=0
+"""
+# Slab pages have a page type instead of a flag since 6.10.
+_SLAB_TYPE = "NUMBER(PAGE_SLAB_MAPCOUNT_VALUE)=-184549376\n"
+
+_RELEASES = {
+    "5.10": "5.10.223-fake",
+    "6.1": "6.1.192-fake",
+    "6.12": "6.12.107-fake",
+    "7.2": "7.2.12-fake",
+}
+
+_VMEMMAP_POPULATE = 0xFFFFFFFF81000000
+
+# Name -> (C type, address).
+Variables = Mapping[str, tuple[str, int]]
+
+
+class _Types:
+    """Type finder; types refer to each other lazily, as C needs it."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.found: dict[tuple[str, str], Type] = {}
+
+    def find(
+        self, prog: Program, kinds: TypeKindSet, name: str, filename: str | None
+    ) -> Type | None:
+        if filename is not None:
+            return None
+        for kind, make in (
+            (TypeKind.STRUCT, self._struct),
+            (TypeKind.ENUM, self._enum),
+            (TypeKind.TYPEDEF, self._typedef),
+        ):
+            if kind in kinds:
+                found = self._cached(prog, kind.name, name, make)
+                if found is not None:
+                    return found
+        return None
+
+    def _cached(
+        self,
+        prog: Program,
+        kind: str,
+        name: str,
+        make: Callable[[Program, str], Type | None],
+    ) -> Type | None:
+        key = (kind, name)
+        if key not in self.found:
+            made = make(prog, name)
+            if made is None:
+                return None
+            self.found[key] = made
+        return self.found[key]
+
+    def _struct(self, prog: Program, name: str) -> Type | None:
+        if name == "address_space":
+            return prog.struct_type(name)
+        struct = self.layout.structs.get(name)
+        return None if struct is None or struct.anonymous else self._complete(prog, name, name)
+
+    def _complete(self, prog: Program, name: str, tag: str | None) -> Type:
+        struct = self.layout.structs[name]
+        members = [_member(prog, *item) for item in struct.members.items()]
+        return prog.struct_type(tag, struct.size, members)
+
+    def enum(self, prog: Program, key: str) -> Type:
+        """An enumeration by its key in the layout; "-..." are anonymous."""
+        found = self._cached(prog, "ENUM", key, self._enum)
+        assert found is not None
+        return found
+
+    def _enum(self, prog: Program, key: str) -> Type | None:
+        if key not in self.layout.enums:
+            return None
+        names = self.layout.enums[key].items()
+        enumerators = [TypeEnumerator(name, value) for name, value in names]
+        tag = None if key.startswith("-") else key
+        return prog.enum_type(tag, prog.type("unsigned int"), enumerators)
+
+    def _typedef(self, prog: Program, name: str) -> Type | None:
+        if name in self.layout.typedefs:
+            return prog.typedef_type(name, prog.type(self.layout.typedefs[name]))
+        struct = self.layout.structs.get(name)
+        if struct is None or not struct.anonymous:
+            return None
+        return prog.typedef_type(name, self._complete(prog, name, None))
+
+
+def _member(prog: Program, name: str, member: Member) -> TypeMember:
+    return TypeMember(lambda: prog.type(member.type), name, 8 * member.offset)
+
+
+class _Objects:
+    """Object finder for variables and enumerators."""
+
+    def __init__(self, types: _Types, variables: Variables) -> None:
+        self.types = types
+        self.variables = variables
+
+    def find(
+        self, prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        if filename is not None:
+            return None
+        if flags & FindObjectFlags.VARIABLE and name in self.variables:
+            type_name, address = self.variables[name]
+            return Object(prog, type_name, address=address)
+        if flags & FindObjectFlags.FUNCTION and name == "vmemmap_populate":
+            # drgn takes this function as the sign of SPARSEMEM_VMEMMAP, then
+            # finds vmemmap itself, in the first section that has a memmap.
+            function = prog.function_type(prog.type("int"), ())
+            return Object(prog, function, address=_VMEMMAP_POPULATE)
+        if flags & FindObjectFlags.CONSTANT:
+            key = self.types.layout.enum_of(name)
+            if key is not None:
+                value = self.types.layout.constant(name)
+                return Object(prog, self.types.enum(prog, key), value)
+        return None
+
+
+def _vmcoreinfo(layout: Layout, mem_section: int) -> str:
+    info = _VMCOREINFO.format(release=_RELEASES[layout.name], mem_section=mem_section)
+    has_slab_flag = layout.has_constant("PG_slab")
+    return info if has_slab_flag else info + _SLAB_TYPE
+
+
+def _symbols(symbols: Mapping[str, int]) -> list[Symbol]:
+    return [
+        Symbol(name, address, 32, SymbolBinding.LOCAL, SymbolKind.OBJECT)
+        for name, address in symbols.items()
+    ]
+
+
+def make_program(
+    layout: Layout,
+    variables: Variables,
+    symbols: Mapping[str, int],
+    read: Callable[[int, int], bytes],
+    mem_section: int,
+    is_live: bool,
+) -> Program:
+    """
+    A Program that reads through *read* and knows *variables* and *symbols*.
+
+    :param mem_section: Address of the root array of sections.
+    """
+    vmcoreinfo = _vmcoreinfo(layout, mem_section)
+    prog = Program(Platform(Architecture.X86_64), vmcoreinfo=vmcoreinfo)
+    prog.set_linux_kernel_custom(vmcoreinfo, is_live)
+    prog.add_memory_segment(
+        _KERNEL_START,
+        _KERNEL_SIZE - 1,
+        lambda address, count, offset, physical: read(address, count),
+    )
+    types = _Types(layout)
+    objects = _Objects(types, variables)
+    prog.register_type_finder("fake", types.find, enable_index=0)
+    prog.register_object_finder("fake", objects.find, enable_index=0)
+    prog.register_symbol_finder("fake", SymbolIndex(_symbols(symbols)), enable_index=0)
+    return prog
