@@ -1,1 +1,146 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+drgn_zonedev
+------------
+
+Whose is every page frame, is its struct page initialised, and who in the kernel
+would trip over it?
+
+``from drgn_zonedev import *`` gives a drgn session everything below. drgn
+imports this package at the start of every session, so nothing is imported until
+it is used (:pep:`562`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drgn_zonedev.classify import classify
+    from drgn_zonedev.explain import explain
+    from drgn_zonedev.kernel.kallsyms import symbol_name
+    from drgn_zonedev.kernel.memmap import page_layout, page_pgmap, read_pages
+    from drgn_zonedev.kernel.memory import (
+        mem_hotplug_in_progress,
+        memory_block_states,
+        section_memory_block,
+    )
+    from drgn_zonedev.kernel.memremap import (
+        dev_pagemap_info,
+        dev_pagemap_ranges,
+        dev_pagemap_type,
+        find_dev_pagemap,
+        for_each_dev_pagemap,
+        get_dev_pagemap,
+        percpu_ref_state,
+        pgmap_altmap,
+        pgmap_is_alive,
+        pgmap_pfn_first,
+        pgmap_pfn_valid,
+        pgmap_vmemmap_shift,
+        vmem_altmap_offset,
+    )
+    from drgn_zonedev.kernel.mmzone import (
+        for_each_subsection,
+        online_device_section,
+        pfn_section_valid,
+        pfn_to_online_page,
+        pfn_valid,
+        section_flags,
+        section_subsection_map,
+        section_vmemmap_preinit,
+        sections,
+        sparsemem_geometry,
+        subsection_map_index,
+        zone_device_spans,
+    )
+    from drgn_zonedev.report import check
+    from drgn_zonedev.verify import verify
+
+_HOME = {
+    "check": "report",
+    "classify": "classify",
+    "dev_pagemap_info": "kernel.memremap",
+    "dev_pagemap_ranges": "kernel.memremap",
+    "dev_pagemap_type": "kernel.memremap",
+    "explain": "explain",
+    "find_dev_pagemap": "kernel.memremap",
+    "for_each_dev_pagemap": "kernel.memremap",
+    "for_each_subsection": "kernel.mmzone",
+    "get_dev_pagemap": "kernel.memremap",
+    "mem_hotplug_in_progress": "kernel.memory",
+    "memory_block_states": "kernel.memory",
+    "online_device_section": "kernel.mmzone",
+    "page_layout": "kernel.memmap",
+    "page_pgmap": "kernel.memmap",
+    "percpu_ref_state": "kernel.memremap",
+    "pfn_section_valid": "kernel.mmzone",
+    "pfn_to_online_page": "kernel.mmzone",
+    "pfn_valid": "kernel.mmzone",
+    "pgmap_altmap": "kernel.memremap",
+    "pgmap_is_alive": "kernel.memremap",
+    "pgmap_pfn_first": "kernel.memremap",
+    "pgmap_pfn_valid": "kernel.memremap",
+    "pgmap_vmemmap_shift": "kernel.memremap",
+    "read_pages": "kernel.memmap",
+    "section_flags": "kernel.mmzone",
+    "section_memory_block": "kernel.memory",
+    "section_subsection_map": "kernel.mmzone",
+    "section_vmemmap_preinit": "kernel.mmzone",
+    "sections": "kernel.mmzone",
+    "sparsemem_geometry": "kernel.mmzone",
+    "subsection_map_index": "kernel.mmzone",
+    "symbol_name": "kernel.kallsyms",
+    "verify": "verify",
+    "vmem_altmap_offset": "kernel.memremap",
+    "zone_device_spans": "kernel.mmzone",
+}
+
+__all__ = (
+    "check",
+    "classify",
+    "dev_pagemap_info",
+    "dev_pagemap_ranges",
+    "dev_pagemap_type",
+    "explain",
+    "find_dev_pagemap",
+    "for_each_dev_pagemap",
+    "for_each_subsection",
+    "get_dev_pagemap",
+    "mem_hotplug_in_progress",
+    "memory_block_states",
+    "online_device_section",
+    "page_layout",
+    "page_pgmap",
+    "percpu_ref_state",
+    "pfn_section_valid",
+    "pfn_to_online_page",
+    "pfn_valid",
+    "pgmap_altmap",
+    "pgmap_is_alive",
+    "pgmap_pfn_first",
+    "pgmap_pfn_valid",
+    "pgmap_vmemmap_shift",
+    "read_pages",
+    "section_flags",
+    "section_memory_block",
+    "section_subsection_map",
+    "section_vmemmap_preinit",
+    "sections",
+    "sparsemem_geometry",
+    "subsection_map_index",
+    "symbol_name",
+    "verify",
+    "vmem_altmap_offset",
+    "zone_device_spans",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

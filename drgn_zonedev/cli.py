@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+``zonedev`` on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import drgn
+
+from drgn_zonedev.command import Outcome, Status, UsageError, add_commands
+from drgn_zonedev.lab.cli import add_lab_command
+from drgn_zonedev.lab.errors import LabError
+
+__all__ = ("main",)
+
+
+class _CannotOpen(Exception):
+    """The program that was asked for cannot be debugged; says what to do about it."""
+
+
+class _CannotJudge(Exception):
+    """The program can be opened, but what is known of it is not enough."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``zonedev``; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        status = _run(args).status
+        sys.stdout.flush()
+    except (_CannotOpen, LabError, UsageError) as e:
+        return _complain(e, Status.USAGE)
+    except _CannotJudge as e:
+        return _complain(e, Status.NOT_JUDGED)
+    except LookupError as e:
+        return _complain(_missing(e), Status.NOT_JUDGED)
+    except drgn.FaultError as e:
+        return _complain(f"what everything else depends on is not readable: {e}", Status.NOT_JUDGED)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough. Python would complain once
+        # more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Status.OK
+    except KeyboardInterrupt:
+        return 130
+    return int(status)
+
+
+def _run(args: argparse.Namespace) -> Outcome:
+    if hasattr(args, "run_lab"):
+        outcome: Outcome = args.run_lab(args)
+    else:
+        outcome = args.run(_open(args), args)
+    return outcome
+
+
+def _complain(message: object, status: Status) -> int:
+    print(f"zonedev: error: {message}", file=sys.stderr)
+    return int(status)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zonedev",
+        description="Tell whose every page frame is, and whether its struct page is initialised.",
+        epilog="Exit status: 0 nothing found, 1 findings (see check --fail-on), 2 usage or the "
+        "program cannot be opened, 3 it cannot be judged.",
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("program selection").add_mutually_exclusive_group()
+    group.add_argument(
+        "-k", "--kernel", action="store_true", help="debug the running kernel (default)"
+    )
+    group.add_argument("-c", "--core", metavar="PATH", help="debug the given core dump")
+    group.add_argument(
+        "--qemu",
+        metavar="ADDRESS",
+        help="debug a QEMU guest over QMP: a Unix domain socket path or host:port",
+    )
+    parser.add_argument(
+        "-s",
+        "--symbols",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="load debugging symbols from the given file (may be given more than once)",
+    )
+    parser.add_argument(
+        "--architecture",
+        choices=[a.name.lower() for a in drgn.Architecture],
+        metavar="ARCH",
+        help="set the architecture of a dump that does not say",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_commands(subparsers)
+    add_lab_command(subparsers)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
+
+
+def _open(args: argparse.Namespace) -> drgn.Program:
+    platform = None
+    if args.architecture:
+        platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
+    prog = drgn.Program(platform)
+    target = args.core or args.qemu or "the running kernel"
+    try:
+        if args.core:
+            prog.set_core_dump(args.core)
+        elif args.qemu:
+            prog.set_qemu_qmp(args.qemu)
+        else:
+            prog.set_kernel()
+    except (OSError, ValueError, LookupError) as e:
+        raise _CannotOpen(_why_not_opened(target, e, args)) from e
+    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
+    _load_symbols(prog, args.symbols)
+    return prog
+
+
+def _why_not_opened(target: str, e: Exception, args: argparse.Namespace) -> str:
+    if isinstance(e, PermissionError):
+        return f"cannot open {target}: {e.strerror}: try as root"
+    if args.qemu and isinstance(e, (ConnectionError, FileNotFoundError)):
+        hint = f"is QEMU running with -qmp unix:{target},server=on,wait=off?"
+        return f"cannot open {target}: {e.strerror}: {hint}"
+    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+    return f"cannot open {target}: {reason}"
+
+
+def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
+    for path in symbols:
+        if not os.access(path, os.R_OK):
+            raise _CannotOpen(f"cannot read symbols from {path}")
+    # What drgn warns about becomes one error below.
+    logging.getLogger("drgn").setLevel(logging.CRITICAL)
+    try:
+        prog.load_debug_info(symbols)
+        kernel = prog.main_module()
+        if kernel.wants_debug_file():
+            # Only vmlinux matters: modules can be named without their symbols.
+            with contextlib.suppress(drgn.MissingDebugInfoError):
+                prog.load_debug_info(main=True)
+    except (OSError, ValueError) as e:
+        raise _CannotOpen(f"cannot load symbols: {e}") from e
+    if kernel.wants_debug_file():
+        raise _CannotJudge(_missing_symbols(prog, symbols))
+
+
+def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
+    release = prog["UTS_RELEASE"].string_().decode(errors="backslashreplace")
+    build_id = prog.main_module().build_id
+    which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
+    if symbols:
+        return f"{', '.join(symbols)}: not the debugging symbols of {which}, which this is"
+    return (
+        f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
+        f"that has it (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
+    )
+
+
+def _missing(e: LookupError) -> str:
+    if "pgmap_array" in str(e):
+        return (
+            "the kernel has no pgmap_array: it was built without CONFIG_ZONE_DEVICE, or its "
+            "debugging symbols are incomplete"
+        )
+    if "mem_section" in str(e) or "SECTION" in str(e):
+        return (
+            f"{e}: the kernel was built without CONFIG_SPARSEMEM, or its debugging symbols "
+            "are incomplete"
+        )
+    return f"the debugging symbols lack something: {e}"

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+JSON
+----
+
+The machine's view. Keys are in a fixed order, PFNs and counts are integers, and
+addresses and words are hexadecimal strings, because they do not fit into the
+numbers that many JSON readers use. ``schema.json`` describes every document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+from drgn_zonedev.explain import Explanation
+from drgn_zonedev.model import (
+    Evidence,
+    Finding,
+    KernelFacts,
+    Pgmap,
+    Range,
+    Report,
+    Severity,
+    Unjudged,
+)
+from drgn_zonedev.sections import SectionRow
+
+__all__ = (
+    "explanation_document",
+    "load_schema",
+    "pgmaps_document",
+    "ranges_document",
+    "render",
+    "report_document",
+    "sections_document",
+)
+
+Document = dict[str, Any]
+
+
+def load_schema() -> Document:
+    """Get the JSON Schema that every document conforms to."""
+    schema: Document = json.loads(
+        resources.files("drgn_zonedev.render").joinpath("schema.json").read_text()
+    )
+    return schema
+
+
+def render(document: Document) -> str:
+    """Get the text of a document."""
+    return json.dumps(document, indent=2)
+
+
+def report_document(report: Report) -> Document:
+    """Everything that ``check`` knows."""
+    return {
+        "schema": "drgn-zonedev/report/1",
+        "kernel": _kernel(report.kernel),
+        "summary": {
+            "pages_by_case": _pages_by_case(report.ranges),
+            "findings_by_severity": _findings_by_severity(report.findings),
+        },
+        "pgmaps": [_pgmap(p) for p in report.pgmaps],
+        "ranges": [_range(r) for r in report.ranges],
+        "findings": [_finding(f) for f in report.findings],
+        "unjudged": [_unjudged(u) for u in report.unjudged],
+        "coverage": {
+            "pages_verified": report.coverage.pages_verified,
+            "pages_unreadable": report.coverage.pages_unreadable,
+            "bytes_read": report.coverage.bytes_read,
+        },
+    }
+
+
+def ranges_document(kernel: KernelFacts, ranges: Iterable[Range]) -> Document:
+    """What ``ranges`` shows."""
+    return {
+        "schema": "drgn-zonedev/ranges/1",
+        "kernel": _kernel(kernel),
+        "ranges": [_range(r) for r in ranges],
+    }
+
+
+def pgmaps_document(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> Document:
+    """What ``pgmaps`` shows."""
+    return {
+        "schema": "drgn-zonedev/pgmaps/1",
+        "kernel": _kernel(kernel),
+        "pgmaps": [_pgmap(p) for p in pgmaps],
+    }
+
+
+def sections_document(kernel: KernelFacts, rows: Iterable[SectionRow]) -> Document:
+    """What ``sections`` shows."""
+    return {
+        "schema": "drgn-zonedev/sections/1",
+        "kernel": _kernel(kernel),
+        "sections": [
+            {
+                "nr": row.nr,
+                "start_pfn": row.start_pfn,
+                "end_pfn": row.end_pfn,
+                "address": hex(row.address),
+                "word": hex(row.word),
+                "flags": list(row.flags),
+                "usage": hex(row.usage),
+                "subsections": [hex(word) for word in row.subsections]
+                if row.subsections is not None
+                else None,
+                "memory_block": row.memory_block,
+            }
+            for row in rows
+        ],
+    }
+
+
+def explanation_document(explanation: Explanation) -> Document:
+    """What ``pfn`` shows."""
+    page = explanation.page
+    return {
+        "schema": "drgn-zonedev/pfn/1",
+        "pfn": explanation.pfn,
+        "physical_address": hex(explanation.physical_address),
+        "section_nr": explanation.section_nr,
+        "page_address": hex(explanation.page_address),
+        "range": _range(explanation.range) if explanation.range else None,
+        "predicates": [
+            {"name": p.name, "answer": p.answer, "because": p.because}
+            for p in explanation.predicates
+        ],
+        "page": {
+            "words": [hex(word) for word in page.words],
+            "flags": list(page.flags),
+            "zone": page.zone,
+            "node": page.node,
+            "refcount": page.refcount,
+            "mapcount": page.mapcount,
+            "contents": page.contents,
+        }
+        if page
+        else None,
+        "page_error": explanation.page_error,
+        "findings": [_finding(f) for f in explanation.findings],
+        "verdict": explanation.verdict,
+    }
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)
+
+
+def _kernel(kernel: KernelFacts) -> Document:
+    return {
+        "release": kernel.release,
+        "architecture": kernel.architecture,
+        "live": kernel.live,
+        "page_size": kernel.page_size,
+        "section_size": kernel.section_size,
+        "subsection_size": kernel.subsection_size,
+        "sizeof_page": kernel.sizeof_page,
+        "vmemmap": hex(kernel.vmemmap),
+        "highest_present_section_nr": kernel.highest_present_section_nr,
+        "features": dict(kernel.features),
+    }
+
+
+def _pages_by_case(ranges: Iterable[Range]) -> dict[str, int]:
+    pages: Counter[str] = Counter()
+    for range_ in ranges:
+        pages[range_.case.value] += range_.pages
+    return dict(sorted(pages.items()))
+
+
+def _findings_by_severity(findings: Iterable[Finding]) -> dict[str, int]:
+    counts = Counter(f.severity for f in findings)
+    return {severity.value: counts[severity] for severity in Severity}
+
+
+def _pgmap(pgmap: Pgmap) -> Document:
+    altmap, device = pgmap.altmap, pgmap.device
+    return {
+        "address": hex(pgmap.address),
+        "type": pgmap.type,
+        "nr_range": pgmap.nr_range,
+        "in_progress": pgmap.in_progress,
+        "ranges": [{"start_pfn": r.start_pfn, "end_pfn": r.end_pfn} for r in pgmap.ranges],
+        "vmemmap_shift": pgmap.vmemmap_shift,
+        "flags": hex(pgmap.flags),
+        "altmap": {
+            "base_pfn": altmap.base_pfn,
+            "end_pfn": altmap.end_pfn,
+            "reserve": altmap.reserve,
+            "free": altmap.free,
+            "align": altmap.align,
+            "alloc": altmap.alloc,
+        }
+        if altmap
+        else None,
+        "ref": {"state": pgmap.ref.state, "mode": pgmap.ref.mode, "count": pgmap.ref.count},
+        "ops": pgmap.ops,
+        "ops_address": hex(pgmap.ops_address),
+        "owner": pgmap.owner,
+        "owner_address": hex(pgmap.owner_address),
+        "device": {
+            "name": device.name,
+            "kind": device.kind,
+            "address": hex(device.address),
+            "disk": device.disk,
+        }
+        if device
+        else None,
+    }
+
+
+def _range(range_: Range) -> Document:
+    return {
+        "start_pfn": range_.start_pfn,
+        "end_pfn": range_.end_pfn,
+        "case": range_.case.value,
+        "number": range_.case.number,
+        "memmap": range_.memmap.value,
+        "pgmap": _hex(range_.pgmap),
+        "reason": range_.reason,
+        "evidence": [_evidence(e) for e in range_.evidence],
+    }
+
+
+def _finding(finding: Finding) -> Document:
+    return {
+        "slug": finding.slug,
+        "severity": finding.severity.value,
+        "case": finding.case.value,
+        "number": finding.case.number,
+        "start_pfn": finding.start_pfn,
+        "end_pfn": finding.end_pfn,
+        "count": finding.count,
+        "pgmap": _hex(finding.pgmap),
+        "message": finding.message,
+        "evidence": [_evidence(e) for e in finding.evidence],
+    }
+
+
+def _evidence(evidence: Evidence) -> Document:
+    return {
+        "what": evidence.what,
+        "address": _hex(evidence.address),
+        "value": _hex(evidence.value),
+        "expected": _hex(evidence.expected),
+        "note": evidence.note,
+    }
+
+
+def _unjudged(unjudged: Unjudged) -> Document:
+    return {
+        "start_pfn": unjudged.start_pfn,
+        "end_pfn": unjudged.end_pfn,
+        "reason": unjudged.reason,
+    }

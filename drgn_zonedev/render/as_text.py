@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Text
+----
+
+The human's view. Nothing that came out of a dump reaches the terminal
+unescaped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from tabulate import tabulate
+
+from drgn_zonedev.explain import Explanation, PageWords
+from drgn_zonedev.model import (
+    Coverage,
+    Evidence,
+    Finding,
+    KernelFacts,
+    Pgmap,
+    Range,
+    Report,
+    Severity,
+    Unjudged,
+)
+from drgn_zonedev.sections import SectionRow
+
+__all__ = (
+    "explanation_text",
+    "pgmaps_text",
+    "printable",
+    "ranges_text",
+    "report_text",
+    "sections_text",
+    "size_text",
+)
+
+
+def printable(text: str) -> str:
+    """Get text without anything that a terminal would take for a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def size_text(size: int) -> str:
+    """Get a number of bytes in the largest binary unit that divides it reasonably."""
+    value = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    return tabulate(cells, headers=headers, tablefmt="plain", disable_numparse=True)
+
+
+def _span(start_pfn: int, end_pfn: int) -> str:
+    return f"[{start_pfn:#x}, {end_pfn:#x})"
+
+
+def _case(range_: Range | Finding) -> str:
+    number = range_.case.number
+    return range_.case.value if number is None else f"{range_.case.value} ({number})"
+
+
+def _heading(title: str) -> str:
+    return f"\n{title}\n"
+
+
+def report_text(report: Report, *, verbose: bool = False) -> str:
+    """What ``check`` prints: pgmaps, ranges, findings, and how sure it is."""
+    parts = [kernel_text(report.kernel)]
+    if report.pgmaps:
+        parts += [_heading("PGMAPS"), pgmaps_text(report.kernel, report.pgmaps)]
+    parts += [_heading("RANGES"), ranges_text(report.kernel, report.ranges, verbose=verbose)]
+    if report.findings:
+        parts += [_heading("FINDINGS"), *_findings(report.findings, verbose)]
+    if report.unjudged:
+        parts += [_heading("NOT JUDGED"), _unjudged(report.unjudged)]
+    parts += ["", _coverage(report.coverage, report.kernel), _summary(report)]
+    return "\n".join(parts)
+
+
+def kernel_text(kernel: KernelFacts) -> str:
+    """One line about the kernel."""
+    return (
+        f"Linux {printable(kernel.release)} {kernel.architecture}"
+        f"{', live' if kernel.live else ''}: sections of {size_text(kernel.section_size)}, "
+        f"subsections of {size_text(kernel.subsection_size)}, "
+        f"pages of {size_text(kernel.page_size)}, struct page of {kernel.sizeof_page} bytes"
+    )
+
+
+def _device(pgmap: Pgmap) -> str:
+    if pgmap.device is None:
+        return pgmap.ops or "?"
+    device = pgmap.device
+    return f"{device.name} ({device.disk})" if device.disk else device.name
+
+
+def _state(pgmap: Pgmap) -> str:
+    state = "initializing" if pgmap.in_progress else pgmap.ref.state
+    return state if pgmap.ref.count is None else f"{state}, {pgmap.ref.count} refs"
+
+
+def _altmap(pgmap: Pgmap) -> str:
+    altmap = pgmap.altmap
+    if altmap is None:
+        return "in RAM"
+    return f"on device: reserve {altmap.reserve}, free {altmap.free}, alloc {altmap.alloc}"
+
+
+def pgmaps_text(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> str:
+    """A row per range of each pgmap."""
+    rows = []
+    for pgmap in pgmaps:
+        for i, range_ in enumerate(pgmap.ranges):
+            first = i == 0
+            pages = range_.end_pfn - range_.start_pfn
+            rows.append(
+                (
+                    f"{pgmap.address:#x}" if first else "",
+                    pgmap.type.replace("MEMORY_DEVICE_", "") if first else "",
+                    _span(range_.start_pfn, range_.end_pfn),
+                    size_text(pages * kernel.page_size),
+                    size_text(kernel.page_size << pgmap.vmemmap_shift) if first else "",
+                    _state(pgmap) if first else "",
+                    _altmap(pgmap) if first else "",
+                    _device(pgmap) if first else "",
+                )
+            )
+    if not rows:
+        return "no pgmaps: this machine has no ZONE_DEVICE memory"
+    return _table(("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE"), rows)
+
+
+def ranges_text(kernel: KernelFacts, ranges: Iterable[Range], *, verbose: bool = False) -> str:
+    """A row per range, with the evidence below it if *verbose*."""
+    table = _table(
+        ("PFNS", "PAGES", "SIZE", "CASE", "MEMMAP", "PGMAP", "WHY"),
+        [
+            (
+                _span(r.start_pfn, r.end_pfn),
+                r.pages,
+                size_text(r.pages * kernel.page_size),
+                _case(r),
+                r.memmap.value,
+                "" if r.pgmap is None else f"{r.pgmap:#x}",
+                r.reason,
+            )
+            for r in ranges
+        ],
+    )
+    if not verbose:
+        return table
+    header, *lines = table.splitlines()
+    parts = [header]
+    for line, range_ in zip(lines, ranges):
+        parts += [line, *_evidence(range_.evidence)]
+    return "\n".join(parts)
+
+
+def _evidence(evidence: Iterable[Evidence]) -> Iterator[str]:
+    for fact in evidence:
+        text = f"    {fact.what}"
+        if fact.address is not None:
+            text += f" @ {fact.address:#x}"
+        if fact.value is not None:
+            text += f" = {fact.value:#x}"
+        if fact.expected is not None:
+            text += f", expected {fact.expected:#x}"
+        if fact.note:
+            text += f": {fact.note}"
+        yield printable(text)
+
+
+def _findings(findings: Iterable[Finding], verbose: bool) -> Iterator[str]:
+    for finding in findings:
+        count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
+        yield printable(
+            f"{finding.severity.value}: {finding.slug} {_span(finding.start_pfn, finding.end_pfn)} "
+            f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
+        )
+        # What decided the range is with the range; here, what was found in it.
+        shown = finding.evidence if verbose else _telling(finding)
+        yield from _evidence(shown)
+
+
+def _telling(finding: Finding) -> list[Evidence]:
+    return [
+        e
+        for e in finding.evidence
+        if finding.severity is Severity.ERROR or e.what.startswith(("struct page", "pgmap->nr_"))
+    ]
+
+
+def _unjudged(unjudged: Iterable[Unjudged]) -> str:
+    return _table(
+        ("PFNS", "WHY"),
+        [(_span(u.start_pfn, u.end_pfn), u.reason) for u in unjudged],
+    )
+
+
+def _coverage(coverage: Coverage, kernel: KernelFacts) -> str:
+    text = (
+        f"{coverage.pages_verified} struct pages looked at "
+        f"({size_text(coverage.bytes_read)} of memmap)"
+    )
+    if coverage.pages_unreadable:
+        text += f", {coverage.pages_unreadable} not readable"
+    return text
+
+
+def _summary(report: Report) -> str:
+    counts = Counter(f.severity for f in report.findings)
+    return ", ".join(
+        f"{counts[s]} {s.value}{'' if counts[s] == 1 or s is Severity.INFO else 's'}"
+        for s in Severity
+    )
+
+
+def sections_text(kernel: KernelFacts, rows: Sequence[SectionRow]) -> str:
+    """A row per section with its flags, and its subsections as a bar."""
+    table = _table(
+        ("NR", "PFNS", "SECTION", "FLAGS", "BLOCK", "SUBSECTIONS"),
+        [
+            (
+                row.nr,
+                _span(row.start_pfn, row.end_pfn),
+                f"{row.address:#x}",
+                "|".join(row.flags),
+                row.memory_block or "-",
+                _bar(row),
+            )
+            for row in rows
+        ],
+    )
+    return table if rows else "no present sections"
+
+
+def _bar(row: SectionRow) -> str:
+    if row.subsections is None:
+        return "not readable"
+    bits = [row.subsections[i // 64] >> i % 64 & 1 for i in range(row.subsections_per_section)]
+    if all(bits):
+        return f"all {len(bits)}"
+    if not any(bits):
+        return f"none of {len(bits)}"
+    # A character for four subsections: as a hexadecimal digit, lowest PFN
+    # first, it would have to be read backwards. This reads left to right.
+    cells = [bits[i : i + 4] for i in range(0, len(bits), 4)]
+    return "".join("#" if all(c) else "+" if any(c) else "." for c in cells)
+
+
+def explanation_text(explanation: Explanation) -> str:
+    """What ``pfn`` prints."""
+    e = explanation
+    parts = [
+        f"PFN {e.pfn:#x}: physical address {e.physical_address:#x}, section {e.section_nr}, "
+        f"struct page at {e.page_address:#x}"
+    ]
+    if e.range:
+        parts.append(f"in {_span(e.range.start_pfn, e.range.end_pfn)}, which is {_case(e.range)}:")
+        parts.append(f"  {e.range.reason}")
+        parts += _evidence(e.range.evidence)
+    parts += [_heading("WHAT THE KERNEL WOULD SAY"), _predicates(e), _heading("STRUCT PAGE")]
+    if e.page:
+        parts += _page(e.page)
+    else:
+        parts.append(f"not readable: {printable(e.page_error or '')}")
+    if e.findings:
+        parts += [_heading("FINDINGS"), *_findings(e.findings, True)]
+    parts += [_heading("VERDICT"), e.verdict]
+    return "\n".join(parts)
+
+
+def _predicates(explanation: Explanation) -> str:
+    rows = []
+    for p in explanation.predicates:
+        answer = p.answer if isinstance(p.answer, str) else ("true" if p.answer else "false")
+        rows.append((f"{p.name}()", answer, p.because))
+    return tabulate(rows, tablefmt="plain", disable_numparse=True)
+
+
+def _page(page: PageWords) -> Iterator[str]:
+    for i in range(0, len(page.words), 4):
+        words = " ".join(f"{word:016x}" for word in page.words[i : i + 4])
+        yield f"  +{i * 8:02x}: {words}"
+    yield (
+        f"  {page.zone}, node {page.node}, refcount {page.refcount}, mapcount {page.mapcount}, "
+        f"flags {'|'.join(page.flags) or 'none'}"
+    )
+    yield f"  it holds: {page.contents}"
