@@ -150,15 +150,15 @@ def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
     # What drgn warns about becomes one error below.
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
     try:
-        prog.load_debug_info(symbols)
-        kernel = prog.main_module()
-        if kernel.wants_debug_file():
+        if symbols:
+            prog.load_debug_info(symbols)
+        if not symbols or prog.main_module().wants_debug_file():
             # Only vmlinux matters: modules can be named without their symbols.
             with contextlib.suppress(drgn.MissingDebugInfoError):
                 prog.load_debug_info(main=True)
     except (OSError, ValueError) as e:
         raise _CannotOpen(f"cannot load symbols: {e}") from e
-    if kernel.wants_debug_file():
+    if prog.main_module().wants_debug_file():
         raise _CannotJudge(_missing_symbols(prog, symbols))
 
 

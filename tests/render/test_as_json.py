@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev.explain import explain
+from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.render import as_json
+from drgn_zonedev.report import check, kernel_facts
+from drgn_zonedev.sections import section_rows
+
+SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
+
+
+def _validate(document: dict[str, Any]) -> dict[str, Any]:
+    # By way of the text, so that nothing survives that JSON cannot hold.
+    parsed: dict[str, Any] = json.loads(as_json.render(document))
+    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
+    return parsed
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(as_json.load_schema())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_reports_conform_to_the_schema(layout: str, scene: str) -> None:
+    _validate(as_json.report_document(check(SCENES[scene](layout).program())))
+
+
+def test_report_with_errors_and_gaps_conforms_to_the_schema() -> None:
+    kernel = partial("7.2")
+    kernel.poke_page_word(0x100801, 1, 0)
+    kernel.unmap_memmap(0x102000, 0x102040)
+    document = _validate(as_json.report_document(check(kernel.program())))
+    assert document["summary"]["findings_by_severity"]["error"] == 1
+    assert [(u["start_pfn"], u["end_pfn"]) for u in document["unjudged"]] == [(0x102000, 0x102040)]
+
+
+@pytest.mark.parametrize("pfn", [0x24000, 0x24002, 0x24400, 0x0, 0x80000])
+def test_explanations_conform_to_the_schema(pfn: int) -> None:
+    document = _validate(as_json.explanation_document(explain(collision("6.1").program(), pfn)))
+    assert document["pfn"] == pfn
+
+
+def test_sections_hold_the_words_that_are_in_memory() -> None:
+    prog = partial("6.1").program()
+    document = _validate(as_json.sections_document(kernel_facts(prog), section_rows(prog)))
+    bulk = sections(prog)
+    assert [int(s["word"], 16) for s in document["sections"]] == bulk.word.tolist()
+    # The last section is covered up to its 32nd subsection.
+    assert document["sections"][-1]["subsections"] == ["0xffffffff"]
+
+
+def test_unknown_keys_are_refused() -> None:
+    document = as_json.report_document(check(collision("6.1").program()))
+    with pytest.raises(jsonschema.ValidationError):
+        _validate({**document, "extra": 1})
+
+
+def test_keys_are_in_a_fixed_order() -> None:
+    keys = list(as_json.report_document(check(collision("6.1").program())))
+    assert keys == [
+        "schema",
+        "kernel",
+        "summary",
+        "pgmaps",
+        "ranges",
+        "findings",
+        "unjudged",
+        "coverage",
+    ]
+
+
+def test_pages_by_case_add_up_to_the_ranges() -> None:
+    document = as_json.report_document(check(collision("6.1").program()))
+    total = sum(r["end_pfn"] - r["start_pfn"] for r in document["ranges"])
+    assert sum(document["summary"]["pages_by_case"].values()) == total
+    assert document["summary"]["pages_by_case"]["device"] == 0x30000 - 0x24400
+
+
+def test_control_characters_from_a_dump_are_escaped() -> None:
+    kernel = FakeKernel("6.1")
+    kernel.section(0, online=True, early=True)
+    kernel.ram_pages(0, 0x8000)
+    report = check(kernel.program())
+    evil = report.kernel.__class__(**{**report.kernel.__dict__, "release": "6.1\x1b[2J\n"})
+    text = as_json.render(as_json.ranges_document(evil, report.ranges))
+    assert "\x1b" not in text

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What people meet first: options, exit statuses, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import drgn
+import pytest
+from fakekernel import FakeKernel, collision, partial
+
+from drgn_zonedev import cli
+from drgn_zonedev.findings import KINDS
+
+ET_CORE, EM_X86_64, PT_NOTE = 4, 62, 4
+
+
+def _zonedev(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "drgn_zonedev", *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _one_line_error(done: subprocess.CompletedProcess[str], status: int) -> str:
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("zonedev: error: ")
+    return line
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
+    """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
+    kernels: list[FakeKernel] = [collision("6.1")]
+    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
+    return kernels
+
+
+def test_missing_core_is_one_clear_line(tmp_path: Path) -> None:
+    missing = tmp_path / "vmcore"
+    error = _one_line_error(_zonedev("-c", str(missing), "check"), 2)
+    assert error.endswith(f"cannot open {missing}: No such file or directory")
+
+
+def test_text_file_is_no_core(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no core at all\n")
+    assert "not an ELF core file" in _one_line_error(_zonedev("-c", str(text), "check"), 2)
+
+
+def test_directory_is_no_core(tmp_path: Path) -> None:
+    assert "directory" in _one_line_error(_zonedev("-c", str(tmp_path), "check"), 2)
+
+
+def _elf_core(path: Path) -> None:
+    # Just enough for a core dump of a process: a header and an empty note segment.
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\x02\x01\x01",
+        ET_CORE,
+        EM_X86_64,
+        1,
+        0,
+        64,
+        0,
+        0,
+        64,
+        56,
+        1,
+        0,
+        0,
+        0,
+    )
+    path.write_bytes(header + struct.pack("<IIQQQQQQ", PT_NOTE, 4, 120, 0, 0, 0, 0, 4))
+
+
+def test_core_of_a_process_is_no_kernel(tmp_path: Path) -> None:
+    core = tmp_path / "core"
+    _elf_core(core)
+    assert "is not a Linux kernel" in _one_line_error(_zonedev("-c", str(core), "check"), 2)
+
+
+def test_missing_socket_is_one_clear_line(tmp_path: Path) -> None:
+    error = _one_line_error(_zonedev("--qemu", str(tmp_path / "qmp"), "check"), 2)
+    assert "is QEMU running" in error
+
+
+def test_socket_that_nobody_listens_on_is_one_clear_line(tmp_path: Path) -> None:
+    address = tmp_path / "qmp"
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(address))
+    assert "Connection refused" in _one_line_error(_zonedev("--qemu", str(address), "check"), 2)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--bogus",),
+        ("-c",),
+        ("nosuch",),
+        ("-c", "x", "--qemu", "y", "check"),
+        ("check", "--fail-on", "nonsense"),
+        ("check", "--fail-on", "case2"),
+        ("check", "--format", "yaml"),
+        ("pfn",),
+        ("pfn", "here"),
+        ("sections", "x"),
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_are_status_2_without_a_traceback(args: tuple[str, ...]) -> None:
+    done = _zonedev(*args)
+    assert done.returncode == 2
+    assert "usage: zonedev" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("args", [("--help",), ("check", "--help"), ("lab", "run", "--help")])
+def test_help_is_status_0(args: tuple[str, ...]) -> None:
+    done = _zonedev(*args)
+    assert done.returncode == 0
+    assert "usage: zonedev" in done.stdout
+
+
+def test_version_names_drgn_too() -> None:
+    assert f"(drgn {drgn.__version__})" in _zonedev("--version").stdout
+
+
+def test_kernel_without_zone_device_cannot_be_judged(
+    opened: list[FakeKernel],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = collision("6.1")
+    kernel.variables.pop("pgmap_array")
+    opened.append(kernel)
+    assert cli.main(["check"]) == 3
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "CONFIG_ZONE_DEVICE" in output.err
+    assert len(output.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "status"),
+    [
+        ("error", 0),
+        ("warning", 1),
+        ("info", 1),
+        ("case5", 1),
+        ("case3", 0),
+        ("case4", 0),
+        ("case3,case5", 1),
+        ("case5-reserved", 1),
+        ("ghost-pages", 0),
+    ],
+)
+def test_fail_on_decides_the_exit_status(
+    opened: list[FakeKernel],
+    capsys: pytest.CaptureFixture[str],
+    fail_on: str,
+    status: int,
+) -> None:
+    assert cli.main(["check", "--fail-on", fail_on]) == status
+
+
+def test_injected_defect_is_status_1_by_default(
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened[-1].poke_page_word(0x25000, 1, 0)
+    assert cli.main(["check"]) == 1
+    assert "error: device-page-pgmap [0x25000, 0x25001) 1 page:" in capsys.readouterr().out
+
+
+def test_memmap_that_cannot_be_read_at_all_is_status_3(
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = partial("6.1")
+    kernel.unmap_memmap(0x100000, 0x114000)
+    opened.append(kernel)
+    assert cli.main(["check", "--format", "json"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert [r["case"] for r in document["ranges"] if r["pgmap"]] == [
+        "reserved",
+        "metadata",
+        "device",
+    ]
+    assert document["summary"]["findings_by_severity"]["error"] == 0
+    assert document["coverage"]["pages_unreadable"] == 0x14000
+
+
+def test_output_file_that_cannot_be_written_is_a_usage_error(
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main(["check", "-o", str(tmp_path / "no" / "file")]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    # Like zonedev … | head -n 0: the pipe is closed before anything is written.
+    script = (
+        "from drgn_zonedev import cli\n"
+        "from fakekernel import collision\n"
+        "cli._open = lambda args: collision('6.1').program()\n"
+        "raise SystemExit(cli.main(['check', '-v']))\n"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    tests = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": tests},
+        timeout=60,
+        check=False,
+    )
+    os.close(write)
+    assert done.stderr == b""
+    assert done.returncode == 0
+
+
+def test_every_kind_of_finding_can_be_named_in_fail_on(
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for slug in KINDS:
+        assert cli.main(["check", "--fail-on", slug]) == (slug == "case5-reserved")
+
+
+def test_lab_rejects_names_that_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lab", "run", "4.19"]) == 2
+    assert "'4.19'" in capsys.readouterr().err

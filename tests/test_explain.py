@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import pytest
+from fakekernel import LAYOUTS, collision, in_flight, partial
+
+from drgn_zonedev.explain import explain, resolve_pfn
+from drgn_zonedev.model import Case
+
+PAGE_SHIFT = 12
+
+
+def _answers(layout: str, pfn: int) -> dict[str, object]:
+    explanation = explain(collision(layout).program(), pfn)
+    return {p.name: p.answer for p in explanation.predicates}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("pfn", "case"),
+    [
+        (0x23FFF, Case.ONLINE),
+        (0x24000, Case.RESERVED),
+        (0x24001, Case.RESERVED),
+        (0x24002, Case.METADATA),
+        (0x243FF, Case.METADATA),
+        (0x24400, Case.DEVICE),
+        (0x2FFFF, Case.DEVICE),
+    ],
+)
+def test_case_changes_at_the_exact_pfn(layout: str, pfn: int, case: Case) -> None:
+    explanation = explain(collision(layout).program(), pfn)
+    assert explanation.range is not None
+    assert explanation.range.case is case
+    assert explanation.physical_address == pfn << PAGE_SHIFT
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_reserved_page_of_a_collision_is_online_only_before_the_taint(layout: str) -> None:
+    answers = _answers(layout, 0x24000)
+    assert answers["pfn_valid"] is True
+    assert answers["pgmap_pfn_valid"] is False
+    # 5.10 asks the section only, so it hands out the garbage.
+    assert (answers["pfn_to_online_page"] == "NULL") is (layout != "5.10")
+
+
+def test_words_are_those_in_memory() -> None:
+    kernel = collision("6.1")
+    page = explain(kernel.program(), 0x24400).page
+    assert page is not None
+    assert page.words == tuple(kernel.page_word(0x24400, i) for i in range(8))
+    assert page.zone == "ZONE_DEVICE"
+    assert page.flags == ("PG_reserved",)
+
+
+def test_evidence_is_about_the_pfn_not_about_the_start_of_its_range() -> None:
+    # PFN 0x2c000 is in the middle of section 5; its range starts in section 4.
+    explanation = explain(collision("6.1").program(), 0x2C000)
+    assert explanation.range is not None
+    facts = {e.what: e.note for e in explanation.range.evidence}
+    assert "mem_section[5].section_mem_map" in facts
+    assert "mem_section[4].section_mem_map" not in facts
+    assert facts["mem_section[5].usage->subsection_map"] == "bit 32 is set"
+
+
+def test_page_in_flight_is_not_held_against_the_kernel() -> None:
+    explanation = explain(in_flight("6.1").program(), 0x24400)
+    assert explanation.range is not None
+    assert explanation.range.case is Case.INITIALIZING
+    assert explanation.findings == ()
+    assert "Case 4" in explanation.verdict
+
+
+def test_defect_shows_in_the_explanation_of_its_pfn_only() -> None:
+    kernel = collision("6.1")
+    kernel.poke_page_word(0x25000, 1, 0xFFFF888000000000)
+    prog = kernel.program()
+    (finding,) = explain(prog, 0x25000).findings
+    assert (finding.slug, finding.start_pfn, finding.end_pfn) == (
+        "device-page-pgmap",
+        0x25000,
+        0x25001,
+    )
+    assert explain(prog, 0x25001).findings == ()
+
+
+def test_tail_is_compared_with_the_head_of_its_own_compound() -> None:
+    # 2 MiB pages from 0x100600 on: 0x100801 is tail 1 of the one at 0x100800.
+    kernel = partial("6.1")
+    assert explain(kernel.program(), 0x100801).findings == ()
+    kernel.poke_page_word(0x100801, 1, kernel.page(0x100600) | 1)
+    (finding,) = explain(kernel.program(), 0x100801).findings
+    assert finding.slug == "device-tail-link"
+    assert finding.evidence[0].expected == kernel.page(0x100800) | 1
+
+
+def test_unmapped_struct_page_is_said_to_be_unmapped() -> None:
+    explanation = explain(partial("6.1").program(), 0x114000)
+    assert explanation.page is None
+    assert explanation.page_error
+    assert "reading it faults" in explanation.verdict
+
+
+def test_pfn_without_memory_is_said_to_have_none() -> None:
+    explanation = explain(collision("6.1").program(), 0x80000)
+    assert explanation.range is None
+    assert "No memory" in explanation.verdict
+
+
+def test_number_is_a_pfn_if_there_is_memory() -> None:
+    assert resolve_pfn(collision("6.1").program(), 0x24000) == (0x24000, "PFN")
+
+
+def test_number_without_memory_is_tried_as_physical_address() -> None:
+    prog = collision("6.1").program()
+    assert resolve_pfn(prog, 0x24000123) == (0x24000, "physical address")
+
+
+def test_address_in_vmemmap_is_a_struct_page() -> None:
+    kernel = collision("6.1")
+    found = resolve_pfn(kernel.program(), kernel.page(0x24400) + 8)
+    assert found == (0x24400, "struct page pointer")
+
+
+def test_kind_leaves_nothing_to_guess() -> None:
+    prog = collision("6.1").program()
+    assert resolve_pfn(prog, 0x24000, "phys")[0] == 0x24
+    assert resolve_pfn(prog, 0x24000000, "pfn")[0] == 0x24000000
+
+
+def test_number_that_no_machine_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a PFN"):
+        resolve_pfn(collision("6.1").program(), 1 << 40, "pfn")
