@@ -16,7 +16,10 @@ every PFN is in the same state, and atoms in the same state merge.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +30,7 @@ from drgn_zonedev.evidence import Evidencer
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("classify", "classify_snapshot")
+__all__ = ("classify", "classify_pfn", "classify_snapshot")
 
 
 class Area(enum.IntEnum):
@@ -40,14 +43,19 @@ class Area(enum.IntEnum):
     INITIALIZING = 4
     TEARDOWN = 5
     UNREADABLE = 6
+    STRAY = 7
 
 
 @dataclass(frozen=True)
 class _Interval:
+    """``claim`` numbers the ranges of all pgmaps; an altmap cuts one into intervals."""
+
     start_pfn: int
     end_pfn: int
     pgmap: int
     area: Area
+    claim: int
+    in_progress: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,9 @@ class _Verdict:
 # v5.10).
 _VERDICTS = {
     "torn": _Verdict(Case.UNKNOWN, "the structures changed each time they were read"),
+    "stray_claim": _Verdict(
+        Case.UNKNOWN, "pgmap_array holds a pgmap that is unusable or has its ranges elsewhere"
+    ),
     "ref_unreadable": _Verdict(Case.UNKNOWN, "the pgmap's reference cannot be read"),
     "teardown": _Verdict(Case.TEARDOWN, "the pgmap is dying: memunmap_pages() is at work"),
     "initializing": _Verdict(
@@ -130,43 +141,67 @@ def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
     return _merge(prog, snapshot, intervals, atoms, verdict)
 
 
+def classify_pfn(prog: Program, snapshot: Snapshot, pfn: int) -> Range | None:
+    """
+    Get the range that contains a PFN, with the evidence for that very PFN.
+
+    :return: ``None`` if there is neither a present section nor a pgmap.
+    """
+    ranges = classify_snapshot(prog, snapshot)
+    range_ = next((r for r in ranges if r.start_pfn <= pfn < r.end_pfn), None)
+    if range_ is None:
+        return None
+    nr = pfn // snapshot.geometry.pages_per_section
+    row = np.flatnonzero(snapshot.sections.nr == nr)
+    evidence = Evidencer(prog, snapshot).of_range(pfn, row, range_.pgmap)
+    return dataclasses.replace(range_, evidence=evidence)
+
+
 def _pgmap_intervals(snapshot: Snapshot) -> list[_Interval]:
     limit = snapshot.geometry.max_pfn
     intervals: list[_Interval] = []
-    found = (i for p in snapshot.pgmaps for i in _intervals_of(snapshot, p))
-    for interval in sorted(found, key=lambda i: i.start_pfn):
+    for interval in sorted(_all_intervals(snapshot), key=lambda i: i.start_pfn):
         # Overlaps exist only in damaged structures; the lower one keeps its PFNs.
         floor = intervals[-1].end_pfn if intervals else 0
         start, end = max(interval.start_pfn, floor), min(interval.end_pfn, limit)
         if start < end:
-            intervals.append(_Interval(start, end, interval.pgmap, interval.area))
+            intervals.append(dataclasses.replace(interval, start_pfn=start, end_pfn=end))
     return intervals
 
 
-def _intervals_of(snapshot: Snapshot, pgmap: Pgmap) -> list[_Interval]:
-    intervals = []
-    for i, range_ in enumerate(pgmap.ranges):
-        in_progress = pgmap.in_progress and i == pgmap.nr_range
-        whole = _whole_range_area(pgmap)
-        if whole is not Area.NONE:
-            intervals.append(_Interval(range_.start_pfn, range_.end_pfn, pgmap.address, whole))
-            continue
-        start = range_.start_pfn
-        # An altmap is refused for all ranges but the first.
-        if i == 0 and pgmap.altmap:
-            reserve_end = min(start + pgmap.altmap.reserve, range_.end_pfn)
-            head_end = min(start + pgmap.altmap.offset, range_.end_pfn)
-            head = Area.METADATA
-            if in_progress and not _in_zone_device(snapshot, reserve_end):
-                # memmap_init_range() has not been here either: it follows
-                # right after the zone has grown.
-                head = Area.INITIALIZING
-            intervals.append(_Interval(start, reserve_end, pgmap.address, Area.RESERVED))
-            intervals.append(_Interval(reserve_end, head_end, pgmap.address, head))
-            start = head_end
-        body = Area.INITIALIZING if in_progress else Area.DEVICE
-        intervals.append(_Interval(start, range_.end_pfn, pgmap.address, body))
-    return intervals
+def _all_intervals(snapshot: Snapshot) -> Iterator[_Interval]:
+    claims = itertools.count()
+    for address, range_ in snapshot.stray_claims:
+        yield _Interval(
+            range_.start_pfn, range_.end_pfn, address, Area.STRAY, next(claims), in_progress=False
+        )
+    for pgmap in snapshot.pgmaps:
+        for i in range(len(pgmap.ranges)):
+            in_progress = pgmap.in_progress and i == pgmap.nr_range
+            claim = next(claims)
+            for start, end, area in _areas(snapshot, pgmap, i, in_progress):
+                yield _Interval(start, end, pgmap.address, area, claim, in_progress)
+
+
+def _areas(
+    snapshot: Snapshot, pgmap: Pgmap, index: int, in_progress: bool
+) -> Iterator[tuple[int, int, Area]]:
+    start, end = pgmap.ranges[index].start_pfn, pgmap.ranges[index].end_pfn
+    whole = _whole_range_area(pgmap)
+    if whole is not Area.NONE:
+        yield start, end, whole
+        return
+    # An altmap is refused for all ranges but the first.
+    if index == 0 and pgmap.altmap:
+        reserve_end = min(start + pgmap.altmap.reserve, end)
+        head_end = min(start + pgmap.altmap.offset, end)
+        head = Area.METADATA
+        if in_progress and not _hot_added(snapshot, reserve_end):
+            head = Area.INITIALIZING
+        yield start, reserve_end, Area.RESERVED
+        yield reserve_end, head_end, head
+        start = head_end
+    yield start, end, Area.INITIALIZING if in_progress else Area.DEVICE
 
 
 def _whole_range_area(pgmap: Pgmap) -> Area:
@@ -175,8 +210,11 @@ def _whole_range_area(pgmap: Pgmap) -> Area:
     return Area.NONE if pgmap.ref.state == "live" else Area.TEARDOWN
 
 
-def _in_zone_device(snapshot: Snapshot, pfn: int) -> bool:
-    return any(start <= pfn < end for start, end in snapshot.zone_device_spans.values())
+def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
+    # memmap_init_range() follows right after the zone has grown. But an earlier
+    # device may have grown it, so while somebody hot-adds memory, nothing is sure.
+    grown = any(start <= pfn < end for start, end in snapshot.zone_device_spans.values())
+    return grown and not snapshot.hotplug_in_progress
 
 
 @dataclass(frozen=True)
@@ -188,6 +226,7 @@ class _Atoms:
     section: np.ndarray
     interval: np.ndarray
     unreadable: np.ndarray
+    torn: np.ndarray
 
 
 def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
@@ -196,6 +235,7 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     spans = np.array(
         [(a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable], np.int64
     ).reshape(-1, 2)
+    torn_spans = np.array(snapshot.torn_spans, np.int64).reshape(-1, 2)
     interval_spans = np.array([(i.start_pfn, i.end_pfn) for i in intervals], np.int64).reshape(
         -1, 2
     )
@@ -206,6 +246,7 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
                 section_start + pages,
                 _subsection_edges(snapshot),
                 spans.ravel(),
+                torn_spans.ravel(),
                 interval_spans.ravel(),
             ]
         )
@@ -214,8 +255,11 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     section = _containing(start, section_start, section_start + pages)
     interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
     unreadable = _containing(start, spans[:, 0], spans[:, 1]) >= 0
-    keep = (section >= 0) | (interval >= 0) | unreadable
-    return _Atoms(start[keep], end[keep], section[keep], interval[keep], unreadable[keep])
+    torn = _containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
+    keep = (section >= 0) | (interval >= 0) | unreadable | torn
+    return _Atoms(
+        start[keep], end[keep], section[keep], interval[keep], unreadable[keep], torn[keep]
+    )
 
 
 def _containing(pfn: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -269,15 +313,18 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     populated = has_section & usage_readable & _subsection_bit(snapshot, atoms, row)
     area = np.array([i.area for i in intervals] + [Area.NONE])[atoms.interval]
     claimed = area != Area.NONE
+    in_progress = np.array([i.in_progress for i in intervals] + [False])[atoms.interval]
+    without_memmap = ~(has_mem_map & (populated | ~usage_readable))
     block_exists, block_online = _blocks(snapshot, atoms)
 
     conditions = {
-        "torn": _torn(snapshot, intervals, atoms, row),
+        "torn": atoms.torn,
+        "stray_claim": area == Area.STRAY,
         "ref_unreadable": area == Area.UNREADABLE,
         "teardown": area == Area.TEARDOWN,
-        "initializing": area == Area.INITIALIZING,
+        "initializing": (area == Area.INITIALIZING) | (in_progress & without_memmap),
         "section_unreadable": atoms.unreadable,
-        "pgmap_without_memmap": claimed & ~(has_mem_map & (populated | ~usage_readable)),
+        "pgmap_without_memmap": claimed & without_memmap,
         "reserved": area == Area.RESERVED,
         "metadata": area == Area.METADATA,
         "device": area == Area.DEVICE,
@@ -346,15 +393,6 @@ def _deserted(
     return in_span & tainted & ~_shared(atoms, claimed, row)
 
 
-def _torn(
-    snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms, row: np.ndarray
-) -> np.ndarray:
-    numbers = _take(snapshot.sections.nr, row)
-    torn = (atoms.section >= 0) & np.isin(numbers, list(snapshot.torn_sections))
-    torn_interval = np.array([i.pgmap in snapshot.torn_pgmaps for i in intervals] + [False])
-    return torn | torn_interval[atoms.interval]
-
-
 def _merge(
     prog: Program,
     snapshot: Snapshot,
@@ -364,7 +402,8 @@ def _merge(
 ) -> list[Range]:
     if not len(atoms.start):
         return []
-    key = np.stack([decision.verdict, decision.mapped, atoms.interval])
+    claim = np.array([i.claim for i in intervals] + [-1])[atoms.interval]
+    key = np.stack([decision.verdict, decision.mapped, claim])
     same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (atoms.start[1:] == atoms.end[:-1])
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.append(first[1:], len(atoms.start)) - 1

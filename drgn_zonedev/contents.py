@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 
 import numpy as np
+from drgn import Program
 
-from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
 
 __all__ = ("Contents", "page_contents", "self_link")
 
@@ -42,7 +43,9 @@ def self_link(pages: Pages) -> np.ndarray:
     return pages.address + np.uint64(pages.layout.lru_offset)
 
 
-def page_contents(pages: Pages, pgmap: int | None, live: frozenset[int]) -> np.ndarray:
+def page_contents(
+    prog: Program, pages: Pages, pgmap: int | None, live: frozenset[int]
+) -> np.ndarray:
     """
     Tell what struct pages hold.
 
@@ -52,18 +55,17 @@ def page_contents(pages: Pages, pgmap: int | None, live: frozenset[int]) -> np.n
     """
     layout = pages.layout
     device = pages.zone == layout.zone_device
-    # A tail's own word is a link; its head says whose it is, but the head need
-    # not be among these pages, so tails are judged by their heads elsewhere.
-    word = pages.pgmap
+    word = head_pgmaps(prog, pages)
     linked_to_itself = word == self_link(pages)
+    owned = word == np.uint64(pgmap) if pgmap else np.zeros(len(word), bool)
     known = np.array(sorted(live), np.uint64)
     conditions = {
         Contents.ZERO: (pages.words == 0).all(axis=1),
         Contents.POISON: (pages.words == _ALL_ONES).all(axis=1),
-        Contents.INITIALIZED: device & (word == np.uint64(pgmap or 0)),
+        Contents.INITIALIZED: device & owned,
         Contents.OTHER_PGMAP: device & np.isin(word, known),
         Contents.METADATA: device & linked_to_itself,
-        Contents.DANGLING_PGMAP: device & ~pages.is_tail & (word >= _KERNEL_HALF),
+        Contents.DANGLING_PGMAP: device & (word >= _KERNEL_HALF),
         Contents.BOOT_PAGE: ~device
         & linked_to_itself
         & ((pages.flags & np.uint64(layout.pg_reserved)) != 0),

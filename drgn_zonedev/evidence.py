@@ -44,7 +44,7 @@ class Evidencer:
         if len(rows):
             facts.append(self._subsection(int(rows[0]), start_pfn))
         if pgmap is not None:
-            facts += self._pgmap(start_pfn, self._pgmaps[pgmap])
+            facts += self._pgmap(start_pfn, pgmap)
         elif len(rows):
             facts.append(Evidence(f"pgmap_array[{start_pfn:#x}]", value=0, note="no pgmap"))
             facts.append(self._memory_block(int(rows[0])))
@@ -101,7 +101,10 @@ class Evidencer:
         offset = self._offset("struct mem_section_usage", "subsection_map") + bit // 64 * 8
         return Evidence(what, address=usage + offset, value=word, note=f"bit {bit} is {state}")
 
-    def _pgmap(self, pfn: int, pgmap: Pgmap) -> list[Evidence]:
+    def _pgmap(self, pfn: int, address: int) -> list[Evidence]:
+        pgmap = self._pgmaps.get(address)
+        if pgmap is None:
+            return [Evidence(f"pgmap_array[{pfn:#x}]", value=address, note="cannot be read")]
         progress = "a range is in progress" if pgmap.in_progress else "all ranges are initialised"
         facts = [
             Evidence(f"pgmap_array[{pfn:#x}]", value=pgmap.address, note=pgmap.type),

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import FaultError, Program
+from drgn import Program
 
 from drgn_zonedev.contents import self_link
-from drgn_zonedev.kernel.memmap import PageLayout, Pages
+from drgn_zonedev.kernel.memmap import PageLayout, Pages, head_pgmaps
 
 __all__ = ("Deviation", "DevicePages", "device_deviations", "metadata_deviations")
 
@@ -49,7 +49,8 @@ class DevicePages:
     """
     What is promised for ``[first_pfn, end_pfn)``.
 
-    ``nodes`` are the nodes whose ZONE_DEVICE spans the range. With
+    ``nodes`` are the nodes whose ZONE_DEVICE spans the range; if there are none,
+    the pages' node is not judged. With
     ``vmemmap_shift`` the memmap is made of compound pages of that order, from
     ``first_pfn`` on. With ``folios``, the driver may build folios out of base
     pages as it likes, and take them apart.
@@ -67,29 +68,46 @@ def device_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iter
     """Compare struct pages with what ``memmap_init_zone_device()`` writes."""
     layout = pages.layout
     bad_zone = pages.zone != layout.zone_device
-    bad_node = ~np.isin(pages.node, np.array(promise.nodes, np.uint64))
+    bad_node = np.zeros(len(pages.words), bool)
+    if promise.nodes:
+        bad_node = ~np.isin(pages.node, np.array(promise.nodes, np.uint64))
     links = list(_link_deviations(prog, pages, promise))
     bad_link = np.any([d.wrong for d in links], axis=0)
-    # Neither the zone nor the way to the pgmap: nobody wrote this page.
-    unwritten = bad_zone & bad_link
+    # Neither zone and node nor the way to the pgmap: nobody wrote this page. What
+    # a device held before has the bits of ZONE_DEVICE by chance.
+    unwritten = (bad_zone | bad_node) & bad_link
     flags_offset = layout.flags_word * 8
-    zone = np.uint64(layout.zone_device)
+    zone, node = np.uint64(layout.zone_device), np.uint64(promise.nodes[0] if promise.nodes else 0)
     yield Deviation(
-        "device-page-uninitialized", unwritten, "page_zonenum()", flags_offset, pages.zone, zone
+        "device-page-uninitialized",
+        unwritten,
+        "page->flags",
+        flags_offset,
+        pages.flags,
+        _with_links(pages, zone, node),
     )
     yield Deviation(
         "device-page-zone", bad_zone & ~unwritten, "page_zonenum()", flags_offset, pages.zone, zone
     )
     yield Deviation(
         "device-page-node",
-        bad_node & ~bad_zone,
+        bad_node & ~bad_zone & ~unwritten,
         "page_to_nid()",
         flags_offset,
         pages.node,
-        np.uint64(promise.nodes[0] if promise.nodes else 0),
+        node,
     )
     for d in links:
-        yield Deviation(d.slug, d.wrong & ~bad_zone, d.what, d.offset, d.found, d.expected)
+        wrong = d.wrong & ~bad_zone & ~unwritten
+        yield Deviation(d.slug, wrong, d.what, d.offset, d.found, d.expected)
+
+
+def _with_links(pages: Pages, zone: np.uint64, node: np.uint64) -> np.ndarray:
+    # page->flags with another zone and node, as set_page_links() writes them.
+    layout = pages.layout
+    shift = 64 - layout.nodes_shift - layout.zones_shift
+    links = int(node) << layout.zones_shift | int(zone)
+    return pages.flags & np.uint64((1 << shift) - 1) | np.uint64(links << shift)
 
 
 def _link_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iterator[Deviation]:
@@ -146,8 +164,8 @@ def _link_to(layout: PageLayout, head_address: np.ndarray, order: int) -> np.nda
 
 def _base_page_deviation(prog: Program, pages: Pages, promise: DevicePages) -> Deviation:
     wrong = pages.pgmap != np.uint64(promise.pgmap)
-    if promise.folios:
-        wrong[_good_folio_tails(prog, pages, promise, wrong)] = False
+    if promise.folios and wrong.any():
+        wrong &= ~_in_good_folio(prog, pages, promise)
     return Deviation(
         "device-page-pgmap",
         wrong,
@@ -158,24 +176,12 @@ def _base_page_deviation(prog: Program, pages: Pages, promise: DevicePages) -> D
     )
 
 
-def _good_folio_tails(
-    prog: Program, pages: Pages, promise: DevicePages, candidates: np.ndarray
-) -> np.ndarray:
+def _in_good_folio(prog: Program, pages: Pages, promise: DevicePages) -> np.ndarray:
     # Tails of a folio whose head lies in the same range and holds the pgmap.
-    rows = np.flatnonzero(candidates & pages.is_tail)
-    heads, inverse = np.unique(pages.head[rows], return_inverse=True)
-    good = np.array([_is_folio_head(prog, pages.layout, int(h), promise) for h in heads], bool)
-    return rows[good[inverse]] if len(rows) else rows
-
-
-def _is_folio_head(prog: Program, layout: PageLayout, address: int, promise: DevicePages) -> bool:
-    pfn, misaligned = divmod(address - layout.vmemmap, layout.size)
-    if misaligned or not promise.first_pfn <= pfn < promise.end_pfn:
-        return False
-    try:
-        return prog.read_u64(address + layout.pgmap_word * 8) == promise.pgmap
-    except FaultError:
-        return False
+    layout = pages.layout
+    head_pfn = (pages.head - np.uint64(layout.vmemmap)) // np.uint64(layout.size)
+    inside = (head_pfn >= np.uint64(promise.first_pfn)) & (head_pfn < np.uint64(promise.end_pfn))
+    return pages.is_tail & inside & (head_pgmaps(prog, pages) == np.uint64(promise.pgmap))
 
 
 def metadata_deviations(pages: Pages) -> Iterator[Deviation]:

@@ -37,11 +37,11 @@ class _Holding:
     example: Evidence
 
 
-def _holdings(context: Context, range_: Range) -> dict[Contents, _Holding]:
+def _holdings(context: Context, range_: Range, again: bool) -> dict[Contents, _Holding]:
     holdings: dict[Contents, _Holding] = {}
     kinds = list(Contents)
-    for pages in read_range(context, range_):
-        codes = page_contents(pages, range_.pgmap, frozenset(context.pgmaps))
+    for pages in read_range(context, range_, again=again):
+        codes = page_contents(context.prog, pages, range_.pgmap, frozenset(context.pgmaps))
         for code, row, count in zip(*np.unique(codes, return_index=True, return_counts=True)):
             holding = holdings.setdefault(kinds[code], _Holding(0, raw_page(pages, int(row))))
             holding.count += int(count)
@@ -56,10 +56,12 @@ def _contents_evidence(holdings: dict[Contents, _Holding]) -> tuple[Evidence, ..
     return tuple(facts)
 
 
-def _hazard(context: Context, range_: Range, slug: str, message: str) -> None:
+def _hazard(
+    context: Context, range_: Range, slug: str, message: str, *, again: bool = False
+) -> None:
     holdings: dict[Contents, _Holding] = {}
     if range_.memmap is not Memmap.UNMAPPED:
-        holdings = _holdings(context, range_)
+        holdings = _holdings(context, range_, again)
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
         message += f"; {initialized.count} of {range_.pages} are done"
@@ -166,6 +168,7 @@ def _add_partial(context: Context, range_: Range, case: Case) -> None:
             range_,
             "ghost-pages",
             "struct pages of a device that is gone: they are valid PFNs with dangling pgmaps",
+            again=True,
         )
     elif _shares_section_with_device(context, range_):
         unmapped = range_.memmap is Memmap.UNMAPPED
@@ -175,6 +178,7 @@ def _add_partial(context: Context, range_: Range, case: Case) -> None:
             "case3-partial",
             "not covered by the device that has the rest of the section; its struct pages are "
             + ("unmapped: reading them faults" if unmapped else "those of a hole at boot"),
+            again=True,
         )
 
 

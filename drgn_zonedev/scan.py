@@ -45,10 +45,18 @@ class Context:
     results: Results
 
 
-def read_range(context: Context, range_: Range) -> Iterator[Pages]:
-    """Read a range's struct pages; what cannot be read is accounted for."""
+def read_range(context: Context, range_: Range, *, again: bool = False) -> Iterator[Pages]:
+    """
+    Read a range's struct pages; what cannot be read is accounted for.
+
+    :param again: Whether the range was read before, and accounted for.
+    """
     results = context.results
     for part in read_pages(context.prog, range_.start_pfn, range_.end_pfn):
+        if again:
+            if isinstance(part, Pages):
+                yield part
+            continue
         count = part.end_pfn - part.start_pfn
         context.progress(count)
         if isinstance(part, UnreadablePages):

@@ -25,7 +25,11 @@ from drgn_zonedev.kernel.memory import (
     memory_block_states,
     sections_per_block,
 )
-from drgn_zonedev.kernel.memremap import dev_pagemap_info, for_each_dev_pagemap
+from drgn_zonedev.kernel.memremap import (
+    dev_pagemap_claims,
+    dev_pagemap_info,
+    for_each_pgmap_array_entry,
+)
 from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
@@ -35,7 +39,7 @@ from drgn_zonedev.kernel.mmzone import (
     sparsemem_geometry,
     zone_device_spans,
 )
-from drgn_zonedev.model import Pgmap, Unjudged
+from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 
 __all__ = ("Snapshot", "changed_since", "take_snapshot", "with_devices")
 
@@ -49,8 +53,11 @@ class Snapshot:
     """
     One consistent reading.
 
+    ``stray_claims`` are PFNs that ``pgmap_array`` holds a pgmap for, by its
+    address, which cannot be read or has its ranges elsewhere.
     ``torn_sections`` (section numbers) and ``torn_pgmaps`` (addresses) changed
-    under the reader's hands at every try.
+    under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
+    before and after: sorted and disjoint.
     """
 
     geometry: Geometry
@@ -62,8 +69,10 @@ class Snapshot:
     zone_device_spans: dict[int, tuple[int, int]]
     hotplug_in_progress: bool
     unjudged: tuple[Unjudged, ...]
+    stray_claims: tuple[tuple[int, PgmapRange], ...] = ()
     torn_sections: frozenset[int] = frozenset()
     torn_pgmaps: frozenset[int] = frozenset()
+    torn_spans: tuple[tuple[int, int], ...] = ()
 
 
 def take_snapshot(prog: Program) -> Snapshot:
@@ -77,13 +86,34 @@ def take_snapshot(prog: Program) -> Snapshot:
     if not prog.flags & ProgramFlags.IS_LIVE:
         return snapshot
     for _ in range(_MAX_TRIES):
-        again = _read(prog)
-        torn_sections = _changed_sections(snapshot, again)
-        torn_pgmaps = _changed_pgmaps(snapshot, again)
-        snapshot = again
+        before, snapshot = snapshot, _read(prog)
+        torn_sections = _changed_sections(before, snapshot)
+        torn_pgmaps = _changed_pgmaps(before, snapshot)
         if not torn_sections and not torn_pgmaps:
-            break
-    return dataclasses.replace(snapshot, torn_sections=torn_sections, torn_pgmaps=torn_pgmaps)
+            return snapshot
+    return dataclasses.replace(
+        snapshot,
+        torn_sections=torn_sections,
+        torn_pgmaps=torn_pgmaps,
+        torn_spans=_torn_spans(before, snapshot, torn_sections, torn_pgmaps),
+    )
+
+
+def _torn_spans(
+    before: Snapshot, after: Snapshot, torn_sections: frozenset[int], torn_pgmaps: frozenset[int]
+) -> tuple[tuple[int, int], ...]:
+    pages = after.geometry.pages_per_section
+    spans = [(nr * pages, (nr + 1) * pages) for nr in torn_sections]
+    for pgmap in before.pgmaps + after.pgmaps:
+        if pgmap.address in torn_pgmaps:
+            spans += [(r.start_pfn, min(r.end_pfn, after.geometry.max_pfn)) for r in pgmap.ranges]
+    union: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if union and start <= union[-1][1]:
+            start, end = union[-1][0], max(end, union.pop()[1])
+        if start < end:
+            union.append((start, end))
+    return tuple(union)
 
 
 def changed_since(prog: Program, snapshot: Snapshot) -> frozenset[int]:
@@ -102,7 +132,7 @@ def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
 
 
 def _read(prog: Program) -> Snapshot:
-    pgmaps, unjudged = _read_pgmaps(prog)
+    pgmaps, stray_claims, unjudged = _read_pgmaps(prog)
     return Snapshot(
         geometry=sparsemem_geometry(prog),
         flags=section_flags(prog),
@@ -113,24 +143,40 @@ def _read(prog: Program) -> Snapshot:
         zone_device_spans=zone_device_spans(prog),
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
+        stray_claims=stray_claims,
     )
 
 
-def _read_pgmaps(prog: Program) -> tuple[tuple[Pgmap, ...], tuple[Unjudged, ...]]:
-    pgmaps = []
-    unjudged = []
-    for pfn, pgmap in for_each_dev_pagemap(prog):
-        try:
-            info = dev_pagemap_info(pgmap)
-        except (FaultError, ValueError) as e:
-            reason = f"pgmap_array[{pfn:#x}] is {pgmap.value_():#x}, which is no usable pgmap: {e}"
-            unjudged.append(Unjudged(pfn, pfn + 1, reason))
+_PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tuple[Unjudged, ...]]
+
+
+def _read_pgmaps(prog: Program) -> _PgmapReading:
+    pgmaps: dict[int, Pgmap] = {}
+    strays: dict[int, str] = {}
+    for pfn, pgmap in for_each_pgmap_array_entry(prog):
+        address = pgmap.value_()
+        if address in strays:
             continue
-        if not any(r.start_pfn <= pfn < r.end_pfn for r in info.ranges):
-            reason = f"pgmap_array[{pfn:#x}] is pgmap {info.address:#x}, whose ranges lie elsewhere"
-            unjudged.append(Unjudged(pfn, pfn + 1, reason))
-        pgmaps.append(info)
-    return tuple(pgmaps), tuple(unjudged)
+        try:
+            if address not in pgmaps:
+                pgmaps[address] = dev_pagemap_info(pgmap)
+        except (FaultError, ValueError) as e:
+            strays[address] = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
+            continue
+        if not _covers(pgmaps[address], pfn):
+            strays[address] = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
+    claims = [
+        (address, PgmapRange(start, end))
+        for address in strays
+        for start, end in dev_pagemap_claims(prog, address)
+        if address not in pgmaps or not _covers(pgmaps[address], start)
+    ]
+    unjudged = [Unjudged(c.start_pfn, c.end_pfn, strays[address]) for address, c in claims]
+    return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
+
+
+def _covers(pgmap: Pgmap, pfn: int) -> bool:
+    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
 
 
 def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:

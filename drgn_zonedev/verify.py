@@ -40,6 +40,7 @@ from drgn_zonedev.model import (
     Coverage,
     Evidence,
     Finding,
+    Pgmap,
     Range,
     Severity,
     Unjudged,
@@ -94,17 +95,10 @@ def verify_snapshot(
 
     :param progress: Called with the number of pages that were just read.
     """
-    results = Results()
-    context = Context(
-        prog=prog,
-        snapshot=snapshot,
-        pgmaps={p.address: p for p in snapshot.pgmaps},
-        live=bool(prog.flags & ProgramFlags.IS_LIVE),
-        progress=progress,
-        results=results,
-    )
+    context = _context(prog, snapshot, progress)
     for range_ in ranges:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, range_)
+    results = context.results
     return Verification(
         ranges=tuple(results.ranges),
         findings=tuple(results.findings),
@@ -113,40 +107,64 @@ def verify_snapshot(
     )
 
 
+def _context(prog: Program, snapshot: Snapshot, progress: Progress) -> Context:
+    return Context(
+        prog=prog,
+        snapshot=snapshot,
+        pgmaps={p.address: p for p in snapshot.pgmaps},
+        live=bool(prog.flags & ProgramFlags.IS_LIVE),
+        progress=progress,
+        results=Results(),
+    )
+
+
+def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> tuple[Finding, ...]:
+    """Verify one struct page of a range; only what is promised can be wrong."""
+    context = _context(prog, snapshot, lambda pages: None)
+    compare = _comparison(context, range_)
+    if compare:
+        page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
+        _report_deviations(context, page, compare)
+    return tuple(context.results.findings)
+
+
 def _verify_nothing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
     if range_.case is Case.UNKNOWN:
         context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, range_.reason))
 
 
-def _verify_device(context: Context, range_: Range) -> None:
-    context.results.ranges.append(range_)
-    promise = _promise(context, range_)
-    if not promise.nodes:
-        context.results.unjudged.append(
-            Unjudged(range_.start_pfn, range_.end_pfn, "no node's ZONE_DEVICE spans the range")
-        )
-        promise = dataclasses.replace(promise, nodes=tuple(range(1 << 16)))
-    _report_deviations(
-        context, range_, lambda pages: device_deviations(context.prog, pages, promise)
-    )
+Compare = Callable[[Pages], Iterator[Deviation]]
 
 
-def _verify_metadata(context: Context, range_: Range) -> None:
+def _comparison(context: Context, range_: Range) -> Compare | None:
+    if range_.case is Case.METADATA:
+        return metadata_deviations
+    if range_.case is Case.DEVICE:
+        promise = _promise(context, range_)
+        return lambda pages: device_deviations(context.prog, pages, promise)
+    return None
+
+
+def _verify_promised(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    _report_deviations(context, range_, metadata_deviations)
+    compare = _comparison(context, range_)
+    assert compare is not None
+    _report_deviations(context, range_, compare)
+    if range_.case is Case.DEVICE and not _promise(context, range_).nodes:
+        reason = "no node's ZONE_DEVICE spans the range: the node of its pages was not judged"
+        context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
 
 
 def _promise(context: Context, range_: Range) -> DevicePages:
     assert range_.pgmap is not None
     pgmap = context.pgmaps[range_.pgmap]
     layout = page_layout(context.prog)
-    # classify() cuts a device range off at the altmap's head, which is where
-    # memmap_init_zone_device() starts, too.
+    first_pfn, end_pfn = _initialized_by_driver(pgmap, range_)
     return DevicePages(
         pgmap=pgmap.address,
-        first_pfn=range_.start_pfn,
-        end_pfn=range_.end_pfn,
+        first_pfn=first_pfn,
+        end_pfn=end_pfn,
         nodes=tuple(
             nid
             for nid, (start, end) in context.snapshot.zone_device_spans.items()
@@ -158,9 +176,17 @@ def _promise(context: Context, range_: Range) -> DevicePages:
     )
 
 
-def _report_deviations(
-    context: Context, range_: Range, compare: Callable[[Pages], Iterator[Deviation]]
-) -> None:
+def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
+    # Where memmap_init_zone_device() started, and ended: a compound page is
+    # counted from there, not from where this range happens to begin.
+    for i, whole in enumerate(pgmap.ranges):
+        if whole.start_pfn <= range_.start_pfn < whole.end_pfn:
+            head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
+            return whole.start_pfn + head, whole.end_pfn
+    return range_.start_pfn, range_.end_pfn
+
+
+def _report_deviations(context: Context, range_: Range, compare: Compare) -> None:
     runs: dict[str, list[_Run]] = {}
     for pages in read_range(context, range_):
         for deviation in _confirmed(context, pages, compare):
@@ -172,9 +198,7 @@ def _report_deviations(
         context.results.findings += [_error(slug, range_, run) for run in found]
 
 
-def _confirmed(
-    context: Context, pages: Pages, compare: Callable[[Pages], Iterator[Deviation]]
-) -> list[Deviation]:
+def _confirmed(context: Context, pages: Pages, compare: Compare) -> list[Deviation]:
     # A running kernel changes pages while they are read. What is really wrong
     # stays wrong.
     deviations = [d for d in compare(pages) if d.wrong.any()]
@@ -252,8 +276,8 @@ def _error(slug: str, range_: Range, run: _Run) -> Finding:
 
 
 _VERIFIERS = {
-    Case.DEVICE: _verify_device,
-    Case.METADATA: _verify_metadata,
+    Case.DEVICE: _verify_promised,
+    Case.METADATA: _verify_promised,
     Case.RESERVED: verify_reserved,
     Case.INITIALIZING: verify_initializing,
     Case.TEARDOWN: verify_teardown,

@@ -26,6 +26,7 @@ __all__ = (
     "PageLayout",
     "Pages",
     "UnreadablePages",
+    "head_pgmaps",
     "page_layout",
     "page_pgmap",
     "read_pages",
@@ -304,6 +305,35 @@ def _split(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> i
     border = (first + last + 1) // 2 * page_size
     middle = (border - layout.vmemmap) // layout.size
     return min(max(middle, start_pfn + 1), end_pfn - 1)
+
+
+@takes_program_or_default
+def head_pgmaps(prog: Program, pages: Pages) -> np.ndarray:
+    """
+    Get the word that :func:`page_pgmap()` would return for each page.
+
+    It is read from the head, which may lie outside of ``pages``; 0 if a tail
+    leads nowhere.
+    """
+    words = pages.pgmap.copy()
+    rows = np.flatnonzero(pages.is_tail)
+    heads, inverse = np.unique(pages.head[rows], return_inverse=True)
+    found = [_head_pgmap(prog, pages, head) for head in heads.tolist()]
+    words[rows] = np.array(found, np.uint64)[inverse]
+    return words
+
+
+def _head_pgmap(prog: Program, pages: Pages, address: int) -> int:
+    layout = pages.layout
+    pfn, misaligned = divmod(address - layout.vmemmap, layout.size)
+    if misaligned or pfn < 0:
+        return 0
+    if pages.start_pfn <= pfn < pages.end_pfn:
+        return int(pages.pgmap[pfn - pages.start_pfn])
+    try:
+        return prog.read_u64(address + layout.pgmap_word * 8)
+    except FaultError:
+        return 0
 
 
 def page_pgmap(page: Object) -> Object:

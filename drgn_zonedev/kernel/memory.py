@@ -60,7 +60,9 @@ def _state_name(block: Object) -> str:
     # convert memory block states (MEM_*) macros to enum") (in v6.19), the
     # values are an enum that starts at 0.
     try:
-        return decode_memory_block_state(block)
+        name = decode_memory_block_state(block)
+        # An enum without an enumerator for the value is formatted as a number.
+        return f"{int(name):#x}" if name.isdigit() else name
     except KeyError:
         return f"{block.state.value_():#x}"
     except FaultError:

@@ -34,11 +34,13 @@ from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 
 __all__ = (
+    "dev_pagemap_claims",
     "dev_pagemap_info",
     "dev_pagemap_ranges",
     "dev_pagemap_type",
     "find_dev_pagemap",
     "for_each_dev_pagemap",
+    "for_each_pgmap_array_entry",
     "get_dev_pagemap",
     "percpu_ref_state",
     "pgmap_altmap",
@@ -75,12 +77,58 @@ def for_each_dev_pagemap(prog: Program) -> Iterator[tuple[int, Object]]:
         (``CONFIG_ZONE_DEVICE=n``)
     """
     seen = set()
-    pgmap_type = prog.type("struct dev_pagemap *")
-    for pfn, entry in xa_for_each(prog["pgmap_array"].address_of_()):
-        address = entry.value_()
+    for pfn, pgmap in for_each_pgmap_array_entry(prog):
+        address = pgmap.value_()
         if address not in seen:
             seen.add(address)
-            yield pfn, cast(pgmap_type, entry)
+            yield pfn, pgmap
+
+
+@takes_program_or_default
+def for_each_pgmap_array_entry(prog: Program) -> Iterator[tuple[int, Object]]:
+    """
+    Like :func:`for_each_dev_pagemap()`, but for every entry of ``pgmap_array``:
+    a pgmap shows up once for each.
+    """
+    pgmap_type = prog.type("struct dev_pagemap *")
+    for pfn, entry in xa_for_each(prog["pgmap_array"].address_of_()):
+        yield pfn, cast(pgmap_type, entry)
+
+
+@takes_program_or_default
+def dev_pagemap_claims(prog: Program, address: IntegerLike) -> list[tuple[int, int]]:
+    """
+    Get the PFNs that ``pgmap_array`` holds a pgmap for, without reading the
+    pgmap. For one that can be read, :func:`dev_pagemap_ranges()` is much cheaper.
+
+    :param address: ``struct dev_pagemap *``
+    :return: Half-open PFN ranges in ascending order.
+    """
+    address = operator.index(address)
+    entries = [(pfn, pgmap.value_()) for pfn, pgmap in for_each_pgmap_array_entry(prog)]
+    borders = [pfn for pfn, _ in entries[1:]] + [1 << 64]
+    claims: list[tuple[int, int]] = []
+    for (start, found), border in zip(entries, borders):
+        if found != address:
+            continue
+        end = _entry_end(prog, address, start, border)
+        if claims and claims[-1][1] == start:
+            start = claims.pop()[0]
+        claims.append((start, end))
+    return claims
+
+
+def _entry_end(prog: Program, address: int, start: int, border: int) -> int:
+    # xa_for_each() does not say how many indices an entry covers. Up to the next
+    # entry, there is nothing but this one and then NULL.
+    end = border
+    while end - start > 1:
+        middle = (start + end) // 2
+        if find_dev_pagemap(prog, middle).value_() == address:
+            start = middle
+        else:
+            end = middle
+    return end
 
 
 @takes_program_or_default

@@ -493,7 +493,8 @@ def _read_bitmaps(
     length = int(usage[group[-1]]) + offset + words * 8 - first
     try:
         raw = prog.read(first, length)
-    except FaultError:
+    except (FaultError, OverflowError):
+        # The latter: a damaged pointer to the very end of the address space.
         if len(group) == 1:
             readable[group] = False
             return

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Memory blocks, whose states were renumbered."""
+
+from __future__ import annotations
+
+import pytest
+from fakekernel import LAYOUTS, FakeKernel, collision
+
+from drgn_zonedev.kernel.memory import (
+    mem_hotplug_in_progress,
+    memory_block_states,
+    section_memory_block,
+    sections_per_block,
+)
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+STATES = (
+    "MEM_ONLINE",
+    "MEM_GOING_OFFLINE",
+    "MEM_OFFLINE",
+    "MEM_GOING_ONLINE",
+    "MEM_CANCEL_ONLINE",
+    "MEM_CANCEL_OFFLINE",
+)
+
+
+@each_layout
+def test_states_have_the_same_names_in_both_numberings(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    blocks = {nr: (kernel.memory_block(nr, state), state) for nr, state in enumerate(STATES, 70)}
+    assert memory_block_states(kernel.program()) == blocks
+
+
+@each_layout
+@pytest.mark.parametrize("value", [77, 0x100])
+def test_unknown_state_is_a_number(layout: str, value: int) -> None:
+    kernel = FakeKernel(layout)
+    block = kernel.memory_block(3)
+    kernel.poke_member("memory_block", block, "state", value)
+    assert memory_block_states(kernel.program()) == {3: (block, f"{value:#x}")}
+
+
+@each_layout
+def test_unreadable_block_does_not_disturb_others(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    hidden, block = kernel.memory_block(3), kernel.memory_block(4, "MEM_OFFLINE")
+    kernel.hide(hidden, 64)
+    states = memory_block_states(kernel.program())
+    assert states == {3: (hidden, "unreadable"), 4: (block, "MEM_OFFLINE")}
+
+
+@each_layout
+def test_block_of_a_section(layout: str) -> None:
+    prog = collision(layout).program()
+    assert section_memory_block(prog, 4).start_section_nr == 4
+    assert not section_memory_block(prog, 5)
+    assert not section_memory_block(prog, 1 << 19)
+
+
+@each_layout
+def test_block_of_several_sections(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.set_variable("sections_per_block", 16)
+    block = kernel.memory_block(2)  # by ID
+    prog = kernel.program()
+    assert sections_per_block(prog) == 16
+    found = [nr for nr in range(64) if section_memory_block(prog, nr)]
+    assert found == list(range(32, 48))
+    assert section_memory_block(prog, 40).value_() == block
+
+
+def test_kernel_without_memory_hotplug() -> None:
+    kernel = FakeKernel()
+    del kernel.variables["memory_blocks"]
+    del kernel.variables["mem_hotplug_lock"]
+    prog = kernel.program()
+    assert memory_block_states(prog) == {}
+    assert not section_memory_block(prog, 0)
+    assert not mem_hotplug_in_progress(prog)
+
+
+@each_layout
+@pytest.mark.parametrize("block", [0, 1])
+def test_hotplug_is_in_progress_while_its_lock_blocks_readers(layout: str, block: int) -> None:
+    kernel = FakeKernel(layout)
+    lock = kernel.variables["mem_hotplug_lock"][1]
+    kernel.poke_member("percpu_rw_semaphore", lock, "block.counter", block)
+    assert mem_hotplug_in_progress(kernel.program()) == bool(block)

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The whole answer: findings in order, collisions, facts, and kernels that move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from drgn import ProgramFlags
+from fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev.classify import classify
+from drgn_zonedev.kernel.memremap import find_dev_pagemap
+from drgn_zonedev.model import Case, Coverage, Report, Severity
+from drgn_zonedev.report import check, kernel_facts
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def slugs(report: Report) -> list[str]:
+    return [f.slug for f in report.findings]
+
+
+# Collisions.
+
+
+@each_layout
+@pytest.mark.parametrize("scene", [collision, in_flight])
+def test_collision_is_untainted_before_there_is_a_taint(
+    layout: str, scene: Callable[[str], FakeKernel]
+) -> None:
+    kernel = scene(layout)
+    prog = kernel.program()
+    found = [f for f in check(prog).findings if f.slug == "collision-untainted"]
+    if layout != "5.10":
+        assert found == []
+        return
+    (finding,) = found
+    # The device begins in section 4, which ends at 0x28000.
+    assert (finding.start_pfn, finding.end_pfn, finding.count) == (0x24000, 0x28000, 0x4000)
+    assert finding.severity is Severity.WARNING
+    assert finding.pgmap == find_dev_pagemap(prog, 0x24000).value_()
+    (fact,) = finding.evidence
+    assert fact.address is not None
+    assert fact.value == prog.read_u64(fact.address) == VMEMMAP | 0xF
+
+
+@each_layout
+def test_section_that_should_be_tainted_but_is_not(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(7, online=True, early=True, subsections=range(32, 64))
+    kernel.section(8)
+    kernel.section(9, online=True, early=True, taint=layout != "5.10")
+    pgmap = kernel.pgmap((0x3C000, 0x48800))
+    kernel.device_pages(0x3C000, 0x48800, pgmap)
+    found = [f for f in check(kernel.program()).findings if f.slug == "collision-untainted"]
+    expected = [(0x3C000, 0x40000)] + ([(0x48000, 0x48800)] if layout == "5.10" else [])
+    assert [(f.start_pfn, f.end_pfn) for f in found] == expected
+
+
+@each_layout
+def test_device_in_sections_of_its_own_is_no_collision(layout: str) -> None:
+    assert "collision-untainted" not in slugs(check(partial(layout).program()))
+
+
+# The report as a whole.
+
+
+@each_layout
+def test_worst_findings_come_first_and_then_by_pfn(layout: str) -> None:
+    kernel = partial(layout)
+    for pfn in (0x113FFF, 0x110001, 0x100700):
+        kernel.fill_pages(pfn, pfn + 1, 0)
+    report = check(kernel.program())
+    assert [(f.severity.value, f.start_pfn) for f in report.findings] == [
+        ("error", 0x100700),
+        ("error", 0x110001),
+        ("error", 0x113FFF),
+        ("warning", 0x100000),
+        ("warning", 0x114000),
+    ]
+
+
+@each_layout
+@pytest.mark.parametrize("scene", [collision, in_flight, partial])
+def test_report_holds_ranges_pgmaps_and_coverage(
+    layout: str, scene: Callable[[str], FakeKernel]
+) -> None:
+    prog = scene(layout).program()
+    seen: list[int] = []
+    report = check(prog, progress=seen.append)
+    assert list(report.ranges) == classify(prog)
+    (pgmap,) = report.pgmaps
+    (range_,) = pgmap.ranges
+    pages = range_.end_pfn - range_.start_pfn
+    assert report.coverage == Coverage(pages, 0, 64 * pages)
+    assert sum(seen) == pages
+    assert report.unjudged == ()
+
+
+def test_what_the_snapshot_could_not_judge_is_in_the_report() -> None:
+    kernel = FakeKernel()
+    kernel.section(8)
+    pgmap = kernel.pgmap((0x40000, 0x48000))
+    kernel.hide(pgmap, kernel.layout.structs["dev_pagemap"].size)
+    report = check(kernel.program())
+    assert report.findings == ()
+    assert {(u.start_pfn, u.end_pfn) for u in report.unjudged} == {(0x40000, 0x48000)}
+
+
+def test_machine_without_devices_has_nothing_to_report() -> None:
+    kernel = FakeKernel()
+    kernel.section(0, online=True, early=True)
+    report = check(kernel.program())
+    assert (report.findings, report.unjudged, report.pgmaps) == ((), (), ())
+    assert [r.case for r in report.ranges] == [Case.ONLINE]
+
+
+FEATURES = {
+    "5.10": set(),
+    "6.1": {"section_taint_zone_device", "vmemmap_shift"},
+    "6.12": {"section_taint_zone_device", "vmemmap_shift"},
+    "7.2": {
+        "section_taint_zone_device",
+        "vmemmap_shift",
+        "section_is_vmemmap_preinit",
+        "pgmap_in_folio",
+        "compound_info_is_mask",
+    },
+}
+RELEASES = {
+    "5.10": "5.10.223-fake",
+    "6.1": "6.1.192-fake",
+    "6.12": "6.12.107-fake",
+    "7.2": "7.2.12-fake",
+}
+
+
+@each_layout
+@pytest.mark.parametrize("is_live", [False, True])
+def test_facts_of_the_kernel(layout: str, is_live: bool) -> None:
+    prog = partial(layout).program(is_live=is_live)
+    facts = kernel_facts(prog)
+    assert (facts.release, facts.architecture, facts.live) == (RELEASES[layout], "x86_64", is_live)
+    assert bool(prog.flags & ProgramFlags.IS_LIVE) == is_live
+    assert (facts.page_size, facts.subsection_size, facts.section_size) == (4096, 2 << 20, 1 << 27)
+    assert (facts.sizeof_page, facts.vmemmap) == (64, VMEMMAP)
+    assert facts.highest_present_section_nr == 0x22
+    assert {name for name, there in facts.features.items() if there} == FEATURES[layout]
+
+
+# Running kernels: a pgmap that changes while its struct pages are verified.
+
+
+class Moving:
+    """Gives the pgmap another owner each time that verification reaches a page."""
+
+    def __init__(self, kernel: FakeKernel, pgmap: int, pfn: int, until: int) -> None:
+        self.kernel, self.pgmap, self.until = kernel, pgmap, until
+        self.address = kernel.page(pfn)
+        self.times = 0
+        kernel.on_read = self.on_read
+
+    def on_read(self, address: int, size: int) -> None:
+        if address <= self.address < address + size and self.times < self.until:
+            self.times += 1
+            self.kernel.poke_member("dev_pagemap", self.pgmap, "owner", self.times)
+
+
+def broken(layout: str) -> tuple[FakeKernel, int]:
+    """Two devices, each with a zeroed struct page."""
+    kernel = FakeKernel(layout)
+    kernel.sections(0x40000, 0x50000)
+    pgmaps = [kernel.pgmap((start, start + 0x8000)) for start in (0x40000, 0x48000)]
+    for start, pgmap in zip((0x40000, 0x48000), pgmaps):
+        kernel.device_pages(start, start + 0x8000, pgmap)
+        kernel.fill_pages(start + 7, start + 8, 0)
+    return kernel, pgmaps[0]
+
+
+UNINITIALIZED = "device-page-uninitialized"
+
+
+@each_layout
+def test_errors_of_a_pgmap_that_keeps_changing_are_unjudged(layout: str) -> None:
+    kernel, pgmap = broken(layout)
+    Moving(kernel, pgmap, 0x40000, 1 << 30)
+    report = check(kernel.program(is_live=True))
+    assert [(f.slug, f.start_pfn) for f in report.findings] == [(UNINITIALIZED, 0x48007)]
+    (unjudged,) = report.unjudged
+    assert (unjudged.start_pfn, unjudged.end_pfn) == (0x40007, 0x40008)
+    assert UNINITIALIZED in unjudged.reason
+
+
+@each_layout
+def test_errors_of_a_pgmap_that_comes_to_rest_are_errors(layout: str) -> None:
+    kernel, pgmap = broken(layout)
+    Moving(kernel, pgmap, 0x40000, 1)
+    report = check(kernel.program(is_live=True))
+    assert [(f.slug, f.start_pfn) for f in report.findings] == [
+        (UNINITIALIZED, 0x40007),
+        (UNINITIALIZED, 0x48007),
+    ]
+    assert report.unjudged == ()
+
+
+@each_layout
+def test_device_that_arrives_during_the_verification_is_judged_afresh(layout: str) -> None:
+    # What looks wrong at first is another pgmap's by the second try.
+    kernel, _ = broken(layout)
+    page = kernel.page(0x40000)
+    done: list[int] = []
+
+    def arrive(address: int, size: int) -> None:
+        if address <= page < address + size and not done:
+            done.append(kernel.pgmap((0x40000, 0x48000)))
+            kernel.device_pages(0x40000, 0x48000, done[0])
+
+    kernel.on_read = arrive
+    report = check(kernel.program(is_live=True))
+    assert [(f.slug, f.start_pfn) for f in report.findings] == [(UNINITIALIZED, 0x48007)]
+    assert {p.address for p in report.pgmaps} >= set(done)
+
+
+@each_layout
+def test_dump_is_never_retried(layout: str) -> None:
+    kernel, pgmap = broken(layout)
+    moving = Moving(kernel, pgmap, 0x40000, 1 << 30)
+    assert len(check(kernel.program()).findings) == 2
+    assert moving.times == 1
