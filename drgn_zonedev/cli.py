@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _run(args).status
         sys.stdout.flush()
-    except (_CannotOpen, LabError, UsageError) as e:
+    except (_CannotOpen, UsageError) as e:
         return _complain(e, Status.USAGE)
-    except _CannotJudge as e:
+    except (_CannotJudge, LabError) as e:
         return _complain(e, Status.NOT_JUDGED)
     except LookupError as e:
         return _complain(_missing(e), Status.NOT_JUDGED)

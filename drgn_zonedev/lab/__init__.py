@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from .errors import LabError
 from .guest import Guest, boot
-from .kernels import KERNELS, Kernel, fetch_kernel
+from .kernels import ALL_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
 from .scenarios import SCENARIOS, Scenario
 from .tools import DEBIAN_PACKAGES, missing_tools
 
 __all__ = [
+    "ALL_KERNELS",
     "DEBIAN_PACKAGES",
     "KERNELS",
     "SCENARIOS",
+    "UNFIXED_KERNELS",
     "Guest",
     "Kernel",
     "LabError",

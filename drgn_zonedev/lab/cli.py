@@ -6,16 +6,22 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable
 
 from drgn_zonedev.command import Outcome, Status, UsageError
 
-if TYPE_CHECKING:
-    from drgn import Program
+from .errors import LabError
 
-    from . import Guest, Kernel, Scenario
+if TYPE_CHECKING:
+    from . import Kernel, Scenario
+    from .matrix import Cell
 
 __all__ = ("add_lab_command",)
+
+# How many reports people want to read.
+_FEW = 4
 
 
 def add_lab_command(subparsers: Any) -> None:
@@ -34,12 +40,58 @@ def add_lab_command(subparsers: Any) -> None:
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
     verb.set_defaults(run_lab=_fetch)
     verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
-    verb.add_argument(
-        "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: 6.1, all scenarios"
-    )
-    verb.add_argument("--dump", metavar="DIR", help="keep an ELF dump of every guest there")
-    verb.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
+    _run_arguments(verb)
     verb.set_defaults(run_lab=_run)
+    verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
+    verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
+    _kernel_arguments(verb)
+    verb.set_defaults(run_lab=_shell)
+
+
+def _run_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all scenarios"
+    )
+    verb.add_argument(
+        "-j", "--jobs", metavar="N", type=_positive, help="guests at a time (default: what fits)"
+    )
+    verb.add_argument("--junit", metavar="FILE", type=Path, help="write JUnit XML there")
+    verb.add_argument("--json", metavar="FILE", type=Path, help="write all reports there")
+    verb.add_argument(
+        "--dump", metavar="DIR", type=Path, help="keep an ELF dump of every guest there"
+    )
+    verb.add_argument(
+        "--truth",
+        action="store_true",
+        help="have each kernel itself asked about every PFN, by a module that is built for it",
+    )
+    verb.add_argument("-v", "--verbose", action="store_true", help="show all reports and evidence")
+    _kernel_arguments(verb)
+
+
+def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"
+    )
+    group = verb.add_argument_group("a kernel of your own, instead of KERNEL")
+    group.add_argument("--kernel", metavar="BZIMAGE", type=Path)
+    group.add_argument("--vmlinux", metavar="FILE", type=Path, help="with debugging symbols")
+    group.add_argument(
+        "--modules",
+        metavar="DIR",
+        type=Path,
+        help="lib/modules/RELEASE, or what make modules_install got as INSTALL_MOD_PATH "
+        "(default: everything is built in)",
+    )
+    group.add_argument(
+        "--system-map", metavar="FILE", type=Path, help="default: the symbols in vmlinux"
+    )
+
+
+def _positive(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a positive number")
+    return int(value)
 
 
 def _say(message: str) -> None:
@@ -47,11 +99,13 @@ def _say(message: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> Outcome:
-    from . import KERNELS, SCENARIOS
+    from . import KERNELS, SCENARIOS, UNFIXED_KERNELS
 
     print("kernels:")
     for name, suite in KERNELS.items():
-        print(f"  {name:6} Debian {suite.codename}")
+        print(f"  {name:16} Debian {suite.codename}")
+    for name, suite in UNFIXED_KERNELS.items():
+        print(f"  {name:16} Debian {suite.codename} without security updates: has a bug to find")
     print("scenarios:")
     for scenario in SCENARIOS.values():
         print(f"  {scenario.name:16} {scenario.summary}")
@@ -68,57 +122,112 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from . import SCENARIOS, fetch_kernel
+    from . import results
+    from .guest import check_host
+
+    check_host()
+    kernels, scenarios = _chosen(args)
+    cells = _run_all(kernels, scenarios, args)
+    if len(cells) > 1:
+        print(f"\n{results.matrix_text(cells)}", flush=True)
+    _write(args.junit, results.junit_xml, cells)
+    _write(args.json, results.results_json, cells)
+    return Outcome(cells, _status(cells))
+
+
+def _run_all(
+    kernels: Sequence[Kernel], scenarios: Sequence[Scenario], args: argparse.Namespace
+) -> list[Cell]:
+    from . import results
+    from .matrix import Options, default_jobs, run_matrix
+
+    count = len(kernels) * len(scenarios)
+    options = Options(args.accel, args.dump, truth=args.truth, progress=_say)
+    jobs = min(args.jobs or default_jobs(), count)
+    cells = []
+    with closing(run_matrix(kernels, scenarios, options=options, jobs=jobs)) as done:
+        for cell in done:
+            cells.append(cell)
+            _say(f"[{len(cells)}/{count}] {results.line_text(cell)}")
+            _show(cell, args, few=count <= _FEW)
+    return cells
+
+
+def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
+    from drgn_zonedev.render.as_text import report_text
+
+    from . import results
+    from .matrix import Verdict
+
+    if cell.report and (few or args.verbose):
+        print(f"\n===== {cell.scenario.name}: {cell.scenario.summary} =====\n")
+        print(report_text(cell.report, verbose=args.verbose), flush=True)
+    if cell.verdict in (Verdict.DIFFERS, Verdict.FAILED):
+        for detail in cell.details:
+            _say(results.printable(f"  {detail}"))
+
+
+def _write(path: Path | None, render: Callable[[Sequence[Cell]], str], cells: list[Cell]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(render(cells), encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"cannot write {path}: {e.strerror}") from e
+
+
+def _status(cells: Sequence[Cell]) -> Status:
+    from .matrix import Verdict
+
+    verdicts = {cell.verdict for cell in cells}
+    if Verdict.DIFFERS in verdicts:
+        return Status.FINDINGS
+    if Verdict.FAILED in verdicts or Verdict.AGREES not in verdicts:
+        return Status.NOT_JUDGED
+    return Status.OK
+
+
+def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
+    from . import KERNELS, SCENARIOS, fetch_kernel
 
     names, scenarios = _split(args.names)
-    statuses = []
-    for name in names or ["6.1"]:
-        kernel = fetch_kernel(name, progress=_say)
-        for scenario in scenarios or SCENARIOS.values():
-            statuses.append(_run_one(kernel, scenario, args))
-    return Outcome(None, max(statuses))
+    if args.kernel or args.vmlinux or args.modules or args.system_map:
+        kernels = [_own(args, names)]
+    else:
+        kernels = [fetch_kernel(name, progress=_say) for name in names or KERNELS]
+    return kernels, scenarios or list(SCENARIOS.values())
+
+
+def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
+    from .own import own_kernel
+
+    if names:
+        raise UsageError(f"{names[0]} and a kernel of your own: choose one of them")
+    if not (args.kernel and args.vmlinux):
+        raise UsageError("a kernel of your own takes both --kernel BZIMAGE and --vmlinux FILE")
+    try:
+        return own_kernel(args.kernel, args.vmlinux, args.modules, args.system_map)
+    except LabError as e:
+        raise UsageError(str(e)) from e
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
-    from . import KERNELS, SCENARIOS
+    from . import ALL_KERNELS, SCENARIOS
 
-    unknown = [w for w in words if w not in KERNELS and w not in SCENARIOS]
+    unknown = [w for w in words if w not in ALL_KERNELS and w not in SCENARIOS]
     if unknown:
         raise UsageError(f"no kernel or scenario is called {unknown[0]!r}: see zonedev lab list")
-    return [w for w in words if w in KERNELS], [SCENARIOS[w] for w in words if w in SCENARIOS]
+    words = list(dict.fromkeys(words))
+    return [w for w in words if w in ALL_KERNELS], [SCENARIOS[w] for w in words if w in SCENARIOS]
 
 
-def _run_one(kernel: Kernel, scenario: Scenario, args: argparse.Namespace) -> Status:
-    from drgn_zonedev.model import Severity
-    from drgn_zonedev.render.as_text import report_text
-    from drgn_zonedev.report import check
+def _shell(args: argparse.Namespace) -> Outcome:
+    from .guest import boot
+    from .shell import run_shell
 
-    from . import boot
-
-    with boot(kernel, scenario, progress=_say) as guest:
-        if args.dump:
-            _dump(guest, args.dump)
-        report = check(open_guest(guest))
-    print(f"\n===== {scenario.name}: {scenario.summary} =====\n")
-    print(report_text(report, verbose=args.verbose), flush=True)
-    wrong = any(f.severity is Severity.ERROR for f in report.findings)
-    return Status.FINDINGS if wrong else Status.OK
-
-
-def _dump(guest: Guest, directory: str) -> None:
-    from pathlib import Path
-
-    path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
-    dump = guest.dump(path / f"{guest.kernel.name}-{guest.scenario.name}.elf")
-    _say(f"{dump}: open it with zonedev -c {dump} -s {guest.kernel.vmlinux} check")
-
-
-def open_guest(guest: Guest) -> Program:
-    """Debug a guest over QMP with its kernel's symbols."""
-    import drgn
-
-    prog = drgn.Program()
-    prog.set_qemu_qmp(guest.qmp_socket)
-    prog.load_debug_info([guest.kernel.vmlinux])
-    return prog
+    kernels, scenarios = _chosen(args)
+    if len(kernels) != 1 or len(scenarios) != 1:
+        raise UsageError("shell takes one kernel and one scenario")
+    with boot(kernels[0], scenarios[0], accel=args.accel, progress=_say) as guest:
+        run_shell(guest)
+    return Outcome(None)

@@ -16,6 +16,10 @@ class LabError(Exception):
     """The lab could not do its work. The message says why, and what to do about it."""
 
 
+class NotPossible(LabError):
+    """This kernel cannot do what a scenario wants; the message is the reason."""
+
+
 def report(progress: Progress, message: str) -> None:
     """Tell the caller (or, without a callback, the log) what is going on."""
     if progress is None:

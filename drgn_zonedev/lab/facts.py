@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Callable
 
+from .answers import parse_kpageflags, parse_truth
+
 Facts = dict[str, Any]
 """Keys are those of the guest script's ``report_facts``."""
 
@@ -77,6 +79,8 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "memory_blocks": _parse_blocks,
     "nd": parse_attributes,
     "dax": parse_attributes,
+    "truth": parse_truth,
+    "kpageflags": parse_kpageflags,
     "dmesg": lambda text: tuple(text.splitlines()),
 }
 
@@ -94,6 +98,17 @@ def failure(text: str) -> str | None:
     """Return why the guest script gave up, or None if it did not."""
     found = re.search(r"^== failed (.*?)\r?$", text, re.MULTILINE)
     return found[1] if found else None
+
+
+def inability(text: str) -> str | None:
+    """Return why the guest's kernel cannot do what the scenario wants, or None."""
+    found = re.search(r"^== cannot (.*?)\r?$", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def waits_for_host(text: str) -> bool:
+    """Tell whether the guest has come to the step that the host has a part in."""
+    return re.search(r"^== host\r?$", text, re.MULTILINE) is not None
 
 
 def is_ready(text: str) -> bool:

@@ -22,14 +22,6 @@ _RIP = slice(16 * 16, 16 * 16 + 16)
 """Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
 
 
-def symbol_address(system_map: str, symbol: str) -> int:
-    """Return the address of a function from the text of a System.map."""
-    found = re.search(rf"^([0-9a-f]+) [tT] {re.escape(symbol)}$", system_map, re.MULTILINE)
-    if found is None:
-        raise LabError(f"System.map has no function {symbol}: the compiler may have inlined it")
-    return int(found[1], 16)
-
-
 def encode_packet(payload: str) -> bytes:
     """Frame a packet of the gdb remote protocol."""
     return f"${payload}#{sum(payload.encode()) & 0xFF:02x}".encode()
@@ -83,20 +75,39 @@ class _Connection:
 
 
 @contextmanager
-def stopped_at(path: Path, address: int, check: Callable[[], None]) -> Iterator[None]:
+def stopped_at(
+    path: Path, address: int, check: Callable[[], None], *, write_to: int | None = None
+) -> Iterator[None]:
     """Let the guest run up to `address` and keep it frozen there inside the context.
 
     :param path: QEMU's gdb socket
     :param check: called several times a second; raises when it is time to give up
+    :param write_to: go on from there, until this virtual address is next written
     """
     connection = _Connection(path, check)
     with connection.socket:
-        # A hardware breakpoint: the guest has not mapped its code there yet.
-        if connection.ask(f"Z1,{address:x},1") != "OK":
-            raise LabError("QEMU's gdb server refuses the breakpoint")
-        stop = connection.ask("c")
-        registers = connection.ask("g")
-        rip = int.from_bytes(bytes.fromhex(registers[_RIP]), "little")
-        if rip != address:
-            raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
+        _run_to(connection, address)
+        if write_to is not None:
+            _run_to_write(connection, address, write_to)
         yield
+
+
+def _run_to(connection: _Connection, address: int) -> None:
+    # A hardware breakpoint: the guest has not mapped its code there yet.
+    if connection.ask(f"Z1,{address:x},1") != "OK":
+        raise LabError("QEMU's gdb server refuses the breakpoint")
+    stop = connection.ask("c")
+    registers = connection.ask("g")
+    rip = int.from_bytes(bytes.fromhex(registers[_RIP]), "little")
+    if rip != address:
+        raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
+
+
+def _run_to_write(connection: _Connection, address: int, write_to: int) -> None:
+    connection.ask(f"z1,{address:x},1")
+    if connection.ask(f"Z2,{write_to:x},8") != "OK":
+        raise LabError("QEMU's gdb server refuses the watchpoint")
+    stop = connection.ask("c")
+    found = re.search(r"watch:([0-9a-f]+);", stop)
+    if found is None or int(found[1], 16) != write_to:
+        raise LabError(f"the guest stopped ({stop}) instead of writing to {write_to:#x}")

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from .errors import LabError, Progress, report
-from .facts import Facts, failure, is_ready, parse_facts
-from .gdbstub import stopped_at, symbol_address
-from .initramfs import build_initramfs
+from .errors import LabError, NotPossible, Progress, report
+from .facts import Facts, failure, inability, is_ready, parse_facts, waits_for_host
+from .gdbstub import stopped_at
+from .initramfs import binds_at_boot, build_initramfs
 from .kernels import Kernel
 from .qemu import accelerator, qemu_command, running
 from .qmp import execute, require_qmp
 from .scenarios import Scenario
+from .scenarios.layout import struct_page
+from .symbols import function_address
 from .tools import find_tool
-
-MIN_MEMORY_MIB = 1024
-"""Below this, the scenarios' physical addresses would not be RAM."""
+from .truth import truth_module
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15
@@ -69,6 +69,9 @@ class Guest:
 # --- waiting for the guest ---
 
 
+Cancelled = Callable[[], bool]
+
+
 class _GuestFailed(LabError):
     """The guest is to blame: what it printed is worth keeping."""
 
@@ -85,16 +88,29 @@ def _read(path: Path) -> str:
 
 
 def _checker(
-    process: subprocess.Popen[bytes], scenario: Scenario, work: Path, timeout: float
+    process: subprocess.Popen[bytes],
+    scenario: Scenario,
+    work: Path,
+    timeout: float,
+    cancelled: Cancelled,
 ) -> Callable[[], None]:
     """Return a function that raises as soon as waiting for the guest makes no sense any more."""
     deadline = time.monotonic() + timeout
+    wanted = list(scenario.qmp)
 
     def check() -> None:
         told = _read(work / "facts.txt")
         reason = failure(told)
         if reason:
             raise _GuestFailed(f"the guest gave up: {reason}")
+        reason = inability(told)
+        if reason:
+            raise NotPossible(reason)
+        while wanted and waits_for_host(told):
+            command, arguments = wanted.pop(0)
+            execute(work / "monitor.sock", command, arguments)
+        if cancelled():
+            raise LabError("interrupted")
         if scenario.breakpoint and is_ready(told):
             raise _GuestFailed(f"the guest went through its steps without {scenario.breakpoint}()")
         if process.poll():
@@ -118,20 +134,26 @@ def _ready(
             time.sleep(_POLL_SECONDS)
         yield
     else:
-        with stopped_at(work / "gdb.sock", address, check):
+        watched = None if scenario.watch_pfn is None else struct_page(scenario.watch_pfn)
+        with stopped_at(work / "gdb.sock", address, check, write_to=watched):
             yield
 
 
 @contextmanager
 def _started(
-    kernel: Kernel, scenario: Scenario, command: list[str], work: Path, timeout: float
+    kernel: Kernel,
+    scenario: Scenario,
+    command: list[str],
+    work: Path,
+    timeout: float,
+    cancelled: Cancelled,
 ) -> Iterator[Guest]:
     """Run one guest up to the point that its scenario promises."""
     address = None
     if scenario.breakpoint:
-        address = symbol_address(kernel.system_map.read_text(), scenario.breakpoint)
+        address = function_address(kernel, scenario.breakpoint)
     with running(command, work) as process:
-        check = _checker(process, scenario, work, timeout)
+        check = _checker(process, scenario, work, timeout, cancelled)
         with _ready(scenario, work, address, check):
             guest = Guest(
                 kernel=kernel,
@@ -153,6 +175,13 @@ def _started(
 # --- the whole ---
 
 
+def _check_drivers(kernel: Kernel, scenario: Scenario) -> None:
+    if scenario.breakpoint and binds_at_boot(kernel, "nd_pmem"):
+        raise NotPossible(
+            "nd_pmem is built in: it sets up its memory before the scenario, and would be frozen"
+        )
+
+
 def _work_directory() -> Path:
     directory = tempfile.mkdtemp(prefix="zonedev-lab-")
     # A comma would end a QEMU option.
@@ -170,12 +199,21 @@ def _with_log(error: LabError, work: Path) -> LabError:
     return LabError(f"{error}; its console is kept in {work}/console.log{tail}")
 
 
-def _check_host(memory_mib: int) -> None:
+def check_host() -> None:
+    """Raise LabError if the host lacks what every guest needs."""
     require_qmp()
     for program in ("qemu-system-x86_64", "busybox", "setpriv"):
         find_tool(program)
-    if memory_mib < MIN_MEMORY_MIB:
-        raise LabError(f"the scenarios need {MIN_MEMORY_MIB} MiB of memory, not {memory_mib}")
+
+
+def _enough_memory(scenario: Scenario, memory_mib: int | None) -> int:
+    # With less, the scenario's physical addresses would not be what they are meant to be.
+    memory_mib = scenario.memory_mib if memory_mib is None else memory_mib
+    if memory_mib < scenario.memory_mib:
+        raise LabError(
+            f"{scenario.name} needs {scenario.memory_mib} MiB of memory, not {memory_mib}"
+        )
+    return memory_mib
 
 
 @contextmanager
@@ -183,23 +221,32 @@ def boot(
     kernel: Kernel,
     scenario: Scenario,
     *,
-    memory_mib: int = MIN_MEMORY_MIB,
+    memory_mib: int | None = None,
     accel: str = "tcg",
     timeout: float = 90,
     attempts: int = 2,
     progress: Progress = None,
+    cancelled: Cancelled = lambda: False,
+    truth: bool = False,
 ) -> Iterator[Guest]:
     """Boot `kernel` into `scenario` and yield the guest; it ends with the context.
 
     Use the context in the thread that entered it: QEMU ends with that thread.
 
+    :param memory_mib: the guest's RAM, if it shall be more than the scenario needs
     :param accel: ``tcg``, ``kvm``, or ``auto``: KVM if a probe shows that it works
     :param timeout: seconds that an attempt to get ready may take
     :param attempts: how often to start a guest that does not boot
+    :param cancelled: asked several times a second whether to give up waiting for the guest
+    :param truth: have the kernel asked about every PFN (``facts["truth"]``, ``["kpageflags"]``)
+    :raises NotPossible: if this kernel cannot do what the scenario wants
     """
-    _check_host(memory_mib)
+    check_host()
+    _check_drivers(kernel, scenario)
+    memory_mib = _enough_memory(scenario, memory_mib)
     chosen = accelerator(accel)
-    initramfs = build_initramfs(kernel, scenario)
+    module = truth_module(kernel, progress=progress) if truth else None
+    initramfs = build_initramfs(kernel, scenario, module)
     for left in reversed(range(attempts)):
         work = _work_directory()
         (work / "initramfs").write_bytes(initramfs)
@@ -207,7 +254,7 @@ def boot(
         report(progress, f"booting {kernel.release} into {scenario.name}")
         booted = keep = False
         try:
-            with _started(kernel, scenario, command, work, timeout) as guest:
+            with _started(kernel, scenario, command, work, timeout, cancelled) as guest:
                 booted = True
                 yield guest
             return

@@ -6,17 +6,20 @@ It takes a fraction of a second, so it is made anew for every guest and can neve
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import shlex
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
-from .errors import LabError
+from .errors import LabError, NotPossible
 from .kernels import Kernel
+from .programs import compile_program
 from .scenarios import Scenario
-from .tools import find_tool
+from .tools import find_tool, run_tool
 
 BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
 """What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
@@ -90,25 +93,52 @@ def module_closure(
         if name in closures:
             paths.update(closures[name])
         elif name not in present:
-            raise LabError(f"this kernel has no module {name}: choose another scenario")
+            raise NotPossible(f"this kernel has no module {name}")
     return sorted(paths)
 
 
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".xz": lzma.decompress,
+    ".gz": gzip.decompress,
+    ".zst": lambda data: run_tool("zstd", "-dcq", data=data),
+}
+
+
 def _plain(path: str) -> str:
-    return path[: -len(".xz")] if path.endswith(".xz") else path
+    return path[: path.rindex(".")] if Path(path).suffix in _UNPACK else path
+
+
+def _unpacked(path: Path) -> bytes:
+    # busybox's modprobe may have been built without any compression.
+    data = path.read_bytes()
+    return _UNPACK[path.suffix](data) if path.suffix in _UNPACK else data
+
+
+def _builtin(modules: Path) -> str:
+    try:
+        return (modules / "modules.builtin").read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def binds_at_boot(kernel: Kernel, module: str) -> bool:
+    """Tell whether a driver is part of the kernel, and so gets at its devices before any step."""
+    if kernel.modules is None:
+        return True
+    return module in {_module_name(path) for path in _builtin(kernel.modules).split()}
 
 
 def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
+    if kernel.modules is None:
+        return []
     closures = parse_modules_dep((kernel.modules / "modules.dep").read_text())
-    builtin = (kernel.modules / "modules.builtin").read_text()
+    builtin = _builtin(kernel.modules)
     paths = module_closure(names, closures, builtin.split())
     directory = f"lib/modules/{kernel.release}"
     entries = []
     dependencies = []
     for path in paths:
-        data = (kernel.modules / path).read_bytes()
-        # busybox's modprobe may have been built without xz.
-        data = lzma.decompress(data) if path.endswith(".xz") else data
+        data = _unpacked(kernel.modules / path)
         entries.append(file_entry(f"{directory}/{_plain(path)}", data))
         needed = " ".join(_plain(other) for other in closures[_module_name(path)][1:])
         dependencies.append(f"{_plain(path)}: {needed}\n")
@@ -145,14 +175,23 @@ def steps_script(scenario: Scenario) -> str:
     return "".join(f"{shlex.join(command)}\n" for command in (*load, *scenario.steps))
 
 
-def build_initramfs(kernel: Kernel, scenario: Scenario) -> bytes:
-    """Return the initramfs that makes `kernel` go through the steps of `scenario`."""
+def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = None) -> bytes:
+    """Return the initramfs that makes `kernel` go through the steps of `scenario`.
+
+    :param truth: the module of ``truth.py``, to have it asked after the steps
+    """
+    truth_files = [file_entry("zonedev_truth.ko", truth.read_bytes())] if truth else []
     return cpio(
         [
+            *truth_files,
             *(Entry(name, _DIRECTORY | 0o755) for name in ("dev", "proc", "sys", "tmp")),
             Entry("dev/console", _CHARACTER_DEVICE | 0o600, device=(5, 1)),
             file_entry("bin/busybox", _busybox(), 0o755),
             file_entry("init", _GUEST_SCRIPT.read_bytes(), 0o755),
+            *(
+                file_entry(f"bin/{name}", compile_program(name), 0o755)
+                for name in scenario.programs
+            ),
             file_entry("steps", steps_script(scenario).encode()),
             *_module_entries(kernel, (*BASE_MODULES, *scenario.modules)),
         ]

@@ -28,6 +28,16 @@ KERNELS: dict[str, Suite] = {
     "7.3": Suite("trixie-backports"),
 }
 
+UNFIXED_KERNELS: dict[str, Suite] = {
+    # Debian 12 without its security updates: 6.1.176, which lacks "mm/mm_init: fix
+    # uninitialized struct pages for ZONE_DEVICE". See the scenario devdax-collision.
+    "6.1-unfixed": Suite("bookworm"),
+}
+"""Kernels with a bug that the tool must find: only booted by name."""
+
+ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS}
+"""Whatever ``fetch_kernel()`` can fetch."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -41,10 +51,11 @@ class Kernel:
     """Version of the Debian packages."""
     vmlinuz: Path
     vmlinux: Path
-    modules: Path
-    """``lib/modules/RELEASE``, with the ``modules.dep`` that depmod made."""
+    modules: Path | None
+    """``lib/modules/RELEASE``, with the ``modules.dep`` that depmod made; None: all is built in."""
     debug_modules: tuple[Path, ...]
-    system_map: Path
+    system_map: Path | None
+    """None: vmlinux has a symbol table, too."""
 
 
 def cache_dir() -> Path:
@@ -86,11 +97,12 @@ def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None)
 
     :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
     """
-    if name not in KERNELS:
+    suite = ALL_KERNELS.get(name)
+    if suite is None:
         raise LabError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
     cached = load_kernel(name, kernel_dir(name))
     if cached is not None and not refresh:
         return cached
     from .debian import install_kernel
 
-    return install_kernel(name, KERNELS[name], progress)
+    return install_kernel(name, suite, progress)

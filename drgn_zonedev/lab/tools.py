@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 
 from .errors import LabError
 
@@ -12,6 +13,9 @@ _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
     "busybox": "busybox-static",
     "depmod": "kmod",
+    # They build the module that asks the guest's kernel for the truth.
+    "gcc": "gcc",
+    "make": "make",
     # Part of every Debian; named so that other systems get a useful message.
     "apt-get": "apt",
     "apt-cache": "apt",
@@ -19,7 +23,7 @@ _PACKAGE_OF = {
     "setpriv": "util-linux",
 }
 
-DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod")
+DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make")
 """What a Debian machine needs on top of its essential packages (no recommended ones)."""
 
 
@@ -33,9 +37,20 @@ def find_tool(program: str) -> str:
     """Return the path of a host program, or raise LabError naming its package."""
     found = _which(program)
     if found is None:
-        package = _PACKAGE_OF[program]
+        package = _PACKAGE_OF.get(program, program)
         raise LabError(f"{program} is not installed: apt-get install {package}")
     return found
+
+
+def run_tool(program: str, *args: str, data: bytes = b"") -> bytes:
+    """Run a host program on some data and return its output."""
+    try:
+        done = subprocess.run(
+            [find_tool(program), *args], input=data, capture_output=True, check=True, timeout=60
+        )
+    except subprocess.SubprocessError as error:
+        raise LabError(f"{program} failed: {error}") from error
+    return done.stdout
 
 
 def missing_tools() -> list[tuple[str, str]]:

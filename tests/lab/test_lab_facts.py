@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
-from drgn_zonedev.lab.facts import Resource, failure, is_ready, parse_facts
+from drgn_zonedev.lab.facts import (
+    Resource,
+    failure,
+    inability,
+    is_ready,
+    parse_facts,
+    waits_for_host,
+)
 
 TOLD = """\
 == begin uname\r
@@ -84,3 +91,15 @@ def test_a_guest_is_ready_when_it_says_so_on_a_line_of_its_own() -> None:
 def test_a_guest_that_gave_up_says_why() -> None:
     assert failure("== failed bind pfn0.0 to nd_pmem\r\n") == "bind pfn0.0 to nd_pmem"
     assert failure("== ready\n") is None
+
+
+def test_what_a_kernel_lacks_is_told_apart_from_a_failure() -> None:
+    text = "== steps\r\n== cannot this kernel has no module nfit\r\n"
+    assert inability(text) == "this kernel has no module nfit"
+    assert failure(text) is None
+    assert inability("== failed bind region0\n") is None
+
+
+def test_the_guest_waits_for_the_host_once_it_says_so() -> None:
+    assert waits_for_host("== steps\r\n== host\r\n")
+    assert not waits_for_host("== steps\r\n")

@@ -13,7 +13,8 @@ from typing import Callable
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.gdbstub import encode_packet, stopped_at, symbol_address
+from drgn_zonedev.lab.gdbstub import encode_packet, stopped_at
+from drgn_zonedev.lab.symbols import symbol_address
 
 ADDRESS = 0xFFFFFFFF81234560
 SYSTEM_MAP = f"""\
@@ -38,11 +39,15 @@ def test_a_packet_ends_in_its_checksum() -> None:
 
 
 @contextmanager
-def gdb_server(path: Path, rip: int) -> Iterator[list[str]]:
-    """A gdb server whose guest stops at that address as soon as it is continued."""
+def gdb_server(path: Path, rip: int, watched: int = 0) -> Iterator[list[str]]:
+    """A gdb server whose guest stops at that address as soon as it is continued.
+
+    The second time, it stops because that other address was written.
+    """
     packets: list[str] = []
     registers = bytes(16 * 8) + rip.to_bytes(8, "little") + bytes(32)
-    answers = {"Z": "OK", "c": "T05thread:01;", "g": registers.hex()}
+    stops = iter(["T05thread:01;", f"T05thread:02;watch:{watched:x};"])
+    answers = {"Z": "OK", "z": "OK", "g": registers.hex()}
 
     def serve() -> None:
         client, _ = server.accept()
@@ -53,7 +58,9 @@ def gdb_server(path: Path, rip: int) -> Iterator[list[str]]:
                     return
                 for packet in re.findall(rb"\$([^#]*)#..", data):
                     packets.append(packet.decode())
-                    client.sendall(b"+" + encode_packet(answers[packets[-1][0]]))
+                    kind = packets[-1][0]
+                    answer = next(stops) if kind == "c" else answers[kind]
+                    client.sendall(b"+" + encode_packet(answer))
 
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
@@ -78,6 +85,26 @@ def test_the_guest_runs_up_to_the_address_and_no_further(tmp_path: Path) -> None
     with gdb_server(path, ADDRESS) as packets, stopped_at(path, ADDRESS, wait_a_while()):
         pass
     assert packets == [f"Z1,{ADDRESS:x},1", "c", "g"]
+
+
+def test_the_guest_goes_on_until_an_address_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with (
+        gdb_server(path, ADDRESS, 0xFFFFEA0000001000) as packets,
+        stopped_at(path, ADDRESS, wait_a_while(), write_to=0xFFFFEA0000001000),
+    ):
+        pass
+    assert packets[3:] == [f"z1,{ADDRESS:x},1", "Z2,ffffea0000001000,8", "c"]
+
+
+def test_another_write_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with (
+        gdb_server(path, ADDRESS, 0x1000),
+        pytest.raises(LabError, match="instead of writing to 0x2000"),
+        stopped_at(path, ADDRESS, wait_a_while(), write_to=0x2000),
+    ):
+        pytest.fail("something else was written")
 
 
 def test_a_stop_elsewhere_is_an_error(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ SCENARIO = SCENARIOS["fsdax-collision"]
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where guests have their files; nothing needs to be installed."""
-    monkeypatch.setattr(guest, "_check_host", lambda memory_mib: None)
-    monkeypatch.setattr(guest, "build_initramfs", lambda kernel, scenario: b"")
+    monkeypatch.setattr(guest, "check_host", lambda: None)
+    monkeypatch.setattr(guest, "_check_drivers", lambda kernel, scenario: None)
+    monkeypatch.setattr(guest, "build_initramfs", lambda kernel, scenario, truth: b"")
     monkeypatch.setattr(guest, "_work_directory", lambda: Path(tempdir(tmp_path)))
     monkeypatch.setattr(qemu, "find_tool", lambda program: "/usr/bin/setpriv")
     return tmp_path
@@ -189,7 +190,7 @@ def test_too_little_memory_is_refused() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guest, "find_tool", lambda program: program)
         with (
-            pytest.raises(LabError, match="need 1024 MiB of memory, not 512"),
+            pytest.raises(LabError, match="needs 1024 MiB of memory, not 512"),
             boot(KERNEL, SCENARIO, memory_mib=512),
         ):
             pytest.fail("the scenarios' memory does not exist")

@@ -120,3 +120,9 @@ def test_the_guest_gets_its_script_steps_and_plain_modules(
     assert entries["lib/modules/7.3/kernel/nd_pmem.ko"][1] == b"nd_pmem"
     assert "lib/modules/7.3/kernel/unused.ko" not in entries
     assert b".xz" not in entries["lib/modules/7.3/modules.dep"][1]
+    assert "zonedev_truth.ko" not in entries
+
+    truth = tmp_path / "zonedev_truth-1234.ko"
+    truth.write_bytes(b"truth")
+    entries = unpack(build_initramfs(kernel, SCENARIOS["fsdax-collision"], truth))
+    assert entries["zonedev_truth.ko"][1] == b"truth"

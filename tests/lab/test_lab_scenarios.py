@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import SCENARIOS, Kernel, qemu
+from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, qemu
 from drgn_zonedev.lab.initramfs import BASE_MODULES
+from drgn_zonedev.lab.proofs import PROOFS
+from drgn_zonedev.lab.scenarios import layout
+from drgn_zonedev.lab.scenarios.layout import GIB, MIB, Expected, Memory
+from drgn_zonedev.model import Case
 
 GUEST_SCRIPT = Path(qemu.__file__).parent / "guest" / "init"
 NONE = Path("/none")
@@ -67,7 +71,8 @@ def test_collision_takes_its_device_from_boot_ram() -> None:
 def test_the_partial_section_comes_from_an_nvdimm() -> None:
     command = command_line("nvdimm-partial")
     assert values(command, "-object") == ["memory-backend-ram,id=nvdimm1-memory,size=320M"]
-    assert "nvdimm,id=nvdimm1,memdev=nvdimm1-memory" in values(command, "-device")
+    device = "nvdimm,id=nvdimm1,memdev=nvdimm1-memory,addr=0x100000000"
+    assert device in values(command, "-device")
 
 
 def test_a_guest_with_a_breakpoint_waits_for_it_at_a_known_address() -> None:
@@ -87,3 +92,80 @@ def test_a_panic_ends_every_guest(name: str) -> None:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_guest_has_a_vmcoreinfo_device(name: str) -> None:
     assert "vmcoreinfo" in values(command_line(name), "-device")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_guests_have_four_level_page_tables_unless_they_are_about_five(name: str) -> None:
+    (cpu,) = values(command_line(name), "-cpu")
+    assert ("la57=on" if name == "la57" else "la57=off") in cpu.split(",")
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_what_is_expected_is_sorted_and_made_of_cases(name: str) -> None:
+    expected = SCENARIOS[name].expected
+    assert all(start < end for start, end, _ in expected)
+    assert all(a.end_pfn <= b.start_pfn for a, b in zip(expected, expected[1:]))
+    assert {case for _, _, case in expected} <= {case.value for case in Case}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_scenario_names_only_what_exists(name: str) -> None:
+    scenario = SCENARIOS[name]
+    assert set(scenario.proofs) <= set(PROOFS)
+    assert set(scenario.impossible) <= set(KERNELS)
+    assert all((GUEST_SCRIPT.parent / f"{program}.c").exists() for program in scenario.programs)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_something_is_expected_or_proven(name: str) -> None:
+    assert SCENARIOS[name].expected or SCENARIOS[name].proofs
+
+
+@pytest.mark.parametrize(
+    ("size", "memmap", "align", "offset"),
+    [
+        # 192 MiB are 49150 pages behind the information block: 3 MiB of struct pages and 8 KiB.
+        (192 * MIB, "dev", 2 * MIB, 4 * MIB),
+        # 5 MiB of struct pages and 8 KiB.
+        (320 * MIB, "dev", 2 * MIB, 6 * MIB),
+        # A namespace of 32766 struct pages less 8 KiB would fill 2 MiB: it is the 8 KiB that do not
+        # fit beside them.
+        (128 * MIB, "dev", 2 * MIB, 4 * MIB),
+        (192 * MIB, "mem", 2 * MIB, 2 * MIB),
+        (2 * GIB, "mem", GIB, GIB),
+    ],
+)
+def test_data_of_a_namespace_begins_behind_its_struct_pages(
+    size: int, memmap: str, align: int, offset: int
+) -> None:
+    assert layout.data_offset(Memory(4 * GIB, size), memmap, align) == offset
+
+
+def test_a_namespace_that_starts_unaligned_has_aligned_data() -> None:
+    memory = Memory(4 * GIB + MIB, 31 * MIB)
+    assert layout.data_offset(memory, "mem", 2 * MIB) == MIB
+
+
+def test_an_altmap_reserves_two_pages() -> None:
+    assert layout.namespace_ranges(Memory(0x24000000, 192 * MIB)) == (
+        Expected(0x24000, 0x24002, "reserved"),
+        Expected(0x24002, 0x24400, "metadata"),
+        Expected(0x24400, 0x30000, "device"),
+    )
+
+
+def test_an_unaligned_end_is_cut_off() -> None:
+    (expected,) = layout.namespace_ranges(Memory(4 * GIB, 33 * MIB), "mem")
+    assert expected == Expected(0x100000, 0x102000, "device")
+
+
+def test_only_whole_memory_blocks_become_ram() -> None:
+    assert layout.blocks(Memory(4 * GIB + 2 * MIB, 510 * MIB)) == Memory(
+        4 * GIB + 128 * MIB, 384 * MIB
+    )
+
+
+def test_sections_are_completed() -> None:
+    assert layout.section_head(0x24000000, "online") == (Expected(0x20000, 0x24000, "online"),)
+    assert layout.section_tail(0x24000000, "online") == (Expected(0x24000, 0x28000, "online"),)
+    assert layout.section_tail(0x28000000, "online") == ()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Does the tool say of a guest what is true? Everything that disagrees, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .scenarios import Expected
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_zonedev.model import Range, Report
+
+    from .guest import Guest
+
+# Outside what a scenario arranges there is nothing but RAM, and holes between RAM.
+_ORDINARY = ("online", "partial")
+
+
+def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
+    """Compare a report with the scenario's arithmetic and with what the guest says of itself."""
+    from .proofs import failed_proofs
+
+    return [
+        *compare_ranges(report.ranges, guest.scenario.expected),
+        *_complaints(report),
+        *failed_proofs(guest, prog, report),
+        *_kernel_disagreements(guest, prog),
+    ]
+
+
+def _kernel_disagreements(guest: Guest, prog: Program) -> Iterator[str]:
+    # What a frozen guest said is from before its steps.
+    if guest.scenario.breakpoint:
+        return
+    from .agreement import disagreements
+
+    for disagreement in disagreements(prog, guest.facts):
+        yield str(disagreement)
+
+
+def compare_ranges(found: Iterable[Range], expected: Sequence[Expected]) -> list[str]:
+    """Say where the ranges of a report are not as expected."""
+    ranges = [Expected(r.start_pfn, r.end_pfn, r.case.value) for r in found]
+    edges = sorted({pfn for r in (*ranges, *expected) for pfn in r[:2]})
+    wrong: list[tuple[int, int, str]] = []
+    for start, end in zip(edges, edges[1:]):
+        message = _difference(_case_at(expected, start), _case_at(ranges, start))
+        if not message:
+            continue
+        if wrong and wrong[-1][1:] == (start, message):
+            start = wrong.pop()[0]
+        wrong.append((start, end, message))
+    return [f"PFNs {start:#x}-{end:#x}: {message}" for start, end, message in wrong]
+
+
+def _case_at(ranges: Iterable[Expected], pfn: int) -> str | None:
+    return next((r.case for r in ranges if r.start_pfn <= pfn < r.end_pfn), None)
+
+
+def _difference(expected: str | None, found: str | None) -> str:
+    if expected is None:
+        if found is None or found in _ORDINARY:
+            return ""
+        return f"{found}, where only RAM is expected"
+    return "" if expected == found else f"{found or 'nothing'} instead of {expected}"
+
+
+def _complaints(report: Report) -> Iterator[str]:
+    # Nothing is wrong with any of these kernels, and everything in them can be read.
+    for finding in report.findings:
+        if finding.severity.value == "error":
+            where = f"PFNs {finding.start_pfn:#x}-{finding.end_pfn:#x}"
+            yield f"{where}: {finding.slug} on a healthy kernel ({finding.count} pages)"
+    for unjudged in report.unjudged:
+        where = f"PFNs {unjudged.start_pfn:#x}-{unjudged.end_pfn:#x}"
+        yield f"{where}: not judged: {unjudged.reason}"

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every kernel in every scenario, several guests at a time."""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable
+
+from .errors import LabError, NotPossible, Progress, report
+from .guest import Guest, boot
+from .judge import judge
+from .kernels import Kernel
+from .scenarios import Scenario
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_zonedev.model import Report
+
+_GUEST_BYTES = 2 << 30
+"""What a guest takes of the host: its memory, and the debugger with the kernel's symbols."""
+
+
+class Verdict(enum.Enum):
+    """What became of one kernel in one scenario."""
+
+    AGREES = "agrees"
+    DIFFERS = "differs"
+    NOT_POSSIBLE = "not possible"
+    FAILED = "could not run"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kernel in one scenario, done."""
+
+    kernel: Kernel
+    scenario: Scenario
+    verdict: Verdict
+    details: tuple[str, ...] = ()
+    """What disagrees, or why it is not possible, or what went wrong."""
+    seconds: float = 0
+    report: Report | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run guests."""
+
+    accel: str = "tcg"
+    dump: Path | None = None
+    """Keep an ELF dump of every guest in this directory."""
+    timeout: float = 90
+    truth: bool = False
+    """Ask the guest's kernel about every PFN; a frozen guest cannot be asked."""
+    progress: Progress = None
+
+
+def default_jobs() -> int:
+    """Return how many guests this machine can take."""
+    # Unlike sysconf(), this counts what the page cache would give back.
+    found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    guests = (int(found[1]) << 10) // _GUEST_BYTES if found else 1
+    return max(1, min(len(os.sched_getaffinity(0)), guests))
+
+
+# --- one guest ---
+
+
+def open_guest(guest: Guest) -> Program:
+    """Debug a guest over QMP with its kernel's symbols."""
+    import drgn
+
+    prog = drgn.Program()
+    prog.set_qemu_qmp(guest.qmp_socket)
+    prog.load_debug_info([guest.kernel.vmlinux])
+    return prog
+
+
+def run_cell(
+    kernel: Kernel,
+    scenario: Scenario,
+    options: Options = Options(),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Cell:
+    """Boot one kernel into one scenario and judge what the tool says of it."""
+    start = time.monotonic()
+
+    def cell(verdict: Verdict, *details: str, report: Report | None = None) -> Cell:
+        return Cell(kernel, scenario, verdict, details, time.monotonic() - start, report)
+
+    if kernel.name in scenario.impossible:
+        return cell(Verdict.NOT_POSSIBLE, scenario.impossible[kernel.name])
+    try:
+        with boot(
+            kernel,
+            scenario,
+            accel=options.accel,
+            timeout=options.timeout,
+            progress=options.progress,
+            cancelled=cancelled,
+            truth=options.truth and not scenario.breakpoint,
+        ) as guest:
+            found, wrong = _look(guest, options)
+    except NotPossible as error:
+        return cell(Verdict.NOT_POSSIBLE, str(error))
+    except LabError as error:
+        return cell(Verdict.FAILED, str(error))
+    return cell(Verdict.DIFFERS if wrong else Verdict.AGREES, *wrong, report=found)
+
+
+def _look(guest: Guest, options: Options) -> tuple[Report, list[str]]:
+    from drgn_zonedev.report import check
+
+    if options.dump:
+        _dump(guest, options.dump, options.progress)
+    with _as_lab_errors():
+        prog = open_guest(guest)
+        found = check(prog)
+        return found, judge(guest, prog, found)
+
+
+@contextmanager
+def _as_lab_errors() -> Iterator[None]:
+    # One guest that cannot be debugged, or dies meanwhile, must not end the others.
+    import drgn
+
+    try:
+        yield
+    except (drgn.FaultError, OSError, LookupError, TypeError, ValueError) as error:
+        message = f"the guest could not be judged: {type(error).__name__}: {error}"
+        raise LabError(message) from error
+
+
+def _dump(guest: Guest, directory: Path, progress: Progress) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(f"cannot make {directory}: {error.strerror}") from error
+    path = guest.dump(directory / f"{guest.kernel.name}-{guest.scenario.name}.elf")
+    report(progress, f"{path}: open it with zonedev -c {path} -s {guest.kernel.vmlinux} check")
+
+
+# --- all of them ---
+
+RunCell = Callable[[Kernel, Scenario, Options, Callable[[], bool]], Cell]
+
+
+def run_matrix(
+    kernels: Sequence[Kernel],
+    scenarios: Sequence[Scenario],
+    *,
+    options: Options = Options(),
+    jobs: int = 1,
+    run: RunCell = run_cell,
+) -> Generator[Cell, None, None]:
+    """Yield one cell after the other, in order; guests run `jobs` at a time.
+
+    Whatever ends the iteration early ends the guests as well.
+    """
+    stop = threading.Event()
+    # A guest ends with the thread that booted it, so the threads must outlive their guests: they
+    # do, for the pool is only left when every guest has ended.
+    with ThreadPoolExecutor(jobs, thread_name_prefix="lab") as pool:
+        pairs = [(kernel, scenario) for kernel in kernels for scenario in scenarios]
+        futures = [pool.submit(run, *pair, options, stop.is_set) for pair in pairs]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            stop.set()
+            _cancel(futures)
+
+
+def _cancel(futures: Sequence[Future[Cell]]) -> None:
+    for future in futures:
+        future.cancel()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A kernel of the user's, given by its files."""
+
+from __future__ import annotations
+
+import re
+import struct
+from pathlib import Path
+
+from .errors import LabError
+from .kernels import Kernel
+
+OWN = "own"
+"""The name of such a kernel."""
+
+_MAGIC_OFFSET, _VERSION_OFFSET, _HEADER_SIZE = 0x202, 0x20E, 0x210
+
+
+def own_kernel(
+    bzimage: Path, vmlinux: Path, modules: Path | None = None, system_map: Path | None = None
+) -> Kernel:
+    """Return a kernel that was built by the user.
+
+    :param modules: ``lib/modules/RELEASE``, or where ``make modules_install`` has put ``lib``;
+        None if everything is built in
+    """
+    for path in (bzimage, vmlinux, *([system_map] if system_map else [])):
+        if not path.is_file():
+            raise LabError(f"there is no file {path}")
+    release = image_release(bzimage)
+    return Kernel(
+        name=OWN,
+        release=release,
+        version="",
+        vmlinuz=bzimage.absolute(),
+        vmlinux=vmlinux.absolute(),
+        modules=_modules(modules.absolute(), release) if modules else None,
+        debug_modules=(),
+        system_map=system_map.absolute() if system_map else None,
+    )
+
+
+def image_release(bzimage: Path) -> str:
+    """Return what ``uname -r`` will say, from the header of a bzImage (x86 boot protocol)."""
+    with bzimage.open("rb") as file:
+        header = file.read(_HEADER_SIZE)
+        if header[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] != b"HdrS":
+            raise LabError(f"{bzimage} is no bzImage: give arch/x86/boot/bzImage")
+        (offset,) = struct.unpack_from("<H", header, _VERSION_OFFSET)
+        file.seek(0x200 + offset)
+        version = file.read(256).partition(b"\0")[0].decode(errors="replace")
+    release = version.partition(" ")[0]
+    # It becomes a part of paths.
+    if not re.fullmatch(r"[\w.+~-]+", release):
+        raise LabError(f"{bzimage} does not say what release it is")
+    return release
+
+
+def _modules(directory: Path, release: str) -> Path:
+    candidates = (directory, directory / "lib/modules" / release, directory / release)
+    for candidate in candidates:
+        if (candidate / "modules.dep").is_file():
+            if candidate.name != release:
+                raise LabError(f"{candidate} has the modules of another kernel than {release}")
+            return candidate
+    raise LabError(
+        f"{directory} has no modules of {release}: run make modules_install "
+        f"INSTALL_MOD_PATH={directory}, or depmod"
+    )

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Does a guest show what its scenario is about? If not, agreeing with it would mean nothing.
+
+Each proof looks at the kernel, or at facts in the report that the ranges do not show, and returns
+what is wrong, or an empty string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import NotPossible
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_zonedev.model import Finding, Report
+
+    from .guest import Guest
+    from .scenarios import Scenario
+
+
+@dataclass(frozen=True)
+class _Case:
+    scenario: Scenario
+    prog: Program
+    report: Report
+
+
+def failed_proofs(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
+    """Say which proofs of the guest's scenario fail.
+
+    :raises NotPossible: if a proof shows that this kernel lacks what the scenario is about
+    """
+    case = _Case(guest.scenario, prog, report)
+    for name in guest.scenario.proofs:
+        wrong = PROOFS[name](case)
+        if wrong:
+            yield wrong
+
+
+# --- the proofs ---
+
+
+def _compound(order: int) -> Callable[[_Case], str]:
+    def proof(case: _Case) -> str:
+        # Compound devmaps exist since v5.17.
+        if not case.report.kernel.features["vmemmap_shift"]:
+            return ""
+        orders = [pgmap.vmemmap_shift for pgmap in case.report.pgmaps]
+        return "" if orders == [order] else f"vmemmap_shift is {orders}, not [{order}]"
+
+    return proof
+
+
+def _pgmaps(count: int) -> Callable[[_Case], str]:
+    def proof(case: _Case) -> str:
+        found = len(case.report.pgmaps)
+        return "" if found == count else f"{found} pgmaps, not {count}"
+
+    return proof
+
+
+def _findings(case: _Case, slug: str) -> list[Finding]:
+    return [finding for finding in case.report.findings if finding.slug == slug]
+
+
+def _dirty_reserve(case: _Case) -> str:
+    notes = [e.note for f in _findings(case, "case5-reserved") for e in f.evidence]
+    dirt = " ".join(["a5" * 8] * 8)
+    return "" if dirt in notes else "the struct pages of the reserve do not read 0xa5"
+
+
+def _preinit_section(case: _Case) -> str:
+    from drgn_zonedev.kernel.mmzone import section_flags, sections
+
+    flag = section_flags(case.prog).preinit
+    if not flag:
+        raise NotPossible("this kernel has no SECTION_IS_VMEMMAP_PREINIT")
+    words = sections(case.prog).word.tolist()
+    found = any(word & flag for word in words)
+    return "" if found else "no section has SECTION_IS_VMEMMAP_PREINIT"
+
+
+def _five_levels(case: _Case) -> str:
+    if "__pgtable_l5_enabled" not in case.prog:
+        raise NotPossible("this kernel was built without CONFIG_X86_5LEVEL")
+    # With four levels, the kernel's half of the addresses begins at 0xffff800000000000.
+    return "" if case.report.kernel.vmemmap < 0xFFFF << 48 else "the guest has four-level tables"
+
+
+def _done(case: _Case) -> int:
+    """Count the struct pages that memmap_init_zone_device() is through with."""
+    for finding in _findings(case, "case4-initializing"):
+        found = re.search(r"; (\d+) of \d+ are done", finding.message)
+        return int(found[1]) if found else 0
+    return -1
+
+
+def _nothing_done(case: _Case) -> str:
+    done = _done(case)
+    return "" if done == 0 else f"{done} pages are initialised already"
+
+
+def _done_up_to_watch(case: _Case) -> str:
+    data = next(e for e in case.scenario.expected if e.case == "initializing")
+    assert case.scenario.watch_pfn is not None
+    wanted, done = case.scenario.watch_pfn - data.start_pfn, _done(case)
+    return "" if done == wanted else f"{done} pages are initialised, not {wanted}"
+
+
+def _pages_in_use(case: _Case) -> str:
+    # Both kinds of DAX set page->mapping where a page of a file is mapped. In tails it is a poison,
+    # which is no address.
+    from drgn import offsetof
+
+    from drgn_zonedev.kernel.memmap import Pages, read_pages
+
+    column = offsetof(case.prog.type("struct page"), "mapping") // 8
+    for pgmap in case.report.pgmaps:
+        used = 0
+        for start, end in ((r.start_pfn, r.end_pfn) for r in pgmap.ranges):
+            for pages in read_pages(case.prog, start, end):
+                if isinstance(pages, Pages):
+                    used += int((pages.words[:, column] >= np.uint64(0xFF << 56)).sum())
+        if not used:
+            return f"no page of the {pgmap.type} pgmap is in use"
+    return ""
+
+
+PROOFS: dict[str, Callable[[_Case], str]] = {
+    "compound_2m": _compound(9),
+    "compound_1g": _compound(18),
+    "dirty_reserve": _dirty_reserve,
+    "done_up_to_watch": _done_up_to_watch,
+    "five_levels": _five_levels,
+    "four_pgmaps": _pgmaps(4),
+    "no_pgmap": _pgmaps(0),
+    "pages_in_use": _pages_in_use,
+    "nothing_done": _nothing_done,
+    "preinit_section": _preinit_section,
+}

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What came of a matrix: as text, as JUnit XML, as JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from tabulate import tabulate
+
+from .matrix import Cell, Verdict
+
+SCHEMA = "drgn-zonedev/lab/1"
+
+_SHORT = {
+    Verdict.AGREES: "agrees",
+    Verdict.DIFFERS: "DIFFERS",
+    Verdict.NOT_POSSIBLE: "-",
+    Verdict.FAILED: "FAILED",
+}
+# What XML 1.0 has no way to say.
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def printable(text: str) -> str:
+    """Make text that may hold a guest's words harmless to a terminal."""
+    return re.sub(r"[^\n\x20-\x7e]", "?", text)
+
+
+def line_text(cell: Cell) -> str:
+    """Return one line about one cell."""
+    line = f"{cell.kernel.name} {cell.scenario.name}: {cell.verdict.value}"
+    if cell.verdict is Verdict.NOT_POSSIBLE:
+        return f"{line}: {cell.details[0]}"
+    return f"{line} ({cell.seconds:.1f} s)"
+
+
+def matrix_text(cells: Sequence[Cell]) -> str:
+    """Return the matrix, kernels by scenarios, and under it what needs words."""
+    kernels = list(dict.fromkeys(cell.kernel.name for cell in cells))
+    scenarios = list(dict.fromkeys(cell.scenario.name for cell in cells))
+    verdicts = {(cell.scenario.name, cell.kernel.name): _SHORT[cell.verdict] for cell in cells}
+    rows = [[name, *(verdicts.get((name, kernel), "") for kernel in kernels)] for name in scenarios]
+    parts = [tabulate(rows, ["", *kernels], disable_numparse=True)]
+    parts += _explanations(cells)
+    return printable("\n\n".join(parts))
+
+
+def _explanations(cells: Sequence[Cell]) -> list[str]:
+    texts = []
+    impossible: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell.verdict is Verdict.NOT_POSSIBLE:
+            key = (cell.scenario.name, cell.details[0])
+            impossible.setdefault(key, []).append(cell.kernel.name)
+        elif cell.verdict is not Verdict.AGREES:
+            details = "".join(f"\n  {detail}" for detail in cell.details)
+            texts.append(f"{line_text(cell)}{details}")
+    lines = [f"- {name} on {', '.join(on)}: {why}" for (name, why), on in impossible.items()]
+    return [*texts, "\n".join(lines)] if lines else texts
+
+
+def junit_xml(cells: Sequence[Cell]) -> str:
+    """Return the cells as JUnit XML: a test suite for each kernel, a test for each scenario."""
+    root = ElementTree.Element("testsuites", name="zonedev lab")
+    for name in dict.fromkeys(cell.kernel.name for cell in cells):
+        _add_suite(root, [cell for cell in cells if cell.kernel.name == name])
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+_ELEMENTS = {
+    Verdict.DIFFERS: "failure",
+    Verdict.NOT_POSSIBLE: "skipped",
+    Verdict.FAILED: "error",
+}
+
+
+def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
+    def count(verdict: Verdict) -> str:
+        return str(sum(cell.verdict is verdict for cell in cells))
+
+    suite = ElementTree.SubElement(
+        root,
+        "testsuite",
+        name=f"{cells[0].kernel.name} ({cells[0].kernel.release})",
+        tests=str(len(cells)),
+        failures=count(Verdict.DIFFERS),
+        errors=count(Verdict.FAILED),
+        skipped=count(Verdict.NOT_POSSIBLE),
+        time=f"{sum(cell.seconds for cell in cells):.3f}",
+    )
+    for cell in cells:
+        test = ElementTree.SubElement(
+            suite,
+            "testcase",
+            classname=f"lab.{cell.kernel.name}",
+            name=cell.scenario.name,
+            time=f"{cell.seconds:.3f}",
+        )
+        if cell.verdict in _ELEMENTS:
+            message = _NOT_XML.sub("?", "\n".join(cell.details))
+            first = message.partition("\n")[0]
+            ElementTree.SubElement(test, _ELEMENTS[cell.verdict], message=first).text = message
+
+
+def results_json(cells: Sequence[Cell]) -> str:
+    """Return the cells, with the tool's whole reports, as JSON."""
+    results = [_result(cell) for cell in cells]
+    return json.dumps({"schema": SCHEMA, "results": results}, indent=2) + "\n"
+
+
+def _result(cell: Cell) -> dict[str, Any]:
+    from drgn_zonedev.render.as_json import report_document
+
+    return {
+        "kernel": cell.kernel.name,
+        "release": cell.kernel.release,
+        "scenario": cell.scenario.name,
+        "verdict": cell.verdict.value,
+        "details": list(cell.details),
+        "seconds": round(cell.seconds, 3),
+        "expected": [list(expected) for expected in cell.scenario.expected],
+        "report": report_document(cell.report) if cell.report else None,
+    }

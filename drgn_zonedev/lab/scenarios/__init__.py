@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What guests are made to do with their ZONE_DEVICE memory: one declaration per scenario.
+
+``catalogue.py`` holds the declarations, ``layout.py`` the arithmetic that says what must come of
+them, ``hardware.py`` and ``steps.py`` what they are made of, ``scenario.py`` what one is.
+"""
+
+from __future__ import annotations
+
+from .catalogue import SCENARIOS
+from .layout import Expected
+from .scenario import Command, QmpCommand, Scenario
+
+__all__ = ["SCENARIOS", "Command", "Expected", "QmpCommand", "Scenario"]

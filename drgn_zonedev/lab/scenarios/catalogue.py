@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The scenarios. Addresses are spelled out; what must come of them is computed."""
+
+from __future__ import annotations
+
+from .hardware import (
+    CXL_MACHINE,
+    CXL_WINDOW,
+    DEVICE_MEMORY,
+    cxl_memory,
+    numa,
+    nvdimm,
+    plug_dimm,
+    virtio_pmem,
+)
+from .layout import GIB, MIB, PAGE, Memory, block_number, blocks, expect
+from .layout import namespace_ranges as ranges
+from .layout import section_head as head
+from .layout import section_tail as tail
+from .scenario import Scenario
+from .steps import block, hotplug, namespace
+
+_E820 = ("nd_e820", "nd_pmem")
+_NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
+
+# Boot RAM declared persistent. It begins in mid-section, so that this section has two owners, and
+# ends with a section.
+_COLLIDING = Memory(0x24000000, 192 * MIB)
+_COLLIDING_ARGS = ("memmap=192M!0x24000000",)
+_COLLIDING_HEAD = head(_COLLIDING.start, "online")
+
+_PARTIAL = Memory(DEVICE_MEMORY, 320 * MIB)
+_WHOLE = Memory(DEVICE_MEMORY, 256 * MIB)
+# One GiB of it is lost to the alignment of the data.
+_LARGE = Memory(DEVICE_MEMORY, 2 * GIB)
+
+# Two devices with RAM around them, and two in a section that has nothing else.
+_FIRST, _SECOND = Memory(0x20000000, 32 * MIB), Memory(0x24000000, 32 * MIB)
+_THIRD, _FOURTH = Memory(DEVICE_MEMORY, 32 * MIB), Memory(DEVICE_MEMORY + 32 * MIB, 64 * MIB)
+
+_CXL = Memory(CXL_WINDOW, 256 * MIB)
+_DIRTY = Memory(DEVICE_MEMORY, 192 * MIB)
+# The firmware that QEMU makes up lists the last DIMM first: these are the regions 1 and 0.
+_MAPPED = Memory(DEVICE_MEMORY, 256 * MIB)
+_FILES = Memory(DEVICE_MEMORY + 256 * MIB, 256 * MIB)
+_DIMM = Memory(DEVICE_MEMORY, 256 * MIB)
+_MOVABLE = Memory(0x30000000, 128 * MIB)
+_BECOMES_RAM = Memory(DEVICE_MEMORY, 512 * MIB)
+_RAM_BLOCKS = blocks(Memory(_BECOMES_RAM.start + 2 * MIB, _BECOMES_RAM.size - 2 * MIB))
+_HALFWAY_PFN = 0x2A123
+# Boot RAM has to have a whole free GiB.
+_PREINIT_MIB = 2560
+
+_NOT_BEFORE_7 = "boot hugepages get their vmemmap deduplicated from the start only since v6.15"
+
+_ALL = (
+    Scenario(
+        name="fsdax-collision",
+        summary="fsdax in boot RAM (PFNs 0x24000-0x30000), sharing its first section with RAM",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"),),
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING),
+    ),
+    Scenario(
+        name="fsdax-mem",
+        summary="fsdax-collision with the memmap in RAM: no altmap, so nothing is reserved",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax", "mem"),),
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING, "mem"),
+    ),
+    Scenario(
+        name="devdax-collision",
+        summary="2 MiB devdax pages that share a section with RAM: its boot memmap is not shared",
+        kernel_args=_COLLIDING_ARGS,
+        modules=(*_E820, "device_dax", "dax_pmem"),
+        steps=(namespace("devdax", "mem"),),
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING, "mem"),
+    ),
+    Scenario(
+        name="nvdimm-partial",
+        summary="devdax on a 320 MiB NVDIMM (PFNs 0x100000-0x114000), ending in mid-section",
+        devices=nvdimm(1, _PARTIAL),
+        modules=_NFIT,
+        steps=(namespace("devdax"),),
+        expected=ranges(_PARTIAL) + tail(_PARTIAL.end, "partial"),
+    ),
+    Scenario(
+        name="devdax-2m",
+        summary="devdax on whole sections, memmap in RAM: compound pages that share vmemmap",
+        devices=nvdimm(1, _WHOLE),
+        modules=_NFIT,
+        steps=(namespace("devdax", "mem"),),
+        expected=ranges(_WHOLE, "mem"),
+        proofs=("compound_2m",),
+    ),
+    Scenario(
+        name="devdax-1g",
+        summary="devdax in pages of 1 GiB, memmap in RAM: compound pages of eight sections",
+        devices=nvdimm(1, _LARGE),
+        modules=_NFIT,
+        steps=(namespace("devdax", "mem", align=GIB),),
+        expected=ranges(_LARGE, "mem", GIB),
+        proofs=("compound_1g",),
+    ),
+    Scenario(
+        name="two-in-one",
+        summary="two devices and RAM in one section, and two devices in another one",
+        kernel_args=("memmap=32M!0x20000000", "memmap=32M!0x24000000"),
+        devices=nvdimm(1, _THIRD) + nvdimm(2, _FOURTH),
+        modules=(*_E820, *_NFIT),
+        steps=(
+            namespace("fsdax", "dev", region=0),
+            namespace("fsdax", "mem", region=1),
+            namespace("devdax", "dev", region=2),
+            namespace("fsdax", "dev", region=3),
+        ),
+        expected=ranges(_FIRST)
+        + expect(_FIRST.end, _SECOND.start, "online")
+        + ranges(_SECOND, "mem")
+        + tail(_SECOND.end, "online")
+        + ranges(_THIRD)
+        + ranges(_FOURTH)
+        + tail(_FOURTH.end, "partial"),
+        proofs=("four_pgmaps",),
+    ),
+    Scenario(
+        name="dirty-media",
+        summary="fsdax on an NVDIMM full of 0xa5: so are the struct pages that nobody writes",
+        devices=nvdimm(1, _DIRTY),
+        modules=_NFIT,
+        steps=(
+            ("raw", "region0"),
+            ("fill", "/dev/pmem0", "245", "16"),
+            ("unbind", "nd", "nd_pmem", "namespace0.0"),
+            namespace("fsdax"),
+        ),
+        expected=ranges(_DIRTY) + tail(_DIRTY.end, "partial"),
+        proofs=("dirty_reserve",),
+    ),
+    Scenario(
+        name="hotplug-offline",
+        summary="a DIMM of 256 MiB plugged into the running guest and left offline",
+        steps=(hotplug(_DIMM),),
+        qmp=plug_dimm(_DIMM),
+        expected=expect(_DIMM.start, _DIMM.end, "offline"),
+    ),
+    Scenario(
+        name="offlined",
+        summary="a memory block of boot RAM (PFNs 0x30000-0x38000) taken offline",
+        # Nor may the kernel itself be put there.
+        kernel_args=("movablecore=256M", "nokaslr"),
+        steps=(block(_MOVABLE.start, "offline"),),
+        expected=expect(_MOVABLE.start, _MOVABLE.end, "offline"),
+    ),
+    Scenario(
+        name="kmem",
+        summary="devdax given to the system as RAM: one memory block online, two offline",
+        devices=numa(1024, 2) + nvdimm(1, _BECOMES_RAM, node=1),
+        modules=(*_NFIT, "kmem"),
+        steps=(
+            namespace("devdax", "mem"),
+            ("kmem", "dax0.0", str(block_number(_RAM_BLOCKS.end - 1))),
+            block(_RAM_BLOCKS.start, "online_movable"),
+        ),
+        expected=expect(_RAM_BLOCKS.start, _RAM_BLOCKS.start + 128 * MIB, "online")
+        + expect(_RAM_BLOCKS.start + 128 * MIB, _RAM_BLOCKS.end, "offline"),
+    ),
+    Scenario(
+        name="init-in-flight",
+        summary="fsdax-collision, frozen on entry to memmap_init_zone_device()",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"),),
+        breakpoint="memmap_init_zone_device",
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING, data="initializing"),
+        proofs=("nothing_done",),
+    ),
+    Scenario(
+        name="init-halfway",
+        summary="fsdax-collision, frozen while it initialises the struct page of PFN 0x2a123",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"),),
+        breakpoint="memmap_init_zone_device",
+        watch_pfn=_HALFWAY_PFN,
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING, data="initializing"),
+        proofs=("done_up_to_watch",),
+    ),
+    Scenario(
+        name="teardown",
+        summary="fsdax-collision unbound again, frozen before its memory is removed",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"), ("unbind", "nd", "nd_pmem", "pfn0.0")),
+        breakpoint="arch_remove_memory",
+        expected=_COLLIDING_HEAD + expect(_COLLIDING.start, _COLLIDING.end, "teardown"),
+    ),
+    Scenario(
+        name="ghost",
+        summary="fsdax-collision unbound again: its struct pages stay in the section of the RAM",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"), ("unbind", "nd", "nd_pmem", "pfn0.0")),
+        # The reserve was never written: it still is the hole that it was at boot. Behind the
+        # section, nothing is left.
+        expected=_COLLIDING_HEAD
+        + expect(_COLLIDING.start, _COLLIDING.start + 2 * PAGE, "partial")
+        + tail(_COLLIDING.start + 2 * PAGE, "ghost"),
+    ),
+    Scenario(
+        name="virtio-pmem",
+        summary="fsdax on a virtio-pmem device of 192 MiB",
+        devices=virtio_pmem(_DIRTY),
+        modules=("virtio_pci", "virtio_pmem", "nd_pmem"),
+        steps=(namespace("fsdax"),),
+        expected=ranges(_DIRTY) + tail(_DIRTY.end, "partial"),
+    ),
+    Scenario(
+        name="cxl",
+        summary="devdax on a CXL type-3 device of 256 MiB, memmap in RAM",
+        # A kernel that is in charge of errors asks the device for interrupts (since v6.3), and
+        # gives it up if it has none, like that of QEMU 7.2.
+        kernel_args=("pcie_ports=compat",),
+        devices=cxl_memory(_CXL.size),
+        modules=("cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", *_NFIT[1:]),
+        steps=(
+            ("cxl_region", str(_CXL.size)),
+            ("labelled", "region0", str(_CXL.size)),
+            namespace("devdax", "mem"),
+        ),
+        expected=ranges(_CXL, "mem"),
+        proofs=("compound_2m",),
+        impossible={"5.10": "CXL regions exist only since v6.0"},
+        # The kernel refuses CXL regions where it cannot flush the caches of the host.
+        hypervisor=False,
+        machine=CXL_MACHINE,
+    ),
+    Scenario(
+        name="preinit",
+        summary="devdax beside a boot hugepage of 1 GiB whose vmemmap was made deduplicated",
+        kernel_args=("hugepagesz=1G", "hugepages=1", "hugetlb_free_vmemmap=on"),
+        devices=nvdimm(1, _PARTIAL),
+        modules=_NFIT,
+        steps=(namespace("devdax"),),
+        expected=ranges(_PARTIAL) + tail(_PARTIAL.end, "partial"),
+        proofs=("preinit_section",),
+        impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},
+        memory_mib=_PREINIT_MIB,
+    ),
+    Scenario(
+        name="la57",
+        summary="fsdax-collision with five-level page tables",
+        kernel_args=_COLLIDING_ARGS,
+        modules=_E820,
+        steps=(namespace("fsdax"),),
+        la57=True,
+        impossible={"5.10": "Debian builds 5.10 without CONFIG_X86_5LEVEL"},
+        expected=_COLLIDING_HEAD + ranges(_COLLIDING),
+        proofs=("five_levels",),
+    ),
+    Scenario(
+        name="busy",
+        summary="fsdax and devdax, with pages of both mapped and written by processes",
+        devices=nvdimm(1, _MAPPED) + nvdimm(2, _FILES),
+        modules=(*_NFIT, "ext4"),
+        steps=(
+            namespace("fsdax", region=0),
+            namespace("devdax", "mem", region=1),
+            ("filesystem", "/dev/pmem0", "8"),
+            ("map", "/mnt/file", str(8 * MIB)),
+            ("map", "/dev/dax1.0", str(8 * MIB)),
+        ),
+        expected=ranges(_MAPPED, "mem") + ranges(_FILES),
+        programs=("busy",),
+        proofs=("pages_in_use",),
+    ),
+    Scenario(
+        name="empty",
+        summary="no ZONE_DEVICE memory at all",
+        proofs=("no_pgmap",),
+    ),
+)
+
+SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

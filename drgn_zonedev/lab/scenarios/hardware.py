@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""QEMU arguments for memory that is not boot RAM."""
+
+from __future__ import annotations
+
+from .layout import GIB, MIB, Memory, align_up
+from .scenario import QmpCommand
+
+DEVICE_MEMORY = 4 * GIB
+"""Where QEMU's memory slots begin in a guest that has less than 3 GiB of RAM."""
+
+
+def nvdimm(number: int, memory: Memory, *, node: int = 0) -> tuple[str, ...]:
+    """Return an NVDIMM without labels, backed by the host's RAM."""
+    backend = f"nvdimm{number}-memory"
+    device = f"nvdimm,id=nvdimm{number},memdev={backend},addr={memory.start:#x}"
+    return (
+        *("-object", f"memory-backend-ram,id={backend},size={memory.size // MIB}M"),
+        *("-device", f"{device},node={node}" if node else device),
+    )
+
+
+def virtio_pmem(memory: Memory) -> tuple[str, ...]:
+    """Return a virtio-pmem device. Flushing it needs a file; an anonymous one will do."""
+    size = f"size={memory.size // MIB}M"
+    return (
+        *("-object", f"memory-backend-memfd,id=pmem-memory,{size},share=on"),
+        *("-device", f"virtio-pmem-pci,memdev=pmem-memory,memaddr={memory.start:#x}"),
+    )
+
+
+CXL_WINDOW = align_up(DEVICE_MEMORY + 15 * GIB + 4 * GIB + MIB, 256 * MIB)
+"""Where a guest of 1 GiB has CXL memory: behind the memory slots, for which QEMU sets aside what is
+between RAM and ``maxmem`` and 1 GiB for each slot, and the registers of the host bridges."""
+
+CXL_MACHINE = "q35,nvdimm=on,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G"
+
+
+def cxl_memory(size: int) -> tuple[str, ...]:
+    """Return a CXL type-3 device with an empty label area, on a host bridge of its own."""
+    backend = "memory-backend-ram,share=on"
+    return (
+        *("-object", f"{backend},id=cxl-memory,size={size // MIB}M"),
+        *("-object", f"{backend},id=cxl-labels,size=1M"),
+        *("-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl.1"),
+        *("-device", "cxl-rp,port=0,bus=cxl.1,id=cxl-port,chassis=0,slot=2"),
+        *("-device", "cxl-type3,bus=cxl-port,memdev=cxl-memory,lsa=cxl-labels,id=cxl-device,sn=1"),
+    )
+
+
+def numa(memory_mib: int, nodes: int) -> tuple[str, ...]:
+    """Return NUMA nodes; the first one has all the RAM."""
+    arguments = ["-object", f"memory-backend-ram,id=ram,size={memory_mib}M"]
+    arguments += ["-numa", "node,nodeid=0,memdev=ram"]
+    for node in range(1, nodes):
+        arguments += ["-numa", f"node,nodeid={node}"]
+    return tuple(arguments)
+
+
+def plug_dimm(memory: Memory) -> tuple[QmpCommand, ...]:
+    """Return what plugs a DIMM of ordinary RAM into a running guest."""
+    backend = {"qom-type": "memory-backend-ram", "id": "dimm-memory", "size": memory.size}
+    device = {"driver": "pc-dimm", "id": "dimm", "memdev": "dimm-memory", "addr": memory.start}
+    return (("object-add", backend), ("device_add", device))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where things must be: arithmetic on what a scenario arranges, taken from the kernel's rules.
+
+Addresses and sizes are in bytes, PFNs are said to be PFNs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+PAGE = 4 * KIB
+SUBSECTION = 2 * MIB
+SECTION = 128 * MIB
+"""Also the size of a memory block: x86 makes them larger only from 64 GiB of RAM on."""
+STRUCT_PAGE = 64
+
+VMEMMAP = 0xFFFFEA0000000000
+"""Where struct pages begin with four-level page tables and ``nokaslr``."""
+
+
+class Expected(NamedTuple):
+    """A run of PFNs, half-open, and the name of the case that it must be."""
+
+    start_pfn: int
+    end_pfn: int
+    case: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Physical memory of a device."""
+
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        """Exclusive."""
+        return self.start + self.size
+
+
+def align_up(value: int, alignment: int) -> int:
+    """``ALIGN()``."""
+    return -(-value // alignment) * alignment
+
+
+def align_down(value: int, alignment: int) -> int:
+    """``ALIGN_DOWN()``."""
+    return value // alignment * alignment
+
+
+def expect(start: int, end: int, case: str) -> tuple[Expected, ...]:
+    """Expect one case between two addresses; nothing if they are the same."""
+    return (Expected(start // PAGE, end // PAGE, case),) if start < end else ()
+
+
+def struct_page(pfn: int) -> int:
+    """Return the virtual address of a struct page (see VMEMMAP)."""
+    return VMEMMAP + pfn * STRUCT_PAGE
+
+
+def data_offset(memory: Memory, memmap: str, align: int) -> int:
+    """Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
+
+    That is 8 KiB for the information block, and with the memmap on the device a struct page for
+    every page behind that; what follows is aligned.
+    """
+    overhead = 8 * KIB
+    if memmap == "dev":
+        overhead += STRUCT_PAGE * ((memory.size - 8 * KIB) // PAGE)
+    return align_up(memory.start + overhead, align) - memory.start
+
+
+def namespace_end(memory: Memory, align: int) -> int:
+    """Return where a namespace's pgmap ends: an unaligned rest is cut off (``nd_pfn_init()``)."""
+    return align_down(memory.end, align)
+
+
+def namespace_ranges(
+    memory: Memory, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
+) -> tuple[Expected, ...]:
+    """Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
+
+    The pgmap covers all of it. With the memmap on the device, the altmap begins with a reserve of
+    8 KiB, and what is between that and the data is there to store the memmap. Without an altmap,
+    the information block is device memory like the rest.
+    """
+    if memmap == "mem":
+        return expect(memory.start, namespace_end(memory, align), data)
+    first = memory.start + data_offset(memory, memmap, align)
+    return (
+        *expect(memory.start, memory.start + 8 * KIB, "reserved"),
+        *expect(memory.start + 8 * KIB, first, "metadata"),
+        *expect(first, namespace_end(memory, align), data),
+    )
+
+
+def section_head(start: int, case: str) -> tuple[Expected, ...]:
+    """Expect a case from the beginning of the section up to `start`."""
+    return expect(align_down(start, SECTION), start, case)
+
+
+def section_tail(end: int, case: str) -> tuple[Expected, ...]:
+    """Expect a case from `end` up to the end of the section."""
+    return expect(end, align_up(end, SECTION), case)
+
+
+def blocks(memory: Memory) -> Memory:
+    """Return the whole memory blocks inside `memory`: all that can become RAM."""
+    start = align_up(memory.start, SECTION)
+    return Memory(start, align_down(memory.end, SECTION) - start)
+
+
+def block_number(address: int) -> int:
+    """Return the N of ``/sys/devices/system/memory/memoryN``."""
+    return address // SECTION

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a scenario is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .layout import Expected
+
+Command = tuple[str, ...]
+"""A command of the guest script (``guest/init``): its name and its arguments."""
+
+QmpCommand = tuple[str, Mapping[str, Any]]
+"""A QMP command and its arguments."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A guest to boot, what it does before anybody looks at it, and what must come of it."""
+
+    name: str
+    summary: str
+    """One line."""
+    kernel_args: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    """QEMU arguments."""
+    modules: tuple[str, ...] = ()
+    """Loaded in this order before the steps."""
+    steps: tuple[Command, ...] = ()
+    qmp: tuple[QmpCommand, ...] = field(default=(), hash=False)
+    """Run when the guest says that it is ready for them (step ``hotplug``)."""
+    breakpoint: str | None = None
+    """Freeze the guest on entry to this kernel function, instead of waiting for the steps' end."""
+    watch_pfn: int | None = None
+    """From the breakpoint, go on until the struct page of this PFN is first written."""
+    expected: tuple[Expected, ...] = ()
+    """What the tool must say, sorted. Everything else is RAM, or a hole between RAM."""
+    proofs: tuple[str, ...] = ()
+    """Functions of ``proofs.py`` which show that the guest is in the state that is meant."""
+    programs: tuple[str, ...] = ()
+    """C programs of ``guest/`` that the guest gets, without ``.c``."""
+    impossible: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Why, for the kernels (keys of ``KERNELS``) on which this cannot be done."""
+    la57: bool = False
+    """Use five-level page tables, if the kernel can. They move the memmap."""
+    hypervisor: bool = True
+    """Let the guest know that it is one."""
+    machine: str = "q35,nvdimm=on"
+    memory_mib: int = 1024

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Commands of the guest script that take more than a word."""
+
+from __future__ import annotations
+
+from .layout import MIB, Memory, block_number
+from .scenario import Command
+
+
+def namespace(kind: str, memmap: str = "dev", *, region: int = 0, align: int = 2 * MIB) -> Command:
+    """Turn a region into one ``fsdax`` or ``devdax`` namespace; its memmap goes to dev or mem."""
+    return ("namespace", f"region{region}", kind, memmap, str(align))
+
+
+def hotplug(memory: Memory) -> Command:
+    """Have the host run the scenario's QMP commands, and wait for the last memory block of it."""
+    return ("hotplug", str(block_number(memory.end - 1)))
+
+
+def block(address: int, state: str) -> Command:
+    """Set a memory block ``online``, ``online_movable`` or ``offline``."""
+    return ("block", str(block_number(address)), state)

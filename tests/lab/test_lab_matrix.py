@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from drgn_zonedev import cli
+from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario, guest, kernels, matrix
+from drgn_zonedev.lab.errors import NotPossible
+from drgn_zonedev.lab.matrix import Cell, Options, Verdict, run_cell, run_matrix
+from drgn_zonedev.lab.results import junit_xml, line_text, matrix_text, results_json
+
+NONE = Path("/none")
+KERNEL = Kernel("6.1", "6.1.0-56", "1", NONE, NONE, NONE, (), NONE)
+OTHER = dataclasses.replace(KERNEL, name="7.3", release="7.3.4")
+GHOST, EMPTY = SCENARIOS["ghost"], SCENARIOS["empty"]
+
+
+def agreeing(
+    kernel: Kernel, scenario: Scenario, options: Options, cancelled: Callable[[], bool]
+) -> Cell:
+    return Cell(kernel, scenario, Verdict.AGREES, seconds=1)
+
+
+CELLS = [
+    Cell(KERNEL, GHOST, Verdict.AGREES, seconds=5),
+    Cell(KERNEL, EMPTY, Verdict.NOT_POSSIBLE, ("no such thing",)),
+    Cell(OTHER, GHOST, Verdict.DIFFERS, ("PFNs 0x1-0x2: ghost", "PFNs 0x3-0x4: device"), 6),
+    Cell(OTHER, EMPTY, Verdict.FAILED, ("it hung\n    \x1b[2J",), 7),
+]
+
+
+# --- one cell ---
+
+
+def pretend_boot(
+    monkeypatch: pytest.MonkeyPatch, wrong: list[str], error: Exception | None = None
+) -> None:
+    """Have no guest, and this said of it."""
+
+    @contextmanager
+    def boot(*args: object, **options: object) -> Iterator[None]:
+        if error:
+            raise error
+        yield None
+
+    monkeypatch.setattr(matrix, "boot", boot)
+    monkeypatch.setattr(matrix, "_look", lambda guest, options: (None, wrong))
+
+
+def test_a_guest_without_disagreements_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_boot(monkeypatch, [])
+    cell = run_cell(KERNEL, GHOST)
+    assert (cell.verdict, cell.details) == (Verdict.AGREES, ())
+
+
+def test_every_disagreement_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_boot(monkeypatch, ["one", "two"])
+    cell = run_cell(KERNEL, GHOST)
+    assert (cell.verdict, cell.details) == (Verdict.DIFFERS, ("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (LabError("QEMU is not there"), Verdict.FAILED),
+        (NotPossible("no module nfit"), Verdict.NOT_POSSIBLE),
+    ],
+)
+def test_a_guest_that_does_not_run_says_why(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: Verdict
+) -> None:
+    pretend_boot(monkeypatch, [], error)
+    cell = run_cell(KERNEL, GHOST)
+    assert (cell.verdict, cell.details) == (verdict, (str(error),))
+
+
+def test_what_is_known_to_be_impossible_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_boot(monkeypatch, [], AssertionError("it was tried"))
+    scenario = dataclasses.replace(GHOST, impossible={"6.1": "too old"})
+    cell = run_cell(KERNEL, scenario)
+    assert (cell.verdict, cell.details) == (Verdict.NOT_POSSIBLE, ("too old",))
+
+
+# --- many ---
+
+
+def test_cells_come_in_order_whatever_the_number_of_guests() -> None:
+    cells = list(run_matrix([KERNEL, OTHER], [GHOST, EMPTY], jobs=3, run=agreeing))
+    assert [(c.kernel.name, c.scenario.name) for c in cells] == [
+        ("6.1", "ghost"),
+        ("6.1", "empty"),
+        ("7.3", "ghost"),
+        ("7.3", "empty"),
+    ]
+
+
+def test_guests_run_at_the_same_time_but_no_more_than_asked_for() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    def meeting(*args: Any) -> Cell:
+        both.wait()
+        return agreeing(*args)
+
+    assert len(list(run_matrix([KERNEL, OTHER], [GHOST, EMPTY], jobs=2, run=meeting))) == 4
+
+
+def test_leaving_early_ends_the_guests() -> None:
+    started, ended = threading.Event(), threading.Event()
+
+    def waiting(
+        kernel: Kernel, scenario: Scenario, options: Options, cancelled: Callable[[], bool]
+    ) -> Cell:
+        if kernel is KERNEL:
+            started.wait(10)
+            return agreeing(kernel, scenario, options, cancelled)
+        started.set()
+        while not cancelled():
+            ended.wait(0.01)
+        ended.set()
+        raise LabError("interrupted")
+
+    cells = run_matrix([KERNEL, OTHER], [GHOST], jobs=2, run=waiting)
+    next(cells)
+    cells.close()
+    assert ended.is_set()
+
+
+# --- what people and programs see ---
+
+
+def test_a_line_says_what_became_of_a_guest() -> None:
+    assert [line_text(cell) for cell in CELLS] == [
+        "6.1 ghost: agrees (5.0 s)",
+        "6.1 empty: not possible: no such thing",
+        "7.3 ghost: differs (6.0 s)",
+        "7.3 empty: could not run (7.0 s)",
+    ]
+
+
+def test_the_matrix_is_followed_by_what_needs_words() -> None:
+    table, differs, failed, impossible = matrix_text(CELLS).split("\n\n")
+    assert [line.split() for line in table.splitlines() if "-----" not in line] == [
+        ["6.1", "7.3"],
+        ["ghost", "agrees", "DIFFERS"],
+        ["empty", "-", "FAILED"],
+    ]
+    assert differs.splitlines()[1:] == ["  PFNs 0x1-0x2: ghost", "  PFNs 0x3-0x4: device"]
+    assert "\x1b" not in failed
+    assert impossible == "- empty on 6.1: no such thing"
+
+
+def test_junit_counts_and_survives_what_a_guest_prints() -> None:
+    root = ElementTree.fromstring(junit_xml(CELLS))
+    first, second = root.findall("testsuite")
+    assert (first.get("name"), first.get("tests"), first.get("skipped")) == (
+        "6.1 (6.1.0-56)",
+        "2",
+        "1",
+    )
+    assert (second.get("failures"), second.get("errors")) == ("1", "1")
+    failure = second.find("testcase/failure")
+    assert failure is not None
+    assert failure.text == "PFNs 0x1-0x2: ghost\nPFNs 0x3-0x4: device"
+    assert second.findall("testcase")[1].get("classname") == "lab.7.3"
+
+
+def test_json_has_what_was_expected_and_what_came() -> None:
+    document = json.loads(results_json(CELLS))
+    assert document["schema"] == "drgn-zonedev/lab/1"
+    ghost = document["results"][2]
+    assert (ghost["kernel"], ghost["verdict"], len(ghost["details"])) == ("7.3", "differs", 2)
+    assert ghost["expected"][-1][2] == "ghost"
+
+
+# --- the command ---
+
+
+@pytest.fixture
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
+    """What becomes of each scenario (default: it agrees); kernels need not be there."""
+    chosen: dict[str, Verdict] = {}
+
+    def run(kernel: Kernel, scenario: Scenario, *args: Any) -> Cell:
+        return Cell(kernel, scenario, chosen.get(scenario.name, Verdict.AGREES), ("why",))
+
+    def fetch(name: str, **options: object) -> Kernel:
+        return dataclasses.replace(KERNEL, name=name)
+
+    def run_all(*args: Any, **options: Any) -> Any:
+        return run_matrix(*args, **{**options, "run": run})
+
+    monkeypatch.setattr(guest, "check_host", lambda: None)
+    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", fetch)
+    monkeypatch.setattr(kernels, "fetch_kernel", fetch)
+    monkeypatch.setattr(matrix, "run_matrix", run_all)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"),
+    [
+        (Verdict.AGREES, 0),
+        (Verdict.NOT_POSSIBLE, 0),
+        (Verdict.DIFFERS, 1),
+        (Verdict.FAILED, 3),
+    ],
+)
+def test_the_exit_status_tells_the_worst(
+    verdicts: dict[str, Verdict], verdict: Verdict, status: int
+) -> None:
+    verdicts["ghost"] = verdict
+    assert cli.main(["lab", "run", "6.1", "ghost", "empty"]) == status
+
+
+def test_nothing_that_could_run_is_no_success(verdicts: dict[str, Verdict]) -> None:
+    verdicts["ghost"] = Verdict.NOT_POSSIBLE
+    assert cli.main(["lab", "run", "6.1", "ghost"]) == 3
+
+
+def test_everything_is_the_default(
+    verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["lab", "run"]) == 0
+    out, err = capsys.readouterr()
+    count = len(KERNELS) * len(SCENARIOS)
+    assert f"[{count}/{count}]" in err
+    assert all(name in out for name in (*KERNELS, *SCENARIOS))
+
+
+def test_results_are_written(verdicts: dict[str, Verdict], tmp_path: Path) -> None:
+    junit, document = tmp_path / "junit.xml", tmp_path / "lab.json"
+    words = ["lab", "run", "6.1", "ghost", "--junit", str(junit), "--json", str(document)]
+    assert cli.main(words) == 0
+    assert ElementTree.parse(junit).getroot().tag == "testsuites"
+    assert len(json.loads(document.read_text())["results"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "6.3"], "no kernel or scenario is called '6.3'"),
+        (["run", "--kernel", "bzImage"], "takes both --kernel BZIMAGE and --vmlinux FILE"),
+        (["run", "6.1", "--kernel", "a", "--vmlinux", "b"], "choose one of them"),
+        (["run", "ghost", "6.1", "--junit", "/none/file"], "cannot write /none/file"),
+        (["shell", "6.1"], "shell takes one kernel and one scenario"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(
+    verdicts: dict[str, Verdict],
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    assert cli.main(["lab", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_number_of_guests_must_be_positive() -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["lab", "run", "-j", "0"])
+    assert caught.value.code == 2
