@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Predicates in Bulk
+------------------
+
+The ``drgn_zonedev.kernel.predicates`` module answers for arrays of PFNs what
+:mod:`drgn_zonedev.kernel.mmzone` and :mod:`drgn_zonedev.kernel.memremap` answer
+for one: ``pfn_valid()``, ``pfn_to_online_page()``, ``get_dev_pagemap()`` and
+``pgmap_pfn_valid()``, by the same rules. A million PFNs cost milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, Sections
+from drgn_zonedev.model import Pgmap
+
+__all__ = ("Predicates",)
+
+
+@dataclass(frozen=True)
+class Predicates:
+    """
+    The predicates for an array of PFNs.
+
+    :param pfn: PFNs, in any order.
+    """
+
+    geometry: Geometry
+    flags: SectionFlags
+    sections: Sections
+    pgmaps: Sequence[Pgmap]
+    pfn: np.ndarray
+
+    @cached_property
+    def section_row(self) -> np.ndarray:
+        """Index of each PFN's section in ``sections``, or -1 if it is not present."""
+        nr = self.pfn // self.geometry.pages_per_section
+        if not len(self.sections):
+            return np.full(len(nr), -1)
+        row = np.searchsorted(self.sections.nr, nr)
+        row = np.minimum(row, len(self.sections) - 1)
+        return np.where(self.sections.nr[row] == nr, row, -1)
+
+    def has_flag(self, flag: int) -> np.ndarray:
+        """Whether the word of each PFN's section has a flag."""
+        if not len(self.sections):
+            return np.zeros(len(self.pfn), bool)
+        found = (self.sections.word[self.section_row] & np.uint64(flag)) != 0
+        return found & (self.section_row >= 0)
+
+    @cached_property
+    def pfn_section_valid(self) -> np.ndarray:
+        """``pfn_section_valid()``"""
+        if not len(self.sections):
+            return np.zeros(len(self.pfn), bool)
+        bit = self.pfn % self.geometry.pages_per_section // self.geometry.pages_per_subsection
+        words = self.sections.subsection_map[self.section_row, bit // 64]
+        found = (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
+        return found & (self.section_row >= 0)
+
+    @cached_property
+    def pfn_valid(self) -> np.ndarray:
+        """``pfn_valid()``"""
+        populated = self.has_flag(self.flags.early) | self.pfn_section_valid
+        return self.has_flag(self.flags.has_mem_map) & populated
+
+    @cached_property
+    def online(self) -> np.ndarray:
+        """Whether ``pfn_to_online_page()`` would return a page, see its scalar twin."""
+        online = self.has_flag(self.flags.online)
+        if not self.flags.taint:
+            return online
+        device = self.has_flag(self.flags.taint) & (self.pgmap != 0)
+        return online & self.pfn_section_valid & ~device
+
+    @cached_property
+    def pgmap(self) -> np.ndarray:
+        """``get_dev_pagemap()``: address of the live pgmap that claims each PFN, or 0."""
+        found = np.zeros(len(self.pfn), np.uint64)
+        for pgmap in self.pgmaps:
+            if pgmap.ref.state != "live":
+                continue
+            for range_ in pgmap.ranges:
+                found[self._within(range_.start_pfn, range_.end_pfn)] = pgmap.address
+        return found
+
+    @cached_property
+    def pgmap_pfn_valid(self) -> np.ndarray:
+        """``pgmap_pfn_valid()`` of the pgmap that ``get_dev_pagemap()`` finds."""
+        found = np.zeros(len(self.pfn), bool)
+        for pgmap in self.pgmaps:
+            for i, range_ in enumerate(pgmap.ranges[: pgmap.nr_range]):
+                head = pgmap.altmap.offset if i == 0 and pgmap.altmap else 0
+                found |= self._within(range_.start_pfn + head, range_.end_pfn)
+        return found & (self.pgmap != 0)
+
+    def _within(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        return (self.pfn >= start_pfn) & (self.pfn < end_pfn)

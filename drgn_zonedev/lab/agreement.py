@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Does the tool say of every PFN what the guest's kernel says?
+
+For each PFN of each present section and pgmap, without a sample: the predicates, the struct pages
+where the kernel may touch them, and what our cases promise. The guest must have been booted with
+``truth=True`` and must not have changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from drgn import Program
+
+from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, head_pgmaps, read_pages
+from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
+from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
+from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.snapshot import Snapshot, take_snapshot
+
+from .answers import Answer, Kpageflags
+from .disagreement import Disagreement, differences, runs
+from .facts import Facts
+from .sysfs import system_disagreements
+
+__all__ = ("Agreement", "Disagreement", "compare", "disagreements")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What came of a comparison."""
+
+    pages: int
+    """PFNs that the kernel answered for."""
+    disagreements: tuple[Disagreement, ...]
+    leaks: tuple[Disagreement, ...]
+    """Where it is the kernel that is wrong, in a way that is known: `leak` says which."""
+    silent: tuple[str, ...]
+    """What could not be compared, and why."""
+
+
+def disagreements(prog: Program, facts: Facts) -> list[Disagreement]:
+    """Return where the tool and the guest's kernel differ; see :func:`compare` for the rest."""
+    return list(compare(prog, facts).disagreements)
+
+
+def compare(prog: Program, facts: Facts) -> Agreement:
+    """Compare what the tool says of a guest with what the guest's kernel told."""
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    answers: Sequence[Answer] = facts.get("truth", ())
+    walk = _walk(prog, snapshot, facts.get("kpageflags", ()))
+    truth = Truth(answers)
+    ours = predicates(snapshot, truth.pfn)
+    found = [
+        *_helpers(prog, answers),
+        *_predicates(ours, truth),
+        *_pages(prog, answers),
+        *_cases(snapshot, ranges, ours, truth),
+        *_kpageflags(snapshot, walk),
+        *system_disagreements(prog, snapshot, ranges, facts),
+    ]
+    return Agreement(
+        pages=len(truth.pfn),
+        disagreements=tuple(d for d in found if not d.leak),
+        leaks=tuple(d for d in found if d.leak),
+        silent=tuple(_silent(facts, walk)),
+    )
+
+
+def predicates(snapshot: Snapshot, pfn: np.ndarray) -> Predicates:
+    """Return our predicates for an array of PFNs."""
+    return Predicates(snapshot.geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, pfn)
+
+
+def _pfns(spans: Sequence[Any]) -> np.ndarray:
+    parts = [np.arange(s.start_pfn, s.end_pfn, dtype=np.int64) for s in spans]
+    return np.concatenate(parts or [np.empty(0, np.int64)])
+
+
+def _spread(spans: Sequence[Any], values: Sequence[Any], dtype: Any) -> np.ndarray:
+    # A value per span becomes a value per PFN.
+    lengths = [s.end_pfn - s.start_pfn for s in spans]
+    return np.repeat(np.array(values, dtype), np.array(lengths, np.int64))
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The kernel's answers, a row per PFN."""
+
+    answers: Sequence[Answer]
+
+    @cached_property
+    def pfn(self) -> np.ndarray:
+        """The PFNs that the kernel answered for."""
+        return _pfns(self.answers)
+
+    def yes(self, name: str) -> np.ndarray:
+        """A column of yes or no."""
+        return _spread(self.answers, [getattr(a, name) for a in self.answers], bool)
+
+    @cached_property
+    def pgmap(self) -> np.ndarray:
+        """``get_dev_pagemap()``"""
+        return _spread(self.answers, [a.pgmap for a in self.answers], np.uint64)
+
+
+# --- the predicates ---
+
+
+def _predicates(ours: Predicates, truth: Truth) -> Iterator[Disagreement]:
+    yield from differences("pfn_valid()", truth.pfn, ours.pfn_valid, truth.yes("valid"))
+    yield from differences("pfn_to_online_page()", truth.pfn, ours.online, truth.yes("online"))
+    yield from differences("get_dev_pagemap()", truth.pfn, ours.pgmap, truth.pgmap)
+    yield from differences(
+        "pgmap_pfn_valid()", truth.pfn, ours.pgmap_pfn_valid, truth.yes("pgmap_valid")
+    )
+
+
+def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:
+    # The helpers for one PFN cost microseconds each: asked at both ends of every answer.
+    for answer in answers:
+        for pfn in sorted({answer.start_pfn, answer.end_pfn - 1}):
+            pgmap = get_dev_pagemap(prog, pfn)
+            asked = {
+                "pfn_valid": (pfn_valid(prog, pfn), answer.valid),
+                "pfn_to_online_page": (bool(pfn_to_online_page(prog, pfn)), answer.online),
+                "get_dev_pagemap": (pgmap.value_(), answer.pgmap),
+                "pgmap_pfn_valid": (
+                    bool(pgmap) and pgmap_pfn_valid(pgmap, pfn),
+                    answer.pgmap_valid,
+                ),
+            }
+            for name, (ours, theirs) in asked.items():
+                if ours != theirs:
+                    yield Disagreement(f"helper {name}()", f"{ours}", f"{theirs}", pfn, pfn + 1)
+
+
+# --- struct pages ---
+
+
+def _pages(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:
+    for answer in answers:
+        if answer.zone is None:
+            continue
+        for pages in read_pages(prog, answer.start_pfn, answer.end_pfn):
+            if isinstance(pages, UnreadablePages):
+                yield Disagreement(
+                    "struct page", pages.reason, "readable", pages.start_pfn, pages.end_pfn
+                )
+            else:
+                yield from _page_fields(prog, pages, answer)
+
+
+def _page_fields(prog: Program, pages: Pages, answer: Answer) -> Iterator[Disagreement]:
+    expected = [("zone", pages.zone, answer.zone), ("node", pages.node, answer.nid)]
+    if answer.page_pgmap is not None:
+        expected.append(("page_pgmap()", head_pgmaps(prog, pages), answer.page_pgmap))
+    for about, ours, theirs in expected:
+        assert theirs is not None
+        column = np.full(len(ours), theirs, ours.dtype)
+        yield from differences(about, pages.pfn, ours, column)
+    if answer.order is None:
+        # Folios in RAM are not what they were when the kernel was asked.
+        return
+    if answer.order < 0:
+        yield Disagreement("compound head", "a folio", "none", answer.start_pfn, answer.end_pfn)
+        return
+    layout = pages.layout
+    distance = pages.head.astype(np.int64) - pages.address.astype(np.int64)
+    ours = pages.pfn + distance // layout.size
+    yield from differences(
+        "compound head", pages.pfn, ours, pages.pfn >> answer.order << answer.order
+    )
+
+
+# --- cases ---
+
+# What a case promises of pfn_valid(), pfn_to_online_page(), get_dev_pagemap() and
+# pgmap_pfn_valid(); what it does not name, it does not promise.
+_PROMISES: dict[Case, dict[str, bool]] = {
+    Case.ONLINE: {"valid": True, "online": True, "pgmap": False},
+    Case.OFFLINE: {"valid": True, "online": False, "pgmap": False},
+    Case.DEVICE: {"valid": True, "online": False, "pgmap": True, "pgmap_valid": True},
+    Case.PARTIAL: {"online": False, "pgmap": False},
+    Case.INITIALIZING: {"online": False, "pgmap": True, "pgmap_valid": False},
+    Case.RESERVED: {"valid": True, "online": False, "pgmap": True, "pgmap_valid": False},
+    Case.METADATA: {"valid": True, "online": False, "pgmap": True, "pgmap_valid": False},
+    Case.TEARDOWN: {"online": False, "pgmap": False},
+    Case.ORPHAN: {"valid": True, "online": False, "pgmap": False},
+    Case.GHOST: {"valid": True, "online": False, "pgmap": False},
+}
+
+_LEAKS = (
+    "",
+    "before v5.12, pfn_to_online_page() returns every page of an online section",
+    "get_dev_pagemap() does not find a dying pgmap, so pfn_to_online_page() takes it for RAM",
+    "sections that a failed memremap_pages() left behind have no pgmap that would tell",
+    "without SECTION_TAINT_ZONE_DEVICE, pfn_to_online_page() does not ask for a pgmap",
+)
+
+
+def _cases(
+    snapshot: Snapshot, ranges: Sequence[Range], ours: Predicates, truth: Truth
+) -> Iterator[Disagreement]:
+    if not truth.answers:
+        return
+    answers = {name: truth.yes(name) for name in ("valid", "online", "pgmap_valid")}
+    answers["pgmap"] = truth.pgmap != 0
+    row = np.searchsorted(truth.pfn, [[r.start_pfn, r.end_pfn] for r in ranges]).reshape(-1, 2)
+    for range_, (first, end) in zip(ranges, row.tolist()):
+        rows = slice(first, end)
+        if end - first != range_.pages:
+            yield _of_range(range_, "coverage", f"{range_.pages} PFNs", f"{end - first}")
+        if range_.case is Case.UNKNOWN:
+            yield _of_range(range_, "case", f"unknown ({range_.reason})", "knows")
+        for name, promised in _promises(range_).items():
+            leaks = _leaks(snapshot, range_, ours, rows) if name == "online" else None
+            yield from _broken(range_, name, promised, truth.pfn[rows], answers[name][rows], leaks)
+    yield from _beyond(ranges, truth)
+
+
+def _promises(range_: Range) -> dict[str, bool]:
+    promises = dict(_PROMISES.get(range_.case, {}))
+    if range_.memmap is not Memmap.UNKNOWN:
+        promises["valid"] = range_.memmap is Memmap.MAPPED
+    return promises
+
+
+def _of_range(range_: Range, about: str, ours: str, theirs: str) -> Disagreement:
+    return Disagreement(about, ours, theirs, range_.start_pfn, range_.end_pfn)
+
+
+def _broken(
+    range_: Range,
+    name: str,
+    promised: bool,
+    pfn: np.ndarray,
+    told: np.ndarray,
+    leaks: np.ndarray | None,
+) -> Iterator[Disagreement]:
+    rows = np.flatnonzero(told != promised)
+    leak = np.zeros(len(rows), int) if leaks is None else leaks[rows]
+    pfn = pfn[rows]
+    for first, end in runs(pfn, leak):
+        yield Disagreement(
+            about=f"case {range_.case.value}",
+            ours=f"{'' if promised else 'not '}{name}",
+            theirs=f"{'not ' if promised else ''}{name}",
+            start_pfn=int(pfn[first]),
+            end_pfn=int(pfn[end - 1]) + 1,
+            leak=_LEAKS[leak[first]],
+        )
+
+
+def _leaks(snapshot: Snapshot, range_: Range, ours: Predicates, rows: slice) -> np.ndarray:
+    # An index into _LEAKS for each PFN. It is only a leak where our own pfn_to_online_page() says
+    # the same as the kernel's.
+    tainted = ours.has_flag(snapshot.flags.taint)[rows]
+    claimed = ours.pgmap[rows] != 0
+    kinds = [
+        np.full(len(tainted), not snapshot.flags.taint),
+        np.full(len(tainted), range_.case is Case.TEARDOWN),
+        np.full(len(tainted), range_.case is Case.ORPHAN),
+        claimed & ~tainted,
+    ]
+    leak = np.select(kinds, range(1, len(_LEAKS)), 0)
+    if range_.case is Case.ONLINE:
+        leak[:] = 0
+    return np.where(ours.online[rows], leak, 0)
+
+
+def _beyond(ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
+    # What the kernel has, and we have not.
+    covered = np.zeros(len(truth.pfn), bool)
+    for range_ in ranges:
+        first, end = np.searchsorted(truth.pfn, [range_.start_pfn, range_.end_pfn])
+        covered[first:end] = True
+    yield from differences("present", truth.pfn, covered, np.ones(len(covered), bool))
+
+
+# --- a walker of the kernel ---
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """Whether /proc/kpageflags found a page, for the PFNs of which it can be told."""
+
+    pfn: np.ndarray
+    found: np.ndarray
+    undecided: int
+    """How many other PFNs it reports."""
+
+
+def _walk(prog: Program, snapshot: Snapshot, kpageflags: Sequence[Kpageflags]) -> _Walk:
+    told = [run for run in kpageflags if run.told != "zero"]
+    zeros = [run for run in kpageflags if run.told == "zero"]
+    if any(run.told == "nopage" for run in kpageflags):
+        # A kernel with KPF_NOPAGE: what it does not say that of, it has seen.
+        told, zeros = [*told, *zeros], []
+    zero = _pfns(zeros)
+    decided = zero[_not_seen(prog, snapshot, zero)]
+    found = _spread(told, [run.told != "nopage" for run in told], bool)
+    return _Walk(
+        np.concatenate([_pfns(told), decided]),
+        np.concatenate([found, np.zeros(len(decided), bool)]),
+        len(zero) - len(decided),
+    )
+
+
+def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
+    """Tell of which PFNs that read 0 it is sure that the kernel found no page."""
+    valid = predicates(snapshot, pfn).pfn_valid
+    sure = ~valid
+    rows = np.flatnonzero(valid)
+    for first, end in runs(pfn[rows]):
+        start_pfn = int(pfn[rows[first]])
+        for pages in read_pages(prog, start_pfn, start_pfn + end - first):
+            if isinstance(pages, Pages):
+                # With PG_reserved, which all device pages have, it would not read 0.
+                row = rows[first] + pages.start_pfn - start_pfn
+                flag = np.uint64(pages.layout.pg_reserved)
+                sure[row : row + len(pages.pfn)] = (pages.flags & flag) != 0
+    return sure
+
+
+def _kpageflags(snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
+    order = np.argsort(walk.pfn, kind="stable")
+    pfn = walk.pfn[order]
+    ours = predicates(snapshot, pfn).online
+    yield from differences("/proc/kpageflags finds a page", pfn, ours, walk.found[order])
+
+
+def _silent(facts: Facts, walk: _Walk) -> Iterator[str]:
+    for name in ("truth", "kpageflags"):
+        if name not in facts:
+            yield f"the guest told no {name}"
+    if walk.undecided:
+        yield f"/proc/kpageflags: {walk.undecided} PFNs read 0: no page, or one without flags"

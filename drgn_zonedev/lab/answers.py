@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the guest's kernel answered for each PFN, parsed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ("Answer", "Kpageflags", "parse_kpageflags", "parse_truth")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A line of ``/proc/zonedev_truth``: one answer for all PFNs of ``[start_pfn, end_pfn)``.
+
+    What is None was not asked for, because the struct page must not be touched for it.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    valid: bool
+    """``pfn_valid()``"""
+    online: bool
+    """``pfn_to_online_page() != NULL``"""
+    pgmap: int
+    """``get_dev_pagemap()``"""
+    pgmap_valid: bool
+    """``pgmap_pfn_valid()`` of that pgmap"""
+    zone: int | None
+    nid: int | None
+    order: int | None
+    """Each PFN's head is the PFN rounded down to ``1 << order``; -1 if that is not so."""
+    page_pgmap: int | None
+    """The pgmap in the head page."""
+
+
+@dataclass(frozen=True)
+class Kpageflags:
+    """A run of ``/proc/kpageflags``.
+
+    `told` is ``nopage`` (KPF_NOPAGE), ``flags``, or ``zero``. Kernels from 7.x on have no
+    KPF_NOPAGE: there, ``zero`` is no online page, or an online one without any flag.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    told: str
+
+
+def _touched(field: str) -> int | None:
+    return None if field == "-" else -1 if field == "x" else int(field, 16)
+
+
+def parse_truth(text: str) -> tuple[Answer, ...]:
+    """Parse ``/proc/zonedev_truth``; its fields are explained in ``zonedev_truth.c``."""
+    answers = []
+    for line in text.splitlines():
+        start, end, valid, online, pgmap, pgmap_valid, *page = line.split()
+        answers.append(
+            Answer(
+                int(start, 16),
+                int(end, 16),
+                valid == "1",
+                online == "1",
+                int(pgmap, 16),
+                pgmap_valid == "1",
+                *(_touched(field) for field in page),
+            )
+        )
+    return tuple(answers)
+
+
+def parse_kpageflags(text: str) -> tuple[Kpageflags, ...]:
+    """Parse what the guest script made of ``/proc/kpageflags``."""
+    runs = (line.split() for line in text.splitlines())
+    return tuple(Kpageflags(int(start, 16), int(end, 16), told) for start, end, told in runs)

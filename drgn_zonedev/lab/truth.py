@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Build the module that asks a kernel for the truth (``guest/zonedev_truth.c``).
+
+The kernel's headers come from its Debian suite and are installed nowhere. The host's compiler does,
+whatever the kernel was built with; the kernel's own build programs want the C library of their
+suite and get it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .apt import Apt, Package, find_mirror, private_apt
+from .errors import LabError, Progress, report
+from .kernels import ALL_KERNELS, Kernel, Suite, cache_dir
+from .lock import lock
+from .tools import find_tool
+
+__all__ = ("build_module", "truth_module")
+
+_GUEST = Path(__file__).parent / "guest"
+_SOURCES = ("zonedev_truth.c", "Kbuild")
+_MODULE = "zonedev_truth.ko"
+_BUILD_SECONDS = 300
+
+# For kernels that were built by a compiler or with a pahole that the host does not have: how
+# functions are aligned does not matter here, and neither do symbols for a debugger.
+_SETTINGS = (
+    "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=",
+    "CONFIG_DEBUG_INFO=",
+    "CONFIG_DEBUG_INFO_BTF_MODULES=",
+)
+
+# The programs of linux-kbuild that a module's build runs. Where a program exists for several
+# machines, it is a small one that runs the one with the suffix.
+_BUILD_PROGRAMS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
+_SUFFIXES = (".real-lsb-64", ".real-x86")
+_LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
+
+
+def truth_module(kernel: Kernel, *, progress: Progress = None) -> Path:
+    """Return the module for `kernel`, building it only if the cache lacks it.
+
+    :raises LabError: if a compiler or the kernel's headers are missing
+    """
+    if kernel.name not in ALL_KERNELS:
+        raise LabError(
+            f"{kernel.release} is none of the lab's own kernels: build {_GUEST} against its tree"
+        )
+    # In the kernel's directory, so that it goes when a newer kernel comes.
+    directory = kernel.vmlinux.parent
+    module = directory / f"zonedev_truth-{_recipe_digest()}.ko"
+    if module.exists():
+        return module
+    for program in ("gcc", "make", "dpkg-deb"):
+        find_tool(program)
+    with lock(cache_dir() / "lock", progress):
+        if not module.exists():
+            with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
+                _make_module(kernel, module, Path(work), progress)
+    return module
+
+
+def _recipe_digest() -> str:
+    digest = hashlib.sha256(repr(_SETTINGS).encode())
+    for name in _SOURCES:
+        digest.update((_GUEST / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _make_module(kernel: Kernel, module: Path, work: Path, progress: Progress) -> None:
+    packages = module.parent / "headers"
+    if not packages.exists():
+        _download(kernel, work / "headers", work, progress)
+        (work / "headers").rename(packages)
+    report(progress, f"building the truth module for {kernel.release}")
+    tree = _unpack(packages, work / "tree", kernel.release)
+    build_module(tree, work / "module.ko")
+    (work / "module.ko").replace(module)
+
+
+# --- headers ---
+
+
+def _download(kernel: Kernel, directory: Path, work: Path, progress: Progress) -> None:
+    """Download the packages that a module's build needs into a new directory."""
+    report(progress, f"downloading the headers of {kernel.release} (16 MiB)")
+    directory.mkdir()
+    suite = ALL_KERNELS[kernel.name]
+    # What comes from backports is built on, and with, the suite itself.
+    base = Suite(suite.codename.replace("-backports", ""))
+    mirror = find_mirror()
+    apt = private_apt(work / "apt", suite, mirror)
+    apt.update()
+    base_apt = apt
+    if base.codename != suite.codename:
+        base_apt = private_apt(work / "base-apt", base, mirror)
+        base_apt.update()
+    headers = _header_packages(apt, kernel)
+    libraries = _library_packages(base_apt, headers)
+    for source, packages in ((apt, headers), (base_apt, libraries)):
+        for package in packages:
+            deb = source.download(package, work / "download")
+            deb.rename(directory / deb.name)
+            shutil.rmtree(work / "download")
+
+
+def _header_packages(apt: Apt, kernel: Kernel) -> list[Package]:
+    name = f"linux-headers-{kernel.release}"
+    try:
+        headers = apt.show(name)[name]
+    except LabError as error:
+        raise LabError(f"{error}: zonedev lab fetch --refresh {kernel.name}") from error
+    wanted = re.compile(r"linux-headers-.*-common|linux-kbuild-.*")
+    names = [other for other in headers.depends if wanted.fullmatch(other)]
+    return [headers, *apt.show(*names).values()]
+
+
+def _library_packages(apt: Apt, users: Iterable[Package]) -> list[Package]:
+    """Return the packages of the libraries that `users` need, and of those that these need."""
+    found: dict[str, Package] = {}
+    todo = list(users)
+    while todo:
+        names = {name for name in todo.pop().depends if re.fullmatch(_LIBRARIES, name)}
+        new = apt.show(*sorted(names - set(found))) if names - set(found) else {}
+        found.update(new)
+        todo.extend(new.values())
+    return list(found.values())
+
+
+# --- a tree to build in ---
+
+
+def _unpack(packages: Path, root: Path, release: str) -> Path:
+    """Unpack the headers below `root`, fit them to live there, and return where to build."""
+    for deb in sorted(packages.glob("*.deb")):
+        command = [find_tool("dpkg-deb"), "-x", str(deb), str(root)]
+        if subprocess.run(command, check=False, capture_output=True).returncode:
+            raise LabError(f"{deb} is damaged: delete {packages}")
+    tree = root / "usr/src" / f"linux-headers-{release}"
+    makefile = tree / "Makefile"
+    makefile.write_text(makefile.read_text().replace("/usr/src/", f"{root}/usr/src/"))
+    libraries = _collect_libraries(root)
+    for kbuild in (root / "usr/lib").glob("linux-kbuild-*"):
+        for program in _BUILD_PROGRAMS:
+            _run_with_libraries(kbuild / program, libraries)
+    return tree
+
+
+def _collect_libraries(root: Path) -> Path:
+    directory = root / "libraries"
+    directory.mkdir()
+    for place in ("lib", "usr/lib"):
+        for library in (root / place / "x86_64-linux-gnu").glob("*.so*"):
+            if library.is_file():
+                shutil.copy(library, directory)
+    return directory
+
+
+def _run_with_libraries(program: Path, libraries: Path) -> None:
+    """Put a script in place of a program that runs it with the C library it was linked with."""
+    names = [program.with_name(program.name + suffix) for suffix in _SUFFIXES]
+    real = next((path for path in names if path.exists()), names[-1])
+    if not real.exists():
+        program.rename(real)
+    loader = libraries / "ld-linux-x86-64.so.2"
+    program.write_text(f'#!/bin/sh\nexec {loader} --library-path {libraries} {real} "$@"\n')
+    program.chmod(0o755)
+
+
+def build_module(tree: Path, module: Path) -> None:
+    """Build the module against a kernel tree that is ready for external modules.
+
+    :param tree: what is ``/lib/modules/RELEASE/build`` on a machine that runs the kernel
+    :param module: the file to write
+    """
+    with tempfile.TemporaryDirectory(prefix="zonedev-truth-") as directory:
+        for name in _SOURCES:
+            shutil.copy(_GUEST / name, directory)
+        command = [find_tool("make"), "-C", str(tree), f"M={directory}", "CC=gcc", *_SETTINGS]
+        # make's own variables, of a make that runs us, are not for this one.
+        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+        try:
+            done = subprocess.run(
+                [*command, "modules"],
+                timeout=_BUILD_SECONDS,
+                env={**environment, "LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"make did not finish within {_BUILD_SECONDS} s") from error
+        if done.returncode:
+            raise LabError(f"the truth module cannot be built: {_first_error(done.stderr)}")
+        shutil.move(Path(directory) / _MODULE, module)
+
+
+def _first_error(stderr: str) -> str:
+    lines = stderr.strip().splitlines() or ["no message"]
+    return next((line for line in lines if "rror" in line), lines[-1])
