@@ -109,6 +109,9 @@ _VERDICTS = {
     "block_in_transition": _Verdict(
         Case.UNKNOWN, "the memory block is online, but its section is not: one of them is changing"
     ),
+    "block_state_unknown": _Verdict(
+        Case.UNKNOWN, "the section is not online, and its memory block's state cannot be told"
+    ),
     "offline": _Verdict(Case.OFFLINE, "RAM whose section is not online"),
     "hotplug_in_flight": _Verdict(
         Case.UNKNOWN, "nobody owns the section, but mem_hotplug_lock is held: it is being added"
@@ -315,7 +318,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     claimed = area != Area.NONE
     in_progress = np.array([i.in_progress for i in intervals] + [False])[atoms.interval]
     without_memmap = ~(has_mem_map & (populated | ~usage_readable))
-    block_exists, block_online = _blocks(snapshot, atoms)
+    block_exists, block_online, block_known = _blocks(snapshot, atoms)
 
     conditions = {
         "torn": atoms.torn,
@@ -336,6 +339,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "hole": early & ~populated,
         "partial": ~populated,
         "block_in_transition": block_exists & block_online,
+        "block_state_unknown": block_exists & ~block_known,
         "offline": block_exists | early,
         "hotplug_in_flight": np.full(len(row), snapshot.hotplug_in_progress),
         "orphan": np.ones(len(row), bool),
@@ -362,15 +366,20 @@ def _subsection_bit(snapshot: Snapshot, atoms: _Atoms, row: np.ndarray) -> np.nd
     return (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
 
 
-def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Whether there is a block, whether it is online, and whether its state has a name.
     per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     block_id = atoms.start // per_block
     ids = np.array(sorted(snapshot.memory_blocks), np.int64)
     online = np.array(
         [snapshot.memory_blocks[i][1] == "MEM_ONLINE" for i in ids.tolist()] + [False]
     )
+    known = np.array(
+        [snapshot.memory_blocks[i][1].startswith("MEM_") for i in ids.tolist()] + [False]
+    )
     index = _containing(block_id, ids, ids + 1)
-    return index >= 0, (index >= 0) & online[index]
+    exists = index >= 0
+    return exists, exists & online[index], exists & known[index]
 
 
 def _shared(atoms: _Atoms, claimed: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -35,12 +35,23 @@ class Contents(enum.Enum):
     DANGLING_PGMAP = "a device page of a pgmap that no longer exists"
     METADATA = "a device page without a pgmap, linked to itself"
     BOOT_PAGE = "a reserved page from boot, linked to itself"
+    MEDIA = "no struct page: what the memory held before"
     OTHER = "something else"
 
 
 def self_link(pages: Pages) -> np.ndarray:
     """``&page->lru`` of each page, which an initialised list head points to."""
     return pages.address + np.uint64(pages.layout.lru_offset)
+
+
+def _implausible(prog: Program, pages: Pages) -> np.ndarray:
+    # A zone or a node that this machine does not have. ZONE_DEVICE is the last zone.
+    try:
+        nodes = prog["nr_node_ids"].value_()
+    except LookupError:
+        # CONFIG_NUMA=n
+        nodes = 1
+    return (pages.zone > pages.layout.zone_device) | (pages.node >= np.uint64(nodes))
 
 
 def page_contents(
@@ -64,6 +75,7 @@ def page_contents(
         Contents.POISON: (pages.words == _ALL_ONES).all(axis=1),
         Contents.INITIALIZED: device & owned,
         Contents.OTHER_PGMAP: device & np.isin(word, known),
+        Contents.MEDIA: _implausible(prog, pages),
         Contents.METADATA: device & linked_to_itself,
         Contents.DANGLING_PGMAP: device & (word >= _KERNEL_HALF),
         Contents.BOOT_PAGE: ~device

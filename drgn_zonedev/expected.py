@@ -7,23 +7,59 @@ Expected Struct Pages
 What ``memremap_pages()`` promises to leave in the struct pages of a pgmap, and
 where struct pages deviate from it.
 
-Only what no driver may change later is held against a page: its zone, its node,
-and the way to its pgmap. Reference counts, mappings, indices and private data
-belong to whoever uses the memory.
+The tables below hold only what no driver may change later. Mappings, indices,
+private data, most flags and high reference counts belong to whoever uses the
+memory, and are not judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
 
 import numpy as np
 from drgn import Program
 
 from drgn_zonedev.contents import self_link
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, head_pgmaps
+from drgn_zonedev.model import Pgmap
 
-__all__ = ("Deviation", "DevicePages", "device_deviations", "metadata_deviations")
+__all__ = (
+    "Deviation",
+    "DevicePages",
+    "builds_folios",
+    "device_deviations",
+    "fewest_references",
+    "metadata_deviations",
+)
+
+_Column = Union[np.ndarray, np.generic]
+
+# The fewest references that a head or base page has while its pgmap lives, by
+# whether folio->pgmap exists. memremap_pages() starts with one reference, and for
+# these types nobody drops the last one. Others are freed at 0: device-private and
+# coherent pages, PCI P2PDMA pages, and fsdax pages since the release that brought
+# folio->pgmap (v6.15).
+_FEWEST_REFERENCES = {
+    "MEMORY_DEVICE_GENERIC": {False: 1, True: 1},
+    "MEMORY_DEVICE_FS_DAX": {False: 1, True: 0},
+}
+
+# Types whose drivers build folios out of base pages, where folio->pgmap exists.
+_FOLIO_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+
+
+def fewest_references(layout: PageLayout, pgmap: Pgmap) -> int:
+    """Get the fewest references that a page of a live pgmap can have."""
+    return _FEWEST_REFERENCES.get(pgmap.type, {}).get(layout.pgmap_in_folio, 0)
+
+
+def builds_folios(layout: PageLayout, pgmap: Pgmap) -> bool:
+    """Return whether a pgmap's driver may build folios out of its base pages."""
+    return layout.pgmap_in_folio and pgmap.type in _FOLIO_TYPES
 
 
 @dataclass(frozen=True)
@@ -39,9 +75,9 @@ class Deviation:
     slug: str
     wrong: np.ndarray
     what: str
-    offset: int
+    offset: int | np.ndarray
     found: np.ndarray
-    expected: np.ndarray
+    expected: _Column
 
 
 @dataclass(frozen=True)
@@ -62,44 +98,238 @@ class DevicePages:
     nodes: tuple[int, ...]
     vmemmap_shift: int
     folios: bool
+    fewest_references: int = 0
+
+
+class Area(enum.Enum):
+    """What a device page is within the memmap of its pgmap."""
+
+    BASE = enum.auto()
+    HEAD = enum.auto()
+    TAIL = enum.auto()
+    METADATA = enum.auto()
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Struct pages, and what is promised for them."""
+
+    prog: Program
+    pages: Pages
+    promise: DevicePages
+
+    @property
+    def layout(self) -> PageLayout:
+        return self.pages.layout
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """Of each page within its compound page."""
+        return (self.pages.pfn - self.promise.first_pfn) % (1 << self.promise.vmemmap_shift)
+
+    @cached_property
+    def head_address(self) -> np.ndarray:
+        size = np.uint64(self.layout.size)
+        return self.pages.address - self.index.astype(np.uint64) * size
+
+    def of_area(self, area: Area) -> np.ndarray:
+        """Which pages are in an area."""
+        if self.promise.vmemmap_shift:
+            return self.index == 0 if area is Area.HEAD else self.index > 0
+        return np.ones(len(self.pages.words), bool)
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        return (Area.HEAD, Area.TAIL) if self.promise.vmemmap_shift else (Area.BASE,)
+
+
+_Rule = Callable[[_Subject], Deviation]
+
+
+def _flag(subject: _Subject, slug: str, what: str, bit: int, wanted: bool) -> Deviation:
+    flags = subject.pages.flags
+    is_set = (flags & np.uint64(bit)) != 0
+    clear = flags & np.uint64(~bit & (1 << 64) - 1)
+    return Deviation(
+        slug,
+        ~is_set if wanted else is_set,
+        what,
+        subject.layout.flags_word * 8,
+        flags,
+        clear | np.uint64(bit) if wanted else clear,
+    )
+
+
+def _reserved(subject: _Subject) -> Deviation:
+    bit = subject.layout.pg_reserved
+    return _flag(subject, "device-page-reserved", "PG_reserved", bit, wanted=True)
+
+
+def _metadata_reserved(subject: _Subject) -> Deviation:
+    bit = subject.layout.pg_reserved
+    return _flag(subject, "metadata-page-reserved", "PG_reserved", bit, wanted=True)
+
+
+def _head_flag(subject: _Subject) -> Deviation:
+    return _flag(subject, "device-head-flag", "PG_head", subject.layout.pg_head, wanted=True)
+
+
+def _no_head_flag(subject: _Subject) -> Deviation:
+    found = _flag(subject, "device-stray-head", "PG_head", subject.layout.pg_head, wanted=False)
+    legal = np.full(len(found.wrong), subject.promise.folios)
+    if subject.promise.vmemmap_shift and _order_is_in_flags(subject.layout):
+        # Since v6.6, the order is where PG_head is in other pages.
+        legal |= subject.index == 1
+    return Deviation(
+        found.slug, found.wrong & ~legal, found.what, found.offset, found.found, found.expected
+    )
+
+
+def _order_is_in_flags(layout: PageLayout) -> bool:
+    return layout.order_offset == layout.flags_word * 8
+
+
+def _order(subject: _Subject) -> Deviation:
+    offset, shift = subject.layout.order_offset, subject.promise.vmemmap_shift
+    known = offset is not None
+    offset = offset or 0
+    order = subject.pages.words.view(np.uint8)[:, offset].astype(np.uint64)
+    return Deviation(
+        "device-compound-order",
+        (subject.index == 1) & known & (order != np.uint64(shift)),
+        "order of the compound page, in its first tail,",
+        offset,
+        order,
+        np.uint64(shift),
+    )
+
+
+def _tail_mapping(subject: _Subject) -> Deviation:
+    layout = subject.layout
+    mapping = subject.pages.words[:, layout.mapping_word]
+    poison = np.uint64(layout.tail_mapping or 0)
+    judged = (subject.index >= layout.folio_pages) & (layout.tail_mapping is not None)
+    return Deviation(
+        "device-tail-mapping",
+        judged & (mapping != poison),
+        "page->mapping",
+        layout.mapping_word * 8,
+        mapping,
+        poison,
+    )
+
+
+def _references(subject: _Subject, slug: str, wrong: np.ndarray, expected: int) -> Deviation:
+    return Deviation(
+        slug,
+        wrong,
+        "page->_refcount",
+        subject.layout.refcount_offset,
+        subject.pages.refcount.view(np.uint32),
+        np.uint32(expected),
+    )
+
+
+def _enough_references(subject: _Subject) -> Deviation:
+    fewest = subject.promise.fewest_references
+    few = subject.pages.refcount < fewest
+    return _references(subject, "device-page-refcount", few, fewest)
+
+
+def _no_references(subject: _Subject) -> Deviation:
+    return _references(subject, "device-page-refcount", subject.pages.refcount != 0, 0)
+
+
+def _one_reference(subject: _Subject) -> Deviation:
+    return _references(subject, "metadata-page-refcount", subject.pages.refcount < 1, 1)
+
+
+def _mapcount(subject: _Subject) -> Deviation:
+    # What is below PAGE_MAPCOUNT_RESERVE is a page type. Device pages have none
+    # so far, but that is for the kernel to decide.
+    count = subject.pages.mapcount
+    return Deviation(
+        "device-page-mapcount",
+        (count < -1) & (count >= -128),
+        "page->_mapcount",
+        subject.layout.mapcount_offset,
+        count.view(np.uint32),
+        np.uint32(0xFFFFFFFF),
+    )
+
+
+# What is written once and never changed, besides zone, node, and the way to the
+# pgmap, which are judged first: where they are wrong, the rest means nothing.
+_PROMISES: dict[Area, tuple[_Rule, ...]] = {
+    # __init_zone_device_page()
+    Area.BASE: (_reserved, _no_head_flag, _enough_references, _mapcount),
+    # memmap_init_compound(), prep_compound_head()
+    Area.HEAD: (_reserved, _head_flag, _enough_references, _mapcount),
+    # prep_compound_tail(); the order comes from prep_compound_head()
+    Area.TAIL: (_reserved, _no_head_flag, _order, _tail_mapping, _no_references, _mapcount),
+    # memmap_init_range(), __init_single_page()
+    Area.METADATA: (_metadata_reserved, _one_reference),
+}
 
 
 def device_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iterator[Deviation]:
     """Compare struct pages with what ``memmap_init_zone_device()`` writes."""
+    subject = _Subject(prog, pages, promise)
+    links = list(_link_deviations(subject))
+    bad_link = np.any([d.wrong for d in links], axis=0)
+    bad_links = _zone_and_node(pages, promise.nodes, bad_link, "device-page")
+    yield from bad_links
+    bad = np.any([d.wrong for d in bad_links], axis=0)
+    for d in links:
+        yield _only(d, ~bad)
+    good = ~bad & ~bad_link
+    # Pages of both areas may deviate from one and the same rule.
+    found: dict[str, Deviation] = {}
+    for area in subject.areas:
+        rows = good & subject.of_area(area)
+        for rule in _PROMISES[area]:
+            d = _only(rule(subject), rows)
+            found[d.slug] = _union(found[d.slug], d) if d.slug in found else d
+    yield from found.values()
+
+
+def _only(deviation: Deviation, rows: np.ndarray) -> Deviation:
+    return Deviation(
+        deviation.slug,
+        deviation.wrong & rows,
+        deviation.what,
+        deviation.offset,
+        deviation.found,
+        deviation.expected,
+    )
+
+
+def _union(a: Deviation, b: Deviation) -> Deviation:
+    # Of the same word.
+    expected = np.where(a.wrong, a.expected, b.expected)
+    return Deviation(a.slug, a.wrong | b.wrong, a.what, a.offset, a.found, expected)
+
+
+def _zone_and_node(
+    pages: Pages, nodes: tuple[int, ...], bad_link: np.ndarray, prefix: str
+) -> list[Deviation]:
     layout = pages.layout
     bad_zone = pages.zone != layout.zone_device
     bad_node = np.zeros(len(pages.words), bool)
-    if promise.nodes:
-        bad_node = ~np.isin(pages.node, np.array(promise.nodes, np.uint64))
-    links = list(_link_deviations(prog, pages, promise))
-    bad_link = np.any([d.wrong for d in links], axis=0)
+    if nodes:
+        bad_node = ~np.isin(pages.node, np.array(nodes, np.uint64))
     # Neither zone and node nor the way to the pgmap: nobody wrote this page. What
     # a device held before has the bits of ZONE_DEVICE by chance.
     unwritten = (bad_zone | bad_node) & bad_link
-    flags_offset = layout.flags_word * 8
-    zone, node = np.uint64(layout.zone_device), np.uint64(promise.nodes[0] if promise.nodes else 0)
-    yield Deviation(
-        "device-page-uninitialized",
-        unwritten,
-        "page->flags",
-        flags_offset,
-        pages.flags,
-        _with_links(pages, zone, node),
-    )
-    yield Deviation(
-        "device-page-zone", bad_zone & ~unwritten, "page_zonenum()", flags_offset, pages.zone, zone
-    )
-    yield Deviation(
-        "device-page-node",
-        bad_node & ~bad_zone & ~unwritten,
-        "page_to_nid()",
-        flags_offset,
-        pages.node,
-        node,
-    )
-    for d in links:
-        wrong = d.wrong & ~bad_zone & ~unwritten
-        yield Deviation(d.slug, wrong, d.what, d.offset, d.found, d.expected)
+    offset = layout.flags_word * 8
+    zone, node = np.uint64(layout.zone_device), np.uint64(nodes[0] if nodes else 0)
+    links = _with_links(pages, zone, node)
+    bad_zone, bad_node = bad_zone & ~unwritten, bad_node & ~bad_zone & ~unwritten
+    return [
+        Deviation(f"{prefix}-uninitialized", unwritten, "page->flags", offset, pages.flags, links),
+        Deviation(f"{prefix}-zone", bad_zone, "page_zonenum()", offset, pages.zone, zone),
+        Deviation(f"{prefix}-node", bad_node, "page_to_nid()", offset, pages.node, node),
+    ]
 
 
 def _with_links(pages: Pages, zone: np.uint64, node: np.uint64) -> np.ndarray:
@@ -110,22 +340,20 @@ def _with_links(pages: Pages, zone: np.uint64, node: np.uint64) -> np.ndarray:
     return pages.flags & np.uint64((1 << shift) - 1) | np.uint64(links << shift)
 
 
-def _link_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iterator[Deviation]:
-    if promise.vmemmap_shift:
-        yield from _compound_deviations(pages, promise)
+def _link_deviations(subject: _Subject) -> Iterator[Deviation]:
+    if subject.promise.vmemmap_shift:
+        yield from _compound_deviations(subject)
     else:
-        yield _base_page_deviation(prog, pages, promise)
+        yield _base_page_deviation(subject)
 
 
-def _compound_deviations(pages: Pages, promise: DevicePages) -> Iterator[Deviation]:
+def _compound_deviations(subject: _Subject) -> Iterator[Deviation]:
     # memmap_init_compound(): the head holds the pgmap, and every tail links to
     # the head, also those tails whose memory is shared with other tails of the
     # same compound page.
-    layout = pages.layout
-    index = (pages.pfn - promise.first_pfn) % (1 << promise.vmemmap_shift)
-    is_head = index == 0
-    head_address = pages.address - index.astype(np.uint64) * np.uint64(layout.size)
-    pgmap = np.uint64(promise.pgmap)
+    pages, layout = subject.pages, subject.layout
+    is_head = subject.of_area(Area.HEAD)
+    pgmap = np.uint64(subject.promise.pgmap)
     yield Deviation(
         "device-page-pgmap",
         is_head & (pages.pgmap != pgmap),
@@ -134,23 +362,15 @@ def _compound_deviations(pages: Pages, promise: DevicePages) -> Iterator[Deviati
         pages.pgmap,
         pgmap,
     )
-    flags = pages.flags
-    yield Deviation(
-        "device-head-flag",
-        is_head & ((flags & np.uint64(layout.pg_head)) == 0),
-        "PG_head",
-        layout.flags_word * 8,
-        flags,
-        flags | np.uint64(layout.pg_head),
-    )
     link = pages.words[:, layout.compound_word]
+    expected = _link_to(layout, subject.head_address, subject.promise.vmemmap_shift)
     yield Deviation(
         "device-tail-link",
-        ~is_head & (~pages.is_tail | (pages.head != head_address)),
+        ~is_head & (link != expected),
         "compound link of the tail",
         layout.compound_word * 8,
         link,
-        _link_to(layout, head_address, promise.vmemmap_shift),
+        expected,
     )
 
 
@@ -162,10 +382,11 @@ def _link_to(layout: PageLayout, head_address: np.ndarray, order: int) -> np.nda
     return head_address | np.uint64(1)
 
 
-def _base_page_deviation(prog: Program, pages: Pages, promise: DevicePages) -> Deviation:
+def _base_page_deviation(subject: _Subject) -> Deviation:
+    pages, promise = subject.pages, subject.promise
     wrong = pages.pgmap != np.uint64(promise.pgmap)
     if promise.folios and wrong.any():
-        wrong &= ~_in_good_folio(prog, pages, promise)
+        wrong &= ~_in_good_folio(subject)
     return Deviation(
         "device-page-pgmap",
         wrong,
@@ -176,43 +397,46 @@ def _base_page_deviation(prog: Program, pages: Pages, promise: DevicePages) -> D
     )
 
 
-def _in_good_folio(prog: Program, pages: Pages, promise: DevicePages) -> np.ndarray:
+def _in_good_folio(subject: _Subject) -> np.ndarray:
     # Tails of a folio whose head lies in the same range and holds the pgmap.
-    layout = pages.layout
+    pages, promise, layout = subject.pages, subject.promise, subject.layout
     head_pfn = (pages.head - np.uint64(layout.vmemmap)) // np.uint64(layout.size)
     inside = (head_pfn >= np.uint64(promise.first_pfn)) & (head_pfn < np.uint64(promise.end_pfn))
-    return pages.is_tail & inside & (head_pgmaps(prog, pages) == np.uint64(promise.pgmap))
+    return pages.is_tail & inside & (head_pgmaps(subject.prog, pages) == np.uint64(promise.pgmap))
 
 
-def metadata_deviations(pages: Pages) -> Iterator[Deviation]:
+def metadata_deviations(
+    prog: Program, pages: Pages, nodes: tuple[int, ...] = ()
+) -> Iterator[Deviation]:
     """
     Compare struct pages with what ``memmap_init_range()`` writes for the part of
     an altmap that holds the memmap: a ZONE_DEVICE page without a pgmap, whose
     list head is empty.
+
+    :param nodes: Nodes whose ZONE_DEVICE spans the pages; if there are none, the
+        node is not judged.
     """
-    layout = pages.layout
-    bad_zone = pages.zone != layout.zone_device
+    link = _list_deviation(pages)
+    bad_links = _zone_and_node(pages, nodes, link.wrong, "metadata-page")
+    yield from bad_links
+    bad = np.any([d.wrong for d in bad_links], axis=0)
+    yield _only(link, ~bad)
+    subject = _Subject(prog, pages, DevicePages(0, pages.start_pfn, pages.end_pfn, nodes, 0, False))
+    for rule in _PROMISES[Area.METADATA]:
+        yield _only(rule(subject), ~bad & ~link.wrong)
+
+
+def _list_deviation(pages: Pages) -> Deviation:
+    # lru.next, or lru.prev where only that is wrong.
+    word = pages.layout.lru_offset // 8
+    following, previous = pages.words[:, word], pages.words[:, word + 1]
     link = self_link(pages)
-    bad_link = pages.pgmap != link
-    unwritten = bad_zone & bad_link
-    flags_offset = layout.flags_word * 8
-    zone = np.uint64(layout.zone_device)
-    yield Deviation(
-        "metadata-page-uninitialized", unwritten, "page_zonenum()", flags_offset, pages.zone, zone
-    )
-    yield Deviation(
-        "metadata-page-zone",
-        bad_zone & ~unwritten,
-        "page_zonenum()",
-        flags_offset,
-        pages.zone,
-        zone,
-    )
-    yield Deviation(
+    bad_next = following != link
+    return Deviation(
         "metadata-page-link",
-        bad_link & ~bad_zone,
-        "page->lru.next",
-        layout.lru_offset,
-        pages.pgmap,
+        bad_next | (previous != link),
+        "page->lru",
+        np.where(bad_next, word * 8, word * 8 + 8),
+        np.where(bad_next, following, previous),
         link,
     )

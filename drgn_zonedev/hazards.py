@@ -11,14 +11,18 @@ came here.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
+from drgn import Program
 
 from drgn_zonedev.contents import Contents, page_contents
-from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.model import Case, Evidence, Finding, Memmap, Range, Severity
-from drgn_zonedev.scan import Context, raw_page, read_range
+from drgn_zonedev.dangling import dangling_pgmap
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memmap import head_pgmaps, page_layout
+from drgn_zonedev.model import Case, Evidence, Memmap, Range
+from drgn_zonedev.scan import Context, Reader, raw_page, read_range, reread_range
 
 __all__ = (
     "verify_hole",
@@ -31,91 +35,93 @@ __all__ = (
 
 @dataclass
 class _Holding:
-    """How many struct pages hold one kind of contents, with the first as example."""
+    """
+    How many struct pages hold one kind of contents, with the first as example, and
+    the pgmaps that they lead to.
+    """
 
     count: int
     example: Evidence
+    pgmaps: Counter[int] = field(default_factory=Counter)
 
 
-def _holdings(context: Context, range_: Range, again: bool) -> dict[Contents, _Holding]:
+# A range of stale pages leads to few pgmaps, garbage to any number.
+_MAX_PGMAPS = 4
+
+
+def _holdings(context: Context, range_: Range, read: Reader) -> dict[Contents, _Holding]:
     holdings: dict[Contents, _Holding] = {}
     kinds = list(Contents)
-    for pages in read_range(context, range_, again=again):
+    for pages in read(context, range_):
         codes = page_contents(context.prog, pages, range_.pgmap, frozenset(context.pgmaps))
         for code, row, count in zip(*np.unique(codes, return_index=True, return_counts=True)):
             holding = holdings.setdefault(kinds[code], _Holding(0, raw_page(pages, int(row))))
             holding.count += int(count)
+            if kinds[code] in (Contents.OTHER_PGMAP, Contents.DANGLING_PGMAP):
+                words = head_pgmaps(context.prog, pages)[codes == code]
+                holding.pgmaps.update(
+                    dict(zip(*(c.tolist() for c in np.unique(words, return_counts=True))))
+                )
     return holdings
 
 
-def _contents_evidence(holdings: dict[Contents, _Holding]) -> tuple[Evidence, ...]:
+def _contents_evidence(
+    prog: Program, range_: Range, holdings: dict[Contents, _Holding]
+) -> tuple[Evidence, ...]:
     facts = []
     for kind, holding in holdings.items():
         facts.append(Evidence(f"struct pages: {kind.value}", value=holding.count))
         facts.append(holding.example)
+        for pgmap, count in holding.pgmaps.most_common(_MAX_PGMAPS):
+            if kind is Contents.DANGLING_PGMAP:
+                span = range_.start_pfn, range_.end_pfn
+                facts.append(dangling_pgmap(prog, pgmap, count, span))
+            else:
+                facts.append(Evidence("pgmap", value=pgmap, note=f"of {count} struct pages"))
     return tuple(facts)
 
 
 def _hazard(
-    context: Context, range_: Range, slug: str, message: str, *, again: bool = False
+    context: Context, range_: Range, slug: str, detail: str = "", *, read: Reader = read_range
 ) -> None:
     holdings: dict[Contents, _Holding] = {}
     if range_.memmap is not Memmap.UNMAPPED:
-        holdings = _holdings(context, range_, again)
+        holdings = _holdings(context, range_, read)
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
-        message += f"; {initialized.count} of {range_.pages} are done"
+        detail = f"{initialized.count} of {range_.pages} are done"
     context.results.findings.append(
-        Finding(
-            slug=slug,
-            severity=Severity.WARNING,
-            case=range_.case,
-            start_pfn=range_.start_pfn,
-            end_pfn=range_.end_pfn,
-            count=range_.pages,
-            message=message,
+        make_finding(
+            slug,
+            range_.case,
+            range_.start_pfn,
+            range_.end_pfn,
+            detail=detail,
             pgmap=range_.pgmap,
-            evidence=range_.evidence + _contents_evidence(holdings),
+            evidence=range_.evidence + _contents_evidence(context.prog, range_, holdings),
         )
     )
 
 
 def verify_reserved(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    _hazard(
-        context,
-        range_,
-        "case5-reserved",
-        "reserved for the driver in front of the altmap: no kernel ever initialises them",
-    )
+    _hazard(context, range_, "case5-reserved")
 
 
 def verify_initializing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    message = "claimed by a pgmap whose memmap is not initialised yet"
-    if range_.memmap is Memmap.UNMAPPED:
-        message = "claimed by a pgmap whose memmap is not there yet"
-    _hazard(context, range_, "case4-initializing", message)
+    absent = range_.memmap is Memmap.UNMAPPED
+    _hazard(context, range_, "case4-initializing", "the memmap is not there yet" if absent else "")
 
 
 def verify_teardown(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    _hazard(
-        context,
-        range_,
-        "teardown",
-        "the pgmap is dying: get_dev_pagemap() fails, but the sections may still be there",
-    )
+    _hazard(context, range_, "teardown")
 
 
 def verify_orphan(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    _hazard(
-        context,
-        range_,
-        "orphan-section",
-        "left behind by a memremap_pages() that failed: valid PFNs that nobody initialises",
-    )
+    _hazard(context, range_, "orphan-section")
 
 
 def verify_hole(context: Context, range_: Range) -> None:
@@ -163,22 +169,16 @@ def _add_partial(context: Context, range_: Range, case: Case) -> None:
         range_ = dataclasses.replace(range_, case=case, reason=reason)
     context.results.ranges.append(range_)
     if case is Case.GHOST:
-        _hazard(
-            context,
-            range_,
-            "ghost-pages",
-            "struct pages of a device that is gone: they are valid PFNs with dangling pgmaps",
-            again=True,
-        )
+        _hazard(context, range_, "ghost-pages", read=reread_range)
     elif _shares_section_with_device(context, range_):
         unmapped = range_.memmap is Memmap.UNMAPPED
         _hazard(
             context,
             range_,
             "case3-partial",
-            "not covered by the device that has the rest of the section; its struct pages are "
+            "its struct pages are "
             + ("unmapped: reading them faults" if unmapped else "those of a hole at boot"),
-            again=True,
+            read=reread_range,
         )
 
 

@@ -240,11 +240,17 @@ class Unjudged:
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the verification looked at, so that silence can be trusted."""
+    """
+    What the verification looked at, so that silence can be trusted.
+
+    ``aliases_skipped`` of the verified struct pages have the memory of another one,
+    and were verified with that.
+    """
 
     pages_verified: int = 0
     pages_unreadable: int = 0
     bytes_read: int = 0
+    aliases_skipped: int = 0
 
 
 @dataclass(frozen=True)

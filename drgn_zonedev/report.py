@@ -10,18 +10,15 @@ Classify, verify, and put everything that is known together.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
-import numpy as np
-from drgn import Program, ProgramFlags, offsetof
+from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.model import (
-    Case,
-    Evidence,
     Finding,
     KernelFacts,
     Report,
@@ -49,12 +46,11 @@ def check(prog: Program, *, progress: Progress = lambda pages: None) -> Report:
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
     snapshot, verification = _judge(prog, progress)
-    findings = [*verification.findings, *_collisions(prog, snapshot)]
     return Report(
         kernel=kernel_facts(prog),
         pgmaps=with_devices(prog, snapshot.pgmaps),
         ranges=verification.ranges,
-        findings=tuple(sorted(findings, key=_worst_first)),
+        findings=tuple(sorted(verification.findings, key=_worst_first)),
         unjudged=snapshot.unjudged + verification.unjudged,
         coverage=verification.coverage,
     )
@@ -69,6 +65,10 @@ def _judge(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
         snapshot = take_snapshot(prog)
         ranges = classify_snapshot(prog, snapshot)
         verification = verify_snapshot(prog, snapshot, ranges, progress)
+        structures = inconsistencies(prog, snapshot, ranges)
+        verification = dataclasses.replace(
+            verification, findings=(*verification.findings, *structures)
+        )
         if not prog.flags & ProgramFlags.IS_LIVE:
             return snapshot, verification
         changed = changed_since(prog, snapshot)
@@ -88,41 +88,6 @@ def _without_errors(verification: Verification, pgmaps: frozenset[int]) -> Verif
         else:
             findings.append(finding)
     return dataclasses.replace(verification, findings=tuple(findings), unjudged=tuple(unjudged))
-
-
-def _collisions(prog: Program, snapshot: Snapshot) -> Iterator[Finding]:
-    # In an online section without the taint, pfn_to_online_page() does not ask
-    # for a pgmap. Kernels before v5.12 have no taint at all.
-    sections, flags = snapshot.sections, snapshot.flags
-    pages = snapshot.geometry.pages_per_section
-    offset = offsetof(prog.type("struct mem_section"), "section_mem_map")
-    for pgmap, range_ in ((p, r) for p in snapshot.pgmaps for r in p.ranges):
-        first = np.searchsorted(sections.nr, range_.start_pfn // pages)
-        last = np.searchsorted(sections.nr, (range_.end_pfn - 1) // pages, side="right")
-        word = sections.word[first:last]
-        untainted = ((word & np.uint64(flags.online)) != 0) & ((word & np.uint64(flags.taint)) == 0)
-        for row in (first + np.flatnonzero(untainted)).tolist():
-            nr = int(sections.nr[row])
-            start = max(range_.start_pfn, nr * pages)
-            end = min(range_.end_pfn, (nr + 1) * pages)
-            yield Finding(
-                slug="collision-untainted",
-                severity=Severity.WARNING,
-                case=Case.DEVICE,
-                start_pfn=start,
-                end_pfn=end,
-                count=end - start,
-                message="device memory in an online section without SECTION_TAINT_ZONE_DEVICE: "
-                "pfn_to_online_page() takes it for RAM",
-                pgmap=pgmap.address,
-                evidence=(
-                    Evidence(
-                        what=f"mem_section[{nr}].section_mem_map",
-                        address=int(sections.address[row]) + offset,
-                        value=int(sections.word[row]),
-                    ),
-                ),
-            )
 
 
 @takes_program_or_default

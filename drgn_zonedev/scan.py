@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 
 from drgn import Program
 
+from drgn_zonedev.aliases import Aliases
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, read_pages
 from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
 from drgn_zonedev.snapshot import Snapshot
 
-__all__ = ("Context", "Progress", "Results", "raw_page", "read_range")
+__all__ = ("Context", "Progress", "Reader", "Results", "raw_page", "read_range", "reread_range")
 
 Progress = Callable[[int], None]
 
@@ -33,6 +34,7 @@ class Results:
     pages_verified: int = 0
     pages_unreadable: int = 0
     bytes_read: int = 0
+    aliases_skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,23 @@ class Context:
     live: bool
     progress: Progress
     results: Results
+    aliases: Aliases
 
 
-def read_range(context: Context, range_: Range, *, again: bool = False) -> Iterator[Pages]:
-    """
-    Read a range's struct pages; what cannot be read is accounted for.
+Reader = Callable[[Context, Range], Iterator[Pages]]
 
-    :param again: Whether the range was read before, and accounted for.
-    """
+
+def reread_range(context: Context, range_: Range) -> Iterator[Pages]:
+    """Read the struct pages of a range that was already accounted for."""
+    for part in read_pages(context.prog, range_.start_pfn, range_.end_pfn):
+        if isinstance(part, Pages):
+            yield part
+
+
+def read_range(context: Context, range_: Range) -> Iterator[Pages]:
+    """Read a range's struct pages, and account for what was read and what could not be."""
     results = context.results
     for part in read_pages(context.prog, range_.start_pfn, range_.end_pfn):
-        if again:
-            if isinstance(part, Pages):
-                yield part
-            continue
         count = part.end_pfn - part.start_pfn
         context.progress(count)
         if isinstance(part, UnreadablePages):

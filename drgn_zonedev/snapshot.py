@@ -14,6 +14,7 @@ everything that depends on it is unknown rather than wrong.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ from drgn_zonedev.kernel.memory import (
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_claims,
     dev_pagemap_info,
+    find_dev_pagemap,
     for_each_pgmap_array_entry,
 )
 from drgn_zonedev.kernel.mmzone import (
@@ -165,14 +167,39 @@ def _read_pgmaps(prog: Program) -> _PgmapReading:
             continue
         if not _covers(pgmaps[address], pfn):
             strays[address] = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
+    for address, known in pgmaps.items():
+        if address not in strays and _claimed_beyond(prog, known):
+            strays[address] = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
     claims = [
-        (address, PgmapRange(start, end))
+        (address, part)
         for address in strays
         for start, end in dev_pagemap_claims(prog, address)
-        if address not in pgmaps or not _covers(pgmaps[address], start)
+        for part in _outside(PgmapRange(start, end), pgmaps.get(address))
     ]
     unjudged = [Unjudged(c.start_pfn, c.end_pfn, strays[address]) for address, c in claims]
     return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
+
+
+def _claimed_beyond(prog: Program, pgmap: Pgmap) -> bool:
+    # Whether pgmap_array holds the pgmap right in front of, or behind, its ranges.
+    borders = [pfn for r in pgmap.ranges for pfn in (r.start_pfn - 1, r.end_pfn)]
+    return any(
+        find_dev_pagemap(prog, pfn).value_() == pgmap.address
+        for pfn in borders
+        if 0 <= pfn < 1 << 64 and not _covers(pgmap, pfn)
+    )
+
+
+def _outside(claim: PgmapRange, pgmap: Pgmap | None) -> Iterator[PgmapRange]:
+    # The parts of a claim that are not in the pgmap's ranges.
+    start = claim.start_pfn
+    ranges = sorted(pgmap.ranges, key=lambda r: r.start_pfn) if pgmap else []
+    for range_ in ranges:
+        if start < min(range_.start_pfn, claim.end_pfn):
+            yield PgmapRange(start, min(range_.start_pfn, claim.end_pfn))
+        start = max(start, min(range_.end_pfn, claim.end_pfn))
+    if start < claim.end_pfn:
+        yield PgmapRange(start, claim.end_pfn)
 
 
 def _covers(pgmap: Pgmap, pfn: int) -> bool:

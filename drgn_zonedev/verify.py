@@ -21,12 +21,17 @@ import numpy as np
 from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.aliases import NO_ALIASES, Backing, find_aliases, illegal_aliases
+from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.expected import (
     Deviation,
     DevicePages,
+    builds_folios,
     device_deviations,
+    fewest_references,
     metadata_deviations,
 )
+from drgn_zonedev.findings import make_finding
 from drgn_zonedev.hazards import (
     verify_hole,
     verify_initializing,
@@ -42,7 +47,6 @@ from drgn_zonedev.model import (
     Finding,
     Pgmap,
     Range,
-    Severity,
     Unjudged,
 )
 from drgn_zonedev.scan import Context, Progress, Results, raw_page, read_range
@@ -96,6 +100,9 @@ def verify_snapshot(
     :param progress: Called with the number of pages that were just read.
     """
     context = _context(prog, snapshot, progress)
+    backings = [_backing(context, r) for r in ranges if r.case in (Case.DEVICE, Case.METADATA)]
+    context = dataclasses.replace(context, aliases=find_aliases(prog, backings))
+    context.results.findings += illegal_aliases(context.aliases, backings)
     for range_ in ranges:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, range_)
     results = context.results
@@ -103,8 +110,20 @@ def verify_snapshot(
         ranges=tuple(results.ranges),
         findings=tuple(results.findings),
         unjudged=tuple(results.unjudged),
-        coverage=Coverage(results.pages_verified, results.pages_unreadable, results.bytes_read),
+        coverage=Coverage(
+            results.pages_verified,
+            results.pages_unreadable,
+            results.bytes_read,
+            results.aliases_skipped,
+        ),
     )
+
+
+def _backing(context: Context, range_: Range) -> Backing:
+    assert range_.pgmap is not None
+    pgmap = context.pgmaps[range_.pgmap]
+    shift = pgmap.vmemmap_shift if range_.case is Case.DEVICE else 0
+    return Backing(range_, _initialized_by_driver(pgmap, range_)[0], shift)
 
 
 def _context(prog: Program, snapshot: Snapshot, progress: Progress) -> Context:
@@ -115,6 +134,7 @@ def _context(prog: Program, snapshot: Snapshot, progress: Progress) -> Context:
         live=bool(prog.flags & ProgramFlags.IS_LIVE),
         progress=progress,
         results=Results(),
+        aliases=NO_ALIASES,
     )
 
 
@@ -131,7 +151,14 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> tu
 def _verify_nothing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
     if range_.case is Case.UNKNOWN:
-        context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, range_.reason))
+        said = any(
+            u.start_pfn <= range_.start_pfn and range_.end_pfn <= u.end_pfn
+            for u in context.snapshot.unjudged
+        )
+        if not said:
+            context.results.unjudged.append(
+                Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
+            )
 
 
 Compare = Callable[[Pages], Iterator[Deviation]]
@@ -139,7 +166,8 @@ Compare = Callable[[Pages], Iterator[Deviation]]
 
 def _comparison(context: Context, range_: Range) -> Compare | None:
     if range_.case is Case.METADATA:
-        return metadata_deviations
+        nodes = _nodes(context, range_)
+        return lambda pages: metadata_deviations(context.prog, pages, nodes)
     if range_.case is Case.DEVICE:
         promise = _promise(context, range_)
         return lambda pages: device_deviations(context.prog, pages, promise)
@@ -165,14 +193,19 @@ def _promise(context: Context, range_: Range) -> DevicePages:
         pgmap=pgmap.address,
         first_pfn=first_pfn,
         end_pfn=end_pfn,
-        nodes=tuple(
-            nid
-            for nid, (start, end) in context.snapshot.zone_device_spans.items()
-            if start <= range_.start_pfn and range_.end_pfn <= end
-        ),
+        nodes=_nodes(context, range_),
         vmemmap_shift=pgmap.vmemmap_shift,
-        folios=layout.pgmap_in_folio
-        and pgmap.type in ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE"),
+        folios=builds_folios(layout, pgmap),
+        fewest_references=fewest_references(layout, pgmap),
+    )
+
+
+def _nodes(context: Context, range_: Range) -> tuple[int, ...]:
+    # Nodes whose ZONE_DEVICE spans a range.
+    return tuple(
+        nid
+        for nid, (start, end) in context.snapshot.zone_device_spans.items()
+        if start <= range_.start_pfn and range_.end_pfn <= end
     )
 
 
@@ -187,15 +220,55 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
 
 
 def _report_deviations(context: Context, range_: Range, compare: Compare) -> None:
+    def compare_unshared(pages: Pages) -> Iterator[Deviation]:
+        unshared = ~context.aliases.skipped(pages.pfn)
+        for d in compare(pages):
+            yield dataclasses.replace(d, wrong=d.wrong & unshared)
+
     runs: dict[str, list[_Run]] = {}
-    for pages in read_range(context, range_):
-        for deviation in _confirmed(context, pages, compare):
-            _add_runs(runs.setdefault(deviation.slug, []), pages, deviation)
+    for pages in _read_unshared(context, range_):
+        for deviation in _confirmed(context, pages, compare_unshared):
+            _add_runs(context, runs.setdefault(deviation.slug, []), pages, deviation)
     for slug, found in runs.items():
         if len(found) > _MAX_RUNS:
             count = sum(run.count for run in found)
             found = [dataclasses.replace(found[0], end_pfn=found[-1].end_pfn, count=count)]
-        context.results.findings += [_error(slug, range_, run) for run in found]
+        context.results.findings += [_error(context, slug, range_, run) for run in found]
+
+
+# The unit in which struct pages are skipped without being read.
+_ALIAS_CHUNK = 16384
+
+
+def _read_unshared(context: Context, range_: Range) -> Iterator[Pages]:
+    # Whole chunks of aliases are not read at all: of a compound page of 1 GiB, two
+    # pages in 4096 are left.
+    results = context.results
+    for start, end, count in _runs_of_chunks(context, range_):
+        results.aliases_skipped += count
+        if count == end - start:
+            results.pages_verified += count
+            context.progress(count)
+        else:
+            part = dataclasses.replace(range_, start_pfn=start, end_pfn=end)
+            yield from read_range(context, part)
+
+
+def _runs_of_chunks(context: Context, range_: Range) -> Iterator[tuple[int, int, int]]:
+    # Yields (start, end, number of aliases), where either all are aliases, or each
+    # chunk has something to read.
+    run: tuple[int, int, int] | None = None
+    for start in range(range_.start_pfn, range_.end_pfn, _ALIAS_CHUNK):
+        end = min(start + _ALIAS_CHUNK, range_.end_pfn)
+        count = int(context.aliases.skipped(np.arange(start, end)).sum())
+        if run and (count == end - start) == (run[2] == run[1] - run[0]):
+            run = run[0], end, run[2] + count
+            continue
+        if run:
+            yield run
+        run = start, end, count
+    if run:
+        yield run
 
 
 def _confirmed(context: Context, pages: Pages, compare: Compare) -> list[Deviation]:
@@ -205,6 +278,7 @@ def _confirmed(context: Context, pages: Pages, compare: Compare) -> list[Deviati
     for _ in range(_LIVE_REREADS if context.live and deviations else 0):
         again = next(read_pages(context.prog, pages.start_pfn, pages.end_pfn))
         if not isinstance(again, Pages) or again.end_pfn != pages.end_pfn:
+            _unjudge(context, deviations, pages, "could not be read again")
             return []
         still = {d.slug: d.wrong for d in compare(again)}
         deviations = [
@@ -215,6 +289,14 @@ def _confirmed(context: Context, pages: Pages, compare: Compare) -> list[Deviati
     return deviations
 
 
+def _unjudge(context: Context, deviations: list[Deviation], pages: Pages, reason: str) -> None:
+    # What looked wrong, and could not be confirmed.
+    for d in deviations:
+        rows = np.flatnonzero(d.wrong)
+        start, end = pages.start_pfn + int(rows[0]), pages.start_pfn + int(rows[-1]) + 1
+        context.results.unjudged.append(Unjudged(start, end, f"{d.slug}: {reason}"))
+
+
 @dataclass(frozen=True)
 class _Run:
     start_pfn: int
@@ -222,9 +304,10 @@ class _Run:
     count: int
     evidence: Evidence
     raw: Evidence
+    contents: str
 
 
-def _add_runs(runs: list[_Run], pages: Pages, deviation: Deviation) -> None:
+def _add_runs(context: Context, runs: list[_Run], pages: Pages, deviation: Deviation) -> None:
     rows = np.flatnonzero(deviation.wrong)
     for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
         start = pages.start_pfn + int(group[0])
@@ -233,43 +316,46 @@ def _add_runs(runs: list[_Run], pages: Pages, deviation: Deviation) -> None:
             last = runs[-1]
             runs[-1] = dataclasses.replace(last, end_pfn=end, count=last.count + len(group))
         else:
-            fact = _fact(pages, deviation, int(group[0]))
-            runs.append(_Run(start, end, len(group), fact, raw_page(pages, int(group[0]))))
+            row = int(group[0])
+            fact, raw = _fact(pages, deviation, row), raw_page(pages, row)
+            contents = _contents(context, pages, row, deviation.slug)
+            runs.append(_Run(start, end, len(group), fact, raw, contents))
+
+
+def _contents(context: Context, pages: Pages, row: int, slug: str) -> str:
+    # Only what was never written can hold anything.
+    if not slug.endswith("-uninitialized"):
+        return ""
+    pfn = pages.start_pfn + row
+    page = Pages(pfn, pfn + 1, pages.words[row : row + 1], pages.layout)
+    code = page_contents(context.prog, page, None, frozenset(context.pgmaps))[0]
+    return f"the first one holds: {list(Contents)[code].value}"
 
 
 def _fact(pages: Pages, deviation: Deviation, row: int) -> Evidence:
-    expected = np.broadcast_to(deviation.expected, (len(pages.words),))
+    rows = (len(pages.words),)
+    expected = np.broadcast_to(deviation.expected, rows)
+    offset = np.broadcast_to(deviation.offset, rows)
     return Evidence(
         what=f"{deviation.what} of PFN {pages.start_pfn + row:#x}",
-        address=int(pages.address[row]) + deviation.offset,
+        address=int(pages.address[row]) + int(offset[row]),
         value=int(deviation.found[row]),
         expected=int(expected[row]),
     )
 
 
-_MESSAGES = {
-    "device-page-uninitialized": "memmap_init_zone_device() never wrote these struct pages, "
-    "although nr_range says that it was through",
-    "device-page-zone": "the pgmap claims these pages, but they are not in ZONE_DEVICE",
-    "device-page-node": "these device pages belong to a node whose ZONE_DEVICE is elsewhere",
-    "device-page-pgmap": "these device pages do not lead to the pgmap that pgmap_array holds",
-    "device-head-flag": "the heads of compound device pages lack PG_head",
-    "device-tail-link": "tails of compound device pages do not link to their head",
-    "metadata-page-uninitialized": "memmap_init_range() never wrote these struct pages",
-    "metadata-page-zone": "pages of the altmap are not in ZONE_DEVICE",
-    "metadata-page-link": "pages of the altmap are on a list, or hold a pgmap",
-}
-
-
-def _error(slug: str, range_: Range, run: _Run) -> Finding:
-    return Finding(
-        slug=slug,
-        severity=Severity.ERROR,
-        case=range_.case,
-        start_pfn=run.start_pfn,
-        end_pfn=run.end_pfn,
+def _error(context: Context, slug: str, range_: Range, run: _Run) -> Finding:
+    details = [run.contents] if run.contents else []
+    shared = context.aliases.shared_with(run.start_pfn, run.end_pfn) if run.count == 1 else 0
+    if shared:
+        details.append(f"{shared} more struct pages have the same memory")
+    return make_finding(
+        slug,
+        range_.case,
+        run.start_pfn,
+        run.end_pfn,
         count=run.count,
-        message=_MESSAGES[slug],
+        detail="; ".join(details),
         pgmap=range_.pgmap,
         evidence=(run.evidence, run.raw),
     )

@@ -858,3 +858,25 @@ def test_ranges_cover_sections_pgmaps_and_what_is_unreadable(
     expected = merged([(nr << 15, nr + 1 << 15) for nr in present] + pgmaps)
     ranges = classify(prog)
     assert merged([(r.start_pfn, r.end_pfn) for r in ranges]) == expected
+
+
+@each_layout
+@pytest.mark.parametrize("state", [77, 1 << 20])
+def test_memory_block_in_a_state_without_a_name_is_unknown(layout: str, state: int) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    block = kernel.memory_block(8, "MEM_OFFLINE")
+    kernel.poke_member("memory_block", block, "state", state)
+    (range_,) = classify(kernel.program())
+    assert range_.case is Case.UNKNOWN
+    assert "state" in range_.reason
+
+
+@each_layout
+def test_memory_block_that_cannot_be_read_is_unknown(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    block = kernel.memory_block(8, "MEM_OFFLINE")
+    kernel.hide(block, kernel.layout.structs["memory_block"].size)
+    (range_,) = classify(kernel.program())
+    assert range_.case is Case.UNKNOWN

@@ -51,7 +51,7 @@ KINDS: list[tuple[Contents, Put]] = [
     (Contents.METADATA, lambda bench, a, b: bench.kernel.metadata_pages(a, b)),
     (Contents.BOOT_PAGE, lambda bench, a, b: bench.kernel.hole_pages(a, b)),
     (Contents.OTHER, lambda bench, a, b: bench.kernel.ram_pages(a, b)),
-    (Contents.OTHER, lambda bench, a, b: bench.kernel.fill_pages(a, b, 0xA5)),
+    (Contents.MEDIA, lambda bench, a, b: bench.kernel.fill_pages(a, b, 0xA5)),
 ]
 
 

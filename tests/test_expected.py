@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 from drgn import Program
 from fakekernel import LAYOUTS, FakeKernel
@@ -15,11 +16,14 @@ from drgn_zonedev.expected import (
     Deviation,
     DevicePages,
     device_deviations,
+    fewest_references,
     metadata_deviations,
 )
-from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
+from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 START, END = 0x40000, 0x40400
 DANGLING = 0xFFFF8880DEADBE00
@@ -103,14 +107,21 @@ def test_compound_pages_are_counted_from_the_first_pfn(layout: str) -> None:
 def test_compound_pages_of_the_wrong_order(layout: str, order: int) -> None:
     kernel, promise = machine(layout, order)
     found = judged(kernel, dataclasses.replace(promise, vmemmap_shift=9))
-    if order == 8:
+    tails = [pfn for pfn in range(START, END) if pfn % 512]
+    if layout == "7.2":
+        # A link is a mask, which depends on the order.
+        assert found["device-tail-link"] == tails
+        assert found.get("device-page-pgmap", []) == ([START + 512] if order == 10 else [])
+    elif order == 8:
         # Each second half links to itself instead.
         second = [pfn for pfn in range(START, END) if pfn % 512 >= 256]
-        assert found == {"device-tail-link": second}
+        firsts = [START + 1, START + 513]
+        assert found == {"device-tail-link": second, "device-compound-order": firsts}
     else:
         # The second head is a tail, as are all that should link to it.
         assert found["device-tail-link"] == list(range(START + 513, END))
         assert found["device-page-pgmap"] == [START + 512]
+        assert found["device-compound-order"] == [START + 1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
@@ -162,17 +173,179 @@ def test_folio_tail_that_links_nowhere_is_wrong(link: int) -> None:
     assert found == {"device-page-pgmap": [START + 77]}
 
 
+def judged_metadata(kernel: FakeKernel, nodes: tuple[int, ...] = (0,)) -> dict[str, list[int]]:
+    prog = kernel.program()
+    return wrong(metadata_deviations(prog, chunk(prog), nodes))
+
+
 @each_layout
 def test_metadata_pages(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8)
     kernel.metadata_pages(START, END)
-    assert wrong(metadata_deviations(chunk(kernel.program()))) == {}
+    assert judged_metadata(kernel) == {}
     kernel.fill_pages(START, START + 2, 0)
     kernel.hole_pages(START + 2, START + 4)
     kernel.device_pages(START + 4, START + 6, DANGLING)
-    assert wrong(metadata_deviations(chunk(kernel.program()))) == {
+    assert judged_metadata(kernel) == {
         "metadata-page-uninitialized": [START, START + 1],
         "metadata-page-zone": [START + 2, START + 3],
         "metadata-page-link": [START + 4, START + 5],
     }
+
+
+@each_layout
+@pytest.mark.parametrize("word", [1, 2])
+def test_either_link_of_a_metadata_page(layout: str, word: int) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.metadata_pages(START, END)
+    kernel.poke_page_word(START + 3, word, DANGLING)
+    prog = kernel.program()
+    (found,) = (d for d in metadata_deviations(prog, chunk(prog)) if d.wrong.any())
+    assert found.slug == "metadata-page-link"
+    assert isinstance(found.offset, np.ndarray)
+    assert (found.offset[3], found.found[3]) == (8 * word, DANGLING)
+
+
+@each_layout
+def test_metadata_pages_belong_to_a_node_are_reserved_and_referenced(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.metadata_pages(START, END)
+    assert judged_metadata(kernel, ()) == {}
+    assert judged_metadata(kernel, (3,)) == {"metadata-page-node": list(range(START, END))}
+    clear_flag(kernel, START + 1, "PG_reserved")
+    set_counts(kernel, START + 2, 0, -1)
+    assert judged_metadata(kernel) == {
+        "metadata-page-reserved": [START + 1],
+        "metadata-page-refcount": [START + 2],
+    }
+
+
+# What is written once.
+
+
+def set_flag(kernel: FakeKernel, pfn: int, name: str) -> None:
+    bit = 1 << kernel.layout.constant(name)
+    kernel.poke_page_word(pfn, 0, kernel.page_word(pfn, 0) | bit)
+
+
+def clear_flag(kernel: FakeKernel, pfn: int, name: str) -> None:
+    bit = 1 << kernel.layout.constant(name)
+    kernel.poke_page_word(pfn, 0, kernel.page_word(pfn, 0) & ~bit)
+
+
+def set_counts(kernel: FakeKernel, pfn: int, references: int, mappings: int) -> None:
+    kernel.poke_page_word(pfn, 6, (references % (1 << 32)) << 32 | mappings % (1 << 32))
+
+
+@each_layout
+@pytest.mark.parametrize("shift", [0, 9])
+@pytest.mark.parametrize("index", [0, 1, 2, 77])
+def test_device_pages_are_reserved(layout: str, shift: int, index: int) -> None:
+    kernel, promise = machine(layout, shift)
+    clear_flag(kernel, START + index, "PG_reserved")
+    assert judged(kernel, promise) == {"device-page-reserved": [START + index]}
+
+
+@each_layout
+@pytest.mark.parametrize("folios", [False, True])
+def test_base_pages_are_heads_only_where_drivers_build_folios(layout: str, folios: bool) -> None:
+    kernel, promise = machine(layout)
+    set_flag(kernel, START + 5, "PG_head")
+    found = judged(kernel, dataclasses.replace(promise, folios=folios))
+    assert found == ({} if folios else {"device-stray-head": [START + 5]})
+
+
+@since_compounds
+def test_tails_are_no_heads(layout: str) -> None:
+    kernel, promise = machine(layout, 9)
+    for index in (0, 1, 2, 511):
+        set_flag(kernel, START + index, "PG_head")
+    found = judged(kernel, promise)
+    if layout == "6.1":
+        assert found == {"device-stray-head": [START + 1, START + 2, START + 511]}
+    else:
+        # In the first tail, the bit is one of the order.
+        assert found == {
+            "device-stray-head": [START + 2, START + 511],
+            "device-compound-order": [START + 1],
+        }
+
+
+@since_compounds
+@pytest.mark.parametrize("index", [1, 2, 3, 4, 63, 511])
+def test_mapping_of_tails_is_poison_behind_the_folio(layout: str, index: int) -> None:
+    kernel, promise = machine(layout, 9)
+    kernel.poke_page_word(START + index, 3, DANGLING)
+    first = {"6.1": 2, "6.12": 3, "7.2": 4}[layout]
+    found = {"device-tail-mapping": [START + index]} if index >= first else {}
+    assert judged(kernel, promise) == found
+
+
+REFERENCES = [
+    # shift, index, references, whether that is wrong if the fewest are one, and none.
+    (0, 0, -1, True, True),
+    (0, 0, 0, True, False),
+    (0, 5, 1, False, False),
+    (0, 5, 0x7FFFFFFF, False, False),
+    (9, 0, 0, True, False),
+    (9, 0, 1000, False, False),
+    (9, 7, 1, True, True),
+    (9, 7, -1, True, True),
+]
+
+
+@since_compounds
+@pytest.mark.parametrize(("shift", "index", "references", "with_one", "with_none"), REFERENCES)
+def test_references_that_pages_cannot_have(
+    layout: str, shift: int, index: int, references: int, with_one: bool, with_none: bool
+) -> None:
+    kernel, promise = machine(layout, shift)
+    for pfn in range(START, END):
+        is_tail = shift and pfn % 512
+        set_counts(kernel, pfn, 0 if is_tail else 1, -1)
+    set_counts(kernel, START + index, references, -1)
+    for fewest, wrong_ in ((1, with_one), (0, with_none)):
+        found = judged(kernel, dataclasses.replace(promise, fewest_references=fewest))
+        assert found == ({"device-page-refcount": [START + index]} if wrong_ else {})
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("mappings", "good"),
+    [
+        (-1, True),
+        (0, True),
+        (9, True),
+        (-2, False),
+        (-128, False),
+        (-129, True),
+        (-(1 << 31), True),
+    ],
+)
+def test_mapcount_may_be_a_type_but_no_underflow(layout: str, mappings: int, good: bool) -> None:
+    kernel, promise = machine(layout)
+    set_counts(kernel, START + 9, 1, mappings)
+    assert judged(kernel, promise) == ({} if good else {"device-page-mapcount": [START + 9]})
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("type", "before", "after"),
+    [
+        ("MEMORY_DEVICE_GENERIC", 1, 1),
+        ("MEMORY_DEVICE_FS_DAX", 1, 0),
+        ("MEMORY_DEVICE_PRIVATE", 0, 0),
+        ("MEMORY_DEVICE_PCI_P2PDMA", 0, 0),
+    ],
+)
+def test_fewest_references_by_type(layout: str, type: str, before: int, after: int) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.pgmap((START, END), type=type)
+    prog = kernel.program()
+    (pgmap,) = take_snapshot(prog).pgmaps
+    fewest = fewest_references(page_layout(prog), pgmap)
+    assert fewest == (after if layout == "7.2" else before)

@@ -115,10 +115,13 @@ def test_nothing_is_wrong_with_a_device_of_another_node(layout: str) -> None:
 @each_layout
 def test_what_users_of_a_page_may_change_is_not_held_against_it(layout: str) -> None:
     kernel = device(layout)
-    for word in range(2, 8):
+    for word in (2, 3, 4, 5, 7):
         kernel.poke_page_word(FIRST + 5, word, MEDIA)
+    # Any number of mappings and references.
+    kernel.poke_page_word(FIRST + 5, 6, 0x7123456706543210)
     flags = kernel.page_word(FIRST + 6, 0)
-    kernel.poke_page_word(FIRST + 6, 0, flags | 0xFF)
+    head = 1 << kernel.layout.constant("PG_head")
+    kernel.poke_page_word(FIRST + 6, 0, flags | 0xFF & ~head)
     assert errors(kernel) == []
 
 
@@ -396,6 +399,12 @@ def fold(kernel: FakeKernel, head: int, order: int, tails: range | None = None) 
         kernel.poke_page_word(head + i, 1, kernel.compound_link(head, order))
 
 
+WRONG_FOLIO = [
+    ("device-page-pgmap", 0x44201, 0x44400, 511),
+    ("device-stray-head", 0x44200, 0x44201, 1),
+]
+
+
 @pytest.mark.parametrize("type", ["MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE"])
 @pytest.mark.parametrize(("head", "order"), [(0x44200, 9), (0x44400, 2), (0x48000, 15)])
 def test_folio_of_a_driver_is_legal_since_pgmaps_are_in_folios(
@@ -410,14 +419,14 @@ def test_folio_of_a_driver_is_legal_since_pgmaps_are_in_folios(
 def test_folio_of_a_driver_is_wrong_where_each_page_holds_the_pgmap(layout: str) -> None:
     kernel = device(layout, type="MEMORY_DEVICE_FS_DAX")
     fold(kernel, 0x44200, 9)
-    assert spots(errors(kernel)) == [("device-page-pgmap", 0x44201, 0x44400, 511)]
+    assert spots(errors(kernel)) == WRONG_FOLIO
 
 
 @pytest.mark.parametrize("type", ["MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_PCI_P2PDMA"])
 def test_device_types_that_do_not_build_folios(type: str) -> None:
     kernel = device("7.2", type=type)
     fold(kernel, 0x44200, 9)
-    assert spots(errors(kernel)) == [("device-page-pgmap", 0x44201, 0x44400, 511)]
+    assert spots(errors(kernel)) == WRONG_FOLIO
 
 
 def test_tail_whose_head_is_not_a_device_page() -> None:
@@ -569,7 +578,12 @@ def test_page_that_vanishes_is_not_wrong() -> None:
     kernel = device("6.1")
     break_pgmap(kernel, 0x45000)
     Race(kernel, 0x45000, {2: lambda: kernel.unmap_memmap(0x45000, 0x45040)})
-    assert live_errors(kernel) == []
+    prog = kernel.program(is_live=True)
+    verification = verify(prog, classify(prog))
+    assert [f.slug for f in verification.findings] == ["case5-reserved"]
+    (unjudged,) = verification.unjudged
+    assert (unjudged.start_pfn, unjudged.end_pfn) == (0x45000, 0x45001)
+    assert unjudged.reason.startswith("device-page-pgmap")
 
 
 # Hazards: what walkers would find where nothing is promised.
@@ -592,6 +606,7 @@ MINE = "initialised for this pgmap"
 OTHER_PGMAP = "a device page of another live pgmap"
 DANGLING_PGMAP = "a device page of a pgmap that no longer exists"
 SELF_LINKED = "a device page without a pgmap, linked to itself"
+MEDIA_CONTENT = "no struct page: what the memory held before"
 OTHER = "something else"
 
 
@@ -608,7 +623,7 @@ CONTENTS: list[tuple[str, Callable[[FakeKernel, int, int], None]]] = [
     (DANGLING_PGMAP, lambda kernel, start, end: kernel.device_pages(start, end, DANGLING)),
     (SELF_LINKED, lambda kernel, start, end: kernel.metadata_pages(start, end)),
     (MINE, lambda kernel, start, end: kernel.device_pages(start, end, pgmap_of(kernel))),
-    (OTHER, lambda kernel, start, end: kernel.fill_pages(start, end, 0xA5)),
+    (MEDIA_CONTENT, lambda kernel, start, end: kernel.fill_pages(start, end, 0xA5)),
     (OTHER, lambda kernel, start, end: kernel.ram_pages(start, end)),
 ]
 

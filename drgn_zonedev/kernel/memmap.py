@@ -18,7 +18,17 @@ from functools import cached_property
 from typing import Union
 
 import numpy as np
-from drgn import FaultError, IntegerLike, Object, Program, Type, TypeKind, offsetof, sizeof
+from drgn import (
+    Architecture,
+    FaultError,
+    IntegerLike,
+    Object,
+    Program,
+    Type,
+    TypeKind,
+    offsetof,
+    sizeof,
+)
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
@@ -46,6 +56,9 @@ class PageLayout:
     compound link of a tail is a mask for its own address (``compound_info``)
     instead of a pointer (``compound_head``); ``pgmap_in_folio`` whether it is
     ``folio->pgmap``, so that drivers may build folios out of device pages.
+    ``order_offset`` is where the first tail of a compound page holds its order,
+    ``folio_pages`` how many struct pages lie under a ``struct folio``, and
+    ``tail_mapping`` what tails have in ``mapping``; ``None`` if that is not known.
     """
 
     size: int
@@ -64,6 +77,9 @@ class PageLayout:
     pg_reserved: int
     pg_head: int
     zone_device: int
+    order_offset: int | None
+    folio_pages: int
+    tail_mapping: int | None
 
     @property
     def zone_mask(self) -> int:
@@ -109,6 +125,9 @@ def _page_layout(prog: Program) -> PageLayout:
         pg_reserved=1 << prog.constant("PG_reserved").value_(),
         pg_head=1 << prog.constant("PG_head").value_(),
         zone_device=prog.constant("ZONE_DEVICE").value_(),
+        order_offset=_order_offset(prog, page),
+        folio_pages=_folio_pages(prog, page),
+        tail_mapping=_tail_mapping(prog),
     )
 
 
@@ -126,6 +145,35 @@ def _compound_info_has_mask(prog: Program) -> bool:
     # member vmemmap_tails.
     size = sizeof(prog.type("struct page"))
     return size & (size - 1) == 0 and prog.type("struct zone").has_member("vmemmap_tails")
+
+
+def _order_offset(prog: Program, page: Type) -> int | None:
+    # The places are those of drgn's compound_order(): struct page up to v6.2,
+    # struct folio::_folio_order since v6.1, and since Linux kernel commit
+    # ebc1baf5c9b4 ("mm: free up a word in the first tail page") (in v6.6) the low
+    # byte of struct folio::_flags_1.
+    if page.has_member("compound_order"):
+        return offsetof(page, "compound_order")
+    folio = prog.type("struct folio")
+    for member in ("_folio_order", "_flags_1"):
+        if folio.has_member(member):
+            return offsetof(folio, member) - sizeof(page)
+    return None
+
+
+def _folio_pages(prog: Program, page: Type) -> int:
+    try:
+        return -(-sizeof(prog.type("struct folio")) // sizeof(page))
+    except LookupError:
+        return 1
+
+
+def _tail_mapping(prog: Program) -> int | None:
+    # TAIL_MAPPING: a macro, 0x400 above POISON_POINTER_DELTA, which is
+    # CONFIG_ILLEGAL_POINTER_VALUE and depends on the architecture.
+    assert prog.platform is not None
+    known = (Architecture.X86_64, Architecture.AARCH64)
+    return 0xDEAD000000000400 if prog.platform.arch in known else None
 
 
 def _pgmap_offset(prog: Program, page: Type) -> int:

@@ -44,6 +44,7 @@ __all__ = (
     "get_dev_pagemap",
     "percpu_ref_state",
     "pgmap_altmap",
+    "pgmap_array_slots",
     "pgmap_is_alive",
     "pgmap_pfn_first",
     "pgmap_pfn_valid",
@@ -59,6 +60,11 @@ _PGMAP_ALTMAP_VALID = 1 << 0
 # Nobody has more ranges than this; a larger number is garbage. The kernel's
 # widest user is a devdax device, with one range per resource.
 _MAX_RANGES = 4096
+
+# XA_CHUNK_SHIFT: 6 unless CONFIG_BASE_SMALL, which nobody combines with
+# CONFIG_ZONE_DEVICE.
+_XA_CHUNK_SHIFT = 6
+_XA_CHUNK_SIZE = 1 << _XA_CHUNK_SHIFT
 
 
 @takes_program_or_default
@@ -129,6 +135,23 @@ def _entry_end(prog: Program, address: int, start: int, border: int) -> int:
         else:
             end = middle
     return end
+
+
+def pgmap_array_slots(start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
+    """
+    Iterate over the half-open PFN ranges of the single slots that
+    ``xa_store_range()`` fills to store a pgmap for a range: ``xa_load()`` gives
+    the same answer for all of a slot.
+    """
+    start = start_pfn
+    while start < end_pfn:
+        shift = 0
+        while (
+            start % (_XA_CHUNK_SIZE << shift) == 0 and start + (_XA_CHUNK_SIZE << shift) <= end_pfn
+        ):
+            shift += _XA_CHUNK_SHIFT
+        yield start, start + (1 << shift)
+        start += 1 << shift
 
 
 @takes_program_or_default

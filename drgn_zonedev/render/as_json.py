@@ -18,6 +18,7 @@ from importlib import resources
 from typing import Any
 
 from drgn_zonedev.explain import Explanation
+from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
     Evidence,
     Finding,
@@ -73,6 +74,7 @@ def report_document(report: Report) -> Document:
             "pages_verified": report.coverage.pages_verified,
             "pages_unreadable": report.coverage.pages_unreadable,
             "bytes_read": report.coverage.bytes_read,
+            "aliases_skipped": report.coverage.aliases_skipped,
         },
     }
 
@@ -231,6 +233,7 @@ def _range(range_: Range) -> Document:
 
 
 def _finding(finding: Finding) -> Document:
+    kind = KINDS[finding.slug]
     return {
         "slug": finding.slug,
         "severity": finding.severity.value,
@@ -241,6 +244,8 @@ def _finding(finding: Finding) -> Document:
         "count": finding.count,
         "pgmap": _hex(finding.pgmap),
         "message": finding.message,
+        "explanation": kind.explanation,
+        "cure": kind.cure,
         "evidence": [_evidence(e) for e in finding.evidence],
     }
 

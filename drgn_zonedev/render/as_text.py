@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tabulate import tabulate
 
 from drgn_zonedev.explain import Explanation, PageWords
+from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
     Coverage,
     Evidence,
@@ -190,6 +191,9 @@ def _findings(findings: Iterable[Finding], verbose: bool) -> Iterator[str]:
         # What decided the range is with the range; here, what was found in it.
         shown = finding.evidence if verbose else _telling(finding)
         yield from _evidence(shown)
+        if verbose:
+            yield f"    why: {KINDS[finding.slug].explanation}"
+            yield f"    cure: {KINDS[finding.slug].cure}"
 
 
 def _telling(finding: Finding) -> list[Evidence]:
@@ -212,6 +216,8 @@ def _coverage(coverage: Coverage, kernel: KernelFacts) -> str:
         f"{coverage.pages_verified} struct pages looked at "
         f"({size_text(coverage.bytes_read)} of memmap)"
     )
+    if coverage.aliases_skipped:
+        text += f", {coverage.aliases_skipped} of them aliases of shared vmemmap"
     if coverage.pages_unreadable:
         text += f", {coverage.pages_unreadable} not readable"
     return text

@@ -22,6 +22,7 @@ from drgn_zonedev.kernel.memremap import (
     get_dev_pagemap,
     percpu_ref_state,
     pgmap_altmap,
+    pgmap_array_slots,
     pgmap_is_alive,
     pgmap_pfn_first,
     pgmap_pfn_valid,
@@ -358,3 +359,26 @@ def test_owner_that_is_no_symbol_stays_an_address(layout: str) -> None:
     info = dev_pagemap_info(pgmap_object(kernel.program(), pgmap))
     assert (info.owner, info.owner_address) == (None, 0x1234)
     assert (info.ops, info.ops_address) == (None, 0x5678)
+
+
+# The slots of pgmap_array.
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "slots"),
+    [
+        (0x240000, 0x280000, [(0x240000, 0x280000)]),
+        (5, 7, [(5, 6), (6, 7)]),
+        (0x40000, 0x40040, [(0x40000, 0x40040)]),
+        (0x1FC000, 0x201000, [(0x1FC000 + 0x1000 * i, 0x1FD000 + 0x1000 * i) for i in range(5)]),
+    ],
+)
+def test_slots_of_a_range(start: int, end: int, slots: list[tuple[int, int]]) -> None:
+    assert list(pgmap_array_slots(start, end)) == slots
+
+
+def test_slots_are_those_of_the_xarray() -> None:
+    # One entry of 4 slots, one of 3, one of 60: see xa_store_range().
+    slots = list(pgmap_array_slots(0x1FC000, 0x2FC000))
+    sizes = [end - start for start, end in slots]
+    assert sizes == [0x1000] * 4 + [0x40000] * 3 + [0x1000] * 60

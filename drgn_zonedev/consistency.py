@@ -1,0 +1,585 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Consistency
+-----------
+
+The structures that decide what a PFN is, against each other. No struct page is
+read.
+
+Only pgmaps that are live are held to anything, and most promises are kept only
+once a range is complete: while memory is added or removed, everything here is
+legal for a moment.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from drgn import Architecture, FaultError, Object, Program, offsetof, sizeof
+
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memremap import (
+    dev_pagemap_info,
+    find_dev_pagemap,
+    pgmap_array_slots,
+)
+from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
+from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("inconsistencies",)
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """One range of a live pgmap."""
+
+    pgmap: Pgmap
+    index: int
+    range: PgmapRange
+
+    @property
+    def complete(self) -> bool:
+        return self.index < self.pgmap.nr_range
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the checks look at; ``ranges`` are those of the classification."""
+
+    prog: Program
+    snapshot: Snapshot
+    ranges: Sequence[Range]
+
+    @cached_property
+    def claims(self) -> list[_Claim]:
+        """Of live pgmaps, in ascending order."""
+        found = [c for c in self.all_claims if c.range.start_pfn < c.range.end_pfn]
+        return sorted(found, key=lambda c: (c.range.start_pfn, c.range.end_pfn))
+
+    @property
+    def all_claims(self) -> list[_Claim]:
+        """Those of damaged pgmaps, too, whose ranges may be empty."""
+        return [
+            _Claim(pgmap, i, range_)
+            for pgmap in self.snapshot.pgmaps
+            if pgmap.ref.state == "live" and pgmap.address not in self.snapshot.torn_pgmaps
+            for i, range_ in enumerate(pgmap.ranges)
+        ]
+
+    @cached_property
+    def complete(self) -> list[_Claim]:
+        """Claims that are initialised."""
+        return [c for c in self.claims if c.complete]
+
+    @cached_property
+    def torn(self) -> np.ndarray:
+        """Which rows of the sections changed under the reader's hands."""
+        return np.isin(self.snapshot.sections.nr, list(self.snapshot.torn_sections))
+
+    def has_flag(self, flag: int) -> np.ndarray:
+        """Which sections have a flag."""
+        return (self.snapshot.sections.word & np.uint64(flag)) != 0
+
+    def rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        """Rows of the present sections that a PFN range touches."""
+        nr, pages = self.snapshot.sections.nr, self.snapshot.geometry.pages_per_section
+        first = np.searchsorted(nr, start_pfn // pages)
+        last = np.searchsorted(nr, (end_pfn - 1) // pages, side="right")
+        return np.arange(first, last)
+
+    @cached_property
+    def claimed(self) -> np.ndarray:
+        """Which sections have PFNs of a live pgmap."""
+        found = np.zeros(len(self.snapshot.sections), bool)
+        for claim in self.claims:
+            found[self.rows(claim.range.start_pfn, claim.range.end_pfn)] = True
+        return found
+
+    def section_span(self, row: int) -> tuple[int, int]:
+        """PFNs of a section."""
+        start = int(self.snapshot.sections.nr[row]) * self.snapshot.geometry.pages_per_section
+        return start, start + self.snapshot.geometry.pages_per_section
+
+    def section_word(self, row: int, expected: int | None = None) -> Evidence:
+        sections = self.snapshot.sections
+        offset = offsetof(self.prog.type("struct mem_section"), "section_mem_map")
+        return Evidence(
+            what=f"mem_section[{sections.nr[row]}].section_mem_map",
+            address=int(sections.address[row]) + offset,
+            value=int(sections.word[row]),
+            expected=expected,
+        )
+
+    def pgmap_member(
+        self, pgmap: Pgmap, member: str, value: int, expected: int | None = None
+    ) -> Evidence:
+        address = pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), member)
+        return Evidence(f"pgmap->{member}", address, value, expected)
+
+    def range_facts(self, claim: _Claim) -> tuple[Evidence, Evidence]:
+        """The bytes that a pgmap's range was read from."""
+        shift = self.snapshot.geometry.page_shift
+        base = claim.pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), "range")
+        base += claim.index * sizeof(self.prog.type("struct range"))
+        what, range_ = f"pgmap->ranges[{claim.index}]", claim.range
+        return (
+            Evidence(f"{what}.start", base, range_.start_pfn << shift),
+            Evidence(f"{what}.end", base + 8, (range_.end_pfn << shift) - 1),
+        )
+
+    def case_at(self, pfn: int) -> Case:
+        """What the classification made of a PFN."""
+        i = bisect.bisect_right([r.start_pfn for r in self.ranges], pfn) - 1
+        if i >= 0 and pfn < self.ranges[i].end_pfn:
+            return self.ranges[i].case
+        return Case.UNKNOWN
+
+
+def inconsistencies(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list[Finding]:
+    """
+    Compare the structures with each other.
+
+    :param ranges: What the classification made of them.
+    """
+    scene = _Scene(prog, snapshot, ranges)
+    return [finding for check in _CHECKS for finding in check(scene)]
+
+
+def _runs(starts: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
+    # Merges pieces of equal length, given by where they start.
+    if not len(starts):
+        return
+    for group in np.split(starts, np.flatnonzero(np.diff(starts) != length) + 1):
+        yield int(group[0]), int(group[-1]) + length
+
+
+# --- pgmap_array ------------------------------------------------------------------------
+
+
+def _array_entries(scene: _Scene) -> Iterator[Finding]:
+    for address, span in scene.snapshot.stray_claims:
+        note = None if address in scene.snapshot.torn_pgmaps else _stray_note(scene, address)
+        if note:
+            start, end = span.start_pfn, span.end_pfn
+            entry = Evidence(f"pgmap_array[{start:#x}]", value=address, note=note)
+            yield make_finding(
+                "pgmap-array-entry", Case.UNKNOWN, start, end, pgmap=address, evidence=(entry,)
+            )
+
+
+def _stray_note(scene: _Scene, address: int) -> str | None:
+    # A pgmap that cannot be read says nothing: it is unjudged.
+    try:
+        return _ranges_note(dev_pagemap_info(Object(scene.prog, "struct dev_pagemap *", address)))
+    except FaultError:
+        return None
+    except ValueError as e:
+        return str(e)
+
+
+def _ranges_note(pgmap: Pgmap) -> str:
+    ranges = (f"[{r.start_pfn:#x}, {r.end_pfn:#x})" for r in pgmap.ranges)
+    return f"nr_range is {pgmap.nr_range}; its ranges: {', '.join(ranges)}"
+
+
+def _array_missing(scene: _Scene) -> Iterator[Finding]:
+    for claim in scene.claims:
+        address = claim.pgmap.address
+        run: tuple[int, int, int] | None = None
+        for start, end in pgmap_array_slots(claim.range.start_pfn, claim.range.end_pfn):
+            found = find_dev_pagemap(scene.prog, start).value_()
+            if found == address:
+                continue
+            if run and run[1] == start:
+                run = run[0], end, run[2]
+                continue
+            if run:
+                yield _missing(scene, claim, *run)
+            run = start, end, found
+        if run:
+            yield _missing(scene, claim, *run)
+
+
+def _missing(scene: _Scene, claim: _Claim, start: int, end: int, found: int) -> Finding:
+    address = claim.pgmap.address
+    return make_finding(
+        "pgmap-array-missing",
+        Case.DEVICE,
+        start,
+        end,
+        pgmap=address,
+        evidence=(
+            Evidence(f"pgmap_array[{start:#x}]", value=found, expected=address),
+            *scene.range_facts(claim),
+        ),
+    )
+
+
+def _overlaps(scene: _Scene) -> Iterator[Finding]:
+    before: _Claim | None = None
+    per_subsection = scene.snapshot.geometry.pages_per_subsection
+    for claim in scene.claims:
+        if before:
+            start, end = claim.range.start_pfn, min(claim.range.end_pfn, before.range.end_pfn)
+            slug = "pgmap-overlap"
+            if start >= before.range.end_pfn:
+                slug = "subsection-two-owners"
+                start = start // per_subsection * per_subsection
+                end = start + per_subsection
+            if slug == "pgmap-overlap" or start < before.range.end_pfn:
+                yield make_finding(
+                    slug,
+                    scene.case_at(start),
+                    start,
+                    end,
+                    pgmap=claim.pgmap.address,
+                    evidence=scene.range_facts(before) + scene.range_facts(claim),
+                )
+        if before is None or claim.range.end_pfn > before.range.end_pfn:
+            before = claim
+
+
+def _odd_ranges(scene: _Scene) -> Iterator[Finding]:
+    per_subsection = scene.snapshot.geometry.pages_per_subsection
+    for claim in (c for c in scene.all_claims if c.complete):
+        start, end = claim.range.start_pfn, claim.range.end_pfn
+        if start >= end or start % per_subsection or end % per_subsection:
+            yield make_finding(
+                "pgmap-range",
+                Case.DEVICE,
+                start,
+                max(end, start + 1),
+                pgmap=claim.pgmap.address,
+                evidence=scene.range_facts(claim),
+            )
+
+
+# --- sections ---------------------------------------------------------------------------
+
+
+def _unpopulated(scene: _Scene) -> Iterator[Finding]:
+    geometry = scene.snapshot.geometry
+    for claim in scene.complete:
+        first = claim.range.start_pfn // geometry.pages_per_subsection
+        last = -(-claim.range.end_pfn // geometry.pages_per_subsection)
+        last = min(last, geometry.max_pfn // geometry.pages_per_subsection)
+        starts = np.arange(first, last) * geometry.pages_per_subsection
+        missing = starts[~_populated(scene, starts)]
+        for start, end in _runs(missing, geometry.pages_per_subsection):
+            rows = scene.rows(start, start + 1)
+            yield make_finding(
+                "device-unpopulated",
+                scene.case_at(start),
+                max(start, claim.range.start_pfn),
+                min(end, claim.range.end_pfn),
+                pgmap=claim.pgmap.address,
+                evidence=_subsection_facts(scene, int(rows[0]), start) if len(rows) else (),
+            )
+
+
+def _populated(scene: _Scene, starts: np.ndarray) -> np.ndarray:
+    # Subsections of which it is not known count as populated.
+    snapshot, geometry = scene.snapshot, scene.snapshot.geometry
+    sections = snapshot.sections
+    nr = starts // geometry.pages_per_section
+    unknown = np.zeros(len(starts), bool)
+    for first, end, _ in sections.unreadable:
+        unknown |= (nr >= first) & (nr < end)
+    if not len(sections):
+        return unknown
+    row = np.minimum(np.searchsorted(sections.nr, nr), len(sections) - 1)
+    present = sections.nr[row] == nr
+    bit = starts % geometry.pages_per_section // geometry.pages_per_subsection
+    words = sections.subsection_map[row, bit // 64]
+    is_set = (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
+    is_set &= scene.has_flag(snapshot.flags.has_mem_map)[row]
+    unknown |= present & (scene.torn[row] | ~sections.usage_readable[row])
+    return unknown | (present & is_set)
+
+
+def _subsection_facts(scene: _Scene, row: int, pfn: int) -> tuple[Evidence, ...]:
+    geometry, sections = scene.snapshot.geometry, scene.snapshot.sections
+    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+    usage = int(sections.usage[row])
+    fact = Evidence(
+        what=f"mem_section[{sections.nr[row]}].usage->subsection_map",
+        address=usage or None,
+        value=int(sections.subsection_map[row, bit // 64]),
+        note=f"bit {bit}",
+    )
+    return scene.section_word(row), fact
+
+
+def _online_devices(scene: _Scene) -> Iterator[Finding]:
+    # In an online section without the taint, pfn_to_online_page() does not ask
+    # for a pgmap. Kernels before v5.12 have no taint at all.
+    flags = scene.snapshot.flags
+    online, tainted = scene.has_flag(flags.online), scene.has_flag(flags.taint)
+    only_device = online & ~scene.has_flag(flags.early) & ~_has_block(scene)
+    missing = _without_due_taint(scene)
+    for claim in scene.claims:
+        rows = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
+        for row in rows[~scene.torn[rows]].tolist():
+            if only_device[row]:
+                yield _in_section(scene, claim, row, "device-section-online", flags.online, 0)
+            elif row in missing:
+                yield _in_section(scene, claim, row, "section-taint-missing", 0, flags.taint)
+            elif online[row] and not tainted[row]:
+                yield _in_section(scene, claim, row, "collision-untainted")
+
+
+def _in_section(
+    scene: _Scene, claim: _Claim, row: int, slug: str, without: int = 0, with_: int = 0
+) -> Finding:
+    start, end = scene.section_span(row)
+    start, end = max(claim.range.start_pfn, start), min(claim.range.end_pfn, end)
+    word = int(scene.snapshot.sections.word[row])
+    expected = (word & ~without) | with_
+    return make_finding(
+        slug,
+        Case.DEVICE,
+        start,
+        end,
+        pgmap=claim.pgmap.address,
+        evidence=(scene.section_word(row, expected if expected != word else None),),
+    )
+
+
+def _without_due_taint(scene: _Scene) -> frozenset[int]:
+    # move_pfn_range_to_zone() taints the first and last section of a range if the
+    # range does not begin, or end, with it.
+    flags, pages = scene.snapshot.flags, scene.snapshot.geometry.pages_per_section
+    tainted = scene.has_flag(flags.taint)
+    due = [
+        pfn
+        for claim in scene.complete
+        for border, pfn in (
+            (claim.range.start_pfn, claim.range.start_pfn),
+            (claim.range.end_pfn, claim.range.end_pfn - 1),
+        )
+        if border % pages and flags.taint
+    ]
+    rows = (row for pfn in due for row in scene.rows(pfn, pfn + 1).tolist())
+    return frozenset(row for row in rows if not tainted[row])
+
+
+def _block_ids(scene: _Scene) -> np.ndarray:
+    ids: np.ndarray = scene.snapshot.sections.nr // scene.snapshot.sections_per_block
+    return ids
+
+
+def _has_block(scene: _Scene) -> np.ndarray:
+    return np.isin(_block_ids(scene), list(scene.snapshot.memory_blocks))
+
+
+def _device_blocks(scene: _Scene) -> Iterator[Finding]:
+    # A block may span sections that RAM has and sections that a device has.
+    ids = _block_ids(scene)
+    ram = scene.has_flag(scene.snapshot.flags.early) | ~scene.claimed | scene.torn
+    for block_id in np.setdiff1d(ids[_has_block(scene)], ids[ram]).tolist():
+        rows = np.flatnonzero(ids == block_id)
+        start, end = scene.section_span(int(rows[0]))[0], scene.section_span(int(rows[-1]))[1]
+        address, state = scene.snapshot.memory_blocks[block_id]
+        yield make_finding(
+            "device-memory-block",
+            Case.DEVICE,
+            start,
+            end,
+            evidence=(
+                Evidence(f"memory_blocks[{block_id}]", value=address, expected=0, note=state),
+            ),
+        )
+
+
+def _without_memmap(scene: _Scene) -> Iterator[Finding]:
+    if scene.snapshot.hotplug_in_progress:
+        return
+    flags = scene.snapshot.flags
+    # Where a device is complete, that is device-unpopulated.
+    bare = ~scene.has_flag(flags.has_mem_map) & ~scene.torn & ~scene.claimed
+    for row in np.flatnonzero(bare).tolist():
+        start, end = scene.section_span(row)
+        word = int(scene.snapshot.sections.word[row])
+        facts = (scene.section_word(row, word | flags.has_mem_map),)
+        yield make_finding(
+            "section-without-memmap", scene.case_at(start), start, end, evidence=facts
+        )
+
+
+def _without_usage(scene: _Scene) -> Iterator[Finding]:
+    if not scene.prog.type("struct mem_section").has_member("usage"):
+        return
+    sections = scene.snapshot.sections
+    has_mem_map = scene.has_flag(scene.snapshot.flags.has_mem_map)
+    offset = offsetof(scene.prog.type("struct mem_section"), "usage")
+    for row in np.flatnonzero(has_mem_map & (sections.usage == 0) & ~scene.torn).tolist():
+        start, end = scene.section_span(row)
+        usage = Evidence(
+            f"mem_section[{sections.nr[row]}].usage", int(sections.address[row]) + offset, 0
+        )
+        facts = (usage, scene.section_word(row))
+        yield make_finding("section-usage-null", scene.case_at(start), start, end, evidence=facts)
+
+
+# --- zones, altmaps, resources, pageblocks ----------------------------------------------
+
+
+def _outside_zone(scene: _Scene) -> Iterator[Finding]:
+    spans = scene.snapshot.zone_device_spans
+    for claim in scene.complete:
+        start, end = claim.range.start_pfn, claim.range.end_pfn
+        if any(first <= start and end <= last for first, last in spans.values()):
+            continue
+        facts = tuple(
+            Evidence(f"NODE_DATA({nid})->node_zones[ZONE_DEVICE]", note=f"[{a:#x}, {b:#x})")
+            for nid, (a, b) in spans.items()
+        )
+        yield make_finding(
+            "zone-device-span", Case.DEVICE, start, end, pgmap=claim.pgmap.address, evidence=facts
+        )
+
+
+def _altmaps(scene: _Scene) -> Iterator[Finding]:
+    for claim in scene.complete:
+        altmap, pgmap = claim.pgmap.altmap, claim.pgmap
+        if claim.index or not altmap:
+            continue
+        start, end = claim.range.start_pfn, claim.range.end_pfn
+        facts: list[Evidence] = []
+        slug = "altmap-range"
+        if altmap.base_pfn != start:
+            facts.append(scene.pgmap_member(pgmap, "altmap.base_pfn", altmap.base_pfn, start))
+        if altmap.offset > end - start:
+            facts.append(scene.pgmap_member(pgmap, "altmap.reserve", altmap.reserve))
+            facts.append(scene.pgmap_member(pgmap, "altmap.free", altmap.free))
+        if not facts:
+            slug, facts = _account(scene, claim)
+        if facts:
+            yield make_finding(
+                slug, Case.METADATA, start, end, pgmap=pgmap.address, evidence=tuple(facts)
+            )
+
+
+def _account(scene: _Scene, claim: _Claim) -> tuple[str, list[Evidence]]:
+    altmap, pgmap = claim.pgmap.altmap, claim.pgmap
+    assert altmap is not None
+    if altmap.alloc + altmap.align > altmap.free:
+        return "altmap-account", [
+            scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc),
+            scene.pgmap_member(pgmap, "altmap.align", altmap.align),
+            scene.pgmap_member(pgmap, "altmap.free", altmap.free),
+        ]
+    expected = _expected_alloc(scene, claim)
+    if expected is None or expected == altmap.alloc:
+        return "", []
+    return "altmap-unaccounted", [scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc, expected)]
+
+
+def _expected_alloc(scene: _Scene, claim: _Claim) -> int | None:
+    # vmemmap_populate() of x86-64 takes the altmap for whole sections only, and
+    # section_activate() reuses the memmap of early ones.
+    prog, geometry = scene.prog, scene.snapshot.geometry
+    assert prog.platform is not None
+    if prog.platform.arch != Architecture.X86_64 or scene.snapshot.sections.unreadable:
+        return None
+    pages = geometry.pages_per_section
+    whole = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
+    starts = scene.snapshot.sections.nr[whole] * pages
+    taken = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
+    taken &= ~scene.has_flag(scene.snapshot.flags.early)[whole]
+    memmap = pages * sizeof(prog.type("struct page"))
+    return int(taken.sum()) * (memmap >> geometry.page_shift)
+
+
+def _resources(scene: _Scene) -> Iterator[Finding]:
+    resources = iomem_resources(scene.prog) if scene.complete else None
+    if resources is None:
+        return
+    shift = scene.snapshot.geometry.page_shift
+    for claim in scene.complete:
+        start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
+        ram = [r for r in resources if r.is_ram and r.start < end and start < r.end]
+        around = any(r.start <= start and end <= r.end for r in resources)
+        for resource in ram:
+            yield make_finding(
+                "device-in-ram",
+                Case.DEVICE,
+                max(start, resource.start) >> shift,
+                min(end, resource.end) >> shift,
+                pgmap=claim.pgmap.address,
+                evidence=(
+                    Evidence("struct resource", resource.address, note=resource.name),
+                    *scene.range_facts(claim),
+                ),
+            )
+        if not ram and not around:
+            yield make_finding(
+                "device-without-resource",
+                Case.DEVICE,
+                claim.range.start_pfn,
+                claim.range.end_pfn,
+                pgmap=claim.pgmap.address,
+                evidence=scene.range_facts(claim),
+            )
+
+
+def _migratetypes(scene: _Scene) -> Iterator[Finding]:
+    layout = pageblock_layout(scene.prog)
+    if layout is None:
+        return
+    for claim in scene.complete:
+        altmap = claim.pgmap.altmap if claim.index == 0 else None
+        # A pageblock that begins in the reserve is never set.
+        reserve_end = claim.range.start_pfn + (altmap.reserve if altmap else 0)
+        wrong: list[int] = []
+        first: Evidence | None = None
+        for row in scene.rows(claim.range.start_pfn, claim.range.end_pfn).tolist():
+            usage = int(scene.snapshot.sections.usage[row])
+            types = section_migratetypes(scene.prog, usage, layout) if usage else None
+            if types is None or scene.torn[row]:
+                continue
+            starts = scene.section_span(row)[0] + np.arange(len(types)) * layout.pages
+            inside = (starts >= reserve_end) & (starts < claim.range.end_pfn)
+            odd = inside & (types != layout.movable)
+            if odd.any() and first is None:
+                value = int(types[odd][0])
+                first = Evidence(
+                    f"migratetype of the pageblock of PFN {int(starts[odd][0]):#x}",
+                    value=value,
+                    expected=layout.movable,
+                )
+            wrong += starts[odd].tolist()
+        if first:
+            yield make_finding(
+                "device-migratetype",
+                Case.DEVICE,
+                wrong[0],
+                wrong[-1] + layout.pages,
+                count=len(wrong) * layout.pages,
+                pgmap=claim.pgmap.address,
+                evidence=(first,),
+            )
+
+
+_CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
+    _array_entries,
+    _array_missing,
+    _overlaps,
+    _odd_ranges,
+    _unpopulated,
+    _online_devices,
+    _device_blocks,
+    _without_memmap,
+    _without_usage,
+    _outside_zone,
+    _altmaps,
+    _resources,
+    _migratetypes,
+)

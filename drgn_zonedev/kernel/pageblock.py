@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Pageblocks
+----------
+
+The ``drgn_zonedev.kernel.pageblock`` module reads the migratetypes that the page
+allocator keeps for each pageblock in ``mem_section_usage.pageblock_flags``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Architecture, FaultError, Program, offsetof
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+
+__all__ = ("PageblockLayout", "pageblock_layout", "section_migratetypes")
+
+# PB_migratetype_bits: a macro, and part of the enumerators' names since v6.18.
+_MIGRATETYPE_BITS = 3
+
+
+@dataclass(frozen=True)
+class PageblockLayout:
+    """How ``pageblock_flags`` is cut: ``bits`` per pageblock of ``pages`` pages."""
+
+    bits: int
+    pages: int
+    movable: int
+
+
+@takes_program_or_default
+def pageblock_layout(prog: Program) -> PageblockLayout | None:
+    """
+    Get the layout of ``pageblock_flags``.
+
+    :return: ``None`` where the size of a pageblock is not known: it is a macro,
+        min(HUGETLB_PAGE_ORDER, MAX_PAGE_ORDER) with huge pages, 9 on x86-64.
+    """
+    assert prog.platform is not None
+    if prog.platform.arch != Architecture.X86_64:
+        return None
+    try:
+        movable = prog.constant("MIGRATE_MOVABLE").value_()
+        return PageblockLayout(bits=_bits(prog), pages=1 << 9, movable=movable)
+    except LookupError:
+        return None
+
+
+def _bits(prog: Program) -> int:
+    # The enumerator became __NR_PAGEBLOCK_BITS, and NR_PAGEBLOCK_BITS a macro that
+    # rounds it up, when isolation got a bit of its own.
+    try:
+        return int(prog.constant("NR_PAGEBLOCK_BITS").value_())
+    except LookupError:
+        count = int(prog.constant("__NR_PAGEBLOCK_BITS").value_())
+        return 1 << (count - 1).bit_length()
+
+
+@takes_program_or_default
+def section_migratetypes(prog: Program, usage: int, layout: PageblockLayout) -> np.ndarray | None:
+    """
+    Get the migratetype of each pageblock of a section.
+
+    :param usage: Address of the ``struct mem_section_usage``.
+    :return: ``None`` if it cannot be read.
+    """
+    blocks = sparsemem_geometry(prog).pages_per_section // layout.pages
+    offset = offsetof(prog.type("struct mem_section_usage"), "pageblock_flags")
+    try:
+        raw = prog.read(usage + offset, blocks * layout.bits // 8)
+    except FaultError:
+        return None
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").reshape(blocks, -1)
+    weights = 1 << np.arange(_MIGRATETYPE_BITS)
+    return (bits[:, :_MIGRATETYPE_BITS] * weights).sum(axis=1)

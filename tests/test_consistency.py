@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The structures against each other: what test_recall cannot do with a single word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from drgn import Program
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev import consistency
+from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.kernel.pageblock import PageblockLayout
+from drgn_zonedev.kernel.resource import Resource
+from drgn_zonedev.model import Finding
+from drgn_zonedev.snapshot import take_snapshot
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+START, END = 0x40000, 0x48000
+
+
+def found(prog: Program) -> list[Finding]:
+    snapshot = take_snapshot(prog)
+    return inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
+
+
+def spots(kernel: FakeKernel) -> list[tuple[str, int, int]]:
+    return [(f.slug, f.start_pfn, f.end_pfn) for f in found(kernel.program())]
+
+
+def device(layout: str) -> FakeKernel:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.pgmap((START, END))
+    return kernel
+
+
+@each_layout
+@pytest.mark.parametrize("scene", [collision, in_flight, partial, device])
+def test_healthy_machines_are_consistent(layout: str, scene: Callable[[str], FakeKernel]) -> None:
+    slugs = {slug for slug, _, _ in spots(scene(layout))}
+    shared_before_taint = layout == "5.10" and scene in (collision, in_flight)
+    assert slugs == ({"collision-untainted"} if shared_before_taint else set())
+
+
+@each_layout
+@pytest.mark.parametrize("ref", ["dead", "exited"])
+def test_dying_pgmaps_are_held_to_nothing(layout: str, ref: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.pgmap((START + 1, END - 1), ref=ref)
+    assert spots(kernel) == []
+
+
+@each_layout
+def test_what_is_being_added_need_not_be_populated(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.pgmap((START, END), in_flight=True)
+    assert spots(kernel) == []
+
+
+@each_layout
+def test_overlapping_pgmaps(layout: str) -> None:
+    kernel = device(layout)
+    kernel.pgmap((START + 0x400, START + 0x800), stored=False)
+    other = kernel.pgmap((START + 0x800, START + 0x1000), stored=False)
+    kernel.pgmap_array.store(START + 0x10000, other)
+    kernel.section(10)
+    slugs = {slug for slug, _, _ in spots(kernel)}
+    assert {"pgmap-overlap", "pgmap-array-missing", "pgmap-array-entry"} <= slugs
+    (overlap,) = (s for s in spots(kernel) if s[0] == "pgmap-overlap")
+    assert overlap == ("pgmap-overlap", START + 0x800, START + 0x1000)
+
+
+@each_layout
+def test_two_pgmaps_in_one_subsection(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8, taint=True)
+    kernel.pgmap((START, START + 0x300))
+    kernel.pgmap((START + 0x300, END))
+    assert sorted(spots(kernel)) == [
+        ("pgmap-range", START, START + 0x300),
+        ("pgmap-range", START + 0x300, END),
+        ("subsection-two-owners", START + 0x200, START + 0x400),
+    ]
+
+
+@each_layout
+def test_memory_block_of_a_device(layout: str) -> None:
+    kernel = device(layout)
+    kernel.memory_block(8, "MEM_OFFLINE")
+    assert spots(kernel) == [("device-memory-block", START, END)]
+
+
+@each_layout
+def test_memory_block_that_ram_and_a_device_share(layout: str) -> None:
+    kernel = device(layout)
+    kernel.section(9, online=True, early=True)
+    kernel.set_variable("sections_per_block", 2)
+    kernel.memory_block(4)
+    assert spots(kernel) == []
+
+
+@each_layout
+@pytest.mark.parametrize("busy", [False, True])
+def test_section_without_memmap(layout: str, busy: bool) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8, has_mem_map=False)
+    if busy:
+        address = kernel.variables["mem_hotplug_lock"][1]
+        kernel.poke_member("percpu_rw_semaphore", address, "block.counter", 1)
+    assert spots(kernel) == ([] if busy else [("section-without-memmap", START, END)])
+
+
+@each_layout
+def test_online_section_of_a_device_and_its_evidence(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    address = kernel.section(8, online=True)
+    pgmap = kernel.pgmap((START, END))
+    (finding,) = found(kernel.program())
+    assert (finding.slug, finding.pgmap) == ("device-section-online", pgmap)
+    (fact,) = finding.evidence
+    assert fact.address == address
+    assert (fact.value, fact.expected) == (kernel.vmemmap | 7, kernel.vmemmap | 3)
+
+
+def resources(*found: tuple[int, int, bool]) -> Callable[[Program], tuple[Resource, ...]]:
+    made = tuple(Resource(s << 12, e << 12, "x", 0xFFFF888000001000, ram) for s, e, ram in found)
+    return lambda prog: made
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ([(START, END, False)], []),
+        ([(0, 1 << 30, False), (0, START, True), (END, 1 << 30, True)], []),
+        ([(START, END - 1, False)], [("device-without-resource", START, END)]),
+        ([], [("device-without-resource", START, END)]),
+        ([(START - 9, START + 9, True)], [("device-in-ram", START, START + 9)]),
+    ],
+)
+def test_resources(
+    layout: str,
+    tree: list[tuple[int, int, bool]],
+    expected: list[tuple[str, int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(consistency, "iomem_resources", resources(*tree))
+    assert spots(device(layout)) == expected
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_migratetypes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The first pageblock begins in the reserve, and so is never made movable.
+    kernel = partial("6.1")
+    monkeypatch.setattr(consistency, "pageblock_layout", lambda prog: PageblockLayout(bits, 512, 1))
+    (finding,) = found(kernel.program())
+    assert finding.slug == "device-migratetype"
+    # Of everything but the first pageblock, as nothing was ever set.
+    assert (finding.start_pfn, finding.end_pfn) == (0x100200, 0x114000)
+    assert finding.count == 0x114000 - 0x100200

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What is said of pgmaps that struct pages outlived."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from fakekernel import LAYOUTS, FakeKernel
+
+from drgn_zonedev import dangling as module
+from drgn_zonedev.classify import classify
+from drgn_zonedev.dangling import dangling_pgmap
+from drgn_zonedev.verify import verify
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+GONE = 0xFFFF8880DEADBE00
+SPAN = (0x44000, 0x48000)
+
+
+def machine(layout: str) -> tuple[FakeKernel, int]:
+    """A pgmap that is not in pgmap_array, but whose memory is as it was."""
+    kernel = FakeKernel(layout)
+    kernel.section(8, online=True, early=True, taint=True, subsections=range(32))
+    kernel.memory_block(8)
+    kernel.ram_pages(0x40000, 0x44000)
+    kernel.hole_pages(0x44000, 0x48000)
+    old = kernel.pgmap((0x44000, 0x44400), stored=False, ops="fsdax_pagemap_ops")
+    return kernel, old
+
+
+@each_layout
+def test_old_owner_is_named_while_its_memory_is_intact(layout: str) -> None:
+    kernel, old = machine(layout)
+    fact = dangling_pgmap(kernel.program(), old, 7, SPAN)
+    assert (fact.what, fact.value) == ("dangling pgmap", old)
+    assert "of 7 struct pages" in fact.note
+    assert "still reads as MEMORY_DEVICE_FS_DAX for [0x44000, 0x44400)" in fact.note
+    assert "operations fsdax_pagemap_ops" in fact.note
+
+
+@each_layout
+@pytest.mark.parametrize(("end", "span"), [(0x44001, SPAN), (0x44400, (0x44400, 0x48000))])
+def test_memory_that_somebody_else_took(layout: str, end: int, span: tuple[int, int]) -> None:
+    # It reads as a pgmap, but not as one that these pages can have had.
+    kernel, _ = machine(layout)
+    old = kernel.pgmap((0x44000, end), stored=False)
+    assert "still reads" not in dangling_pgmap(kernel.program(), old, 1, span).note
+
+
+@each_layout
+def test_memory_that_is_gone(layout: str) -> None:
+    kernel, _ = machine(layout)
+    fact = dangling_pgmap(kernel.program(), GONE, 1, SPAN)
+    assert fact.value == GONE
+    assert "still reads" not in fact.note
+
+
+@pytest.mark.parametrize(
+    ("allocated", "text"), [(True, "allocated"), (False, "freed"), (None, "unknown")]
+)
+def test_slab(allocated: bool | None, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, old = machine("6.1")
+    name = SimpleNamespace(string_=lambda: b"kmalloc-512\x1b")
+    info = SimpleNamespace(
+        slab_cache=SimpleNamespace(name=name), address=old - 0x48, allocated=allocated
+    )
+    monkeypatch.setattr(module, "slab_object_info", lambda prog, address: info)
+    assert (
+        f"{text} object of kmalloc-512\x1b, at +0x48"
+        in dangling_pgmap(kernel.program(), old, 1, SPAN).note
+    )
+
+
+@each_layout
+def test_ghosts_say_whose_they_were(layout: str) -> None:
+    kernel, old = machine(layout)
+    kernel.device_pages(0x44000, 0x44300, old)
+    kernel.device_pages(0x44300, 0x44400, GONE)
+    prog = kernel.program()
+    (ghosts,) = verify(prog, classify(prog)).findings
+    facts = [e for e in ghosts.evidence if e.what == "dangling pgmap"]
+    assert [(f.value, f.note.split(";")[0]) for f in facts] == [
+        (old, f"of {0x300} struct pages"),
+        (GONE, f"of {0x100} struct pages"),
+    ]

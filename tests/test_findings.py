@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The table of findings: complete, used, and what the documentation says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind, document, make_finding
+from drgn_zonedev.model import Case, Evidence, Severity
+
+ROOT = Path(__file__).parents[1]
+# Everything but the table itself; the laboratory has words of its own.
+SOURCES = [
+    path
+    for path in sorted((ROOT / "drgn_zonedev").rglob("*.py"))
+    if path.name != "findings.py" and "lab" not in path.parts
+]
+each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+def quoted() -> set[str]:
+    """Every string in the sources that looks like a slug."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    found = set(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)+)"', text)) | {
+        # A slug of one word.
+        slug
+        for slug in KINDS
+        if f'"{slug}"' in text
+    }
+    # Slugs that are made of a prefix and what is wrong.
+    prefixes = re.findall(r'"((?:device|metadata)-page)"', text)
+    for suffix in re.findall(r'f"\{prefix\}(-[a-z-]+)"', text):
+        found |= {prefix + suffix for prefix in prefixes}
+    return found
+
+
+def test_every_kind_is_used() -> None:
+    assert set(KINDS) - quoted() == set()
+
+
+def test_every_slug_in_the_code_is_a_kind() -> None:
+    prefixes = {kind.split("-")[0] for kind in KINDS if "-" in kind}
+    candidates = {slug for slug in quoted() if slug.split("-")[0] in prefixes}
+    assert candidates - set(KINDS) == {"device-page", "metadata-page"}
+
+
+@each_kind
+def test_every_kind_says_everything(kind: Kind) -> None:
+    assert KINDS[kind.slug] is kind
+    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", kind.slug)
+    assert kind.message[0].islower()
+    assert not kind.message.endswith(".")
+    assert not kind.proof.endswith(".")
+    for text in (kind.explanation, kind.cure):
+        assert text.endswith(".")
+    for text in (kind.message, kind.explanation, kind.proof, kind.cure):
+        assert text == " ".join(text.split())
+
+
+def test_documentation_is_complete() -> None:
+    text = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert text == document(), "run scripts/write-findings"
+    assert re.findall("^### (.+)$", text, re.MULTILINE) == list(KINDS)
+    for kind in KINDS.values():
+        for part in (kind.message, kind.explanation, kind.proof, kind.cure):
+            assert part in text
+    for defect, reason in UNTELLABLE:
+        assert f"- {defect}: {reason}" in text
+
+
+@each_kind
+def test_findings_are_made_of_their_kind(kind: Kind) -> None:
+    fact = Evidence("pgmap->nr_range", 0xFFFF888000001000, 1)
+    finding = make_finding(kind.slug, Case.DEVICE, 7, 10, pgmap=3, evidence=(fact,))
+    assert (finding.slug, finding.severity) == (kind.slug, kind.severity)
+    assert (finding.start_pfn, finding.end_pfn, finding.count) == (7, 10, 3)
+    assert (finding.message, finding.pgmap, finding.evidence) == (kind.message, 3, (fact,))
+
+
+def test_a_detail_follows_the_message() -> None:
+    finding = make_finding("teardown", Case.TEARDOWN, 7, 10, count=1, detail="5 are left")
+    assert finding.count == 1
+    assert finding.message == f"{KINDS['teardown'].message}; 5 are left"
+
+
+def test_unknown_slugs_are_refused() -> None:
+    with pytest.raises(KeyError):
+        make_finding("no-such-thing", Case.DEVICE, 0, 1)
+
+
+def test_worst_kinds_come_first() -> None:
+    ranks = [kind.severity.rank for kind in KINDS.values()]
+    assert ranks == sorted(ranks)
+    assert {kind.severity for kind in KINDS.values()} == set(Severity)
