@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import drgn
 
 from drgn_zonedev.command import Outcome, Status, UsageError, add_commands
+from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
 
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     add_commands(subparsers)
+    add_demo_command(subparsers)
     add_lab_command(subparsers)
     return parser
 

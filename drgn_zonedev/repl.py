@@ -16,7 +16,7 @@ from drgn.commands.linux import linux_kernel_custom_command
 
 __all__ = ("register",)
 
-_COMMANDS = "check, ranges, sections, pgmaps, pfn"
+_COMMANDS = "check, ranges, sections, pgmaps, pfn, export"
 
 
 class _HelpShown(Exception):

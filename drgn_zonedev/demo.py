@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Demonstration
+-------------
+
+``zonedev demo`` shows each of the five cases of the 2019 mail, in memory of real
+kernels that comes with the package: no root, no QEMU, no download.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from drgn_zonedev.command import Outcome, Status, UsageError
+from drgn_zonedev.export.archive import ArchiveError
+from drgn_zonedev.lab.judge import compare_ranges
+from drgn_zonedev.lab.scenarios import Expected
+from drgn_zonedev.model import Case, Report
+from drgn_zonedev.render.as_text import printable, ranges_text
+from drgn_zonedev.report import check
+from drgn_zonedev.stored import StoredDump, default_directory, stored_dumps
+
+__all__ = ("add_demo_command",)
+
+# The scenario that shows each case best.
+_SHOWN = (
+    (Case.OFFLINE, "hotplug-offline"),
+    (Case.DEVICE, "fsdax-collision"),
+    (Case.PARTIAL, "nvdimm-partial"),
+    (Case.INITIALIZING, "init-in-flight"),
+    (Case.RESERVED, "dirty-media"),
+)
+
+
+def add_demo_command(subparsers: Any) -> None:
+    """Add ``demo`` to the result of ``ArgumentParser.add_subparsers()``."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="show the five cases in memory of real kernels, which comes with this",
+        description="Show the five cases of the 2019 mail in memory of real kernels.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "kernel", metavar="KERNEL", nargs="?", default="7.3", help="default: %(default)s"
+    )
+    parser.add_argument("--vmcores", metavar="DIR", type=Path, help="take the dumps from there")
+    parser.set_defaults(run_lab=_demo)
+
+
+def _demo(args: argparse.Namespace) -> Outcome:
+    dumps = _dumps(args)
+    failed = 0
+    for case, scenario in _SHOWN:
+        dump = dumps.get(f"{args.kernel}-{scenario}")
+        if dump is None:
+            raise UsageError(f"there is no dump of {args.kernel}: {_kernels(dumps)}")
+        failed += not _show(case, dump)
+    return Outcome(None, Status.FINDINGS if failed else Status.OK)
+
+
+def _dumps(args: argparse.Namespace) -> dict[str, StoredDump]:
+    directory = args.vmcores or default_directory()
+    found = {dump.name: dump for dump in stored_dumps(directory)} if directory else {}
+    if not found:
+        raise UsageError("there are no dumps: give their directory with --vmcores")
+    return found
+
+
+def _kernels(names: Iterable[str]) -> str:
+    suffix = f"-{_SHOWN[0][1]}"
+    kernels = sorted(name[: -len(suffix)] for name in names if name.endswith(suffix))
+    return f"choose one of {', '.join(kernels)}"
+
+
+def _show(case: Case, dump: StoredDump) -> bool:
+    try:
+        expected = dump.expected()
+        with dump.program() as prog:
+            report = check(prog)
+    except (ArchiveError, OSError, ValueError) as e:
+        raise UsageError(f"{dump.path}: {e}") from e
+    ranges = [r for r in report.ranges if r.case is case]
+    print(f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n")
+    print(ranges_text(report.kernel, ranges))
+    for line in _findings(report, case):
+        print(line)
+    wrong = compare_ranges(report.ranges, [Expected(*r) for r in expected["ranges"]])
+    for line in wrong:
+        print(f"NOT AS EXPECTED: {line}")
+    return bool(ranges) and not wrong
+
+
+def _findings(report: Report, case: Case) -> Iterator[str]:
+    for finding in report.findings:
+        if finding.case is case:
+            where = f"[{finding.start_pfn:#x}, {finding.end_pfn:#x})"
+            yield printable(f"{finding.severity.value}: {finding.slug} {where}: {finding.message}")

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Where a kernel keeps the names of devices that an export would reveal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from drgn import FaultError, Object, Program
+from drgn.helpers.linux.ioport import for_each_resource
+
+from drgn_zonedev.export.spans import Span
+from drgn_zonedev.kernel.devres import device_subsystem, for_each_child_device
+from drgn_zonedev.snapshot import take_snapshot, with_devices
+
+__all__ = ("device_names",)
+
+_MAX_RESOURCES = 1 << 16
+
+
+def device_names(prog: Program) -> Iterator[Span]:
+    """Find the names of the devices behind pgmaps, their disks, and their resources."""
+    for pgmap in with_devices(prog, take_snapshot(prog).pgmaps):
+        if pgmap.device is not None:
+            device = Object(prog, "struct device *", pgmap.device.address)
+            with contextlib.suppress(FaultError):
+                yield from _names(device)
+    with contextlib.suppress(FaultError, LookupError):
+        yield from _resource_names(prog)
+
+
+def _names(device: Object) -> Iterator[Span]:
+    disks = [c for c in for_each_child_device(device) if device_subsystem(c) == "block"]
+    for named in (device, *disks):
+        yield _string(named.kobj.name)
+
+
+def _resource_names(prog: Program) -> Iterator[Span]:
+    start, end = prog.main_module().address_range or (0, 0)
+    resources = for_each_resource(prog["iomem_resource"].address_of_())
+    for _, resource in zip(range(_MAX_RESOURCES), resources):
+        name = resource.name.read_()
+        # What is in the kernel's image is a constant, and RAM is RAM wherever
+        # its name is.
+        if not name or start <= name.value_() < end:
+            continue
+        with contextlib.suppress(FaultError):
+            if not name.string_().startswith(b"System RAM"):
+                yield _string(name)
+
+
+def _string(pointer: Object) -> Span:
+    return pointer.value_(), pointer.value_() + len(pointer.string_())

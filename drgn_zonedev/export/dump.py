@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Export
+------
+
+Writes exactly the part of a kernel's memory that this tool looks at, with
+debugging information of its own, as a vmcore that drgn opens like any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import drgn
+from drgn import Program, ProgramFlags
+
+from drgn_zonedev.export.blank import device_names
+from drgn_zonedev.export.bundle import checksum, new_directory, write_file
+from drgn_zonedev.export.core import Read, write_core
+from drgn_zonedev.export.elf import Encoding
+from drgn_zonedev.export.names import Missing
+from drgn_zonedev.export.select import Selection, select
+from drgn_zonedev.export.spans import Span, union
+from drgn_zonedev.export.trace import Recorder, Run
+from drgn_zonedev.export.vmlinux import build_vmlinux
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.model import Report
+from drgn_zonedev.scan import Progress
+
+__all__ = ("SCHEMA", "Export", "Options", "export")
+
+SCHEMA = "drgn-zonedev/export/1"
+
+# What one try lacks makes the next one ask for more, but not endlessly.
+_MAX_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    What to put into an export.
+
+    ``margin`` is in struct pages on each side of every device range.
+    """
+
+    all_memmap: bool = False
+    margin: int = 512
+    blank_names: bool = False
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written. ``report`` is what the analysis says of it."""
+
+    path: Path
+    meta: dict[str, Any]
+    report: Report
+
+
+def export(
+    prog: Program,
+    path: str | os.PathLike[str],
+    options: Options | None = None,
+    *,
+    force: bool = False,
+    progress: Progress = lambda pages: None,
+) -> Export:
+    """
+    Export a kernel's memory map to a new directory.
+
+    :param force: Replace the directory if it exists.
+    :raises FileExistsError: if it exists, and is not to be replaced
+    :raises LookupError: if the debugging information lacks what is needed
+    :raises ValueError: if there are no exports for this architecture
+    """
+    options = options or Options()
+    target = Path(path)
+    with new_directory(target, force=force) as directory:
+        recorder, report = _record(prog, directory / "vmlinux", options, progress)
+        runs, lost = _write_vmcore(recorder, directory / "vmcore")
+        meta = _meta(recorder, options, report, runs, lost, directory)
+        write_file(directory / "meta.json", (json.dumps(meta, indent=2) + "\n").encode())
+    return Export(target, meta, report)
+
+
+def _record(
+    prog: Program, vmlinux: Path, options: Options, progress: Progress
+) -> tuple[Recorder, Report]:
+    blanks = tuple(device_names(prog)) if options.blank_names else ()
+    missing = Missing()
+    for _ in range(_MAX_TRIES):
+        file = build_vmlinux(prog, missing)
+        write_file(vmlinux, file.contents)
+        recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id), blanks)
+        recorder.prog.load_debug_info([vmlinux])
+        asked = Missing()
+        asked.watch(recorder.prog)
+        report = select(recorder, Selection(options.all_memmap, options.margin), progress)
+        more = asked.present_in(prog)
+        if not more:
+            break
+        missing |= more
+    return recorder, report
+
+
+def _vmcoreinfo(prog: Program, build_id: bytes) -> bytes:
+    # The build ID is in there since Linux kernel commit 0935288c6e00 ("kdump:
+    # append kernel build-id string to VMCOREINFO") (in v5.9).
+    text: bytes = prog["VMCOREINFO"].string_()
+    if b"BUILD-ID=" in text:
+        return text
+    return text + b"BUILD-ID=" + build_id.hex().encode() + b"\n"
+
+
+def _write_vmcore(recorder: Recorder, path: Path) -> tuple[list[Run], list[Run]]:
+    memory, tables = recorder.runs()
+    platform = recorder.prog.platform
+    assert platform is not None
+    runs: list[tuple[Run, Read]] = [(run, recorder.read_run) for run in memory]
+    runs += [(run, recorder.read_table) for run in tables]
+    with path.open("wb") as f:
+        lost = write_core(f, Encoding(platform), recorder.vmcoreinfo, runs)
+        f.flush()
+        os.fsync(f.fileno())
+    return [run for run, _ in runs if run not in lost], lost
+
+
+def _build_id(vmcoreinfo: bytes) -> str:
+    lines = vmcoreinfo.decode(errors="replace").splitlines()
+    return next(line.split("=", 1)[1] for line in lines if line.startswith("BUILD-ID="))
+
+
+def _meta(
+    recorder: Recorder,
+    options: Options,
+    report: Report,
+    runs: list[Run],
+    lost: list[Run],
+    directory: Path,
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "kernel": {
+            "release": report.kernel.release,
+            "architecture": report.kernel.architecture,
+            "build_id": _build_id(recorder.vmcoreinfo),
+        },
+        "made_by": {"drgn-zonedev": _version(), "drgn": drgn.__version__},
+        "source": {"live": bool(recorder.source.flags & ProgramFlags.IS_LIVE)},
+        "options": asdict(options),
+        "contents": {
+            "segments": len(runs),
+            "bytes": sum(end - start for start, end in union(_extents(runs))),
+            "memmap": [list(span) for span in _memmap_pfns(recorder.prog, runs)],
+        },
+        "unreadable": [
+            *(asdict(unjudged) for unjudged in report.unjudged),
+            *({"address": hex(run.vaddr), "size": run.size} for run in lost),
+        ],
+        "files": {name: checksum(directory / name) for name in ("vmcore", "vmlinux")},
+    }
+
+
+def _version() -> str:
+    try:
+        return version("drgn-zonedev")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _extents(runs: list[Run]) -> Iterable[Span]:
+    return ((run.vaddr, run.vaddr + run.size) for run in runs)
+
+
+def _memmap_pfns(prog: Program, runs: list[Run]) -> list[Span]:
+    # PFNs of whole struct pages in the export; what helpers read of single ones
+    # besides does not count.
+    layout, max_pfn = page_layout(prog), sparsemem_geometry(prog).max_pfn
+    spans = []
+    for start, end in union(_extents(runs)):
+        first, last = -(-(start - layout.vmemmap) // layout.size), (end - layout.vmemmap)
+        last //= layout.size
+        if 0 <= first < last <= max_pfn:
+            spans.append((first, last))
+    return spans

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Selection
+---------
+
+Reads, through a recorder, everything that an export is to hold: what our own
+analysis reads, what drgn's helpers read to answer the same questions, and the
+memory map around devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Object, Program, offsetof, sizeof
+from drgn.helpers.linux.ioport import for_each_resource
+from drgn.helpers.linux.mm import (
+    compound_head,
+    decode_page_flags,
+    for_each_memory_block,
+    page_to_virt,
+    pfn_to_page,
+)
+from drgn.helpers.linux.mmzone import for_each_online_pgdat, for_each_present_section
+from drgn.helpers.linux.slab import slab_object_info
+
+from drgn_zonedev.explain import explain
+from drgn_zonedev.export.spans import Span, union
+from drgn_zonedev.export.trace import Recorder
+from drgn_zonedev.kernel.memmap import read_pages
+from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.model import Memmap, Pgmap, Report
+from drgn_zonedev.report import check
+from drgn_zonedev.scan import Progress
+from drgn_zonedev.sections import section_rows
+
+__all__ = ("Selection", "select")
+
+_MAX_RESOURCES = 1 << 16
+# Explaining a PFN costs milliseconds, and thousands of ranges explain nothing.
+_MAX_EXPLAINED = 256
+
+_MAX_NODES = 1 << 16
+# Internal entries from here on are errors: xa_is_err().
+_ERRORS = (1 << 64) - 4 * 4096
+_RANGE_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to select besides what is always needed; ``margin`` is in pages."""
+
+    all_memmap: bool = False
+    margin: int = 512
+
+
+def select(recorder: Recorder, selection: Selection, progress: Progress) -> Report:
+    """Read everything that is to be kept; returns what the analysis said."""
+    report = check(recorder.prog, progress=progress)
+    for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules):
+        with _tolerance():
+            step(recorder, selection)
+    _explanations(recorder, report)
+    for pgmap in report.pgmaps:
+        with _tolerance():
+            _pgmap(recorder, pgmap)
+    for start, end in _memmap_ranges(recorder.prog, report, selection):
+        _memmap(recorder.prog, start, end)
+    _forget_neighbours(recorder)
+    return report
+
+
+@contextlib.contextmanager
+def _tolerance() -> Iterator[None]:
+    # A damaged kernel is what people export: helpers may fail on it as they like
+    # (drgn's own raise bare Exceptions, too), and do the same on the export.
+    with contextlib.suppress(Exception):
+        yield
+
+
+def _keep_object(recorder: Recorder, pointer: Object) -> None:
+    recorder.keep(pointer.value_(), sizeof(pointer.type_.type))
+
+
+def _sections(recorder: Recorder, selection: Selection) -> None:
+    for _ in for_each_present_section(recorder.prog):
+        pass
+    section_rows(recorder.prog)
+
+
+def _memory_blocks(recorder: Recorder, selection: Selection) -> None:
+    prog = recorder.prog
+    block_type = prog.type("struct memory_block")
+    for block in for_each_memory_block(prog):
+        for member in block_type.members or ():
+            # The device is most of it, and says nothing of memory.
+            if member.name not in (None, "dev"):
+                recorder.keep(block.value_() + member.offset, sizeof(member.type))
+
+
+def _nodes(recorder: Recorder, selection: Selection) -> None:
+    for pgdat in for_each_online_pgdat(recorder.prog):
+        _keep_object(recorder, pgdat)
+        for zone in pgdat.node_zones:
+            with _tolerance():
+                zone.name.string_()
+
+
+def _resources(recorder: Recorder, selection: Selection) -> None:
+    root = recorder.prog["iomem_resource"].address_of_()
+    for _, resource in zip(range(_MAX_RESOURCES), for_each_resource(root)):
+        _keep_object(recorder, resource)
+        if resource.name:
+            resource.name.string_()
+
+
+def _modules(recorder: Recorder, selection: Selection) -> None:
+    # drgn goes through them whenever it loads symbols.
+    for _ in recorder.prog.loaded_modules():
+        pass
+
+
+def _explanations(recorder: Recorder, report: Report) -> None:
+    for range_ in report.ranges[:_MAX_EXPLAINED]:
+        for pfn in (range_.start_pfn, range_.end_pfn - 1):
+            with _tolerance():
+                explain(recorder.prog, pfn)
+            with _tolerance():
+                _describe_page(recorder.prog, pfn)
+
+
+def _describe_page(prog: Program, pfn: int) -> None:
+    page = pfn_to_page(prog, pfn)
+    calls: tuple[Callable[[Object], object], ...] = (decode_page_flags, compound_head, page_to_virt)
+    for call in calls:
+        call(page)
+
+
+def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
+    # Whole structures, so that a later version finds what it looks at, too.
+    prog = recorder.prog
+    found = Object(prog, "struct dev_pagemap *", pgmap.address)
+    _keep_object(recorder, found)
+    recorder.keep(found.ranges[0].address_of_().value_(), len(pgmap.ranges) * _RANGE_SIZE)
+    if pgmap.ops_address:
+        _keep_object(recorder, found.ops.read_())
+    info = slab_object_info(prog, pgmap.address)
+    if info:
+        info.slab_cache.name.string_()
+
+
+def _xarrays(recorder: Recorder, selection: Selection) -> None:
+    for name in ("pgmap_array", "memory_blocks"):
+        with _tolerance():
+            xa = recorder.prog[name]
+            recorder.keep(xa.address_of_().value_(), sizeof(xa))
+            _xa_nodes(recorder, xa.xa_head.value_())
+
+
+def _xa_nodes(recorder: Recorder, head: int) -> None:
+    prog, entries = recorder.prog, [head]
+    seen: set[int] = set()
+    while entries and len(seen) < _MAX_NODES:
+        entry = entries.pop()
+        # xa_is_node(): an internal entry that is no sibling, and no error.
+        if entry & 3 != 2 or entry <= 4096 or entry >= _ERRORS or entry in seen:
+            continue
+        seen.add(entry)
+        node = Object(prog, "struct xa_node *", entry - 2)
+        _keep_object(recorder, node)
+        with _tolerance():
+            entries += node.slots.value_()
+
+
+def _memmap_ranges(prog: Program, report: Report, selection: Selection) -> list[Span]:
+    present = [(r.start_pfn, r.end_pfn) for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
+    if selection.all_memmap:
+        return union(present)
+    wanted = union(
+        (max(r.start_pfn - selection.margin, 0), r.end_pfn + selection.margin)
+        for pgmap in report.pgmaps
+        for r in pgmap.ranges
+    )
+    return [
+        (max(a, start), min(b, end))
+        for start, end in wanted
+        for a, b in union(present)
+        if a < end and start < b
+    ]
+
+
+def _memmap(prog: Program, start_pfn: int, end_pfn: int) -> None:
+    for _ in read_pages(prog, start_pfn, end_pfn):
+        pass
+
+
+def _forget_neighbours(recorder: Recorder) -> None:
+    # sections() reads usages that lie close together in one go, and what lies
+    # between two of them in a slab belongs to somebody else.
+    usage_type = recorder.prog.type("struct mem_section_usage")
+    offset, size = offsetof(usage_type, "subsection_map"), sizeof(usage_type)
+    usages = np.unique(sections(recorder.prog).usage)
+    usages = usages[usages != 0]
+    for usage in usages.tolist():
+        recorder.keep(usage, size)
+    recorder.narrow(
+        frozenset((usages + np.uint64(offset)).tolist()),
+        union((usage, usage + size) for usage in usages.tolist()),
+    )

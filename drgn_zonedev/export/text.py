@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What ``export`` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from drgn_zonedev.render.as_text import printable, size_text
+
+__all__ = ("export_text",)
+
+
+def export_text(path: Path, meta: dict[str, Any]) -> str:
+    """Describe an export, and how to open it."""
+    contents, kernel = meta["contents"], meta["kernel"]
+    pages = sum(end - start for start, end in contents["memmap"])
+    lines = [
+        f"{path}: Linux {kernel['release']} ({kernel['architecture']}), "
+        f"{size_text(contents['bytes'])} of memory in {contents['segments']} pieces, "
+        f"with {pages} struct pages"
+    ]
+    if meta["unreadable"]:
+        lines.append(f"not in the source, so not in here: {len(meta['unreadable'])} (meta.json)")
+    lines.append(f"open it with: drgn -c {path}/vmcore -s {path}/vmlinux")
+    return "\n".join(printable(line) for line in lines)

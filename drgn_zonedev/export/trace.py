@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Trace
+-----
+
+A second program that sees the same memory as the first one, and remembers what
+was read of it. What an analysis reads there is what the analysis needs.
+
+Its debugging information is the small vmlinux of the export, so that whatever
+works here works on the export, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from drgn import FaultError, Program, ProgramFlags
+from drgn.helpers.linux.mm import follow_phys, phys_to_virt
+
+from drgn_zonedev.export.spans import Span, intersection, pages, union
+
+__all__ = ("Recorder", "Run")
+
+# Everything that kernels of the supported architectures map is in the upper
+# half. A dump by QEMU would show physical memory at virtual address 0.
+_KERNEL_START = 1 << 63
+_END = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Bytes to keep; ``paddr`` is ``None`` if nothing tells where they are."""
+
+    vaddr: int
+    paddr: int | None
+    size: int
+
+
+class Recorder:
+    """
+    Records what is read through its program.
+
+    :param vmcoreinfo: That of the source, or better.
+    :param blanks: Spans of virtual memory that read as ``x``.
+    """
+
+    def __init__(self, source: Program, vmcoreinfo: bytes, blanks: tuple[Span, ...] = ()) -> None:
+        self.source = source
+        self.vmcoreinfo = vmcoreinfo
+        self.prog = Program(source.platform)
+        self.prog.set_linux_kernel_custom(vmcoreinfo, False)
+        self.prog.add_memory_segment(0, _END, self._read_physical, physical=True)
+        self.prog.add_memory_segment(_KERNEL_START, _END - _KERNEL_START, self._read_virtual)
+        self._blanks = blanks
+        self._read: set[Span] = set()
+        self._faulted: set[Span] = set()
+        self._tables: set[Span] = set()
+        # What a running kernel said first is what everything after was based on.
+        self._live = bool(source.flags & ProgramFlags.IS_LIVE)
+        self._first: dict[Span, bytes] = {}
+
+    def keep(self, address: int, size: int) -> None:
+        """Keep some memory if it can be read."""
+        try:
+            self.prog.read(address, size)
+        except FaultError:
+            return
+
+    def _read_virtual(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        span = address, address + count
+        if span in self._first:
+            return self._first[span]
+        try:
+            data = self.read(address, count)
+        except FaultError:
+            self._faulted.add(span)
+            raise
+        self._read.add(span)
+        if self._live and count <= 4096:
+            self._first[span] = data
+        return data
+
+    def _read_physical(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        data = self.source.read(address, count, physical=True)
+        self._tables.add((address, address + count))
+        return data
+
+    def read(self, address: int, count: int) -> bytes:
+        """Read without a trace; blanks are filled in."""
+        data = self.source.read(address, count)
+        for start, end in self._blanks:
+            start, end = max(start - address, 0), min(end - address, count)
+            if start < end:
+                data = data[:start] + b"x" * (end - start) + data[end:]
+        return data
+
+    def read_run(self, run: Run) -> bytes:
+        """Read what is to be written for a run."""
+        data = bytearray(self.read(run.vaddr, run.size))
+        for (start, end), first in self._first.items():
+            if run.vaddr <= start and end <= run.vaddr + run.size:
+                data[start - run.vaddr : end - run.vaddr] = first
+        return bytes(data)
+
+    def read_table(self, run: Run) -> bytes:
+        """Read what is to be written for a run of page tables."""
+        assert run.paddr is not None
+        return self.source.read(run.paddr, run.size, physical=True)
+
+    def narrow(self, starts: frozenset[int], objects: list[Span]) -> None:
+        """
+        Forget what lies between objects that were read in one go.
+
+        :param starts: Where such reads start.
+        :param objects: What to keep of them: sorted and disjoint.
+        """
+        wide = {span for span in self._read if span[0] in starts}
+        self._read -= wide
+        for span in wide:
+            self._read.update(intersection(span, objects))
+
+    def runs(self) -> tuple[list[Run], list[Run]]:
+        """
+        Return the memory that was read, and the page tables that lead there.
+
+        What faulted is looked up, too: the export has to fault for the same reason.
+        """
+        page_size = self.prog["PAGE_SIZE"].value_()
+        where = self._translate(page_size)
+        memory: list[Run] = []
+        for span in union(self._read):
+            memory += _merged(
+                Run(start, _physical(where, start, page_size), end - start)
+                for start, end in pages(span, page_size)
+            )
+        tables = [
+            Run(phys_to_virt(self.prog, start).value_(), start, end - start)
+            for start, end in union(self._tables)
+        ]
+        return memory, tables
+
+    def _translate(self, page_size: int) -> dict[int, int]:
+        where: dict[int, int] = {}
+        looked_up: set[int] = set()
+        # Looking up reads memory that has to be looked up in turn.
+        for _ in range(8):
+            wanted = {
+                page
+                for span in union(self._read | self._faulted)
+                for page in range(span[0] // page_size, -(-span[1] // page_size))
+            }
+            if not wanted - looked_up:
+                break
+            for page in sorted(wanted - looked_up):
+                try:
+                    address = follow_phys(self.prog["init_mm"].address_of_(), page * page_size)
+                    where[page] = address.value_()
+                except (FaultError, LookupError, NotImplementedError):
+                    continue
+            looked_up |= wanted
+        return where
+
+
+def _physical(where: dict[int, int], address: int, page_size: int) -> int | None:
+    page, offset = divmod(address, page_size)
+    return where[page] + offset if page in where else None
+
+
+def _merged(runs: Iterator[Run]) -> Iterator[Run]:
+    last: Run | None = None
+    for run in runs:
+        if last and _follows(last, run):
+            last = Run(last.vaddr, last.paddr, last.size + run.size)
+            continue
+        if last:
+            yield last
+        last = run
+    if last:
+        yield last
+
+
+def _follows(last: Run, run: Run) -> bool:
+    if last.paddr is None or run.paddr is None:
+        return last.paddr is run.paddr
+    return last.paddr + last.size == run.paddr

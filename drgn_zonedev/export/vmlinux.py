@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+vmlinux
+-------
+
+A small ELF file with the debugging information that an export keeps, for drgn's
+``-s``: types, variables and symbols, the build ID, and no code or data.
+
+Addresses are those of the original file, so drgn relocates this one by the same
+rules (``KERNELOFFSET`` in the vmcoreinfo).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import dataclass
+
+from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeKind
+
+from drgn_zonedev.export import names
+from drgn_zonedev.export.dies import Tree
+from drgn_zonedev.export.dwarf import DwarfSections, encode_dwarf
+from drgn_zonedev.export.elf import (
+    EHDR_SIZE,
+    ET_EXEC,
+    PHDR_SIZE,
+    PT_LOAD,
+    PT_NOTE,
+    Encoding,
+    Segment,
+)
+from drgn_zonedev.export.names import Missing
+
+__all__ = ("Vmlinux", "build_vmlinux")
+
+_SHT_PROGBITS, _SHT_SYMTAB, _SHT_STRTAB, _SHT_NOTE, _SHT_NOBITS = 1, 2, 3, 7, 8
+_SHF_ALLOC = 2
+_NT_GNU_BUILD_ID = 3
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class _Image:
+    """Where the kernel's image is in its file, and how far from there it runs."""
+
+    bias: int
+    start: int
+    end: int
+    build_id: bytes
+
+    def file_address(self, address: int) -> int:
+        return (address - self.bias) & _MASK
+
+
+def _image(prog: Program, symbols: list[Symbol]) -> _Image:
+    # drgn looks for the symbol at an address only in files that span it.
+    start = min((s.address for s in symbols), default=0)
+    end = max((s.address + s.size for s in symbols), default=0)
+    try:
+        module = prog.main_module()
+    except LookupError:
+        return _Image(0, start, end, b"")
+    bias = module.debug_file_bias or module.loaded_file_bias or 0
+    start, end = module.address_range or (start, end)
+    return _Image(bias, (start - bias) & _MASK, (end - bias) & _MASK, module.build_id or b"")
+
+
+@dataclass(frozen=True)
+class Vmlinux:
+    """The file, and the build ID in it."""
+
+    contents: bytes
+    build_id: bytes
+
+
+def build_vmlinux(prog: Program, more: Missing | None = None) -> Vmlinux:
+    """
+    Build the file.
+
+    :param more: What is wanted besides what :mod:`.names` lists.
+    """
+    more = more or Missing()
+    assert prog.platform is not None
+    symbols = _symbols(prog, more)
+    encoding, image = Encoding(prog.platform), _image(prog, symbols)
+    dwarf = encode_dwarf(encoding, _tree(prog, image, more).top)
+    # drgn ignores a file without one, but not all kernels tell theirs.
+    build_id = image.build_id or hashlib.sha1(dwarf.info + dwarf.str).digest()
+    elf = _Elf(encoding, image, build_id)
+    return Vmlinux(elf.build(dwarf, symbols), build_id)
+
+
+def _tree(prog: Program, image: _Image, more: Missing) -> Tree:
+    types = (*names.TYPES, *sorted(more.types))
+    tree = Tree(name.split()[1] for name in types if name.startswith(("struct ", "union ")))
+    for name in types:
+        with contextlib.suppress(LookupError):
+            tree.add_type(prog.type(name))
+    objects = (*names.CONSTANTS, *names.VARIABLES, *names.FUNCTIONS, *sorted(more.objects))
+    for name in dict.fromkeys(objects):
+        with contextlib.suppress(LookupError):
+            _add_object(tree, image, name, prog.object(name))
+    return tree
+
+
+def _add_object(tree: Tree, image: _Image, name: str, found: Object) -> None:
+    # A function that was cut in two, or inlined, has no address of its own.
+    address = None if found.address_ is None else image.file_address(found.address_)
+    if found.type_.kind is TypeKind.FUNCTION:
+        tree.add_function(name, found.type_, address)
+    elif address is not None:
+        tree.add_variable(name, found.type_, address)
+    elif found.type_.unaliased_kind() is TypeKind.ENUM:
+        # An enumerator brings its whole enumeration.
+        tree.add_type(found.type_)
+
+
+def _symbols(prog: Program, more: Missing) -> list[Symbol]:
+    found: dict[tuple[int, str], Symbol] = {}
+    for key in (*names.SYMBOLS, *names.VARIABLES, *names.FUNCTIONS, *more.symbols):
+        with contextlib.suppress(LookupError):
+            symbol = prog.symbol(key)
+            # One without a size would name everything up to the next one.
+            if symbol.size:
+                found[symbol.address, symbol.name] = symbol
+    return [found[key] for key in sorted(found)]
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: str
+    type: int
+    contents: bytes = b""
+    flags: int = 0
+    address: int = 0
+    size: int = 0
+    link: int = 0
+    info: int = 0
+    entsize: int = 0
+
+
+class _Elf:
+    def __init__(self, encoding: Encoding, image: _Image, build_id: bytes) -> None:
+        self._encoding = encoding
+        self._image = image
+        self._build_id = build_id
+
+    def build(self, dwarf: DwarfSections, symbols: list[Symbol]) -> bytes:
+        image, pack = self._image, self._encoding
+        symtab, strtab, first_global = self._symbol_table(symbols)
+        note = pack.note(b"GNU", _NT_GNU_BUILD_ID, self._build_id)
+        sections = [
+            # drgn takes a file with .init.text for a vmlinux.
+            _Section(
+                ".text", _SHT_NOBITS, b"", _SHF_ALLOC, image.start, size=image.end - image.start
+            ),
+            _Section(".init.text", _SHT_NOBITS, b"", _SHF_ALLOC, image.end),
+            _Section(".notes", _SHT_NOTE, note, _SHF_ALLOC, image.start),
+            _Section(".debug_info", _SHT_PROGBITS, dwarf.info),
+            _Section(".debug_abbrev", _SHT_PROGBITS, dwarf.abbrev),
+            _Section(".debug_str", _SHT_PROGBITS, dwarf.str),
+            _Section(".symtab", _SHT_SYMTAB, symtab, link=8, info=first_global, entsize=24),
+            _Section(".strtab", _SHT_STRTAB, strtab),
+        ]
+        shstrtab = _string_table([s.name for s in sections] + [".shstrtab"])
+        sections.append(_Section(".shstrtab", _SHT_STRTAB, shstrtab))
+        return self._assemble(pack, sections, shstrtab)
+
+    def _assemble(self, pack: Encoding, sections: list[_Section], shstrtab: bytes) -> bytes:
+        image = self._image
+        body, headers = bytearray(), [bytes(64)]
+        base = EHDR_SIZE + 2 * PHDR_SIZE
+        notes = Segment(PT_NOTE, 0, 0, 0, 0, 0)
+        for s in sections:
+            body += bytes(-(base + len(body)) % 8)
+            offset = base + len(body)
+            if s.type == _SHT_NOTE:
+                size = len(s.contents)
+                notes = Segment(PT_NOTE, offset, s.address, s.address, size, size, 4)
+            headers.append(_section_header(pack, s, offset, shstrtab))
+            body += s.contents
+        body += bytes(-(base + len(body)) % 8)
+        load = Segment(PT_LOAD, base, image.start, 0, 0, image.end - image.start, 4096)
+        header = pack.header(
+            ET_EXEC, 2, base + len(body), shnum=len(headers), shstrndx=len(headers) - 1
+        )
+        segments = pack.segment(load) + pack.segment(notes)
+        return header + segments + bytes(body) + b"".join(headers)
+
+    def _symbol_table(self, symbols: list[Symbol]) -> tuple[bytes, bytes, int]:
+        # Local symbols come first, and sh_info says where they end.
+        local = [s for s in symbols if s.binding is SymbolBinding.LOCAL]
+        others = [s for s in symbols if s.binding is not SymbolBinding.LOCAL]
+        strtab = _string_table([s.name for s in symbols])
+        table = bytearray(24)
+        for s in local + others:
+            info = _elf_number(s.binding) << 4 | _elf_number(s.kind)
+            address = self._image.file_address(s.address)
+            name = _name_offset(strtab, s.name)
+            table += self._encoding.pack("IBBHQQ", name, info, 0, 1, address, s.size)
+        return bytes(table), strtab, 1 + len(local)
+
+
+def _elf_number(value: SymbolBinding | SymbolKind) -> int:
+    # drgn's bindings are ELF's plus one, so that 0 is "unknown".
+    return max(value.value - 1, 0) if isinstance(value, SymbolBinding) else value.value
+
+
+def _string_table(texts: list[str]) -> bytes:
+    return b"\0" + b"".join(dict.fromkeys(text.encode() + b"\0" for text in texts))
+
+
+def _name_offset(table: bytes, name: str) -> int:
+    return table.index(b"\0" + name.encode() + b"\0") + 1
+
+
+def _section_header(pack: Encoding, s: _Section, offset: int, shstrtab: bytes) -> bytes:
+    name = _name_offset(shstrtab, s.name)
+    size = s.size or len(s.contents)
+    return pack.section(
+        name, s.type, s.flags, s.address, offset, size, s.link, s.info, 8, s.entsize
+    )

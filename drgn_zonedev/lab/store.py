@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Make the dumps in ``vmcores/``: boot, export, and write down what must come of it.
+
+What is expected comes from the scenario's arithmetic and from the guest's own kernel, never from
+the tool; a dump of which the tool says something else is not stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import LabError
+from .guest import Guest, boot
+from .judge import compare_ranges
+from .kernels import KERNELS, Kernel, fetch_kernel
+from .scenarios import SCENARIOS, Scenario
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_zonedev.model import Report
+
+STORED = (
+    "fsdax-collision",
+    "nvdimm-partial",
+    "devdax-2m",
+    "init-in-flight",
+    "dirty-media",
+    "two-in-one",
+    "hotplug-offline",
+    "ghost",
+    "empty",
+)
+"""The scenarios that matter."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Store what is asked for, or everything."""
+    args = _arguments(argv)
+    failed = 0
+    for kernel_name, scenario in _chosen(args.names):
+        name = f"{kernel_name}-{scenario.name}"
+        if kernel_name in scenario.impossible:
+            continue
+        try:
+            size = store(fetch_kernel(kernel_name, progress=_say), scenario, args.out / name)
+            _say(f"{name}: {size // 1024} KiB")
+        except LabError as error:
+            failed += 1
+            _say(f"{name}: {error}")
+    (args.out / "README.md").write_text(_readme(args.out), encoding="utf-8")
+    return 1 if failed else 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="make-vmcores", description="Boot real kernels, and store exports of them."
+    )
+    parser.add_argument("--out", type=Path, default=Path("vmcores"), help="default: %(default)s")
+    parser.add_argument(
+        "names", metavar="KERNEL|SCENARIO", nargs="*", choices=[[], *KERNELS, *SCENARIOS]
+    )
+    return parser.parse_args(argv)
+
+
+def _chosen(names: Sequence[str]) -> Iterator[tuple[str, Scenario]]:
+    kernels = [name for name in KERNELS if name in names] or list(KERNELS)
+    scenarios = [name for name in SCENARIOS if name in names] or list(STORED)
+    for kernel in kernels:
+        for scenario in scenarios:
+            yield kernel, SCENARIOS[scenario]
+
+
+def _say(message: str) -> None:
+    print(f"make-vmcores: {message}", file=sys.stderr, flush=True)
+
+
+def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
+    """Boot a guest, store an export of it, and return the size of that in bytes.
+
+    :raises LabError: if the tool does not say of it what is true
+    """
+    import drgn
+
+    from drgn_zonedev.export import export
+    from drgn_zonedev.export.archive import pack
+    from drgn_zonedev.stored import ARCHIVE, EXPECTED
+
+    with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
+        work = Path(directory)
+        with boot(kernel, scenario, truth=not scenario.breakpoint, progress=_say) as guest:
+            dump = guest.dump(work / "dump.elf")
+        prog = drgn.Program()
+        prog.set_core_dump(dump)
+        prog.load_debug_info([kernel.vmlinux])
+        done = export(prog, work / "export")
+        expected = _expected(guest)
+        wrong = [*_differences(work / "export", prog, expected), *_errors(done.report)]
+        if wrong:
+            raise LabError("; ".join(wrong))
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        pack(work / "export", target / ARCHIVE)
+        (target / EXPECTED).write_text(_render(expected), encoding="utf-8")
+        return (target / ARCHIVE).stat().st_size
+
+
+def _expected(guest: Guest) -> dict[str, Any]:
+    from drgn_zonedev.stored import SCHEMA
+
+    answers = guest.facts.get("truth")
+    return {
+        "schema": SCHEMA,
+        "kernel": guest.kernel.release,
+        "scenario": guest.scenario.name,
+        "summary": guest.scenario.summary,
+        "ranges": [list(range_) for range_ in guest.scenario.expected],
+        "truth": answers
+        and [[a.start_pfn, a.end_pfn, a.valid, a.online, a.pgmap, a.pgmap_valid] for a in answers],
+    }
+
+
+def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Iterator[str]:
+    import drgn
+
+    from drgn_zonedev.render import as_json
+    from drgn_zonedev.report import check
+
+    prog = drgn.Program()
+    prog.set_core_dump(path / "vmcore")
+    prog.load_debug_info([path / "vmlinux"])
+    yield from differences(prog, expected)
+    documents = [as_json.report_document(check(p)) for p in (source, prog)]
+    if documents[0] != documents[1]:
+        yield "the export is not like its source"
+
+
+def differences(prog: Program, expected: dict[str, Any]) -> list[str]:
+    """Say where the tool contradicts what ``expected.json`` holds."""
+    from drgn_zonedev.report import check
+    from drgn_zonedev.snapshot import take_snapshot
+
+    from .agreement import predicates
+    from .scenarios import Expected
+
+    report = check(prog)
+    wrong = compare_ranges(report.ranges, [Expected(*range_) for range_ in expected["ranges"]])
+    snapshot = take_snapshot(prog)
+    for answer in expected["truth"] or ():
+        wrong += _contradictions(predicates, snapshot, answer)
+    return wrong
+
+
+def _contradictions(predicates: Any, snapshot: Any, answer: Sequence[Any]) -> list[str]:
+    import numpy as np
+
+    start, end, *theirs = answer
+    ours = predicates(snapshot, np.arange(start, end, dtype=np.int64))
+    columns = (ours.pfn_valid, ours.online, ours.pgmap, ours.pgmap_pfn_valid)
+    names = ("pfn_valid", "pfn_to_online_page", "get_dev_pagemap", "pgmap_pfn_valid")
+    return [
+        f"PFNs {start:#x}-{end:#x}: {name}() is {theirs_:#x} in the kernel"
+        for name, column, theirs_ in zip(names, columns, theirs)
+        if (column != theirs_).any()
+    ]
+
+
+def _errors(report: Report) -> Iterator[str]:
+    for finding in report.findings:
+        if finding.severity.value == "error":
+            yield f"{finding.slug} on a healthy kernel"
+
+
+_README = """\
+# Stored vmcores
+
+Exports (`zonedev export`) of real kernels in QEMU: what `zonedev` needs of their memory, with the
+symbols for it. `scripts/make-vmcores` makes them, `tests/test_vmcores.py` checks them.
+
+Each directory holds the export, packed (`dump.tar.xz`: `vmcore`, `vmlinux`, `meta.json`), and what
+must come of it (`expected.json`): `ranges` by arithmetic on the scenario, `truth` as the guest's
+own kernel answered for every PFN (start, end, `pfn_valid`, `pfn_to_online_page`,
+`get_dev_pagemap`, `pgmap_pfn_valid`). A guest that is frozen cannot be asked. To look at one:
+
+    mkdir /tmp/dump && tar -xJf 6.1-nvdimm-partial/dump.tar.xz -C /tmp/dump
+    zonedev -c /tmp/dump/vmcore -s /tmp/dump/vmlinux check
+
+| dump | kernel | what it shows |
+|---|---|---|
+"""
+
+
+def _readme(directory: Path) -> str:
+    from drgn_zonedev.stored import stored_dumps
+
+    rows = ((dump.name, dump.expected()) for dump in stored_dumps(directory))
+    return _README + "".join(
+        f"| {name} | {expected['kernel']} | {expected['summary']} |\n" for name, expected in rows
+    )
+
+
+def _render(expected: dict[str, Any]) -> str:
+    # A row of a table on a line of its own, for people who read differences.
+    parts = []
+    for key, value in expected.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in value) + "\n  ]"
+        parts.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Stored Dumps
+------------
+
+Directories of exports that are kept to be checked again and again. Each dump is
+a directory with ``dump.tar.xz``, or what that holds (``vmcore``, ``vmlinux`` and
+``meta.json``), and ``expected.json``, which says what must come of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drgn import Program
+
+from drgn_zonedev.export.archive import unpack
+
+__all__ = ("ARCHIVE", "EXPECTED", "SCHEMA", "StoredDump", "default_directory", "stored_dumps")
+
+SCHEMA = "drgn-zonedev/expected/1"
+ARCHIVE, EXPECTED = "dump.tar.xz", "expected.json"
+
+
+@dataclass(frozen=True)
+class StoredDump:
+    """One of them."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its directory's name."""
+        return self.path.name
+
+    def expected(self) -> dict[str, Any]:
+        """
+        Read what must come of it.
+
+        :raises ValueError: if that is in a format of another time
+        """
+        document: dict[str, Any] = json.loads((self.path / EXPECTED).read_text(encoding="utf-8"))
+        if document.get("schema") != SCHEMA:
+            raise ValueError(f"{self.path / EXPECTED} is not of schema {SCHEMA}")
+        return document
+
+    @contextlib.contextmanager
+    def files(self) -> Iterator[Path]:
+        """Yield a directory with its ``vmcore`` and ``vmlinux``, unpacked if need be."""
+        archive = self.path / ARCHIVE
+        if not archive.exists():
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="zonedev-") as directory:
+            unpack(archive, Path(directory))
+            yield Path(directory)
+
+    @contextlib.contextmanager
+    def program(self) -> Iterator[Program]:
+        """Open it with its symbols."""
+        with self.files() as files:
+            prog = Program()
+            prog.set_core_dump(files / "vmcore")
+            prog.load_debug_info([files / "vmlinux"])
+            yield prog
+
+
+def stored_dumps(directory: Path) -> list[StoredDump]:
+    """Find all of them in a directory."""
+    return [StoredDump(path.parent) for path in sorted(directory.glob(f"*/{EXPECTED}"))]
+
+
+def default_directory() -> Path | None:
+    """Find the dumps that come with this package: in it, or in the checkout that it is in."""
+    package = Path(__file__).parent
+    for place in (package / "vmcores", package.parent / "vmcores"):
+        if stored_dumps(place):
+            return place
+    return None

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""An export says what its source says, and holds nothing else."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drgn import FaultError, Program
+from drgn.commands import CommandError, run_command
+from drgn.helpers.linux.mm import compound_head, decode_page_flags, pfn_to_page
+from drgn.helpers.linux.mmzone import for_each_present_section
+from drgn.helpers.linux.xarray import xa_for_each
+from exports import check_json, open_export
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev import cli, plugin
+from drgn_zonedev.export import Options, dump, export
+from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.report import check
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])
+Scene = Callable[[str], FakeKernel]
+
+RAM_PFN = 0x1000
+
+
+def readable(prog: Program, address: int, size: int) -> bool:
+    try:
+        prog.read(address, size)
+    except FaultError:
+        return False
+    return True
+
+
+# The same answers.
+
+
+@each_layout
+@each_scene
+def test_check_says_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
+    prog = scene(layout).program()
+    done = export(prog, tmp_path / "out")
+    assert check_json(open_export(tmp_path / "out")) == check_json(prog)
+    assert done.report == check(prog)
+
+
+@each_layout
+@each_scene
+def test_export_of_an_export_is_identical(tmp_path: Path, layout: str, scene: Scene) -> None:
+    export(scene(layout).program(), tmp_path / "one")
+    export(open_export(tmp_path / "one"), tmp_path / "two")
+    for name in ("vmcore", "vmlinux", "meta.json"):
+        first, second = (tmp_path / out / name for out in ("one", "two"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+@each_layout
+def test_helpers_of_drgn_work(tmp_path: Path, layout: str) -> None:
+    kernel = partial(layout)
+    source = kernel.program()
+    export(source, tmp_path / "out")
+    prog = open_export(tmp_path / "out")
+    for p in (prog, source):
+        assert [nr for nr, _ in for_each_present_section(p)] == [0, 1, 0x20, 0x21, 0x22]
+    found = [
+        [(i, e.value_()) for i, e in xa_for_each(p["pgmap_array"].address_of_())]
+        for p in (prog, source)
+    ]
+    assert found[0] == found[1] != []
+    for pfn in (0x100700, 0x110000, 0x113FFF):
+        pages = [pfn_to_page(p, pfn) for p in (prog, source)]
+        assert pages[0].value_() == kernel.page(pfn)
+        assert compound_head(pages[0]).value_() == compound_head(pages[1]).value_()
+        assert decode_page_flags(pages[0]) == decode_page_flags(pages[1])
+
+
+@each_layout
+def test_defects_are_exported_too(tmp_path: Path, layout: str) -> None:
+    kernel = collision(layout)
+    kernel.fill_pages(0x25000, 0x25010, 0xFF)
+    kernel.poke_page_word(0x26000, 1, 0xDEAD0000)
+    prog = kernel.program()
+    export(prog, tmp_path / "out")
+    assert check(open_export(tmp_path / "out")).findings == check(prog).findings
+    assert any(f.severity.value == "error" for f in check(prog).findings)
+
+
+@each_layout
+def test_memmap_that_is_missing_is_missing_in_the_export(tmp_path: Path, layout: str) -> None:
+    kernel = collision(layout)
+    kernel.unmap_memmap(0x28000, 0x29000)
+    prog = kernel.program()
+    done = export(prog, tmp_path / "out")
+    copy = open_export(tmp_path / "out")
+    assert check(copy).coverage == check(prog).coverage
+    assert check(copy).ranges == check(prog).ranges
+    missing = [(u["start_pfn"], u["end_pfn"]) for u in done.meta["unreadable"]]
+    assert missing == [(0x28000, 0x29000)]
+    assert readable(copy, kernel.page(0x27FFF), 64)
+    assert not readable(copy, kernel.page(0x28000), 64)
+
+
+def test_running_kernel_is_frozen_in_its_export(tmp_path: Path) -> None:
+    prog = collision("6.12").program(is_live=True)
+    done = export(prog, tmp_path / "out")
+    assert done.meta["source"] == {"live": True}
+    live, frozen = (
+        json.loads(check_json(prog)),
+        json.loads(check_json(open_export(tmp_path / "out"))),
+    )
+    assert live["kernel"].pop("live") is True
+    assert frozen["kernel"].pop("live") is False
+    assert live == frozen
+
+
+# What is in it, and what is not.
+
+
+@each_layout
+def test_memmap_of_ram_is_left_out_unless_it_is_asked_for(tmp_path: Path, layout: str) -> None:
+    kernel = collision(layout)
+    export(kernel.program(), tmp_path / "out")
+    export(kernel.program(), tmp_path / "all", Options(all_memmap=True))
+    assert not readable(open_export(tmp_path / "out"), kernel.page(RAM_PFN), 64)
+    assert readable(open_export(tmp_path / "all"), kernel.page(RAM_PFN), 64)
+
+
+@pytest.mark.parametrize("margin", [0, 1, 512, 100000])
+def test_margin_is_what_was_asked_for(tmp_path: Path, margin: int) -> None:
+    kernel = collision("6.1")
+    export(kernel.program(), tmp_path / "out", Options(margin=margin))
+    prog = open_export(tmp_path / "out")
+    first = max(0x24000 - margin, 0)
+    assert readable(prog, kernel.page(first), 64)
+    if first > 1:
+        # The last PFN of the range in front is explained, and one struct page is read for that.
+        assert not readable(prog, kernel.page(first - 2), 64)
+
+
+def test_neighbours_of_usages_are_left_out(tmp_path: Path) -> None:
+    kernel = partial("6.1")
+    kernel.section(0x30)
+    secret = kernel._heap.alloc(16)
+    kernel.poke(secret, b"somebody else's")
+    kernel.section(0x31)
+    prog = kernel.program()
+    usages = sorted(set(sections(prog).usage.tolist()) - {0})
+    # Both usages, and what lies between, are near enough to be read in one go.
+    assert max(u for u in usages if u < secret) + 4096 > min(u for u in usages if u > secret)
+    export(prog, tmp_path / "out")
+    copy = open_export(tmp_path / "out")
+    for usage in usages:
+        assert copy.read(usage, 24) == prog.read(usage, 24)
+    assert prog.read(secret, 15) == b"somebody else's"
+    assert b"somebody else's" not in (tmp_path / "out" / "vmcore").read_bytes()
+    assert not readable(copy, secret, 1)
+
+
+def test_meta_tells_what_is_inside(tmp_path: Path) -> None:
+    export(collision("6.1").program(), tmp_path / "out", Options(margin=16))
+    meta = json.loads((tmp_path / "out" / "meta.json").read_text())
+    assert meta["schema"] == "drgn-zonedev/export/1"
+    assert meta["kernel"]["release"] == "6.1.192-fake"
+    assert meta["options"] == {"all_memmap": False, "margin": 16, "blank_names": False}
+    assert [0x24000 - 16, 0x30000 + 16] in meta["contents"]["memmap"]
+    sizes = {p.name: p.stat().st_size for p in (tmp_path / "out").iterdir()}
+    assert sizes.keys() == {"vmcore", "vmlinux", "meta.json"}
+    assert {name: file["size"] for name, file in meta["files"].items()} == {
+        name: sizes[name] for name in ("vmcore", "vmlinux")
+    }
+
+
+# Writing it.
+
+
+def test_existing_directory_is_refused_unless_forced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(collision("6.1").program(), out)
+    before = (out / "vmcore").read_bytes()
+    with pytest.raises(FileExistsError):
+        export(partial("6.1").program(), out)
+    assert (out / "vmcore").read_bytes() == before
+    export(partial("6.1").program(), out, force=True)
+    assert check_json(open_export(out)) == check_json(partial("6.1").program())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_interrupted_export_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(dump, "write_core", fail)
+    with pytest.raises(type(error)):
+        export(collision("6.1").program(), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+# The command.
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_open", lambda args: collision("6.1").program())
+
+
+@pytest.mark.usefixtures("opened")
+def test_command_says_how_to_open_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["export", str(out)]) == 0
+    assert f"drgn -c {out}/vmcore -s {out}/vmlinux" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("opened")
+def test_command_refuses_an_existing_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"zonedev: error: {tmp_path} exists: choose another name, or use --force"
+
+
+@pytest.mark.usefixtures("opened")
+def test_command_says_why_it_cannot_write(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "missing" / "out"
+    assert cli.main(["export", str(out)]) == 2
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("margin", ["-1", "many"])
+def test_margin_has_to_be_a_number_of_pages(
+    tmp_path: Path, margin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["export", str(tmp_path / "out"), f"--margin={margin}"])
+    assert raised.value.code == 2
+    assert margin in capsys.readouterr().err
+
+
+def test_command_in_the_repl(tmp_path: Path) -> None:
+    prog = partial("7.2").program()
+    plugin.drgn_prog_set(prog)
+    done = run_command(prog, f"zonedev export {tmp_path / 'out'}")
+    assert done.path == tmp_path / "out"
+    assert check_json(open_export(done.path)) == check_json(prog)
+    with pytest.raises(CommandError, match="exists"):
+        run_command(prog, f"zonedev export {tmp_path / 'out'}")

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Types that go through the small vmlinux come back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from drgn import (
+    Architecture,
+    FindObjectFlags,
+    Object,
+    Platform,
+    Program,
+    Type,
+    TypeEnumerator,
+    TypeKind,
+    TypeKindSet,
+    TypeMember,
+    TypeParameter,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drgn_zonedev.export.dwarf import sleb128, uleb128
+from drgn_zonedev.export.names import Missing
+from drgn_zonedev.export.vmlinux import build_vmlinux
+
+ADDRESS = 0xFFFFFFFF82000040
+
+
+def _program() -> Program:
+    return Program(Platform(Architecture.X86_64))
+
+
+def _members(prog: Program) -> dict[str, Callable[[], Type]]:
+    int_type = prog.int_type("int", 4, True)
+    long_type = prog.int_type("unsigned long", 8, False)
+    char_type = prog.int_type("char", 1, True)
+    opaque = prog.struct_type("opaque")
+    whole = prog.struct_type("elsewhere", 4, [TypeMember(int_type, "x")])
+    return {
+        "pointer": lambda: prog.pointer_type(prog.void_type()),
+        "text": lambda: prog.pointer_type(char_type),
+        "const_volatile": lambda: prog.int_type("int", 4, True, qualifiers=prog_qualifiers()),
+        "array": lambda: prog.array_type(prog.array_type(int_type, 3), 2),
+        "none": lambda: prog.array_type(int_type, 0),
+        "typedef": lambda: prog.typedef_type("myint", int_type),
+        "nested": lambda: prog.struct_type("nested", 8, [TypeMember(long_type, "a")]),
+        "anonymous": lambda: prog.union_type(
+            None, 8, [TypeMember(long_type, "u"), TypeMember(int_type, "i")]
+        ),
+        "opaque": lambda: prog.pointer_type(opaque),
+        "whole": lambda: prog.pointer_type(whole),
+        "enum": lambda: prog.enum_type(
+            "signs", int_type, [TypeEnumerator("MINUS", -5), TypeEnumerator("PLUS", 1 << 30)]
+        ),
+        "bool": lambda: prog.bool_type("_Bool", 1),
+        "double": lambda: prog.float_type("double", 8),
+        "call": lambda: prog.pointer_type(
+            prog.function_type(int_type, [TypeParameter(prog.pointer_type(whole))], True)
+        ),
+        "void_call": lambda: prog.pointer_type(prog.function_type(prog.void_type(), ())),
+        "self": lambda: prog.pointer_type(prog.type("struct page")),
+        "flexible": lambda: prog.array_type(long_type),
+    }
+
+
+def prog_qualifiers() -> int:
+    from drgn import Qualifiers
+
+    return Qualifiers.CONST | Qualifiers.VOLATILE
+
+
+def _bits(prog: Program) -> list[TypeMember]:
+    int_type = prog.int_type("unsigned int", 4, False)
+    return [
+        TypeMember(Object(prog, int_type, bit_field_size=3), "low", 0),
+        TypeMember(Object(prog, int_type, bit_field_size=29), "high", 3),
+    ]
+
+
+def _source() -> Program:
+    """A struct page with everything that C has; the last member is flexible."""
+    prog = _program()
+    made: dict[str, Type] = {}
+
+    def find(prog: Program, kinds: TypeKindSet, name: str, filename: str | None) -> Type | None:
+        if TypeKind.STRUCT not in kinds or name != "page":
+            return None
+        if not made:
+            members = _bits(prog) + [
+                TypeMember(make, None if name == "anonymous" else name, 64 * (i + 1))
+                for i, (name, make) in enumerate(_members(prog).items())
+            ]
+            made[name] = prog.struct_type("page", 8 * (len(members) + 8), members)
+        return made[name]
+
+    def objects(
+        prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        if name == "max_pfn" and flags & FindObjectFlags.VARIABLE:
+            return Object(prog, prog.int_type("unsigned long", 8, False), address=ADDRESS)
+        return None
+
+    prog.register_type_finder("test", find, enable_index=0)
+    prog.register_object_finder("test", objects, enable_index=0)
+    return prog
+
+
+def _reopened(tmp_path: Path, source: Program, more: Missing | None = None) -> Program:
+    vmlinux = build_vmlinux(source, more)
+    (tmp_path / "vmlinux").write_bytes(vmlinux.contents)
+    prog = _program()
+    info = f"OSRELEASE=6.1.0\nBUILD-ID={vmlinux.build_id.hex()}\nPAGESIZE=4096\nKERNELOFFSET=0\n"
+    info += "SYMBOL(swapper_pg_dir)=ffffffff82a0c000\nSYMBOL(_stext)=ffffffff81000000\n"
+    prog.set_linux_kernel_custom(info, False)
+    prog.load_debug_info([tmp_path / "vmlinux"])
+    return prog
+
+
+def test_struct_comes_back_as_it_was(tmp_path: Path) -> None:
+    source = _source()
+    found = _reopened(tmp_path, source).type("struct page")
+    assert str(found) == str(source.type("struct page"))
+    assert found.size == source.type("struct page").size
+
+
+@pytest.mark.parametrize("name", [*_members(_program()), "low", "high"])
+def test_member_comes_back_as_it_was(tmp_path: Path, name: str) -> None:
+    source = _source()
+    prog = _reopened(tmp_path, source)
+    before = source.type("struct page").members
+    after = prog.type("struct page").members
+    assert before is not None
+    assert after is not None
+    for old, new in zip(before, after):
+        if old.name == name or (old.name is None and name == "anonymous"):
+            assert (new.name, new.bit_offset) == (old.name, old.bit_offset)
+            assert new.bit_field_size == old.bit_field_size
+            assert (new.type.kind, str(new.type)) == (old.type.kind, str(old.type))
+            assert new.type.qualifiers == old.type.qualifiers
+            return
+    pytest.fail(f"no member {name}")
+
+
+def test_enumerators_become_constants(tmp_path: Path) -> None:
+    prog = _reopened(tmp_path, _source())
+    assert prog.constant("MINUS").value_() == -5
+    assert prog.constant("PLUS").value_() == 1 << 30
+
+
+def test_pointers_lead_to_declarations_unless_more_was_asked_for(tmp_path: Path) -> None:
+    def pointed_at(prog: Program) -> Type:
+        return prog.type("struct page").member("whole").type.type
+
+    source = _source()
+    assert not pointed_at(_reopened(tmp_path, source)).is_complete()
+    more = Missing(types={"struct elsewhere"})
+    assert pointed_at(_reopened(tmp_path, source, more)).is_complete()
+
+
+def test_variable_is_where_it_was(tmp_path: Path) -> None:
+    variable = _reopened(tmp_path, _source())["max_pfn"]
+    assert (variable.address_, variable.type_.type_name()) == (ADDRESS, "unsigned long")
+
+
+def test_copy_of_a_copy_is_the_same(tmp_path: Path) -> None:
+    first = build_vmlinux(_source())
+    second = build_vmlinux(_reopened(tmp_path, _source()))
+    assert first.contents == second.contents
+
+
+@given(st.integers(0, 1 << 70))
+def test_uleb128(value: int) -> None:
+    encoded = uleb128(value)
+    assert sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(encoded)) == value
+    assert all(byte & 0x80 for byte in encoded[:-1])
+    assert not encoded[-1] & 0x80
+
+
+@given(st.integers(-(1 << 70), 1 << 70))
+def test_sleb128(value: int) -> None:
+    encoded = sleb128(value)
+    decoded = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(encoded))
+    if encoded[-1] & 0x40:
+        decoded -= 1 << 7 * len(encoded)
+    assert decoded == value

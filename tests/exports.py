@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Opening exports as anybody would: with drgn alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drgn import Program
+
+from drgn_zonedev.render import as_json
+from drgn_zonedev.report import check
+
+
+def open_export(path: Path) -> Program:
+    """Open the directory that ``zonedev export`` wrote."""
+    prog = Program()
+    prog.set_core_dump(path / "vmcore")
+    prog.load_debug_info([path / "vmlinux"])
+    return prog
+
+
+def check_json(prog: Program) -> str:
+    """Return what ``zonedev check --format json`` prints."""
+    return as_json.render(as_json.report_document(check(prog)))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The demonstration, and the stored dumps that it lives on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from exports import check_json
+from fakekernel import collision
+
+from drgn_zonedev import cli, stored
+from drgn_zonedev.export import export
+from drgn_zonedev.export.archive import pack
+from drgn_zonedev.stored import ARCHIVE, EXPECTED, SCHEMA, StoredDump, stored_dumps
+
+VMCORES = Path(__file__).parents[1] / "vmcores"
+
+
+def _store(directory: Path, *, packed: bool) -> StoredDump:
+    prog = collision("6.1").program()
+    export(prog, directory / "export" if packed else directory)
+    if packed:
+        pack(directory / "export", directory / ARCHIVE)
+    expected: dict[str, object] = {"schema": SCHEMA, "ranges": [], "truth": None}
+    (directory / EXPECTED).write_text(json.dumps(expected))
+    return StoredDump(directory)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_dump_is_opened_packed_or_not(tmp_path: Path, packed: bool) -> None:
+    (tmp_path / "dumps").mkdir()
+    if packed:
+        (tmp_path / "dumps" / "one").mkdir()
+    _store(tmp_path / "dumps" / "one", packed=packed)
+    (dump,) = stored_dumps(tmp_path / "dumps")
+    assert dump.name == "one"
+    with dump.program() as prog:
+        assert check_json(prog) == check_json(collision("6.1").program())
+
+
+def test_expectations_of_another_time_are_refused(tmp_path: Path) -> None:
+    (tmp_path / EXPECTED).write_text('{"schema": "something else"}')
+    with pytest.raises(ValueError, match="schema"):
+        StoredDump(tmp_path).expected()
+
+
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "7.2", "7.3"])
+def test_demo_shows_every_case(kernel: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", kernel]) == 0
+    out = capsys.readouterr().out
+    for case in ("offline (1)", "device (2)", "partial (3)", "initializing (4)", "reserved (5)"):
+        assert case in out
+    assert "NOT AS EXPECTED" not in out
+
+
+def test_demo_says_when_it_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for dump in stored_dumps(VMCORES):
+        if dump.name.startswith("6.1-"):
+            copy = tmp_path / dump.name
+            copy.mkdir()
+            (copy / ARCHIVE).symlink_to(dump.path / ARCHIVE)
+            expected = dump.expected()
+            for range_ in expected["ranges"]:
+                range_[2] = "ghost"
+            (copy / EXPECTED).write_text(json.dumps(expected))
+    assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 1
+    assert "NOT AS EXPECTED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"), [(["9.9"], "choose one of 5.10, 6.1"), (["--vmcores", "/"], "--vmcores")]
+)
+def test_demo_without_a_dump_says_what_to_do(
+    arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["demo", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert hint in line
+
+
+def test_demo_with_a_damaged_dump_is_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "6.1-hotplug-offline").mkdir()
+    for name, text in ((EXPECTED, json.dumps({"schema": SCHEMA})), (ARCHIVE, "damaged")):
+        (tmp_path / "6.1-hotplug-offline" / name).write_text(text)
+    assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 2
+    assert "no packed export" in capsys.readouterr().err
+
+
+def test_no_dumps_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stored, "__file__", str(tmp_path / "package" / "stored.py"))
+    assert stored.default_directory() is None

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Real kernels without QEMU: every dump in vmcores/ against what must come of it.
+
+``ZONEDEV_VMCORES`` names more directories of the same layout, with colons
+between them.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from dumps import judge_dump
+
+from drgn_zonedev.stored import StoredDump, stored_dumps
+
+VMCORES = Path(__file__).parents[1] / "vmcores"
+MORE = [Path(name) for name in os.environ.get("ZONEDEV_VMCORES", "").split(":") if name]
+DUMPS = [dump for directory in (VMCORES, *MORE) for dump in stored_dumps(directory)]
+MAX_BYTES = 30 << 20
+
+each_dump = pytest.mark.parametrize("dump", DUMPS, ids=lambda dump: dump.name)
+Judgement = Future[tuple[list[str], dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def judgements() -> Iterator[dict[Path, Judgement]]:
+    # drgn has threads, so its processes are not to be forked.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        yield {dump.path: pool.submit(judge_dump, dump.path) for dump in DUMPS}
+
+
+@each_dump
+def test_tool_says_what_is_expected(dump: StoredDump, judgements: dict[Path, Judgement]) -> None:
+    wrong, _ = judgements[dump.path].result()
+    assert wrong == []
+
+
+@each_dump
+def test_nothing_is_wrong_with_healthy_kernels(
+    dump: StoredDump, judgements: dict[Path, Judgement]
+) -> None:
+    if not dump.path.is_relative_to(VMCORES):
+        pytest.skip("others keep their dumps for what is wrong with them")
+    _, report = judgements[dump.path].result()
+    assert [f["slug"] for f in report["findings"] if f["severity"] == "error"] == []
+    assert report["unjudged"] == []
+
+
+@each_dump
+def test_report_is_valid(dump: StoredDump, judgements: dict[Path, Judgement]) -> None:
+    import drgn_zonedev.render
+
+    schema = Path(drgn_zonedev.render.__file__).parent / "schema.json"
+    _, report = judgements[dump.path].result()
+    jsonschema.validate(report, json.loads(schema.read_text()))
+
+
+def test_stored_dumps_are_small() -> None:
+    sizes = [path.stat().st_size for path in VMCORES.rglob("*") if path.is_file()]
+    assert sum(sizes) < MAX_BYTES
+
+
+def test_every_dump_has_its_line_in_the_readme() -> None:
+    readme = (VMCORES / "README.md").read_text()
+    for dump in stored_dumps(VMCORES):
+        assert f"| {dump.name} | {dump.expected()['kernel']} |" in readme
