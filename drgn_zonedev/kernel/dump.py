@@ -19,7 +19,7 @@ from drgn import FaultError, IntegerLike, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
-__all__ = ("left_out", "left_out_of_elf", "leaves_something_out")
+__all__ = ("leaves_something_out", "left_out", "left_out_of_elf")
 
 _EHDR, _PHDR = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQQQ")
 _SHDR_INFO = struct.Struct("<I")

@@ -32,6 +32,8 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
+from drgn_zonedev.kernel.dump import leaves_something_out, left_out
+
 __all__ = (
     "PageLayout",
     "Pages",
@@ -339,7 +341,28 @@ def _read_chunk(
             yield from _read_chunk(prog, layout, middle, end_pfn)
         return
     words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
-    yield Pages(start_pfn, end_pfn, words, layout)
+    yield from _without_left_out(prog, Pages(start_pfn, end_pfn, words, layout))
+
+
+def _without_left_out(prog: Program, pages: Pages) -> Iterator[PagesOrGap]:
+    # What an ELF dump leaves out reads as zeros, like struct pages that were
+    # never written. Such dumps are filtered by whole pages of memory.
+    if not leaves_something_out(prog):
+        yield pages
+        return
+    page_size = prog["PAGE_SIZE"].value_()
+    blank, row_page = ~pages.words.any(axis=1), pages.address // np.uint64(page_size)
+    starts = np.flatnonzero(np.diff(row_page, prepend=np.uint64(0)))
+    absent = np.logical_and.reduceat(blank, starts)
+    absent[absent] = [left_out(prog, int(pages.address[row])) for row in starts[absent]]
+    borders = starts[np.flatnonzero(np.diff(absent, prepend=~absent[0]))].tolist()
+    for start, end in zip(borders, [*borders[1:], len(pages.words)]):
+        first, last = pages.start_pfn + start, pages.start_pfn + end
+        if absent[np.searchsorted(starts, start)]:
+            address = int(pages.address[start])
+            yield UnreadablePages(first, last, address, f"left out of the dump: {address:#x}")
+        else:
+            yield Pages(first, last, pages.words[start:end], pages.layout)
 
 
 def _split(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> int | None:
