@@ -25,6 +25,7 @@ BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
 """What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
 
 _GUEST_SCRIPT = Path(__file__).parent / "guest" / "init"
+_CAPTURE_SCRIPT = _GUEST_SCRIPT.with_name("capture")
 _DIRECTORY, _FILE, _CHARACTER_DEVICE = 0o040000, 0o100000, 0o020000
 
 
@@ -175,6 +176,20 @@ def steps_script(scenario: Scenario) -> str:
     return "".join(f"{shlex.join(command)}\n" for command in (*load, *scenario.steps))
 
 
+def _user_space(script: Path) -> list[Entry]:
+    return [
+        *(Entry(name, _DIRECTORY | 0o755) for name in ("dev", "proc", "sys", "tmp")),
+        Entry("dev/console", _CHARACTER_DEVICE | 0o600, device=(5, 1)),
+        file_entry("bin/busybox", _busybox(), 0o755),
+        file_entry("init", script.read_bytes(), 0o755),
+    ]
+
+
+def build_capture_initramfs(kernel: Kernel, modules: Iterable[str], files: list[Entry]) -> bytes:
+    """Return the initramfs of the kernel that takes over from one that panics."""
+    return cpio([*_user_space(_CAPTURE_SCRIPT), *files, *_module_entries(kernel, modules)])
+
+
 def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = None) -> bytes:
     """Return the initramfs that makes `kernel` go through the steps of `scenario`.
 
@@ -184,14 +199,12 @@ def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = Non
     return cpio(
         [
             *truth_files,
-            *(Entry(name, _DIRECTORY | 0o755) for name in ("dev", "proc", "sys", "tmp")),
-            Entry("dev/console", _CHARACTER_DEVICE | 0o600, device=(5, 1)),
-            file_entry("bin/busybox", _busybox(), 0o755),
-            file_entry("init", _GUEST_SCRIPT.read_bytes(), 0o755),
+            *_user_space(_GUEST_SCRIPT),
             *(
                 file_entry(f"bin/{name}", compile_program(name), 0o755)
                 for name in scenario.programs
             ),
+            *(file_entry(name, path.read_bytes(), 0o755) for name, path in scenario.files.items()),
             file_entry("steps", steps_script(scenario).encode()),
             *_module_entries(kernel, (*BASE_MODULES, *scenario.modules)),
         ]

@@ -16,8 +16,9 @@ from .scenarios import Scenario
 from .tools import find_tool
 
 # QEMU 7.2 emulates cmpxchg16b in a way that now and then leaves garbage in the flags, of which 6.12
-# panics: its slab allocator uses the instruction wherever it can.
-_CPU = "max,cx16=off"
+# panics: its slab allocator uses the instruction wherever it can. Programs do not.
+_CPU = "max"
+_X86_FEATURE_CX16 = 4 * 32 + 13
 _KVM_PROBE_SECONDS = 5.0
 _QUIT_SECONDS = 5.0
 
@@ -50,7 +51,7 @@ def accelerator(accel: str) -> str:
 
 
 def _cpu(scenario: Scenario) -> str:
-    flags = {"la57": scenario.la57, "hypervisor": scenario.hypervisor}
+    flags = {"cx16": scenario.cx16, "la57": scenario.la57, "hypervisor": scenario.hypervisor}
     return ",".join([_CPU, *(f"{flag}={'on' if on else 'off'}" for flag, on in flags.items())])
 
 
@@ -60,6 +61,8 @@ def qemu_command(
     """Return the command line of QEMU; `work` is where its files are."""
     append = ["console=ttyS0", "panic=1", "oops=panic", *scenario.kernel_args]
     frozen = []
+    if scenario.cx16:
+        append.append(f"clearcpuid={_X86_FEATURE_CX16}")
     if scenario.breakpoint:
         append.append("nokaslr")
         frozen = ["-S", "-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]

@@ -16,6 +16,9 @@ _PACKAGE_OF = {
     # They build the module that asks the guest's kernel for the truth.
     "gcc": "gcc",
     "make": "make",
+    # They make the disk of a guest that runs this tool itself.
+    "mke2fs": "e2fsprogs",
+    "ldd": "libc-bin",
     # Part of every Debian; named so that other systems get a useful message.
     "apt-get": "apt",
     "apt-cache": "apt",
@@ -23,7 +26,7 @@ _PACKAGE_OF = {
     "setpriv": "util-linux",
 }
 
-DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make")
+DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs")
 """What a Debian machine needs on top of its essential packages (no recommended ones)."""
 
 

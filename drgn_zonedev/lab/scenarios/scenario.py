@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .layout import Expected
@@ -41,10 +42,14 @@ class Scenario:
     """Functions of ``proofs.py`` which show that the guest is in the state that is meant."""
     programs: tuple[str, ...] = ()
     """C programs of ``guest/`` that the guest gets, without ``.c``."""
+    files: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    """Files of the host that the guest gets, by their names there (without a leading slash)."""
     impossible: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Why, for the kernels (keys of ``KERNELS``) on which this cannot be done."""
     la57: bool = False
     """Use five-level page tables, if the kernel can. They move the memmap."""
+    cx16: bool = False
+    """Offer cmpxchg16b, which compiled Python packages insist on. The kernel must not use it."""
     hypervisor: bool = True
     """Let the guest know that it is one."""
     machine: str = "q35,nvdimm=on"

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Other ways into a guest's memory than QEMU's: what users have who have no QEMU.
+
+::
+
+    with take_kdump(kernel, SCENARIOS["fsdax-collision"]) as dumps:
+        prog.set_core_dump(dumps.vmcore)
+    with boot_inside(kernel, SCENARIOS["fsdax-collision"]) as guest:
+        report = json.loads(guest.facts["inside"])
+"""
+
+from __future__ import annotations
+
+from .filtered import FORMATS, NOT_POSSIBLE, Format, makedumpfile, write_filtered
+from .inside import boot_inside
+from .kdump import Kdump, take_kdump
+
+__all__ = [
+    "FORMATS",
+    "NOT_POSSIBLE",
+    "Format",
+    "Kdump",
+    "boot_inside",
+    "makedumpfile",
+    "take_kdump",
+    "write_filtered",
+]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Run the tool inside of the guest, on the guest's own /proc/kcore."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import drgn_zonedev
+
+from ..errors import Progress, report
+from ..guest import Guest, boot
+from ..kernels import Kernel, cache_dir
+from ..lock import lock
+from ..scenarios import Scenario
+from .image import disk_device, file_image, make_image
+from .interpreter import ENVIRONMENT, PROGRAM, interpreter_digest, pack_interpreter
+
+TIMEOUT = 120
+_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+_CHECK = ("-k", "-s", "/extra/vmlinux", "check", "--format", "json")
+
+
+def python_image(progress: Progress = None) -> Path:
+    """Return the disk that guests run Python from, making it only if the cache lacks it."""
+    image = cache_dir() / "programs" / f"python-{interpreter_digest()}.img"
+    if not image.exists():
+        with lock(cache_dir() / "lock", progress), _scratch() as work:
+            report(progress, "packing Python for guests")
+            pack_interpreter(work / "tree")
+            make_image(work / "tree", work / "python.img")
+            image.parent.mkdir(parents=True, exist_ok=True)
+            (work / "python.img").replace(image)
+    return image
+
+
+@contextmanager
+def boot_inside(kernel: Kernel, scenario: Scenario, progress: Progress = None) -> Iterator[Guest]:
+    """Boot a guest that has run ``zonedev -k check``, and is still in the same state.
+
+    ``guest.facts["inside"]`` is what that printed, ``["inside_errors"]`` what it said on standard
+    error, and ``["inside_status"]`` its exit status.
+    """
+    with _scratch() as work:
+        ours = (Path(drgn_zonedev.__file__).parent, _metadata(work))
+        file_image([kernel.vmlinux, *ours], work / "extra.img")
+        images = (python_image(progress), work / "extra.img")
+        disks = [disk_device(image, readonly=True) for image in images]
+        longer = _with_inspector(scenario, disks)
+        with boot(kernel, longer, timeout=TIMEOUT, attempts=1, progress=progress) as guest:
+            yield guest
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    # On the file system of the kernels, so that their symbols can be linked to.
+    with tempfile.TemporaryDirectory(prefix="inside-", dir=cache_dir()) as directory:
+        yield Path(directory)
+
+
+def _metadata(work: Path) -> Path:
+    # What "zonedev --version" looks for; that of an editable installation would lead to the host.
+    directory = work / "drgn_zonedev.dist-info"
+    directory.mkdir()
+    text = f"Metadata-Version: 2.1\nName: drgn-zonedev\nVersion: {version('drgn-zonedev')}\n"
+    (directory / "METADATA").write_text(text)
+    return directory
+
+
+def _with_inspector(scenario: Scenario, disks: list[tuple[str, ...]]) -> Scenario:
+    environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    command = (*environment, PROGRAM, "-m", "drgn_zonedev", *_CHECK)
+    return dataclasses.replace(
+        scenario,
+        cx16=True,
+        devices=(*scenario.devices, *(word for disk in disks for word in disk)),
+        modules=(*scenario.modules, *_MODULES),
+        steps=(*scenario.steps, ("inspect", *command)),
+    )

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A program out of a Debian package with the libraries it wants, installed nowhere.
+
+It runs on the host and in guests alike: its own dynamic loader starts it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..apt import Apt, find_mirror, private_apt
+from ..errors import LabError, Progress, report
+from ..initramfs import Entry, file_entry
+from ..kernels import Suite, cache_dir
+from ..lock import lock
+from ..tools import find_tool
+
+LOADER = "ld-linux-x86-64.so.2"
+_LIBRARY = re.compile(r".*\.so(\.[\w.]+)?")
+# Of what packages depend on, only libraries: a program's scripts are not run here.
+_LIBRARY_PACKAGE = re.compile(r"lib.+|zlib1g")
+_NOT_NEEDED = re.compile(r"libgcc-s1|libcrypt1|.*-(data|bin|common)")
+
+
+@dataclass(frozen=True)
+class DebianProgram:
+    """A program and, beside it, all of its libraries."""
+
+    name: str
+    version: str
+    directory: Path
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return what runs it on the host."""
+        loader = [str(self.directory / LOADER), "--library-path", str(self.directory)]
+        return [*loader, str(self.directory / self.name), *arguments]
+
+    def entries(self, where: str) -> list[Entry]:
+        """Return it for a guest's initramfs, where ``guest_command(where)`` runs it."""
+        files = sorted(path for path in self.directory.iterdir() if path.name != "version")
+        return [file_entry(f"{where}/{path.name}", path.read_bytes(), 0o755) for path in files]
+
+    def guest_command(self, where: str) -> str:
+        """Return the words that run it in a guest that has its ``entries(where)``."""
+        return f"/{where}/{LOADER} --library-path /{where} /{where}/{self.name}"
+
+
+def fetch_program(name: str, suite: Suite, progress: Progress = None) -> DebianProgram:
+    """Return the program of the package of that name, downloading it only if the cache lacks it."""
+    directory = cache_dir() / "programs" / suite.codename / name
+    if not directory.exists():
+        with lock(cache_dir() / "lock", progress):
+            if not directory.exists():
+                with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
+                    _fetch(name, suite, Path(work), directory, progress)
+    return DebianProgram(name, (directory / "version").read_text().strip(), directory)
+
+
+def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: Progress) -> None:
+    apt = private_apt(work / "apt", suite, find_mirror())
+    apt.update()
+    packages = _with_libraries(apt, name)
+    report(progress, f"downloading {name} of {suite.codename} ({len(packages)} packages)")
+    tree, flat = work / "tree", work / "flat"
+    flat.mkdir()
+    found = apt.show(*packages)
+    for package in packages:
+        deb = apt.download(found[package], work / "download")
+        _unpack(deb, tree)
+        shutil.rmtree(deb.parent)
+    _flatten(tree, name, flat)
+    (flat / "version").write_text(found[name].version + "\n")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    flat.rename(directory)
+
+
+def _with_libraries(apt: Apt, name: str) -> list[str]:
+    # One step down the dependencies at a time, for all packages of that step at once.
+    known: list[str] = []
+    step = [name]
+    while step:
+        known += step
+        wanted = {d for package in apt.show(*step).values() for d in package.depends}
+        step = sorted(d for d in wanted if _is_library(d) and d not in known)
+    return known
+
+
+def _is_library(package: str) -> bool:
+    return bool(_LIBRARY_PACKAGE.fullmatch(package)) and not _NOT_NEEDED.fullmatch(package)
+
+
+def _unpack(deb: Path, tree: Path) -> None:
+    try:
+        subprocess.run([find_tool("dpkg-deb"), "-x", str(deb), str(tree)], check=True, timeout=60)
+    except subprocess.SubprocessError as error:
+        raise LabError(f"{deb.name} cannot be unpacked: {error}") from error
+
+
+def _files(tree: Path) -> Iterable[Path]:
+    for directory, _, names in os.walk(tree):
+        yield from (Path(directory) / name for name in names)
+
+
+def _flatten(tree: Path, name: str, flat: Path) -> None:
+    """Put the program and the libraries into one directory, without links."""
+    for path in sorted(_files(tree)):
+        program = path.name == name and path.parent.name in ("bin", "sbin")
+        # Directories below hold plugins, of which none is needed here.
+        library = _LIBRARY.fullmatch(path.name) and path.parent.name == "x86_64-linux-gnu"
+        loader = path.name == LOADER
+        if (program or library or loader) and path.is_file():
+            shutil.copyfile(path, flat / path.name)
+            (flat / path.name).chmod(0o755)
+    for wanted in (name, LOADER):
+        if not (flat / wanted).exists():
+            raise LabError(f"the package {name} holds no {wanted}: its layout has changed")

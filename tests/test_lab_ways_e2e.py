@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Every way in: the same guest, read from dumps that makedumpfile wrote, from a
+real kdump, and by the guest itself. All must say the same, apart from what a
+way cannot show; and that must be said.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from elfheader import without_sections
+from guests import Result, zonedev
+
+from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
+from drgn_zonedev.lab.ways import (
+    FORMATS,
+    NOT_POSSIBLE,
+    Format,
+    boot_inside,
+    makedumpfile,
+    take_kdump,
+    write_filtered,
+)
+
+pytestmark = pytest.mark.qemu
+
+Document = dict[str, Any]
+
+COLLISION = "fsdax-collision"
+# 192 MiB at 0x24000000, of which the first section lies among boot RAM: only
+# its struct pages are in RAM, those behind it are on the device itself.
+ON_DEVICE = (0x28000, 0x30000)
+DEVICE_PAGES = 0x30000 - 0x24000
+
+
+def formats(*names: str) -> tuple[Format, ...]:
+    return tuple(form for form in FORMATS if str(form) in names)
+
+
+# One kernel in everything, others where they differ.
+FILTERED = {
+    ("6.1", COLLISION): formats("zlib-1", "zlib-31", "lzo-1", "lzo-31", "elf-1", "elf-31"),
+    ("6.1", "fsdax-mem"): formats("lzo-31", "elf-31"),
+    ("6.1", "devdax-2m"): formats("zlib-31", "elf-31"),
+    ("6.12", COLLISION): formats("zstd-31", "lzo-1", "elf-31"),
+    ("7.3", COLLISION): formats("zstd-1", "zstd-23", "zstd-31", "elf-31"),
+}
+
+
+@dataclass(frozen=True)
+class Core:
+    path: Path
+    vmlinux: Path
+
+    def run(self) -> Result:
+        symbols = ("-s", str(self.vmlinux))
+        return zonedev("-c", str(self.path), *symbols, "check", "--format", "json")
+
+    def check(self) -> Document:
+        result = self.run()
+        assert result.status == 0, result.stderr
+        return result.document
+
+
+def cases(document: Document) -> list[tuple[int, int, str]]:
+    return [(r["start_pfn"], r["end_pfn"], r["case"]) for r in document["ranges"]]
+
+
+def said(document: Document) -> Document:
+    """What must be the same whichever way a kernel is read."""
+    document = json.loads(json.dumps(document))
+    document["kernel"]["live"] = None
+    for pgmap in document["pgmaps"]:
+        # It moves on a running kernel.
+        pgmap["ref"]["count"] = None
+    return {key: document[key] for key in ("kernel", "pgmaps", "ranges", "findings")}
+
+
+def errors(document: Document) -> list[str]:
+    return [f["slug"] for f in document["findings"] if f["severity"] == "error"]
+
+
+def assert_device_memmap_is_unjudged(document: Document) -> None:
+    assert [(u["start_pfn"], u["end_pfn"]) for u in document["unjudged"]] == [ON_DEVICE]
+    assert document["unjudged"][0]["reason"].startswith("struct pages not readable: ")
+    assert document["coverage"]["pages_unreadable"] == ON_DEVICE[1] - ON_DEVICE[0]
+    assert document["coverage"]["pages_verified"] == DEVICE_PAGES - (ON_DEVICE[1] - ON_DEVICE[0])
+
+
+def test_what_an_elf_dump_leaves_out_is_unjudged(tmp_path: Path) -> None:
+    kernel = fetch_kernel("6.1")
+    program = makedumpfile(kernel)
+    with boot(kernel, SCENARIOS["init-in-flight"]) as guest:
+        guest.dump(tmp_path / "whole")
+    expected = Core(tmp_path / "whole", kernel.vmlinux).check()
+    without_sections(tmp_path / "whole")
+    found = {}
+    for form in formats("lzo-31", "elf-31"):
+        write_filtered(program, tmp_path / "whole", tmp_path / str(form), form)
+        found[form.name] = Core(tmp_path / str(form), kernel.vmlinux).check()
+    # kdump format holds what is zero, an ELF dump leaves it out like anything else.
+    assert said(found["lzo"]) == said(expected)
+    assert found["lzo"]["unjudged"] == expected["unjudged"] == []
+    assert cases(found["elf"]) == cases(expected)
+    assert errors(found["elf"]) == []
+    assert_device_memmap_is_unjudged(found["elf"])
+    assert "left out of the dump" in found["elf"]["unjudged"][0]["reason"]
+
+
+@pytest.mark.parametrize(("kernel", "scenario"), FILTERED)
+def test_makedumpfile(kernel: str, scenario: str, tmp_path: Path) -> None:
+    used = fetch_kernel(kernel)
+    program = makedumpfile(used)
+    whole = tmp_path / "whole"
+    with boot(used, SCENARIOS[scenario]) as guest:
+        guest.dump(whole)
+    expected = Core(whole, used.vmlinux).check()
+    assert errors(expected) == []
+    without_sections(whole)
+    for form in FILTERED[kernel, scenario]:
+        write_filtered(program, whole, tmp_path / "filtered", form)
+        core = Core(tmp_path / "filtered", used.vmlinux)
+        if (kernel, str(form)) in NOT_POSSIBLE:
+            _assert_no_false_errors(core)
+        else:
+            _compare_filtered(core, expected, form)
+        core.path.unlink()
+    whole.unlink()
+
+
+def _assert_no_false_errors(core: Core) -> None:
+    # Whatever happens to be missing: what cannot be judged is no error of the kernel's.
+    result = core.run()
+    if result.status == 0:
+        assert errors(result.document) == []
+    else:
+        assert result.status == 3
+        assert "Excluded page" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def _compare_filtered(core: Core, expected: Document, form: Format) -> None:
+    found = core.check()
+    assert said(found) == said(expected), str(form)
+    # QEMU dumps the device, too, and no filter takes struct pages for free memory.
+    assert found["unjudged"] == expected["unjudged"] == [], str(form)
+    assert found["coverage"] == expected["coverage"], str(form)
+
+
+def test_real_kdump() -> None:
+    kernel = fetch_kernel("6.1")
+    with take_kdump(kernel, SCENARIOS[COLLISION]) as dumps:
+        expected = Core(dumps.whole, kernel.vmlinux).check()
+        found = Core(dumps.vmcore, kernel.vmlinux).check()
+    assert said(found) == said(expected)
+    assert errors(found) == []
+    assert {range_[2] for range_ in cases(found)} == {"online", "reserved", "metadata", "device"}
+    # A kdump holds System RAM, and nothing of a device.
+    assert_device_memmap_is_unjudged(found)
+    assert expected["unjudged"] == []
+
+
+@pytest.mark.parametrize("name", ["6.1", "7.3"])
+def test_inside_the_guest(name: str) -> None:
+    kernel = fetch_kernel(name)
+    with boot_inside(kernel, SCENARIOS[COLLISION]) as guest:
+        outside = zonedev(
+            *("--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux)), "check", "--format", "json"
+        )
+        facts = guest.facts
+    assert (facts["inside_status"].strip(), facts["inside_errors"]) == ("0", "")
+    found, expected = json.loads(facts["inside"]), outside.document
+    assert said(found) == said(expected)
+    assert errors(found) == []
+    # /proc/kcore, too, shows System RAM only.
+    assert_device_memmap_is_unjudged(found)
+    assert expected["unjudged"] == []
