@@ -107,7 +107,8 @@ def _device(pgmap: Pgmap) -> str:
 
 def _state(pgmap: Pgmap) -> str:
     state = "initializing" if pgmap.in_progress else pgmap.ref.state
-    return state if pgmap.ref.count is None else f"{state}, {pgmap.ref.count} refs"
+    count = pgmap.ref.count
+    return state if count is None else f"{state}, {count} {'ref' if count == 1 else 'refs'}"
 
 
 def _altmap(pgmap: Pgmap) -> str:
@@ -173,7 +174,9 @@ def _evidence(evidence: Iterable[Evidence]) -> Iterator[str]:
         if fact.address is not None:
             text += f" @ {fact.address:#x}"
         if fact.value is not None:
-            text += f" = {fact.value:#x}"
+            # Everything else that has a value is a word or an address.
+            count = fact.what.startswith("struct pages:")
+            text += f" = {fact.value if count else hex(fact.value)}"
         if fact.expected is not None:
             text += f", expected {fact.expected:#x}"
         if fact.note:

@@ -103,3 +103,13 @@ def test_explanation_ends_in_a_verdict() -> None:
     text = as_text.explanation_text(explain(partial("6.1").program(), 0x114000))
     assert text.splitlines()[-1].startswith("Case 3: ")
     assert "not readable" in text
+
+
+def test_struct_pages_are_counted_in_decimal() -> None:
+    # Section 5 of the scene was never written; the rest of section 4 is from boot.
+    text = as_text.report_text(check(in_flight("6.1").program()))
+    assert "struct pages: all zero = 32768\n" in text
+    assert (
+        f"struct pages: a reserved page from boot, linked to itself = {0x28000 - 0x24400}\n" in text
+    )
+    assert "initializing, 1 ref " in text
