@@ -18,7 +18,7 @@ from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
 
-__all__ = ("Contents", "page_contents", "self_link")
+__all__ = ("Contents", "is_kernel_pointer", "page_contents", "self_link")
 
 _ALL_ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 # Kernel addresses of 64-bit architectures are in the upper half.
@@ -37,6 +37,11 @@ class Contents(enum.Enum):
     BOOT_PAGE = "a reserved page from boot, linked to itself"
     MEDIA = "no struct page: what the memory held before"
     OTHER = "something else"
+
+
+def is_kernel_pointer(word: int) -> bool:
+    """Whether a word can be the address of a structure."""
+    return word >= int(_KERNEL_HALF) and word % 8 == 0
 
 
 def self_link(pages: Pages) -> np.ndarray:

@@ -22,7 +22,8 @@ from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.aliases import NO_ALIASES, Backing, find_aliases, illegal_aliases
-from drgn_zonedev.contents import Contents, page_contents
+from drgn_zonedev.contents import Contents, is_kernel_pointer, page_contents
+from drgn_zonedev.dangling import dangling_pgmap
 from drgn_zonedev.expected import (
     Deviation,
     DevicePages,
@@ -357,8 +358,18 @@ def _error(context: Context, slug: str, range_: Range, run: _Run) -> Finding:
         count=run.count,
         detail="; ".join(details),
         pgmap=range_.pgmap,
-        evidence=(run.evidence, run.raw),
+        evidence=(run.evidence, run.raw, *_where_it_leads(context, slug, run)),
     )
+
+
+def _where_it_leads(context: Context, slug: str, run: _Run) -> Iterator[Evidence]:
+    # A page that does not lead to its pgmap may still lead to one that is gone.
+    word = run.evidence.value
+    if slug != "device-page-pgmap" or word is None or word in context.pgmaps:
+        return
+    if is_kernel_pointer(word):
+        span = (run.start_pfn, run.end_pfn)
+        yield dangling_pgmap(context.prog, word, run.count, span)
 
 
 _VERIFIERS = {

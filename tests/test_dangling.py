@@ -7,11 +7,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel
+from fakekernel import LAYOUTS, FakeKernel, collision
 
 from drgn_zonedev import dangling as module
 from drgn_zonedev.classify import classify
 from drgn_zonedev.dangling import dangling_pgmap
+from drgn_zonedev.model import Severity
 from drgn_zonedev.verify import verify
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -85,3 +86,25 @@ def test_ghosts_say_whose_they_were(layout: str) -> None:
         (old, f"of {0x300} struct pages"),
         (GONE, f"of {0x100} struct pages"),
     ]
+
+
+@each_layout
+def test_device_page_that_leads_to_a_pgmap_that_is_gone(layout: str) -> None:
+    kernel = collision(layout)
+    old = kernel.pgmap((0x24000, 0x24400), stored=False, ops="fsdax_pagemap_ops")
+    kernel.poke_page_word(0x25000, 1, old)
+    prog = kernel.program()
+    (error,) = (f for f in verify(prog, classify(prog)).findings if f.severity is Severity.ERROR)
+    assert error.slug == "device-page-pgmap"
+    assert [e.value for e in error.evidence if e.what == "dangling pgmap"] == [old]
+
+
+@each_layout
+@pytest.mark.parametrize("word", [0, 0xDEAD, 0xFFFFFFFFFFFFFFFF, 0xFFFF888000000004])
+def test_garbage_is_not_taken_for_a_pgmap(layout: str, word: int) -> None:
+    kernel = collision(layout)
+    kernel.poke_page_word(0x25000, 1, word)
+    prog = kernel.program()
+    errors = [f for f in verify(prog, classify(prog)).findings if f.severity is Severity.ERROR]
+    assert [f.slug for f in errors] == ["device-page-pgmap"]
+    assert not any(e.what == "dangling pgmap" for e in errors[0].evidence)
