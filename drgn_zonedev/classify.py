@@ -370,13 +370,11 @@ def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, 
     # Whether there is a block, whether it is online, and whether its state has a name.
     per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     block_id = atoms.start // per_block
-    ids = np.array(sorted(snapshot.memory_blocks), np.int64)
-    online = np.array(
-        [snapshot.memory_blocks[i][1] == "MEM_ONLINE" for i in ids.tolist()] + [False]
-    )
-    known = np.array(
-        [snapshot.memory_blocks[i][1].startswith("MEM_") for i in ids.tolist()] + [False]
-    )
+    # A damaged array can hold blocks of memory that no machine has.
+    ids = np.array([i for i in sorted(snapshot.memory_blocks) if i < 1 << 62], np.int64)
+    states = [snapshot.memory_blocks[i][1] for i in ids.tolist()]
+    online = np.array([*(state == "MEM_ONLINE" for state in states), False])
+    known = np.array([*(state.startswith("MEM_") for state in states), False])
     index = _containing(block_id, ids, ids + 1)
     exists = index >= 0
     return exists, exists & online[index], exists & known[index]

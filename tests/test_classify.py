@@ -880,3 +880,13 @@ def test_memory_block_that_cannot_be_read_is_unknown(layout: str) -> None:
     kernel.hide(block, kernel.layout.structs["memory_block"].size)
     (range_,) = classify(kernel.program())
     assert range_.case is Case.UNKNOWN
+
+
+@pytest.mark.parametrize("block_id", [1 << 40, (1 << 63) + 5, (1 << 64) - 1])
+def test_block_of_memory_that_no_machine_has_disturbs_nothing(block_id: int) -> None:
+    kernel = FakeKernel("6.1")
+    kernel.section(8)
+    block = kernel.memory_block(8, "MEM_OFFLINE")
+    kernel.memory_blocks.store(block_id, block)
+    (range_,) = classify(kernel.program())
+    assert range_.case is Case.OFFLINE
