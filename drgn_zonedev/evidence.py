@@ -11,9 +11,9 @@ can be checked by hand.
 from __future__ import annotations
 
 import numpy as np
-from drgn import Object, Program, offsetof
-from drgn.helpers.linux.mmzone import decode_section_flags
+from drgn import Program, offsetof
 
+from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.model import Evidence, Pgmap
 from drgn_zonedev.snapshot import Snapshot
 
@@ -82,8 +82,7 @@ class Evidencer:
 
     def _decode_flags(self, flags: int) -> str:
         if flags not in self._flags_text:
-            section = Object(self._prog, "struct mem_section", {"section_mem_map": flags})
-            self._flags_text[flags] = decode_section_flags(section).replace("SECTION_", "")
+            self._flags_text[flags] = "|".join(decode_section_word(self._prog, flags))
         return self._flags_text[flags]
 
     def _subsection(self, row: int, pfn: int) -> Evidence:

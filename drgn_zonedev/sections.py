@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drgn import Object, Program
+from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.mmzone import decode_section_flags
 
+from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 __all__ = ("SectionRow", "section_rows")
@@ -58,13 +58,8 @@ def section_rows(prog: Program) -> Iterator[SectionRow]:
         word = int(sections.word[i])
         low = word & ~snapshot.flags.map_mask
         if low not in flags:
-            flags[low] = _decode(prog, low)
+            flags[low] = decode_section_word(prog, low)
         yield _row(snapshot, i, word, flags[low])
-
-
-def _decode(prog: Program, flags: int) -> tuple[str, ...]:
-    section = Object(prog, "struct mem_section", {"section_mem_map": flags})
-    return tuple(decode_section_flags(section).replace("SECTION_", "").split("|"))
 
 
 def _row(snapshot: Snapshot, i: int, word: int, flags: tuple[str, ...]) -> SectionRow:

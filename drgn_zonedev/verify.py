@@ -180,7 +180,7 @@ def _verify_promised(context: Context, range_: Range) -> None:
     compare = _comparison(context, range_)
     assert compare is not None
     _report_deviations(context, range_, compare)
-    if range_.case is Case.DEVICE and not _promise(context, range_).nodes:
+    if range_.case is Case.DEVICE and not _nodes(context, range_):
         reason = "no node's ZONE_DEVICE spans the range: the node of its pages was not judged"
         context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
 

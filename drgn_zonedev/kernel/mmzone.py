@@ -36,6 +36,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import pfn_to_page
 from drgn.helpers.linux.mmzone import (
     NODE_DATA,
+    decode_section_flags,
     early_section,
     nr_to_section,
     online_section,
@@ -50,6 +51,7 @@ __all__ = (
     "Geometry",
     "SectionFlags",
     "Sections",
+    "decode_section_word",
     "for_each_subsection",
     "online_device_section",
     "pfn_section_valid",
@@ -184,6 +186,18 @@ def _has_function(prog: Program, name: str) -> bool:
     except LookupError:
         return False
     return True
+
+
+@takes_program_or_default
+def decode_section_word(prog: Program, word: IntegerLike) -> tuple[str, ...]:
+    """
+    Get the names of the flags in a value of ``mem_section.section_mem_map``,
+    without their common prefix ``SECTION_``.
+
+    :param word: ``unsigned long``
+    """
+    section = Object(prog, "struct mem_section", {"section_mem_map": operator.index(word)})
+    return tuple(decode_section_flags(section).replace("SECTION_", "").split("|"))
 
 
 def online_device_section(section: Object) -> bool:
