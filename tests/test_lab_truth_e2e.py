@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import drgn
 import pytest
 
 from drgn_zonedev.lab import KERNELS, SCENARIOS, Guest, boot, fetch_kernel
 from drgn_zonedev.lab.agreement import Agreement, compare
+from drgn_zonedev.lab.matrix import open_guest
 
 pytestmark = pytest.mark.qemu
 
@@ -15,10 +15,7 @@ SECTION_PAGES = 0x8000
 
 
 def compare_guest(guest: Guest) -> Agreement:
-    prog = drgn.Program()
-    prog.set_qemu_qmp(guest.qmp_socket)
-    prog.load_debug_info([guest.kernel.vmlinux])
-    return compare(prog, guest.facts)
+    return compare(open_guest(guest), guest.facts)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
