@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import drgn
 
-from drgn_zonedev.command import Outcome, Status, UsageError, add_commands
+from drgn_zonedev.command import Outcome, Status, UsageError
+from drgn_zonedev.commands import add_commands
 from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError

@@ -46,7 +46,8 @@ def register() -> None:
 
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
-    from drgn_zonedev.command import UsageError, add_commands
+    from drgn_zonedev.command import UsageError
+    from drgn_zonedev.commands import add_commands
 
     parser = _Parser(prog="%zonedev", allow_abbrev=False)
     add_commands(parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser))

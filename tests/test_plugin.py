@@ -19,7 +19,7 @@ import drgn_zonedev
 from drgn_zonedev import plugin
 from drgn_zonedev.model import Report
 
-HEAVY = ("numpy", "tabulate", "tqdm", "asyncio", "drgn_zonedev.report", "drgn_zonedev.command")
+HEAVY = ("numpy", "tabulate", "tqdm", "asyncio", "drgn_zonedev.report", "drgn_zonedev.commands")
 
 
 def _modules_after(code: str) -> set[str]:

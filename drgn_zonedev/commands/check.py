@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev check``"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from drgn import Program
+
+from drgn_zonedev.command import Command, Outcome, Status, output_arguments, print_result
+from drgn_zonedev.model import Report, Severity
+from drgn_zonedev.render import as_json, as_text
+
+__all__ = ("CHECK", "failed")
+
+
+def _fail_on(value: str) -> tuple[str, ...]:
+    from drgn_zonedev.findings import KINDS
+
+    words = tuple(value.split(","))
+    severities = [s.value for s in Severity]
+    for word in words:
+        if word in severities or re.fullmatch("case[345]", word) or word in KINDS:
+            continue
+        raise argparse.ArgumentTypeError(
+            f"{word!r} is not a severity ({', '.join(severities)}), "
+            f"case3, case4, case5 or one of: {', '.join(sorted(KINDS))}"
+        )
+    return words
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    parser.add_argument(
+        "--fail-on",
+        metavar="WHAT",
+        type=_fail_on,
+        default=("error",),
+        help="comma-separated severities, case3, case4, case5, or findings that make the exit "
+        "status 1; a severity includes what is worse (default: error)",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
+
+
+def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
+    """Return whether a report holds anything that ``--fail-on`` names."""
+    ranks = [Severity(word).rank for word in fail_on if word in [s.value for s in Severity]]
+    worst = max(ranks, default=-1)
+    return any(
+        f.severity.rank <= worst or f.slug in fail_on or f"case{f.case.number}" in fail_on
+        for f in report.findings
+    )
+
+
+def _check(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.progress import progress_bar
+    from drgn_zonedev.report import check
+
+    with progress_bar() as progress:
+        report = check(prog, progress=progress)
+    print_result(
+        args,
+        lambda: as_text.report_text(report, verbose=args.verbose),
+        lambda: as_json.report_document(report),
+    )
+    if failed(report, args.fail_on):
+        return Outcome(report, Status.FINDINGS)
+    if _nothing_judged(report):
+        return Outcome(report, Status.NOT_JUDGED)
+    return Outcome(report)
+
+
+def _nothing_judged(report: Report) -> bool:
+    # There were struct pages to verify, and not one could be read.
+    return report.coverage.pages_unreadable > 0 and report.coverage.pages_verified == 0
+
+
+CHECK = Command(
+    "check",
+    "classify all physical memory, verify the struct pages, and report",
+    _check_arguments,
+    _check,
+)

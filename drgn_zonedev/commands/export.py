@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev export``"""
+
+from __future__ import annotations
+
+import argparse
+
+from drgn import Program
+
+from drgn_zonedev.command import Command, Outcome, UsageError, number
+
+__all__ = ("EXPORT",)
+
+
+def _pages(text: str) -> int:
+    pages = number(text)
+    if pages < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is negative")
+    return pages
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT", help="the directory to write")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--all-memmap", action="store_true", help="include the struct pages of RAM, too"
+    )
+    parser.add_argument(
+        "--margin",
+        metavar="PAGES",
+        type=_pages,
+        default=512,
+        help="struct pages to include on both sides of a device (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blank-names", action="store_true", help="leave out the names of devices and resources"
+    )
+
+
+def _export(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.export import Options, export, export_text
+    from drgn_zonedev.progress import progress_bar
+
+    options = Options(args.all_memmap, args.margin, args.blank_names)
+    try:
+        with progress_bar() as progress:
+            done = export(prog, args.out, options, force=args.force, progress=progress)
+    except FileExistsError as e:
+        raise UsageError(f"{args.out} exists: choose another name, or use --force") from e
+    except OSError as e:
+        raise UsageError(f"cannot write {args.out}: {e.strerror or e}") from e
+    except ValueError as e:
+        raise UsageError(f"cannot export this: {e}") from e
+    print(export_text(done.path, done.meta))
+    return Outcome(done)
+
+
+EXPORT = Command(
+    "export",
+    "write what all of this is decided from to a small vmcore of its own",
+    _export_arguments,
+    _export,
+)

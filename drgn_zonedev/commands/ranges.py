@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev ranges``"""
+
+from __future__ import annotations
+
+import argparse
+
+from drgn import Program
+
+from drgn_zonedev.command import Command, Outcome, output_arguments, print_result
+from drgn_zonedev.render import as_json, as_text
+
+__all__ = ("RANGES",)
+
+
+def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
+
+
+def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.classify import classify
+    from drgn_zonedev.report import kernel_facts
+
+    kernel, ranges = kernel_facts(prog), classify(prog)
+    print_result(
+        args,
+        lambda: as_text.ranges_text(kernel, ranges, verbose=args.verbose),
+        lambda: as_json.ranges_document(kernel, ranges),
+    )
+    return Outcome(ranges)
+
+
+RANGES = Command(
+    "ranges",
+    "divide physical memory by what it is, without reading struct pages",
+    _ranges_arguments,
+    _ranges,
+)

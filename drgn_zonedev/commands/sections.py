@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev sections``"""
+
+from __future__ import annotations
+
+import argparse
+
+from drgn import Program
+
+from drgn_zonedev.command import Command, Outcome, number, output_arguments, print_result
+from drgn_zonedev.render import as_json, as_text
+
+__all__ = ("SECTIONS",)
+
+
+def _sections_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="only these sections")
+
+
+def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.report import kernel_facts
+    from drgn_zonedev.sections import section_rows
+
+    kernel = kernel_facts(prog)
+    rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]
+    print_result(
+        args,
+        lambda: as_text.sections_text(kernel, rows),
+        lambda: as_json.sections_document(kernel, rows),
+    )
+    return Outcome(rows)
+
+
+SECTIONS = Command(
+    "sections", "show sections, their flags and subsections", _sections_arguments, _sections
+)
