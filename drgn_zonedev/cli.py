@@ -12,14 +12,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import drgn
 
 from drgn_zonedev.command import Outcome, Status, UsageError
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.demo import add_demo_command
+from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
+from drgn_zonedev.stored import is_export, unpacked
 
 __all__ = ("main",)
 
@@ -60,8 +63,23 @@ def _run(args: argparse.Namespace) -> Outcome:
     if hasattr(args, "run_lab"):
         outcome: Outcome = args.run_lab(args)
     else:
-        outcome = args.run(_open(args), args)
+        with contextlib.ExitStack() as stack:
+            _unpack(args, stack)
+            outcome = args.run(_open(args), args)
     return outcome
+
+
+def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+    # An export brings its own vmlinux.
+    export = Path(args.core) if args.core else None
+    if export is None or not is_export(export):
+        return
+    try:
+        files = stack.enter_context(unpacked(export))
+    except (ArchiveError, OSError) as e:
+        raise _CannotOpen(f"cannot open {args.core}: {e}") from e
+    args.core = str(files / "vmcore")
+    args.symbols = args.symbols or [str(files / "vmlinux")]
 
 
 def _complain(message: object, status: Status) -> int:
@@ -81,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-k", "--kernel", action="store_true", help="debug the running kernel (default)"
     )
-    group.add_argument("-c", "--core", metavar="PATH", help="debug the given core dump")
+    group.add_argument(
+        "-c", "--core", metavar="PATH", help="debug the given core dump, or the given export"
+    )
     group.add_argument(
         "--qemu",
         metavar="ADDRESS",

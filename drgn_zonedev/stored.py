@@ -23,7 +23,16 @@ from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
 
-__all__ = ("ARCHIVE", "EXPECTED", "SCHEMA", "StoredDump", "default_directory", "stored_dumps")
+__all__ = (
+    "ARCHIVE",
+    "EXPECTED",
+    "SCHEMA",
+    "StoredDump",
+    "default_directory",
+    "is_export",
+    "stored_dumps",
+    "unpacked",
+)
 
 SCHEMA = "drgn-zonedev/expected/1"
 ARCHIVE, EXPECTED = "dump.tar.xz", "expected.json"
@@ -54,13 +63,8 @@ class StoredDump:
     @contextlib.contextmanager
     def files(self) -> Iterator[Path]:
         """Yield a directory with its ``vmcore`` and ``vmlinux``, unpacked if need be."""
-        archive = self.path / ARCHIVE
-        if not archive.exists():
-            yield self.path
-            return
-        with tempfile.TemporaryDirectory(prefix="zonedev-") as directory:
-            unpack(archive, Path(directory))
-            yield Path(directory)
+        with unpacked(self.path) as directory:
+            yield directory
 
     @contextlib.contextmanager
     def program(self) -> Iterator[Program]:
@@ -70,6 +74,29 @@ class StoredDump:
             prog.set_core_dump(files / "vmcore")
             prog.load_debug_info([files / "vmlinux"])
             yield prog
+
+
+def is_export(path: Path) -> bool:
+    """Tell whether a path is an export: its directory, or all of it in one ``.tar.xz`` file."""
+    if path.is_dir():
+        return (path / ARCHIVE).exists() or (path / "vmcore").exists()
+    return path.name.endswith(".tar.xz")
+
+
+@contextlib.contextmanager
+def unpacked(export: Path) -> Iterator[Path]:
+    """
+    Yield the directory that holds the files of an export.
+
+    :raises drgn_zonedev.export.archive.ArchiveError: if it is packed and damaged
+    """
+    archive = export / ARCHIVE if export.is_dir() else export
+    if not archive.exists():
+        yield export
+        return
+    with tempfile.TemporaryDirectory(prefix="zonedev-") as directory:
+        unpack(archive, Path(directory))
+        yield Path(directory)
 
 
 def stored_dumps(directory: Path) -> list[StoredDump]:

@@ -243,3 +243,24 @@ def test_every_kind_of_finding_can_be_named_in_fail_on(
 def test_lab_rejects_names_that_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lab", "run", "4.19"]) == 2
     assert "'4.19'" in capsys.readouterr().err
+
+
+# --- Exports, which bring their own symbols ---------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["", "dump.tar.xz"])
+def test_export_is_opened_with_its_own_symbols(part: str) -> None:
+    dump = Path(__file__).parents[1] / "vmcores" / "6.1-init-in-flight"
+    done = _zonedev("-c", str(dump / part), "ranges", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    expected = json.loads((dump / "expected.json").read_text(encoding="utf-8"))["ranges"]
+    found = [[r["start_pfn"], r["end_pfn"], r["case"]] for r in json.loads(done.stdout)["ranges"]]
+    assert [r for r in expected if r[2] == "initializing"] == [
+        r for r in found if r[2] == "initializing"
+    ]
+
+
+def test_archive_that_is_no_export_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "other.tar.xz").write_bytes(b"no archive")
+    error = _one_line_error(_zonedev("-c", str(tmp_path / "other.tar.xz"), "check"), 2)
+    assert "other.tar.xz is no packed export" in error
