@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         subsection_map_index,
         zone_device_spans,
     )
+    from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
     from drgn_zonedev.report import check
     from drgn_zonedev.verify import verify
 
@@ -81,6 +82,8 @@ _HOME = {
     "pfn_section_valid": "kernel.mmzone",
     "pfn_to_online_page": "kernel.mmzone",
     "pfn_valid": "kernel.mmzone",
+    "pfn_zone_device": "kernel.zone_device",
+    "pfn_zone_device_reserved": "kernel.zone_device",
     "pgmap_altmap": "kernel.memremap",
     "pgmap_is_alive": "kernel.memremap",
     "pgmap_pfn_first": "kernel.memremap",
@@ -120,6 +123,8 @@ __all__ = (
     "pfn_section_valid",
     "pfn_to_online_page",
     "pfn_valid",
+    "pfn_zone_device",
+    "pfn_zone_device_reserved",
     "pgmap_altmap",
     "pgmap_is_alive",
     "pgmap_pfn_first",

@@ -6,8 +6,9 @@ Predicates in Bulk
 
 The ``drgn_zonedev.kernel.predicates`` module answers for arrays of PFNs what
 :mod:`drgn_zonedev.kernel.mmzone` and :mod:`drgn_zonedev.kernel.memremap` answer
-for one: ``pfn_valid()``, ``pfn_to_online_page()``, ``get_dev_pagemap()`` and
-``pgmap_pfn_valid()``, by the same rules. A million PFNs cost milliseconds.
+for one: ``pfn_valid()``, ``pfn_to_online_page()``, ``get_dev_pagemap()``,
+``pgmap_pfn_valid()`` and what :mod:`drgn_zonedev.kernel.zone_device` makes of
+them, by the same rules. A million PFNs cost milliseconds.
 """
 
 from __future__ import annotations
@@ -100,6 +101,27 @@ class Predicates:
                 head = pgmap.altmap.offset if i == 0 and pgmap.altmap else 0
                 found |= self._within(range_.start_pfn + head, range_.end_pfn)
         return found & (self.pgmap != 0)
+
+    @cached_property
+    def zone_device(self) -> np.ndarray:
+        """``pfn_zone_device()``"""
+        return self.populated & self.pgmap_pfn_valid
+
+    @cached_property
+    def zone_device_reserved(self) -> np.ndarray:
+        """``pfn_zone_device_reserved()``"""
+        found = np.zeros(len(self.pfn), bool)
+        for pgmap in self.pgmaps:
+            for range_ in pgmap.ranges[:1] if pgmap.altmap else ():
+                reserve = pgmap.altmap.reserve if pgmap.altmap else 0
+                end_pfn = min(range_.start_pfn + reserve, range_.end_pfn)
+                found |= self._within(range_.start_pfn, end_pfn)
+        return found & (self.pgmap != 0) & self.populated
+
+    @cached_property
+    def populated(self) -> np.ndarray:
+        """Whether the section has a memmap, and the subsection is in it."""
+        return self.has_flag(self.flags.has_mem_map) & self.pfn_section_valid
 
     def _within(self, start_pfn: int, end_pfn: int) -> np.ndarray:
         return (self.pfn >= start_pfn) & (self.pfn < end_pfn)

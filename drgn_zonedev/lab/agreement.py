@@ -121,6 +121,9 @@ def _predicates(ours: Predicates, truth: Truth) -> Iterator[Disagreement]:
     yield from differences(
         "pgmap_pfn_valid()", truth.pfn, ours.pgmap_pfn_valid, truth.yes("pgmap_valid")
     )
+    # What a kernel without pfn_zone_device() can say of it, on the way of memory_failure().
+    told = truth.yes("valid") & (truth.pgmap != 0) & truth.yes("pgmap_valid")
+    yield from differences("pfn_zone_device()", truth.pfn, ours.zone_device, told)
 
 
 def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:

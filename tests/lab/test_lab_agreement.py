@@ -120,16 +120,22 @@ def test_what_the_guest_did_not_tell_is_said() -> None:
 
 # Of 0x24400-0x28000: device pages in a section that they share with RAM.
 LIES: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "pfn_valid": ({"valid": False}, {"pfn_valid()", "helper pfn_valid()", "case device"}),
+    "pfn_valid": (
+        {"valid": False},
+        {"pfn_valid()", "helper pfn_valid()", "pfn_zone_device()", "case device"},
+    ),
     "online": (
         {"online": True},
         {"pfn_to_online_page()", "helper pfn_to_online_page()", "case device"},
     ),
-    "no pgmap": ({"pgmap": 0}, {"get_dev_pagemap()", "helper get_dev_pagemap()", "case device"}),
+    "no pgmap": (
+        {"pgmap": 0},
+        {"get_dev_pagemap()", "helper get_dev_pagemap()", "pfn_zone_device()", "case device"},
+    ),
     "other pgmap": ({"pgmap": 0x1000}, {"get_dev_pagemap()", "helper get_dev_pagemap()"}),
     "pgmap_valid": (
         {"pgmap_valid": False},
-        {"pgmap_pfn_valid()", "helper pgmap_pfn_valid()", "case device"},
+        {"pgmap_pfn_valid()", "helper pgmap_pfn_valid()", "pfn_zone_device()", "case device"},
     ),
     "zone": ({"zone": NORMAL}, {"zone"}),
     "node": ({"nid": 1}, {"node"}),

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+pfn_zone_device()
+-----------------
+
+The ``drgn_zonedev.kernel.zone_device`` module provides the two functions that
+were proposed on linux-mm in September 2019 and that no kernel ever got.
+
+Dan Williams and David Hildenbrand asked for a ``pfn_zone_device()`` by which a PFN
+walker can tell that a struct page belongs to ``ZONE_DEVICE`` *and* may be touched.
+The code that Toshiki Fukasawa posted in November 2019 looked at one more bitmap in
+``struct mem_section_usage``, ``subsection_dev_map``, which
+``subsections_mark_device()`` filled behind ``memmap_init_zone_device()``. A bit for
+2 MiB cannot tell the two pages of an altmap's reserve from the data that shares
+their subsection, and it was cleared only when the memory was removed.
+
+A debugger can do without the bitmap. ``pgmap_array`` says who claims a PFN,
+``dev_pagemap.nr_range`` which of the claims is initialised, ``vmem_altmap`` where the
+data begins, and the reference whether the driver still holds on to it. The answers
+are exact to the page: nothing is rounded to subsections.
+
+:class:`~drgn_zonedev.kernel.predicates.Predicates` has both for arrays of PFNs.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from drgn import IntegerLike, Program
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mmzone import pfn_to_section, valid_section
+
+from drgn_zonedev.kernel.memremap import (
+    dev_pagemap_ranges,
+    get_dev_pagemap,
+    pgmap_altmap,
+    pgmap_pfn_valid,
+)
+from drgn_zonedev.kernel.mmzone import pfn_section_valid, sparsemem_geometry
+
+__all__ = ("pfn_zone_device", "pfn_zone_device_reserved")
+
+
+@takes_program_or_default
+def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
+    """
+    Return whether a PFN is ``ZONE_DEVICE`` memory whose ``struct page`` may be
+    touched.
+
+    That is so if its section has a memmap, its subsection is populated (asked of
+    early sections, too, for which ``pfn_valid()`` does not ask), and it lies behind
+    the altmap's head in an initialised range of a live pgmap: exactly where
+    :func:`~drgn_zonedev.classify.classify` says ``device``.
+
+    It is false for memory that ``memmap_init_zone_device()`` is not through with,
+    for an altmap's reserve, for the pages that store the memmap (they are
+    initialised, but have no pgmap), for memory on its way out, for what a departed
+    device or a failed ``memremap_pages()`` left behind, and for RAM.
+
+    :param pfn: ``unsigned long``
+    """
+    pfn = operator.index(pfn)
+    if not _populated(prog, pfn):
+        return False
+    pgmap = get_dev_pagemap(prog, pfn)
+    return bool(pgmap) and pgmap_pfn_valid(pgmap, pfn)
+
+
+@takes_program_or_default
+def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
+    """
+    Return whether a PFN is in the part of a device that its driver keeps from the
+    kernel (``vmem_altmap.reserve``). The struct pages are there, but no kernel
+    initialises them: ``memmap_init_range()`` skips them, and
+    ``memmap_init_zone_device()`` starts behind them.
+
+    :param pfn: ``unsigned long``
+    """
+    pfn = operator.index(pfn)
+    if not _populated(prog, pfn):
+        return False
+    pgmap = get_dev_pagemap(prog, pfn)
+    altmap = pgmap_altmap(pgmap) if pgmap else None
+    if altmap is None:
+        return False
+    ranges, _ = dev_pagemap_ranges(pgmap)
+    # An altmap is refused for all ranges but the first.
+    return any(
+        r.start_pfn <= pfn < min(r.start_pfn + altmap.reserve, r.end_pfn) for r in ranges[:1]
+    )
+
+
+def _populated(prog: Program, pfn: int) -> bool:
+    if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+        return False
+    return valid_section(pfn_to_section(prog, pfn)) and pfn_section_valid(prog, pfn)
