@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         zone_device_spans,
     )
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
+    from drgn_zonedev.kpage import kpage_prediction
     from drgn_zonedev.report import check
     from drgn_zonedev.verify import verify
 
@@ -73,6 +74,7 @@ _HOME = {
     "for_each_dev_pagemap": "kernel.memremap",
     "for_each_subsection": "kernel.mmzone",
     "get_dev_pagemap": "kernel.memremap",
+    "kpage_prediction": "kpage",
     "mem_hotplug_in_progress": "kernel.memory",
     "memory_block_states": "kernel.memory",
     "online_device_section": "kernel.mmzone",
@@ -114,6 +116,7 @@ __all__ = (
     "for_each_dev_pagemap",
     "for_each_subsection",
     "get_dev_pagemap",
+    "kpage_prediction",
     "mem_hotplug_in_progress",
     "memory_block_states",
     "online_device_section",

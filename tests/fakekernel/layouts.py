@@ -174,6 +174,16 @@ struct dev_pagemap_ops 24
   8 void *migrate_to_ram
   16 void *memory_failure
 """
+_PAGE_TYPES = """
+enum pagetype
+  PGTY_buddy 240
+  PGTY_offline 241
+  PGTY_table 242
+  PGTY_guard 243
+  PGTY_hugetlb 244
+  PGTY_slab 245
+  PGTY_mapcount_underflow 255
+"""
 _MEMORY_BLOCK_DEVICE = """
 struct kobject 64
   0 const char *name
@@ -303,6 +313,7 @@ _TEXT_6_12 = (
     + _SECTION_BITS
     + "  SECTION_MAP_LAST_BIT 5\n"
     + _PAGEFLAGS_6_12
+    + _PAGE_TYPES
     + _OPS_6
     + _MEMORY_BLOCK_DEVICE
     + f"""
@@ -354,6 +365,7 @@ _TEXT_7_2 = (
     + _SECTION_BITS
     + "  SECTION_IS_VMEMMAP_PREINIT_BIT 5\n  SECTION_MAP_LAST_BIT 6\n"
     + _PAGEFLAGS_7
+    + _PAGE_TYPES
     + _MEMORY_BLOCK_DEVICE
     + f"""
 anon memdesc_flags_t 8
@@ -401,6 +413,10 @@ struct folio 256
   92 atomic_t _pincount
   120 unsigned int _nr_pages
   144 struct list_head _deferred_list
+enum kpage_operation
+  KPAGE_FLAGS 0
+  KPAGE_COUNT 1
+  KPAGE_CGROUP 2
 enum memory_block_state
   MEM_ONLINE 0
   MEM_GOING_OFFLINE 1

@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+/proc/kpageflags and /proc/kpagecount
+-------------------------------------
+
+What two PFN walkers of the kernel (:linux:`fs/proc/page.c`) would print of every
+PFN: ``stable_page_flags()`` and the number of mappings, worked out from struct pages
+of a kernel that stands still.
+
+This is the one place in the kernel where everybody can watch a PFN walker read a
+struct page, so it is where predictions can be held against facts.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from drgn import FaultError, IntegerLike, Program, Type, offsetof
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mm import follow_pfn
+
+from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
+from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.snapshot import Snapshot, take_snapshot
+
+__all__ = ("KPF", "KpagePrediction", "kpage_end_pfn", "kpage_flag_names", "kpage_prediction")
+
+# include/uapi/linux/kernel-page-flags.h, and behind bit 31
+# include/linux/kernel-page-flags.h. Numbers are never used again for something else,
+# except that MAPPEDTODISK became OWNER_2.
+KPF = {
+    "LOCKED": 0,
+    "ERROR": 1,
+    "REFERENCED": 2,
+    "UPTODATE": 3,
+    "DIRTY": 4,
+    "LRU": 5,
+    "ACTIVE": 6,
+    "SLAB": 7,
+    "WRITEBACK": 8,
+    "RECLAIM": 9,
+    "BUDDY": 10,
+    "MMAP": 11,
+    "ANON": 12,
+    "SWAPCACHE": 13,
+    "SWAPBACKED": 14,
+    "COMPOUND_HEAD": 15,
+    "COMPOUND_TAIL": 16,
+    "HUGE": 17,
+    "UNEVICTABLE": 18,
+    "HWPOISON": 19,
+    "NOPAGE": 20,
+    "KSM": 21,
+    "THP": 22,
+    "OFFLINE": 23,
+    "ZERO_PAGE": 24,
+    "IDLE": 25,
+    "PGTABLE": 26,
+    "RESERVED": 32,
+    "MLOCKED": 33,
+    "MAPPEDTODISK": 34,
+    "PRIVATE": 35,
+    "PRIVATE_2": 36,
+    "OWNER_PRIVATE": 37,
+    "ARCH": 38,
+    "UNCACHED": 39,
+    "ARCH_2": 41,
+    "ARCH_3": 42,
+}
+
+# Bits that are copied from page->flags, by the enumerator of enum pageflags. One that
+# the kernel does not have is one that it does not copy: PG_error went in v6.12,
+# PG_uncached, PG_arch_2, PG_arch_3, PG_hwpoison and PG_idle depend on the
+# configuration, as the #ifdefs around their copies do.
+_COPIED = (
+    ("LOCKED", "PG_locked"),
+    ("ERROR", "PG_error"),
+    ("REFERENCED", "PG_referenced"),
+    ("UPTODATE", "PG_uptodate"),
+    ("DIRTY", "PG_dirty"),
+    ("LRU", "PG_lru"),
+    ("ACTIVE", "PG_active"),
+    ("WRITEBACK", "PG_writeback"),
+    ("RECLAIM", "PG_reclaim"),
+    ("SWAPBACKED", "PG_swapbacked"),
+    ("UNEVICTABLE", "PG_unevictable"),
+    ("IDLE", "PG_idle"),
+    ("RESERVED", "PG_reserved"),
+    ("MLOCKED", "PG_mlocked"),
+    ("MAPPEDTODISK", "PG_mappedtodisk"),
+    ("PRIVATE", "PG_private"),
+    ("PRIVATE_2", "PG_private_2"),
+    ("OWNER_PRIVATE", "PG_owner_priv_1"),
+    ("ARCH", "PG_arch_1"),
+    ("UNCACHED", "PG_uncached"),
+    ("ARCH_2", "PG_arch_2"),
+    ("ARCH_3", "PG_arch_3"),
+)
+
+_CHUNK_PAGES = 1 << 16
+
+
+def kpage_flag_names(word: int) -> tuple[str, ...]:
+    """Get the names of the bits in a word of ``/proc/kpageflags``, without ``KPF_``."""
+    return tuple(name for name, bit in KPF.items() if word >> bit & 1)
+
+
+@dataclass(frozen=True)
+class KpagePrediction:
+    """
+    What the files hold for ``[start_pfn, end_pfn)``, an ``u64`` per PFN.
+
+    Where ``decided`` is false, the struct page alone does not decide it: it cannot
+    be read, or belongs to a compound page of a kernel that looks at all of it.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    flags: np.ndarray
+    count: np.ndarray
+    decided: np.ndarray
+
+
+@takes_program_or_default
+def kpage_end_pfn(prog: Program) -> int:
+    """
+    Get the first PFN that the files do not have (``get_max_dump_pfn()``).
+
+    Since Linux kernel commit abec749facff ("fs/proc/page.c: allow inspection of last
+    section and fix end detection") (in v5.6), it is ``max_pfn`` rounded up to a section.
+    """
+    pages = sparsemem_geometry(prog).pages_per_section
+    return -(-int(prog["max_pfn"].value_()) // pages) * pages
+
+
+@takes_program_or_default
+def kpage_prediction(
+    prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike
+) -> KpagePrediction:
+    """
+    Work out what ``/proc/kpageflags`` and ``/proc/kpagecount`` hold.
+
+    :param start_pfn: First PFN.
+    :param end_pfn: One more than the last PFN; the files may end before that.
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    return predict(prog, take_snapshot(prog), operator.index(start_pfn), operator.index(end_pfn))
+
+
+def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> KpagePrediction:
+    """Like :func:`kpage_prediction`, for structures that were already read."""
+    end_pfn = max(min(end_pfn, kpage_end_pfn(prog)), start_pfn)
+    pfn = np.arange(start_pfn, end_pfn)
+    rules = _rules(prog)
+    online = Predicates(
+        snapshot.geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, pfn
+    ).online
+    flags = np.where(online, 0, rules.no_page).astype(np.uint64)
+    count = np.zeros(len(pfn), np.uint64)
+    decided = ~online
+    for first in range(0, len(pfn), _CHUNK_PAGES):
+        rows = first + np.flatnonzero(online[first : first + _CHUNK_PAGES])
+        if len(rows):
+            seen = _Seen(prog, rules, *_read(prog, rules, pfn[rows]), pfn[rows])
+            flags[rows], count[rows], decided[rows] = seen.flags, seen.count, seen.decided
+    return KpagePrediction(start_pfn, end_pfn, flags, count, decided)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """
+    How the kernel at hand does it.
+
+    ``typed`` kernels keep one type in the upper byte of ``page_type`` and judge
+    folios, since Linux kernel commit 4ffca5a96678 ("mm: support only one page_type per
+    page") (in v6.12). ``snapshot`` ones have ``kpage_read()``, and look at a copy of the
+    folio ("fs: stable_page_flags(): use snapshot_page()", 2025).
+    """
+
+    typed: bool
+    snapshot: bool
+    no_page: int
+    flag: dict[str, int]
+    type: dict[str, int]
+    max_order: int
+    zero_pfn: int | None
+    huge_zero: int | None
+    large_mapcount: int | None
+    entire_mapcount: int | None
+    fake_heads: bool
+
+
+def _rules(prog: Program) -> _Rules:
+    typed = _constant(prog, "PGTY_buddy") is not None
+    # kpage_read() never calls stable_page_flags() without a page; its enum
+    # kpage_operation came with it.
+    reads_nothing = _constant(prog, "KPAGE_FLAGS") is not None or _is_folio_only(prog)
+    folio = _type(prog, "struct folio")
+    return _Rules(
+        typed=typed,
+        snapshot=reads_nothing,
+        no_page=0 if reads_nothing else 1 << KPF["NOPAGE"],
+        flag=_page_flags(prog),
+        type=_page_types(prog, typed),
+        max_order=_max_order(prog),
+        zero_pfn=_zero_pfn(prog),
+        huge_zero=_huge_zero_pfn(prog),
+        large_mapcount=_offset(folio, "_large_mapcount"),
+        entire_mapcount=_offset(folio, "_entire_mapcount"),
+        fake_heads=_has_variable(prog, "hugetlb_optimize_vmemmap_key"),
+    )
+
+
+def _is_folio_only(prog: Program) -> bool:
+    # An export may have left enum kpage_operation out. Linux kernel commit
+    # 82ba975e4c43 ("mm: allow compound zone device pages") (in v6.15) is as near to
+    # it as the structures go.
+    return not prog.type("struct page").has_member("pgmap")
+
+
+def _constant(prog: Program, name: str) -> int | None:
+    try:
+        return int(prog.constant(name).value_())
+    except LookupError:
+        return None
+
+
+def _type(prog: Program, name: str) -> Type | None:
+    try:
+        return prog.type(name)
+    except LookupError:
+        return None
+
+
+def _offset(type_: Type | None, member: str) -> int | None:
+    return offsetof(type_, member) if type_ and type_.has_member(member) else None
+
+
+def _has_variable(prog: Program, name: str) -> bool:
+    try:
+        prog.variable(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _page_flags(prog: Program) -> dict[str, int]:
+    names = {name for _, name in _COPIED} | {
+        "PG_head",
+        "PG_hwpoison",
+        "PG_slab",
+        "PG_swapcache",
+        "PG_large_rmappable",
+    }
+    values = {name: _constant(prog, name) for name in names}
+    return {name: bit for name, bit in values.items() if bit is not None}
+
+
+def _page_types(prog: Program, typed: bool) -> dict[str, int]:
+    if typed:
+        names = ("buddy", "offline", "table", "hugetlb", "slab")
+        values = {name: _constant(prog, f"PGTY_{name}") for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+    # Macros. PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
+    # page kmemcg type to a page memcg flag") (in v5.11), which also gave struct page the
+    # member memcg_data.
+    newer = prog.type("struct page").has_member("memcg_data") or section_flags(prog).taint
+    return {"buddy": 0x80, "offline": 0x100, "table": 0x200 if newer else 0x400}
+
+
+def _max_order(prog: Program) -> int:
+    zone = prog.type("struct zone")
+    if not zone.has_member("free_area"):
+        return 10
+    return int(zone.member("free_area").type.length) - 1
+
+
+def _zero_pfn(prog: Program) -> int | None:
+    try:
+        return int(prog.variable("zero_pfn").value_())
+    except (LookupError, FaultError):
+        pass
+    try:
+        page = prog.variable("empty_zero_page").address_of_()
+        return int(follow_pfn(prog["init_mm"].address_of_(), page).value_())
+    except (LookupError, FaultError, NotImplementedError, ValueError):
+        return None
+
+
+def _huge_zero_pfn(prog: Program) -> int | None:
+    try:
+        return int(prog.variable("huge_zero_pfn").value_())
+    except (LookupError, FaultError):
+        return None
+
+
+def _read(prog: Program, rules: _Rules, pfn: np.ndarray) -> tuple[Pages, np.ndarray]:
+    """Read the struct pages around PFNs: down to where a free block would begin."""
+    block = 1 << rules.max_order
+    start, end = int(pfn[0]) // block * block, int(pfn[-1]) + 1
+    layout = page_layout(prog)
+    words = np.zeros((end - start, layout.size // 8), np.uint64)
+    readable = np.zeros(end - start, bool)
+    for part in read_pages(prog, start, end):
+        if isinstance(part, Pages):
+            rows = slice(part.start_pfn - start, part.end_pfn - start)
+            words[rows], readable[rows] = part.words, True
+    return Pages(start, end, words, layout), readable
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Struct pages as the walkers see them; everything is per element of ``pfn``."""
+
+    prog: Program
+    rules: _Rules
+    around: Pages
+    readable: np.ndarray
+    pfn: np.ndarray
+
+    @cached_property
+    def row(self) -> np.ndarray:
+        return self.pfn - self.around.start_pfn
+
+    @cached_property
+    def page(self) -> Pages:
+        """The struct pages themselves. Their PFNs need not follow one another."""
+        around = self.around
+        return Pages(around.start_pfn, around.end_pfn, around.words[self.row], around.layout)
+
+    @cached_property
+    def page_head(self) -> np.ndarray:
+        """Address of each page's head."""
+        return self.around.head[self.row]
+
+    @cached_property
+    def tail(self) -> np.ndarray:
+        return self.page.is_tail
+
+    @cached_property
+    def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
+        """The words of each page's head and of the page behind that, and whether they are there."""
+        layout = self.around.layout
+        width = layout.size // 8
+        words = np.concatenate([self.page.words, np.zeros_like(self.page.words)], axis=1)
+        found = np.ones(len(self.row), bool)
+        compound = np.flatnonzero(self.compound)
+        heads, which = np.unique(self.page_head[compound], return_inverse=True)
+        both = np.zeros((len(heads), 2 * width), np.uint64)
+        there = np.ones(len(heads), bool)
+        for i, head in enumerate(heads.tolist()):
+            try:
+                both[i] = np.frombuffer(self.prog.read(head, 2 * layout.size), "<u8")
+            except (FaultError, OverflowError):
+                there[i] = False
+        words[compound], found[compound] = both[which], there[which]
+        return words, found
+
+    @cached_property
+    def head(self) -> Pages:
+        around = self.around
+        words = np.ascontiguousarray(self._head_words[0][:, : around.layout.size // 8])
+        return Pages(around.start_pfn, around.end_pfn, words, around.layout)
+
+    @cached_property
+    def second(self) -> np.ndarray:
+        """The struct page behind the head, as a row of 32-bit integers."""
+        words = self._head_words[0][:, self.around.layout.size // 8 :]
+        return np.ascontiguousarray(words).view("<i4")
+
+    def flag(self, flags: np.ndarray, name: str) -> np.ndarray:
+        bit = self.rules.flag.get(name)
+        if bit is None:
+            return np.zeros(len(flags), bool)
+        return (flags >> np.uint64(bit) & np.uint64(1)).astype(bool)
+
+    @cached_property
+    def compound(self) -> np.ndarray:
+        return self.tail | self.flag(self.page.flags, "PG_head")
+
+    @cached_property
+    def large(self) -> np.ndarray:
+        """``folio_test_large()``"""
+        return self.flag(self.head.flags, "PG_head")
+
+    def type_is(self, pages: Pages, name: str) -> np.ndarray:
+        value = self.rules.type.get(name)
+        if value is None:
+            return np.zeros(len(pages.words), bool)
+        page_type = pages.mapcount.view("<u4")
+        if self.rules.typed:
+            return (page_type >> np.uint32(24)) == np.uint32(value)
+        # PageType(): PAGE_TYPE_BASE, and the bit of the type clear.
+        base = 0xF0000000
+        return (page_type & np.uint32(base | value)) == np.uint32(base)
+
+    @cached_property
+    def has_type(self) -> np.ndarray:
+        """``page_has_type()``, or ``page_mapcount_is_type()``."""
+        # PAGE_MAPCOUNT_RESERVE; PGTY_mapcount_underflow << 24.
+        limit = -(1 << 24) if self.rules.typed else -128
+        return self.page.mapcount < limit
+
+    @cached_property
+    def slab(self) -> np.ndarray:
+        if "PG_slab" in self.rules.flag:
+            return self.flag(self.head.flags, "PG_slab")
+        return self.type_is(self.head, "slab")
+
+    @cached_property
+    def buddy(self) -> np.ndarray:
+        """``PageBuddy()``, or ``is_free_buddy_page()`` of a page without references."""
+        all_pages = self.around
+        is_buddy = self.type_is(all_pages, "buddy")
+        order = all_pages.words[:, self._private_word]
+        found = is_buddy[self.row]
+        rows = np.flatnonzero(~found & (self.head.refcount == 0))
+        for i in range(self.rules.max_order + 1):
+            block = (self.pfn[rows] >> i << i) - all_pages.start_pfn
+            free = is_buddy[block] & (order[block] >= np.uint64(i)) & self.readable[block]
+            found[rows] |= free
+        return found
+
+    @cached_property
+    def _private_word(self) -> int:
+        return offsetof(self.prog.type("struct page"), "private") // 8
+
+    @cached_property
+    def mapped(self) -> np.ndarray:
+        """``page_mapped()``, or ``folio_mapped()``; compound pages only where it can be told."""
+        own = self.page.mapcount >= 0
+        if not self.rules.typed:
+            return own & ~self.slab
+        offset = self.rules.large_mapcount
+        if offset is None:
+            return own
+        large = self.second[:, (offset - self.around.layout.size) // 4] + 1 >= 1
+        return np.where(self.large, large, own)
+
+    @cached_property
+    def flags(self) -> np.ndarray:
+        """``stable_page_flags()``"""
+        # Folios' flags count where folios are judged.
+        k = self.head.flags if self.rules.typed else self.page.flags
+        mapping = self.head.words[:, self.around.layout.mapping_word]
+        anon = (mapping & np.uint64(1)).astype(bool)
+        low = mapping & np.uint64(3)
+        # From v6.9 to v6.16, the test for KSM was true for all anonymous pages.
+        ksm = anon if self.rules.typed and not self.rules.snapshot else low == np.uint64(3)
+        bits = {kpf: self.flag(k, name) for kpf, name in _COPIED}
+        # Untyped kernels tell it by the destructor of a compound page: not decided.
+        huge = self.type_is(self.head, "hugetlb")
+        head = self.flag(k, "PG_head") & ~self.tail
+        bits |= {
+            "MMAP": self.mapped,
+            "ANON": anon,
+            "KSM": ksm,
+            "COMPOUND_HEAD": head,
+            "COMPOUND_TAIL": self.tail,
+            "HUGE": huge,
+            "THP": self._thp(huge),
+            "ZERO_PAGE": self._zero(huge),
+            "BUDDY": self.buddy,
+            "OFFLINE": self.type_is(self.page, "offline"),
+            "PGTABLE": self.type_is(self.page, "table"),
+            "SLAB": self.slab,
+            "SWAPCACHE": self._swapcache,
+            "HWPOISON": np.where(
+                huge, self.flag(k, "PG_hwpoison"), self.flag(self.page.flags, "PG_hwpoison")
+            ),
+        }
+        word = np.zeros(len(self.pfn), np.uint64)
+        for name, column in bits.items():
+            word |= column.astype(np.uint64) << np.uint64(KPF[name])
+        return word
+
+    @property
+    def _swapcache(self) -> np.ndarray:
+        flags = self.head.flags
+        return self.flag(flags, "PG_swapbacked") & self.flag(flags, "PG_swapcache")
+
+    def _thp(self, huge: np.ndarray) -> np.ndarray:
+        bit = self.rules.flag.get("PG_large_rmappable")
+        if not self.rules.typed or bit is None:
+            return self._huge_zero
+        # _flags_1 is the first word of the second struct page.
+        rmappable = (self.second[:, 0] >> bit & 1).astype(bool)
+        return ~huge & ((self.large & rmappable) | self._huge_zero)
+
+    @property
+    def _huge_zero(self) -> np.ndarray:
+        pfn = self.rules.huge_zero
+        if pfn is None:
+            return np.zeros(len(self.pfn), bool)
+        # HPAGE_PMD_NR is 512 wherever struct pages of 4 KiB pages are looked at.
+        return self.pfn >> 9 << 9 == pfn
+
+    def _zero(self, huge: np.ndarray) -> np.ndarray:
+        zero = self.pfn == (-1 if self.rules.zero_pfn is None else self.rules.zero_pfn)
+        return ~huge & (zero | self._huge_zero)
+
+    @cached_property
+    def count(self) -> np.ndarray:
+        """What ``/proc/kpagecount`` says: an ``int``, made an ``u64``."""
+        count = self.page.mapcount.astype(np.int64) + 1
+        count[self.has_type] = 0
+        if not self.rules.typed:
+            count[self.slab] = 0
+        elif self.rules.entire_mapcount is not None:
+            offset = self.rules.entire_mapcount - self.around.layout.size
+            entire = self.second[:, offset // 4].astype(np.int64) + 1
+            count += np.where(self.large, entire, 0)
+        return count.view(np.uint64)
+
+    @cached_property
+    def decided(self) -> np.ndarray:
+        known = self.readable[self.row] & self._head_words[1]
+        if not self.rules.typed:
+            return known & ~self.compound
+        if self.rules.fake_heads:
+            # The vmemmap of a hugetlb page may show copies of its head.
+            aligned = self.around.address[self.row] % np.uint64(4096) == 0
+            known &= ~(self.flag(self.page.flags, "PG_head") & aligned)
+        return known
