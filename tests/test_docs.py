@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The documentation: every session in it does what it says, and the book builds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sessions import (
+    DUMP,
+    ROOT,
+    RUN,
+    SHOWN,
+    Block,
+    blocks,
+    commands,
+    documents,
+    furnish,
+    matches,
+    run_python,
+    run_repl,
+    run_shell,
+    without_addresses,
+)
+
+from drgn_zonedev.stored import StoredDump
+
+ALL = [block for path in documents() for block in blocks(path)]
+
+
+def each_block(*infos: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", [b for b in ALL if b.info in infos], ids=str)
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[Path]:
+    with StoredDump(ROOT / "vmcores" / DUMP).files() as directory:
+        yield directory
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, files: Path) -> Path:
+    furnish(tmp_path, files)
+    return tmp_path
+
+
+def check_session(block: Block, printed: list[list[str]]) -> None:
+    told = commands(block)
+    assert len(printed) == len(told), f"{block}: the shell went away"
+    for (command, written), output in zip(told, printed):
+        assert matches(written, output), f"{block}: $ {command}\n" + "\n".join(output)
+
+
+@each_block("console")
+def test_session_prints_what_is_written(block: Block, scratch: Path) -> None:
+    check_session(block, run_shell(block, scratch))
+
+
+@each_block("pycon")
+def test_repl_session_prints_what_is_written(block: Block, files: Path) -> None:
+    run_repl(block, files)
+
+
+@each_block("python")
+def test_script_runs(block: Block, scratch: Path) -> None:
+    run_python(block, scratch)
+
+
+@pytest.mark.qemu
+@each_block("console clone")
+def test_session_in_a_fresh_clone_prints_what_is_written(block: Block, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "drgn_zonedev"], check=True)
+    check_session(block, run_shell(block, tmp_path / "drgn_zonedev"))
+
+
+@pytest.mark.qemu
+@each_block("console guest")
+def test_session_with_a_guest_prints_what_is_written(block: Block, scratch: Path) -> None:
+    printed = [without_addresses(output) for output in run_shell(block, scratch)]
+    told = tuple(without_addresses(list(block.lines)))
+    check_session(Block(block.path, block.line, block.info, told), printed)
+
+
+def test_every_block_is_run_or_is_no_session() -> None:
+    for block in ALL:
+        assert block.info in RUN + SHOWN, f"{block}: nobody runs {block.info!r}"
+        if block.info in SHOWN:
+            assert not any(re.match(r"(\$|>>>) ", line) for line in block.lines), str(block)
+
+
+def test_every_link_leads_somewhere() -> None:
+    for path in documents():
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_command_is_in_the_book() -> None:
+    from drgn_zonedev.commands import COMMANDS
+
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    missing = [c.name for c in COMMANDS if f"\n## {c.name}\n" not in text]
+    assert missing == []
+
+
+def test_the_book_builds_without_warnings(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert (tmp_path / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "printed", "same"),
+    [
+        (["a", "b"], ["a", "b"], True),
+        (["a"], ["a", "b"], False),
+        (["a", "b"], ["a"], False),
+        (["a", "...", "d"], ["a", "b", "c", "d"], True),
+        (["a", "...", "d"], ["a", "d"], True),
+        (["a", "...", "d"], ["a", "b", "c"], False),
+        (["..."], [], True),
+        (["a.c"], ["abc"], False),
+    ],
+)
+def test_comparison_of_lines(written: list[str], printed: list[str], same: bool) -> None:
+    assert matches(written, printed) is same
