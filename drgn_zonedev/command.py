@@ -21,15 +21,18 @@ from typing import Any, TextIO
 from drgn import Program
 
 from drgn_zonedev.render import as_json
+from drgn_zonedev.render.screen import Screen, current_screen, is_folded
 
 __all__ = (
     "Command",
     "Outcome",
     "Status",
     "UsageError",
+    "fold_arguments",
     "number",
     "output_arguments",
     "print_result",
+    "screen",
 )
 
 
@@ -74,6 +77,21 @@ def output_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def fold_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--all``."""
+    parser.add_argument(
+        "--all", action="store_true", help="show everything, even if it is more than a screen"
+    )
+
+
+def screen(args: argparse.Namespace) -> Screen | None:
+    """Get the room that there is for text, or ``None`` if everything was asked for."""
+    # A file is no screen, and who wants to see all evidence wants to see all.
+    if args.all or args.output is not None or getattr(args, "verbose", False):
+        return None
+    return current_screen()
+
+
 @contextlib.contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
     if args.output is None:
@@ -91,8 +109,13 @@ def print_result(
     args: argparse.Namespace, text: Callable[[], str], document: Callable[[], Any]
 ) -> None:
     """Print a result as text or as a JSON document, whichever ``--format`` asks for."""
+    rendered = as_json.render(document()) if args.format == "json" else text()
     with _output(args) as f:
-        print(as_json.render(document()) if args.format == "json" else text(), file=f)
+        print(rendered, file=f)
+        is_screen = f.isatty()
+    if args.format == "text" and is_folded(rendered) and not is_screen:
+        # grep must not make anyone believe that what it did not see is not there.
+        print("zonedev: not everything was printed: --all does that", file=sys.stderr)
 
 
 def number(text: str) -> int:

@@ -9,7 +9,15 @@ import re
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, Status, output_arguments, print_result
+from drgn_zonedev.command import (
+    Command,
+    Outcome,
+    Status,
+    fold_arguments,
+    output_arguments,
+    print_result,
+    screen,
+)
 from drgn_zonedev.model import Report, Severity
 from drgn_zonedev.render import as_json, as_text
 
@@ -33,6 +41,7 @@ def _fail_on(value: str) -> tuple[str, ...]:
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
+    fold_arguments(parser)
     parser.add_argument(
         "--fail-on",
         metavar="WHAT",
@@ -62,7 +71,7 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
         report = check(prog, progress=progress)
     print_result(
         args,
-        lambda: as_text.report_text(report, verbose=args.verbose),
+        lambda: as_text.report_text(report, verbose=args.verbose, screen=screen(args)),
         lambda: as_json.report_document(report),
     )
     if failed(report, args.fail_on):

@@ -8,7 +8,14 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, output_arguments, print_result
+from drgn_zonedev.command import (
+    Command,
+    Outcome,
+    fold_arguments,
+    output_arguments,
+    print_result,
+    screen,
+)
 from drgn_zonedev.render import as_json, as_text
 
 __all__ = ("RANGES",)
@@ -16,6 +23,7 @@ __all__ = ("RANGES",)
 
 def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
+    fold_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
 
 
@@ -26,7 +34,7 @@ def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
     kernel, ranges = kernel_facts(prog), classify(prog)
     print_result(
         args,
-        lambda: as_text.ranges_text(kernel, ranges, verbose=args.verbose),
+        lambda: as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen(args)),
         lambda: as_json.ranges_document(kernel, ranges),
     )
     return Outcome(ranges)

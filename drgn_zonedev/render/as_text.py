@@ -11,23 +11,28 @@ unescaped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from tabulate import tabulate
 
 from drgn_zonedev.explain import Explanation, PageWords
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
+    Case,
     Coverage,
     Evidence,
     Finding,
     KernelFacts,
     Pgmap,
+    PgmapRange,
     Range,
     Report,
     Severity,
     Unjudged,
 )
+from drgn_zonedev.render.cases import TELLING
+from drgn_zonedev.render.screen import Screen, chosen, cut, height, more, share
 from drgn_zonedev.sections import SectionRow
 
 __all__ = (
@@ -39,6 +44,8 @@ __all__ = (
     "sections_text",
     "size_text",
 )
+
+T = TypeVar("T")
 
 
 def printable(text: str) -> str:
@@ -61,6 +68,36 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return tabulate(cells, headers=headers, tablefmt="plain", disable_numparse=True)
 
 
+def _fold(
+    items: Sequence[T],
+    screen: Screen | None,
+    things: str,
+    *,
+    table: Callable[[Sequence[T]], str],
+    kind: Callable[[T], str],
+    rank: Callable[[T], int],
+) -> str:
+    """
+    Get a table, or as much of it as fits on a screen.
+
+    :param things: what the items are, in plural
+    :param kind: what an item is; what is left out is counted by it
+    :param rank: how important an item is, 0 being the most
+    """
+    if screen is None:
+        return table(items)
+    if len(items) < screen.lines:
+        text = table(items)
+        if height(text, screen) <= screen.lines:
+            return text
+    # Lines of headings, and the one that counts.
+    room = max(screen.lines - 2, 1)
+    shown = chosen([kind(i) for i in items], [rank(i) for i in items], room)
+    left_out = [items[i] for i in sorted(set(range(len(items))) - set(shown))]
+    text = cut(table([items[i] for i in shown]), screen)
+    return f"{text}\n{printable(more(things, left_out, kind, screen))}" if left_out else text
+
+
 def _span(start_pfn: int, end_pfn: int) -> str:
     return f"[{start_pfn:#x}, {end_pfn:#x})"
 
@@ -74,18 +111,53 @@ def _heading(title: str) -> str:
     return f"\n{title}\n"
 
 
-def report_text(report: Report, *, verbose: bool = False) -> str:
-    """What ``check`` prints: pgmaps, ranges, findings, and how sure it is."""
-    parts = [kernel_text(report.kernel)]
+def report_text(report: Report, *, verbose: bool = False, screen: Screen | None = None) -> str:
+    """
+    What ``check`` prints: pgmaps, ranges, findings, and how sure it is.
+
+    :param verbose: show all evidence
+    :param screen: leave out, and count, what does not fit on it
+    """
+    views = _views(report, verbose)
+    head = [kernel_text(report.kernel)]
+    tail = ["", _coverage(report.coverage, report.kernel), _summary(report)]
+    headings = [_heading(title) for title, _ in views]
+    texts = [view(screen) for _, view in views]
+    if screen is not None:
+        lines = screen.lines - sum(height(text, screen) for text in head + tail)
+        if lines < (3 + _LEAST_LINES) * len(views):
+            headings = [title for title, _ in views]
+        lines -= sum(height(text, screen) for text in headings)
+        heights = [height(text, screen) for text in texts]
+        weights = [3 if title == "FINDINGS" else 1 for title, _ in views]
+        for i, share_ in enumerate(share(lines, heights, weights, _LEAST_LINES)):
+            if share_ < heights[i]:
+                texts[i] = views[i][1](Screen(share_, screen.columns))
+    for heading, text in zip(headings, texts):
+        head += [heading, text]
+    return "\n".join(head + tail)
+
+
+# A heading, what matters most, and how much more there is.
+_LEAST_LINES = 3
+
+
+def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | None], str]]]:
+    kernel = report.kernel
+    views: list[tuple[str, Callable[[Screen | None], str]]] = []
     if report.pgmaps:
-        parts += [_heading("PGMAPS"), pgmaps_text(report.kernel, report.pgmaps)]
-    parts += [_heading("RANGES"), ranges_text(report.kernel, report.ranges, verbose=verbose)]
+        views.append(("PGMAPS", lambda screen: pgmaps_text(kernel, report.pgmaps, screen=screen)))
+    views.append(
+        (
+            "RANGES",
+            lambda screen: ranges_text(kernel, report.ranges, verbose=verbose, screen=screen),
+        )
+    )
     if report.findings:
-        parts += [_heading("FINDINGS"), *_findings(report.findings, verbose)]
+        views.append(("FINDINGS", lambda screen: _findings_text(report.findings, verbose, screen)))
     if report.unjudged:
-        parts += [_heading("NOT JUDGED"), _unjudged(report.unjudged)]
-    parts += ["", _coverage(report.coverage, report.kernel), _summary(report)]
-    return "\n".join(parts)
+        views.append(("NOT JUDGED", lambda screen: _unjudged(report.unjudged, screen)))
+    return views
 
 
 def kernel_text(kernel: KernelFacts) -> str:
@@ -118,32 +190,67 @@ def _altmap(pgmap: Pgmap) -> str:
     return f"on device: reserve {altmap.reserve}, free {altmap.free}, alloc {altmap.alloc}"
 
 
-def pgmaps_text(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> str:
-    """A row per range of each pgmap."""
-    rows = []
-    for pgmap in pgmaps:
-        for i, range_ in enumerate(pgmap.ranges):
-            first = i == 0
-            pages = range_.end_pfn - range_.start_pfn
-            rows.append(
-                (
-                    f"{pgmap.address:#x}" if first else "",
-                    pgmap.type.replace("MEMORY_DEVICE_", "") if first else "",
-                    _span(range_.start_pfn, range_.end_pfn),
-                    size_text(pages * kernel.page_size),
-                    size_text(kernel.page_size << pgmap.vmemmap_shift) if first else "",
-                    _state(pgmap) if first else "",
-                    _altmap(pgmap) if first else "",
-                    _device(pgmap) if first else "",
-                )
-            )
-    if not rows:
+def pgmaps_text(
+    kernel: KernelFacts, pgmaps: Iterable[Pgmap], *, screen: Screen | None = None
+) -> str:
+    """A row per range of each pgmap, or as many as fit on a screen."""
+    ranges = [(pgmap, range_) for pgmap in pgmaps for range_ in pgmap.ranges]
+    if not ranges:
         return "no pgmaps: this machine has no ZONE_DEVICE memory"
+    return _fold(
+        ranges,
+        screen,
+        "ranges of pgmaps",
+        table=lambda shown: _pgmaps_table(kernel, shown),
+        kind=lambda shown: shown[0].type.replace("MEMORY_DEVICE_", ""),
+        rank=lambda shown: 0 if shown[0].in_progress else 1 + (shown[0].ref.state == "live"),
+    )
+
+
+def _pgmaps_table(kernel: KernelFacts, ranges: Sequence[tuple[Pgmap, PgmapRange]]) -> str:
+    rows = []
+    last = None
+    for pgmap, range_ in ranges:
+        first = pgmap is not last
+        last = pgmap
+        pages = range_.end_pfn - range_.start_pfn
+        rows.append(
+            (
+                f"{pgmap.address:#x}" if first else "",
+                pgmap.type.replace("MEMORY_DEVICE_", "") if first else "",
+                _span(range_.start_pfn, range_.end_pfn),
+                size_text(pages * kernel.page_size),
+                size_text(kernel.page_size << pgmap.vmemmap_shift) if first else "",
+                _state(pgmap) if first else "",
+                _altmap(pgmap) if first else "",
+                _device(pgmap) if first else "",
+            )
+        )
     return _table(("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE"), rows)
 
 
-def ranges_text(kernel: KernelFacts, ranges: Iterable[Range], *, verbose: bool = False) -> str:
-    """A row per range, with the evidence below it if *verbose*."""
+def ranges_text(
+    kernel: KernelFacts,
+    ranges: Iterable[Range],
+    *,
+    verbose: bool = False,
+    screen: Screen | None = None,
+) -> str:
+    """A row per range, with the evidence below it if *verbose*, or as many as fit on a screen."""
+    return _fold(
+        list(ranges),
+        screen,
+        "ranges",
+        table=lambda shown: _ranges_table(kernel, shown, verbose),
+        kind=lambda range_: range_.case.value,
+        rank=lambda range_: _TELLING_RANKS[range_.case],
+    )
+
+
+_TELLING_RANKS: dict[Case, int] = {case: rank for rank, case in enumerate(TELLING)}
+
+
+def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -> str:
     table = _table(
         ("PFNS", "PAGES", "SIZE", "CASE", "MEMMAP", "PGMAP", "WHY"),
         [
@@ -184,19 +291,44 @@ def _evidence(evidence: Iterable[Evidence]) -> Iterator[str]:
         yield printable(text)
 
 
-def _findings(findings: Iterable[Finding], verbose: bool) -> Iterator[str]:
-    for finding in findings:
-        count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
-        yield printable(
-            f"{finding.severity.value}: {finding.slug} {_span(finding.start_pfn, finding.end_pfn)} "
-            f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
-        )
-        # What decided the range is with the range; here, what was found in it.
-        shown = finding.evidence if verbose else _telling(finding)
-        yield from _evidence(shown)
-        if verbose:
-            yield f"    why: {KINDS[finding.slug].explanation}"
-            yield f"    cure: {KINDS[finding.slug].cure}"
+def _findings_text(findings: Sequence[Finding], verbose: bool, screen: Screen | None) -> str:
+    blocks = ["\n".join(_finding(finding, verbose)) for finding in findings]
+    if screen is None or height("\n".join(blocks), screen) <= screen.lines:
+        return "\n".join(blocks)
+    # The first of each kind, their evidence while there is room for it, and one line each for
+    # some others.
+    room = max(screen.lines - 1, 1)
+    slugs = [finding.slug for finding in findings]
+    ranks = [finding.severity.rank for finding in findings]
+    with_evidence = set()
+    used = min(room, len(set(slugs)))
+    for i in sorted(chosen(slugs, ranks, used), key=ranks.__getitem__):
+        evidence = height(blocks[i], screen) - 1
+        if used + evidence <= room:
+            with_evidence.add(i)
+            used += evidence
+    shown = chosen(slugs, ranks, room - sum(height(blocks[i], screen) - 1 for i in with_evidence))
+    left_out = [findings[i] for i in sorted(set(range(len(findings))) - set(shown))]
+    parts = [
+        blocks[i] if i in with_evidence else cut(blocks[i].split("\n", 1)[0], screen) for i in shown
+    ]
+    if left_out:
+        parts.append(printable(more("findings", left_out, lambda f: f.slug, screen)))
+    return "\n".join(parts)
+
+
+def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
+    count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
+    yield printable(
+        f"{finding.severity.value}: {finding.slug} {_span(finding.start_pfn, finding.end_pfn)} "
+        f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
+    )
+    # What decided the range is with the range; here, what was found in it.
+    shown = finding.evidence if verbose else _telling(finding)
+    yield from _evidence(shown)
+    if verbose:
+        yield f"    why: {KINDS[finding.slug].explanation}"
+        yield f"    cure: {KINDS[finding.slug].cure}"
 
 
 def _telling(finding: Finding) -> list[Evidence]:
@@ -207,10 +339,16 @@ def _telling(finding: Finding) -> list[Evidence]:
     ]
 
 
-def _unjudged(unjudged: Iterable[Unjudged]) -> str:
-    return _table(
-        ("PFNS", "WHY"),
-        [(_span(u.start_pfn, u.end_pfn), u.reason) for u in unjudged],
+def _unjudged(unjudged: Sequence[Unjudged], screen: Screen | None) -> str:
+    return _fold(
+        unjudged,
+        screen,
+        "not judged",
+        table=lambda shown: _table(
+            ("PFNS", "WHY"), [(_span(u.start_pfn, u.end_pfn), u.reason) for u in shown]
+        ),
+        kind=lambda u: u.reason,
+        rank=lambda u: 0,
     )
 
 
@@ -234,9 +372,46 @@ def _summary(report: Report) -> str:
     )
 
 
-def sections_text(kernel: KernelFacts, rows: Sequence[SectionRow]) -> str:
-    """A row per section with its flags, and its subsections as a bar."""
-    table = _table(
+def sections_text(
+    kernel: KernelFacts, rows: Sequence[SectionRow], *, screen: Screen | None = None
+) -> str:
+    """A row per section with its flags and its subsections as a bar, or as many as fit."""
+    if not rows:
+        return "no present sections"
+    return _fold(
+        rows,
+        screen,
+        "sections",
+        table=_sections_table,
+        kind=_section_kind,
+        rank=_section_rank,
+    )
+
+
+def _section_kind(row: SectionRow) -> str:
+    block = row.memory_block or "without memory block"
+    if row.subsections is None:
+        return f"{block} not readable"
+    tainted = any("TAINT" in flag for flag in row.flags)
+    return f"{block}{' tainted' if tainted else ''}{'' if _is_full(row) else ' partial'}"
+
+
+def _section_rank(row: SectionRow) -> int:
+    # What is not known, what is shared, what is no RAM in use, and the rest.
+    if row.subsections is None:
+        return 0
+    if not _is_full(row) or any("TAINT" in flag for flag in row.flags):
+        return 1
+    return 2 if row.memory_block != "MEM_ONLINE" else 3
+
+
+def _is_full(row: SectionRow) -> bool:
+    present = sum(bin(word).count("1") for word in row.subsections or ())
+    return present == row.subsections_per_section
+
+
+def _sections_table(rows: Sequence[SectionRow]) -> str:
+    return _table(
         ("NR", "PFNS", "SECTION", "FLAGS", "BLOCK", "SUBSECTIONS"),
         [
             (
@@ -250,7 +425,6 @@ def sections_text(kernel: KernelFacts, rows: Sequence[SectionRow]) -> str:
             for row in rows
         ],
     )
-    return table if rows else "no present sections"
 
 
 def _bar(row: SectionRow) -> str:
@@ -284,7 +458,7 @@ def explanation_text(explanation: Explanation) -> str:
     else:
         parts.append(f"not readable: {printable(e.page_error or '')}")
     if e.findings:
-        parts += [_heading("FINDINGS"), *_findings(e.findings, True)]
+        parts += [_heading("FINDINGS"), *(line for f in e.findings for line in _finding(f, True))]
     parts += [_heading("VERDICT"), e.verdict]
     return "\n".join(parts)
 
