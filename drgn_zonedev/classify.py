@@ -30,7 +30,7 @@ from drgn_zonedev.evidence import Evidencer
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("classify", "classify_pfn", "classify_snapshot")
+__all__ = ("classify", "classify_snapshot", "range_of_pfn")
 
 
 class Area(enum.IntEnum):
@@ -144,13 +144,12 @@ def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
     return _merge(prog, snapshot, intervals, atoms, verdict)
 
 
-def classify_pfn(prog: Program, snapshot: Snapshot, pfn: int) -> Range | None:
+def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> Range | None:
     """
     Get the range that contains a PFN, with the evidence for that very PFN.
 
     :return: ``None`` if there is neither a present section nor a pgmap.
     """
-    ranges = classify_snapshot(prog, snapshot)
     range_ = next((r for r in ranges if r.start_pfn <= pfn < r.end_pfn), None)
     if range_ is None:
         return None

@@ -53,7 +53,7 @@ from drgn_zonedev.model import (
 from drgn_zonedev.scan import Context, Progress, Results, raw_page, read_range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("Verification", "verify", "verify_snapshot")
+__all__ = ("PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
 
 # A page on a running kernel that is wrong only now and then is being written.
 _LIVE_REREADS = 3
@@ -139,14 +139,36 @@ def _context(prog: Program, snapshot: Snapshot, progress: Progress) -> Context:
     )
 
 
-def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> tuple[Finding, ...]:
-    """Verify one struct page of a range; only what is promised can be wrong."""
+@dataclass(frozen=True)
+class PageVerdict:
+    """
+    What verification says of one page: its range, with the case that struct pages
+    tell apart; what is wrong or dangerous; and the promise, if there is one.
+    """
+
+    range: Range
+    findings: tuple[Finding, ...]
+    promise: DevicePages | None
+
+
+def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> PageVerdict:
+    """Verify one struct page of a range, and judge it by that page alone."""
     context = _context(prog, snapshot, lambda pages: None)
-    compare = _comparison(context, range_)
-    if compare:
-        page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
+    page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
+    promise = None
+    if range_.case in (Case.DEVICE, Case.METADATA):
+        compare = _comparison(context, range_)
+        assert compare is not None
         _report_deviations(context, page, compare)
-    return tuple(context.results.findings)
+        promise = _promise(context, range_)
+    else:
+        _VERIFIERS.get(range_.case, _verify_nothing)(context, page)
+    results = context.results
+    case = results.ranges[0].case if results.ranges else range_.case
+    reason = results.ranges[0].reason if results.ranges else range_.reason
+    return PageVerdict(
+        dataclasses.replace(range_, case=case, reason=reason), tuple(results.findings), promise
+    )
 
 
 def _verify_nothing(context: Context, range_: Range) -> None:

@@ -116,7 +116,7 @@ def test_socket_that_nobody_listens_on_is_one_clear_line(tmp_path: Path) -> None
         ("check", "--fail-on", "case2"),
         ("check", "--format", "yaml"),
         ("pfn",),
-        ("pfn", "here"),
+        ("pfn", "1", "--as", "frame"),
         ("sections", "x"),
     ],
     ids=" ".join,

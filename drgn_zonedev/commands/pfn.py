@@ -9,15 +9,7 @@ import sys
 
 from drgn import Program
 
-from drgn_zonedev.command import (
-    Command,
-    Outcome,
-    UsageError,
-    number,
-    output_arguments,
-    print_result,
-)
-from drgn_zonedev.render import as_json, as_text
+from drgn_zonedev.command import Command, Outcome, UsageError, output_arguments, print_result
 
 __all__ = ("PFN",)
 
@@ -27,9 +19,9 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pfn",
         metavar="PFN",
-        type=number,
-        help="a PFN, the address of a struct page, or a physical address where there is no "
-        "memory at that PFN",
+        help="a PFN; the address of a struct page or folio; a physical address, where there is "
+        "no memory at that PFN; or the name of a resource in /proc/iomem, of which the first "
+        "page is explained",
     )
     parser.add_argument(
         "--as",
@@ -40,19 +32,21 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.explain import explain, resolve_pfn
+    from drgn_zonedev.explain import explain
+    from drgn_zonedev.render.explanation_json import explanation_document
+    from drgn_zonedev.render.explanation_text import explanation_text
 
     try:
-        pfn, kind = resolve_pfn(prog, args.pfn, args.kind)
+        explanation = explain(prog, args.pfn, args.kind)
     except ValueError as e:
         raise UsageError(str(e)) from e
-    if args.kind is None and kind != "PFN":
-        print(f"zonedev: taking {args.pfn:#x} for a {kind}", file=sys.stderr)
-    explanation = explain(prog, pfn)
+    kind = explanation.subject.kind
+    if args.kind is None and kind not in ("PFN", "resource"):
+        print(f"zonedev: taking {args.pfn} for a {kind}", file=sys.stderr)
     print_result(
         args,
-        lambda: as_text.explanation_text(explanation),
-        lambda: as_json.explanation_document(explanation),
+        lambda: explanation_text(explanation),
+        lambda: explanation_document(explanation),
     )
     return Outcome(explanation)
 

@@ -48,6 +48,7 @@ __all__ = (
     "pgmap_is_alive",
     "pgmap_pfn_first",
     "pgmap_pfn_valid",
+    "pgmap_ref",
     "pgmap_vmemmap_shift",
     "vmem_altmap_offset",
 )
@@ -188,7 +189,13 @@ def get_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     return pgmap
 
 
-def _pgmap_ref(pgmap: Object) -> Object:
+def pgmap_ref(pgmap: Object) -> Object:
+    """
+    Get the reference that keeps a pgmap alive.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :return: ``struct percpu_ref *``, which can be ``NULL`` before v5.17
+    """
     # Since Linux kernel commit b80892ca022e ("memremap: remove support for
     # external pgmap refcounts") (in v5.17), the reference is embedded. Before
     # that, it is a pointer, which is NULL after dev_pagemap_cleanup().
@@ -204,7 +211,7 @@ def pgmap_is_alive(pgmap: Object) -> bool:
 
     :param pgmap: ``struct dev_pagemap *``
     """
-    ref = _pgmap_ref(pgmap)
+    ref = pgmap_ref(pgmap)
     if not ref:
         return False
     dead = pgmap.prog_["__PERCPU_REF_DEAD"].value_()
@@ -419,7 +426,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
         vmemmap_shift=pgmap_vmemmap_shift(pgmap),
         flags=pgmap.flags.value_(),
         altmap=pgmap_altmap(pgmap),
-        ref=percpu_ref_state(_pgmap_ref(pgmap)),
+        ref=percpu_ref_state(pgmap_ref(pgmap)),
         ops=symbol_name(prog, ops) if ops else None,
         ops_address=ops,
         owner=symbol_name(prog, owner) if owner else None,

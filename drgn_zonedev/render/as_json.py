@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.explain import Explanation
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
     Evidence,
@@ -32,9 +31,11 @@ from drgn_zonedev.model import (
 from drgn_zonedev.sections import SectionRow
 
 __all__ = (
-    "explanation_document",
+    "evidence_document",
+    "finding_document",
     "load_schema",
     "pgmaps_document",
+    "range_document",
     "ranges_document",
     "render",
     "report_document",
@@ -67,8 +68,8 @@ def report_document(report: Report) -> Document:
             "findings_by_severity": _findings_by_severity(report.findings),
         },
         "pgmaps": [_pgmap(p) for p in report.pgmaps],
-        "ranges": [_range(r) for r in report.ranges],
-        "findings": [_finding(f) for f in report.findings],
+        "ranges": [range_document(r) for r in report.ranges],
+        "findings": [finding_document(f) for f in report.findings],
         "unjudged": [_unjudged(u) for u in report.unjudged],
         "coverage": {
             "pages_verified": report.coverage.pages_verified,
@@ -84,7 +85,7 @@ def ranges_document(kernel: KernelFacts, ranges: Iterable[Range]) -> Document:
     return {
         "schema": "drgn-zonedev/ranges/1",
         "kernel": _kernel(kernel),
-        "ranges": [_range(r) for r in ranges],
+        "ranges": [range_document(r) for r in ranges],
     }
 
 
@@ -118,37 +119,6 @@ def sections_document(kernel: KernelFacts, rows: Iterable[SectionRow]) -> Docume
             }
             for row in rows
         ],
-    }
-
-
-def explanation_document(explanation: Explanation) -> Document:
-    """What ``pfn`` shows."""
-    page = explanation.page
-    return {
-        "schema": "drgn-zonedev/pfn/1",
-        "pfn": explanation.pfn,
-        "physical_address": hex(explanation.physical_address),
-        "section_nr": explanation.section_nr,
-        "page_address": hex(explanation.page_address),
-        "range": _range(explanation.range) if explanation.range else None,
-        "predicates": [
-            {"name": p.name, "answer": p.answer, "because": p.because}
-            for p in explanation.predicates
-        ],
-        "page": {
-            "words": [hex(word) for word in page.words],
-            "flags": list(page.flags),
-            "zone": page.zone,
-            "node": page.node,
-            "refcount": page.refcount,
-            "mapcount": page.mapcount,
-            "contents": page.contents,
-        }
-        if page
-        else None,
-        "page_error": explanation.page_error,
-        "findings": [_finding(f) for f in explanation.findings],
-        "verdict": explanation.verdict,
     }
 
 
@@ -219,7 +189,8 @@ def _pgmap(pgmap: Pgmap) -> Document:
     }
 
 
-def _range(range_: Range) -> Document:
+def range_document(range_: Range) -> Document:
+    """One range."""
     return {
         "start_pfn": range_.start_pfn,
         "end_pfn": range_.end_pfn,
@@ -228,11 +199,12 @@ def _range(range_: Range) -> Document:
         "memmap": range_.memmap.value,
         "pgmap": _hex(range_.pgmap),
         "reason": range_.reason,
-        "evidence": [_evidence(e) for e in range_.evidence],
+        "evidence": [evidence_document(e) for e in range_.evidence],
     }
 
 
-def _finding(finding: Finding) -> Document:
+def finding_document(finding: Finding) -> Document:
+    """One finding."""
     kind = KINDS[finding.slug]
     return {
         "slug": finding.slug,
@@ -246,11 +218,12 @@ def _finding(finding: Finding) -> Document:
         "message": finding.message,
         "explanation": kind.explanation,
         "cure": kind.cure,
-        "evidence": [_evidence(e) for e in finding.evidence],
+        "evidence": [evidence_document(e) for e in finding.evidence],
     }
 
 
-def _evidence(evidence: Evidence) -> Document:
+def evidence_document(evidence: Evidence) -> Document:
+    """One fact."""
     return {
         "what": evidence.what,
         "address": _hex(evidence.address),

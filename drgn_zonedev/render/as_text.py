@@ -16,7 +16,6 @@ from typing import TypeVar
 
 from tabulate import tabulate
 
-from drgn_zonedev.explain import Explanation, PageWords
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
     Case,
@@ -36,7 +35,7 @@ from drgn_zonedev.render.screen import Screen, chosen, cut, height, more, share
 from drgn_zonedev.sections import SectionRow
 
 __all__ = (
-    "explanation_text",
+    "evidence_lines",
     "pgmaps_text",
     "printable",
     "ranges_text",
@@ -271,11 +270,12 @@ def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -
     header, *lines = table.splitlines()
     parts = [header]
     for line, range_ in zip(lines, ranges):
-        parts += [line, *_evidence(range_.evidence)]
+        parts += [line, *evidence_lines(range_.evidence)]
     return "\n".join(parts)
 
 
-def _evidence(evidence: Iterable[Evidence]) -> Iterator[str]:
+def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
+    """A line per fact: what, where it was read, what was there."""
     for fact in evidence:
         text = f"    {fact.what}"
         if fact.address is not None:
@@ -325,7 +325,7 @@ def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
     )
     # What decided the range is with the range; here, what was found in it.
     shown = finding.evidence if verbose else _telling(finding)
-    yield from _evidence(shown)
+    yield from evidence_lines(shown)
     if verbose:
         yield f"    why: {KINDS[finding.slug].explanation}"
         yield f"    cure: {KINDS[finding.slug].cure}"
@@ -439,44 +439,3 @@ def _bar(row: SectionRow) -> str:
     # first, it would have to be read backwards. This reads left to right.
     cells = [bits[i : i + 4] for i in range(0, len(bits), 4)]
     return "".join("#" if all(c) else "+" if any(c) else "." for c in cells)
-
-
-def explanation_text(explanation: Explanation) -> str:
-    """What ``pfn`` prints."""
-    e = explanation
-    parts = [
-        f"PFN {e.pfn:#x}: physical address {e.physical_address:#x}, section {e.section_nr}, "
-        f"struct page at {e.page_address:#x}"
-    ]
-    if e.range:
-        parts.append(f"in {_span(e.range.start_pfn, e.range.end_pfn)}, which is {_case(e.range)}:")
-        parts.append(f"  {e.range.reason}")
-        parts += _evidence(e.range.evidence)
-    parts += [_heading("WHAT THE KERNEL WOULD SAY"), _predicates(e), _heading("STRUCT PAGE")]
-    if e.page:
-        parts += _page(e.page)
-    else:
-        parts.append(f"not readable: {printable(e.page_error or '')}")
-    if e.findings:
-        parts += [_heading("FINDINGS"), *(line for f in e.findings for line in _finding(f, True))]
-    parts += [_heading("VERDICT"), e.verdict]
-    return "\n".join(parts)
-
-
-def _predicates(explanation: Explanation) -> str:
-    rows = []
-    for p in explanation.predicates:
-        answer = p.answer if isinstance(p.answer, str) else ("true" if p.answer else "false")
-        rows.append((f"{p.name}()", answer, p.because))
-    return tabulate(rows, tablefmt="plain", disable_numparse=True)
-
-
-def _page(page: PageWords) -> Iterator[str]:
-    for i in range(0, len(page.words), 4):
-        words = " ".join(f"{word:016x}" for word in page.words[i : i + 4])
-        yield f"  +{i * 8:02x}: {words}"
-    yield (
-        f"  {page.zone}, node {page.node}, refcount {page.refcount}, mapcount {page.mapcount}, "
-        f"flags {'|'.join(page.flags) or 'none'}"
-    )
-    yield f"  it holds: {page.contents}"

@@ -12,6 +12,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.mmzone import sections
 from drgn_zonedev.render import as_json
+from drgn_zonedev.render.explanation_json import explanation_document
 from drgn_zonedev.report import check, kernel_facts
 from drgn_zonedev.sections import section_rows
 
@@ -46,7 +47,7 @@ def test_report_with_errors_and_gaps_conforms_to_the_schema() -> None:
 
 @pytest.mark.parametrize("pfn", [0x24000, 0x24002, 0x24400, 0x0, 0x80000])
 def test_explanations_conform_to_the_schema(pfn: int) -> None:
-    document = _validate(as_json.explanation_document(explain(collision("6.1").program(), pfn)))
+    document = _validate(explanation_document(explain(collision("6.1").program(), pfn)))
     assert document["pfn"] == pfn
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Explanation as JSON
+-------------------
+
+What ``pfn --format json`` prints; see :mod:`drgn_zonedev.render.as_json`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drgn_zonedev.decode import PageField, PageWords
+from drgn_zonedev.explain import Explanation
+from drgn_zonedev.neighbours import Border
+from drgn_zonedev.render.as_json import evidence_document, finding_document, range_document
+
+__all__ = ("explanation_document",)
+
+Document = dict[str, Any]
+
+
+def explanation_document(explanation: Explanation) -> Document:
+    """What ``pfn`` shows."""
+    e = explanation
+    return {
+        "schema": "drgn-zonedev/pfn/1",
+        "subject": {"kind": e.subject.kind, "note": e.subject.note},
+        "pfn": e.pfn,
+        "physical_address": hex(e.physical_address),
+        "section_nr": e.section_nr,
+        "subsection": e.subsection,
+        "page_address": hex(e.page_address),
+        "range": range_document(e.range) if e.range else None,
+        "neighbours": {
+            "below": _border(e.neighbours.below),
+            "above": _border(e.neighbours.above),
+        },
+        "predicates": [
+            {
+                "name": p.name,
+                "answer": p.answer,
+                "because": p.because,
+                "evidence": [evidence_document(fact) for fact in p.evidence],
+            }
+            for p in e.predicates
+        ],
+        "page": _page(e.page) if e.page else None,
+        "page_error": e.page_error,
+        "findings": [finding_document(f) for f in e.findings],
+        "verdict": e.verdict,
+    }
+
+
+def _border(border: Border | None) -> Document | None:
+    if border is None:
+        return None
+    return {
+        "pfn": border.pfn,
+        "why": list(border.why),
+        "beyond": range_document(border.beyond) if border.beyond else None,
+    }
+
+
+def _page(page: PageWords) -> Document:
+    return {
+        "words": [hex(word) for word in page.words],
+        "flags": list(page.flags),
+        "zone": page.zone,
+        "node": page.node,
+        "refcount": page.refcount,
+        "mapcount": page.mapcount,
+        "contents": page.contents,
+        "fields": [_field(f) for f in page.fields],
+    }
+
+
+def _field(field: PageField) -> Document:
+    return {
+        "name": field.name,
+        "offset": field.offset,
+        "size": field.size,
+        "value": hex(field.value),
+        "meaning": field.meaning,
+        "expected": field.expected,
+        "differs": field.differs,
+    }

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Which PFN is meant
+------------------
+
+People name a page by its PFN, by a physical address, by a pointer to its struct
+page or folio, or by the resource in ``/proc/iomem`` that it lies in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drgn import Object, Program, TypeKind
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mmzone import pfn_to_section, valid_section
+
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.memremap import find_dev_pagemap
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.resource import Resource, iomem_resources
+
+__all__ = ("Subject", "resolve", "resolve_pfn")
+
+_KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
+
+# How many names an error can list before nobody reads them.
+_FEW = 12
+
+
+@dataclass(frozen=True)
+class Subject:
+    """
+    The page that was meant.
+
+    ``kind`` tells how it was named: ``PFN``, ``physical address``, ``struct page
+    pointer`` or ``resource``. ``note`` says what else the name could have meant.
+    """
+
+    pfn: int
+    kind: str
+    note: str = ""
+
+
+@takes_program_or_default
+def resolve(prog: Program, what: int | str | Object, kind: str | None = None) -> Subject:
+    """
+    Find out which page is meant.
+
+    :param what: A PFN; an address in vmemmap; an object (``struct page *``, ``struct
+        folio *``, what they point to, or an integer); or text: a number, of which
+        :func:`resolve_pfn` guesses what it is, or the name of a resource in
+        ``/proc/iomem``.
+    :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
+    :raises ValueError: if there is no such page; says what to give instead
+    """
+    if isinstance(what, Object):
+        return _resolve_object(prog, what, kind)
+    if isinstance(what, str):
+        try:
+            number = int(what, 0)
+        except ValueError:
+            return _resolve_resource(prog, what)
+        return Subject(*resolve_pfn(prog, number, kind))
+    return _resolve_number(prog, what, kind)
+
+
+def _resolve_number(prog: Program, value: int, kind: str | None) -> Subject:
+    # Who writes a program knows what a number is: only pointers cannot be PFNs.
+    if kind is None:
+        kind = "page" if value >= page_layout(prog).vmemmap else "pfn"
+    return Subject(*resolve_pfn(prog, value, kind))
+
+
+@takes_program_or_default
+def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int, str]:
+    """
+    Find out which PFN a number means.
+
+    An address inside vmemmap is a ``struct page *`` or ``struct folio *``. Any
+    other number is a PFN if there is memory at that PFN, and else a physical
+    address if there is memory at that address.
+
+    :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess.
+    :return: Tuple of (PFN, how the number was understood).
+    :raises ValueError: if the number cannot be what *kind* says
+    """
+    geometry, layout = sparsemem_geometry(prog), page_layout(prog)
+    if kind is None:
+        if value >= layout.vmemmap:
+            kind = "page"
+        elif not _is_memory(prog, value) and _is_memory(prog, value >> geometry.page_shift):
+            kind = "phys"
+        else:
+            kind = "pfn"
+    pfn = {
+        "pfn": value,
+        "phys": value >> geometry.page_shift,
+        "page": (value - layout.vmemmap) // layout.size,
+    }[kind]
+    if not 0 <= pfn < geometry.max_pfn:
+        last = geometry.max_pfn - 1
+        lasts = {
+            "pfn": last,
+            "phys": (last << geometry.page_shift) + (1 << geometry.page_shift) - 1,
+            "page": layout.page_address(last),
+        }
+        first = layout.vmemmap if kind == "page" else 0
+        raise ValueError(
+            f"{value:#x} is not a {_KINDS[kind]} on this machine: "
+            f"give one from {first:#x} to {lasts[kind]:#x}"
+        )
+    return pfn, _KINDS[kind]
+
+
+def _is_memory(prog: Program, pfn: int) -> bool:
+    if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+        return False
+    return valid_section(pfn_to_section(prog, pfn)) or bool(find_dev_pagemap(prog, pfn))
+
+
+def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:
+    type_ = what.type_
+    if type_.unaliased_kind() == TypeKind.POINTER:
+        return _resolve_pointer(prog, what.value_(), type_.type.type_name())
+    if type_.unaliased_kind() in (TypeKind.STRUCT, TypeKind.UNION):
+        if what.address_ is None:
+            raise ValueError(
+                f"this {type_.type_name()} has no address, so it is nobody's struct page: "
+                "give a pointer, or an object that was not read"
+            )
+        return _resolve_pointer(prog, what.address_, type_.type_name())
+    if type_.unaliased_kind() not in (TypeKind.INT, TypeKind.ENUM):
+        raise ValueError(
+            f"a {type_.type_name()} names no page: give a struct page *, a struct folio * or a PFN"
+        )
+    return _resolve_number(prog, what.value_(), kind)
+
+
+def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:
+    if pointee.replace("const ", "") not in ("struct page", "struct folio", "void"):
+        raise ValueError(
+            f"a {pointee} names no page: give a struct page *, a struct folio * or a PFN"
+        )
+    return Subject(*resolve_pfn(prog, address, "page"))
+
+
+def _resolve_resource(prog: Program, name: str) -> Subject:
+    resources = iomem_resources(prog)
+    if resources is None:
+        raise ValueError(f"{name!r} is not a number, and iomem_resource cannot be read: give a PFN")
+    found = _named(resources, name)
+    shift = sparsemem_geometry(prog).page_shift
+    first = found[0]
+    pfn = (first.start + (1 << shift) - 1) >> shift
+    end = first.end >> shift
+    if pfn >= end:
+        raise ValueError(
+            f"the resource {name!r} is smaller than a page: give one that holds a whole page"
+        )
+    return Subject(pfn, "resource", _resource_note(found, pfn, end))
+
+
+def _named(resources: Sequence[Resource], name: str) -> list[Resource]:
+    exact = [r for r in resources if r.name == name]
+    if exact:
+        return exact
+    similar = [r for r in resources if name.lower() in r.name.lower()]
+    names = list(dict.fromkeys(r.name for r in similar))
+    if len(names) == 1:
+        return similar
+    if names:
+        raise ValueError(f"{name!r} is ambiguous: choose one of {_listed(names)}")
+    known = list(dict.fromkeys(r.name for r in resources if r.name))
+    raise ValueError(
+        f"there is no resource {name!r}: give a PFN, a physical address, "
+        f"a struct page's address, or one of {_listed(known)}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:_FEW])
+    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
+
+
+def _resource_note(found: Sequence[Resource], pfn: int, end: int) -> str:
+    first = found[0]
+    count = f"the first of {len(found)} resources of that name, " if len(found) > 1 else ""
+    others = ""
+    if len(found) > 1:
+        spans = [f"[{r.start:#x}, {r.end:#x})" for r in found[1 : 1 + _FEW]]
+        others = f"; the others: {', '.join(spans)}"
+        others += f" and {len(found) - 1 - _FEW} more" if len(found) > 1 + _FEW else ""
+    return (
+        f"{first.name!r} is {count}[{first.start:#x}, {first.end:#x}), {end - pfn} pages: "
+        f"this is the first of them{others}"
+    )

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Struct pages in words. What must be marked follows from the defect: the field that
+holds the word which was changed, and no other.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from defects import Injector, Overlay
+from drgn import Program
+from fakekernel import LAYOUTS, collision, partial
+from test_recall import DATA, DEVDAX, FSDAX, areas, machine, places
+
+from drgn_zonedev.decode import PageField
+from drgn_zonedev.explain import explain
+
+ZONE, NODE = "page_zonenum()", "page_to_nid()"
+
+
+def _fields(prog: Program, pfn: int) -> dict[str, PageField]:
+    page = explain(prog, pfn).page
+    assert page is not None
+    return {f.name: f for f in page.fields}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_healthy_pages_do_not_differ(layout: str) -> None:
+    prog = machine(layout).program()
+    for pages in areas(layout):
+        for pfn in places(pages, random.Random(layout), 2):
+            fields = _fields(prog, pfn).values()
+            assert not [f.name for f in fields if f.differs]
+            # Zone, node, flags, the way to the pgmap, and the references, at least.
+            assert sum(f.expected is not None for f in fields) >= 5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_field_that_was_changed_is_marked_and_no_other(layout: str) -> None:
+    rng = random.Random(layout)
+    prog = machine(layout).program()
+    injector, overlay = Injector(prog, layout), Overlay(prog)
+    seen = set()
+    for pages in areas(layout):
+        for pfn in places(pages, rng, 1):
+            for defect in injector.page_defects(pages, pfn, rng):
+                ((slug, *_),) = defect.expected
+                (change,) = defect.changes
+                with overlay.injected(defect):
+                    fields = _fields(prog, pfn)
+                marked = [f for f in fields.values() if f.differs]
+                assert len(marked) == 1, (defect.what, marked)
+                offset = change.address - injector.page(pfn, 0)
+                assert marked[0].offset & ~7 == offset, defect.what
+                seen.add((slug, marked[0].name))
+    by_slug = dict(seen)
+    assert by_slug["device-page-zone"] == ZONE
+    assert by_slug["device-page-node"] == NODE
+    assert by_slug["device-page-reserved"] == "page->flags"
+    assert by_slug["device-page-refcount"] == "page->_refcount"
+    assert by_slug["device-page-mapcount"] == "page->_mapcount"
+    assert by_slug["metadata-page-refcount"] == "page->_refcount"
+    if layout != "5.10":
+        assert by_slug["device-compound-order"] == "compound_order()"
+        assert by_slug["device-tail-mapping"] == "page->mapping"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pfn", [FSDAX + 2, DATA, DEVDAX, DEVDAX + 1])
+def test_page_that_nobody_wrote_has_neither_zone_nor_pgmap(layout: str, pfn: int) -> None:
+    prog = machine(layout).program()
+    overlay, injector = Overlay(prog), Injector(prog, layout)
+    with overlay.injected(injector.unwritten_page(pfn, 0, "")):
+        fields = _fields(prog, pfn)
+    marked = {f.name for f in fields.values() if f.differs}
+    links = {f.name for f in fields.values() if f.differs and f.offset in (8, 16)}
+    assert ZONE in marked
+    assert links
+    assert marked <= links | {ZONE, NODE}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fields_cover_the_struct_page(layout: str) -> None:
+    prog = machine(layout).program()
+    for pfn in (FSDAX, FSDAX + 2, DATA, DEVDAX, DEVDAX + 1, 0x40000):
+        covered: set[int] = set()
+        for f in _fields(prog, pfn).values():
+            covered.update(range(f.offset, f.offset + f.size))
+        assert covered == set(range(64))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_words_are_called_what_the_kernel_calls_them(layout: str) -> None:
+    prog = machine(layout).program()
+    base, ram = _fields(prog, DATA), _fields(prog, 0x40000)
+    assert ("folio->pgmap" if layout == "7.2" else "page->pgmap") in base
+    assert "page->zone_device_data" in base
+    assert ram["page->lru.next"].meaning == "itself: an empty list"
+    if layout != "5.10":
+        tail = _fields(prog, DEVDAX + 513)
+        name = "page->compound_info" if layout == "7.2" else "page->compound_head"
+        assert f"of PFN {DEVDAX + 512:#x}" in tail[name].meaning
+        assert f"of PFN {DEVDAX + 512:#x}" in str(tail[name].expected)
+
+
+def test_dangling_pgmap_is_said_to_be_none() -> None:
+    kernel = collision("6.1")
+    kernel.poke_page_word(0x25000, 1, 0xFFFF888000001000)
+    assert "not in pgmap_array" in _fields(kernel.program(), 0x25000)["page->pgmap"].meaning
+    assert _fields(kernel.program(), 0x25001)["page->pgmap"].meaning == "a pgmap"
+
+
+def test_nothing_is_promised_for_pages_of_no_promise() -> None:
+    fields = _fields(partial("6.1").program(), 0x100000)
+    assert all(f.expected is None for f in fields.values())
+
+
+def test_counts_are_in_words() -> None:
+    kernel = collision("6.1")
+    kernel.poke_page_word(0x24400, 6, 3 << 32 | 1)
+    fields = _fields(kernel.program(), 0x24400)
+    assert fields["page->_refcount"].meaning == "3 references"
+    assert fields["page->_mapcount"].meaning == "mapped 2 times"

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Which page people mean."""
+
+from __future__ import annotations
+
+import pytest
+from drgn import Object, Program
+from fakekernel import LAYOUTS, collision
+
+from drgn_zonedev import resolve as module
+from drgn_zonedev.explain import explain
+from drgn_zonedev.kernel.resource import Resource
+from drgn_zonedev.resolve import resolve, resolve_pfn
+
+
+@pytest.fixture
+def prog() -> Program:
+    return collision("6.1").program()
+
+
+def test_number_is_a_pfn_if_there_is_memory(prog: Program) -> None:
+    assert resolve_pfn(prog, 0x24000) == (0x24000, "PFN")
+
+
+def test_number_without_memory_is_tried_as_physical_address(prog: Program) -> None:
+    assert resolve_pfn(prog, 0x24000123) == (0x24000, "physical address")
+    assert resolve(prog, "0x24000123").pfn == 0x24000
+
+
+def test_program_means_a_pfn_when_it_says_a_number(prog: Program) -> None:
+    assert resolve(prog, 0x80000).pfn == 0x80000
+    assert resolve(prog, 0x24000123, "phys").pfn == 0x24000
+
+
+def test_address_in_vmemmap_is_a_struct_page() -> None:
+    kernel = collision("6.1")
+    found = resolve_pfn(kernel.program(), kernel.page(0x24400) + 8)
+    assert found == (0x24400, "struct page pointer")
+
+
+def test_kind_leaves_nothing_to_guess(prog: Program) -> None:
+    assert resolve_pfn(prog, 0x24000, "phys")[0] == 0x24
+    assert resolve_pfn(prog, 0x24000000, "pfn")[0] == 0x24000000
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [(1 << 40, "pfn"), (1 << 52, "phys"), (0x1000, "page"), (-1, "pfn")]
+)
+def test_number_that_no_machine_has_is_refused(prog: Program, value: int, kind: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a .* on this machine: give one from 0x"):
+        resolve_pfn(prog, value, kind)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_objects_are_pages(layout: str) -> None:
+    kernel = collision(layout)
+    prog, address = kernel.program(), kernel.page(0x24400)
+    page = Object(prog, "struct page *", address)
+    assert explain(page).pfn == 0x24400
+    assert explain(page[0]).pfn == 0x24400
+    assert explain(Object(prog, "unsigned long", 0x24400)).pfn == 0x24400
+    if layout != "5.10":
+        assert explain(Object(prog, "struct folio *", address)).pfn == 0x24400
+
+
+def test_other_objects_are_refused(prog: Program) -> None:
+    section = Object(prog, "struct mem_section *", 0xFFFF888000000000)
+    for what in (section, section[0]):
+        with pytest.raises(ValueError, match="struct mem_section names no page: give a struct"):
+            resolve(prog, what)
+    value = Object(prog, "struct page *", collision("6.1").page(0x24400))[0].read_()
+    with pytest.raises(ValueError, match="has no address"):
+        resolve(prog, value)
+
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def iomem(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = [
+        (0x1000, 0x9FC00, "System RAM"),
+        (576 * MIB, 768 * MIB, "Persistent Memory (legacy)"),
+        (576 * MIB + 0x800, 768 * MIB, "namespace0.0"),
+        (768 * MIB, 1024 * MIB, "System RAM"),
+        (0xFEC00000, 0xFEC00400, "IOAPIC \x1b[2J"),
+    ]
+    resources = tuple(Resource(a, b, name, 0, is_ram=False) for a, b, name in tree)
+    monkeypatch.setattr(module, "iomem_resources", lambda prog: resources)
+
+
+@pytest.mark.usefixtures("iomem")
+def test_resource_is_its_first_whole_page(prog: Program) -> None:
+    found = resolve(prog, "Persistent Memory (legacy)")
+    assert (found.pfn, found.kind) == (0x24000, "resource")
+    assert "49152 pages" in found.note
+    # This one starts in mid-page.
+    assert resolve(prog, "namespace0.0").pfn == 0x24001
+
+
+@pytest.mark.usefixtures("iomem")
+def test_part_of_a_name_is_enough_if_it_is_the_only_one(prog: Program) -> None:
+    assert resolve(prog, "persistent").pfn == 0x24000
+
+
+@pytest.mark.usefixtures("iomem")
+def test_resources_of_one_name_are_counted(prog: Program) -> None:
+    found = resolve(prog, "System RAM")
+    assert found.pfn == 1
+    assert "the first of 2 resources of that name" in found.note
+    assert "[0x30000000, 0x40000000)" in found.note
+
+
+@pytest.mark.usefixtures("iomem")
+def test_ambiguous_name_lists_the_choices(prog: Program) -> None:
+    with pytest.raises(ValueError, match="choose one of") as e:
+        resolve(prog, "em")
+    for name in ("System RAM", "Persistent Memory (legacy)"):
+        assert repr(name) in str(e.value)
+    assert "namespace" not in str(e.value)
+
+
+@pytest.mark.usefixtures("iomem")
+def test_unknown_name_lists_what_there_is(prog: Program) -> None:
+    with pytest.raises(ValueError, match="there is no resource 'pmem9'") as e:
+        resolve(prog, "pmem9")
+    assert "namespace0.0" in str(e.value)
+    # Names come from the dump.
+    assert "\x1b" not in str(e.value)
+
+
+@pytest.mark.usefixtures("iomem")
+def test_resource_without_a_whole_page_is_refused(prog: Program) -> None:
+    with pytest.raises(ValueError, match="smaller than a page"):
+        resolve(prog, "IOAPIC")
+
+
+def test_tree_that_cannot_be_read_leaves_numbers(prog: Program) -> None:
+    with pytest.raises(ValueError, match="give a PFN"):
+        resolve(prog, "System RAM")
