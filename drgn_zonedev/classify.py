@@ -94,6 +94,9 @@ _VERDICTS = {
         Case.UNKNOWN, "the section is present but has no memmap: it is being built or torn down"
     ),
     "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be read"),
+    "array_unreadable": _Verdict(
+        Case.UNKNOWN, "pgmap_array cannot be read here: a pgmap may claim the memory, or none"
+    ),
     "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
     "ghost": _Verdict(
         Case.GHOST,
@@ -229,6 +232,8 @@ class _Atoms:
     interval: np.ndarray
     unreadable: np.ndarray
     torn: np.ndarray
+    array_gap: np.ndarray
+    block_gap: np.ndarray
 
 
 def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
@@ -238,6 +243,8 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
         [(a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable], np.int64
     ).reshape(-1, 2)
     torn_spans = np.array(snapshot.torn_spans, np.int64).reshape(-1, 2)
+    array_gaps = _clipped(snapshot, snapshot.pgmap_array_gaps)
+    block_gaps = _clipped(snapshot, snapshot.memory_block_gaps)
     interval_spans = np.array([(i.start_pfn, i.end_pfn) for i in intervals], np.int64).reshape(
         -1, 2
     )
@@ -249,6 +256,8 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
                 _subsection_edges(snapshot),
                 spans.ravel(),
                 torn_spans.ravel(),
+                array_gaps.ravel(),
+                block_gaps.ravel(),
                 interval_spans.ravel(),
             ]
         )
@@ -258,10 +267,17 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
     unreadable = _containing(start, spans[:, 0], spans[:, 1]) >= 0
     torn = _containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
+    array_gap = _containing(start, array_gaps[:, 0], array_gaps[:, 1]) >= 0
+    block_gap = _containing(start, block_gaps[:, 0], block_gaps[:, 1]) >= 0
     keep = (section >= 0) | (interval >= 0) | unreadable | torn
-    return _Atoms(
-        start[keep], end[keep], section[keep], interval[keep], unreadable[keep], torn[keep]
-    )
+    columns = start, end, section, interval, unreadable, torn, array_gap, block_gap
+    return _Atoms(*(column[keep] for column in columns))
+
+
+def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarray:
+    limit = snapshot.geometry.max_pfn
+    inside = [(start, min(end, limit)) for start, end in spans if start < limit]
+    return np.array(inside, np.int64).reshape(-1, 2)
 
 
 def _containing(pfn: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -332,13 +348,14 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "device": area == Area.DEVICE,
         "without_memmap": ~has_mem_map,
         "usage_unreadable": ~usage_readable,
+        "array_unreadable": atoms.array_gap & ~_surely_ram(snapshot, word, populated),
         "online": online & populated,
         "ghost": early & ~populated & _deserted(snapshot, atoms, word, claimed, row),
         "hole_beside_device": early & ~populated & _shared(atoms, claimed, row),
         "hole": early & ~populated,
         "partial": ~populated,
         "block_in_transition": block_exists & block_online,
-        "block_state_unknown": block_exists & ~block_known,
+        "block_state_unknown": (block_exists & ~block_known) | atoms.block_gap,
         "offline": block_exists | early,
         "hotplug_in_flight": np.full(len(row), snapshot.hotplug_in_progress),
         "orphan": np.ones(len(row), bool),
@@ -348,6 +365,13 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     mapped = (has_mem_map & (early | populated)).astype(np.int8)
     mapped[atoms.unreadable | (~usage_readable & ~early)] = -1
     return _Decision(verdict, mapped)
+
+
+def _surely_ram(snapshot: Snapshot, word: np.ndarray, populated: np.ndarray) -> np.ndarray:
+    # What pfn_to_online_page() gives out without asking get_dev_pagemap().
+    flags = snapshot.flags
+    online_untainted = (word & np.uint64(flags.online | flags.taint)) == np.uint64(flags.online)
+    return populated & online_untainted & bool(flags.taint)
 
 
 def _take(column: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -369,11 +393,12 @@ def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, 
     # Whether there is a block, whether it is online, and whether its state has a name.
     per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     block_id = atoms.start // per_block
+    blocks = snapshot.memory_blocks
     # A damaged array can hold blocks of memory that no machine has.
-    ids = np.array([i for i in sorted(snapshot.memory_blocks) if i < 1 << 62], np.int64)
-    states = [snapshot.memory_blocks[i][1] for i in ids.tolist()]
-    online = np.array([*(state == "MEM_ONLINE" for state in states), False])
-    known = np.array([*(state.startswith("MEM_") for state in states), False])
+    ids = blocks.id[blocks.id < 1 << 62].astype(np.int64)
+    state = np.append(blocks.state[: len(ids)], len(blocks.state_names))
+    online = np.array([*(name == "MEM_ONLINE" for name in blocks.state_names), False])[state]
+    known = np.array([*(name.startswith("MEM_") for name in blocks.state_names), False])[state]
     index = _containing(block_id, ids, ids + 1)
     exists = index >= 0
     return exists, exists & online[index], exists & known[index]

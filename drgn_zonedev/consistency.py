@@ -25,7 +25,6 @@ from drgn import Architecture, FaultError, Object, Program, offsetof, sizeof
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,
-    find_dev_pagemap,
     pgmap_array_slots,
 )
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
@@ -190,12 +189,13 @@ def _ranges_note(pgmap: Pgmap) -> str:
 
 
 def _array_missing(scene: _Scene) -> Iterator[Finding]:
+    array = scene.snapshot.pgmap_array
     for claim in scene.claims:
         address = claim.pgmap.address
         run: tuple[int, int, int] | None = None
         for start, end in pgmap_array_slots(claim.range.start_pfn, claim.range.end_pfn):
-            found = find_dev_pagemap(scene.prog, start).value_()
-            if found == address:
+            found = array.find(start)
+            if found == address or (not found and array.in_gap(start)):
                 continue
             if run and run[1] == start:
                 run = run[0], end, run[2]
@@ -376,7 +376,7 @@ def _block_ids(scene: _Scene) -> np.ndarray:
 
 
 def _has_block(scene: _Scene) -> np.ndarray:
-    return np.isin(_block_ids(scene), list(scene.snapshot.memory_blocks))
+    return np.isin(_block_ids(scene), scene.snapshot.memory_blocks.id)
 
 
 def _device_blocks(scene: _Scene) -> Iterator[Finding]:
@@ -386,7 +386,7 @@ def _device_blocks(scene: _Scene) -> Iterator[Finding]:
     for block_id in np.setdiff1d(ids[_has_block(scene)], ids[ram]).tolist():
         rows = np.flatnonzero(ids == block_id)
         start, end = scene.section_span(int(rows[0]))[0], scene.section_span(int(rows[-1]))[1]
-        address, state = scene.snapshot.memory_blocks[block_id]
+        address, state = scene.snapshot.memory_blocks.find(block_id) or (0, "")
         yield make_finding(
             "device-memory-block",
             Case.DEVICE,

@@ -128,7 +128,7 @@ class Evidencer:
 
     def _memory_block(self, row: int) -> Evidence:
         block_id = int(self._snapshot.sections.nr[row]) // self._snapshot.sections_per_block
-        block = self._snapshot.memory_blocks.get(block_id)
+        block = self._snapshot.memory_blocks.find(block_id)
         what = f"memory_blocks[{block_id}]"
         if block is None:
             return Evidence(what, value=0, note="no memory block")

@@ -65,7 +65,7 @@ def section_rows(prog: Program) -> Iterator[SectionRow]:
 def _row(snapshot: Snapshot, i: int, word: int, flags: tuple[str, ...]) -> SectionRow:
     sections, geometry = snapshot.sections, snapshot.geometry
     nr = int(sections.nr[i])
-    block = snapshot.memory_blocks.get(nr // snapshot.sections_per_block)
+    block = snapshot.memory_blocks.find(nr // snapshot.sections_per_block)
     readable = bool(sections.usage_readable[i])
     return SectionRow(
         nr=nr,

@@ -14,24 +14,20 @@ everything that depends on it is unknown rather than wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import FaultError, Program, ProgramFlags
+from drgn import FaultError, Object, Program, ProgramFlags
 
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
 from drgn_zonedev.kernel.memory import (
+    MemoryBlocks,
     mem_hotplug_in_progress,
-    memory_block_states,
+    memory_blocks,
     sections_per_block,
 )
-from drgn_zonedev.kernel.memremap import (
-    dev_pagemap_claims,
-    dev_pagemap_info,
-    find_dev_pagemap,
-    for_each_pgmap_array_entry,
-)
+from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries
 from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
@@ -41,6 +37,7 @@ from drgn_zonedev.kernel.mmzone import (
     sparsemem_geometry,
     zone_device_spans,
 )
+from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 
 __all__ = ("Snapshot", "changed_since", "take_snapshot", "with_devices")
@@ -59,14 +56,16 @@ class Snapshot:
     address, which cannot be read or has its ranges elsewhere.
     ``torn_sections`` (section numbers) and ``torn_pgmaps`` (addresses) changed
     under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
-    before and after: sorted and disjoint.
+    before and after. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs
+    that the two arrays could not be read for. Spans are sorted and disjoint.
     """
 
     geometry: Geometry
     flags: SectionFlags
     sections: Sections
+    pgmap_array: XArrayEntries
     pgmaps: tuple[Pgmap, ...]
-    memory_blocks: dict[int, tuple[int, str]]
+    memory_blocks: MemoryBlocks
     sections_per_block: int
     zone_device_spans: dict[int, tuple[int, int]]
     hotplug_in_progress: bool
@@ -75,6 +74,15 @@ class Snapshot:
     torn_sections: frozenset[int] = frozenset()
     torn_pgmaps: frozenset[int] = frozenset()
     torn_spans: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
+        return _union((gap.start, gap.end) for gap in self.pgmap_array.gaps)
+
+    @property
+    def memory_block_gaps(self) -> tuple[tuple[int, int], ...]:
+        pages = self.geometry.pages_per_section * self.sections_per_block
+        return _union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
 
 
 def take_snapshot(prog: Program) -> Snapshot:
@@ -109,6 +117,10 @@ def _torn_spans(
     for pgmap in before.pgmaps + after.pgmaps:
         if pgmap.address in torn_pgmaps:
             spans += [(r.start_pfn, min(r.end_pfn, after.geometry.max_pfn)) for r in pgmap.ranges]
+    return _union(spans)
+
+
+def _union(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     union: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if union and start <= union[-1][1]:
@@ -134,60 +146,59 @@ def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
 
 
 def _read(prog: Program) -> Snapshot:
-    pgmaps, stray_claims, unjudged = _read_pgmaps(prog)
-    return Snapshot(
-        geometry=sparsemem_geometry(prog),
+    geometry = sparsemem_geometry(prog)
+    array = pgmap_array_entries(prog)
+    pgmaps, stray_claims, unjudged = _read_pgmaps(prog, array)
+    snapshot = Snapshot(
+        geometry=geometry,
         flags=section_flags(prog),
         sections=sections(prog),
+        pgmap_array=array,
         pgmaps=pgmaps,
-        memory_blocks=memory_block_states(prog),
+        memory_blocks=memory_blocks(prog),
         sections_per_block=sections_per_block(prog),
         zone_device_spans=zone_device_spans(prog),
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
     )
+    return dataclasses.replace(snapshot, unjudged=(*unjudged, *_gaps(snapshot)))
+
+
+def _gaps(snapshot: Snapshot) -> Iterator[Unjudged]:
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    arrays = (
+        ("pgmap_array", snapshot.pgmap_array, 1),
+        ("memory_blocks", snapshot.memory_blocks, pages),
+    )
+    for name, array, scale in arrays:
+        for gap in array.gaps:
+            start, end = gap.start * scale, min(gap.end * scale, snapshot.geometry.max_pfn)
+            where = f" (struct xa_node at {gap.node:#x})" if gap.node else ""
+            if start < end:
+                yield Unjudged(start, end, f"{name} cannot be read here: {gap.reason}{where}")
 
 
 _PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tuple[Unjudged, ...]]
 
 
-def _read_pgmaps(prog: Program) -> _PgmapReading:
+def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
+    pgmap_type = prog.type("struct dev_pagemap *")
     pgmaps: dict[int, Pgmap] = {}
-    strays: dict[int, str] = {}
-    for pfn, pgmap in for_each_pgmap_array_entry(prog):
-        address = pgmap.value_()
-        if address in strays:
-            continue
+    claims: list[tuple[int, PgmapRange]] = []
+    unjudged: list[Unjudged] = []
+    spans = array.spans()
+    for address in sorted(spans, key=lambda address: spans[address][0]):
         try:
-            if address not in pgmaps:
-                pgmaps[address] = dev_pagemap_info(pgmap)
+            pgmaps[address] = dev_pagemap_info(Object(prog, pgmap_type, address))
+            reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
         except (FaultError, ValueError) as e:
-            strays[address] = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
-            continue
-        if not _covers(pgmaps[address], pfn):
-            strays[address] = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
-    for address, known in pgmaps.items():
-        if address not in strays and _claimed_beyond(prog, known):
-            strays[address] = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
-    claims = [
-        (address, part)
-        for address in strays
-        for start, end in dev_pagemap_claims(prog, address)
-        for part in _outside(PgmapRange(start, end), pgmaps.get(address))
-    ]
-    unjudged = [Unjudged(c.start_pfn, c.end_pfn, strays[address]) for address, c in claims]
+            reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
+        for start, end in spans[address]:
+            for claim in _outside(PgmapRange(start, end), pgmaps.get(address)):
+                claims.append((address, claim))
+                unjudged.append(Unjudged(claim.start_pfn, claim.end_pfn, reason))
     return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
-
-
-def _claimed_beyond(prog: Program, pgmap: Pgmap) -> bool:
-    # Whether pgmap_array holds the pgmap right in front of, or behind, its ranges.
-    borders = [pfn for r in pgmap.ranges for pfn in (r.start_pfn - 1, r.end_pfn)]
-    return any(
-        find_dev_pagemap(prog, pfn).value_() == pgmap.address
-        for pfn in borders
-        if 0 <= pfn < 1 << 64 and not _covers(pgmap, pfn)
-    )
 
 
 def _outside(claim: PgmapRange, pgmap: Pgmap | None) -> Iterator[PgmapRange]:
@@ -202,19 +213,17 @@ def _outside(claim: PgmapRange, pgmap: Pgmap | None) -> Iterator[PgmapRange]:
         yield PgmapRange(start, claim.end_pfn)
 
 
-def _covers(pgmap: Pgmap, pfn: int) -> bool:
-    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
-
-
 def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:
-    rows_a, rows_b = _section_rows(a.sections), _section_rows(b.sections)
-    differing = rows_a.symmetric_difference(rows_b)
-    return frozenset(row[0] for row in differing)
-
-
-def _section_rows(s: Sections) -> set[tuple[int, ...]]:
-    columns = [s.nr.astype(np.uint64), s.word, s.usage, *s.subsection_map.T]
-    return set(zip(*(column.tolist() for column in columns)))
+    # Sections that came or went, and those of both whose words differ.
+    both, in_a, in_b = np.intersect1d(
+        a.sections.nr, b.sections.nr, assume_unique=True, return_indices=True
+    )
+    same = np.ones(len(both), bool)
+    for name in ("word", "usage", "subsection_map"):
+        differs = getattr(a.sections, name)[in_a] != getattr(b.sections, name)[in_b]
+        same &= ~differs.reshape(len(both), -1).any(axis=1)
+    one = np.setxor1d(a.sections.nr, b.sections.nr, assume_unique=True)
+    return frozenset(one.tolist() + both[~same].tolist())
 
 
 def _changed_pgmaps(a: Snapshot, b: Snapshot) -> frozenset[int]:

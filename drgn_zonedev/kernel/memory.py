@@ -14,15 +14,21 @@ ZONE_DEVICE memory never has memory blocks.
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 
-from drgn import NULL, FaultError, IntegerLike, Object, ObjectNotFoundError, Program, cast
+import numpy as np
+from drgn import NULL, IntegerLike, Object, ObjectNotFoundError, Program, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.mm import decode_memory_block_state
-from drgn.helpers.linux.xarray import xa_for_each, xa_load
+from drgn.helpers.linux.mm import decode_memory_block_state_value
+
+from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
 
 __all__ = (
+    "MemoryBlocks",
     "mem_hotplug_in_progress",
     "memory_block_states",
+    "memory_blocks",
     "section_memory_block",
     "sections_per_block",
 )
@@ -42,6 +48,7 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
 
     :param nr: Section number.
     :return: ``struct memory_block *`` (``NULL`` if there is none)
+    :raises FaultError: if ``memory_blocks`` cannot be read there
     """
     # memory_blocks is an xarray since Linux kernel commit 4fb6eabf1037
     # ("drivers/base/memory.c: cache memory blocks in xarray to accelerate
@@ -52,21 +59,74 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     except ObjectNotFoundError:
         # CONFIG_MEMORY_HOTPLUG=n
         return NULL(prog, "void *")
-    return cast("struct memory_block *", xa_load(xa, block_id))
+    return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
 
 
-def _state_name(block: Object) -> str:
+@dataclass(frozen=True)
+class MemoryBlocks:
+    """
+    All memory blocks at once; row ``i`` of each column is one block.
+
+    ``id`` ascends. ``address`` is that of the ``struct memory_block``, and
+    ``state`` is an index into ``state_names``. ``gaps`` are the IDs that
+    ``memory_blocks`` cannot tell of.
+    """
+
+    id: np.ndarray
+    address: np.ndarray
+    state: np.ndarray
+    state_names: tuple[str, ...]
+    gaps: tuple[XArrayGap, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def find(self, block_id: int) -> tuple[int, str] | None:
+        """Get the address and the name of the state of a block, if there is one."""
+        row = int(np.searchsorted(self.id, np.uint64(block_id)))
+        if row == len(self) or int(self.id[row]) != block_id:
+            return None
+        return int(self.address[row]), self.state_names[self.state[row]]
+
+
+@takes_program_or_default
+def memory_blocks(prog: Program) -> MemoryBlocks:
+    """
+    Get every memory block with its state, e.g., ``MEM_ONLINE``. A state without a
+    name is in hexadecimal, one that cannot be read is ``unreadable``.
+    """
+    try:
+        entries = xa_entries(prog["memory_blocks"].address_of_())
+    except ObjectNotFoundError:
+        # CONFIG_MEMORY_HOTPLUG=n
+        nothing = np.empty(0, np.uint64)
+        return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), ())
+    block_type = prog.type("struct memory_block")
+    state_type = block_type.member("state").type
+    places = entries.value + np.uint64(offsetof(block_type, "state"))
+    raw, readable = read_records(prog, places, sizeof(state_type))
+    words = raw.view(f"<u{sizeof(state_type)}")[:, 0].astype(np.uint64)
+    numbers, state = np.unique(words, return_inverse=True)
+    names = [_state_name(prog, number) for number in numbers.tolist()]
+    return MemoryBlocks(
+        id=entries.first,
+        address=entries.value,
+        state=np.where(readable, state.ravel(), len(names)),
+        state_names=(*names, "unreadable"),
+        gaps=entries.gaps,
+    )
+
+
+def _state_name(prog: Program, number: int) -> str:
     # drgn knows both numberings: since Linux kernel commit 1a4f70f6851a ("mm:
     # convert memory block states (MEM_*) macros to enum") (in v6.19), the
     # values are an enum that starts at 0.
     try:
-        name = decode_memory_block_state(block)
-        # An enum without an enumerator for the value is formatted as a number.
-        return f"{int(name):#x}" if name.isdigit() else name
+        name = decode_memory_block_state_value(prog, number)
     except KeyError:
-        return f"{block.state.value_():#x}"
-    except FaultError:
-        return "unreadable"
+        return f"{number:#x}"
+    # An enum without an enumerator for the value is formatted as a number.
+    return f"{int(name):#x}" if name.isdigit() else name
 
 
 @takes_program_or_default
@@ -76,19 +136,14 @@ def memory_block_states(prog: Program) -> dict[int, tuple[int, str]]:
 
     :return: Mapping from block ID (section number divided by
         :func:`sections_per_block()`) to (address of the ``struct memory_block``,
-        name of the state, e.g., ``MEM_ONLINE``). A state without a name is in
-        hexadecimal, one that cannot be read is ``unreadable``.
+        name of the state, as :func:`memory_blocks()` has it).
     """
-    try:
-        xa = prog["memory_blocks"].address_of_()
-    except ObjectNotFoundError:
-        return {}
-    block_type = prog.type("struct memory_block *")
-    blocks = {}
-    for block_id, entry in xa_for_each(xa):
-        block = cast(block_type, entry)
-        blocks[block_id] = (block.value_(), _state_name(block))
-    return blocks
+    blocks = memory_blocks(prog)
+    columns = blocks.id, blocks.address, blocks.state
+    return {
+        block_id: (address, blocks.state_names[state])
+        for block_id, address, state in zip(*(column.tolist() for column in columns))
+    }
 
 
 @takes_program_or_default

@@ -23,14 +23,13 @@ from drgn import (
     ObjectNotFoundError,
     Program,
     TypeKind,
-    cast,
 )
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu_ptr
-from drgn.helpers.linux.xarray import xa_for_each, xa_load
 
 from drgn_zonedev.kernel.kallsyms import symbol_name
+from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 
 __all__ = (
@@ -44,6 +43,7 @@ __all__ = (
     "get_dev_pagemap",
     "percpu_ref_state",
     "pgmap_altmap",
+    "pgmap_array_entries",
     "pgmap_array_slots",
     "pgmap_is_alive",
     "pgmap_pfn_first",
@@ -96,10 +96,26 @@ def for_each_pgmap_array_entry(prog: Program) -> Iterator[tuple[int, Object]]:
     """
     Like :func:`for_each_dev_pagemap()`, but for every entry of ``pgmap_array``:
     a pgmap shows up once for each.
+
+    What of the array cannot be read is left out: :func:`pgmap_array_entries()`
+    tells what that is.
     """
     pgmap_type = prog.type("struct dev_pagemap *")
-    for pfn, entry in xa_for_each(prog["pgmap_array"].address_of_()):
-        yield pfn, cast(pgmap_type, entry)
+    entries = pgmap_array_entries(prog)
+    for pfn, address in zip(entries.first.tolist(), entries.value.tolist()):
+        yield pfn, Object(prog, pgmap_type, address)
+
+
+@takes_program_or_default
+def pgmap_array_entries(prog: Program) -> XArrayEntries:
+    """
+    Get all of ``pgmap_array`` at once: which PFNs it holds which ``struct
+    dev_pagemap *`` for, and which PFNs it cannot tell of.
+
+    :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
+        (``CONFIG_ZONE_DEVICE=n``)
+    """
+    return xa_entries(prog["pgmap_array"].address_of_())
 
 
 @takes_program_or_default
@@ -111,31 +127,7 @@ def dev_pagemap_claims(prog: Program, address: IntegerLike) -> list[tuple[int, i
     :param address: ``struct dev_pagemap *``
     :return: Half-open PFN ranges in ascending order.
     """
-    address = operator.index(address)
-    entries = [(pfn, pgmap.value_()) for pfn, pgmap in for_each_pgmap_array_entry(prog)]
-    borders = [pfn for pfn, _ in entries[1:]] + [1 << 64]
-    claims: list[tuple[int, int]] = []
-    for (start, found), border in zip(entries, borders):
-        if found != address:
-            continue
-        end = _entry_end(prog, address, start, border)
-        if claims and claims[-1][1] == start:
-            start = claims.pop()[0]
-        claims.append((start, end))
-    return claims
-
-
-def _entry_end(prog: Program, address: int, start: int, border: int) -> int:
-    # xa_for_each() does not say how many indices an entry covers. Up to the next
-    # entry, there is nothing but this one and then NULL.
-    end = border
-    while end - start > 1:
-        middle = (start + end) // 2
-        if find_dev_pagemap(prog, middle).value_() == address:
-            start = middle
-        else:
-            end = middle
-    return end
+    return pgmap_array_entries(prog).spans().get(operator.index(address), [])
 
 
 def pgmap_array_slots(start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
@@ -162,12 +154,13 @@ def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
 
     :param pfn: ``unsigned long``
     :return: ``struct dev_pagemap *`` (``NULL`` if no pgmap claims it)
+    :raises FaultError: if ``pgmap_array`` cannot be read there
     """
     try:
         xa = prog["pgmap_array"].address_of_()
     except ObjectNotFoundError:
         return NULL(prog, prog.type("void *"))
-    return cast("struct dev_pagemap *", xa_load(xa, pfn))
+    return Object(prog, "struct dev_pagemap *", xa_lookup(xa, pfn))
 
 
 @takes_program_or_default
@@ -337,8 +330,11 @@ def _range_in_progress(pgmap: Object, nr_range: int, shift: int) -> PgmapRange |
     if range_.start_pfn >= range_.end_pfn:
         return None
     ends = (range_.start_pfn, range_.end_pfn - 1)
-    claimed = all(find_dev_pagemap(pgmap.prog_, pfn).value_() == pgmap.value_() for pfn in ends)
-    return range_ if claimed else None
+    try:
+        found = {find_dev_pagemap(pgmap.prog_, pfn).value_() for pfn in ends}
+    except FaultError:
+        return None
+    return range_ if found == {pgmap.value_()} else None
 
 
 def pgmap_altmap(pgmap: Object) -> Altmap | None:

@@ -53,7 +53,9 @@ def _zones(
 
 
 def _blocks(snapshot: Snapshot, facts: Facts) -> Iterator[Disagreement]:
-    ours = {number: state for number, (_, state) in snapshot.memory_blocks.items()}
+    blocks = snapshot.memory_blocks
+    names = [blocks.state_names[state] for state in blocks.state.tolist()]
+    ours = dict(zip(blocks.id.tolist(), names))
     theirs = {n: _BLOCK_STATES.get(s, s) for n, s in facts["memory_blocks"].items()}
     for number in sorted({*ours, *theirs}):
         states = ours.get(number, "no block"), theirs.get(number, "no block")

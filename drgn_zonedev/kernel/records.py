@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Records
+-------
+
+The ``drgn_zonedev.kernel.records`` module reads many small structures of the
+same size that lie scattered over memory: nodes of xarrays, usages of sections,
+memory blocks.
+
+A read by drgn costs about a microsecond however little it fetches, and an
+object costs several, so structures that lie next to each other are fetched
+together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from drgn import FaultError, Program
+
+__all__ = ("read_records",)
+
+# Bounds the memory that one read takes, whatever addresses a damaged kernel holds.
+_MAX_READ = 1 << 20
+
+
+def read_records(
+    prog: Program, addresses: np.ndarray, size: int, *, max_gap: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read ``size`` bytes at each of many addresses.
+
+    :param addresses: ``np.uint64``, in any order, with or without duplicates.
+    :param max_gap: Structures that are at most so many bytes apart are fetched
+        in one read, with what lies between them. 0 never reads what was not
+        asked for.
+    :return: Tuple of (matrix of ``np.uint8`` with a row per address, column that
+        says whether it could be read). What could not be read is zeroes.
+    """
+    rows = np.zeros((len(addresses), size), np.uint8)
+    readable = np.ones(len(addresses), bool)
+    order = np.argsort(addresses, kind="stable")
+    sorted_addresses = addresses[order]
+    # Compared by subtraction: the end of the last structure may not fit 64 bits.
+    distances = np.diff(sorted_addresses)
+    apart = distances > np.uint64(size + max_gap)
+    apart |= np.diff(sorted_addresses // np.uint64(_MAX_READ)) > 0
+    borders = [0, *(np.flatnonzero(apart) + 1).tolist(), len(addresses)]
+    for first, end in zip(borders, borders[1:]):
+        _read_group(prog, addresses, order[first:end], rows, readable)
+    return rows, readable
+
+
+def _read_group(
+    prog: Program, addresses: np.ndarray, group: np.ndarray, rows: np.ndarray, readable: np.ndarray
+) -> None:
+    # The addresses of a group are ascending.
+    if not len(group):
+        return
+    first, size = int(addresses[group[0]]), rows.shape[1]
+    length = int(addresses[group[-1]]) + size - first
+    try:
+        raw = prog.read(first, length)
+    except (FaultError, OverflowError):
+        # The latter: a damaged pointer to the very end of the address space.
+        if length == size:
+            readable[group] = False
+            return
+        half = _middle(addresses, group)
+        _read_group(prog, addresses, group[:half], rows, readable)
+        _read_group(prog, addresses, group[half:], rows, readable)
+        return
+    if length == size:
+        rows[group] = np.frombuffer(raw, np.uint8)
+        return
+    starts = (addresses[group] - np.uint64(first)).astype(np.int64)
+    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(raw, np.uint8), size)
+    rows[group] = windows[starts]
+
+
+def _middle(addresses: np.ndarray, group: np.ndarray) -> int:
+    # Between two different addresses, so that both halves get smaller.
+    middle = int(np.searchsorted(addresses[group], addresses[group[len(group) // 2]]))
+    return middle or int(np.searchsorted(addresses[group], addresses[group[0]], side="right"))
