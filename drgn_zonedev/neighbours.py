@@ -119,8 +119,8 @@ def _block_changes(snapshot: Snapshot, nr: int) -> Iterator[str]:
     if before == after:
         return
     absent = (0, "no memory block")
-    old = snapshot.memory_blocks.get(before, absent)[1]
-    new = snapshot.memory_blocks.get(after, absent)[1]
+    _, old = snapshot.memory_blocks.find(before) or absent
+    _, new = snapshot.memory_blocks.find(after) or absent
     if old != new:
         yield f"memory block {after} starts: {new}, after {old}"
 

@@ -83,6 +83,8 @@ class MemoryBlocks:
 
     def find(self, block_id: int) -> tuple[int, str] | None:
         """Get the address and the name of the state of a block, if there is one."""
+        if block_id < 0:
+            return None
         row = int(np.searchsorted(self.id, np.uint64(block_id)))
         if row == len(self) or int(self.id[row]) != block_id:
             return None
