@@ -244,13 +244,17 @@ class Coverage:
     What the verification looked at, so that silence can be trusted.
 
     ``aliases_skipped`` of the verified struct pages have the memory of another one,
-    and were verified with that.
+    and were verified with that. Of a running kernel, ``retries`` readings were torn
+    and taken again, and ``torn`` answers remained so: ranges that are unknown for it,
+    and errors that are not judged for it.
     """
 
     pages_verified: int = 0
     pages_unreadable: int = 0
     bytes_read: int = 0
     aliases_skipped: int = 0
+    retries: int = 0
+    torn: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,16 @@ Classify, verify, and put everything that is known together.
 from __future__ import annotations
 
 import dataclasses
+from typing import Optional
 
-from drgn import Program, ProgramFlags
+from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.model import (
     Finding,
     KernelFacts,
@@ -26,7 +28,13 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.scan import Progress
-from drgn_zonedev.snapshot import Snapshot, changed_since, take_snapshot, with_devices
+from drgn_zonedev.snapshot import (
+    Changes,
+    Snapshot,
+    changed_since,
+    take_snapshot,
+    with_devices,
+)
 from drgn_zonedev.verify import Verification, verify_snapshot
 
 __all__ = ("check", "kernel_facts")
@@ -61,33 +69,84 @@ def _worst_first(finding: Finding) -> tuple[int, int, str]:
 
 
 def _judge(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
-    for _ in range(_MAX_TRIES):
-        snapshot = take_snapshot(prog)
-        ranges = classify_snapshot(prog, snapshot)
-        verification = verify_snapshot(prog, snapshot, ranges, progress)
-        structures = inconsistencies(prog, snapshot, ranges)
-        verification = dataclasses.replace(
-            verification, findings=(*verification.findings, *structures)
-        )
-        if not prog.flags & ProgramFlags.IS_LIVE:
-            return snapshot, verification
-        changed = changed_since(prog, snapshot)
-        if not changed:
-            return snapshot, verification
-    # Nothing may be held against struct pages of a pgmap that came or went
-    # while they were read.
-    return snapshot, _without_errors(verification, changed)
+    if not prog.flags & ProgramFlags.IS_LIVE:
+        return _look(prog, progress)
+    errors: list[frozenset[_ErrorId]] = []
+    retries = 0
+    for last in (*[False] * (_MAX_TRIES - 1), True):
+        events = uevent_seqnum(prog)
+        try:
+            snapshot, verification = _look(prog, progress)
+            changes = changed_since(prog, snapshot)
+        except FaultError:
+            if last:
+                raise
+            retries += 1
+            continue
+        retries += snapshot.retries
+        errors.append(_errors(verification))
+        known = errors[-2] if len(errors) > 1 else frozenset()
+        quiet = events is not None and events == uevent_seqnum(prog)
+        # What was wrong for a moment only does not look the same another time.
+        if not changes and (quiet or errors[-1] <= known):
+            break
+        retries += not last
+    else:
+        verification = _without_torn_errors(verification, changes, frozenset.intersection(*errors))
+    return snapshot, _counted(verification, retries, len(snapshot.torn_spans))
 
 
-def _without_errors(verification: Verification, pgmaps: frozenset[int]) -> Verification:
+def _look(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    verification = verify_snapshot(prog, snapshot, ranges, progress)
+    structures = inconsistencies(prog, snapshot, ranges)
+    return snapshot, dataclasses.replace(
+        verification, findings=(*verification.findings, *structures)
+    )
+
+
+_ErrorId = tuple[str, int, int, Optional[int]]
+
+
+def _error_id(finding: Finding) -> _ErrorId:
+    return finding.slug, finding.start_pfn, finding.end_pfn, finding.pgmap
+
+
+def _errors(verification: Verification) -> frozenset[_ErrorId]:
+    return frozenset(_error_id(f) for f in verification.findings if f.severity is Severity.ERROR)
+
+
+def _without_torn_errors(
+    verification: Verification, changes: Changes, lasting: frozenset[_ErrorId]
+) -> Verification:
+    # Nothing may be held against what came, went or changed while it was read, nor
+    # against what was not always so.
     findings, unjudged = [], list(verification.unjudged)
     for finding in verification.findings:
-        if finding.severity is Severity.ERROR and finding.pgmap in pgmaps:
-            reason = f"the pgmap changed while it was read ({finding.slug})"
+        torn = _depends_on(finding, changes) or _error_id(finding) not in lasting
+        if finding.severity is Severity.ERROR and torn:
+            reason = f"it changed while it was read ({finding.slug})"
             unjudged.append(Unjudged(finding.start_pfn, finding.end_pfn, reason))
         else:
             findings.append(finding)
-    return dataclasses.replace(verification, findings=tuple(findings), unjudged=tuple(unjudged))
+    torn_errors = len(verification.findings) - len(findings)
+    coverage = dataclasses.replace(verification.coverage, torn=torn_errors)
+    return dataclasses.replace(
+        verification, findings=tuple(findings), unjudged=tuple(unjudged), coverage=coverage
+    )
+
+
+def _depends_on(finding: Finding, changes: Changes) -> bool:
+    return finding.pgmap in changes.pgmaps or any(
+        start < finding.end_pfn and finding.start_pfn < end for start, end in changes.spans
+    )
+
+
+def _counted(verification: Verification, retries: int, torn: int) -> Verification:
+    coverage = verification.coverage
+    coverage = dataclasses.replace(coverage, retries=retries, torn=coverage.torn + torn)
+    return dataclasses.replace(verification, coverage=coverage)
 
 
 @takes_program_or_default

@@ -40,7 +40,7 @@ from drgn_zonedev.kernel.mmzone import (
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 
-__all__ = ("Snapshot", "changed_since", "take_snapshot", "with_devices")
+__all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
 
 # Namespaces and memory blocks come and go in milliseconds, and a reading takes
 # as long. Whoever changes something at every single try is out of reach.
@@ -56,8 +56,9 @@ class Snapshot:
     address, which cannot be read or has its ranges elsewhere.
     ``torn_sections`` (section numbers) and ``torn_pgmaps`` (addresses) changed
     under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
-    before and after. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs
-    that the two arrays could not be read for. Spans are sorted and disjoint.
+    before and after. ``retries`` is how many readings did not agree with the one
+    before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs that the two
+    arrays could not be read for. Spans are sorted and disjoint.
     """
 
     geometry: Geometry
@@ -74,6 +75,7 @@ class Snapshot:
     torn_sections: frozenset[int] = frozenset()
     torn_pgmaps: frozenset[int] = frozenset()
     torn_spans: tuple[tuple[int, int], ...] = ()
+    retries: int = 0
 
     @property
     def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
@@ -85,6 +87,21 @@ class Snapshot:
         return _union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
 
 
+@dataclass(frozen=True)
+class Changes:
+    """
+    What differs between two readings: section numbers, addresses of pgmaps, and
+    the PFNs of both, before and after, sorted and disjoint.
+    """
+
+    sections: frozenset[int]
+    pgmaps: frozenset[int]
+    spans: tuple[tuple[int, int], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.sections or self.pgmaps)
+
+
 def take_snapshot(prog: Program) -> Snapshot:
     """
     Read the sections, pgmaps and memory blocks of a program.
@@ -92,30 +109,52 @@ def take_snapshot(prog: Program) -> Snapshot:
     :raises LookupError: if the debugging information lacks one of them, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
-    snapshot = _read(prog)
     if not prog.flags & ProgramFlags.IS_LIVE:
-        return snapshot
-    for _ in range(_MAX_TRIES):
-        before, snapshot = snapshot, _read(prog)
-        torn_sections = _changed_sections(before, snapshot)
-        torn_pgmaps = _changed_pgmaps(before, snapshot)
-        if not torn_sections and not torn_pgmaps:
-            return snapshot
+        return _read(prog)
+    snapshot = _read_moving(prog)
+    for retries in range(_MAX_TRIES):
+        before, snapshot = snapshot, _read_moving(prog)
+        # A section that was being added when it was read looks abandoned if that
+        # was over when the lock was.
+        busy = before.hotplug_in_progress or snapshot.hotplug_in_progress
+        changes = _changes(before, snapshot)
+        # A node that was freed while it was read leaves a gap.
+        gaps = snapshot.pgmap_array.gaps or snapshot.memory_blocks.gaps
+        if not changes and (not gaps or retries == _MAX_TRIES - 1):
+            return dataclasses.replace(snapshot, hotplug_in_progress=busy, retries=retries)
     return dataclasses.replace(
         snapshot,
-        torn_sections=torn_sections,
-        torn_pgmaps=torn_pgmaps,
-        torn_spans=_torn_spans(before, snapshot, torn_sections, torn_pgmaps),
+        hotplug_in_progress=busy,
+        torn_sections=changes.sections,
+        torn_pgmaps=changes.pgmaps,
+        torn_spans=changes.spans,
+        retries=_MAX_TRIES,
     )
 
 
-def _torn_spans(
-    before: Snapshot, after: Snapshot, torn_sections: frozenset[int], torn_pgmaps: frozenset[int]
+def _read_moving(prog: Program) -> Snapshot:
+    # A structure that goes away while it is followed leads anywhere.
+    for _ in range(_MAX_TRIES):
+        try:
+            return _read(prog)
+        except FaultError as e:
+            fault = e
+    raise fault
+
+
+def _changes(before: Snapshot, after: Snapshot) -> Changes:
+    sections = _changed_sections(before, after) | _sections_of_changed_blocks(before, after)
+    pgmaps = _changed_pgmaps(before, after)
+    return Changes(sections, pgmaps, _changed_spans(before, after, sections, pgmaps))
+
+
+def _changed_spans(
+    before: Snapshot, after: Snapshot, sections: frozenset[int], pgmaps: frozenset[int]
 ) -> tuple[tuple[int, int], ...]:
     pages = after.geometry.pages_per_section
-    spans = [(nr * pages, (nr + 1) * pages) for nr in torn_sections]
+    spans = [(nr * pages, (nr + 1) * pages) for nr in sections]
     for pgmap in before.pgmaps + after.pgmaps:
-        if pgmap.address in torn_pgmaps:
+        if pgmap.address in pgmaps:
             spans += [(r.start_pfn, min(r.end_pfn, after.geometry.max_pfn)) for r in pgmap.ranges]
     return _union(spans)
 
@@ -130,13 +169,9 @@ def _union(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(union)
 
 
-def changed_since(prog: Program, snapshot: Snapshot) -> frozenset[int]:
-    """
-    Read again, and tell which pgmaps came, went or changed.
-
-    :return: Addresses of ``struct dev_pagemap``.
-    """
-    return _changed_pgmaps(snapshot, _read(prog))
+def changed_since(prog: Program, snapshot: Snapshot) -> Changes:
+    """Read again, and tell what came, went or changed."""
+    return _changes(snapshot, _read_moving(prog))
 
 
 def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
@@ -224,6 +259,18 @@ def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:
         same &= ~differs.reshape(len(both), -1).any(axis=1)
     one = np.setxor1d(a.sections.nr, b.sections.nr, assume_unique=True)
     return frozenset(one.tolist() + both[~same].tolist())
+
+
+def _sections_of_changed_blocks(a: Snapshot, b: Snapshot) -> frozenset[int]:
+    ids = [block for block, _, _ in _block_rows(a) ^ _block_rows(b)]
+    nr = np.union1d(a.sections.nr, b.sections.nr)
+    return frozenset(nr[np.isin(nr // b.sections_per_block, ids)].tolist())
+
+
+def _block_rows(snapshot: Snapshot) -> set[tuple[int, int, str]]:
+    blocks = snapshot.memory_blocks
+    names = [blocks.state_names[state] for state in blocks.state.tolist()]
+    return set(zip(blocks.id.tolist(), blocks.address.tolist(), names))
 
 
 def _changed_pgmaps(a: Snapshot, b: Snapshot) -> frozenset[int]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from drgn import ProgramFlags
+from drgn import FaultError, ProgramFlags
 from fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classify import classify
@@ -236,3 +236,97 @@ def test_dump_is_never_retried(layout: str) -> None:
     moving = Moving(kernel, pgmap, 0x40000, 1 << 30)
     assert len(check(kernel.program()).findings) == 2
     assert moving.times == 1
+
+
+# Running kernels: what changes beside the pgmaps, and what is only wrong for a moment.
+
+
+def when_read(kernel: FakeKernel, pfn: int, action: Callable[[int], object]) -> None:
+    """Do something each time that verification reaches a page."""
+    page, times = kernel.page(pfn), 0
+
+    def on_read(address: int, size: int) -> None:
+        nonlocal times
+        if address <= page < address + size:
+            times += 1
+            action(times)
+
+    kernel.on_read = on_read
+
+
+@each_layout
+def test_errors_in_a_section_that_keeps_changing_are_unjudged(layout: str) -> None:
+    kernel, _ = broken(layout)
+    when_read(kernel, 0x40000, lambda n: kernel.section(8, early=bool(n % 2)))
+    report = check(kernel.program(is_live=True))
+    assert UNINITIALIZED in {f.slug for f in report.findings if f.start_pfn == 0x48007}
+    assert all(f.start_pfn >= 0x48000 for f in report.findings if f.severity is Severity.ERROR)
+    assert (0x40007, 0x40008) in {(u.start_pfn, u.end_pfn) for u in report.unjudged}
+    # The first look is no retry.
+    assert report.coverage.retries == 2
+    assert report.coverage.torn >= 1
+
+
+def mended(layout: str, *, events: bool) -> FakeKernel:
+    """A struct page that is wrong only until it has been looked at, and read again, once."""
+    kernel = partial(layout)
+    if events:
+        kernel.add_variable("uevent_seqnum", "unsigned long")
+    words = kernel.memory.read(kernel.page(0x110001), 64)
+    kernel.fill_pages(0x110001, 0x110002, 0)
+
+    # A look, and three times again.
+    def mend(n: int) -> None:
+        if events:
+            kernel.set_variable("uevent_seqnum", n)
+        if n == 5:
+            kernel.poke(kernel.page(0x110001), words)
+
+    when_read(kernel, 0x110001, mend)
+    return kernel
+
+
+@each_layout
+@pytest.mark.parametrize("events", [False, True])
+def test_error_that_does_not_last_is_none(layout: str, events: bool) -> None:
+    # As of a device that was unbound and bound while its pages were read: nothing else differs.
+    report = check(mended(layout, events=events).program(is_live=True))
+    assert [f for f in report.findings if f.severity is Severity.ERROR] == []
+    assert report.coverage.retries == 1
+    assert report.coverage.torn == 0
+
+
+@each_layout
+def test_error_of_a_quiet_kernel_is_believed_at_once(layout: str) -> None:
+    kernel, _ = broken(layout)
+    kernel.add_variable("uevent_seqnum", "unsigned long", 7)
+    report = check(kernel.program(is_live=True))
+    assert [f.start_pfn for f in report.findings] == [0x40007, 0x48007]
+    assert report.coverage.retries == 0
+
+
+@each_layout
+def test_error_that_lasts_is_one_whatever_else_happens(layout: str) -> None:
+    kernel, _ = broken(layout)
+    kernel.add_variable("uevent_seqnum", "unsigned long")
+    when_read(kernel, 0x40000, lambda n: kernel.set_variable("uevent_seqnum", n))
+    report = check(kernel.program(is_live=True))
+    assert [f.start_pfn for f in report.findings] == [0x40007, 0x48007]
+    assert report.coverage.torn == 0
+
+
+@each_layout
+def test_structure_that_cannot_be_followed_is_read_again(layout: str) -> None:
+    kernel, _ = broken(layout)
+    highest = kernel.variables["__highest_present_section_nr"][1]
+    faults = 2
+
+    def on_read(address: int, size: int) -> None:
+        nonlocal faults
+        if address == highest and faults:
+            faults -= 1
+            raise FaultError("it went away", address)
+
+    kernel.on_read = on_read
+    assert len(check(kernel.program(is_live=True)).findings) == 2
+    assert faults == 0

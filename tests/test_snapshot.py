@@ -207,15 +207,40 @@ def test_changed_since_names_what_came_went_or_changed(layout: str) -> None:
     kernel, pgmap = ram_and_device(layout)
     prog = kernel.program()
     snapshot = take_snapshot(prog)
-    assert changed_since(prog, snapshot) == frozenset()
+    assert not changed_since(prog, snapshot)
     came = kernel.pgmap((0x60000, 0x68000), in_flight=True)
-    assert changed_since(prog, snapshot) == {came}
+    assert changed_since(prog, snapshot).pgmaps == {came}
     kernel.poke_member("dev_pagemap", pgmap, "nr_range", 0)
-    assert changed_since(prog, snapshot) == {came, pgmap}
+    assert changed_since(prog, snapshot).pgmaps == {came, pgmap}
     _claim(kernel, pgmap, False)
-    assert changed_since(prog, snapshot) == {came, pgmap}
+    assert changed_since(prog, snapshot).pgmaps == {came, pgmap}
     kernel.pgmap_array.store_range(0x60000, 0x67FFF, 0)
-    assert changed_since(prog, snapshot) == {pgmap}
+    assert changed_since(prog, snapshot).pgmaps == {pgmap}
+
+
+@each_layout
+def test_section_that_was_being_added_when_it_was_read_is_no_orphan(layout: str) -> None:
+    kernel, _ = ram_and_device(layout)
+    kernel.section(11)
+    lock = kernel.variables["mem_hotplug_lock"][1]
+    # It is over when the second reading gets to the lock, with which it ends.
+    Changes(
+        kernel,
+        lambda n: kernel.poke_member("percpu_rw_semaphore", lock, "block.counter", n % 2),
+        2,
+    )
+    snapshot = take_snapshot(kernel.program(is_live=True))
+    assert snapshot.hotplug_in_progress
+
+
+@each_layout
+def test_block_whose_state_never_settles_tears_its_section(layout: str) -> None:
+    kernel, _ = ram_and_device(layout)
+    block = kernel.memory_block(8)
+    Changes(
+        kernel, lambda n: kernel.poke_member("memory_block", block, "state", 1 + n % 2), FOREVER
+    )
+    assert take_snapshot(kernel.program(is_live=True)).torn_sections == {8}
 
 
 # What cannot be read, or makes no sense.

@@ -76,6 +76,8 @@ def report_document(report: Report) -> Document:
             "pages_unreadable": report.coverage.pages_unreadable,
             "bytes_read": report.coverage.bytes_read,
             "aliases_skipped": report.coverage.aliases_skipped,
+            "retries": report.coverage.retries,
+            "torn": report.coverage.torn,
         },
     }
 

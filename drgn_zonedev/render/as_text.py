@@ -361,6 +361,9 @@ def _coverage(coverage: Coverage, kernel: KernelFacts) -> str:
         text += f", {coverage.aliases_skipped} of them aliases of shared vmemmap"
     if coverage.pages_unreadable:
         text += f", {coverage.pages_unreadable} not readable"
+    if coverage.retries:
+        text += f"\nthe kernel moved: {coverage.retries} readings were torn and taken again"
+        text += f", {coverage.torn} answers remained torn" if coverage.torn else ""
     return text
 
 
