@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -45,12 +45,30 @@ def boot_inside(kernel: Kernel, scenario: Scenario, progress: Progress = None) -
     ``guest.facts["inside"]`` is what that printed, ``["inside_errors"]`` what it said on standard
     error, and ``["inside_status"]`` its exit status.
     """
+    words = ("-m", "drgn_zonedev", *_CHECK)
+    with _boot_with_python(kernel, scenario, "inspect", words, progress) as guest:
+        yield guest
+
+
+@contextmanager
+def boot_observed(
+    kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: Progress = None
+) -> Iterator[Guest]:
+    """Boot a guest that runs Python with these arguments beside all else, onto its console."""
+    with _boot_with_python(kernel, scenario, "observe", words, progress) as guest:
+        yield guest
+
+
+@contextmanager
+def _boot_with_python(
+    kernel: Kernel, scenario: Scenario, step: str, words: Sequence[str], progress: Progress
+) -> Iterator[Guest]:
     with _scratch() as work:
         ours = (Path(drgn_zonedev.__file__).parent, _metadata(work))
         file_image([kernel.vmlinux, *ours], work / "extra.img")
         images = (python_image(progress), work / "extra.img")
         disks = [disk_device(image, readonly=True) for image in images]
-        longer = _with_inspector(scenario, disks)
+        longer = _with_python(scenario, disks, step, words)
         with boot(kernel, longer, timeout=TIMEOUT, attempts=1, progress=progress) as guest:
             yield guest
 
@@ -71,13 +89,17 @@ def _metadata(work: Path) -> Path:
     return directory
 
 
-def _with_inspector(scenario: Scenario, disks: list[tuple[str, ...]]) -> Scenario:
+def _with_python(
+    scenario: Scenario, disks: list[tuple[str, ...]], step: str, words: Sequence[str]
+) -> Scenario:
     environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-    command = (*environment, PROGRAM, "-m", "drgn_zonedev", *_CHECK)
+    command = (step, *environment, PROGRAM, *words)
+    # Who watches must be there before anything happens.
+    steps = (command, *scenario.steps) if step == "observe" else (*scenario.steps, command)
     return dataclasses.replace(
         scenario,
         cx16=True,
         devices=(*scenario.devices, *(word for disk in disks for word in disk)),
         modules=(*scenario.modules, *_MODULES),
-        steps=(*scenario.steps, ("inspect", *command)),
+        steps=steps,
     )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest whose memory never comes to rest, and what checks of it say.
+
+::
+
+    python -m drgn_zonedev.lab.ways.churn 6.1 --seconds 600
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import LabError, Progress
+from ..guest import Guest
+from ..kernels import Kernel, fetch_kernel
+from ..scenarios.hardware import DEVICE_MEMORY, plug_dimm
+from ..scenarios.layout import MIB, Memory, block_number
+from ..scenarios.scenario import Scenario
+from ..scenarios.steps import hotplug, namespace
+from .inside import boot_observed
+from .labels import AREA_BYTES, write_labels_command
+from .watch import MARK
+
+# The labels take the end of it.
+_LABELLED = Memory(DEVICE_MEMORY, 256 * MIB)
+_NVDIMM = f"nvdimm,id=nvdimm,memdev=labelled,addr={_LABELLED.start:#x}"
+_DIMM = Memory(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
+_SIZES = (str(64 * MIB), str(160 * MIB))
+# What a guest needs to set up Python, and to say the last of its tallies.
+_SPARE_SECONDS = 90
+
+CHURN = Scenario(
+    name="churn",
+    summary="namespaces that are bound, unbound and resized, blocks set online and offline",
+    # Boot RAM declared persistent as in fsdax-collision; the console is for what is counted.
+    kernel_args=("memmap=192M!0x24000000", "loglevel=3"),
+    devices=(
+        *("-object", f"memory-backend-ram,id=labelled,size={_LABELLED.size // MIB}M"),
+        *("-device", f"{_NVDIMM},label-size={AREA_BYTES >> 10}K"),
+    ),
+    modules=("nfit", "nd_pmem", "nd_e820"),
+    steps=(
+        hotplug(_DIMM),
+        ("labels", "nmem0"),
+        ("labelled", "region0", _SIZES[0]),
+        namespace("fsdax", region=0),
+        namespace("fsdax", region=1),
+        ("churn", "rebind", "nd_pmem", "pfn1.0"),
+        ("churn", "resize", "region0", *_SIZES),
+        ("churn", "flip", str(block_number(_DIMM.start))),
+        ("churn", "flip", str(block_number(_DIMM.start) + 1)),
+    ),
+    qmp=plug_dimm(_DIMM),
+    programs=("nd_labels",),
+)
+
+
+@dataclass(frozen=True)
+class Churned:
+    """What the checks came to (see ``watch.Tally``), and how often the guest did what."""
+
+    outside: dict[str, Any]
+    inside: dict[str, Any]
+    times: dict[str, int]
+
+
+@contextmanager
+def boot_churning(kernel: Kernel, seconds: float, progress: Progress = None) -> Iterator[Guest]:
+    """Boot a guest that churns, and checks itself for some time from now on."""
+    words = ["-m", "drgn_zonedev.lab.ways.watch", "-s", "/extra/vmlinux"]
+    words += ["--seconds", str(seconds), "--ready", "/tmp/observing"]
+    with tempfile.NamedTemporaryFile() as labels:
+        labels.write(write_labels_command())
+        labels.flush()
+        scenario = dataclasses.replace(CHURN, files={"labels": Path(labels.name)})
+        with boot_observed(kernel, scenario, words, progress) as guest:
+            yield guest
+
+
+def run_churn(kernel: Kernel, seconds: float, progress: Progress = None) -> Churned:
+    """Check a churning guest from the outside and inside at the same time."""
+    with boot_churning(kernel, seconds, progress) as guest:
+        watcher = [sys.executable, "-m", "drgn_zonedev.lab.ways.watch", "--qemu", guest.qmp_socket]
+        watcher += ["-s", str(kernel.vmlinux), "--seconds", str(seconds)]
+        done = subprocess.run(
+            watcher, capture_output=True, text=True, timeout=seconds + _SPARE_SECONDS, check=False
+        )
+        if done.returncode:
+            raise LabError(f"the watcher ended: {done.stderr.strip()}")
+        inside = _last_tally(guest, seconds)
+        return Churned(_tallies(done.stdout)[-1], inside, _times(guest.log.read_text("latin-1")))
+
+
+def _last_tally(guest: Guest, seconds: float) -> dict[str, Any]:
+    deadline = time.monotonic() + _SPARE_SECONDS
+    while time.monotonic() < deadline:
+        told = _tallies(guest.log.read_text("latin-1"))
+        if told and told[-1]["seconds"] >= seconds:
+            return told[-1]
+        time.sleep(1)
+    raise LabError("the guest's own checks did not end")
+
+
+def _tallies(text: str) -> list[dict[str, Any]]:
+    # Other lines may begin in the midst of one.
+    found = []
+    for body in re.findall(rf"{MARK}(\{{.*\}})\r?$", text, re.MULTILINE):
+        try:
+            found.append(json.loads(body))
+        except ValueError:
+            continue
+    return found
+
+
+def _times(console: str) -> dict[str, int]:
+    times: dict[str, int] = {}
+    for what, count in re.findall(r"churn: (\w+) (\d+)", console):
+        times[what] = max(times.get(what, 0), int(count))
+    return times
+
+
+def main() -> None:
+    """Churn a kernel of the cache, and print what the checks came to."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("kernel")
+    parser.add_argument("--seconds", type=float, default=600)
+    args = parser.parse_args()
+    found = run_churn(fetch_kernel(args.kernel), args.seconds)
+    print(json.dumps({"outside": found.outside, "inside": found.inside, "times": found.times}))
+
+
+if __name__ == "__main__":
+    main()
