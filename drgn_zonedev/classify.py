@@ -27,6 +27,7 @@ from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.evidence import Evidencer
+from drgn_zonedev.handles import bind
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
@@ -136,7 +137,7 @@ def classify(prog: Program) -> list[Range]:
 
     :raises LookupError: if the debugging information lacks what is needed
     """
-    return classify_snapshot(prog, take_snapshot(prog))
+    return [bind(prog, r) for r in classify_snapshot(prog, take_snapshot(prog))]
 
 
 def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:

@@ -20,6 +20,7 @@ from drgn_zonedev.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.decode import PageWords, decode_page, flag_names, zone_name
+from drgn_zonedev.handles import Result, bind
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.model import Case, Finding, Memmap, Range
@@ -31,8 +32,8 @@ from drgn_zonedev.verify import PageVerdict, verify_pfn
 __all__ = ("Explanation", "explain")
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Result):
     """
     What is known of one PFN.
 
@@ -54,6 +55,15 @@ class Explanation:
     page_error: str | None
     findings: tuple[Finding, ...]
     verdict: str
+
+    def __repr__(self) -> str:
+        case = self.range.case.value if self.range else "no memory"
+        return f"<Explanation of PFN {self.pfn:#x}: {case}>"
+
+    @property
+    def page_object(self) -> Object:
+        """``struct page *``, whether it can be read or not."""
+        return Object(self.prog, "struct page *", self.page_address)
 
     @property
     def physical_address(self) -> int:
@@ -81,7 +91,7 @@ def explain(prog: Program, what: int | str | Object, kind: str | None = None) ->
     judged = verify_pfn(prog, snapshot, range_, pfn) if range_ else None
     words = next(read_pages(prog, pfn, pfn + 1))
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
-    return Explanation(
+    explanation = Explanation(
         subject=subject,
         pfn=pfn,
         page_size=1 << geometry.page_shift,
@@ -96,6 +106,10 @@ def explain(prog: Program, what: int | str | Object, kind: str | None = None) ->
         findings=_findings(prog, snapshot, ranges, judged, pfn),
         verdict=_verdict(judged.range if judged else None, page),
     )
+    for part in (explanation.range, *explanation.findings):
+        if part is not None:
+            bind(prog, part)
+    return bind(prog, explanation)
 
 
 def _findings(

@@ -5,7 +5,8 @@ Model
 -----
 
 What the tool says, as plain data. Everything that people or programs see is a
-rendering of a :class:`Report`; nothing in here knows about drgn.
+rendering of a :class:`Report`; nothing in here knows about drgn, except that
+:mod:`drgn_zonedev.handles` leads from it to drgn objects.
 
 PFN ranges are half-open: ``[start_pfn, end_pfn)``. Addresses, PFNs and words
 are plain ``int``.
@@ -15,6 +16,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+
+from drgn import Object
+
+from drgn_zonedev.handles import OfPage, OfPgmap, Result
 
 __all__ = (
     "Altmap",
@@ -165,8 +170,8 @@ class PgmapDevice:
     disk: str | None = None
 
 
-@dataclass(frozen=True)
-class Pgmap:
+@dataclass(frozen=True, repr=False)
+class Pgmap(Result):
     """
     A ``struct dev_pagemap`` found in ``pgmap_array``.
 
@@ -190,9 +195,19 @@ class Pgmap:
     owner_address: int
     device: PgmapDevice | None = None
 
+    def __repr__(self) -> str:
+        spans = ", ".join(f"[{r.start_pfn:#x}, {r.end_pfn:#x})" for r in self.ranges[:1])
+        more = f" and {len(self.ranges) - 1} more" if len(self.ranges) > 1 else ""
+        return f"<Pgmap {self.address:#x} {self.type} {spans}{more}>"
 
-@dataclass(frozen=True)
-class Range:
+    @property
+    def object(self) -> Object:
+        """``struct dev_pagemap *``"""
+        return Object(self.prog, "struct dev_pagemap *", self.address)
+
+
+@dataclass(frozen=True, repr=False)
+class Range(OfPage, OfPgmap):
     """A run of PFNs with one case, and the structures that decided it."""
 
     start_pfn: int
@@ -203,14 +218,17 @@ class Range:
     pgmap: int | None = None
     evidence: tuple[Evidence, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Range [{self.start_pfn:#x}, {self.end_pfn:#x}) {self.case.value}>"
+
     @property
     def pages(self) -> int:
         """Number of PFNs."""
         return self.end_pfn - self.start_pfn
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(OfPage, OfPgmap):
     """
     Something wrong or dangerous.
 
@@ -227,6 +245,10 @@ class Finding:
     message: str
     pgmap: int | None = None
     evidence: tuple[Evidence, ...] = ()
+
+    def __repr__(self) -> str:
+        span = f"[{self.start_pfn:#x}, {self.end_pfn:#x})"
+        return f"<Finding {self.severity.value} {self.slug} {span}>"
 
 
 @dataclass(frozen=True)
@@ -273,8 +295,8 @@ class KernelFacts:
     features: dict[str, bool]
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Result):
     """Everything that is known of one kernel's memory."""
 
     kernel: KernelFacts
@@ -283,3 +305,9 @@ class Report:
     findings: tuple[Finding, ...]
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
+
+    def __repr__(self) -> str:
+        return (
+            f"<Report Linux {self.kernel.release!r}: {len(self.pgmaps)} pgmaps, "
+            f"{len(self.ranges)} ranges, {len(self.findings)} findings>"
+        )

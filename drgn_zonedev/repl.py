@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -17,6 +18,12 @@ from drgn.commands.linux import linux_kernel_custom_command
 __all__ = ("register",)
 
 _COMMANDS = "check, ranges, sections, pgmaps, pfn, export"
+_DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
+_LONG = """
+Tell whose every page frame is, and whether its struct page is initialised. %zonedev COMMAND
+--help says more of each command, and %zonedev COMMAND --drgn prints the Python code that
+yields the same answer. The value of a command is in _.
+"""
 
 
 class _HelpShown(Exception):
@@ -33,28 +40,58 @@ class _Parser(argparse.ArgumentParser):
 
 
 def register() -> None:
-    """Register ``%zonedev``. Doing so again changes nothing."""
-    linux_kernel_custom_command(
-        name="zonedev",
-        description="ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised",
-        arguments=(
+    """
+    Register ``%zonedev``, and ``zonedev`` with drgn's crash commands if drgn has them.
+    Doing so again changes nothing.
+    """
+    linux_kernel_custom_command(**_registration())(_run)
+    # Private, and switched off together with its plugin.
+    crash = sys.modules.get("drgn.commands._crash.common")
+    if crash is not None and hasattr(crash, "crash_custom_command"):
+        crash.crash_custom_command(**_registration())(_run)
+
+
+def _registration() -> dict[str, Any]:
+    return {
+        "name": "zonedev",
+        "description": _DESCRIPTION,
+        "long_description": _LONG,
+        "arguments": (
             argument("command", metavar="COMMAND", help=_COMMANDS),
             argument("args", metavar="ARG", nargs="...", help="see %zonedev COMMAND --help"),
         ),
-        parse=parse_shell_command,
-    )(_run)
+        "parse": parse_shell_command,
+    }
 
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.command import UsageError
-    from drgn_zonedev.commands import add_commands
+    from drgn_zonedev.completer import complete_commands
 
-    parser = _Parser(prog="%zonedev", allow_abbrev=False)
-    add_commands(parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser))
+    parser = _parser()
+    complete_commands(parser)
     try:
         args = parser.parse_args(words)
+        if args.drgn:
+            from drgn_zonedev.code import python_code
+
+            print(python_code(prog, words[0], args, words), end="")
+            return None
         return args.run(prog, args).value
     except _HelpShown:
         return None
     except UsageError as e:
         raise CommandError(str(e)) from e
+
+
+def _parser() -> _Parser:
+    from drgn_zonedev.commands import add_commands
+
+    parser = _Parser(prog="%zonedev", allow_abbrev=False)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    add_commands(commands)
+    for command in commands.choices.values():
+        command.add_argument(
+            "--drgn", action="store_true", help="print the Python code that yields the same answer"
+        )
+    return parser

@@ -17,6 +17,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.uevent import uevent_seqnum
@@ -54,7 +55,7 @@ def check(prog: Program, *, progress: Progress = lambda pages: None) -> Report:
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
     snapshot, verification = _judge(prog, progress)
-    return Report(
+    report = Report(
         kernel=kernel_facts(prog),
         pgmaps=with_devices(prog, snapshot.pgmaps),
         ranges=verification.ranges,
@@ -62,6 +63,9 @@ def check(prog: Program, *, progress: Progress = lambda pages: None) -> Report:
         unjudged=snapshot.unjudged + verification.unjudged,
         coverage=verification.coverage,
     )
+    for part in (*report.pgmaps, *report.ranges, *report.findings):
+        bind(prog, part)
+    return bind(prog, report)
 
 
 def _worst_first(finding: Finding) -> tuple[int, int, str]:

@@ -33,6 +33,7 @@ from drgn_zonedev.expected import (
     metadata_deviations,
 )
 from drgn_zonedev.findings import make_finding
+from drgn_zonedev.handles import bind
 from drgn_zonedev.hazards import (
     verify_hole,
     verify_initializing,
@@ -86,7 +87,10 @@ def verify(prog: Program, ranges: list[Range]) -> Verification:
 
     :raises LookupError: if the debugging information lacks what is needed
     """
-    return verify_snapshot(prog, take_snapshot(prog), ranges)
+    verification = verify_snapshot(prog, take_snapshot(prog), ranges)
+    for part in (*verification.ranges, *verification.findings):
+        bind(prog, part)
+    return verification
 
 
 def verify_snapshot(

@@ -28,6 +28,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
+from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
@@ -413,7 +414,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     ranges, in_progress = dev_pagemap_ranges(pgmap)
     ops = pgmap.ops.value_()
     owner = pgmap.owner.value_()
-    return Pgmap(
+    info = Pgmap(
         address=pgmap.value_(),
         type=dev_pagemap_type(pgmap),
         nr_range=pgmap.nr_range.value_(),
@@ -428,3 +429,4 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
         owner=symbol_name(prog, owner) if owner else None,
         owner_address=owner,
     )
+    return bind(prog, info)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Code
+----
+
+``%zonedev COMMAND --drgn``: the Python that yields the same answer, for those who
+want to go on from there. It runs in drgn's REPL or a script, with drgn's default
+program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+
+from drgn import Program
+from drgn.commands import DrgnCodeBuilder
+
+__all__ = ("python_code",)
+
+Writer = Callable[[DrgnCodeBuilder, argparse.Namespace], None]
+
+
+def python_code(prog: Program, name: str, args: argparse.Namespace, words: Sequence[str]) -> str:
+    """
+    Get Python code that yields what a command yields.
+
+    :param name: The command's.
+    :param args: Its arguments, parsed.
+    :param words: Its arguments, as they were given.
+    """
+    builder = DrgnCodeBuilder(prog)
+    writer = _WRITERS.get(name)
+    if writer is not None and _is_plain(args):
+        writer(builder, args)
+    else:
+        # What a command draws is not worth more lines than it takes to run it.
+        line = shlex.join(["zonedev", *(word for word in words if word != "--drgn")])
+        builder.add_from_import("drgn", "get_default_prog")
+        builder.add_from_import("drgn.commands", "run_command")
+        builder.append(f"result = run_command(get_default_prog(), {line!r})\n")
+    return builder.get()
+
+
+def _is_plain(args: argparse.Namespace) -> bool:
+    # Text on standard output, and no picture.
+    known = {"drgn", "run", "format", "output", "all", "verbose", "fail_on", "pfn", "kind", "nr"}
+    known |= {"out", "force", "all_memmap", "margin", "blank_names"}
+    return not any(value for name, value in vars(args).items() if name not in known)
+
+
+def _print(
+    builder: DrgnCodeBuilder,
+    args: argparse.Namespace,
+    text: tuple[str, str, str],
+    document: tuple[str, str, str],
+) -> None:
+    # Each is a module, a function in it, and its arguments.
+    as_json = getattr(args, "format", "text") == "json"
+    module, function, arguments = document if as_json else text
+    value = f"{function}({arguments})" if function else arguments
+    if function:
+        builder.add_from_import(module, function)
+    if as_json:
+        builder.add_from_import("drgn_zonedev.render.as_json", "render")
+        value = f"render({value})"
+    if args.output is None:
+        builder.append(f"print({value})\n")
+        return
+    with builder.begin_block(f'with open({args.output!r}, "w") as f:\n'):
+        builder.append(f"print({value}, file=f)\n")
+
+
+_TEXT, _JSON = "drgn_zonedev.render.as_text", "drgn_zonedev.render.as_json"
+
+
+def _verbose(args: argparse.Namespace) -> str:
+    return ", verbose=True" if args.verbose else ""
+
+
+def _check(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "check")
+    builder.append("report = check()\n")
+    text = (_TEXT, "report_text", "report, verbose=True")
+    _print(
+        builder,
+        args,
+        text if args.verbose else ("", "", "report"),
+        (_JSON, "report_document", "report"),
+    )
+    if args.fail_on != ("error",):
+        builder.add_from_import("drgn_zonedev.commands.check", "failed")
+        builder.append(f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n')
+
+
+def _ranges(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "classify")
+    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
+    builder.append("ranges = classify()\n")
+    _print(
+        builder,
+        args,
+        (_TEXT, "ranges_text", f"kernel_facts(), ranges{_verbose(args)}"),
+        (_JSON, "ranges_document", "kernel_facts(), ranges"),
+    )
+
+
+def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
+    builder.add_from_import("drgn_zonedev.sections", "section_rows")
+    condition = f" if row.nr in {args.nr!r}" if args.nr else ""
+    builder.append(f"sections = [row for row in section_rows(){condition}]\n")
+    _print(
+        builder,
+        args,
+        (_TEXT, "sections_text", "kernel_facts(), sections"),
+        (_JSON, "sections_document", "kernel_facts(), sections"),
+    )
+
+
+def _pgmaps(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn", "get_default_prog")
+    builder.add_from_import("drgn_zonedev", "dev_pagemap_info", "for_each_dev_pagemap")
+    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
+    builder.add_from_import("drgn_zonedev.snapshot", "with_devices")
+    builder.append(
+        "pgmaps = tuple(dev_pagemap_info(pgmap) for _, pgmap in for_each_dev_pagemap())\n"
+        "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
+    )
+    _print(
+        builder,
+        args,
+        (_TEXT, "pgmaps_text", "kernel_facts(), pgmaps"),
+        (_JSON, "pgmaps_document", "kernel_facts(), pgmaps"),
+    )
+
+
+def _pfn(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "explain")
+    kind = f", {args.kind!r}" if args.kind else ""
+    builder.append(f"explanation = explain({args.pfn!r}{kind})\n")
+    _print(
+        builder,
+        args,
+        ("", "", "explanation"),
+        ("drgn_zonedev.render.explanation_json", "explanation_document", "explanation"),
+    )
+
+
+def _export(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn", "get_default_prog")
+    builder.add_from_import("drgn_zonedev.export", "Options", "export", "export_text")
+    options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}"
+    builder.append(
+        f"done = export(get_default_prog(), {args.out!r}, Options({options}), "
+        f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n"
+    )
+
+
+_WRITERS: dict[str, Writer] = {
+    "check": _check,
+    "ranges": _ranges,
+    "sections": _sections,
+    "pgmaps": _pgmaps,
+    "pfn": _pfn,
+    "export": _export,
+}

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Results as Text
+---------------
+
+What ``print()`` and drgn's REPL show for a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from drgn_zonedev.explain import Explanation
+from drgn_zonedev.findings import KINDS
+from drgn_zonedev.model import Finding, Pgmap, Range, Report
+from drgn_zonedev.render.as_text import evidence_lines, printable, report_text
+from drgn_zonedev.render.explanation_text import explanation_text
+
+__all__ = ("result_text",)
+
+
+def result_text(result: object) -> str:
+    """
+    Get the text of a report, an explanation, a range, a finding or a pgmap.
+
+    :raises TypeError: if it is none of these
+    """
+    for kind, text in _TEXTS.items():
+        if isinstance(result, kind):
+            return text(result)
+    raise TypeError(f"{type(result).__name__} has no text of its own: use repr()")
+
+
+def _span(result: Range | Finding) -> str:
+    pages = result.end_pfn - result.start_pfn
+    return (
+        f"[{result.start_pfn:#x}, {result.end_pfn:#x}), {pages} {'page' if pages == 1 else 'pages'}"
+    )
+
+
+def _case(result: Range | Finding) -> str:
+    number = result.case.number
+    return result.case.value if number is None else f"{result.case.value} ({number})"
+
+
+def _range_text(range_: Range) -> str:
+    head = printable(f"{_span(range_)}: {_case(range_)}: {range_.reason}")
+    return "\n".join([head, *evidence_lines(range_.evidence)])
+
+
+def _finding_text(finding: Finding) -> str:
+    head = printable(
+        f"{finding.severity.value}: {finding.slug} {_span(finding)}, {finding.count} concerned, "
+        f"{_case(finding)}: {finding.message}"
+    )
+    kind = KINDS[finding.slug]
+    words = [f"    why: {kind.explanation}", f"    cure: {kind.cure}"]
+    return "\n".join([head, *evidence_lines(finding.evidence), *words])
+
+
+def _pgmap_text(pgmap: Pgmap) -> str:
+    return "\n".join(printable(line) for line in _pgmap_lines(pgmap))
+
+
+def _pgmap_lines(pgmap: Pgmap) -> Iterator[str]:
+    yield f"struct dev_pagemap @ {pgmap.address:#x}: {pgmap.type}"
+    for i, r in enumerate(pgmap.ranges):
+        state = "in progress" if pgmap.in_progress and i == pgmap.nr_range else "initialised"
+        pages = r.end_pfn - r.start_pfn
+        yield f"    ranges[{i}]: [{r.start_pfn:#x}, {r.end_pfn:#x}), {pages} pages, {state}"
+    if pgmap.altmap:
+        a = pgmap.altmap
+        yield f"    altmap: reserve {a.reserve}, free {a.free}, align {a.align}, alloc {a.alloc}"
+    count = "?" if pgmap.ref.count is None else pgmap.ref.count
+    yield f"    ref: {pgmap.ref.state}, {pgmap.ref.mode or 'no'} mode, {count} references"
+    yield f"    vmemmap_shift: {pgmap.vmemmap_shift}, flags: {pgmap.flags:#x}"
+    if pgmap.ops_address:
+        yield f"    ops: {pgmap.ops or '?'} @ {pgmap.ops_address:#x}"
+    if pgmap.owner_address:
+        yield f"    owner: {pgmap.owner or '?'} @ {pgmap.owner_address:#x}"
+    if pgmap.device:
+        disk = f" ({pgmap.device.disk})" if pgmap.device.disk else ""
+        yield f"    device: {pgmap.device.name}{disk}, {pgmap.device.kind}"
+
+
+_TEXTS: dict[type, Callable[[Any], str]] = {
+    Report: report_text,
+    Explanation: explanation_text,
+    Range: _range_text,
+    Finding: _finding_text,
+    Pgmap: _pgmap_text,
+}

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The code that ``%zonedev COMMAND --drgn`` prints is run, and must yield the command's answer."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import drgn
+import pytest
+from drgn.commands import run_command
+from fakekernel import partial
+
+from drgn_zonedev import plugin
+from drgn_zonedev.code import _WRITERS
+from drgn_zonedev.commands import COMMANDS
+
+
+@pytest.fixture
+def prog() -> Iterator[drgn.Program]:
+    kernel = partial("6.1")
+    kernel.poke_page_word(0x100801, 1, 0)
+    program = kernel.program()
+    plugin.drgn_prog_set(program)
+    drgn.set_default_prog(program)
+    yield program
+    drgn.set_default_prog(None)
+
+
+def _printed(prog: drgn.Program, line: str) -> tuple[Any, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        value = run_command(prog, line)
+    return value, out.getvalue()
+
+
+def _executed(code: str) -> tuple[dict[str, Any], str]:
+    # As in drgn's REPL: whatever it needs, it imports.
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(compile(code, "--drgn", "exec"), variables)
+    return variables, out.getvalue()
+
+
+# A command line, and what the code calls the answer.
+LINES = [
+    ("check", "report"),
+    ("check --all", "report"),
+    ("check -v", "report"),
+    ("check --format json", "report"),
+    ("check --fail-on warning", "report"),
+    ("ranges --all", "ranges"),
+    ("ranges -v", "ranges"),
+    ("ranges --format json", "ranges"),
+    ("sections --all", "sections"),
+    ("sections 0x21 34 --all", "sections"),
+    ("sections --format json", "sections"),
+    ("pgmaps --all", "pgmaps"),
+    ("pgmaps --format json", "pgmaps"),
+    ("pfn 0x100801", "explanation"),
+    ("pfn 0x100801000", "explanation"),
+    ("pfn 0x100801 --as pfn --format json", "explanation"),
+]
+
+
+@pytest.mark.parametrize(("line", "name"), LINES)
+def test_code_yields_what_the_command_yields(prog: drgn.Program, line: str, name: str) -> None:
+    value, text = _printed(prog, f"zonedev {line}")
+    nothing, code = _printed(prog, f"zonedev {line} --drgn")
+    assert nothing is None
+    variables, printed = _executed(code)
+    assert value
+    assert variables[name] == value
+    if "--fail-on" in line:
+        assert printed.endswith("there are findings\n")
+    elif line not in ("check", "check --format json"):
+        # Without --all the command leaves out what does not fit on a screen.
+        assert printed == text
+
+
+def test_code_writes_the_file_that_the_command_writes(prog: drgn.Program, tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    line = f"zonedev check --format json -o {out}"
+    _printed(prog, line)
+    written = out.read_text()
+    out.unlink()
+    _executed(_printed(prog, f"{line} --drgn")[1])
+    assert out.read_text() == written
+
+
+def test_code_exports_what_the_command_exports(prog: drgn.Program, tmp_path: Path) -> None:
+    _printed(prog, f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names")
+    code = _printed(prog, f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names --drgn")[1]
+    _executed(code.replace(repr(str(tmp_path / "a")), repr(str(tmp_path / "b"))))
+    assert (tmp_path / "a" / "vmcore").read_bytes() == (tmp_path / "b" / "vmcore").read_bytes()
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+def test_every_command_has_code(prog: drgn.Program, command: Any) -> None:
+    arguments = {"pfn": " 0x100801", "export": " out"}.get(command.name, "")
+    code = _printed(prog, f"zonedev {command.name}{arguments} --drgn")[1]
+    assert ast.parse(code).body
+
+
+def test_command_without_code_of_its_own_is_run_by_name(
+    prog: drgn.Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(_WRITERS, "pgmaps")
+    value, text = _printed(prog, "zonedev pgmaps --format json")
+    variables, printed = _executed(_printed(prog, "zonedev pgmaps --format json --drgn")[1])
+    assert (variables["result"], printed) == (value, text)
+
+
+def test_names_are_quoted(prog: drgn.Program) -> None:
+    code = _printed(prog, 'zonedev pfn "it\'s a \\\\ name" --drgn')[1]
+    (call,) = (n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant))
+    assert call.value == "it's a \\ name"
