@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +39,10 @@ class _CannotJudge(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.pause and not args.qemu:
+        parser.error("--pause is for a guest: it needs --qemu")
     try:
         status = _run(args).status
         sys.stdout.flush()
@@ -65,7 +70,41 @@ def _run(args: argparse.Namespace) -> Outcome:
     else:
         with contextlib.ExitStack() as stack:
             _unpack(args, stack)
-            outcome = args.run(_open(args), args)
+            monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
+            prog = _open(args, monitor)
+            if monitor and args.pause:
+                outcome = _run_paused(prog, args, monitor)
+            else:
+                outcome = args.run(prog, args)
+    return outcome
+
+
+def _connect(address: str) -> socket.socket:
+    from drgn_zonedev.qmp import connect
+
+    try:
+        return connect(address)
+    except OSError as e:
+        hint = ""
+        if isinstance(e, (ConnectionError, FileNotFoundError)):
+            hint = f": is QEMU running with -qmp unix:{address},server=on,wait=off?"
+        elif isinstance(e, PermissionError):
+            hint = ": try as root"
+        raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint}") from e
+
+
+def _run_paused(prog: drgn.Program, args: argparse.Namespace, monitor: socket.socket) -> Outcome:
+    from drgn_zonedev.qmp import QmpError, paused
+
+    # Who reads the output must not keep the guest waiting.
+    printed = io.StringIO()
+    try:
+        with paused(monitor), contextlib.redirect_stdout(printed):
+            outcome: Outcome = args.run(prog, args)
+    except QmpError as e:
+        raise _CannotOpen(f"cannot pause {args.qemu}: {e}") from e
+    finally:
+        sys.stdout.write(printed.getvalue())
     return outcome
 
 
@@ -108,6 +147,11 @@ def _parser() -> argparse.ArgumentParser:
         help="debug a QEMU guest over QMP: a Unix domain socket path or host:port",
     )
     parser.add_argument(
+        "--pause",
+        action="store_true",
+        help="with --qemu: stop the guest while it is read, and have it go on whatever happens",
+    )
+    parser.add_argument(
         "-s",
         "--symbols",
         metavar="PATH",
@@ -135,7 +179,7 @@ def _version() -> str:
     return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
 
 
-def _open(args: argparse.Namespace) -> drgn.Program:
+def _open(args: argparse.Namespace, monitor: socket.socket | None) -> drgn.Program:
     platform = None
     if args.architecture:
         platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
@@ -144,24 +188,22 @@ def _open(args: argparse.Namespace) -> drgn.Program:
     try:
         if args.core:
             prog.set_core_dump(args.core)
-        elif args.qemu:
-            prog.set_qemu_qmp(args.qemu)
+        elif monitor:
+            # drgn closes what it is given.
+            prog.set_qemu_qmp(os.dup(monitor.fileno()))
         else:
             prog.set_kernel()
     except (OSError, ValueError, LookupError) as e:
-        raise _CannotOpen(_why_not_opened(target, e, args)) from e
+        raise _CannotOpen(_why_not_opened(target, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
     _load_symbols(prog, args.symbols)
     return prog
 
 
-def _why_not_opened(target: str, e: Exception, args: argparse.Namespace) -> str:
+def _why_not_opened(target: str, e: Exception) -> str:
     if isinstance(e, PermissionError):
         return f"cannot open {target}: {e.strerror}: try as root"
-    if args.qemu and isinstance(e, (ConnectionError, FileNotFoundError)):
-        hint = f"is QEMU running with -qmp unix:{target},server=on,wait=off?"
-        return f"cannot open {target}: {e.strerror}: {hint}"
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
     return f"cannot open {target}: {reason}"
 

@@ -8,11 +8,13 @@ of that are for hands: python -m drgn_zonedev.lab.ways.churn 6.1 --seconds 600
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from guests import zonedev
 
-from drgn_zonedev.lab import fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, Guest, boot, fetch_kernel
 from drgn_zonedev.lab.ways.churn import run_churn
 
 SECONDS = 20
@@ -33,3 +35,36 @@ def assert_innocent(tally: dict[str, Any]) -> None:
     assert tally["checks"] > 0
     assert tally["crashes"] == {}
     assert tally["errors"] == {}
+
+
+@pytest.mark.qemu
+def test_guest_is_paused_while_it_is_checked_and_then_goes_on() -> None:
+    kernel = fetch_kernel("6.1")
+    with boot(kernel, SCENARIOS["fsdax-collision"]) as guest:
+        command = ("--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux), "--pause", "check")
+        done, seen = threading.Event(), set()
+
+        def look() -> None:
+            while not done.is_set():
+                seen.add(is_running(guest))
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        result = zonedev(*command, "--format", "json")
+        done.set()
+        looking.join()
+        assert (result.status, result.stderr) == (0, "")
+        assert result.document["coverage"]["retries"] == 0
+        assert seen == {True, False}
+        assert is_running(guest)
+        # One that was stopped before stays so, and the answer is the same.
+        guest.qmp("stop")
+        again = zonedev(*command, "--format", "json")
+        assert again.document["ranges"] == result.document["ranges"]
+        assert not is_running(guest)
+
+
+def is_running(guest: Guest) -> bool:
+    status = guest.qmp("query-status")
+    assert isinstance(status, dict)
+    return bool(status["running"])

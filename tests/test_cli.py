@@ -44,7 +44,7 @@ def _one_line_error(done: subprocess.CompletedProcess[str], status: int) -> str:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
-    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
+    monkeypatch.setattr(cli, "_open", lambda args, monitor: kernels[-1].program())
     return kernels
 
 
@@ -112,6 +112,7 @@ def test_socket_that_nobody_listens_on_is_one_clear_line(tmp_path: Path) -> None
         ("-c",),
         ("nosuch",),
         ("-c", "x", "--qemu", "y", "check"),
+        ("-c", "x", "--pause", "check"),
         ("check", "--fail-on", "nonsense"),
         ("check", "--fail-on", "case2"),
         ("check", "--format", "yaml"),
@@ -214,7 +215,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     script = (
         "from drgn_zonedev import cli\n"
         "from fakekernel import collision\n"
-        "cli._open = lambda args: collision('6.1').program()\n"
+        "cli._open = lambda args, monitor: collision('6.1').program()\n"
         "raise SystemExit(cli.main(['check', '-v']))\n"
     )
     read, write = os.pipe()

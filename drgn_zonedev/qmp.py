@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+QEMU's Monitor
+--------------
+
+Stops a QEMU guest while its memory is read, and has it go on whatever happens.
+
+QEMU serves one client per QMP socket. So there is one connection, which drgn uses
+to find the guest's memory, and we use to stop the guest: nobody else talks while
+drgn waits for an answer. A process of its own holds the connection, too, and has
+the guest go on if this process ends without having done so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ("QmpError", "connect", "paused")
+
+_SECONDS = 10.0
+_GREETING_SECONDS = 5.0
+# No answer to what is asked here is longer.
+_MAX_MESSAGE = 1 << 16
+_IDS = itertools.count(1)
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
+
+
+class QmpError(OSError):
+    """QEMU does not answer, or not as it should."""
+
+
+def connect(address: str) -> socket.socket:
+    """
+    Connect to a QMP socket, and wait for QEMU's greeting, which is left to be read.
+
+    :param address: As ``drgn.Program.set_qemu_qmp()`` takes it: ``host:port``, or
+        the path of a Unix domain socket.
+    :raises OSError: if nobody listens there
+    :raises QmpError: if QEMU does not greet: it is busy with another client
+    """
+    host, colon, port = address.rpartition(":")
+    if colon and address[0] not in "/." and port.isdecimal() and 0 < int(port) < 1 << 16:
+        monitor = socket.create_connection((host or "localhost", int(port)), _SECONDS)
+        monitor.settimeout(None)
+    else:
+        monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        monitor.connect(address)
+    if not select.select([monitor], [], [], _GREETING_SECONDS)[0]:
+        monitor.close()
+        raise QmpError(
+            f"QEMU does not answer within {_GREETING_SECONDS:.0f} s: it serves one client at a "
+            "time, and there may be another one"
+        )
+    return monitor
+
+
+@contextlib.contextmanager
+def paused(monitor: socket.socket) -> Iterator[bool]:
+    """
+    Stop the guest, unless it is stopped anyhow, and have it go on when the context
+    is left, or this process ends in whatever way.
+
+    :param monitor: A connection in command mode: drgn has read the greeting.
+    :return: Context manager for whether the guest was running.
+    :raises QmpError: if QEMU refuses
+    """
+    if not _execute(monitor, "query-status")["running"]:
+        yield False
+        return
+    with _watchdog(monitor) as release:
+        try:
+            _execute(monitor, "stop")
+            yield True
+        finally:
+            _execute(monitor, "cont")
+            release()
+
+
+@contextlib.contextmanager
+def _watchdog(monitor: socket.socket) -> Iterator[Any]:
+    # Not a fork: that would share what this process has locked. In a session of its
+    # own, it does not get our Ctrl-C.
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_WATCHDOG), str(monitor.fileno())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=[monitor.fileno()],
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def release() -> None:
+        assert process.stdin is not None
+        process.stdin.write(b"done")
+        process.stdin.flush()
+
+    try:
+        if not process.stdout.read(1):
+            raise QmpError("the process that would have the guest go on does not start")
+        yield release
+    finally:
+        process.stdout.close()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        process.wait()
+
+
+def _execute(monitor: socket.socket, command: str) -> Any:
+    tag = next(_IDS)
+    monitor.sendall(json.dumps({"execute": command, "id": f"zonedev-{tag}"}).encode() + b"\n")
+    deadline = time.monotonic() + _SECONDS
+    while True:
+        try:
+            answer = json.loads(_read_line(monitor, deadline))
+        except ValueError:
+            # The rest of a line that drgn has read the beginning of.
+            continue
+        if answer.get("id") != f"zonedev-{tag}":
+            continue
+        if "error" in answer:
+            raise QmpError(f"QEMU refused {command}: {answer['error'].get('desc')}")
+        return answer["return"]
+
+
+def _read_line(monitor: socket.socket, deadline: float) -> bytes:
+    # Not a byte more than the line: what comes next may be for drgn.
+    line = b""
+    while not line.endswith(b"\n"):
+        if not select.select([monitor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            raise QmpError(f"QEMU did not answer within {_SECONDS:.0f} s")
+        waiting = monitor.recv(4096, socket.MSG_PEEK)
+        if not waiting or len(line) > _MAX_MESSAGE:
+            raise QmpError("QEMU closed the connection")
+        line += monitor.recv(waiting.find(b"\n") + 1 or len(waiting))
+    return line

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""QEMU's monitor: a guest that is stopped goes on, whatever becomes of us."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drgn_zonedev import qmp
+from drgn_zonedev.lab.qmp import execute
+from drgn_zonedev.lab.tools import find_tool
+from drgn_zonedev.qmp import QmpError, connect, paused
+
+EVENT = b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
+
+
+class Monitor:
+    """The other end of a QMP connection, which says what it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.running = True
+        self.heard: list[str] = []
+        # What is sent in front of the answer to a command.
+        self.before: dict[str, bytes] = {}
+        self.refused: set[str] = set()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        client, _ = self._listener.accept()
+        client.sendall(b'{"QMP": {}}\r\n')
+        for line in client.makefile("rb"):
+            message = json.loads(line.strip(b"\x01\r\n") or b"{}")
+            if message:
+                client.sendall(self.before.get(message["execute"], b"") + self._answer(message))
+
+    def _answer(self, message: dict[str, Any]) -> bytes:
+        command, tag = message["execute"], message["id"]
+        self.heard.append(command)
+        if command in self.refused:
+            body: dict[str, Any] = {"error": {"class": "GenericError", "desc": "not now"}}
+        elif command == "query-status":
+            body = {"return": {"running": self.running}}
+        else:
+            self.running = command == "cont"
+            body = {"return": {}}
+        return json.dumps({**body, "id": tag}).encode() + b"\r\n"
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[socket.socket]:
+    with connect(str(path)) as monitor:
+        # As drgn does.
+        assert b"QMP" in monitor.recv(4096)
+        yield monitor
+
+
+def test_guest_is_stopped_and_goes_on(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    with connected(tmp_path / "qmp") as monitor, paused(monitor) as was_running:
+        assert was_running
+        assert not other.running
+    assert other.running
+    assert other.heard == ["query-status", "stop", "cont"]
+
+
+def test_guest_that_was_stopped_stays_so(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    other.running = False
+    with connected(tmp_path / "qmp") as monitor, paused(monitor) as was_running:
+        assert not was_running
+    assert other.heard == ["query-status"]
+
+
+def test_guest_goes_on_after_an_exception(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    with connected(tmp_path / "qmp") as monitor:
+        with pytest.raises(KeyboardInterrupt):
+            with_interrupt(monitor, other)
+        assert other.running
+
+
+def with_interrupt(monitor: socket.socket, other: Monitor) -> None:
+    with paused(monitor):
+        assert not other.running
+        raise KeyboardInterrupt
+
+
+def test_what_is_not_for_us_is_left_alone_or_skipped(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    other.before = {
+        "query-status": EVENT,
+        # The rest of a line, and the answer to somebody who was interrupted.
+        "stop": b'conds": 2}}\r\n{"return": {"running": false}}\r\n' + EVENT,
+    }
+    with connected(tmp_path / "qmp") as monitor, paused(monitor):
+        assert not other.running
+    assert other.running
+
+
+def test_not_a_byte_more_than_the_answer_is_read(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(EVENT + EVENT[:20])
+    assert qmp._read_line(ours, time.monotonic() + 1) == EVENT
+    assert ours.recv(4096) == EVENT[:20]
+
+
+def test_refusal_is_told_and_the_guest_is_released(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    other.refused = {"stop"}
+    refused = pytest.raises(QmpError, match="QEMU refused stop: not now")
+    with connected(tmp_path / "qmp") as monitor, refused, paused(monitor):
+        pass
+    assert other.heard[-1] == "cont"
+
+
+def test_busy_socket_is_told_from_a_slow_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # QEMU lets another client connect, and says nothing to it.
+    monkeypatch.setattr(qmp, "_GREETING_SECONDS", 0.1)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "qmp"))
+        listener.listen()
+        with pytest.raises(QmpError, match="one client at a time"):
+            connect(str(tmp_path / "qmp"))
+
+
+def test_address_is_taken_as_drgn_takes_it(tmp_path: Path) -> None:
+    with socket.create_server(("localhost", 0)) as listener:
+        port = listener.getsockname()[1]
+        threading.Thread(target=lambda: listener.accept()[0].sendall(b"{}\r\n")).start()
+        with connect(f"localhost:{port}") as monitor:
+            assert monitor.getblocking()
+            assert monitor.recv(4) == b"{}\r\n"
+    with pytest.raises(FileNotFoundError):
+        connect(str(tmp_path / "file:1"))
+
+
+# With QEMU itself. A machine without a disk runs its firmware.
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Path]:
+    sockets = [tmp_path / "ours", tmp_path / "theirs"]
+    command = [find_tool("qemu-system-x86_64"), "-accel", "tcg", "-M", "q35", "-m", "64M"]
+    command += ["-nodefaults", "-no-user-config", "-display", "none"]
+    for path in sockets:
+        command += ["-qmp", f"unix:{path},server=on,wait=off"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: all(path.exists() for path in sockets))
+            yield tmp_path
+        finally:
+            process.kill()
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(machine: Path) -> bool:
+    status = execute(machine / "theirs", "query-status", {})
+    assert isinstance(status, dict)
+    return bool(status["running"])
+
+
+def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
+    """A process that stops the machine, says so, and goes on with some code."""
+    code = f"""
+        import os, signal, sys, time
+        from drgn_zonedev.qmp import connect, paused
+        monitor = connect({str(machine / "ours")!r})
+        monitor.recv(4096)
+        monitor.sendall(b'{{"execute":"qmp_capabilities"}}\\n')
+        with paused(monitor):
+            print("paused", flush=True)
+            {then}
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "paused\n"
+    return process
+
+
+@pytest.mark.qemu
+def test_machine_is_paused_only_meanwhile(machine: Path) -> None:
+    with pausing(machine, "sys.stdin.readline; time.sleep(1)") as process:
+        assert not is_running(machine)
+        assert process.wait() == 0
+    assert is_running(machine)
+
+
+@pytest.mark.qemu
+def test_machine_that_is_stopped_stays_so(machine: Path) -> None:
+    execute(machine / "theirs", "stop", {})
+    with pausing(machine, "pass") as process:
+        assert process.wait() == 0
+    assert not is_running(machine)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_machine_goes_on_after_a_signal(machine: Path, number: signal.Signals) -> None:
+    with pausing(machine, "time.sleep(60)") as process:
+        assert not is_running(machine)
+        # To the whole group, as a terminal would send it.
+        os.killpg(process.pid, number)
+        assert process.wait() != 0
+    wait_until(lambda: is_running(machine))
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    "crash",
+    [
+        "os.abort()",
+        # In the middle of a command.
+        'monitor.sendall(b\'{"execute":"human-mon\'); os._exit(1)',
+        "os.close(monitor.fileno()); os._exit(1)",
+    ],
+)
+def test_machine_goes_on_after_a_crash(machine: Path, crash: str) -> None:
+    with pausing(machine, crash) as process:
+        assert process.wait() != 0
+    wait_until(lambda: is_running(machine))
