@@ -20,7 +20,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.findings import make_finding
-from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Evidence, Finding, Range
 
@@ -57,13 +57,35 @@ class Aliases:
     per_page: int
     base: int
 
-    def skipped(self, pfn: np.ndarray) -> np.ndarray:
-        """Which PFNs have struct pages that are legal aliases."""
-        pages = self.base + pfn // self.per_page
-        if not len(self.page):
-            return np.zeros(len(pfn), bool)
-        row = np.minimum(np.searchsorted(self.page, pages), len(self.page) - 1)
-        return (self.page[row] == pages) & self.legal[row]
+    def legal_rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        """Rows of the legal aliases whose struct pages are in a range."""
+        first = self.base + start_pfn // self.per_page
+        end = self.base - (-end_pfn // self.per_page)
+        rows = np.arange(np.searchsorted(self.page, first), np.searchsorted(self.page, end))
+        return rows[self.legal[rows]]
+
+    def unshared(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        """Parts of a range that are no legal aliases: a row each, half-open, ascending."""
+        pages = self.page[self.legal_rows(start_pfn, end_pfn)]
+        starts = self._pfn(pages)
+        borders = np.stack([np.r_[start_pfn, starts + self.per_page], np.r_[starts, end_pfn]])
+        borders = borders.clip(start_pfn, end_pfn).T
+        return borders[borders[:, 0] < borders[:, 1]]
+
+    def absent(
+        self, start_pfn: int, end_pfn: int, gaps: Sequence[UnreadablePages]
+    ) -> Iterator[UnreadablePages]:
+        """Legal aliases in a range whose memory could not be read."""
+        rows = self.legal_rows(start_pfn, end_pfn) if gaps else _EMPTY
+        owners = self._pfn(self.owner[rows])
+        for gap in gaps:
+            for row in rows[(owners < gap.end_pfn) & (owners + self.per_page > gap.start_pfn)]:
+                start = int(self._pfn(self.page[row]))
+                start, end = max(start, start_pfn), min(start + self.per_page, end_pfn)
+                yield UnreadablePages(start, end, gap.address, gap.reason)
+
+    def _pfn(self, page: np.ndarray) -> np.ndarray:
+        return (page - self.base) * self.per_page
 
     def shared_with(self, start_pfn: int, end_pfn: int) -> int:
         """How many more struct pages have the memory of those of a range."""

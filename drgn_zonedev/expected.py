@@ -30,10 +30,14 @@ from drgn_zonedev.model import Pgmap
 __all__ = (
     "Deviation",
     "DevicePages",
+    "MetadataPages",
+    "Promise",
     "builds_folios",
+    "deviations",
     "device_deviations",
     "fewest_references",
     "metadata_deviations",
+    "order_is_in_flags",
 )
 
 _Column = Union[np.ndarray, np.generic]
@@ -99,6 +103,16 @@ class DevicePages:
     vmemmap_shift: int
     folios: bool
     fewest_references: int = 0
+
+
+@dataclass(frozen=True)
+class MetadataPages:
+    """What is promised for the part of an altmap that holds the memmap."""
+
+    nodes: tuple[int, ...]
+
+
+Promise = Union[DevicePages, MetadataPages]
 
 
 class Area(enum.Enum):
@@ -177,7 +191,7 @@ def _head_flag(subject: _Subject) -> Deviation:
 def _no_head_flag(subject: _Subject) -> Deviation:
     found = _flag(subject, "device-stray-head", "PG_head", subject.layout.pg_head, wanted=False)
     legal = np.full(len(found.wrong), subject.promise.folios)
-    if subject.promise.vmemmap_shift and _order_is_in_flags(subject.layout):
+    if subject.promise.vmemmap_shift and order_is_in_flags(subject.layout):
         # Since v6.6, the order is where PG_head is in other pages.
         legal |= subject.index == 1
     return Deviation(
@@ -185,7 +199,8 @@ def _no_head_flag(subject: _Subject) -> Deviation:
     )
 
 
-def _order_is_in_flags(layout: PageLayout) -> bool:
+def order_is_in_flags(layout: PageLayout) -> bool:
+    """Return whether the order of a compound page lies in the flags of its first tail."""
     return layout.order_offset == layout.flags_word * 8
 
 
@@ -270,6 +285,13 @@ _PROMISES: dict[Area, tuple[_Rule, ...]] = {
     # memmap_init_range(), __init_single_page()
     Area.METADATA: (_metadata_reserved, _one_reference),
 }
+
+
+def deviations(prog: Program, pages: Pages, promise: Promise) -> Iterator[Deviation]:
+    """Compare struct pages with what is promised for them."""
+    if isinstance(promise, MetadataPages):
+        return metadata_deviations(prog, pages, promise.nodes)
+    return device_deviations(prog, pages, promise)
 
 
 def device_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iterator[Deviation]:

@@ -69,10 +69,11 @@ def _contents_evidence(
     prog: Program, range_: Range, holdings: dict[Contents, _Holding]
 ) -> tuple[Evidence, ...]:
     facts = []
-    for kind, holding in holdings.items():
+    for kind, holding in sorted(holdings.items(), key=lambda item: list(Contents).index(item[0])):
         facts.append(Evidence(f"struct pages: {kind.value}", value=holding.count))
         facts.append(holding.example)
-        for pgmap, count in holding.pgmaps.most_common(_MAX_PGMAPS):
+        most = sorted(holding.pgmaps.items(), key=lambda item: (-item[1], item[0]))
+        for pgmap, count in most[:_MAX_PGMAPS]:
             if kind is Contents.DANGLING_PGMAP:
                 span = range_.start_pfn, range_.end_pfn
                 facts.append(dangling_pgmap(prog, pgmap, count, span))

@@ -15,13 +15,24 @@ __all__ = ("progress_bar",)
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show how many struct pages were read, once it takes longer than a moment."""
+    """Show how much of the memmap was gone through, once it takes longer than a moment."""
     if not sys.stderr.isatty():
-        yield lambda pages: None
+        yield lambda done, total: None
         return
     from tqdm import tqdm
 
     with tqdm(
-        unit=" pages", unit_scale=True, delay=1, leave=False, file=sys.stderr, desc="memmap"
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        delay=1,
+        leave=False,
+        file=sys.stderr,
+        desc="memmap",
     ) as bar:
-        yield lambda pages: (bar.update(pages), None)[1]
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        yield show

@@ -46,11 +46,12 @@ _MAX_TRIES = 3
 
 
 @takes_program_or_default
-def check(prog: Program, *, progress: Progress = lambda pages: None) -> Report:
+def check(prog: Program, *, progress: Progress = lambda done, total: None) -> Report:
     """
     Classify all physical memory, verify its struct pages, and report.
 
-    :param progress: Called with the number of struct pages that were just read.
+    :param progress: Called with the number of bytes of struct pages that were gone
+        through since the last call, and with how many there are.
     :raises LookupError: if the debugging information lacks what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """

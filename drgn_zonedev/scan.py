@@ -17,11 +17,16 @@ from drgn import Program
 from drgn_zonedev.aliases import Aliases
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, read_pages
 from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
+from drgn_zonedev.promised import Scanned
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("Context", "Progress", "Reader", "Results", "raw_page", "read_range", "reread_range")
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
+"""
+Called with the number of bytes of struct pages that were gone through since the
+last call, and with how many there are.
+"""
 
 
 @dataclass
@@ -39,13 +44,18 @@ class Results:
 
 @dataclass(frozen=True)
 class Context:
+    """
+    ``progress`` is called with the number of struct pages that were gone through.
+    ``scanned`` yields what came of each range of which something is promised.
+    """
+
     prog: Program
     snapshot: Snapshot
     pgmaps: dict[int, Pgmap]
-    live: bool
-    progress: Progress
+    progress: Callable[[int], None]
     results: Results
     aliases: Aliases
+    scanned: Iterator[Scanned]
 
 
 Reader = Callable[[Context, Range], Iterator[Pages]]

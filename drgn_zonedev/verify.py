@@ -14,23 +14,22 @@ meet the range, and what they would read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Program, ProgramFlags
+from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.aliases import NO_ALIASES, Backing, find_aliases, illegal_aliases
 from drgn_zonedev.contents import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.dangling import dangling_pgmap
 from drgn_zonedev.expected import (
-    Deviation,
     DevicePages,
+    MetadataPages,
+    Promise,
     builds_folios,
-    device_deviations,
     fewest_references,
-    metadata_deviations,
 )
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.handles import bind
@@ -41,27 +40,23 @@ from drgn_zonedev.hazards import (
     verify_reserved,
     verify_teardown,
 )
-from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
+from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import (
     Case,
     Coverage,
     Evidence,
     Finding,
+    Memmap,
     Pgmap,
     Range,
     Unjudged,
 )
-from drgn_zonedev.scan import Context, Progress, Results, raw_page, read_range
+from drgn_zonedev.promised import ScanAll, Scanned, Work, scan, scan_here
+from drgn_zonedev.runs import Run
+from drgn_zonedev.scan import Context, Progress, Results, raw_page
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 __all__ = ("PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
-
-# A page on a running kernel that is wrong only now and then is being written.
-_LIVE_REREADS = 3
-
-# Runs of wrong pages that are reported one by one; what is more scattered than
-# that becomes one finding with a count.
-_MAX_RUNS = 32
 
 
 @dataclass(frozen=True)
@@ -97,16 +92,33 @@ def verify_snapshot(
     prog: Program,
     snapshot: Snapshot,
     ranges: list[Range],
-    progress: Progress = lambda pages: None,
+    progress: Progress = lambda done, total: None,
+    scan_all: ScanAll = scan_here,
 ) -> Verification:
     """
     Like :func:`verify`, for structures that were already read.
 
-    :param progress: Called with the number of pages that were just read.
+    :param progress: Called with the number of bytes of struct pages that were gone
+        through since the last call, and with how many there are.
+    :param scan_all: Who goes through the struct pages of which something is promised.
     """
-    context = _context(prog, snapshot, progress)
-    backings = [_backing(context, r) for r in ranges if r.case in (Case.DEVICE, Case.METADATA)]
-    context = dataclasses.replace(context, aliases=find_aliases(prog, backings))
+    context = _context(prog, snapshot)
+    promised = [r for r in ranges if r.case in (Case.DEVICE, Case.METADATA)]
+    backings = [_backing(context, r) for r in promised]
+    aliases = find_aliases(prog, backings)
+    works = [Work(_promise(context, r), aliases.unshared(r.start_pfn, r.end_pfn)) for r in promised]
+    total = sum(w.pages for w in works) + sum(map(_pages_of_a_hazard, ranges))
+
+    def count_pages(pages: int) -> None:
+        size = page_layout(prog).size
+        progress(size * pages, size * total)
+
+    context = dataclasses.replace(
+        context,
+        aliases=aliases,
+        progress=count_pages,
+        scanned=scan_all(prog, works, count_pages),
+    )
     context.results.findings += illegal_aliases(context.aliases, backings)
     for range_ in ranges:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, range_)
@@ -124,6 +136,13 @@ def verify_snapshot(
     )
 
 
+def _pages_of_a_hazard(range_: Range) -> int:
+    # What is read here, and not by scan_all.
+    promised = range_.case in (Case.DEVICE, Case.METADATA)
+    read = range_.case in _VERIFIERS and range_.memmap is not Memmap.UNMAPPED and not promised
+    return range_.pages if read else 0
+
+
 def _backing(context: Context, range_: Range) -> Backing:
     assert range_.pgmap is not None
     pgmap = context.pgmaps[range_.pgmap]
@@ -131,15 +150,15 @@ def _backing(context: Context, range_: Range) -> Backing:
     return Backing(range_, _initialized_by_driver(pgmap, range_)[0], shift)
 
 
-def _context(prog: Program, snapshot: Snapshot, progress: Progress) -> Context:
+def _context(prog: Program, snapshot: Snapshot) -> Context:
     return Context(
         prog=prog,
         snapshot=snapshot,
         pgmaps={p.address: p for p in snapshot.pgmaps},
-        live=bool(prog.flags & ProgramFlags.IS_LIVE),
-        progress=progress,
+        progress=lambda pages: None,
         results=Results(),
         aliases=NO_ALIASES,
+        scanned=iter(()),
     )
 
 
@@ -157,14 +176,13 @@ class PageVerdict:
 
 def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> PageVerdict:
     """Verify one struct page of a range, and judge it by that page alone."""
-    context = _context(prog, snapshot, lambda pages: None)
+    context = _context(prog, snapshot)
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     promise = None
     if range_.case in (Case.DEVICE, Case.METADATA):
-        compare = _comparison(context, range_)
-        assert compare is not None
-        _report_deviations(context, page, compare)
-        promise = _promise(context, range_)
+        work = Work(_promise(context, range_), np.array([[pfn, pfn + 1]]))
+        _judge(context, page, scan(prog, page_layout(prog), work))
+        promise = _device_pages(context, range_)
     else:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, page)
     results = context.results
@@ -188,30 +206,21 @@ def _verify_nothing(context: Context, range_: Range) -> None:
             )
 
 
-Compare = Callable[[Pages], Iterator[Deviation]]
-
-
-def _comparison(context: Context, range_: Range) -> Compare | None:
-    if range_.case is Case.METADATA:
-        nodes = _nodes(context, range_)
-        return lambda pages: metadata_deviations(context.prog, pages, nodes)
-    if range_.case is Case.DEVICE:
-        promise = _promise(context, range_)
-        return lambda pages: device_deviations(context.prog, pages, promise)
-    return None
-
-
 def _verify_promised(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    compare = _comparison(context, range_)
-    assert compare is not None
-    _report_deviations(context, range_, compare)
+    _judge(context, range_, next(context.scanned))
     if range_.case is Case.DEVICE and not _nodes(context, range_):
         reason = "no node's ZONE_DEVICE spans the range: the node of its pages was not judged"
         context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
 
 
-def _promise(context: Context, range_: Range) -> DevicePages:
+def _promise(context: Context, range_: Range) -> Promise:
+    if range_.case is Case.METADATA:
+        return MetadataPages(_nodes(context, range_))
+    return _device_pages(context, range_)
+
+
+def _device_pages(context: Context, range_: Range) -> DevicePages:
     assert range_.pgmap is not None
     pgmap = context.pgmaps[range_.pgmap]
     layout = page_layout(context.prog)
@@ -246,133 +255,31 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
     return range_.start_pfn, range_.end_pfn
 
 
-def _report_deviations(context: Context, range_: Range, compare: Compare) -> None:
-    def compare_unshared(pages: Pages) -> Iterator[Deviation]:
-        unshared = ~context.aliases.skipped(pages.pfn)
-        for d in compare(pages):
-            yield dataclasses.replace(d, wrong=d.wrong & unshared)
-
-    runs: dict[str, list[_Run]] = {}
-    for pages in _read_unshared(context, range_):
-        for deviation in _confirmed(context, pages, compare_unshared):
-            _add_runs(context, runs.setdefault(deviation.slug, []), pages, deviation)
-    for slug, found in runs.items():
-        if len(found) > _MAX_RUNS:
-            count = sum(run.count for run in found)
-            found = [dataclasses.replace(found[0], end_pfn=found[-1].end_pfn, count=count)]
-        context.results.findings += [_error(context, slug, range_, run) for run in found]
-
-
-# The unit in which struct pages are skipped without being read.
-_ALIAS_CHUNK = 16384
-
-
-def _read_unshared(context: Context, range_: Range) -> Iterator[Pages]:
-    # Whole chunks of aliases are not read at all: of a compound page of 1 GiB, two
-    # pages in 4096 are left.
+def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
-    for start, end, count in _runs_of_chunks(context, range_):
-        results.aliases_skipped += count
-        if count == end - start:
-            results.pages_verified += count
-            context.progress(count)
-        else:
-            part = dataclasses.replace(range_, start_pfn=start, end_pfn=end)
-            yield from read_range(context, part)
+    scanned.add_gaps(list(context.aliases.absent(range_.start_pfn, range_.end_pfn, scanned.gaps)))
+    unreadable = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
+    results.pages_unreadable += unreadable
+    results.pages_verified += range_.pages - unreadable
+    results.aliases_skipped += range_.pages - unreadable - scanned.pages_read
+    results.bytes_read += scanned.bytes_read
+    results.unjudged += [
+        Unjudged(gap.start_pfn, gap.end_pfn, f"struct pages not readable: {gap.reason}")
+        for gap in scanned.gaps
+    ]
+    results.unjudged += scanned.unconfirmed
+    found = [(slug, run) for slug, runs in scanned.runs.items() for run in runs.reported()]
+    found.sort(key=lambda each: (each[1].start_pfn, each[0]))
+    results.findings += [_error(context, slug, range_, run) for slug, run in found]
 
 
-def _runs_of_chunks(context: Context, range_: Range) -> Iterator[tuple[int, int, int]]:
-    # Yields (start, end, number of aliases), where either all are aliases, or each
-    # chunk has something to read.
-    run: tuple[int, int, int] | None = None
-    for start in range(range_.start_pfn, range_.end_pfn, _ALIAS_CHUNK):
-        end = min(start + _ALIAS_CHUNK, range_.end_pfn)
-        count = int(context.aliases.skipped(np.arange(start, end)).sum())
-        if run and (count == end - start) == (run[2] == run[1] - run[0]):
-            run = run[0], end, run[2] + count
-            continue
-        if run:
-            yield run
-        run = start, end, count
-    if run:
-        yield run
-
-
-def _confirmed(context: Context, pages: Pages, compare: Compare) -> list[Deviation]:
-    # A running kernel changes pages while they are read. What is really wrong
-    # stays wrong.
-    deviations = [d for d in compare(pages) if d.wrong.any()]
-    for _ in range(_LIVE_REREADS if context.live and deviations else 0):
-        again = next(read_pages(context.prog, pages.start_pfn, pages.end_pfn))
-        if not isinstance(again, Pages) or again.end_pfn != pages.end_pfn:
-            _unjudge(context, deviations, pages, "could not be read again")
-            return []
-        still = {d.slug: d.wrong for d in compare(again)}
-        deviations = [
-            dataclasses.replace(d, wrong=d.wrong & still[d.slug])
-            for d in deviations
-            if (d.wrong & still[d.slug]).any()
-        ]
-    return deviations
-
-
-def _unjudge(context: Context, deviations: list[Deviation], pages: Pages, reason: str) -> None:
-    # What looked wrong, and could not be confirmed.
-    for d in deviations:
-        rows = np.flatnonzero(d.wrong)
-        start, end = pages.start_pfn + int(rows[0]), pages.start_pfn + int(rows[-1]) + 1
-        context.results.unjudged.append(Unjudged(start, end, f"{d.slug}: {reason}"))
-
-
-@dataclass(frozen=True)
-class _Run:
-    start_pfn: int
-    end_pfn: int
-    count: int
-    evidence: Evidence
-    raw: Evidence
-    contents: str
-
-
-def _add_runs(context: Context, runs: list[_Run], pages: Pages, deviation: Deviation) -> None:
-    rows = np.flatnonzero(deviation.wrong)
-    for group in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
-        start = pages.start_pfn + int(group[0])
-        end = pages.start_pfn + int(group[-1]) + 1
-        if runs and runs[-1].end_pfn == start:
-            last = runs[-1]
-            runs[-1] = dataclasses.replace(last, end_pfn=end, count=last.count + len(group))
-        else:
-            row = int(group[0])
-            fact, raw = _fact(pages, deviation, row), raw_page(pages, row)
-            contents = _contents(context, pages, row, deviation.slug)
-            runs.append(_Run(start, end, len(group), fact, raw, contents))
-
-
-def _contents(context: Context, pages: Pages, row: int, slug: str) -> str:
+def _error(context: Context, slug: str, range_: Range, run: Run) -> Finding:
+    page = _first_page(context, run)
+    details = []
     # Only what was never written can hold anything.
-    if not slug.endswith("-uninitialized"):
-        return ""
-    pfn = pages.start_pfn + row
-    page = Pages(pfn, pfn + 1, pages.words[row : row + 1], pages.layout)
-    code = page_contents(context.prog, page, None, frozenset(context.pgmaps))[0]
-    return f"the first one holds: {list(Contents)[code].value}"
-
-
-def _fact(pages: Pages, deviation: Deviation, row: int) -> Evidence:
-    rows = (len(pages.words),)
-    expected = np.broadcast_to(deviation.expected, rows)
-    offset = np.broadcast_to(deviation.offset, rows)
-    return Evidence(
-        what=f"{deviation.what} of PFN {pages.start_pfn + row:#x}",
-        address=int(pages.address[row]) + int(offset[row]),
-        value=int(deviation.found[row]),
-        expected=int(expected[row]),
-    )
-
-
-def _error(context: Context, slug: str, range_: Range, run: _Run) -> Finding:
-    details = [run.contents] if run.contents else []
+    if slug.endswith("-uninitialized"):
+        code = page_contents(context.prog, page, None, frozenset(context.pgmaps))[0]
+        details.append(f"the first one holds: {list(Contents)[code].value}")
     shared = context.aliases.shared_with(run.start_pfn, run.end_pfn) if run.count == 1 else 0
     if shared:
         details.append(f"{shared} more struct pages have the same memory")
@@ -384,11 +291,16 @@ def _error(context: Context, slug: str, range_: Range, run: _Run) -> Finding:
         count=run.count,
         detail="; ".join(details),
         pgmap=range_.pgmap,
-        evidence=(run.evidence, run.raw, *_where_it_leads(context, slug, run)),
+        evidence=(run.evidence, raw_page(page, 0), *_where_it_leads(context, slug, run)),
     )
 
 
-def _where_it_leads(context: Context, slug: str, run: _Run) -> Iterator[Evidence]:
+def _first_page(context: Context, run: Run) -> Pages:
+    words = np.array([run.words], np.uint64)
+    return Pages(run.start_pfn, run.start_pfn + 1, words, page_layout(context.prog))
+
+
+def _where_it_leads(context: Context, slug: str, run: Run) -> Iterator[Evidence]:
     # A page that does not lead to its pgmap may still lead to one that is gone.
     word = run.evidence.value
     if slug != "device-page-pgmap" or word is None or word in context.pgmaps:

@@ -95,14 +95,15 @@ def test_report_holds_ranges_pgmaps_and_coverage(
     layout: str, scene: Callable[[str], FakeKernel]
 ) -> None:
     prog = scene(layout).program()
-    seen: list[int] = []
-    report = check(prog, progress=seen.append)
+    seen: list[tuple[int, int]] = []
+    report = check(prog, progress=lambda done, total: seen.append((done, total)))
     assert list(report.ranges) == classify(prog)
     (pgmap,) = report.pgmaps
     (range_,) = pgmap.ranges
     pages = range_.end_pfn - range_.start_pfn
     assert report.coverage == Coverage(pages, 0, 64 * pages)
-    assert sum(seen) == pages
+    assert sum(done for done, _ in seen) == 64 * pages
+    assert {total for _, total in seen} == {64 * pages}
     assert report.unjudged == ()
 
 

@@ -400,8 +400,8 @@ def fold(kernel: FakeKernel, head: int, order: int, tails: range | None = None) 
 
 
 WRONG_FOLIO = [
-    ("device-page-pgmap", 0x44201, 0x44400, 511),
     ("device-stray-head", 0x44200, 0x44201, 1),
+    ("device-page-pgmap", 0x44201, 0x44400, 511),
 ]
 
 
@@ -457,14 +457,16 @@ def test_folio_whose_head_holds_another_pgmap() -> None:
 
 @each_layout
 def test_coverage_counts_the_pages_that_were_looked_at(layout: str) -> None:
-    progress: list[int] = []
+    seen: list[tuple[int, int]] = []
     kernel = device(layout)
     prog = kernel.program()
     snapshot = take_snapshot(prog)
-    verification = verify_snapshot(prog, snapshot, classify(prog), progress.append)
+    ranges = classify(prog)
+    verification = verify_snapshot(prog, snapshot, ranges, lambda *each: seen.append(each))
     pages = END - START
     assert verification.coverage == Coverage(pages, 0, 64 * pages)
-    assert sum(progress) == pages
+    assert sum(done for done, _ in seen) == 64 * pages
+    assert {total for _, total in seen} == {64 * pages}
 
 
 @each_layout

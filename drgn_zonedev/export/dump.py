@@ -71,7 +71,7 @@ def export(
     options: Options | None = None,
     *,
     force: bool = False,
-    progress: Progress = lambda pages: None,
+    progress: Progress = lambda done, total: None,
 ) -> Export:
     """
     Export a kernel's memory map to a new directory.

@@ -12,7 +12,7 @@ costs microseconds; this costs tens of nanoseconds a page.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Union
@@ -37,16 +37,19 @@ from drgn_zonedev.kernel.dump import leaves_something_out, left_out
 __all__ = (
     "PageLayout",
     "Pages",
+    "PagesOrGap",
     "UnreadablePages",
+    "default_chunk",
     "head_pgmaps",
     "page_layout",
     "page_pgmap",
+    "read_blocks",
     "read_pages",
 )
 
-# 16384 struct pages of 64 bytes are 1 MiB: large enough that the cost of a read
-# does not show, small enough for the processor's cache.
-_CHUNK_PAGES = 16384
+# Large enough that the cost of a read does not show; small enough that what was
+# read is still in the processor's cache when it is looked at.
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -287,9 +290,19 @@ class UnreadablePages:
 PagesOrGap = Union[Pages, UnreadablePages]
 
 
+def default_chunk(layout: PageLayout) -> int:
+    """Get the number of struct pages that are read at once."""
+    return max(1, _CHUNK_BYTES // layout.size)
+
+
 @takes_program_or_default
 def read_pages(
-    prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike, *, chunk: int = _CHUNK_PAGES
+    prog: Program,
+    start_pfn: IntegerLike,
+    end_pfn: IntegerLike,
+    *,
+    chunk: int | None = None,
+    layout: PageLayout | None = None,
 ) -> Iterator[PagesOrGap]:
     """
     Read the struct pages of a range of PFNs.
@@ -301,9 +314,11 @@ def read_pages(
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN.
-    :param chunk: Struct pages per read.
+    :param chunk: Struct pages per read; the default is what is fastest.
+    :param layout: :func:`page_layout()`, for a program without debugging symbols.
     """
-    layout = page_layout(prog)
+    layout = layout or page_layout(prog)
+    chunk = chunk or default_chunk(layout)
     gap: UnreadablePages | None = None
     start, end = operator.index(start_pfn), operator.index(end_pfn)
     for chunk_start in range(start, end, chunk):
@@ -318,6 +333,18 @@ def read_pages(
             yield part
     if gap:
         yield gap
+
+
+def read_blocks(prog: Program, layout: PageLayout, starts: Sequence[int], count: int) -> bytes:
+    """
+    Read *count* struct pages at each of *starts* (PFNs), one after the other.
+
+    What a dump leaves out may be zeros in it: see :func:`read_pages()`.
+
+    :raises FaultError: if something cannot be read
+    """
+    size = count * layout.size
+    return b"".join([prog.read(layout.page_address(start), size) for start in starts])
 
 
 def _extend(gap: UnreadablePages | None, part: UnreadablePages) -> UnreadablePages:
@@ -347,7 +374,7 @@ def _read_chunk(
 def _without_left_out(prog: Program, pages: Pages) -> Iterator[PagesOrGap]:
     # What an ELF dump leaves out reads as zeros, like struct pages that were
     # never written. Such dumps are filtered by whole pages of memory.
-    if not leaves_something_out(prog):
+    if not leaves_something_out(prog) or pages.words[:, 0].all():
         yield pages
         return
     page_size = prog["PAGE_SIZE"].value_()

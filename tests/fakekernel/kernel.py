@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program
 
-from .layouts import TABLES
-from .memory import PAGES_PER_SECTION, SIZEOF_PAGE, WORDS_PER_PAGE, Memory, Words
+from .layouts import TABLES, with_page_size
+from .memory import PAGES_PER_SECTION, SIZEOF_PAGE, Memory, Words
 from .target import make_program
 from .xarray import XArray
 
@@ -85,19 +85,29 @@ class FakeKernel:
     checked for sense: tests are free to build what no kernel would.
 
     :param layout: Version whose structures to use, one of LAYOUTS.
+    :param sizeof_page: More than 64 adds words that nobody writes to struct page.
     :param dedup: Whether the memmap of compound device pages is deduplicated
         where the kernel would do so (version 6.1 and later, no altmap, not an
         early section). The content of struct pages is the same either way;
         with it, a poke to one struct page shows in all its aliases.
     """
 
-    sizeof_page = SIZEOF_PAGE
-
-    def __init__(self, layout: str = "6.1", *, dedup: bool = True, vmemmap: int = VMEMMAP) -> None:
+    def __init__(
+        self,
+        layout: str = "6.1",
+        *,
+        dedup: bool = True,
+        vmemmap: int = VMEMMAP,
+        sizeof_page: int = SIZEOF_PAGE,
+    ) -> None:
         self.layout = TABLES[layout]
-        self.dedup = dedup
+        if sizeof_page != SIZEOF_PAGE:
+            self.layout = with_page_size(self.layout, sizeof_page)
+        self.sizeof_page = sizeof_page
+        # Otherwise struct pages lie across pages, and the kernel never shares those.
+        self.dedup = dedup and sizeof_page == SIZEOF_PAGE
         self.vmemmap = vmemmap
-        self.memory = Memory(vmemmap)
+        self.memory = Memory(vmemmap, sizeof_page)
         # Called with address and size before drgn reads; may change memory.
         self.on_read: Callable[[int, int], None] | None = None
         self._statics = self.memory.arena(_STATICS)
@@ -222,7 +232,7 @@ class FakeKernel:
 
     def page(self, pfn: int) -> int:
         """pfn_to_page()."""
-        return self.vmemmap + SIZEOF_PAGE * pfn
+        return self.vmemmap + self.sizeof_page * pfn
 
     def page_word(self, pfn: int, word: int) -> int:
         """One of the eight words of a struct page."""
@@ -509,14 +519,18 @@ class FakeKernel:
         reserved = self._flag("PG_reserved")
         self._put_initialised(start_pfn, end_pfn, "ZONE_DEVICE", reserved, nid)
 
+    def _blank(self, count: int) -> Words:
+        words: Words = np.zeros((count, self.sizeof_page // 8), np.uint64)
+        return words
+
     def _put_initialised(
         self, start_pfn: int, end_pfn: int, zone: str | None, flags: int, nid: int
     ) -> None:
         """As __init_single_page() does; memmap_init_range() adds *flags*."""
         for name, start, end in _zones(start_pfn, end_pfn, zone):
-            words = _blank(end - start)
+            words = self._blank(end - start)
             words[:, _FLAGS] = self.page_links(name, nid) | flags
-            lru = np.arange(start, end, dtype=np.uint64) * np.uint64(SIZEOF_PAGE)
+            lru = np.arange(start, end, dtype=np.uint64) * np.uint64(self.sizeof_page)
             lru += np.uint64(self.vmemmap + 8)
             words[:, _LRU_NEXT] = lru
             words[:, _LRU_PREV] = lru
@@ -540,7 +554,7 @@ class FakeKernel:
         counts as a file system DAX map: use it for dangling pointers.
         """
         known = self._pgmaps.get(pgmap, _Pgmap("MEMORY_DEVICE_FS_DAX", 0))
-        words = _blank(end_pfn - start_pfn)
+        words = self._blank(end_pfn - start_pfn)
         links = self.page_links("ZONE_DEVICE", nid)
         words[:, _FLAGS] = links | self._flag("PG_reserved")
         words[:, _LRU_NEXT] = pgmap
@@ -560,8 +574,9 @@ class FakeKernel:
 
     def compound_link(self, head_pfn: int, order: int) -> int:
         """Word 1 of the tails of a compound page: the head, or since 7.1 a mask."""
-        if self.layout.has_member("page", "compound_info"):
-            return (-(SIZEOF_PAGE << order) | 1) % _WORD
+        power_of_two = self.sizeof_page & self.sizeof_page - 1 == 0
+        if self.layout.has_member("page", "compound_info") and power_of_two:
+            return (-(self.sizeof_page << order) | 1) % _WORD
         return self.page(head_pfn) | 1
 
     def _compound(self, words: Words, start_pfn: int, order: int) -> None:
@@ -610,7 +625,7 @@ class FakeKernel:
 
     def _deduplicates(self, start_pfn: int, pgmap: int, shift: int) -> bool:
         early = self._early.get(start_pfn // PAGES_PER_SECTION, False)
-        vmemmap_pages = (SIZEOF_PAGE << shift) >> 12
+        vmemmap_pages = (self.sizeof_page << shift) >> 12
         allowed = self.dedup and vmemmap_pages > 2 and not early
         return allowed and pgmap not in self._altmap_pgmaps
 
@@ -641,11 +656,6 @@ class FakeKernel:
         if self.on_read is not None:
             self.on_read(address, count)
         return self.memory.read(address, count)
-
-
-def _blank(count: int) -> Words:
-    words: Words = np.zeros((count, WORDS_PER_PAGE), np.uint64)
-    return words
 
 
 def _zones(start_pfn: int, end_pfn: int, zone: str | None) -> list[tuple[str, int, int]]:

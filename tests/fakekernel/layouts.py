@@ -565,3 +565,18 @@ def _load() -> Mapping[str, Layout]:
 
 
 TABLES = _load()
+
+
+def with_page_size(layout: Layout, size: int) -> Layout:
+    """The same kernel with more words at the end of struct page."""
+    structs = dict(layout.structs)
+    for name in ("page", "folio"):
+        if name not in structs:
+            continue
+        before = structs[name]
+        members = {
+            key: Member(member.type, member.offset // 64 * size + member.offset % 64)
+            for key, member in before.members.items()
+        }
+        structs[name] = Struct(-(-before.size // 64) * size, before.anonymous, members)
+    return Layout(layout.name, structs, layout.enums, layout.typedefs)

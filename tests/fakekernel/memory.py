@@ -10,9 +10,8 @@ import numpy.typing as npt
 from drgn import FaultError
 
 PAGES_PER_SECTION = 32768
-WORDS_PER_PAGE = 8
 SIZEOF_PAGE = 64
-# struct pages in one page of vmemmap, the granule of deduplication.
+# struct pages of 64 bytes in one page of vmemmap, the granule of deduplication.
 PAGES_PER_VMEMMAP_PAGE = 64
 
 Words = npt.NDArray[np.uint64]
@@ -39,9 +38,9 @@ class Arena:
 class SectionMap:
     """The struct pages of one section, and which of them are mapped."""
 
-    def __init__(self) -> None:
+    def __init__(self, words_per_page: int) -> None:
         # Zero pages are not touched until written: an unused section is free.
-        self.words: Words = np.zeros((PAGES_PER_SECTION, WORDS_PER_PAGE), np.uint64)
+        self.words: Words = np.zeros((PAGES_PER_SECTION, words_per_page), np.uint64)
         self.mapped: npt.NDArray[np.bool_] = np.zeros(PAGES_PER_SECTION, np.bool_)
 
 
@@ -58,8 +57,9 @@ def _section_slices(start: int, end: int) -> Iterator[tuple[int, slice, slice]]:
 class Memory:
     """Virtual memory of the fake kernel."""
 
-    def __init__(self, vmemmap: int) -> None:
+    def __init__(self, vmemmap: int, sizeof_page: int = SIZEOF_PAGE) -> None:
         self.vmemmap = vmemmap
+        self.sizeof_page = sizeof_page
         self.arenas: list[Arena] = []
         self.sections: dict[int, SectionMap] = {}
         self.hidden: list[tuple[int, int]] = []
@@ -82,7 +82,7 @@ class Memory:
     def _set_mapped(self, start_pfn: int, end_pfn: int, value: bool) -> None:
         for nr, part, _ in _section_slices(start_pfn, end_pfn):
             if nr not in self.sections:
-                self.sections[nr] = SectionMap()
+                self.sections[nr] = SectionMap(self.sizeof_page // 8)
             self.sections[nr].mapped[part] = value
 
     def put_pages(self, start_pfn: int, words: Words) -> None:
@@ -115,7 +115,7 @@ class Memory:
         raise FaultError("not mapped in the fake kernel", address)
 
     def _in_memmap(self, address: int) -> bool:
-        pfn = (address - self.vmemmap) // SIZEOF_PAGE
+        pfn = (address - self.vmemmap) // self.sizeof_page
         return pfn // PAGES_PER_SECTION in self.sections
 
     @staticmethod
@@ -126,9 +126,9 @@ class Memory:
         return bytes(arena.data[offset : offset + count])
 
     def _read_memmap(self, address: int, count: int) -> Iterator[bytes]:
-        skip = (address - self.vmemmap) % SIZEOF_PAGE
-        start = (address - self.vmemmap) // SIZEOF_PAGE
-        end = start + -(-(skip + count) // SIZEOF_PAGE)
+        skip = (address - self.vmemmap) % self.sizeof_page
+        start = (address - self.vmemmap) // self.sizeof_page
+        end = start + -(-(skip + count) // self.sizeof_page)
         left = count
         for nr, part, _ in _section_slices(start, end):
             self._check_mapped(nr, part)
@@ -141,7 +141,7 @@ class Memory:
         missing = 0 if section is None else int(np.argmin(section.mapped[part]))
         if section is None or not section.mapped[part][missing]:
             pfn = nr * PAGES_PER_SECTION + int(part.start) + missing
-            address = self.vmemmap + pfn * SIZEOF_PAGE
+            address = self.vmemmap + pfn * self.sizeof_page
             raise FaultError("struct page not mapped in the fake kernel", address)
 
     def write(self, address: int, data: bytes) -> None:
@@ -155,8 +155,8 @@ class Memory:
         self._write_memmap(address, data)
 
     def _write_memmap(self, address: int, data: bytes) -> None:
-        pfn, offset = divmod(address - self.vmemmap, SIZEOF_PAGE)
-        assert offset + len(data) <= SIZEOF_PAGE, "pokes stay within one struct page"
+        pfn, offset = divmod(address - self.vmemmap, self.sizeof_page)
+        assert offset + len(data) <= self.sizeof_page, "pokes stay within one struct page"
         self.read(address, len(data))
         for alias in self._alias_pfns(pfn):
             nr, index = divmod(alias, PAGES_PER_SECTION)

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Promised Struct Pages
+---------------------
+
+Going through the struct pages of which something is promised. This is most of the
+work, so it is cut in pieces, which are plain data: they can be done here or in
+another process, and what comes of them is put together in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from drgn import FaultError, Program, ProgramFlags
+
+from drgn_zonedev.expected import Deviation, DevicePages, Promise, deviations
+from drgn_zonedev.kernel.dump import leaves_something_out
+from drgn_zonedev.kernel.memmap import (
+    PageLayout,
+    Pages,
+    PagesOrGap,
+    UnreadablePages,
+    default_chunk,
+    page_layout,
+    read_blocks,
+    read_pages,
+)
+from drgn_zonedev.model import Unjudged
+from drgn_zonedev.runs import Runs, add_deviation
+from drgn_zonedev.sieve import Sieve, make_sieve
+
+__all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")
+
+# A page on a running kernel that is wrong only now and then is being written.
+_LIVE_REREADS = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """
+    Struct pages to read and to compare with a promise.
+
+    ``spans`` are half-open ranges of PFNs in ascending order, a row each.
+    """
+
+    promise: Promise
+    spans: np.ndarray
+
+    @property
+    def pages(self) -> int:
+        """Number of struct pages."""
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+
+@dataclass
+class Scanned:
+    """What came of it."""
+
+    runs: dict[str, Runs] = field(default_factory=dict)
+    gaps: list[UnreadablePages] = field(default_factory=list)
+    unconfirmed: list[Unjudged] = field(default_factory=list)
+    pages_read: int = 0
+    bytes_read: int = 0
+
+    def extend(self, other: Scanned) -> None:
+        """Append what came of the work behind this."""
+        for slug, runs in other.runs.items():
+            self.runs.setdefault(slug, Runs()).extend(runs)
+        self.add_gaps(other.gaps)
+        self.unconfirmed += other.unconfirmed
+        self.pages_read += other.pages_read
+        self.bytes_read += other.bytes_read
+
+    def add_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
+        """Add gaps; those that touch become one, which keeps the words of its first part."""
+        united: list[UnreadablePages] = []
+        for gap in sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn):
+            if united and united[-1].end_pfn == gap.start_pfn:
+                united[-1] = dataclasses.replace(united[-1], end_pfn=gap.end_pfn)
+            else:
+                united.append(gap)
+        self.gaps = united
+
+
+ScanAll = Callable[[Program, Sequence[Work], Callable[[int], None]], Iterator[Scanned]]
+"""
+Goes through several works, and yields what came of each, in order. The third
+argument is called with the number of struct pages that were gone through.
+"""
+
+
+def scan_here(
+    prog: Program, works: Sequence[Work], progress: Callable[[int], None]
+) -> Iterator[Scanned]:
+    """Go through works with this program, in this process."""
+    for work in works:
+        yield scan(prog, page_layout(prog), work, progress)
+
+
+def pieces(work: Work, pages: int) -> Iterator[Work]:
+    """Cut work in pieces of about so many struct pages."""
+    for first in range(0, len(work.spans), max(pages, 1)):
+        yield from _pieces(work.promise, work.spans[first : first + pages], pages)
+
+
+def _pieces(promise: Promise, spans: np.ndarray, pages: int) -> Iterator[Work]:
+    begun: list[tuple[int, int]] = []
+    room = pages
+    for start, end in spans.tolist():
+        while end - start >= room:
+            begun.append((start, start + room))
+            yield Work(promise, np.array(begun, np.int64))
+            start, begun, room = start + room, [], pages
+        if start < end:
+            begun.append((start, end))
+            room -= end - start
+    if begun:
+        yield Work(promise, np.array(begun, np.int64))
+
+
+def scan(
+    prog: Program,
+    layout: PageLayout,
+    work: Work,
+    progress: Callable[[int], None] = lambda pages: None,
+    *,
+    chunk: int | None = None,
+    sieve: Sieve | None = None,
+) -> Scanned:
+    """
+    Read struct pages, and find those that are not as promised.
+
+    :param layout: That of *prog*, which needs no debugging symbols then.
+    :param progress: Called with the number of struct pages that were gone through.
+    :param chunk: Struct pages per read.
+    :param sieve: Tells what needs no closer look.
+    """
+    done = Scanned()
+    chunk = chunk or default_chunk(layout)
+    sieve = sieve or make_sieve(prog, layout, work.promise)
+    filtered = leaves_something_out(prog)
+    for starts, count in _blocks(work, chunk):
+        raw = _read(prog, layout, starts, count)
+        if raw is None or (filtered and _may_be_absent(layout, raw)):
+            # Part by part, it turns out what it is that cannot be read.
+            for start in starts.tolist():
+                for part in read_pages(prog, start, start + count, chunk=chunk, layout=layout):
+                    _look(prog, work.promise, part, done)
+        elif sieve(starts, count, raw):
+            done.pages_read += len(starts) * count
+            done.bytes_read += len(raw)
+        else:
+            words = np.frombuffer(raw, "<u8").reshape(len(starts), count, -1)
+            for start, block in zip(starts.tolist(), words):
+                _look(prog, work.promise, Pages(start, start + count, block, layout), done)
+        progress(len(starts) * count)
+    return done
+
+
+def _read(prog: Program, layout: PageLayout, starts: np.ndarray, count: int) -> bytes | None:
+    try:
+        return read_blocks(prog, layout, starts.tolist(), count)
+    except FaultError:
+        return None
+
+
+def _may_be_absent(layout: PageLayout, raw: bytes) -> bool:
+    # What a dump leaves out reads as zeros.
+    return not np.frombuffer(raw, "<u8")[:: layout.size // 8].all()
+
+
+def _blocks(work: Work, chunk: int) -> Iterator[tuple[np.ndarray, int]]:
+    # Yields start PFNs of blocks that are read together, and their common length.
+    promise, size, first = work.promise, 1, 0
+    if isinstance(promise, DevicePages):
+        size, first = 1 << promise.vmemmap_shift, promise.first_pfn
+    for starts, count in _batches(work.spans, size, chunk):
+        if len(starts) > 1:
+            yield starts, count
+            continue
+        start = int(starts[0])
+        for begin, end in _cuts(start, start + count, first, size, chunk):
+            yield np.array([begin]), end - begin
+
+
+def _batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndarray, int]]:
+    # Yields the starts and the common length of spans that are read together:
+    # neighbours, alike, at the same place of their compound pages, and short.
+    counts = spans[:, 1] - spans[:, 0]
+    kind = np.stack([counts, spans[:, 0] % size])
+    borders = np.flatnonzero((np.diff(kind) != 0).any(axis=0)) + 1
+    for rows in np.split(np.arange(len(spans)), borders) if len(spans) else []:
+        count = int(counts[rows[0]])
+        number = max(1, chunk // count)
+        for i in range(0, len(rows), number):
+            yield spans[rows[i : i + number], 0], count
+
+
+def _cuts(start: int, end: int, first: int, size: int, chunk: int) -> Iterator[tuple[int, int]]:
+    # Cut at borders of compound pages, as sieves like it: in parts of one, and in
+    # whole ones.
+    while start < end:
+        into = (start - first) % size
+        stop = min(start + chunk, end)
+        if into or stop - start < size:
+            stop = min(stop, start + size - into)
+        else:
+            stop -= (stop - start) % size
+        yield start, stop
+        start = stop
+
+
+def _look(prog: Program, promise: Promise, part: PagesOrGap, done: Scanned) -> None:
+    if isinstance(part, UnreadablePages):
+        done.add_gaps([part])
+        return
+    done.pages_read += part.end_pfn - part.start_pfn
+    done.bytes_read += part.words.nbytes
+    for deviation in _confirmed(prog, promise, part, done):
+        add_deviation(done.runs.setdefault(deviation.slug, Runs()), part, deviation)
+
+
+def _confirmed(prog: Program, promise: Promise, pages: Pages, done: Scanned) -> list[Deviation]:
+    # A running kernel changes pages while they are read. What is really wrong
+    # stays wrong.
+    found = [d for d in deviations(prog, pages, promise) if d.wrong.any()]
+    live = bool(prog.flags & ProgramFlags.IS_LIVE)
+    for _ in range(_LIVE_REREADS if live and found else 0):
+        count = len(pages.words)
+        again = next(
+            read_pages(prog, pages.start_pfn, pages.end_pfn, chunk=count, layout=pages.layout)
+        )
+        if not isinstance(again, Pages) or again.end_pfn != pages.end_pfn:
+            done.unconfirmed += _unconfirmed(pages, found)
+            return []
+        still = {d.slug: d.wrong for d in deviations(prog, again, promise)}
+        found = [
+            dataclasses.replace(d, wrong=d.wrong & still[d.slug])
+            for d in found
+            if (d.wrong & still[d.slug]).any()
+        ]
+    return found
+
+
+def _unconfirmed(pages: Pages, found: list[Deviation]) -> Iterator[Unjudged]:
+    # What looked wrong, and could not be confirmed.
+    for d in found:
+        rows = np.flatnonzero(d.wrong)
+        start, end = pages.start_pfn + int(rows[0]), pages.start_pfn + int(rows[-1]) + 1
+        yield Unjudged(start, end, f"{d.slug}: could not be read again")
