@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ("Answer", "Kpageflags", "parse_kpageflags", "parse_truth")
+__all__ = (
+    "Answer",
+    "Kpageflags",
+    "Values",
+    "Visit",
+    "parse_kpageflags",
+    "parse_truth",
+    "parse_values",
+    "parse_visits",
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,26 @@ class Kpageflags:
     told: str
 
 
+@dataclass(frozen=True)
+class Values:
+    """A run of equal words in ``/proc/kpageflags`` or ``/proc/kpagecount``."""
+
+    start_pfn: int
+    end_pfn: int
+    value: int
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a PFN walker said when the guest sent it to a page."""
+
+    walker: str
+    pfn: int | None
+    """None: to all of memory."""
+    said: str
+    """``ok``, or the words of an errno."""
+
+
 def _touched(field: str) -> int | None:
     return None if field == "-" else -1 if field == "x" else int(field, 16)
 
@@ -73,3 +102,21 @@ def parse_kpageflags(text: str) -> tuple[Kpageflags, ...]:
     """Parse what the guest script made of ``/proc/kpageflags``."""
     runs = (line.split() for line in text.splitlines())
     return tuple(Kpageflags(int(start, 16), int(end, 16), told) for start, end, told in runs)
+
+
+def parse_values(text: str) -> tuple[Values, ...]:
+    """Parse what the guest script made of a file of words (``kpage_values``)."""
+    lines = [line.split() for line in text.splitlines()]
+    ends = [int(line[0]) // 8 for line in lines[1:]]
+    return tuple(
+        Values(int(offset) // 8, end, int(halves[8:] + halves[:8], 16))
+        for (offset, halves), end in zip(lines, ends)
+    )
+
+
+def parse_visits(text: str) -> tuple[Visit, ...]:
+    """Parse what the guest script noted of its ``visit`` commands."""
+    visits = (line.split("\t") for line in text.splitlines())
+    return tuple(
+        Visit(walker, None if pfn == "-" else int(pfn, 16), said) for walker, pfn, said in visits
+    )

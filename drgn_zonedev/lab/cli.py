@@ -42,6 +42,15 @@ def add_lab_command(subparsers: Any) -> None:
     verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
     _run_arguments(verb)
     verb.set_defaults(run_lab=_run)
+    verb = verbs.add_parser(
+        "walk", help="have PFN walkers of real kernels meet bad pages, and compare with what we say"
+    )
+    verb.add_argument(
+        "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all trials"
+    )
+    verb.add_argument("-v", "--verbose", action="store_true", help="show what the kernel printed")
+    _kernel_arguments(verb)
+    verb.set_defaults(run_lab=_walk)
     verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
     verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
     _kernel_arguments(verb)
@@ -219,6 +228,23 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
         raise UsageError(f"no kernel or scenario is called {unknown[0]!r}: see zonedev lab list")
     words = list(dict.fromkeys(words))
     return [w for w in words if w in ALL_KERNELS], [SCENARIOS[w] for w in words if w in SCENARIOS]
+
+
+def _walk(args: argparse.Namespace) -> Outcome:
+    from .guest import check_host
+    from .trials import TRIALS, run_trial, trial_text
+
+    check_host()
+    kernels, scenarios = _chosen(args)
+    names = [s.name for s in scenarios if s.name in TRIALS or len(scenarios) < _FEW]
+    status = Status.OK
+    for kernel in kernels:
+        for name in names:
+            trial = run_trial(kernel, name, accel=args.accel, progress=_say)
+            print(trial_text(trial, verbose=args.verbose), flush=True)
+            if trial.disagreements:
+                status = Status.FINDINGS
+    return Outcome(None, status)
 
 
 def _shell(args: argparse.Namespace) -> Outcome:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Callable
 
-from .answers import parse_kpageflags, parse_truth
+from .answers import parse_kpageflags, parse_truth, parse_values, parse_visits
 
 Facts = dict[str, Any]
 """Keys are those of the guest script's ``report_facts``."""
@@ -81,6 +81,10 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "dax": parse_attributes,
     "truth": parse_truth,
     "kpageflags": parse_kpageflags,
+    "kpageflags_values": parse_values,
+    "kpagecount_values": parse_values,
+    "visits": parse_visits,
+    "visits_log": lambda text: tuple(text.splitlines()),
     "dmesg": lambda text: tuple(text.splitlines()),
 }
 

@@ -129,6 +129,13 @@ def binds_at_boot(kernel: Kernel, module: str) -> bool:
     return module in {_module_name(path) for path in _builtin(kernel.modules).split()}
 
 
+def has_module(kernel: Kernel, name: str) -> bool:
+    """Tell whether a kernel has a module that is a file of its own."""
+    if kernel.modules is None:
+        return False
+    return name in parse_modules_dep((kernel.modules / "modules.dep").read_text())
+
+
 def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
     if kernel.modules is None:
         return []

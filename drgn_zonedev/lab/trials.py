@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Real PFN walkers meet real bad pages: what they did, against what we say they do.
+
+A trial is a scenario, at whose end the guest reads all of ``/proc/kpageflags`` and
+``/proc/kpagecount``, sends the walkers that take a PFN to one PFN of each range, and sets off those
+that go through all memory. A guest that panics over it is a fact like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .answers import Values, Visit
+from .disagreement import Disagreement, differences
+from .errors import LabError, NotPossible, Progress
+from .guest import Guest, boot
+from .initramfs import has_module
+from .kernels import Kernel
+from .results import printable
+from .scenarios import SCENARIOS, Scenario
+
+if TYPE_CHECKING:
+    from drgn import Program
+
+    from drgn_zonedev.model import Range
+    from drgn_zonedev.snapshot import Snapshot
+
+__all__ = (
+    "TRIALS",
+    "Kpage",
+    "Trial",
+    "judge_trial",
+    "run_trial",
+    "trial_scenario",
+    "trial_text",
+    "visited_pfns",
+)
+
+TRIALS = ("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-offline")
+"""The scenarios whose ranges differ in what walkers do with them. They end without a breakpoint: a
+frozen guest cannot run a walker."""
+
+_HWPOISON = "hwpoison_inject"
+
+# What a walker says to a page that its guards reject, by walker; everything else means that it got
+# as far as the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
+# memory_failure_dev_pagemap(); soft_offline_page(); unpoison_memory().
+_REJECTED = {
+    "memory_failure": ("No such device or address",),
+    "hwpoison_inject": ("No such device or address",),
+    "soft_offline_page": ("No such device or address", "Input/output error"),
+    "unpoison_memory": ("No such device or address", "Input/output error"),
+}
+
+
+@dataclass(frozen=True)
+class Kpage:
+    """How many words of a file are as predicted."""
+
+    file: str
+    compared: int
+    """Of PFNs that are not RAM: those do not change while the guest is looked at."""
+    undecided: int
+    """Of these PFNs, those of which the prediction says that it does not know."""
+    ram: int
+    """Words of RAM that were predicted, from a later moment than the guest read them at."""
+    ram_equal: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a trial."""
+
+    kernel: Kernel
+    scenario: Scenario
+    kpage: tuple[Kpage, ...] = ()
+    visits: tuple[Visit, ...] = ()
+    log: tuple[str, ...] = ()
+    """What the guest's kernel printed meanwhile."""
+    disagreements: tuple[Disagreement, ...] = ()
+    impossible: str = ""
+    panic: str = ""
+    """How the guest ended, if it did."""
+
+
+def visited_pfns(scenario: Scenario) -> tuple[int, ...]:
+    """Return the PFNs that walkers are sent to: the first of each range, and one of RAM."""
+    ranges = [e for e in scenario.expected if e.case != "online"]
+    # A page that the boot has left alone, so that nothing is lost with it.
+    return (*(e.start_pfn for e in ranges), 0x3F000)
+
+
+def trial_scenario(kernel: Kernel, scenario: Scenario) -> Scenario:
+    """Return a scenario at whose end the walkers walk."""
+    pfns = tuple(f"{pfn:x}" for pfn in visited_pfns(scenario))
+    modules = (_HWPOISON,) if has_module(kernel, _HWPOISON) else ()
+    return replace(
+        scenario,
+        modules=(*scenario.modules, *modules),
+        steps=(*scenario.steps, ("kpage",), ("walkers", *pfns)),
+    )
+
+
+def run_trial(kernel: Kernel, name: str, *, accel: str = "tcg", progress: Progress = None) -> Trial:
+    """Boot a kernel into a scenario of TRIALS, and compare what its walkers did."""
+    from .matrix import open_guest
+
+    scenario = SCENARIOS[name]
+    if kernel.name in scenario.impossible:
+        return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
+    wanted = trial_scenario(kernel, scenario)
+    try:
+        # A second attempt would hide that a walker has ended the first.
+        with boot(kernel, wanted, accel=accel, attempts=1, progress=progress) as guest:
+            return judge_trial(guest, open_guest(guest), scenario)
+    except NotPossible as error:
+        return Trial(kernel, scenario, impossible=str(error))
+    except LabError as error:
+        if "panicked" not in str(error):
+            raise
+        return Trial(kernel, scenario, panic=_panic(str(error)))
+
+
+def _panic(error: str) -> str:
+    found = re.search(r"(BUG: .*|Kernel panic.*|kernel BUG .*)", error)
+    return found[1] if found else error.splitlines()[0]
+
+
+def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
+    """Compare what the guest's walkers did with what is said of them."""
+    from drgn_zonedev.classify import classify_snapshot
+    from drgn_zonedev.snapshot import take_snapshot
+
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    visits: Sequence[Visit] = guest.facts["visits"]
+    kpage, wrong = _kpage(prog, snapshot, ranges, guest.facts)
+    return Trial(
+        guest.kernel,
+        scenario,
+        kpage=kpage,
+        visits=tuple(visits),
+        log=guest.facts["visits_log"],
+        disagreements=(*wrong, *_guards(prog, snapshot, visits)),
+    )
+
+
+# --- /proc/kpageflags, /proc/kpagecount ---
+
+
+def _kpage(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], facts: dict[str, Sequence[Values]]
+) -> tuple[tuple[Kpage, ...], list[Disagreement]]:
+    from drgn_zonedev.kpage import kpage_end_pfn, predict
+
+    end_pfn = kpage_end_pfn(prog)
+    prediction = predict(prog, snapshot, 0, end_pfn)
+    pfn = np.arange(end_pfn)
+    ram = _is_ram(ranges, end_pfn)
+    found: list[Kpage] = []
+    wrong: list[Disagreement] = []
+    for file, ours in (("kpageflags", prediction.flags), ("kpagecount", prediction.count)):
+        runs = facts[f"{file}_values"]
+        told = np.repeat(
+            np.array([run.value for run in runs], np.uint64),
+            np.array([run.end_pfn - run.start_pfn for run in runs], np.int64),
+        )
+        if len(told) != end_pfn:
+            wrong.append(Disagreement(f"/proc/{file} ends at PFN", hex(end_pfn), hex(len(told))))
+            continue
+        still = np.flatnonzero(~ram & prediction.decided)
+        wrong += differences(f"/proc/{file}", pfn[still], ours[still], told[still])
+        moving = ram & prediction.decided
+        found.append(
+            Kpage(
+                file,
+                compared=len(still),
+                undecided=int((~ram & ~prediction.decided).sum()),
+                ram=int(moving.sum()),
+                ram_equal=int((moving & (ours == told)).sum()),
+            )
+        )
+    return tuple(found), wrong
+
+
+def _is_ram(ranges: Sequence[Range], end_pfn: int) -> np.ndarray:
+    from drgn_zonedev.model import Case
+
+    ram = np.zeros(end_pfn, bool)
+    for range_ in ranges:
+        if range_.case is Case.ONLINE:
+            ram[range_.start_pfn : range_.end_pfn] = True
+    return ram
+
+
+# --- guards ---
+
+
+def _guards(prog: Program, snapshot: Snapshot, visits: Sequence[Visit]) -> Iterator[Disagreement]:
+    from .agreement import predicates
+
+    sent = [visit for visit in visits if visit.pfn is not None and visit.walker in _REJECTED]
+    pfn = np.array([visit.pfn for visit in sent], np.int64)
+    ours = predicates(snapshot, pfn)
+    # soft_offline_page() and unpoison_memory(): what is online. memory_failure(): that,
+    # or what memory_failure_dev_pagemap() lets pass, which is our pfn_zone_device().
+    online, device = ours.online, ours.online | ours.zone_device
+    for row, visit in enumerate(sent):
+        passes = device if visit.walker in ("memory_failure", "hwpoison_inject") else online
+        told = visit.said not in _REJECTED[visit.walker]
+        if bool(passes[row]) != told:
+            yield Disagreement(
+                f"{visit.walker}()'s guard",
+                "lets it pass" if passes[row] else "rejects it",
+                f"{visit.said}",
+                int(pfn[row]),
+                int(pfn[row]) + 1,
+            )
+
+
+# --- rendering ---
+
+
+def trial_text(trial: Trial, *, verbose: bool = False) -> str:
+    """Return what people read of a trial."""
+    return "\n".join(map(printable, _lines(trial, verbose)))
+
+
+def _lines(trial: Trial, verbose: bool) -> Iterator[str]:
+    yield f"===== {trial.kernel.release}: {trial.scenario.name} ====="
+    if trial.impossible:
+        yield f"not possible: {trial.impossible}"
+        return
+    if trial.panic:
+        yield f"the guest panicked: {trial.panic}"
+        return
+    for kpage in trial.kpage:
+        yield (
+            f"/proc/{kpage.file}: {kpage.compared} words of what is not RAM compared, "
+            f"{kpage.undecided} not predicted; of RAM, {kpage.ram_equal} of {kpage.ram} are equal "
+            "(it is in use meanwhile)"
+        )
+    for visit in trial.visits:
+        where = "all memory" if visit.pfn is None else f"PFN {visit.pfn:#x}"
+        yield f"{visit.walker} at {where}: {visit.said}"
+    for disagreement in trial.disagreements:
+        yield f"DIFFERS: {disagreement}"
+    if not trial.disagreements:
+        yield "all as predicted"
+    if verbose:
+        yield from trial.log
