@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.kpage import kpage_prediction
     from drgn_zonedev.report import check
     from drgn_zonedev.verify import verify
+    from drgn_zonedev.walkers import walkers
 
 _HOME = {
     "check": "report",
@@ -102,6 +103,7 @@ _HOME = {
     "symbol_name": "kernel.kallsyms",
     "verify": "verify",
     "vmem_altmap_offset": "kernel.memremap",
+    "walkers": "walkers",
     "zone_device_spans": "kernel.mmzone",
 }
 
@@ -144,6 +146,7 @@ __all__ = (
     "symbol_name",
     "verify",
     "vmem_altmap_offset",
+    "walkers",
     "zone_device_spans",
 )
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from drgn import FindObjectFlags, Program, Symbol, TypeKind, TypeKindSet
 
+from drgn_zonedev.walkers.table import WALKERS
+
 __all__ = ("CONSTANTS", "FUNCTIONS", "SYMBOLS", "TYPES", "VARIABLES", "Missing")
 
 TYPES = (
@@ -69,6 +71,7 @@ CONSTANTS = (
     "NR_PAGEBLOCK_BITS",
     "__NR_PAGEBLOCK_BITS",
     "MF_COUNT_INCREASED",
+    "KPAGE_FLAGS",
 )
 
 VARIABLES = (
@@ -80,7 +83,7 @@ VARIABLES = (
     *("modules", "mod_tree", "init_mm", "slab_caches", "slab_state"),
     *("page_offset_base", "vmalloc_base", "vmemmap_base", "phys_base", "physical_mask"),
     *("max_low_pfn", "min_low_pfn", "max_pfn", "__pgtable_l5_enabled", "memstart_addr"),
-    *("sme_me_mask",),
+    *("sme_me_mask", "zero_pfn", "huge_zero_pfn", "page_init_poisoning"),
 )
 
 # Some kernels can only be told from others by a function that they have.
@@ -94,6 +97,9 @@ FUNCTIONS = (
     "get_dev_pagemap",
     "move_pfn_range_to_zone",
     "memory_failure",
+    # Every kernel has it: that it is kept tells that the walkers were, too.
+    "vfree",
+    *sorted({name for walker in WALKERS for name in walker.functions}),
 )
 
 SYMBOLS = (

@@ -33,6 +33,7 @@ from drgn_zonedev.sections import SectionRow
 __all__ = (
     "evidence_document",
     "finding_document",
+    "kernel_document",
     "load_schema",
     "pgmaps_document",
     "range_document",
@@ -62,7 +63,7 @@ def report_document(report: Report) -> Document:
     """Everything that ``check`` knows."""
     return {
         "schema": "drgn-zonedev/report/1",
-        "kernel": _kernel(report.kernel),
+        "kernel": kernel_document(report.kernel),
         "summary": {
             "pages_by_case": _pages_by_case(report.ranges),
             "findings_by_severity": _findings_by_severity(report.findings),
@@ -86,7 +87,7 @@ def ranges_document(kernel: KernelFacts, ranges: Iterable[Range]) -> Document:
     """What ``ranges`` shows."""
     return {
         "schema": "drgn-zonedev/ranges/1",
-        "kernel": _kernel(kernel),
+        "kernel": kernel_document(kernel),
         "ranges": [range_document(r) for r in ranges],
     }
 
@@ -95,7 +96,7 @@ def pgmaps_document(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> Document:
     """What ``pgmaps`` shows."""
     return {
         "schema": "drgn-zonedev/pgmaps/1",
-        "kernel": _kernel(kernel),
+        "kernel": kernel_document(kernel),
         "pgmaps": [_pgmap(p) for p in pgmaps],
     }
 
@@ -104,7 +105,7 @@ def sections_document(kernel: KernelFacts, rows: Iterable[SectionRow]) -> Docume
     """What ``sections`` shows."""
     return {
         "schema": "drgn-zonedev/sections/1",
-        "kernel": _kernel(kernel),
+        "kernel": kernel_document(kernel),
         "sections": [
             {
                 "nr": row.nr,
@@ -128,7 +129,8 @@ def _hex(value: int | None) -> str | None:
     return None if value is None else hex(value)
 
 
-def _kernel(kernel: KernelFacts) -> Document:
+def kernel_document(kernel: KernelFacts) -> Document:
+    """What every answer depends on."""
     return {
         "release": kernel.release,
         "architecture": kernel.architecture,

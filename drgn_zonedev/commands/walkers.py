@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev walkers``"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from drgn import Program
+
+from drgn_zonedev.command import Command, Outcome, output_arguments, print_result
+
+__all__ = ("WALKERS",)
+
+
+def _name(text: str) -> str:
+    from drgn_zonedev.walkers import WALKERS
+
+    names = [walker.name for walker in WALKERS]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(names)}")
+    return text
+
+
+def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    parser.add_argument(
+        "--walker",
+        metavar="NAME",
+        type=_name,
+        action="append",
+        help="only this one (may be given more than once)",
+    )
+
+
+def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.progress import progress_bar
+    from drgn_zonedev.render.walkers import walkers_document, walkers_text
+    from drgn_zonedev.walkers import walkers
+
+    with progress_bar() as progress:
+        report = walkers(prog, progress=progress)
+    if args.walker:
+        chosen = tuple(j for j in report.walkers if j.walker.name in args.walker)
+        report = dataclasses.replace(report, walkers=chosen)
+    print_result(args, lambda: walkers_text(report), lambda: walkers_document(report))
+    return Outcome(report)
+
+
+WALKERS = Command(
+    "walkers",
+    "tell which PFN walkers of the kernel would touch struct pages that nobody promises",
+    _walkers_arguments,
+    _walkers,
+)

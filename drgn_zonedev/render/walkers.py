@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What ``walkers`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from drgn_zonedev.model import Unjudged
+from drgn_zonedev.render.as_json import kernel_document
+from drgn_zonedev.render.as_text import kernel_text, printable
+from drgn_zonedev.render.cells import case_text, span, table
+from drgn_zonedev.walkers import Exposure, Judgement, Outcome, WalkersReport
+
+__all__ = ("walkers_document", "walkers_text")
+
+
+def walkers_text(report: WalkersReport) -> str:
+    """A row per walker, and below that, what each of them would meet."""
+    parts = [kernel_text(report.kernel), "", _overview(report.walkers)]
+    for judgement in report.walkers:
+        if judgement.exposures:
+            parts += ["", *_judgement(judgement)]
+    parts += ["", *_remarks(report)]
+    return "\n".join(parts)
+
+
+_PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
+
+
+def _overview(judgements: Iterable[Judgement]) -> str:
+    return table(
+        ("WALKER", "FUNCTION", "IN KERNEL", "TOUCHED", "USED", "WORST", "FROM", "GUARD"),
+        [
+            (
+                j.walker.name,
+                f"{j.walker.file}: {j.walker.function}()",
+                "a program" if not j.walker.functions else _PRESENT[j.present],
+                sum(e.touched for e in j.exposures),
+                sum(e.used for e in j.exposures),
+                _worst(j),
+                "proved" if j.walker.proof else "reasoned",
+                "none: the kernel is older" if j.guard is None else ", ".join(_guard(j)),
+            )
+            for j in judgements
+        ],
+    )
+
+
+def _guard(judgement: Judgement) -> Iterator[str]:
+    assert judgement.guard is not None
+    yield from judgement.guard.steps
+    for name in judgement.guard.filters:
+        yield f"then {name}"
+
+
+def _worst(judgement: Judgement) -> str:
+    if not judgement.exposures:
+        return "-"
+    worst = {e.worst for e in judgement.exposures}
+    return _word(next(outcome for outcome in Outcome if outcome in worst))
+
+
+def _word(outcome: Outcome) -> str:
+    return outcome.name.lower().replace("_", "-")
+
+
+def _judgement(judgement: Judgement) -> Iterator[str]:
+    walker, guard = judgement.walker, judgement.guard
+    assert guard is not None
+    yield f"{walker.name}: {walker.what}"
+    yield f"  guard: {', '.join(_guard(judgement))}"
+    yield f"  known: {guard.known}{' (chosen by the release)' if judgement.by_release else ''}"
+    yield f"  it {', '.join(sorted(act.value for act in walker.acts))}"
+    if walker.note:
+        yield f"  note: {walker.note}"
+    if walker.proof:
+        yield f"  proof: {walker.proof}"
+    rows = [
+        (
+            span(e.start_pfn, e.end_pfn),
+            case_text(e.case.value, e.case.number),
+            e.touched,
+            e.used,
+            ", ".join(f"{count} {_word(outcome)}" for outcome, count in e.outcomes.items()),
+            ", ".join(f"{count} {kind.value}" for kind, count in e.contents.items()),
+        )
+        for e in judgement.exposures
+    ]
+    headers = ("PFNS", "CASE", "TOUCHED", "USED", "OUTCOME", "STRUCT PAGES HOLD")
+    yield from (f"  {line}" for line in table(headers, rows).splitlines())
+
+
+def _remarks(report: WalkersReport) -> Iterator[str]:
+    exposed = [j for j in report.walkers if j.exposures]
+    harmed = [j for j in exposed if any(e.worst is not Outcome.HARMLESS for e in j.exposures)]
+    yield (
+        f"{len(harmed)} of {len(report.walkers)} walkers would touch struct pages that are not "
+        "initialised for what is there"
+    )
+    unsure = [j.walker.name for j in report.walkers if j.by_release]
+    if unsure:
+        yield (
+            f"guards chosen by the release, which is {printable(report.kernel.release)}; if this "
+            f"kernel was patched, they may be wrong: {', '.join(unsure)}"
+        )
+    outcomes = {o for j in exposed for e in j.exposures for o in e.outcomes}
+    for outcome in Outcome:
+        if outcome in outcomes:
+            yield f"{_word(outcome)}: it {outcome.value}"
+    for gap in report.unjudged:
+        yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
+
+
+def walkers_document(report: WalkersReport) -> dict[str, Any]:
+    """Everything that ``walkers`` knows."""
+    return {
+        "schema": "drgn-zonedev/walkers/1",
+        "kernel": kernel_document(report.kernel),
+        "walkers": [_judgement_document(j) for j in report.walkers],
+        "unjudged": [_unjudged_document(u) for u in report.unjudged],
+    }
+
+
+def _judgement_document(judgement: Judgement) -> dict[str, Any]:
+    walker, guard = judgement.walker, judgement.guard
+    return {
+        "name": walker.name,
+        "what": walker.what,
+        "file": walker.file,
+        "function": walker.function,
+        "in_kernel": judgement.present,
+        "guard": {
+            "steps": list(guard.steps),
+            "filters": list(guard.filters),
+            "known": guard.known,
+            "by_release": judgement.by_release,
+        }
+        if guard
+        else None,
+        "acts": sorted(act.value for act in walker.acts),
+        "stride": walker.stride,
+        "offset": walker.offset,
+        "proof": walker.proof or None,
+        "note": walker.note,
+        "exposures": [_exposure_document(e) for e in judgement.exposures],
+    }
+
+
+def _exposure_document(exposure: Exposure) -> dict[str, Any]:
+    return {
+        "start_pfn": exposure.start_pfn,
+        "end_pfn": exposure.end_pfn,
+        "case": exposure.case.value,
+        "number": exposure.case.number,
+        "touched": exposure.touched,
+        "used": exposure.used,
+        "outcomes": {_word(outcome): count for outcome, count in exposure.outcomes.items()},
+        "contents": {kind.value: count for kind, count in exposure.contents.items()},
+    }
+
+
+def _unjudged_document(unjudged: Unjudged) -> dict[str, Any]:
+    return {
+        "start_pfn": unjudged.start_pfn,
+        "end_pfn": unjudged.end_pfn,
+        "reason": unjudged.reason,
+    }

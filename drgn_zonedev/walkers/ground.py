@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The ground
+----------
+
+Physical memory cut into runs of PFNs that no guard can tell apart. Predicates are
+asked once for each run, so that the size of the memory does not matter; the struct
+pages of memory that nobody promises are read once, for all walkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from drgn import FaultError, Program, offsetof
+
+from drgn_zonedev.contents import Contents, page_contents
+from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
+from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.kernel.zones import Zone, zones
+from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("UNPROMISED", "Ground", "Runs", "lay_ground")
+
+# Nobody promises the struct pages of these. Those of METADATA are initialised, but
+# lead to no pgmap.
+UNPROMISED = (
+    Case.OFFLINE,
+    Case.PARTIAL,
+    Case.INITIALIZING,
+    Case.RESERVED,
+    Case.METADATA,
+    Case.TEARDOWN,
+    Case.ORPHAN,
+    Case.GHOST,
+)
+
+CASES = tuple(Case)
+CONTENTS = tuple(Contents)
+
+# What a run's struct pages are, as bits above the index into CONTENTS.
+TAIL, WILD, IN_ZONE, REFERENCED, ON_LRU, CHARGED = (1 << bit for bit in range(8, 14))
+# Its struct pages are there, but this reader could not read them.
+UNREAD = 1 << 14
+_CONTENTS_MASK = 0xFF
+
+
+@dataclass(frozen=True)
+class Runs:
+    """
+    Columns, a row per run; ``case`` is an index into ``CASES``, ``mapped`` tells
+    whether struct pages are there at all, ``page`` what they hold (see above).
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    case: np.ndarray
+    mapped: np.ndarray
+    page: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def pages(self) -> np.ndarray:
+        """Number of PFNs of each run."""
+        return self.end - self.start
+
+    def contents(self) -> np.ndarray:
+        """Index into ``CONTENTS`` of each run."""
+        return self.page & _CONTENTS_MASK
+
+    def has(self, bit: int) -> np.ndarray:
+        """Whether struct pages of a run are like that."""
+        return (self.page & bit) != 0
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Unpromised memory in runs, and who can be asked about any PFN."""
+
+    prog: Program
+    snapshot: Snapshot
+    runs: Runs
+    ram: np.ndarray
+
+    def ask(self, pfn: np.ndarray) -> Predicates:
+        """The kernel's predicates for PFNs."""
+        s = self.snapshot
+        return Predicates(s.geometry, s.flags, s.sections, s.pgmaps, pfn)
+
+    @cached_property
+    def first(self) -> Predicates:
+        """The kernel's predicates for the first PFN of each run, which hold for all of it."""
+        return self.ask(self.runs.start)
+
+    @cached_property
+    def layout(self) -> PageLayout:
+        return page_layout(self.prog)
+
+    @cached_property
+    def max_pfn(self) -> int:
+        return int(self.prog["max_pfn"].value_())
+
+    @cached_property
+    def zones(self) -> tuple[Zone, ...]:
+        return zones(self.prog)
+
+    def is_populated(self, zones_of: np.ndarray, pfn: np.ndarray) -> np.ndarray:
+        """Whether :meth:`zones_of` PFNs are populated zones that span them."""
+        found = np.zeros(len(pfn), bool)
+        for zone in self.zones:
+            inside = (pfn >= zone.start_pfn) & (pfn < zone.end_pfn)
+            links = zone.nid << self.layout.zones_shift | zone.number
+            found |= inside & (zones_of == links) & bool(zone.present_pages)
+        return found
+
+    def zones_of(self, pfn: np.ndarray) -> np.ndarray:
+        """The bits of ``page->flags`` that say node and zone; -1 if they cannot be read."""
+        layout = self.layout
+        shift = 64 - layout.nodes_shift - layout.zones_shift
+        found = np.full(len(pfn), -1)
+        for i, one in enumerate(pfn.tolist()):
+            try:
+                word = self.prog.read_u64(layout.page_address(one) + layout.flags_word * 8)
+            except FaultError:
+                continue
+            found[i] = word >> shift
+        return found
+
+
+Progress = Callable[[int], None]
+
+
+def lay_ground(
+    prog: Program,
+    snapshot: Snapshot,
+    ranges: Sequence[Range],
+    block_pages: Iterable[int],
+    ram: Sequence[tuple[int, int]],
+    progress: Progress = lambda pages: None,
+) -> Ground:
+    """
+    Cut unpromised memory into runs.
+
+    :param block_pages: Sizes of the blocks that some walkers ask about as a whole.
+    :param ram: PFNs that are System RAM.
+    """
+    bad = [r for r in ranges if r.case in UNPROMISED]
+    edges = _edges(prog, snapshot, bad, block_pages, ram)
+    parts = [part for range_ in bad for part in _parts(prog, snapshot, range_, edges, progress)]
+    columns = np.array(parts, np.int64).reshape(-1, 5).T
+    start, end, case, mapped, page = columns
+    runs = Runs(start, end, case, mapped.astype(bool), page)
+    return Ground(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2))
+
+
+def _edges(
+    prog: Program,
+    snapshot: Snapshot,
+    bad: Sequence[Range],
+    block_pages: Iterable[int],
+    ram: Sequence[tuple[int, int]],
+) -> np.ndarray:
+    # Wherever the answer of a predicate can change. Within the ranges, that is where
+    # sections, subsections and pgmaps begin and end, all of which divide ranges
+    # already, except where the case is the same on both sides.
+    geometry = snapshot.geometry
+    edges = {pfn for r in bad for pfn in (r.start_pfn, r.end_pfn)}
+    edges |= {pfn for span in ram for pfn in span}
+    for pgmap in snapshot.pgmaps:
+        for i, range_ in enumerate(pgmap.ranges):
+            edges |= {range_.start_pfn, range_.end_pfn}
+            if pgmap.altmap and i == 0:
+                edges |= {range_.start_pfn + pgmap.altmap.reserve}
+                edges |= {range_.start_pfn + pgmap.altmap.offset}
+    for zone in zones(prog):
+        edges |= {zone.start_pfn, zone.end_pfn}
+    max_pfn = int(prog["max_pfn"].value_())
+    edges |= {max_pfn, -(-max_pfn // geometry.pages_per_section) * geometry.pages_per_section}
+    for pages in (*block_pages, geometry.pages_per_subsection):
+        edges |= {pfn // pages * pages for pfn in edges} | {
+            -(-pfn // pages) * pages for pfn in edges
+        }
+    found = np.array(sorted(pfn for pfn in edges if 0 <= pfn < 1 << 62), np.int64)
+    return np.unique(np.concatenate([found, _section_edges(snapshot)]))
+
+
+def _section_edges(snapshot: Snapshot) -> np.ndarray:
+    # Where a section differs from the one in front of it, and inside of sections
+    # that are populated in part.
+    geometry, sections = snapshot.geometry, snapshot.sections
+    if not len(sections):
+        return np.empty(0, np.int64)
+    start = sections.nr * geometry.pages_per_section
+    ones = np.uint64((1 << min(geometry.subsections_per_section, 64)) - 1)
+    mixed = ((sections.subsection_map != 0) & (sections.subsection_map != ones)).any(axis=1)
+    inside = start[mixed][:, None] + np.arange(
+        0, geometry.pages_per_section, geometry.pages_per_subsection
+    )
+    flags = np.uint64(~snapshot.flags.map_mask & (1 << 64) - 1)
+    key = np.stack([sections.word & flags, *sections.subsection_map.T])
+    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (np.diff(sections.nr) == 1)
+    return np.concatenate(
+        [
+            start[np.concatenate([[True], ~same])],
+            (start + geometry.pages_per_section)[np.concatenate([~same, [True]])],
+            inside.ravel(),
+        ]
+    )
+
+
+_Part = tuple[int, int, int, int, int]
+
+
+def _parts(
+    prog: Program, snapshot: Snapshot, range_: Range, edges: np.ndarray, progress: Progress
+) -> Iterator[_Part]:
+    case = CASES.index(range_.case)
+    first, last = np.searchsorted(edges, [range_.start_pfn + 1, range_.end_pfn])
+    inside = edges[first:last].tolist()
+    borders = [range_.start_pfn, *inside, range_.end_pfn]
+    if range_.memmap is Memmap.UNMAPPED:
+        for start, end in zip(borders, borders[1:]):
+            yield start, end, case, 0, 0
+        return
+    for start, end, page in _read(prog, snapshot, range_, progress):
+        cuts = [start, *(b for b in inside if start < b < end), end]
+        for cut, next_cut in zip(cuts, cuts[1:]):
+            yield cut, next_cut, case, 1, page
+
+
+def _read(
+    prog: Program, snapshot: Snapshot, range_: Range, progress: Progress
+) -> Iterator[tuple[int, int, int]]:
+    live = frozenset(p.address for p in snapshot.pgmaps)
+    for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
+        progress(part.end_pfn - part.start_pfn)
+        if not isinstance(part, Pages):
+            yield part.start_pfn, part.end_pfn, UNREAD
+            continue
+        code = _describe(prog, snapshot, part, range_.pgmap, live)
+        first = np.flatnonzero(np.diff(code, prepend=code[:1] + 1))
+        last = np.append(first[1:], len(code))
+        for i, j in zip(first.tolist(), last.tolist()):
+            yield part.start_pfn + i, part.start_pfn + j, int(code[i])
+
+
+def _describe(
+    prog: Program, snapshot: Snapshot, pages: Pages, pgmap: int | None, live: frozenset[int]
+) -> np.ndarray:
+    code = page_contents(prog, pages, pgmap, live).astype(np.int64)
+    tail = pages.is_tail
+    in_zone = np.zeros(len(code), bool)
+    for zone in zones(prog):
+        inside = (pages.pfn >= zone.start_pfn) & (pages.pfn < zone.end_pfn)
+        links = (pages.zone == np.uint64(zone.number)) & (pages.node == np.uint64(zone.nid))
+        in_zone |= inside & links & bool(zone.present_pages)
+    bits = {
+        TAIL: tail,
+        WILD: tail & ~_in_memmap(snapshot, pages),
+        IN_ZONE: in_zone,
+        REFERENCED: pages.refcount != 0,
+        ON_LRU: _flag(prog, pages, "PG_lru"),
+        CHARGED: _memcg(prog, pages) != 0,
+    }
+    for bit, column in bits.items():
+        code |= np.where(column, bit, 0)
+    return code
+
+
+def _flag(prog: Program, pages: Pages, name: str) -> np.ndarray:
+    bit = np.uint64(prog.constant(name).value_())
+    return (pages.flags >> bit & np.uint64(1)).astype(bool)
+
+
+def _memcg(prog: Program, pages: Pages) -> np.ndarray:
+    # Renamed, with flags in its lower bits, in Linux kernel commit 87944e2992bd ("mm:
+    # Introduce page memcg flags")'s series (in v5.11).
+    page = prog.type("struct page")
+    for name in ("memcg_data", "mem_cgroup"):
+        if page.has_member(name):
+            return pages.words[:, offsetof(page, name) // 8]
+    return np.zeros(len(pages.words), np.uint64)
+
+
+def _in_memmap(snapshot: Snapshot, pages: Pages) -> np.ndarray:
+    """Whether each page's head is where a present section has a struct page."""
+    layout = pages.layout
+    # Unsigned, so that what lies below the memmap is far above it.
+    offset = pages.head - np.uint64(layout.vmemmap)
+    pfn = offset // np.uint64(layout.size)
+    good = (offset % np.uint64(layout.size) == 0) & (pfn < np.uint64(snapshot.geometry.max_pfn))
+    asked = Predicates(
+        snapshot.geometry,
+        snapshot.flags,
+        snapshot.sections,
+        snapshot.pgmaps,
+        np.where(good, pfn, 0).astype(np.int64),
+    )
+    return good & asked.pfn_valid

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Guards
+------
+
+What the walkers' guards are made of. A *step* asks about the PFN and reads no struct
+page; a *filter* reads the struct page and drops it. Memory that passes the steps is
+touched, and what passes the filters as well is used.
+
+Each takes the ground and says yes or no for each run of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from drgn_zonedev.walkers.ground import IN_ZONE, ON_LRU, REFERENCED, TAIL, UNREAD, Ground
+
+__all__ = ("BLOCK_PAGES", "FILTERS", "MAX_ORDER_PAGES", "PAGEBLOCK_PAGES", "STEPS")
+
+Ask = Callable[[Ground], np.ndarray]
+
+# pageblock_nr_pages and MAX_ORDER_NR_PAGES are macros: an order of 9 with huge pages of
+# 2 MiB, and of 10 since long ago, on x86-64 and arm64 with pages of 4 KiB.
+PAGEBLOCK_PAGES = 1 << 9
+MAX_ORDER_PAGES = 1 << 10
+BLOCK_PAGES = (PAGEBLOCK_PAGES, MAX_ORDER_PAGES)
+
+
+def _below_max_pfn(ground: Ground) -> np.ndarray:
+    return ground.runs.start < ground.max_pfn
+
+
+def _in_last_section(ground: Ground) -> np.ndarray:
+    pages = ground.snapshot.geometry.pages_per_section
+    return ground.runs.start < -(-ground.max_pfn // pages) * pages
+
+
+def _valid_block(ground: Ground) -> np.ndarray:
+    first = ground.runs.start // MAX_ORDER_PAGES * MAX_ORDER_PAGES
+    return ground.ask(first).pfn_valid
+
+
+def _system_ram(ground: Ground) -> np.ndarray:
+    return _inside(ground.runs.start, ground.ram)
+
+
+def _system_ram_section(ground: Ground) -> np.ndarray:
+    # Offlining refuses a memory block that has holes.
+    pages = ground.snapshot.geometry.pages_per_section
+    first = ground.runs.start // pages * pages
+    row = np.searchsorted(ground.ram[:, 0], first, side="right") - 1
+    if not len(ground.ram):
+        return np.zeros(len(first), bool)
+    return (row >= 0) & (first + pages <= ground.ram[np.maximum(row, 0), 1])
+
+
+def _inside(pfn: np.ndarray, spans: np.ndarray) -> np.ndarray:
+    if not len(spans):
+        return np.zeros(len(pfn), bool)
+    row = np.searchsorted(spans[:, 0], pfn, side="right") - 1
+    return (row >= 0) & (pfn < spans[np.maximum(row, 0), 1])
+
+
+def _in_zone_with_ram(ground: Ground) -> np.ndarray:
+    found = np.zeros(len(ground.runs), bool)
+    for zone in ground.zones:
+        inside = (ground.runs.start >= zone.start_pfn) & (ground.runs.start < zone.end_pfn)
+        found |= inside & bool(zone.present_pages)
+    return found
+
+
+def _begins_online(ground: Ground) -> np.ndarray:
+    blocks, which = np.unique(
+        ground.runs.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES, return_inverse=True
+    )
+    passed = ground.ask(blocks).online
+    rows = np.flatnonzero(passed)
+    passed[rows] = ground.is_populated(ground.zones_of(blocks[rows]), blocks[rows])
+    return passed[which]
+
+
+def _pageblock(ground: Ground) -> np.ndarray:
+    """
+    ``__pageblock_pfn_to_page()``: the first page online, the last one valid, and both in
+    the zone that is compacted. Only the two are looked at.
+    """
+    start = ground.runs.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
+    blocks, which = np.unique(start, return_inverse=True)
+    last = blocks + PAGEBLOCK_PAGES - 1
+    passed = ground.ask(blocks).online & ground.ask(last).pfn_valid
+    rows = np.flatnonzero(passed)
+    zone = ground.zones_of(blocks[rows])
+    passed[rows] = (zone == ground.zones_of(last[rows])) & ground.is_populated(zone, blocks[rows])
+    return passed[which]
+
+
+STEPS: dict[str, Ask] = {
+    "pfn_valid()": lambda ground: ground.first.pfn_valid,
+    "pfn_valid() of the first PFN of each MAX_ORDER block": _valid_block,
+    "pfn_to_online_page()": lambda ground: ground.first.online,
+    "no pfn_to_online_page()": lambda ground: ~ground.first.online,
+    "get_dev_pagemap()": lambda ground: ground.first.pgmap != 0,
+    "pgmap_pfn_valid()": lambda ground: ground.first.pgmap_pfn_valid,
+    "in a zone with RAM": _in_zone_with_ram,
+    "below max_pfn": _below_max_pfn,
+    "below the end of max_pfn's section": _in_last_section,
+    "System RAM": _system_ram,
+    "a section of System RAM without holes": _system_ram_section,
+    "__pageblock_pfn_to_page()": _pageblock,
+    "the pageblock begins online": _begins_online,
+}
+
+# What could not be read is not known to be dropped.
+FILTERS: dict[str, Ask] = {
+    "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREAD),
+    "!PageTail()": lambda g: ~g.runs.has(TAIL),
+    "page_count() != 0": lambda g: g.runs.has(REFERENCED | UNREAD),
+    "PageLRU()": lambda g: g.runs.has(ON_LRU | UNREAD),
+}

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The walkers let loose
+---------------------
+
+Evaluates every walker's guard on the memory at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.contents import Contents
+from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
+from drgn_zonedev.report import kernel_facts
+from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, Progress, lay_ground
+from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
+from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
+from drgn_zonedev.walkers.table import WALKERS, Guard, Walker
+
+__all__ = ("Exposure", "Judgement", "WalkersReport", "walk_all", "walkers")
+
+# Any kernel with an MMU has this function: if the debugging information does not,
+# then it was cut down to what was needed, and lacks the walkers as well.
+_EVERYWHERE = "vfree"
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """
+    Memory of one case that passes a walker's guard although nobody promises its
+    struct pages.
+
+    ``touched`` PFNs are looked at, ``used`` of them pass the filters as well; of the
+    others, only the flags are read. ``outcomes`` and ``contents`` count all that are
+    touched, by what comes of it and by what they hold.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    case: Case
+    touched: int
+    used: int
+    outcomes: dict[Outcome, int]
+    contents: dict[Contents, int]
+
+    @property
+    def worst(self) -> Outcome:
+        """The worst that can happen."""
+        return min(self.outcomes, key=OUTCOMES.index)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    A walker on this memory.
+
+    ``present`` is ``None`` if the debugging information does not tell. ``guard`` is
+    ``None`` if the kernel at hand is older than the walker. ``by_release`` tells
+    that the guard was chosen by the kernel's release, which distributors patch.
+    """
+
+    walker: Walker
+    present: bool | None
+    guard: Guard | None
+    by_release: bool
+    exposures: tuple[Exposure, ...]
+
+
+@dataclass(frozen=True)
+class WalkersReport:
+    """All of them, and the memory of which nothing can be said."""
+
+    kernel: KernelFacts
+    walkers: tuple[Judgement, ...]
+    unjudged: tuple[Unjudged, ...]
+
+
+@takes_program_or_default
+def walkers(prog: Program, *, progress: Progress = lambda pages: None) -> WalkersReport:
+    """
+    Tell which of the kernel's PFN walkers would touch struct pages that nobody
+    promises.
+
+    :param progress: Called with the number of struct pages that were just read.
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    return WalkersReport(
+        kernel=kernel_facts(prog),
+        walkers=walk_all(prog, snapshot, ranges, WALKERS, progress),
+        unjudged=tuple(
+            Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in ranges if r.case is Case.UNKNOWN
+        ),
+    )
+
+
+def walk_all(
+    prog: Program,
+    snapshot: Snapshot,
+    ranges: Sequence[Range],
+    table: Sequence[Walker] = WALKERS,
+    progress: Progress = lambda pages: None,
+) -> tuple[Judgement, ...]:
+    """Like :func:`walkers`, for structures that were already read."""
+    ground = lay_ground(prog, snapshot, ranges, BLOCK_PAGES, _system_ram(prog), progress)
+    release = _release(prog)
+    return tuple(_judge(ground, walker, release) for walker in table)
+
+
+def _system_ram(prog: Program) -> list[tuple[int, int]]:
+    shift = int(prog["PAGE_SHIFT"].value_())
+    resources = iomem_resources(prog) or ()
+    spans = sorted((r.start >> shift, r.end >> shift) for r in resources if r.is_ram)
+    union: list[tuple[int, int]] = []
+    for start, end in spans:
+        if union and start <= union[-1][1]:
+            start, end = union[-1][0], max(end, union.pop()[1])
+        union.append((start, end))
+    return union
+
+
+def _release(prog: Program) -> tuple[int, int]:
+    text = prog["UTS_RELEASE"].string_().decode(errors="backslashreplace")
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _present(prog: Program, walker: Walker) -> bool | None:
+    if any(_has_function(prog, name) for name in walker.functions):
+        return True
+    return False if walker.functions and _has_function(prog, _EVERYWHERE) else None
+
+
+def _has_function(prog: Program, name: str) -> bool:
+    try:
+        prog.function(name)
+    except LookupError:
+        return False
+    return True
+
+
+def _guard(prog: Program, walker: Walker, release: tuple[int, int]) -> Guard | None:
+    fitting = [
+        guard
+        for guard in walker.guards
+        if (_has_function(prog, guard.function) if guard.function else guard.since <= release)
+    ]
+    return fitting[-1] if fitting else None
+
+
+def _judge(ground: Ground, walker: Walker, release: tuple[int, int]) -> Judgement:
+    guard = _guard(ground.prog, walker, release)
+    return Judgement(
+        walker=walker,
+        present=_present(ground.prog, walker),
+        guard=guard,
+        by_release=any(g.since > (0, 0) for g in walker.guards),
+        exposures=_exposures(ground, walker, guard) if guard else (),
+    )
+
+
+def _exposures(ground: Ground, walker: Walker, guard: Guard) -> tuple[Exposure, ...]:
+    runs = ground.runs
+    if not len(runs):
+        return ()
+    touched = np.ones(len(runs), bool)
+    for step in guard.steps:
+        touched &= STEPS[step](ground)
+    used = touched.copy()
+    for name in guard.filters:
+        used &= FILTERS[name](ground)
+    pages = _looked_at(runs.start - walker.offset, runs.end - walker.offset, walker.stride)
+    touched &= pages > 0
+    used &= pages > 0
+    outcome = np.where(
+        used, outcomes(ground, walker.acts), outcomes(ground, frozenset({Act.FLAGS}))
+    )
+    rows = np.flatnonzero(touched)
+    # A range of the memory's classification becomes one exposure again.
+    apart = (runs.start[rows[1:]] != runs.end[rows[:-1]]) | (np.diff(runs.case[rows]) != 0)
+    return tuple(
+        _exposure(ground, group, used, outcome, pages)
+        for group in np.split(rows, np.flatnonzero(apart) + 1)
+        if len(group)
+    )
+
+
+def _looked_at(start: np.ndarray, end: np.ndarray, stride: int) -> np.ndarray:
+    # Multiples of the stride within [start, end).
+    return -(-end // stride) - -(-start // stride)
+
+
+def _exposure(
+    ground: Ground, rows: np.ndarray, used: np.ndarray, outcome: np.ndarray, pages: np.ndarray
+) -> Exposure:
+    runs = ground.runs
+    return Exposure(
+        start_pfn=int(runs.start[rows[0]]),
+        end_pfn=int(runs.end[rows[-1]]),
+        case=CASES[int(runs.case[rows[0]])],
+        touched=int(pages[rows].sum()),
+        used=int(pages[rows[used[rows]]].sum()),
+        outcomes=_tally(outcome[rows], pages[rows], OUTCOMES),
+        contents=_held(ground, rows, pages),
+    )
+
+
+def _held(ground: Ground, rows: np.ndarray, pages: np.ndarray) -> dict[Contents, int]:
+    runs = ground.runs
+    rows = rows[runs.mapped[rows] & ~runs.has(UNREAD)[rows]]
+    return _tally(runs.contents()[rows], pages[rows], CONTENTS)
+
+
+_Name = TypeVar("_Name")
+
+
+def _tally(codes: np.ndarray, pages: np.ndarray, names: Sequence[_Name]) -> dict[_Name, int]:
+    # np.unique() sorts them.
+    return {names[code]: int(pages[codes == code].sum()) for code in np.unique(codes).tolist()}

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from drgn.commands import CommandError, run_command
+from fakekernel import LAYOUTS, collision, in_flight, partial
+
+from drgn_zonedev import plugin
+from drgn_zonedev.render import as_json
+from drgn_zonedev.render.walkers import walkers_document, walkers_text
+from drgn_zonedev.walkers import WALKERS, Outcome, WalkersReport, walkers
+
+SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
+
+
+def _validate(report: WalkersReport) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(as_json.render(walkers_document(report)))
+    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
+    return parsed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
+    document = _validate(walkers(SCENES[scene](layout).program()))
+    assert [w["name"] for w in document["walkers"]] == [w.name for w in WALKERS]
+
+
+def test_the_document_holds_what_a_walker_meets() -> None:
+    document = _validate(walkers(in_flight("5.10").program()))
+    (flags,) = (w for w in document["walkers"] if w["name"] == "kpageflags")
+    assert flags["guard"]["steps"][-1] == "pfn_to_online_page()"
+    assert flags["exposures"][2] == {
+        "start_pfn": 0x24400,
+        "end_pfn": 0x28000,
+        "case": "initializing",
+        "number": 4,
+        "touched": 0x3C00,
+        "used": 0x3C00,
+        "outcomes": {"stale": 0x3C00},
+        "contents": {"a reserved page from boot, linked to itself": 0x3C00},
+    }
+
+
+def test_the_schema_names_every_outcome() -> None:
+    items = as_json.load_schema()["$defs"]["walkers"]["properties"]["walkers"]["items"]
+    exposure = items["properties"]["exposures"]["items"]
+    names = exposure["properties"]["outcomes"]["propertyNames"]["enum"]
+    assert names == [outcome.name.lower().replace("_", "-") for outcome in Outcome]
+
+
+def test_text_says_which_guards_the_release_chose() -> None:
+    text = walkers_text(walkers(in_flight("5.10").program()))
+    (line,) = (line for line in text.splitlines() if "if this kernel was patched" in line)
+    assert "5.10.223-fake" in line
+    assert line.endswith("unpoison, damon, split-huge-pages, kcore")
+    assert "[0x24400, 0x28000)  initializing (4)" in text
+
+
+def test_text_explains_the_outcomes_that_it_names() -> None:
+    text = walkers_text(walkers(collision("6.12").program()))
+    assert "stale: it takes a struct page of another time for this one" in text
+    assert "wild-pointer: " not in text
+
+
+def test_one_walker(capsys: pytest.CaptureFixture[str]) -> None:
+    prog = in_flight("5.10").program()
+    plugin.drgn_prog_set(prog)
+    report = run_command(prog, "zonedev walkers --walker kpageflags --walker kcore")
+    assert isinstance(report, WalkersReport)
+    assert [j.walker.name for j in report.walkers] == ["kpageflags", "kcore"]
+    assert "/proc/kpageflags" in capsys.readouterr().out
+
+
+def test_unknown_walkers_are_refused() -> None:
+    prog = in_flight("5.10").program()
+    plugin.drgn_prog_set(prog)
+    with pytest.raises(CommandError):
+        run_command(prog, "zonedev walkers --walker nosuch")

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""PFN walkers on memory that nobody promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from drgn import Program
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev.contents import Contents
+from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
+from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
+from drgn_zonedev.model import Case
+from drgn_zonedev.walkers import WALKERS, Exposure, Judgement, Outcome, Walker, walkers
+from drgn_zonedev.walkers.guards import FILTERS, STEPS
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
+
+
+def judged(prog: Program, name: str) -> Judgement:
+    return next(j for j in walkers(prog).walkers if j.walker.name == name)
+
+
+def seen(prog: Program, name: str) -> list[tuple[int, int, str, int, int]]:
+    """(start, end, case, touched, used) of what a walker meets."""
+    return [
+        (e.start_pfn, e.end_pfn, e.case.value, e.touched, e.used)
+        for e in judged(prog, name).exposures
+    ]
+
+
+def only(prog: Program, name: str) -> Exposure:
+    (exposure,) = judged(prog, name).exposures
+    return exposure
+
+
+# The table.
+
+
+def test_guards_are_made_of_what_there_is() -> None:
+    for walker in WALKERS:
+        assert walker.guards
+        for guard in walker.guards:
+            assert set(guard.steps) <= set(STEPS)
+            assert set(guard.filters) <= set(FILTERS)
+
+
+def test_names_are_distinct_and_guards_in_order() -> None:
+    assert len({walker.name for walker in WALKERS}) == len(WALKERS)
+    for walker in WALKERS:
+        since = [guard.since for guard in walker.guards]
+        assert since == sorted(since)
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("unpoison", {"5.10": "pfn_valid()"}),
+        ("split-huge-pages", {"5.10": "pfn_valid()"}),
+        ("memory-failure-dax", {}),
+    ],
+)
+def test_guards_that_changed(layout: str, name: str, steps: dict[str, str]) -> None:
+    found = judged(collision(layout).program(), name)
+    assert found.guard is not None
+    if name == "memory-failure-dax":
+        # A fake kernel has no function that would tell.
+        assert found.guard.steps[-1] == "get_dev_pagemap()"
+        assert not found.by_release
+    else:
+        assert found.guard.steps[-1] == steps.get(layout, "pfn_to_online_page()")
+        assert found.by_release
+
+
+def test_a_walker_is_younger_than_the_kernel() -> None:
+    assert judged(collision("5.10").program(), "damon").guard is None
+    assert judged(collision("6.1").program(), "damon").guard is not None
+
+
+def test_what_is_in_the_kernel_is_not_known_without_its_functions() -> None:
+    assert {j.present for j in walkers(collision("6.1").program()).walkers} == {None}
+
+
+# Which memory passes which guard. 0x24000-0x28000 shares section 4 with RAM,
+# 0x28000-0x30000 is section 5 of its own.
+
+RESERVED = (0x24000, 0x24002, "reserved", 2, 2)
+METADATA = (0x24002, 0x24400, "metadata", 0x3FE, 0x3FE)
+
+
+@each_layout
+@pytest.mark.parametrize("name", ["kpageflags", "kpagecount", "kpagecgroup", "soft-offline"])
+def test_only_before_taint_is_a_device_in_an_online_section_online(layout: str, name: str) -> None:
+    expected = [RESERVED, METADATA] if layout == "5.10" else []
+    assert seen(collision(layout).program(), name) == expected
+
+
+@each_layout
+def test_while_it_is_initialised(layout: str) -> None:
+    initializing = (0x24400, 0x28000, "initializing", 0x3C00, 0x3C00)
+    expected = [RESERVED, METADATA, initializing] if layout == "5.10" else []
+    assert seen(in_flight(layout).program(), "kpageflags") == expected
+
+
+@each_layout
+def test_pfn_valid_alone_lets_everything_pass(layout: str) -> None:
+    initializing = (0x24400, 0x30000, "initializing", 0xBC00, 0xBC00)
+    # From PFN 0x3ffe0 on there is no RAM, but a section.
+    hole = (0x3FFE0, 0x40000, "partial", 0x20, 0x20)
+    found = seen(in_flight(layout).program(), "hwpoison-inject")
+    assert found[:3] == [RESERVED, METADATA, initializing]
+    assert set(found[3:]) <= {hole}
+
+
+@each_layout
+def test_max_pfn_ends_what_is_read(layout: str) -> None:
+    kernel = in_flight(layout)
+    kernel.set_variable("max_pfn", 0x24001)
+    assert seen(kernel.program(), "page-owner") == [(0x24000, 0x24001, "reserved", 1, 1)]
+    # Up to the end of section 4.
+    if layout == "5.10":
+        assert seen(kernel.program(), "kpageflags")[-1][:2] == (0x24400, 0x28000)
+
+
+@each_layout
+def test_page_owner_asks_once_for_each_block(layout: str) -> None:
+    # Of the 1024 pages of a block, the second half is not populated.
+    kernel = FakeKernel(layout)
+    kernel.section(8, subsections=[0])
+    kernel.map_memmap(0x40000, 0x40200)
+    kernel.pgmap((0x40000, 0x40200), in_flight=True)
+    kernel.set_variable("max_pfn", 0x48000)
+    found = judged(kernel.program(), "page-owner").exposures
+    assert [(e.start_pfn, e.end_pfn, e.case) for e in found] == [
+        (0x40000, 0x40200, Case.INITIALIZING),
+        (0x40200, 0x40400, Case.PARTIAL),
+    ]
+    assert found[1].outcomes == {Outcome.FAULT: 0x200}
+
+
+@each_layout
+def test_the_zone_of_a_page_is_a_filter(layout: str) -> None:
+    # Metadata says ZONE_DEVICE; the reserve says what its hole said at boot.
+    expected = [RESERVED, (*METADATA[:4], 0)] if layout == "5.10" else []
+    assert seen(collision(layout).program(), "hibernation-saveable") == expected
+    both = [RESERVED, (*METADATA[:4], 0)]
+    assert seen(collision(layout).program(), "hibernation-free")[:2] == both
+
+
+@each_layout
+def test_zones_without_ram_are_not_walked(layout: str) -> None:
+    assert seen(partial(layout).program(), "hibernation-free") == []
+    found = seen(partial(layout).program(), "hwpoison-inject")
+    assert found == [
+        (0x100000, 0x100002, "reserved", 2, 2),
+        (0x100002, 0x100600, "metadata", 0x5FE, 0x5FE),
+    ]
+
+
+def test_one_page_in_a_pageblock() -> None:
+    found = seen(in_flight("5.10").program(), "pagetypeinfo")
+    assert found == [
+        (0x24000, 0x24002, "reserved", 1, 1),
+        # PFN 0x24200.
+        (0x24200, 0x24400, "metadata", 1, 0),
+        (0x24400, 0x28000, "initializing", 0x3C00 // 512, 0x3C00 // 512),
+    ]
+
+
+def test_compaction_trusts_what_is_between_two_pages() -> None:
+    # The first page of a pageblock is of the zone that its last one is of; one between
+    # them is full of what it held before.
+    kernel = in_flight("5.10")
+    kernel.fill_pages(0x26010, 0x26011, 0xFE)
+    found = {e.start_pfn: e for e in judged(kernel.program(), "compaction").exposures}
+    assert found[0x24400].touched == 0x3C00
+    # 0xfe says PG_lru, and bit 0 of no word is set.
+    assert found[0x24400].used == 1
+    assert Outcome.CHANGES in found[0x24400].outcomes
+    # The pageblock of the reserve ends with ZONE_DEVICE.
+    assert 0x24000 not in found
+
+
+def test_compaction_reads_the_last_page_of_a_pageblock_without_asking_for_it() -> None:
+    found = seen(in_flight("5.10").program(), "compaction-ends")
+    assert found == [
+        # Of the pageblock at 0x24000. That at 0x24200 begins with ZONE_DEVICE.
+        (0x24002, 0x24200, "metadata", 1, 1),
+        (0x24400, 0x28000, "initializing", 0x3C00 // 512, 0x3C00 // 512),
+    ]
+
+
+@each_layout
+def test_memory_failure_reaches_devices_only_through_pgmap_pfn_valid(layout: str) -> None:
+    # A fake kernel has no such function: it is one from before v5.12.
+    found = seen(in_flight(layout).program(), "memory-failure-dax")
+    online = layout == "5.10"
+    assert [f[:3] for f in found] == (
+        [(0x28000, 0x30000, "initializing")]
+        if online
+        else [RESERVED[:3], METADATA[:3], (0x24400, 0x30000, "initializing")]
+    )
+
+
+@since_taint
+def test_a_dying_pgmap_lets_its_pages_pass_as_ram(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(4, online=True, early=True, taint=True)
+    kernel.ram_pages(0x20000, 0x24000)
+    pgmap = kernel.pgmap((0x24000, 0x28000), ref="dead")
+    kernel.device_pages(0x24000, 0x28000, pgmap)
+    kernel.set_variable("max_pfn", 0x24000)
+    found = only(kernel.program(), "kpageflags")
+    assert (found.start_pfn, found.end_pfn, found.case) == (0x24000, 0x28000, Case.TEARDOWN)
+    assert found.outcomes == {Outcome.HARMLESS: 0x4000}
+    assert found.contents == {Contents.INITIALIZED: 0x4000}
+
+
+@each_layout
+def test_offline_memory(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(0, online=True, early=True)
+    kernel.ram_pages(0, 0x8000)
+    kernel.section(8)
+    kernel.memory_block(8, "MEM_OFFLINE")
+    kernel.map_memmap(0x40000, 0x48000)
+    kernel.set_variable("max_pfn", 0x48000)
+    assert seen(kernel.program(), "kpageflags") == []
+    found = only(kernel.program(), "hwpoison-inject")
+    assert (found.case, found.touched) == (Case.OFFLINE, 0x8000)
+    assert found.outcomes == {Outcome.GARBAGE: 0x8000}
+
+
+@each_layout
+def test_an_orphan_section(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.map_memmap(0x40000, 0x48000)
+    kernel.set_variable("max_pfn", 0x48000)
+    assert seen(kernel.program(), "page-owner") == [(0x40000, 0x48000, "orphan", 0x8000, 0x8000)]
+
+
+# What comes of it. The 15360 pages at 0x24400 are being initialised.
+
+
+def outcome_of(kernel: FakeKernel, name: str) -> dict[Outcome, int]:
+    found = {e.start_pfn: e for e in judged(kernel.program(), name).exposures}
+    return found[0x24400].outcomes
+
+
+@pytest.mark.parametrize(
+    ("byte", "expected"),
+    [
+        (0, Outcome.GARBAGE),
+        (0xFF, Outcome.WILD_POINTER),
+        (0xA5, Outcome.WILD_POINTER),
+        (0xA4, Outcome.GARBAGE),
+    ],
+)
+def test_what_the_memory_held_decides(byte: int, expected: Outcome) -> None:
+    kernel = in_flight("5.10")
+    kernel.fill_pages(0x25000, 0x25007, byte)
+    assert outcome_of(kernel, "kpageflags") == {expected: 7, Outcome.STALE: 0x3C00 - 7}
+    # Who follows no link reads flags that are none.
+    assert outcome_of(kernel, "page-owner") == {
+        Outcome.GARBAGE: 7 + 0x8000,
+        Outcome.STALE: 0x3C00 - 7,
+    }
+
+
+def test_poison_is_a_bug_where_kernels_check_for_it() -> None:
+    kernel = in_flight("5.10")
+    kernel.add_variable("page_init_poisoning", "int", 1)
+    kernel.fill_pages(0x25000, 0x25007, 0xFF)
+    assert outcome_of(kernel, "kpageflags") == {Outcome.BUG: 7, Outcome.STALE: 0x3C00 - 7}
+
+
+def test_a_memcg_of_garbage() -> None:
+    kernel = in_flight("6.1")
+    kernel.section(4, online=True, early=True, taint=False)
+    kernel.fill_pages(0x25000, 0x25007, 0xA4)
+    assert outcome_of(kernel, "kpagecgroup")[Outcome.WILD_MEMCG] == 7
+
+
+@each_layout
+def test_a_link_to_a_struct_page_is_no_wild_pointer(layout: str) -> None:
+    kernel = in_flight(layout)
+    kernel.section(4, online=True, early=True)
+    link = kernel.compound_link(0x25000, 2) if layout == "7.2" else kernel.page(0x25000) | 1
+    kernel.poke_page_word(0x25001, 1, link)
+    found = outcome_of(kernel, "hwpoison-inject")
+    assert Outcome.WILD_POINTER not in found
+    kernel.poke_page_word(0x25001, 1, 0xDEAD0001)
+    found = outcome_of(kernel, "hwpoison-inject")
+    assert found[Outcome.WILD_POINTER] == 1
+
+
+@each_layout
+def test_a_reference_leads_to_the_pgmap_while_pages_have_one(layout: str) -> None:
+    kernel = collision(layout)
+    kernel.section(4, online=True, early=True, taint=False)
+    found = {e.start_pfn: e.outcomes for e in judged(kernel.program(), "soft-offline").exposures}
+    assert found[0x24000] == {Outcome.CHANGES: 2}
+    if layout == "7.2":
+        assert found[0x24002] == {Outcome.CHANGES: 0x3FE}
+    else:
+        assert found[0x24002] == {Outcome.DANGLING_PGMAP: 0x3FE}
+
+
+@each_layout
+def test_what_could_not_be_read_is_not_judged(layout: str) -> None:
+    kernel = partial(layout)
+    kernel.unmap_memmap(0x100000, 0x100040)
+    found = [e.outcomes for e in judged(kernel.program(), "hwpoison-inject").exposures]
+    assert found == [{Outcome.UNREADABLE: 2}, {Outcome.UNREADABLE: 62, Outcome.HARMLESS: 0x5C0}]
+
+
+# Runs against one PFN after the other.
+
+
+def slow_pass(prog: Program, walker: Walker, judgement: Judgement, pfn: int) -> bool | None:
+    """Whether a PFN passes the steps that one-by-one helpers can answer; None if one cannot."""
+    if pfn % walker.stride != walker.offset:
+        return False
+    max_pfn = prog["max_pfn"].value_()
+    pgmap = get_dev_pagemap(prog, pfn)
+    answers: dict[str, Callable[[], bool]] = {
+        "pfn_valid()": lambda: pfn_valid(prog, pfn),
+        "pfn_to_online_page()": lambda: bool(pfn_to_online_page(prog, pfn)),
+        "no pfn_to_online_page()": lambda: not pfn_to_online_page(prog, pfn),
+        "get_dev_pagemap()": lambda: bool(pgmap),
+        "pgmap_pfn_valid()": lambda: bool(pgmap) and pgmap_pfn_valid(pgmap, pfn),
+        "below max_pfn": lambda: pfn < max_pfn,
+        "below the end of max_pfn's section": lambda: pfn < -(-max_pfn // 0x8000) * 0x8000,
+        "pfn_valid() of the first PFN of each MAX_ORDER block": lambda: pfn_valid(
+            prog, pfn // 1024 * 1024
+        ),
+    }
+    assert judgement.guard is not None
+    if not set(judgement.guard.steps) <= set(answers):
+        return None
+    return all(answers[step]() for step in judgement.guard.steps)
+
+
+SCENES: dict[str, Callable[[str], FakeKernel]] = {
+    "collision": collision,
+    "in_flight": in_flight,
+    "partial": partial,
+}
+
+
+@each_layout
+@pytest.mark.parametrize("scene", SCENES)
+def test_runs_say_what_is_said_of_each_pfn(layout: str, scene: str) -> None:
+    prog = SCENES[scene](layout).program()
+    report = walkers(prog)
+    borders = {0x24000, 0x24400, 0x28000, 0x30000, 0x3FFE0, 0x40000}
+    borders |= {0x100000, 0x100600, 0x110000, 0x114000, 0x114200, 0x118000}
+    sample = {pfn + d for pfn in borders for d in (-1024, -512, -2, -1, 0, 1, 2, 511, 512, 1023)}
+    unpromised = {
+        pfn for pfn in sample if any(e.start_pfn <= pfn < e.end_pfn for e in everything(prog))
+    }
+    compared = 0
+    for judgement in report.walkers:
+        if judgement.guard is None:
+            continue
+        for pfn in sorted(unpromised):
+            expected = slow_pass(prog, judgement.walker, judgement, pfn)
+            if expected is None or judgement.walker.stride > 1:
+                continue
+            inside = any(e.start_pfn <= pfn < e.end_pfn for e in judgement.exposures)
+            assert inside is expected, (judgement.walker.name, hex(pfn))
+            compared += 1
+    assert compared > 50
+
+
+def everything(prog: Program) -> list[Exposure]:
+    from drgn_zonedev.classify import classify_snapshot
+    from drgn_zonedev.snapshot import take_snapshot
+    from drgn_zonedev.walkers.ground import UNPROMISED
+
+    ranges = classify_snapshot(prog, take_snapshot(prog))
+    return [
+        Exposure(r.start_pfn, r.end_pfn, r.case, 0, 0, {}, {})
+        for r in ranges
+        if r.case in UNPROMISED
+    ]
+
+
+@each_layout
+def test_a_kernel_without_device_memory(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(0, online=True, early=True)
+    kernel.ram_pages(0, 0x8000)
+    assert not any(j.exposures for j in walkers(kernel.program()).walkers)
+
+
+def test_progress_counts_struct_pages() -> None:
+    counted: list[int] = []
+    walkers(collision("6.1").program(), progress=counted.append)
+    assert sum(counted) == 0x400
