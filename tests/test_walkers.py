@@ -400,7 +400,8 @@ def test_a_kernel_without_device_memory(layout: str) -> None:
     assert not any(j.exposures for j in walkers(kernel.program()).walkers)
 
 
-def test_progress_counts_struct_pages() -> None:
-    counted: list[int] = []
-    walkers(collision("6.1").program(), progress=counted.append)
-    assert sum(counted) == 0x400
+def test_progress_counts_the_memmap() -> None:
+    counted: list[tuple[int, int]] = []
+    walkers(collision("6.1").program(), progress=lambda *done: counted.append(done))
+    assert sum(done for done, _ in counted) == 0x400 * 64
+    assert {total for _, total in counted} == {0x400 * 64}

@@ -23,6 +23,7 @@ from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_page
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("UNPROMISED", "Ground", "Runs", "lay_ground")
@@ -133,26 +134,30 @@ class Ground:
         return found
 
 
-Progress = Callable[[int], None]
-
-
 def lay_ground(
     prog: Program,
     snapshot: Snapshot,
     ranges: Sequence[Range],
     block_pages: Iterable[int],
     ram: Sequence[tuple[int, int]],
-    progress: Progress = lambda pages: None,
+    progress: Progress = lambda done, total: None,
 ) -> Ground:
     """
     Cut unpromised memory into runs.
 
     :param block_pages: Sizes of the blocks that some walkers ask about as a whole.
     :param ram: PFNs that are System RAM.
+    :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
     bad = [r for r in ranges if r.case in UNPROMISED]
     edges = _edges(prog, snapshot, bad, block_pages, ram)
-    parts = [part for range_ in bad for part in _parts(prog, snapshot, range_, edges, progress)]
+    size = page_layout(prog).size
+    total = size * sum(r.pages for r in bad if r.memmap is not Memmap.UNMAPPED)
+
+    def read(pages: int) -> None:
+        progress(pages * size, total)
+
+    parts = [part for range_ in bad for part in _parts(prog, snapshot, range_, edges, read)]
     columns = np.array(parts, np.int64).reshape(-1, 5).T
     start, end, case, mapped, page = columns
     runs = Runs(start, end, case, mapped.astype(bool), page)
@@ -218,7 +223,7 @@ _Part = tuple[int, int, int, int, int]
 
 
 def _parts(
-    prog: Program, snapshot: Snapshot, range_: Range, edges: np.ndarray, progress: Progress
+    prog: Program, snapshot: Snapshot, range_: Range, edges: np.ndarray, read: Callable[[int], None]
 ) -> Iterator[_Part]:
     case = CASES.index(range_.case)
     first, last = np.searchsorted(edges, [range_.start_pfn + 1, range_.end_pfn])
@@ -228,18 +233,18 @@ def _parts(
         for start, end in zip(borders, borders[1:]):
             yield start, end, case, 0, 0
         return
-    for start, end, page in _read(prog, snapshot, range_, progress):
+    for start, end, page in _read(prog, snapshot, range_, read):
         cuts = [start, *(b for b in inside if start < b < end), end]
         for cut, next_cut in zip(cuts, cuts[1:]):
             yield cut, next_cut, case, 1, page
 
 
 def _read(
-    prog: Program, snapshot: Snapshot, range_: Range, progress: Progress
+    prog: Program, snapshot: Snapshot, range_: Range, read: Callable[[int], None]
 ) -> Iterator[tuple[int, int, int]]:
     live = frozenset(p.address for p in snapshot.pgmaps)
     for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
-        progress(part.end_pfn - part.start_pfn)
+        read(part.end_pfn - part.start_pfn)
         if not isinstance(part, Pages):
             yield part.start_pfn, part.end_pfn, UNREAD
             continue

@@ -23,8 +23,9 @@ from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.report import kernel_facts
+from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, Progress, lay_ground
+from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground
 from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
 from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
 from drgn_zonedev.walkers.table import WALKERS, Guard, Walker
@@ -88,12 +89,12 @@ class WalkersReport:
 
 
 @takes_program_or_default
-def walkers(prog: Program, *, progress: Progress = lambda pages: None) -> WalkersReport:
+def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> WalkersReport:
     """
     Tell which of the kernel's PFN walkers would touch struct pages that nobody
     promises.
 
-    :param progress: Called with the number of struct pages that were just read.
+    :param progress: Called with the bytes of memmap that were just read, and all there are.
     :raises LookupError: if the debugging information lacks what is needed
     """
     snapshot = take_snapshot(prog)
@@ -112,7 +113,7 @@ def walk_all(
     snapshot: Snapshot,
     ranges: Sequence[Range],
     table: Sequence[Walker] = WALKERS,
-    progress: Progress = lambda pages: None,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[Judgement, ...]:
     """Like :func:`walkers`, for structures that were already read."""
     ground = lay_ground(prog, snapshot, ranges, BLOCK_PAGES, _system_ram(prog), progress)
