@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from drgn_zonedev.kpage import KPF, kpage_end_pfn, predict
+from drgn_zonedev.model import Case
+
 from .answers import Values, Visit
 from .disagreement import Disagreement, differences
 from .errors import LabError, NotPossible, Progress
@@ -29,8 +32,10 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.model import Range
     from drgn_zonedev.snapshot import Snapshot
+    from drgn_zonedev.walkers import Exposure
 
 __all__ = (
+    "PROVED",
     "TRIALS",
     "Kpage",
     "Trial",
@@ -46,6 +51,16 @@ TRIALS = ("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-o
 frozen guest cannot run a walker."""
 
 _HWPOISON = "hwpoison_inject"
+
+# The rows of our table that a visit shows right or wrong.
+_ROWS = {
+    "memory_failure": ("memory-failure", "memory-failure-dax"),
+    "hwpoison_inject": ("memory-failure", "memory-failure-dax"),
+    "soft_offline_page": ("soft-offline",),
+    "unpoison_memory": ("unpoison",),
+}
+PROVED = ("kpageflags", "kpagecount", *dict.fromkeys(n for names in _ROWS.values() for n in names))
+"""The walkers of our table that trials compare with what a kernel did."""
 
 # What a walker says to a page that its guards reject, by walker; everything else means that it got
 # as far as the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
@@ -139,29 +154,57 @@ def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     visits: Sequence[Visit] = guest.facts["visits"]
-    kpage, wrong = _kpage(prog, snapshot, ranges, guest.facts)
+    table = _Table.judge(prog, snapshot, ranges)
+    kpage, wrong = _kpage(prog, snapshot, table, guest.facts)
     return Trial(
         guest.kernel,
         scenario,
         kpage=kpage,
         visits=tuple(visits),
         log=guest.facts["visits_log"],
-        disagreements=(*wrong, *_guards(prog, snapshot, visits)),
+        disagreements=(*wrong, *_guards(snapshot, table, visits)),
     )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The walkers' table, judged on a guest's memory."""
+
+    ranges: Sequence[Range]
+    exposures: dict[str, tuple[Exposure, ...]]
+
+    @staticmethod
+    def judge(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> _Table:
+        from drgn_zonedev.walkers import walk_all
+
+        found = walk_all(prog, snapshot, ranges)
+        return _Table(ranges, {j.walker.name: j.exposures for j in found})
+
+    def exposed(self, name: str, pfn: np.ndarray) -> np.ndarray:
+        """Whether a walker would touch the struct pages of PFNs that nobody promises."""
+        return _inside(pfn, [(e.start_pfn, e.end_pfn) for e in self.exposures[name]])
+
+    def is_case(self, pfn: np.ndarray, *cases: Case) -> np.ndarray:
+        return _inside(pfn, [(r.start_pfn, r.end_pfn) for r in self.ranges if r.case in cases])
+
+
+def _inside(pfn: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+    found = np.zeros(len(pfn), bool)
+    for start, end in spans:
+        found |= (pfn >= start) & (pfn < end)
+    return found
 
 
 # --- /proc/kpageflags, /proc/kpagecount ---
 
 
 def _kpage(
-    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], facts: dict[str, Sequence[Values]]
+    prog: Program, snapshot: Snapshot, table: _Table, facts: dict[str, Sequence[Values]]
 ) -> tuple[tuple[Kpage, ...], list[Disagreement]]:
-    from drgn_zonedev.kpage import kpage_end_pfn, predict
-
     end_pfn = kpage_end_pfn(prog)
     prediction = predict(prog, snapshot, 0, end_pfn)
     pfn = np.arange(end_pfn)
-    ram = _is_ram(ranges, end_pfn)
+    ram = table.is_case(pfn, Case.ONLINE)
     found: list[Kpage] = []
     wrong: list[Disagreement] = []
     for file, ours in (("kpageflags", prediction.flags), ("kpagecount", prediction.count)):
@@ -175,6 +218,8 @@ def _kpage(
             continue
         still = np.flatnonzero(~ram & prediction.decided)
         wrong += differences(f"/proc/{file}", pfn[still], ours[still], told[still])
+        if file == "kpageflags":
+            wrong += _seen(table, pfn[~ram], told[~ram])
         moving = ram & prediction.decided
         found.append(
             Kpage(
@@ -188,36 +233,38 @@ def _kpage(
     return tuple(found), wrong
 
 
-def _is_ram(ranges: Sequence[Range], end_pfn: int) -> np.ndarray:
-    from drgn_zonedev.model import Case
-
-    ram = np.zeros(end_pfn, bool)
-    for range_ in ranges:
-        if range_.case is Case.ONLINE:
-            ram[range_.start_pfn : range_.end_pfn] = True
-    return ram
-
-
 # --- guards ---
 
 
-def _guards(prog: Program, snapshot: Snapshot, visits: Sequence[Visit]) -> Iterator[Disagreement]:
+def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagreement]:
+    # All struct pages that are neither RAM nor a device's are reserved ones here, or garbage: that
+    # of a page which is seen is never 0.
+    bad = ~table.is_case(pfn, Case.DEVICE)
+    seen = (flags[bad] != 0) & (flags[bad] >> np.uint64(KPF["NOPAGE"]) & np.uint64(1) == 0)
+    ours = table.exposed("kpageflags", pfn[bad])
+    yield from differences("/proc/kpageflags sees a bad page", pfn[bad], ours, seen)
+
+
+def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Iterator[Disagreement]:
     from .agreement import predicates
 
     sent = [visit for visit in visits if visit.pfn is not None and visit.walker in _REJECTED]
     pfn = np.array([visit.pfn for visit in sent], np.int64)
-    ours = predicates(snapshot, pfn)
-    # soft_offline_page() and unpoison_memory(): what is online. memory_failure(): that,
-    # or what memory_failure_dev_pagemap() lets pass, which is our pfn_zone_device().
-    online, device = ours.online, ours.online | ours.zone_device
+    good = table.is_case(pfn, Case.ONLINE, Case.DEVICE)
+    online = predicates(snapshot, pfn).online
     for row, visit in enumerate(sent):
-        passes = device if visit.walker in ("memory_failure", "hwpoison_inject") else online
         told = visit.said not in _REJECTED[visit.walker]
-        if bool(passes[row]) != told:
+        names = _ROWS[visit.walker]
+        # The table is about bad pages. What is good has to be let pass: RAM by all of them, and
+        # device memory by memory_failure_dev_pagemap().
+        ours = bool(online[row]) or "memory-failure-dax" in names
+        if not good[row]:
+            ours = any(bool(table.exposed(name, pfn[row : row + 1])[0]) for name in names)
+        if ours != told:
             yield Disagreement(
                 f"{visit.walker}()'s guard",
-                "lets it pass" if passes[row] else "rejects it",
-                f"{visit.said}",
+                "lets it pass" if ours else "rejects it",
+                visit.said,
                 int(pfn[row]),
                 int(pfn[row]) + 1,
             )

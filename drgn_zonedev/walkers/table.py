@@ -78,7 +78,11 @@ _SINCE_5_4 = (
 _BEFORE_6_0 = "read in v5.10; changed in a release between that and v6.1, without a trace"
 
 _KPAGE = (Guard((_LAST_SECTION, _ONLINE), known=_SINCE_5_4),)
-_KPAGE_PROOF = "the lab reads the file of each guest: a page or none, for every PFN"
+# What "zonedev lab walk" compares (lab/trials.py).
+_KPAGE_PROOF = "the lab's guests read the file: each word of what is not RAM is as predicted"
+_VISIT_PROOF = (
+    "the lab's guests (v6.12 on) send it to each kind of page: it takes the predicted ones"
+)
 _ONLINE_ONLY = (Guard((_ONLINE,)),)
 _ONLINE_IN_ZONE = (Guard((_IN_ZONE, _ONLINE), (_ZONE,)),)
 
@@ -101,6 +105,7 @@ WALKERS = (
         functions=("kpagecount_read",),
         guards=_KPAGE,
         acts=_acts(Act.FLAGS, Act.HEAD),
+        proof=_KPAGE_PROOF,
     ),
     Walker(
         name="kpagecgroup",
@@ -119,6 +124,7 @@ WALKERS = (
         functions=("memory_failure",),
         guards=_ONLINE_ONLY,
         acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE, Act.MARK),
+        proof=_VISIT_PROOF,
     ),
     Walker(
         name="memory-failure-dax",
@@ -136,6 +142,7 @@ WALKERS = (
             ),
         ),
         acts=_acts(Act.FLAGS, Act.HEAD, Act.MARK),
+        proof=_VISIT_PROOF,
         note="the only walker that asks everything there is to ask",
     ),
     Walker(
@@ -146,6 +153,7 @@ WALKERS = (
         functions=("soft_offline_page",),
         guards=(Guard((_VALID, _ONLINE)),),
         acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
+        proof=_VISIT_PROOF,
     ),
     Walker(
         name="unpoison",
@@ -158,6 +166,7 @@ WALKERS = (
             Guard((_ONLINE,), since=(6, 1), known=_BEFORE_6_0),
         ),
         acts=_acts(Act.FLAGS, Act.HEAD),
+        proof=_VISIT_PROOF,
         note="it changes only pages that are marked as poisoned",
     ),
     Walker(

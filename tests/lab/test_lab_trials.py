@@ -15,6 +15,7 @@ from drgn_zonedev.lab import SCENARIOS, Guest, Kernel
 from drgn_zonedev.lab.answers import Values, Visit
 from drgn_zonedev.lab.facts import parse_facts
 from drgn_zonedev.lab.trials import (
+    PROVED,
     TRIALS,
     Trial,
     judge_trial,
@@ -22,11 +23,20 @@ from drgn_zonedev.lab.trials import (
     trial_text,
     visited_pfns,
 )
+from drgn_zonedev.walkers import WALKERS, judge
 
 NOPAGE, RESERVED = 1 << 20, 1 << 32
 REJECTED, NOT_ONLINE, REACHED = "No such device or address", "Input/output error", "Device busy"
 SCENARIO = SCENARIOS["fsdax-collision"]
 KERNEL = Kernel("6.12", "6.12.1", "1", Path("z"), Path("x"), None, (), None)
+
+
+@pytest.fixture(autouse=True)
+def _functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A fake kernel has no functions. What tells that memory_failure() asks pgmap_pfn_valid(), real
+    # ones from v5.12 on have.
+    monkeypatch.setattr(judge, "_has_function", lambda prog, name: name == "pgmap_pfn_valid")
+
 
 # hexdump's words: the lower half comes first.
 TOLD = """\
@@ -146,7 +156,31 @@ def test_a_guard_that_does_something_else_is_found(
     assert (found.about, found.ours, found.theirs) == (f"{walker}()'s guard", ours, said)
 
 
+@pytest.mark.parametrize(
+    ("layout", "pfn", "flags"), [("5.10", 0x24001, NOPAGE), ("6.1", 0x24100, RESERVED)]
+)
+def test_a_bad_page_that_is_seen_where_the_table_says_no_is_found(
+    layout: str, pfn: int, flags: int
+) -> None:
+    facts = guest_of(layout)
+    facts["visits"] = ()
+    first, shared, *more = facts["kpageflags_values"]
+    facts["kpageflags_values"] = (
+        first,
+        replace(shared, end_pfn=pfn),
+        Values(pfn, pfn + 1, flags),
+        replace(shared, start_pfn=pfn + 1),
+        *more,
+    )
+    about = {d.about: (d.ours, d.start_pfn) for d in judged(layout, facts).disagreements}
+    assert about["/proc/kpageflags sees a bad page"] == ("yes" if layout == "5.10" else "no", pfn)
+
+
 # --- arranging it ---
+
+
+def test_what_the_table_calls_proved_is_what_trials_compare() -> None:
+    assert {walker.name for walker in WALKERS if walker.proof} == set(PROVED)
 
 
 def test_walkers_are_sent_to_the_first_pfn_of_every_range_and_to_ram() -> None:
