@@ -22,6 +22,7 @@ from drgn_zonedev.command import Outcome, Status, UsageError
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.export.archive import ArchiveError
+from drgn_zonedev.kernel.strings import c_string, printable
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
 from drgn_zonedev.stored import is_export, unpacked
@@ -122,7 +123,7 @@ def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
 
 
 def _complain(message: object, status: Status) -> int:
-    print(f"zonedev: error: {message}", file=sys.stderr)
+    print(f"zonedev: error: {printable(str(message))}", file=sys.stderr)
     return int(status)
 
 
@@ -179,6 +180,18 @@ def _version() -> str:
     return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
 
 
+# drgn has an exception of its own for a VMCOREINFO that makes no sense, and none for
+# numbers in it that do not fit.
+_NOT_OPENED = (
+    OSError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    drgn.BadDataError,
+    drgn.FaultError,
+)
+
+
 def _open(args: argparse.Namespace, monitor: socket.socket | None) -> drgn.Program:
     platform = None
     if args.architecture:
@@ -193,7 +206,7 @@ def _open(args: argparse.Namespace, monitor: socket.socket | None) -> drgn.Progr
             prog.set_qemu_qmp(os.dup(monitor.fileno()))
         else:
             prog.set_kernel()
-    except (OSError, ValueError, LookupError) as e:
+    except _NOT_OPENED as e:
         raise _CannotOpen(_why_not_opened(target, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
@@ -214,21 +227,34 @@ def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
             raise _CannotOpen(f"cannot read symbols from {path}")
     # What drgn warns about becomes one error below.
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
+    # Only vmlinux matters: modules can be named without their symbols. It comes
+    # first, and drgn goes on to the kernel's list of modules only if asked to.
+    main = next(prog.loaded_modules())[0]
     try:
-        if symbols:
-            prog.load_debug_info(symbols)
-        if not symbols or prog.main_module().wants_debug_file():
-            # Only vmlinux matters: modules can be named without their symbols.
+        modules = [path for path in symbols if not _is_of(main, path)]
+        if main.wants_debug_file():
             with contextlib.suppress(drgn.MissingDebugInfoError):
-                prog.load_debug_info(main=True)
+                prog.load_module_debug_info(main)
+        if modules and not main.wants_debug_file():
+            # That list may be damaged, and claim more memory than there is.
+            with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
+                prog.load_debug_info(modules)
     except (OSError, ValueError) as e:
         raise _CannotOpen(f"cannot load symbols: {e}") from e
-    if prog.main_module().wants_debug_file():
+    if main.wants_debug_file():
         raise _CannotJudge(_missing_symbols(prog, symbols))
 
 
+def _is_of(module: drgn.Module, path: str) -> bool:
+    """Whether a file has a module's symbols; then they are loaded."""
+    if not module.wants_debug_file():
+        return False
+    module.try_file(path)
+    return not module.wants_debug_file()
+
+
 def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
-    release = prog["UTS_RELEASE"].string_().decode(errors="backslashreplace")
+    release = c_string(prog["UTS_RELEASE"])
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:

@@ -16,6 +16,7 @@ from drgn.helpers.linux.slab import slab_object_info
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
 from drgn_zonedev.kernel.memremap import dev_pagemap_info
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import Evidence
 
 __all__ = ("dangling_pgmap",)
@@ -39,7 +40,7 @@ def _slab(prog: Program, address: int) -> str:
         info = slab_object_info(prog, address)
         if info is None:
             return "not in a slab object"
-        cache = info.slab_cache.name.string_().decode(errors="backslashreplace")
+        cache = c_string(info.slab_cache.name)
         state = {True: "allocated", False: "freed", None: "unknown"}[info.allocated]
         return f"{state} object of {cache}, at +{address - info.address:#x}"
     except _UNKNOWN:

@@ -20,6 +20,7 @@ from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.model import (
     Finding,
@@ -164,7 +165,7 @@ def kernel_facts(prog: Program) -> KernelFacts:
     geometry, flags, layout = sparsemem_geometry(prog), section_flags(prog), page_layout(prog)
     assert prog.platform is not None
     return KernelFacts(
-        release=prog["UTS_RELEASE"].string_().decode(errors="backslashreplace"),
+        release=c_string(prog["UTS_RELEASE"]),
         architecture=prog.platform.arch.name.lower(),
         live=bool(prog.flags & ProgramFlags.IS_LIVE),
         page_size=1 << geometry.page_shift,

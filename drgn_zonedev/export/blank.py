@@ -8,15 +8,14 @@ import contextlib
 from collections.abc import Iterator
 
 from drgn import FaultError, Object, Program
-from drgn.helpers.linux.ioport import for_each_resource
 
 from drgn_zonedev.export.spans import Span
 from drgn_zonedev.kernel.devres import device_subsystem, for_each_child_device
+from drgn_zonedev.kernel.resource import for_each_resource_below
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.snapshot import take_snapshot, with_devices
 
 __all__ = ("device_names",)
-
-_MAX_RESOURCES = 1 << 16
 
 
 def device_names(prog: Program) -> Iterator[Span]:
@@ -38,15 +37,14 @@ def _names(device: Object) -> Iterator[Span]:
 
 def _resource_names(prog: Program) -> Iterator[Span]:
     start, end = prog.main_module().address_range or (0, 0)
-    resources = for_each_resource(prog["iomem_resource"].address_of_())
-    for _, resource in zip(range(_MAX_RESOURCES), resources):
+    for resource in for_each_resource_below(prog["iomem_resource"].address_of_()):
         name = resource.name.read_()
         # What is in the kernel's image is a constant, and RAM is RAM wherever
         # its name is.
         if not name or start <= name.value_() < end:
             continue
         with contextlib.suppress(FaultError):
-            if not name.string_().startswith(b"System RAM"):
+            if not c_string(name).startswith("System RAM"):
                 yield _string(name)
 
 

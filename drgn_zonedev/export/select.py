@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from drgn import Object, Program, offsetof, sizeof
-from drgn.helpers.linux.ioport import for_each_resource
 from drgn.helpers.linux.mm import (
     compound_head,
     decode_page_flags,
@@ -33,6 +32,8 @@ from drgn_zonedev.export.spans import Span, union
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.kernel.resource import for_each_resource_below
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import Memmap, Pgmap, Report
 from drgn_zonedev.report import check
 from drgn_zonedev.scan import Progress
@@ -40,7 +41,6 @@ from drgn_zonedev.sections import section_rows
 
 __all__ = ("Selection", "select")
 
-_MAX_RESOURCES = 1 << 16
 # Explaining a PFN costs milliseconds, and thousands of ranges explain nothing.
 _MAX_EXPLAINED = 256
 
@@ -107,15 +107,18 @@ def _nodes(recorder: Recorder, selection: Selection) -> None:
         _keep_object(recorder, pgdat)
         for zone in pgdat.node_zones:
             with _tolerance():
-                zone.name.string_()
+                c_string(zone.name)
 
 
 def _resources(recorder: Recorder, selection: Selection) -> None:
     root = recorder.prog["iomem_resource"].address_of_()
-    for _, resource in zip(range(_MAX_RESOURCES), for_each_resource(root)):
+    _keep_object(recorder, root)
+    for resource in for_each_resource_below(root):
         _keep_object(recorder, resource)
-        if resource.name:
-            resource.name.string_()
+        with _tolerance():
+            c_string(resource.name)
+    with _tolerance():
+        c_string(root.name)
 
 
 def _modules(recorder: Recorder, selection: Selection) -> None:
@@ -150,7 +153,7 @@ def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
         _keep_object(recorder, found.ops.read_())
     info = slab_object_info(prog, pgmap.address)
     if info:
-        info.slab_cache.name.string_()
+        c_string(info.slab_cache.name)
 
 
 def _xarrays(recorder: Recorder, selection: Selection) -> None:

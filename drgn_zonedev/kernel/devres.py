@@ -19,9 +19,9 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Object, Program, container_of, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.device import dev_name
-from drgn.helpers.linux.list import list_for_each_entry
 
+from drgn_zonedev.kernel.lists import list_entries
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import PgmapDevice
 
 __all__ = (
@@ -32,11 +32,6 @@ __all__ = (
     "for_each_devres",
 )
 
-# A machine has thousands of devices, and a device has dozens of resources. A
-# list that is longer is cyclic or garbage.
-_MAX_DEVICES = 1 << 20
-_MAX_RESOURCES = 1 << 16
-
 
 @takes_program_or_default
 def for_each_device(prog: Program) -> Iterator[Object]:
@@ -45,8 +40,8 @@ def for_each_device(prog: Program) -> Iterator[Object]:
 
     :return: Iterator of ``struct device *``
     """
-    kobjs = list_for_each_entry("struct kobject", prog["devices_kset"].list.address_of_(), "entry")
-    for _, kobj in zip(range(_MAX_DEVICES), kobjs):
+    head = prog["devices_kset"].list.address_of_()
+    for kobj in list_entries(prog, "struct kobject", head, "entry"):
         yield container_of(kobj, "struct device", "kobj")
 
 
@@ -60,12 +55,8 @@ def for_each_child_device(dev: Object) -> Iterator[Object]:
     private = dev.p.read_()
     if not private:
         return
-    children = list_for_each_entry(
-        "struct device_private",
-        private.klist_children.k_list.address_of_(),
-        "knode_parent.n_node",
-    )
-    for _, child in zip(range(_MAX_DEVICES), children):
+    head = private.klist_children.k_list.address_of_()
+    for child in list_entries(dev.prog_, "struct device_private", head, "knode_parent.n_node"):
         yield child.device.read_()
 
 
@@ -89,8 +80,7 @@ def for_each_devres(dev: Object) -> Iterator[tuple[int, int, int | None]]:
     has_containers = devres_type.has_member("release")
     action = offsetof(prog.type("struct devres_action"), "action") if has_containers else data
     action_release = _function_address(prog, "devm_action_release")
-    nodes = list_for_each_entry("struct devres_node", dev.devres_head.address_of_(), "entry")
-    for _, node in zip(range(_MAX_RESOURCES), nodes):
+    for node in list_entries(prog, "struct devres_node", dev.devres_head.address_of_(), "entry"):
         release = node.release.value_()
         payload = node.value_() + (action if release == action_release else data)
         if has_containers and release != action_release:
@@ -116,12 +106,13 @@ def device_subsystem(dev: Object) -> str:
     for member in ("bus", "class"):
         subsystem = dev.member_(member).read_()
         if subsystem:
-            return str(subsystem.name.string_().decode(errors="backslashreplace"))
+            return c_string(subsystem.name)
     return ""
 
 
 def _name(dev: Object) -> str:
-    return dev_name(dev).decode(errors="backslashreplace")
+    # dev_name()
+    return c_string(dev.init_name) or c_string(dev.kobj.name)
 
 
 def _disk_below(dev: Object) -> str | None:

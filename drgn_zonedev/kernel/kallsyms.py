@@ -10,14 +10,21 @@ The ``drgn_zonedev.kernel.kallsyms`` module names addresses the way the kernel's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from drgn import FaultError, IntegerLike, Program, Symbol
+import numpy as np
+from drgn import FaultError, IntegerLike, Object, Program, container_of, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.kallsyms import module_kallsyms
-from drgn.helpers.linux.module import address_to_module
+from drgn.helpers.linux.module import module_address_regions
+
+from drgn_zonedev.kernel.lists import list_entries
+from drgn_zonedev.kernel.strings import c_string, printable, string_at
 
 __all__ = ("symbol_name",)
+
+# A red-black tree of n nodes is no higher than 2 * log2(n + 1).
+_MAX_HEIGHT = 64
+
+# The largest modules have some 100000 symbols.
+_MAX_SYMBOLS = 1 << 18
 
 
 @takes_program_or_default
@@ -30,7 +37,8 @@ def symbol_name(prog: Program, address: IntegerLike) -> str | None:
 
     :param address: ``void *``
     :return: The name, with an offset unless it is 0 and with the module unless
-        it is vmlinux, or ``None`` if no symbol contains the address.
+        it is vmlinux, or ``None`` if no symbol contains the address. Names of
+        modules are untrusted text from the kernel, escaped.
     """
     address = int(address)
     try:
@@ -38,23 +46,87 @@ def symbol_name(prog: Program, address: IntegerLike) -> str | None:
     except LookupError:
         pass
     else:
-        return _format(symbol, address)
+        return _format(printable(symbol.name), symbol.address, address)
     try:
-        module = address_to_module(prog, address)
+        module = _module_at(prog, address)
         if not module:
             return None
-        name = module.name.string_().decode(errors="backslashreplace")
-        return _format(_find(iter(module_kallsyms(module)), address), address, name)
-    except (AttributeError, FaultError, LookupError):
+        name, found = c_string(module.name), _symbol_in(module, address)
+    except (AttributeError, FaultError, LookupError, OverflowError):
         return None
+    if found is None:
+        return f"{address:#x} [{name}]"
+    return f"{_format(*found, address)} [{name}]"
 
 
-def _find(symbols: Iterator[Symbol], address: int) -> Symbol | None:
-    return next((s for s in symbols if s.address <= address < s.address + max(s.size, 1)), None)
+def _format(name: str, start: int, address: int) -> str:
+    return name if address == start else f"{name}+{address - start:#x}"
 
 
-def _format(symbol: Symbol | None, address: int, module: str | None = None) -> str | None:
-    if symbol is None:
-        return f"{address:#x} [{module}]"
-    offset = f"+{address - symbol.address:#x}" if address != symbol.address else ""
-    return f"{symbol.name}{offset}" + (f" [{module}]" if module else "")
+def _module_at(prog: Program, address: int) -> Object | None:
+    # drgn's address_to_module() goes round in circles where the tree does.
+    try:
+        tree = prog["mod_tree"].root
+    except LookupError:
+        return _listed_module_at(prog, address)
+    # There are two trees; the one in use depends on a count.
+    try:
+        # Since Linux kernel commit 24bf401cebfd ("rbtree_latch: Use
+        # seqcount_latch_t") (in v5.10).
+        sequence = tree.seq.seqcount.sequence
+    except AttributeError:
+        sequence = tree.seq.sequence
+    which = sequence.value_() & 1
+    try:
+        kind = prog.type("struct module_memory")
+    except LookupError:
+        # Before Linux kernel commit ac3b43283923 ("module: replace module_layout
+        # with module_memory") (in v6.4).
+        kind = prog.type("struct module_layout")
+    node = tree.tree[which].rb_node.read_()
+    for _ in range(_MAX_HEIGHT):
+        if not node:
+            break
+        memory = container_of(node, kind, f"mtn.node.node[{which}]")
+        start = memory.base.value_()
+        if address < start:
+            node = node.rb_left.read_()
+        elif address >= start + memory.size.value_():
+            node = node.rb_right.read_()
+        else:
+            return memory.mtn.mod.read_()
+    return None
+
+
+def _listed_module_at(prog: Program, address: int) -> Object | None:
+    # CONFIG_MODULES_TREE_LOOKUP=n
+    for module in list_entries(prog, "struct module", prog["modules"].address_of_(), "list"):
+        if any(start <= address < start + size for start, size in module_address_regions(module)):
+            return module
+    return None
+
+
+def _symbol_in(module: Object, address: int) -> tuple[str, int] | None:
+    # The name and address of the symbol at an address. The table is one read.
+    prog, table = module.prog_, module.kallsyms.read_()
+    count, symbol_type = table.num_symtab.value_(), table.symtab.type_.type
+    size = sizeof(symbol_type)
+    if not 0 < count <= _MAX_SYMBOLS:
+        return None
+    raw = np.frombuffer(prog.read(table.symtab.value_(), count * size), np.uint8)
+    rows = raw.reshape(count, size)
+
+    def column(member: str) -> np.ndarray:
+        # Of unsigned integers.
+        info = symbol_type.member(member)
+        length = sizeof(info.type)
+        part = rows[:, info.offset : info.offset + length]
+        return np.ascontiguousarray(part).view(f"<u{length}")[:, 0].astype(np.uint64)
+
+    start, length = column("st_value"), np.maximum(column("st_size"), np.uint64(1))
+    wanted = np.uint64(address)
+    found = np.flatnonzero((start <= wanted) & (wanted - start < length))
+    if not len(found):
+        return None
+    name = int(column("st_name")[found[0]])
+    return string_at(prog, table.strtab.value_() + name), int(start[found[0]])

@@ -10,14 +10,15 @@ shows, as plain data.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from drgn import FaultError, ObjectNotFoundError, Program
+from drgn import FaultError, Object, ObjectNotFoundError, Program
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.ioport import for_each_resource
 
-__all__ = ("Resource", "iomem_resources")
+from drgn_zonedev.kernel.strings import string_or
+
+__all__ = ("Resource", "for_each_resource_below", "iomem_resources")
 
 # IORESOURCE_SYSTEM_RAM: IORESOURCE_MEM and IORESOURCE_SYSRAM, which are macros.
 _SYSTEM_RAM = 0x00000200 | 0x01000000
@@ -30,7 +31,7 @@ _MAX_RESOURCES = 1 << 16
 class Resource:
     """
     One ``struct resource`` below ``iomem_resource``, in bytes, half-open; ``name``
-    is untrusted text from the kernel.
+    is untrusted text from the kernel, escaped.
     """
 
     start: int
@@ -38,6 +39,26 @@ class Resource:
     name: str
     address: int
     is_ram: bool
+
+
+def for_each_resource_below(root: Object) -> Iterator[Object]:
+    """
+    Iterate over a tree of resources, parents first, without its root. drgn's
+    :func:`~drgn.helpers.linux.ioport.for_each_resource()` goes round in circles
+    where a damaged tree does; this comes to no resource twice.
+
+    :param root: ``struct resource *``
+    :return: Iterator of ``struct resource *``
+    """
+    seen = {0, root.value_()}
+    pending = [root.child.read_()]
+    while pending and len(seen) <= _MAX_RESOURCES:
+        resource = pending.pop()
+        if resource.value_() in seen:
+            continue
+        seen.add(resource.value_())
+        yield resource
+        pending += [resource.sibling.read_(), resource.child.read_()]
 
 
 @takes_program_or_default
@@ -49,19 +70,16 @@ def iomem_resources(prog: Program) -> tuple[Resource, ...] | None:
     """
     try:
         root = prog["iomem_resource"].address_of_()
-        found = itertools.islice(for_each_resource(root), _MAX_RESOURCES)
-        return tuple(
-            Resource(
-                start=resource.start.value_(),
-                end=resource.end.value_() + 1,
-                name=resource.name.string_().decode(errors="backslashreplace")
-                if resource.name
-                else "",
-                address=resource.value_(),
-                is_ram=resource.flags.value_() & _SYSTEM_RAM == _SYSTEM_RAM,
-            )
-            for resource in found
-            if resource.value_() != root.value_()
-        )
+        return tuple(_resource(found) for found in for_each_resource_below(root))
     except (ObjectNotFoundError, FaultError):
         return None
+
+
+def _resource(resource: Object) -> Resource:
+    return Resource(
+        start=resource.start.value_(),
+        end=resource.end.value_() + 1,
+        name=string_or(resource.name, "?"),
+        address=resource.value_(),
+        is_ram=resource.flags.value_() & _SYSTEM_RAM == _SYSTEM_RAM,
+    )

@@ -17,6 +17,7 @@ from typing import TypeVar
 from tabulate import tabulate
 
 from drgn_zonedev.findings import KINDS
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import (
     Case,
     Coverage,
@@ -45,11 +46,6 @@ __all__ = (
 )
 
 T = TypeVar("T")
-
-
-def printable(text: str) -> str:
-    """Get text without anything that a terminal would take for a command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def size_text(size: int) -> str:

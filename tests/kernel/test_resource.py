@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from drgn import Object, Program, TypeMember
+from drgn import Object, Program, Type, TypeMember
 from fakekernel import FakeKernel
 
-from drgn_zonedev.kernel import resource as module
-from drgn_zonedev.kernel.resource import Resource, iomem_resources
+from drgn_zonedev.kernel.resource import Resource, for_each_resource_below, iomem_resources
 
 
 def test_kernel_without_the_tree() -> None:
@@ -20,42 +17,84 @@ def test_kernel_without_the_tree() -> None:
     assert iomem_resources(kernel.program()) is None
 
 
-def entry(prog: Program, start: int, end: int, flags: int) -> Object:
-    words = [("start", 0), ("end", 8), ("flags", 16), ("name", 24)]
-    members = [TypeMember(prog.type("unsigned long"), name, 8 * at) for name, at in words]
-    type_ = prog.struct_type("resource", 32, members)
-    value = {"start": start, "end": end, "flags": flags, "name": 0}
-    buffer = b"".join(value[name].to_bytes(8, "little") for name, _ in words)
-    address = 0x1000 + start
-    prog.add_memory_segment(
-        address, 32, lambda a, count, offset, p: buffer[offset : offset + count]
+# start, end, flags, name, sibling, child, each 8 bytes.
+MEMBERS = ("start", "end", "flags", "name", "sibling", "child")
+
+
+def tree(prog: Program, entries: dict[int, dict[str, int]]) -> Object:
+    """Resources by their addresses; returns a pointer to the one that comes first."""
+    word, string = prog.type("unsigned long"), prog.pointer_type(prog.int_type("char", 1, True))
+    made: list[Type] = []
+    types = {
+        "name": lambda: string,
+        "sibling": lambda: prog.pointer_type(made[0]),
+        "child": lambda: prog.pointer_type(made[0]),
+    }
+    members = [
+        TypeMember(types.get(name, lambda: word), name, 64 * at) for at, name in enumerate(MEMBERS)
+    ]
+    made.append(prog.struct_type("resource", 48, members))
+    for address, values in entries.items():
+        raw = b"".join(values.get(name, 0).to_bytes(8, "little") for name in MEMBERS)
+        prog.add_memory_segment(
+            address, 48, lambda a, count, offset, p, raw=raw: raw[offset : offset + count]
+        )
+    return Object(prog, prog.pointer_type(made[0]), next(iter(entries)))
+
+
+def program() -> Program:
+    kernel = FakeKernel()
+    kernel.section(0)
+    return kernel.program()
+
+
+def addresses(root: Object) -> list[int]:
+    return [resource.value_() for resource in for_each_resource_below(root)]
+
+
+def test_parents_come_before_their_children() -> None:
+    root = tree(
+        program(),
+        {
+            0x1000: {"child": 0x2000},
+            0x2000: {"sibling": 0x3000, "child": 0x4000},
+            0x3000: {},
+            0x4000: {},
+        },
     )
-    return Object(prog, prog.pointer_type(type_), address)
+    assert addresses(root) == [0x2000, 0x4000, 0x3000]
+
+
+@pytest.mark.parametrize("member", ["sibling", "child"])
+@pytest.mark.parametrize("target", [0x1000, 0x2000, 0x3000])
+def test_a_tree_that_leads_back_into_itself_ends(member: str, target: int) -> None:
+    entries = {0x1000: {"child": 0x2000}, 0x2000: {"sibling": 0x3000}, 0x3000: {member: target}}
+    assert addresses(tree(program(), entries)) == [0x2000, 0x3000]
 
 
 @pytest.mark.parametrize(
     ("flags", "is_ram"), [(0x200, False), (0x1000000, False), (0x81000200, True)]
 )
-def test_resources_are_half_open(flags: int, is_ram: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = FakeKernel()
-    kernel.section(0)
-    kernel.add_variable("iomem_resource", "unsigned long")
-    prog = kernel.program()
-    found = entry(prog, 0x100000, 0x1FFFFF, flags)
-    monkeypatch.setattr(module, "for_each_resource", lambda root: iter([root, found]))
-    expected = Resource(0x100000, 0x200000, "", 0x101000, is_ram)
-    assert iomem_resources(prog) == (expected,)
+def test_resources_are_half_open(flags: int, is_ram: bool) -> None:
+    prog = program()
+    root = tree(
+        prog,
+        {
+            0x1000: {"child": 0x2000},
+            0x2000: {"start": 0x100000, "end": 0x1FFFFF, "flags": flags, "name": 1 << 40},
+        },
+    )
+    assert read_tree(prog, root) == (Resource(0x100000, 0x200000, "?", 0x2000, is_ram),)
 
 
-def test_an_endless_tree_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = FakeKernel()
-    kernel.section(0)
-    kernel.add_variable("iomem_resource", "unsigned long")
-    prog = kernel.program()
+def read_tree(prog: Program, root: Object) -> tuple[Resource, ...] | None:
+    def find(prog: Program, name: str, flags: object, filename: str | None) -> Object | None:
+        return root[0] if name == "iomem_resource" else None
 
-    def endless(root: Object) -> Iterator[Object]:
-        while True:
-            yield root
+    prog.register_object_finder("resources", find, enable_index=0)
+    return iomem_resources(prog)
 
-    monkeypatch.setattr(module, "for_each_resource", endless)
-    assert iomem_resources(prog) == ()
+
+def test_a_tree_that_cannot_be_read_is_none() -> None:
+    prog = program()
+    assert read_tree(prog, tree(prog, {0x1000: {"child": 0x2000}})) is None

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Lists
+-----
+
+The ``drgn_zonedev.kernel.lists`` module goes through linked lists of a kernel
+whose memory may be damaged. drgn's :mod:`drgn.helpers.linux.list` goes round in
+circles where a list does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drgn import Object, Program, offsetof
+
+__all__ = ("list_entries",)
+
+# No list that we go through is longer on any machine, and a damaged one that does
+# not come back to where it was ends in what cannot be read.
+_MAX_ENTRIES = 1 << 20
+
+
+def list_entries(prog: Program, type_name: str, head: Object, member: str) -> Iterator[Object]:
+    """
+    Iterate over a list like ``list_for_each_entry()``. It ends where it would come
+    to an entry once more.
+
+    :param type_name: Type of the entries, e.g., ``struct device``.
+    :param head: ``struct list_head *``
+    :param member: Name of the ``struct list_head`` in an entry.
+    :return: Iterator of pointers to that type.
+    :raises FaultError: at an entry that cannot be read
+    """
+    entry_type = prog.type(type_name)
+    pointer = prog.pointer_type(entry_type)
+    in_entry = offsetof(entry_type, member)
+    next_offset = offsetof(prog.type("struct list_head"), "next")
+    seen = {head.value_()}
+    node = prog.read_word(head.value_() + next_offset)
+    while node not in seen and len(seen) <= _MAX_ENTRIES:
+        seen.add(node)
+        yield Object(prog, pointer, node - in_entry & (1 << 64) - 1)
+        node = prog.read_word(node + next_offset)

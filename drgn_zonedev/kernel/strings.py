@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Strings
+-------
+
+The ``drgn_zonedev.kernel.strings`` module reads strings that nobody vouches for.
+In a damaged or hostile dump, a name can be a gigabyte long, or hold what a
+terminal takes for a command.
+"""
+
+from __future__ import annotations
+
+from drgn import FaultError, IntegerLike, Object, Program, Type, TypeKind
+from drgn.helpers.common.prog import takes_program_or_default
+
+__all__ = ("c_string", "printable", "string_at", "string_or")
+
+# Names of devices, resources, symbols and caches are shorter; KSYM_NAME_LEN is 512.
+_MAX_LENGTH = 512
+
+
+def printable(text: str) -> str:
+    """
+    Get text without anything that a terminal, or whoever reads it, would take for
+    more than text: no control characters, no line breaks, nothing invisible, and
+    nothing that changes the direction of writing. Doing so again changes nothing.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@takes_program_or_default
+def string_at(prog: Program, address: IntegerLike) -> str:
+    """
+    Read a string, :func:`printable()`, and cut off where no name would go on.
+
+    :param address: ``char *``
+    :raises FaultError: if it cannot be read
+    """
+    return c_string(Object(prog, _name_type(prog), address=address))
+
+
+def c_string(string: Object) -> str:
+    """
+    Like :func:`string_at()`, for an object.
+
+    :param string: ``char *`` or ``char []``
+    :return: The empty string for ``NULL``.
+    :raises FaultError: if it cannot be read
+    """
+    if string.type_.unaliased_kind() == TypeKind.POINTER:
+        address = string.value_()
+        return string_at(string.prog_, address) if address else ""
+    return printable(string.string_()[:_MAX_LENGTH].decode(errors="backslashreplace"))
+
+
+def _name_type(prog: Program) -> Type:
+    return prog.array_type(prog.int_type("char", 1, True), _MAX_LENGTH)
+
+
+def string_or(string: Object, fallback: str) -> str:
+    """Like :func:`c_string()`, but with something else for what cannot be read."""
+    try:
+        return c_string(string)
+    except FaultError:
+        return fallback
