@@ -7,6 +7,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from drgn import Object
 from fakekernel import LAYOUTS, FakeKernel, collision
 
 from drgn_zonedev import dangling as module
@@ -63,15 +64,13 @@ def test_memory_that_is_gone(layout: str) -> None:
 )
 def test_slab(allocated: bool | None, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, old = machine("6.1")
-    name = SimpleNamespace(string_=lambda: b"kmalloc-512\x1b")
+    prog = kernel.program()
+    name = Object(prog, prog.array_type(prog.int_type("char", 1, True), 16), b"kmalloc-512\x1b")
     info = SimpleNamespace(
         slab_cache=SimpleNamespace(name=name), address=old - 0x48, allocated=allocated
     )
     monkeypatch.setattr(module, "slab_object_info", lambda prog, address: info)
-    assert (
-        f"{text} object of kmalloc-512\x1b, at +0x48"
-        in dangling_pgmap(kernel.program(), old, 1, SPAN).note
-    )
+    assert rf"{text} object of kmalloc-512\x1b, at +0x48" in dangling_pgmap(prog, old, 1, SPAN).note
 
 
 @each_layout

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program, sizeof
 
 from drgn_zonedev.explain import explain
+from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.report import check
 from drgn_zonedev.sections import section_rows
 from drgn_zonedev.snapshot import take_snapshot
@@ -37,6 +38,14 @@ class Span:
     offset: int
     address: int
     size: int
+
+
+def _nodes(prog: Program, entry: int) -> Iterator[int]:
+    # Of a sound xarray.
+    if entry & 3 == 2 and entry > 4096:
+        yield entry - 2
+        for slot in Object(prog, "struct xa_node *", entry - 2).slots.value_():
+            yield from _nodes(prog, slot)
 
 
 @dataclass(frozen=True)
@@ -144,6 +153,66 @@ class Image:
     def large_reads(self) -> tuple[Span, ...]:
         """Whole structures, tables and arrays, struct pages."""
         return tuple(span for span in self.reads if span.size > 64)
+
+    @cached_property
+    def structures(self) -> tuple[tuple[Span, ...], ...]:
+        """
+        What decides: section words, usages, pgmaps, nodes of xarrays, memory blocks,
+        zones, struct pages, and the variables that lead there. Each kind is a tuple.
+        """
+        prog = Program()
+        prog.set_core_dump(self.vmcore)
+        prog.load_debug_info([self.vmlinux])
+        snapshot = take_snapshot(prog)
+        sections, layout = snapshot.sections, page_layout(prog)
+        sizes = {
+            name: sizeof(prog.type(name))
+            for name in (
+                "struct mem_section",
+                "struct mem_section_usage",
+                "struct dev_pagemap",
+                "struct memory_block",
+                "struct xa_node",
+                "struct zone",
+            )
+        }
+        zone_device = prog.constant("ZONE_DEVICE").value_()
+        kinds: list[list[tuple[int, int]]] = [
+            [(int(a), sizes["struct mem_section"]) for a in sections.address],
+            [(int(a), sizes["struct mem_section_usage"]) for a in sections.usage],
+            [(p.address, sizes["struct dev_pagemap"]) for p in snapshot.pgmaps],
+            [(int(a), sizes["struct memory_block"]) for a in snapshot.memory_blocks.address],
+            [
+                (node, sizes["struct xa_node"])
+                for name in ("pgmap_array", "memory_blocks")
+                for node in _nodes(prog, prog[name].xa_head.value_())
+            ],
+            [
+                (prog["node_data"][0].node_zones[zone_device].address_of_().value_(), 256),
+                (prog["pgmap_array"].address_, 16),
+                (prog["memory_blocks"].address_, 16),
+                (prog["mem_section"].address_, 8),
+                (prog["mem_section"].value_(), 64),
+                (prog["node_data"].address_, 8),
+                (prog["__highest_present_section_nr"].address_, 8),
+                (prog["sections_per_block"].address_, 4),
+                (prog["init_mm"].pgd.value_() + 4096 - 512 * 8 // 2, 2048),
+            ],
+            [
+                (layout.page_address(pfn), layout.size)
+                for p in snapshot.pgmaps
+                for r in p.ranges
+                for pfn in (r.start_pfn, r.start_pfn + 1, r.start_pfn + 1024, r.end_pfn - 1)
+            ],
+        ]
+        found = (tuple(s for s in (self._part(*span) for span in kind) if s) for kind in kinds)
+        return tuple(kind for kind in found if kind)
+
+    def _part(self, address: int, size: int) -> Span | None:
+        # As much of a structure as the dump has.
+        sizes = (size >> i & ~7 for i in range(size.bit_length()))
+        spans = (self.find(address, part) for part in sizes if part)
+        return self.find(address, size) or next((s for s in spans if s), None)
 
     @cached_property
     def pfns(self) -> tuple[int, ...]:

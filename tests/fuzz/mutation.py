@@ -92,9 +92,11 @@ class _Draw:
     def place(self) -> Span:
         """Pick an aligned word, mostly one that decides something."""
         roll = self.rng.random()
-        if roll < 0.5:
+        if roll < 0.6:
+            spans = self.rng.choice(self.image.structures)
+        elif roll < 0.75:
             spans = self.image.small_reads
-        elif roll < 0.8:
+        elif roll < 0.9:
             spans = self.image.large_reads
         else:
             spans = self.image.segments

@@ -96,7 +96,9 @@ def _batches(seed: int, count: int, images: list[Image]) -> Iterator[tuple[Image
 
 def _known(image: Image) -> Image:
     # Once for all workers.
-    assert image.reads
+    assert image.structures
+    assert image.small_reads
+    assert image.large_reads
     assert image.pfns
     return image
 
