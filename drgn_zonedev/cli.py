@@ -167,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         help="set the architecture of a dump that does not say",
     )
     parser.add_argument("--version", action="version", version=_version())
+    parser.set_defaults(own_process=True)
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     add_commands(subparsers)
     add_demo_command(subparsers)

@@ -29,6 +29,7 @@ from drgn_zonedev.model import (
     Severity,
     Unjudged,
 )
+from drgn_zonedev.promised import ScanAll
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import (
     Changes,
@@ -38,6 +39,7 @@ from drgn_zonedev.snapshot import (
     with_devices,
 )
 from drgn_zonedev.verify import Verification, verify_snapshot
+from drgn_zonedev.workers import scan_with
 
 __all__ = ("check", "kernel_facts")
 
@@ -47,16 +49,21 @@ _MAX_TRIES = 3
 
 
 @takes_program_or_default
-def check(prog: Program, *, progress: Progress = lambda done, total: None) -> Report:
+def check(
+    prog: Program, *, progress: Progress = lambda done, total: None, jobs: int | None = 1
+) -> Report:
     """
     Classify all physical memory, verify its struct pages, and report.
 
     :param progress: Called with the number of bytes of struct pages that were gone
         through since the last call, and with how many there are.
+    :param jobs: How many processes go through the struct pages of a core dump, if
+        there are enough of them; ``None`` for as many as are worth it. They open the
+        dump again, and know nothing of memory segments that were added to *prog*.
     :raises LookupError: if the debugging information lacks what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
-    snapshot, verification = _judge(prog, progress)
+    snapshot, verification = _judge(prog, progress, scan_with(jobs))
     report = Report(
         kernel=kernel_facts(prog),
         pgmaps=with_devices(prog, snapshot.pgmaps),
@@ -74,15 +81,15 @@ def _worst_first(finding: Finding) -> tuple[int, int, str]:
     return finding.severity.rank, finding.start_pfn, finding.slug
 
 
-def _judge(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
+def _judge(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
     if not prog.flags & ProgramFlags.IS_LIVE:
-        return _look(prog, progress)
+        return _look(prog, progress, scan_all)
     errors: list[frozenset[_ErrorId]] = []
     retries = 0
     for last in (*[False] * (_MAX_TRIES - 1), True):
         events = uevent_seqnum(prog)
         try:
-            snapshot, verification = _look(prog, progress)
+            snapshot, verification = _look(prog, progress, scan_all)
             changes = changed_since(prog, snapshot)
         except FaultError:
             if last:
@@ -102,10 +109,10 @@ def _judge(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
     return snapshot, _counted(verification, retries, len(snapshot.torn_spans))
 
 
-def _look(prog: Program, progress: Progress) -> tuple[Snapshot, Verification]:
+def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
-    verification = verify_snapshot(prog, snapshot, ranges, progress)
+    verification = verify_snapshot(prog, snapshot, ranges, progress, scan_all)
     structures = inconsistencies(prog, snapshot, ranges)
     return snapshot, dataclasses.replace(
         verification, findings=(*verification.findings, *structures)

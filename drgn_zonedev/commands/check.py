@@ -39,6 +39,13 @@ def _fail_on(value: str) -> tuple[str, ...]:
     return words
 
 
+def _jobs(text: str) -> int:
+    jobs = int(text) if text.isdecimal() else 0
+    if jobs < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return jobs
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     fold_arguments(parser)
@@ -49,6 +56,14 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         default=("error",),
         help="comma-separated severities, case3, case4, case5, or findings that make the exit "
         "status 1; a severity includes what is worse (default: error)",
+    )
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_jobs,
+        help="read a core dump in N processes (default: as many as are worth it, up to 8; "
+        "in drgn's REPL, 1)",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
 
@@ -67,8 +82,10 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.progress import progress_bar
     from drgn_zonedev.report import check
 
+    # Nobody's REPL starts processes without being told to.
+    jobs = 1 if args.jobs is None and not getattr(args, "own_process", False) else args.jobs
     with progress_bar() as progress:
-        report = check(prog, progress=progress)
+        report = check(prog, progress=progress, jobs=jobs)
     print_result(
         args,
         lambda: as_text.report_text(report, verbose=args.verbose, screen=screen(args)),

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+A process that goes through struct pages for another one: see
+:mod:`~drgn_zonedev.workers`.
+
+It opens the same core dump, and needs no debugging symbols: what it must know of
+``struct page`` it is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from drgn import Architecture, Platform, PlatformFlags, Program
+
+from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.promised import scan
+
+__all__ = ("Dump", "main", "open_dump")
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What a worker must know; ``platform`` is the architecture and the flags."""
+
+    path: str
+    platform: tuple[str, int]
+    vmcoreinfo: bytes
+    layout: PageLayout
+
+
+def open_dump(dump: Dump) -> Program:
+    """
+    Open a core dump once more.
+
+    :raises ValueError: if the file is another one now
+    """
+    architecture, flags = dump.platform
+    prog = Program(Platform(Architecture[architecture], PlatformFlags(flags)))
+    prog.set_core_dump(dump.path)
+    if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:
+        raise ValueError(f"{dump.path} is another dump now")
+    return prog
+
+
+def main(fd: int) -> None:
+    """
+    Do what comes over a socket until it is closed.
+
+    The first message is a :class:`Dump`, and the answer is why it cannot be opened,
+    or nothing. Each one behind that is a number and a piece of work, and the
+    answer is the number and what came of it.
+    """
+    with Connection(fd) as connection:
+        try:
+            dump: Dump = connection.recv()
+            try:
+                prog = open_dump(dump)
+            except (OSError, ValueError, LookupError) as e:
+                connection.send(str(e) or type(e).__name__)
+                return
+            connection.send("")
+            while True:
+                number, work = connection.recv()
+                connection.send((number, scan(prog, dump.layout, work)))
+        except (EOFError, ConnectionError):
+            # Whoever asked is gone.
+            return

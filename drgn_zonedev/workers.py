@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Workers
+-------
+
+Going through the struct pages of a core dump in several processes. What takes long
+in a compressed dump is to decompress it, and each process does that for its part.
+
+A worker is a new Python that opens the dump itself: libkdumpfile's handles survive
+no fork, and its caches no threads. Results are put together in order, so the answer
+is that of one process. What a worker does not do, because it dies or cannot open
+the dump, is done by the others, or here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+
+from drgn import Program, ProgramFlags
+
+from drgn_zonedev.kernel.dump import leaves_something_out
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.promised import ScanAll, Scanned, Work, pieces, scan, scan_here
+from drgn_zonedev.worker import Dump
+
+__all__ = ("scan_with", "why_alone")
+
+_logger = logging.getLogger("drgn_zonedev")
+
+_MAX_JOBS = 8
+# What a worker must save to be worth its start, which takes some tenths of a
+# second: a compressed dump yields about 1 GB/s, others several.
+_WORTH_A_WORKER = {True: 256 << 20, False: 2 << 30}
+# Small enough for all to end at the same time, large enough to be worth a message.
+_PIECE_BYTES = 32 << 20
+# One that is worked on, and one so that nobody waits for the next.
+_AT_ONCE = 2
+_SECONDS_TO_END = 5
+
+# Neither a module that is run again as a script, nor the working directory, must
+# decide what a worker imports.
+_START = (
+    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
+    "from drgn_zonedev.worker import main; main(fd)"
+)
+
+
+def scan_with(jobs: int | None) -> ScanAll:
+    """
+    Get what goes through struct pages in *jobs* processes.
+
+    :param jobs: ``None`` for as many as there are cores for, and as the work is worth.
+    """
+
+    def scan_all(
+        prog: Program, works: Sequence[Work], progress: Callable[[int], None]
+    ) -> Iterator[Scanned]:
+        number = _number_of_jobs(prog, works, jobs)
+        if number < 2:
+            return scan_here(prog, works, progress)
+        return _scan_in_processes(prog, works, progress, number)
+
+    return scan_here if jobs == 1 else scan_all
+
+
+def why_alone(prog: Program) -> str | None:
+    """Say why a program cannot be opened once more, or nothing if it can."""
+    if prog.flags & ProgramFlags.IS_LIVE:
+        return "what is running is read by one process"
+    if not prog.core_dump_path:
+        return "only a core dump can be opened by more than one process"
+    if leaves_something_out(prog):
+        return "what this dump leaves out is only known with its debugging symbols"
+    return None
+
+
+def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
+    alone = why_alone(prog)
+    if alone:
+        if jobs:
+            _logger.warning("one process instead of %d: %s", jobs, alone)
+        return 1
+    if not works:
+        return 1
+    size = page_layout(prog).size * sum(work.pages for work in works)
+    if jobs:
+        return min(jobs, max(1, -(-size // _PIECE_BYTES)))
+    cores = min(len(os.sched_getaffinity(0)), _MAX_JOBS)
+    return min(cores, size // _WORTH_A_WORKER[_is_compressed(prog)])
+
+
+def _is_compressed(prog: Program) -> bool:
+    assert prog.core_dump_path is not None
+    try:
+        with open(prog.core_dump_path, "rb") as file:
+            return file.read(4) != b"\x7fELF"
+    except OSError:
+        return False
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: bool = False
+    begun: dict[int, Work] = field(default_factory=dict)
+
+
+def _scan_in_processes(
+    prog: Program, works: Sequence[Work], progress: Callable[[int], None], jobs: int
+) -> Iterator[Scanned]:
+    layout = page_layout(prog)
+    pages = max(1, _PIECE_BYTES // layout.size)
+    queue = ((nr, piece) for nr, work in enumerate(works) for piece in pieces(work, pages))
+    with _workers(prog, jobs) as workers:
+        results = _in_order(prog, queue, workers, progress)
+        done: tuple[int, Scanned] | None = next(results, None)
+        for nr in range(len(works)):
+            whole = Scanned()
+            while done and done[0] == nr:
+                whole.extend(done[1])
+                done = next(results, None)
+            yield whole
+
+
+def _in_order(
+    prog: Program,
+    queue: Iterator[tuple[int, Work]],
+    workers: list[_Worker],
+    progress: Callable[[int], None],
+) -> Iterator[tuple[int, Scanned]]:
+    # Yields the number of the work that a piece is of, and what came of the piece.
+    layout = page_layout(prog)
+    of_work: deque[int] = deque()
+    finished: dict[int, Scanned] = {}
+    again: dict[int, Work] = {}
+    given = yielded = 0
+    while True:
+        while yielded in finished:
+            yield of_work.popleft(), finished.pop(yielded)
+            yielded += 1
+        for worker in workers:
+            while worker.ready and len(worker.begun) < _AT_ONCE:
+                if again:
+                    number = min(again)
+                    piece = again.pop(number)
+                else:
+                    following = next(queue, None)
+                    if following is None:
+                        break
+                    number, piece = given, following[1]
+                    of_work.append(following[0])
+                    given += 1
+                worker.begun[number] = piece
+                with contextlib.suppress(ConnectionError):
+                    worker.connection.send((number, piece))
+        if not workers:
+            break
+        if not again and all(w.ready and not w.begun for w in workers):
+            return
+        for connection in wait([w.connection for w in workers]):
+            worker = next(w for w in workers if w.connection is connection)
+            try:
+                _receive(worker, finished, progress)
+            except (EOFError, ConnectionError, _CannotOpenError) as e:
+                workers.remove(worker)
+                again.update(worker.begun)
+                _end(worker)
+                why = str(e) or f"it ended with status {worker.process.returncode}"
+                _logger.warning("a worker process is lost: %s", why)
+    # Nobody is left to do it.
+    while True:
+        if yielded in finished:
+            result = finished.pop(yielded)
+        elif yielded in again:
+            piece = again.pop(yielded)
+            result = scan(prog, layout, piece, progress)
+        else:
+            following = next(queue, None)
+            if following is None:
+                return
+            of_work.append(following[0])
+            result = scan(prog, layout, following[1], progress)
+        yield of_work.popleft(), result
+        yielded += 1
+
+
+class _CannotOpenError(Exception):
+    """A worker could not open the dump."""
+
+
+def _receive(
+    worker: _Worker, finished: dict[int, Scanned], progress: Callable[[int], None]
+) -> None:
+    answer = worker.connection.recv()
+    if not worker.ready:
+        if answer:
+            raise _CannotOpenError(answer)
+        worker.ready = True
+        return
+    number, scanned = answer
+    finished[number] = scanned
+    progress(worker.begun.pop(number).pages)
+
+
+@contextlib.contextmanager
+def _workers(prog: Program, jobs: int) -> Iterator[list[_Worker]]:
+    workers: list[_Worker] = []
+    started: list[_Worker] = []
+    try:
+        for _ in range(jobs):
+            started.append(_start(_dump(prog)))
+        workers += started
+        yield workers
+    finally:
+        # They have nothing to lose, and may be in the middle of something.
+        for worker in started:
+            worker.process.kill()
+        for worker in started:
+            _end(worker)
+
+
+def _dump(prog: Program) -> Dump:
+    assert prog.core_dump_path is not None
+    assert prog.platform is not None
+    return Dump(
+        path=os.path.abspath(prog.core_dump_path),
+        platform=(prog.platform.arch.name, prog.platform.flags.value),
+        vmcoreinfo=prog["VMCOREINFO"].string_(),
+        layout=page_layout(prog),
+    )
+
+
+def _start(dump: Dump) -> _Worker:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            # A terminal's Ctrl-C is for us; we end them.
+            start_new_session=True,
+        )
+    connection = Connection(ours.detach())
+    with contextlib.suppress(ConnectionError):
+        connection.send(dump)
+    return _Worker(process, connection)
+
+
+def _end(worker: _Worker) -> None:
+    worker.connection.close()
+    try:
+        worker.process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        worker.process.wait()
