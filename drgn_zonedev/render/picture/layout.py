@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Layout
+------
+
+Physical memory as rows of cells. A cell is a subsection, a row so many cells as there is
+room for. Rows that look alike are folded into one; if there are still too many, a cell is
+two subsections, four, and so on. Whatever a cell is, it shows what matters most in it, so
+nothing that matters is ever folded away.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from drgn_zonedev.render.picture.marks import BAD, HOLE, mark_of
+from drgn_zonedev.render.picture.scene import Scene, pgmaps_between, ranges_between
+
+__all__ = ("Grid", "Row", "grid")
+
+# Folding saves rows, but hardly more than this; a grid of more is not even tried.
+_MOST_FOLDED = 16
+
+Array = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.uint8]
+Spans = tuple[Array, Array, Array]
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    ``repeats`` rows that look alike, of ``[start_pfn, end_pfn)``.
+
+    ``marks`` has the index of a mark per cell, and ``pgmaps`` are indices of pgmaps.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    marks: bytes
+    repeats: int
+    pgmaps: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows from PFN 0 to the last section, of ``columns`` cells of ``cell_pages`` pages."""
+
+    columns: int
+    cell_pages: int
+    rows: tuple[Row, ...]
+
+    @property
+    def row_pages(self) -> int:
+        """Pages of a row."""
+        return self.columns * self.cell_pages
+
+
+def grid(scene: Scene, columns: int, max_rows: int | None) -> Grid:
+    """
+    Lay out a scene.
+
+    :param max_rows: zoom out until there are no more rows; if ``None``, a cell is a subsection
+    """
+    cell_pages = scene.kernel.subsection_size // scene.kernel.page_size
+    spans = _spans(scene)
+    last_pfn = int(spans[1].max(initial=0))
+    while True:
+        row_pages = columns * cell_pages
+        touched = _touched(spans, row_pages)
+        if max_rows is None or len(touched) <= _MOST_FOLDED * max_rows or row_pages >= last_pfn:
+            painted = _paint(spans, columns, cell_pages, touched)
+            rows = _rows(scene, row_pages, touched, painted)
+            if max_rows is None or len(rows) <= max_rows or row_pages >= last_pfn:
+                return Grid(columns, cell_pages, rows)
+        cell_pages *= 2
+
+
+def _spans(scene: Scene) -> Spans:
+    """Get start, end and mark of everything that is drawn."""
+    spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in scene.ranges]
+    spans += [(start, end, BAD) for start, end in scene.errors]
+    array = np.array(spans, dtype=np.int64).reshape(-1, 3)
+    return array[:, 0], array[:, 1], array[:, 2]
+
+
+def _touched(spans: Spans, row_pages: int) -> Array:
+    """Get the numbers of the rows in which something begins or ends."""
+    start, end, _ = spans
+    return np.unique(np.concatenate((start // row_pages, (end - 1) // row_pages)))
+
+
+def _rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> tuple[Row, ...]:
+    merged: list[Row] = []
+    for row in _all_rows(scene, row_pages, touched, painted):
+        last = merged[-1] if merged else None
+        if last and (last.marks, last.pgmaps) == (row.marks, row.pgmaps):
+            repeats = last.repeats + row.repeats
+            merged[-1] = Row(last.start_pfn, row.end_pfn, row.marks, repeats, row.pgmaps)
+        else:
+            merged.append(row)
+    return tuple(merged)
+
+
+def _paint(spans: Spans, columns: int, cell_pages: int, touched: Array) -> Marks:
+    """
+    Get the marks of the rows that something begins or ends in.
+
+    Where nothing does, no row is painted: what covers such rows covers the cells before and
+    behind them, which are neighbours here. So everything is one run of cells.
+    """
+    start, end, mark = spans
+    row_pages = columns * cell_pages
+
+    def cell(pfn: Array) -> Array:
+        row = pfn // row_pages
+        return np.searchsorted(touched, row) * columns + pfn % row_pages // cell_pages
+
+    first, behind = cell(start), cell(end - 1) + 1
+    cells = np.full(len(touched) * columns, HOLE, np.uint8)
+    for value in sorted(set(mark.tolist()), reverse=True):
+        edges = np.zeros(len(cells) + 1, np.int64)
+        np.add.at(edges, first[mark == value], 1)
+        np.add.at(edges, behind[mark == value], -1)
+        cells[np.cumsum(edges[:-1]) > 0] = value
+    return cells.reshape(-1, columns)
+
+
+def _all_rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> Iterator[Row]:
+    """Get painted rows, and between them those that a single thing covers, or nothing."""
+    next_row = 0
+    for number, marks in zip(touched.tolist(), painted):
+        start, end = number * row_pages, (number + 1) * row_pages
+        if number > next_row:
+            yield _plain_row(scene, next_row * row_pages, start, row_pages, len(marks))
+        yield Row(start, end, marks.tobytes(), 1, pgmaps_between(scene, start, end))
+        next_row = number + 1
+
+
+def _plain_row(scene: Scene, start_pfn: int, end_pfn: int, row_pages: int, columns: int) -> Row:
+    ranges = ranges_between(scene, start_pfn, end_pfn)
+    mark = mark_of(ranges[0].case) if ranges else HOLE
+    i = bisect.bisect_right(scene.errors, (start_pfn, end_pfn))
+    if any(start <= start_pfn < end for start, end in scene.errors[max(i - 1, 0) : i]):
+        mark = BAD
+    repeats = (end_pfn - start_pfn) // row_pages
+    pgmaps = pgmaps_between(scene, start_pfn, end_pfn)
+    return Row(start_pfn, end_pfn, bytes([mark]) * columns, repeats, pgmaps)

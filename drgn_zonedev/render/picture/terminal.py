@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Terminal
+--------
+
+The picture in letters, and in colour where there is any.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from drgn_zonedev.model import Severity
+from drgn_zonedev.render.as_text import kernel_text, printable, size_text
+from drgn_zonedev.render.cases import TELLING, may_read
+from drgn_zonedev.render.picture.layout import Grid, Row, grid
+from drgn_zonedev.render.picture.marks import HOLE, MARKS
+from drgn_zonedev.render.picture.scene import Scene
+from drgn_zonedev.render.picture.words import (
+    device_name,
+    finding_words,
+    legend_marks,
+    numbers_words,
+    pgmap_words,
+    range_words,
+    scale_words,
+)
+from drgn_zonedev.render.screen import Screen, chosen, cut, more, share
+
+__all__ = ("Terminal", "current_terminal", "terminal_text")
+
+T = TypeVar("T")
+
+# The most cells of a row; a section of x86_64 has 64.
+_MOST_COLUMNS = 128
+_FEWEST_COLUMNS = 8
+# Something of everything, even on a small screen.
+_LEAST_LINES = 3
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where letters are drawn: ``width`` characters a line, and whether it knows colours."""
+
+    width: int
+    colour: bool
+
+
+def current_terminal() -> Terminal:
+    """Get what standard output is: ``NO_COLOR``, ``TERM`` and ``COLUMNS`` have their say."""
+    colour = (
+        sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM", "dumb") != "dumb"
+    )
+    return Terminal(shutil.get_terminal_size().columns, colour)
+
+
+def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> str:
+    """
+    Draw a scene in letters.
+
+    :param screen: the room there is; if ``None``, a cell is a subsection, and nothing is left out
+    """
+    if screen is None:
+        return _text(scene, terminal, _fitting(scene, terminal, None), None, None, None)
+    narrow = Screen(screen.lines, terminal.width)
+    wanted = [screen.lines, len(scene.pgmaps), len(_troubles(scene))]
+    # What stands around these three: the head, empty lines, and the legend.
+    around = len(_around(scene, terminal, _fitting(scene, terminal, screen.lines)))
+    rows, pgmaps, troubles = share(screen.lines - around, wanted, (4, 1, 2), _LEAST_LINES)
+    # The grid may need less than it was given.
+    drawn = _fitting(scene, terminal, rows)
+    left = max(screen.lines - around - len(drawn.rows), 0)
+    pgmaps, troubles = share(left, wanted[1:], (1, 2), _LEAST_LINES)
+    return _text(scene, terminal, drawn, narrow, pgmaps, troubles)
+
+
+def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
+    """Lay out a scene in as many columns as there is room for."""
+    columns = _MOST_COLUMNS
+    while True:
+        drawn = grid(scene, columns, max_rows)
+        lines = (_line(scene, drawn, row, _label_width(drawn)) for row in drawn.rows)
+        widest = max((len(_plain(line)) for line in lines), default=0)
+        if widest <= terminal.width or columns <= _FEWEST_COLUMNS:
+            return drawn
+        columns //= 2
+
+
+def _text(
+    scene: Scene,
+    terminal: Terminal,
+    drawn: Grid,
+    screen: Screen | None,
+    pgmap_lines: int | None,
+    trouble_lines: int | None,
+) -> str:
+    head, legend = _head(scene, drawn), _legend(scene, drawn)
+    parts = [*(_wrapped(line, terminal) for line in head), ""]
+    width = _label_width(drawn)
+    for row in drawn.rows:
+        line = [*_line(scene, drawn, row, width), *_name(scene, drawn, row, width, terminal)]
+        parts.append(_coloured(line) if terminal.colour else _plain(line).rstrip())
+    if scene.pgmaps:
+        words = [pgmap_words(scene, i) for i in range(len(scene.pgmaps))]
+        types = [p.type.replace("MEMORY_DEVICE_", "") for p in scene.pgmaps]
+        calm = [not p.in_progress and p.ref.state == "live" for p in scene.pgmaps]
+        parts += ["", *_some(words, "pgmaps", types, calm, screen, pgmap_lines)]
+    troubles = _troubles(scene)
+    if troubles:
+        words = [words for words, _, _ in troubles]
+        kinds, ranks = [kind for _, kind, _ in troubles], [rank for _, _, rank in troubles]
+        parts += ["", *_some(words, "troubles", kinds, ranks, screen, trouble_lines)]
+    return "\n".join([*parts, "", *_wrapped_legend(legend, terminal)])
+
+
+def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
+    wrapped = "\n".join(_wrapped(line, terminal) for line in _head(scene, drawn)).split("\n")
+    legend = _wrapped_legend(_legend(scene, drawn), terminal)
+    blank = [""] * (2 + bool(scene.pgmaps) + bool(_troubles(scene)))
+    return [*wrapped, *legend, *blank]
+
+
+def _some(
+    words: Sequence[str],
+    things: str,
+    kinds: Sequence[str],
+    ranks: Sequence[int],
+    screen: Screen | None,
+    lines: int | None,
+) -> list[str]:
+    """Get as many of these lines as there is room for."""
+    if screen is None or lines is None or len(words) <= lines:
+        return [cut(word, screen) if screen else word for word in words]
+    shown = chosen(kinds, ranks, max(lines - 1, 1))
+    left_out = [kinds[i] for i in sorted(set(range(len(words))) - set(shown))]
+    count = printable(more(things, left_out, str, screen))
+    return [*(cut(words[i], screen) for i in shown), count]
+
+
+def _troubles(scene: Scene) -> list[tuple[str, str, int]]:
+    """Get a line, a kind and a rank for all that a walker must not read, and for findings."""
+    if scene.findings is not None:
+        return [
+            (f"! {finding_words(f)}", f.slug, f.severity.rank)
+            for f in scene.findings
+            if f.severity is not Severity.INFO
+        ]
+    return [
+        (f"! {range_words(scene, r)}", r.case.value, TELLING.index(r.case))
+        for r in scene.ranges
+        if not may_read(r.case)
+    ]
+
+
+def _head(scene: Scene, drawn: Grid) -> list[str]:
+    return [kernel_text(scene.kernel).split(": ", 1)[0], scale_words(scene, drawn)]
+
+
+def _wrapped(text: str, terminal: Terminal) -> str:
+    return "\n".join(textwrap.wrap(text, terminal.width, subsequent_indent="    "))
+
+
+def _label_width(drawn: Grid) -> int:
+    return max((len(f"{row.start_pfn:#x}") for row in drawn.rows), default=0)
+
+
+# A piece of a line: its text, and how it is coloured.
+_Piece = tuple[str, str]
+
+
+def _line(scene: Scene, drawn: Grid, row: Row, width: int) -> list[_Piece]:
+    trouble = any(MARKS[mark].letter.isupper() or MARKS[mark].letter == "?" for mark in row.marks)
+    label = f"{'!' if trouble else ' '}{f'{row.start_pfn:#x}':>{width}} "
+    pieces = [(label, "1;31" if trouble else "")]
+    if row.repeats > 1 and len(set(row.marks)) == 1:
+        pieces.append(_folded_cells(scene, row))
+    else:
+        for mark, run in itertools.groupby(row.marks):
+            pieces.append((MARKS[mark].letter * len(list(run)), MARKS[mark].sgr))
+        if row.repeats > 1:
+            pieces.append((f" x{row.repeats:,}", ""))
+    if row.pgmaps:
+        pieces.append((f" {numbers_words(row.pgmaps)}", ""))
+    return pieces
+
+
+def _folded_cells(scene: Scene, row: Row) -> _Piece:
+    mark = MARKS[row.marks[0]]
+    size = size_text((row.end_pfn - row.start_pfn) * scene.kernel.page_size)
+    name = mark.name if row.marks[0] == HOLE else mark.name.split(" ")[0]
+    for words in (f" {row.repeats:,} rows, {size} {name} ", f" x{row.repeats:,} ", ""):
+        if len(words) + 4 <= len(row.marks):
+            return words.center(len(row.marks), mark.letter), mark.sgr
+    return mark.letter * len(row.marks), mark.sgr
+
+
+def _name(scene: Scene, drawn: Grid, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
+    """Get the name of a row's device, if there is one, and room for it."""
+    if len(row.pgmaps) != 1:
+        return []
+    name = f" {device_name(scene.pgmaps[row.pgmaps[0]])}"
+    room = terminal.width - len(_plain(_line(scene, drawn, row, width)))
+    return [(name, "")] if len(name) <= room else []
+
+
+def _plain(pieces: Iterable[_Piece]) -> str:
+    return "".join(text for text, _ in pieces)
+
+
+def _coloured(pieces: Iterable[_Piece]) -> str:
+    return "".join(f"\x1b[{sgr}m{text}\x1b[0m" if sgr else text for text, sgr in pieces)
+
+
+def _legend(scene: Scene, drawn: Grid) -> list[_Piece]:
+    return [(f"{MARKS[i].letter} {MARKS[i].name}", MARKS[i].sgr) for i in legend_marks(drawn)]
+
+
+def _wrapped_legend(legend: Sequence[_Piece], terminal: Terminal) -> list[str]:
+    lines: list[list[_Piece]] = [[]]
+    for text, sgr in legend:
+        if lines[-1] and len(_plain(lines[-1])) + len(text) > terminal.width:
+            lines.append([])
+        lines[-1] += [(text, sgr), ("  ", "")]
+    rules = "A cell shows the first of these that it holds. No walker may read a capital."
+    drawn = [(_coloured(line) if terminal.colour else _plain(line)).rstrip() for line in lines]
+    return [*drawn, *_wrapped(rules, terminal).split("\n")]

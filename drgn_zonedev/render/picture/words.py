@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Words
+-----
+
+What both drawings say of the things in them. Names come from the dump; whatever is in
+here can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drgn_zonedev.model import Finding, Pgmap, Range
+from drgn_zonedev.render.as_text import printable, size_text
+from drgn_zonedev.render.picture.layout import Grid
+from drgn_zonedev.render.picture.marks import MARKS, mark_of
+from drgn_zonedev.render.picture.scene import Scene
+
+__all__ = (
+    "device_name",
+    "finding_words",
+    "legend_marks",
+    "numbers_words",
+    "pgmap_words",
+    "range_words",
+    "scale_words",
+    "span_words",
+)
+
+
+def span_words(start_pfn: int, end_pfn: int) -> str:
+    """Get PFNs as everything else of this tool shows them."""
+    return f"[{start_pfn:#x}, {end_pfn:#x})"
+
+
+# Longer names than this are no names that a driver gives.
+_MAX_NAME = 48
+
+
+def device_name(pgmap: Pgmap) -> str:
+    """Get the name of a pgmap's device, or of what else is known of it."""
+    if pgmap.device is None:
+        return printable(pgmap.ops or f"{pgmap.address:#x}")
+    name, disk = pgmap.device.name, pgmap.device.disk
+    words = printable(f"{name} ({disk})" if disk else name)
+    return words if len(words) <= _MAX_NAME else f"{words[: _MAX_NAME - 3]}..."
+
+
+def numbers_words(numbers: Sequence[int]) -> str:
+    """Get the numbers of pgmaps, which count from 1 in a picture."""
+    if not numbers:
+        return ""
+    low, high = numbers[0] + 1, numbers[-1] + 1
+    return f"#{low}" if low == high else f"#{low}-{high}"
+
+
+def pgmap_words(scene: Scene, number: int) -> str:
+    """Get a line about a pgmap."""
+    pgmap = scene.pgmaps[number]
+    pages = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges)
+    spans = [span_words(r.start_pfn, r.end_pfn) for r in pgmap.ranges[:2]]
+    if len(pgmap.ranges) > len(spans):
+        spans.append(f"and {len(pgmap.ranges) - len(spans):,} more")
+    state = "initializing" if pgmap.in_progress else pgmap.ref.state
+    return printable(
+        f"#{number + 1} {device_name(pgmap)}: {pgmap.type.replace('MEMORY_DEVICE_', '')}, "
+        f"{', '.join(spans)}, {size_text(pages * scene.kernel.page_size)}, {state}"
+    )
+
+
+def range_words(scene: Scene, range_: Range) -> str:
+    """Get a line about a range."""
+    number = scene.numbers.get(-1 if range_.pgmap is None else range_.pgmap)
+    pgmap = "" if number is None else f", #{number + 1} {device_name(scene.pgmaps[number])}"
+    pages = f"{range_.pages:,} page{'' if range_.pages == 1 else 's'}"
+    return (
+        f"{span_words(range_.start_pfn, range_.end_pfn)} {MARKS[mark_of(range_.case)].name}, "
+        f"{pages}{pgmap}"
+    )
+
+
+def finding_words(finding: Finding) -> str:
+    """Get a line about a finding."""
+    return printable(
+        f"{finding.severity.value}: {finding.slug} "
+        f"{span_words(finding.start_pfn, finding.end_pfn)}: {finding.message}"
+    )
+
+
+def scale_words(scene: Scene, grid: Grid) -> str:
+    """Say what a cell and a row are."""
+    page_size, kernel = scene.kernel.page_size, scene.kernel
+    cell, row = grid.cell_pages * page_size, grid.row_pages * page_size
+    sections = row / kernel.section_size
+    which = (
+        "a section"
+        if sections == 1
+        else f"{sections:,.0f} sections"
+        if sections > 1
+        else f"1/{1 / sections:.0f} of a section"
+    )
+    subsections = cell // kernel.subsection_size
+    what = "a subsection" if subsections == 1 else f"{subsections:,} subsections"
+    return f"a row is {size_text(row)} ({which}), a cell {size_text(cell)} ({what})"
+
+
+def legend_marks(grid: Grid, also: Sequence[int] = ()) -> list[int]:
+    """Get the marks that occur, those first that win where there is room for one."""
+    return sorted({mark for row in grid.rows for mark in row.marks} | set(also))
