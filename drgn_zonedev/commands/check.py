@@ -18,6 +18,7 @@ from drgn_zonedev.command import (
     print_result,
     screen,
 )
+from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Report, Severity
 from drgn_zonedev.render import as_json, as_text
 
@@ -49,6 +50,7 @@ def _jobs(text: str) -> int:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     fold_arguments(parser)
+    map_arguments(parser)
     parser.add_argument(
         "--fail-on",
         metavar="WHAT",
@@ -82,13 +84,20 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.progress import progress_bar
     from drgn_zonedev.report import check
 
+    check_map_arguments(args)
     # Nobody's REPL starts processes without being told to.
     jobs = 1 if args.jobs is None and not getattr(args, "own_process", False) else args.jobs
     with progress_bar() as progress:
         report = check(prog, progress=progress, jobs=jobs)
+
+    def text() -> str:
+        if args.map:
+            return map_text(args, report.kernel, report.ranges, report.pgmaps, report.findings)
+        return as_text.report_text(report, verbose=args.verbose, screen=screen(args))
+
     print_result(
         args,
-        lambda: as_text.report_text(report, verbose=args.verbose, screen=screen(args)),
+        text,
         lambda: as_json.report_document(report),
     )
     if failed(report, args.fail_on):

@@ -16,6 +16,7 @@ from drgn_zonedev.command import (
     print_result,
     screen,
 )
+from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.render import as_json, as_text
 
 __all__ = ("RANGES",)
@@ -24,17 +25,27 @@ __all__ = ("RANGES",)
 def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     fold_arguments(parser)
+    map_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
 
 
 def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classify import classify
     from drgn_zonedev.report import kernel_facts
+    from drgn_zonedev.snapshot import take_snapshot, with_devices
 
+    check_map_arguments(args)
     kernel, ranges = kernel_facts(prog), classify(prog)
+
+    def text() -> str:
+        if args.map:
+            pgmaps = with_devices(prog, take_snapshot(prog).pgmaps)
+            return map_text(args, kernel, ranges, pgmaps)
+        return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen(args))
+
     print_result(
         args,
-        lambda: as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen(args)),
+        text,
         lambda: as_json.ranges_document(kernel, ranges),
     )
     return Outcome(ranges)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``--map``, which ``ranges`` and ``check`` have in common."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+
+from drgn_zonedev.command import UsageError, screen
+from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range
+
+__all__ = ("check_map_arguments", "map_arguments", "map_text")
+
+
+def map_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--map``."""
+    parser.add_argument(
+        "--map",
+        action="store_true",
+        help="draw a picture of physical memory instead; with -o FILE.svg, as SVG",
+    )
+
+
+def _is_svg(args: argparse.Namespace) -> bool:
+    return args.output is not None and args.output.lower().endswith(".svg")
+
+
+def check_map_arguments(args: argparse.Namespace) -> None:
+    """
+    Refuse what makes no sense, before any work is done.
+
+    :raises UsageError: if ``--map`` contradicts another argument
+    """
+    if args.map and args.format != "text":
+        raise UsageError(f"--map draws a picture, which --format {args.format} cannot hold")
+    if _is_svg(args) and not args.map:
+        raise UsageError(f"{args.output}: only --map draws SVG: add it, or choose another name")
+
+
+def map_text(
+    args: argparse.Namespace,
+    kernel: KernelFacts,
+    ranges: Iterable[Range],
+    pgmaps: Iterable[Pgmap],
+    findings: Iterable[Finding] | None = None,
+) -> str:
+    """Draw what ``--map`` and ``--output`` ask for."""
+    from drgn_zonedev.render.picture.scene import make_scene
+    from drgn_zonedev.render.picture.svg import svg_text
+    from drgn_zonedev.render.picture.terminal import Terminal, current_terminal, terminal_text
+
+    scene = make_scene(kernel, ranges, pgmaps, findings)
+    if _is_svg(args):
+        return svg_text(scene)
+    terminal = current_terminal()
+    if args.output is not None:
+        terminal = Terminal(terminal.width, colour=False)
+    return terminal_text(scene, terminal, screen(args))

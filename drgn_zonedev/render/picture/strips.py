@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Strips
+------
+
+A pgmap's memory down to the PFN: reserve, metadata, device pages, what is not initialised
+yet, struct pages that are not what they should be, and what the device leaves of its last
+section. Two pages of reserve and a terabyte of device stand side by side, so the axis is
+logarithmic, part by part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from drgn_zonedev.model import Case, PgmapRange
+from drgn_zonedev.render.picture.marks import BAD, mark_of
+from drgn_zonedev.render.picture.scene import Scene, ranges_between
+from drgn_zonedev.render.screen import chosen
+
+__all__ = ("Part", "Strip", "edges", "strip")
+
+
+@dataclass(frozen=True)
+class Part:
+    """PFNs that are drawn alike; ``stands_for`` parts, the worst of which has ``mark``."""
+
+    start_pfn: int
+    end_pfn: int
+    mark: int
+    stands_for: int = 1
+
+
+@dataclass(frozen=True)
+class Strip:
+    """
+    One pgmap, in ascending parts.
+
+    ``frontier`` is the first PFN that ``memmap_init_zone_device()`` may not have been
+    through yet, if it is at work.
+    """
+
+    pgmap: int
+    parts: tuple[Part, ...]
+    frontier: int | None
+
+
+def strip(scene: Scene, number: int, max_parts: int) -> Strip:
+    """Lay out a pgmap in at most *max_parts* parts."""
+    pgmap = scene.pgmaps[number]
+    parts = sorted(
+        {part for range_ in pgmap.ranges for part in _parts(scene, range_)},
+        key=lambda p: (p.start_pfn, p.end_pfn),
+    )
+    initializing = mark_of(Case.INITIALIZING)
+    waiting = [part.start_pfn for part in parts if part.mark == initializing]
+    frontier = min(waiting) if pgmap.in_progress and waiting else None
+    return Strip(number, tuple(_fold(parts, max_parts)), frontier)
+
+
+def _parts(scene: Scene, range_: PgmapRange) -> Iterator[Part]:
+    start, end = _with_leftovers(scene, range_)
+    for r in ranges_between(scene, start, end):
+        low, high = max(r.start_pfn, start), min(r.end_pfn, end)
+        yield from _split(scene, low, high, mark_of(r.case))
+
+
+def _with_leftovers(scene: Scene, range_: PgmapRange) -> tuple[int, int]:
+    """Extend a range by what it leaves unused of its first and its last section."""
+    start, end = range_.start_pfn, range_.end_pfn
+    for r in ranges_between(scene, max(start - 1, 0), end + 1):
+        if r.case is Case.PARTIAL and r.end_pfn == start:
+            start = r.start_pfn
+        elif r.case is Case.PARTIAL and r.start_pfn == end:
+            end = r.end_pfn
+    return start, end
+
+
+def _split(scene: Scene, start: int, end: int, mark: int) -> Iterator[Part]:
+    for bad_start, bad_end in scene.errors:
+        low, high = max(start, bad_start), min(end, bad_end)
+        if low >= high:
+            continue
+        if start < low:
+            yield Part(start, low, mark)
+        yield Part(low, high, BAD)
+        start = high
+    if start < end:
+        yield Part(start, end, mark)
+
+
+def _fold(parts: Sequence[Part], max_parts: int) -> Iterable[Part]:
+    if len(parts) <= max_parts:
+        return parts
+    marks = [part.mark for part in parts]
+    # In the worst case there are others on both sides of each.
+    shown = set(chosen(marks, marks, (max_parts - 1) // 2))
+    folded: list[Part] = []
+    for i, part in enumerate(parts):
+        if i in shown or not folded or i - 1 in shown:
+            folded.append(part)
+        else:
+            last = folded[-1]
+            mark = min(last.mark, part.mark)
+            folded[-1] = Part(last.start_pfn, part.end_pfn, mark, last.stands_for + 1)
+    return folded
+
+
+def edges(parts: Sequence[Part], width: float, least: float) -> list[float]:
+    """
+    Divide a width among parts: each gets *least*, the rest goes by the logarithm of their pages.
+
+    :return: where each part begins, and where the last one ends
+    """
+    weights = [math.log2(part.end_pfn - part.start_pfn) + 1 for part in parts]
+    spare = max(width - least * len(parts), 0.0)
+    positions = [0.0]
+    for weight in weights:
+        positions.append(positions[-1] + least + spare * weight / sum(weights))
+    return positions
