@@ -288,25 +288,28 @@ def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
 
 
 def _findings_text(findings: Sequence[Finding], verbose: bool, screen: Screen | None) -> str:
-    blocks = ["\n".join(_finding(finding, verbose)) for finding in findings]
-    if screen is None or height("\n".join(blocks), screen) <= screen.lines:
-        return "\n".join(blocks)
+    if screen is None or len(findings) <= screen.lines:
+        text = "\n".join(line for finding in findings for line in _finding(finding, verbose))
+        if screen is None or height(text, screen) <= screen.lines:
+            return text
     # The first of each kind, their evidence while there is room for it, and one line each for
     # some others.
     room = max(screen.lines - 1, 1)
     slugs = [finding.slug for finding in findings]
     ranks = [finding.severity.rank for finding in findings]
-    with_evidence = set()
+    with_evidence = {}
     used = min(room, len(set(slugs)))
     for i in sorted(chosen(slugs, ranks, used), key=ranks.__getitem__):
-        evidence = height(blocks[i], screen) - 1
+        block = "\n".join(_finding(findings[i], verbose))
+        evidence = height(block, screen) - 1
         if used + evidence <= room:
-            with_evidence.add(i)
+            with_evidence[i] = block
             used += evidence
-    shown = chosen(slugs, ranks, room - sum(height(blocks[i], screen) - 1 for i in with_evidence))
+    extra = sum(height(block, screen) - 1 for block in with_evidence.values())
+    shown = chosen(slugs, ranks, room - extra)
     left_out = [findings[i] for i in sorted(set(range(len(findings))) - set(shown))]
     parts = [
-        blocks[i] if i in with_evidence else cut(blocks[i].split("\n", 1)[0], screen) for i in shown
+        with_evidence.get(i) or cut(next(_finding(findings[i], verbose)), screen) for i in shown
     ]
     if left_out:
         parts.append(printable(more("findings", left_out, lambda f: f.slug, screen)))

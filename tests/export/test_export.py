@@ -208,7 +208,7 @@ def test_interrupted_export_leaves_nothing(
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_open", lambda args: collision("6.1").program())
+    monkeypatch.setattr(cli, "_open", lambda *_: collision("6.1").program())
 
 
 @pytest.mark.usefixtures("opened")

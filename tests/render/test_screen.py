@@ -168,7 +168,7 @@ def big_kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     for nr in range(120):
         kernel.section(2 * nr, online=True, early=True, taint=nr == 100)
         kernel.memory_block(2 * nr)
-    monkeypatch.setattr(cli, "_open", lambda args: kernel.program())
+    monkeypatch.setattr(cli, "_open", lambda *_: kernel.program())
     return kernel
 
 
@@ -217,7 +217,7 @@ def test_file_is_complete(
 def test_small_machine_is_shown_with_all_its_evidence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_open", lambda args: collision("6.1").program())
+    monkeypatch.setattr(cli, "_open", lambda *_: collision("6.1").program())
     assert cli.main(["check"]) == 0
     done = capsys.readouterr()
     assert "struct page of PFN 0x24000" in done.out

@@ -12,7 +12,6 @@ nothing that matters is ever folded away.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,7 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_zonedev.render.picture.marks import BAD, HOLE, mark_of
-from drgn_zonedev.render.picture.scene import Scene, pgmaps_between, ranges_between
+from drgn_zonedev.render.picture.scene import (
+    Scene,
+    errors_between,
+    pgmaps_between,
+    ranges_between,
+)
 
 __all__ = ("Grid", "Row", "grid")
 
@@ -145,8 +149,7 @@ def _all_rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> I
 def _plain_row(scene: Scene, start_pfn: int, end_pfn: int, row_pages: int, columns: int) -> Row:
     ranges = ranges_between(scene, start_pfn, end_pfn)
     mark = mark_of(ranges[0].case) if ranges else HOLE
-    i = bisect.bisect_right(scene.errors, (start_pfn, end_pfn))
-    if any(start <= start_pfn < end for start, end in scene.errors[max(i - 1, 0) : i]):
+    if errors_between(scene, start_pfn, end_pfn):
         mark = BAD
     repeats = (end_pfn - start_pfn) // row_pages
     pgmaps = pgmaps_between(scene, start_pfn, end_pfn)

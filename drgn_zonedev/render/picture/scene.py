@@ -10,12 +10,21 @@ What a picture is of: a report, or what is known of one without reading struct p
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
 
-__all__ = ("Scene", "first_pfn", "make_scene", "pgmaps_between", "ranges_between")
+__all__ = (
+    "Scene",
+    "error_findings_between",
+    "errors_between",
+    "first_pfn",
+    "make_scene",
+    "pgmaps_between",
+    "ranges_between",
+)
 
 
 @dataclass(frozen=True)
@@ -23,15 +32,19 @@ class Scene:
     """
     Sorted ranges that do not overlap, and pgmaps by their first PFN.
 
-    ``findings`` is ``None`` if nobody looked for any. ``errors`` are the PFN ranges of the
-    errors among them, disjoint and sorted. ``starts`` are those of the ranges, and
-    ``numbers`` tells a pgmap's index by its address.
+    ``findings`` is ``None`` if nobody looked for any; ``error_findings`` are the errors among
+    them that have pages, by their first PFN, ``error_starts`` those, ``error_ends`` where all of
+    them so far have ended, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are
+    the ranges' first PFNs, and ``numbers`` tells a pgmap's index by its address.
     """
 
     kernel: KernelFacts
     ranges: tuple[Range, ...]
     pgmaps: tuple[Pgmap, ...]
     findings: tuple[Finding, ...] | None
+    error_findings: tuple[Finding, ...]
+    error_starts: tuple[int, ...]
+    error_ends: tuple[int, ...]
     errors: tuple[tuple[int, int], ...]
     starts: tuple[int, ...]
     numbers: dict[int, int]
@@ -51,31 +64,51 @@ def make_scene(
     """Put together what a picture is of."""
     found = None if findings is None else tuple(findings)
     in_order = tuple(sorted(ranges, key=lambda r: r.start_pfn))
+    errors = [f for f in found or () if f.severity is Severity.ERROR and f.start_pfn < f.end_pfn]
+    errors.sort(key=lambda f: (f.start_pfn, f.end_pfn))
     by_pfn = tuple(sorted(pgmaps, key=lambda p: (first_pfn(p), p.address)))
     return Scene(
         kernel=kernel,
         ranges=in_order,
         pgmaps=by_pfn,
         findings=found,
-        errors=tuple(_errors(found or ())),
+        error_findings=tuple(errors),
+        error_starts=tuple(f.start_pfn for f in errors),
+        error_ends=tuple(itertools.accumulate((f.end_pfn for f in errors), max)),
+        errors=_merged((f.start_pfn, f.end_pfn) for f in errors),
         starts=tuple(r.start_pfn for r in in_order),
         numbers={pgmap.address: i for i, pgmap in enumerate(by_pfn)},
     )
 
 
-def _errors(findings: Iterable[Finding]) -> Iterable[tuple[int, int]]:
-    errors = sorted(
-        (f.start_pfn, f.end_pfn)
-        for f in findings
-        if f.severity is Severity.ERROR and f.start_pfn < f.end_pfn
-    )
+def _merged(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     merged: list[tuple[int, int]] = []
-    for start, end in errors:
+    for start, end in spans:
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
-    return merged
+    return tuple(merged)
+
+
+def errors_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[tuple[int, int], ...]:
+    """Get the parts of ``[start_pfn, end_pfn)`` that errors are about, disjoint and sorted."""
+    low = max(bisect.bisect_left(scene.errors, (start_pfn,)) - 1, 0)
+    high = bisect.bisect_left(scene.errors, (end_pfn,))
+    clipped = ((max(a, start_pfn), min(b, end_pfn)) for a, b in scene.errors[low:high])
+    return tuple((a, b) for a, b in clipped if a < b)
+
+
+def error_findings_between(
+    scene: Scene, start_pfn: int, end_pfn: int, limit: int
+) -> tuple[Finding, ...]:
+    """Get the first *limit* errors that are about a page in ``[start_pfn, end_pfn)``."""
+    if not errors_between(scene, start_pfn, end_pfn):
+        return ()
+    low = bisect.bisect_right(scene.error_ends, start_pfn)
+    high = bisect.bisect_left(scene.error_starts, end_pfn)
+    about = (f for f in scene.error_findings[low:high] if f.end_pfn > start_pfn)
+    return tuple(itertools.islice(about, limit))
 
 
 def ranges_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[Range, ...]:

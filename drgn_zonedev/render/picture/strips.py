@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, PgmapRange
 from drgn_zonedev.render.picture.marks import BAD, mark_of
-from drgn_zonedev.render.picture.scene import Scene, ranges_between
+from drgn_zonedev.render.picture.scene import Scene, errors_between, ranges_between
 from drgn_zonedev.render.screen import chosen
 
 __all__ = ("Part", "Strip", "edges", "strip")
@@ -80,10 +80,7 @@ def _with_leftovers(scene: Scene, range_: PgmapRange) -> tuple[int, int]:
 
 
 def _split(scene: Scene, start: int, end: int, mark: int) -> Iterator[Part]:
-    for bad_start, bad_end in scene.errors:
-        low, high = max(start, bad_start), min(end, bad_end)
-        if low >= high:
-            continue
+    for low, high in errors_between(scene, start, end):
         if start < low:
             yield Part(start, low, mark)
         yield Part(low, high, BAD)

@@ -15,12 +15,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from drgn_zonedev.model import Severity
-from drgn_zonedev.render.as_text import kernel_text, printable, size_text
-from drgn_zonedev.render.cases import TELLING, may_read
+from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.render.as_text import kernel_text, size_text
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, mark_of
-from drgn_zonedev.render.picture.scene import Scene, ranges_between
+from drgn_zonedev.render.picture.scene import Scene, error_findings_between, ranges_between
 from drgn_zonedev.render.picture.strips import Part, Strip, edges, strip
 from drgn_zonedev.render.picture.words import (
     device_name,
@@ -31,6 +30,8 @@ from drgn_zonedev.render.picture.words import (
     range_words,
     scale_words,
     span_words,
+    trouble_words,
+    troubles,
 )
 from drgn_zonedev.render.screen import chosen
 
@@ -229,13 +230,8 @@ def _titles(scene: Scene, start_pfn: int, end_pfn: int) -> Iterator[str]:
         f"PFNs {span_words(start_pfn, end_pfn)}, "
         f"addresses {span_words(start_pfn * size, end_pfn * size)}"
     )
-    for finding in scene.findings or ():
-        if (
-            finding.severity is Severity.ERROR
-            and finding.start_pfn < end_pfn
-            and finding.end_pfn > start_pfn
-        ):
-            yield finding_words(finding)
+    for finding in error_findings_between(scene, start_pfn, end_pfn, _MAX_TITLE_LINES):
+        yield finding_words(finding)
     ranges = ranges_between(scene, start_pfn, end_pfn)
     for r in sorted(ranges, key=lambda r: mark_of(r.case)):
         yield printable(f"{range_words(scene, r)}: {r.reason}")
@@ -428,34 +424,20 @@ def _part(
 
 def _troubles(scene: Scene) -> _Block:
     group = Element("g")
-    lines = _trouble_lines(scene)
-    if not lines:
+    found = troubles(scene)
+    if not found:
         return _Block(group, 0)
     title = "What a walker must not read" if scene.findings is None else "Findings"
     _text(group, _MARGIN, 14, title, 14, font_weight="bold")
-    kinds, ranks = [kind for _, kind, _ in lines], [rank for _, _, rank in lines]
     y = 34.0
-    shown = chosen(kinds, ranks, _MAX_TROUBLES)
+    shown = chosen([kind for _, kind, _ in found], [rank for _, _, rank in found], _MAX_TROUBLES)
     for i in shown:
-        words = _text(group, _MARGIN, y, _fit(lines[i][0], _WIDTH - 2 * _MARGIN))
-        _child(words, "title").text = lines[i][0]
+        words = trouble_words(scene, found[i][0])
+        line = _text(group, _MARGIN, y, _fit(words, _WIDTH - 2 * _MARGIN))
+        _child(line, "title").text = words
         y += 18
-    if len(shown) < len(lines):
-        words_ = f"{len(lines) - len(shown):,} more are not shown."
-        _text(group, _MARGIN, y, words_, fill=_SOFT)
+    if len(shown) < len(found):
+        count = f"{len(found) - len(shown):,} more are not shown: --all lists them in text."
+        _text(group, _MARGIN, y, count, fill=_SOFT)
         y += 18
     return _Block(group, y - 8)
-
-
-def _trouble_lines(scene: Scene) -> list[tuple[str, str, int]]:
-    if scene.findings is not None:
-        return [
-            (finding_words(f), f.slug, f.severity.rank)
-            for f in scene.findings
-            if f.severity is not Severity.INFO
-        ]
-    return [
-        (printable(f"{range_words(scene, r)}: {r.reason}"), r.case.value, TELLING.index(r.case))
-        for r in scene.ranges
-        if not may_read(r.case)
-    ]

@@ -16,28 +16,25 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from drgn_zonedev.model import Severity
-from drgn_zonedev.render.as_text import kernel_text, printable, size_text
-from drgn_zonedev.render.cases import TELLING, may_read
+from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.render.as_text import kernel_text, size_text
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.marks import HOLE, MARKS
 from drgn_zonedev.render.picture.scene import Scene
 from drgn_zonedev.render.picture.words import (
     device_name,
-    finding_words,
     legend_marks,
     numbers_words,
     pgmap_words,
-    range_words,
     scale_words,
+    trouble_words,
+    troubles,
 )
 from drgn_zonedev.render.screen import Screen, chosen, cut, more, share
 
 __all__ = ("Terminal", "current_terminal", "terminal_text")
 
-T = TypeVar("T")
 
 # The most cells of a row; a section of x86_64 has 64.
 _MOST_COLUMNS = 128
@@ -73,15 +70,15 @@ def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> st
     if screen is None:
         return _text(scene, terminal, _fitting(scene, terminal, None), None, None, None)
     narrow = Screen(screen.lines, terminal.width)
-    wanted = [screen.lines, len(scene.pgmaps), len(_troubles(scene))]
+    wanted = [screen.lines, len(scene.pgmaps), len(troubles(scene))]
     # What stands around these three: the head, empty lines, and the legend.
     around = len(_around(scene, terminal, _fitting(scene, terminal, screen.lines)))
-    rows, pgmaps, troubles = share(screen.lines - around, wanted, (4, 1, 2), _LEAST_LINES)
+    rows, _, _ = share(screen.lines - around, wanted, (4, 1, 2), _LEAST_LINES)
     # The grid may need less than it was given.
     drawn = _fitting(scene, terminal, rows)
     left = max(screen.lines - around - len(drawn.rows), 0)
-    pgmaps, troubles = share(left, wanted[1:], (1, 2), _LEAST_LINES)
-    return _text(scene, terminal, drawn, narrow, pgmaps, troubles)
+    pgmap_lines, trouble_lines = share(left, wanted[1:], (1, 2), _LEAST_LINES)
+    return _text(scene, terminal, drawn, narrow, pgmap_lines, trouble_lines)
 
 
 def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
@@ -111,55 +108,43 @@ def _text(
         line = [*_line(scene, drawn, row, width), *_name(scene, drawn, row, width, terminal)]
         parts.append(_coloured(line) if terminal.colour else _plain(line).rstrip())
     if scene.pgmaps:
-        words = [pgmap_words(scene, i) for i in range(len(scene.pgmaps))]
         types = [p.type.replace("MEMORY_DEVICE_", "") for p in scene.pgmaps]
         calm = [not p.in_progress and p.ref.state == "live" for p in scene.pgmaps]
-        parts += ["", *_some(words, "pgmaps", types, calm, screen, pgmap_lines)]
-    troubles = _troubles(scene)
-    if troubles:
-        words = [words for words, _, _ in troubles]
-        kinds, ranks = [kind for _, kind, _ in troubles], [rank for _, _, rank in troubles]
-        parts += ["", *_some(words, "troubles", kinds, ranks, screen, trouble_lines)]
+        shown, count = _some(types, calm, "pgmaps", screen, pgmap_lines)
+        parts += ["", *(_cut(pgmap_words(scene, i), screen) for i in shown), *count]
+    found = troubles(scene)
+    if found:
+        kinds, ranks = [kind for _, kind, _ in found], [rank for _, _, rank in found]
+        shown, count = _some(kinds, ranks, "troubles", screen, trouble_lines)
+        words = (f"! {trouble_words(scene, found[i][0])}" for i in shown)
+        parts += ["", *(_cut(line, screen) for line in words), *count]
     return "\n".join([*parts, "", *_wrapped_legend(legend, terminal)])
 
 
 def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
     wrapped = "\n".join(_wrapped(line, terminal) for line in _head(scene, drawn)).split("\n")
     legend = _wrapped_legend(_legend(scene, drawn), terminal)
-    blank = [""] * (2 + bool(scene.pgmaps) + bool(_troubles(scene)))
+    blank = [""] * (2 + bool(scene.pgmaps) + bool(troubles(scene)))
     return [*wrapped, *legend, *blank]
 
 
 def _some(
-    words: Sequence[str],
-    things: str,
     kinds: Sequence[str],
     ranks: Sequence[int],
+    things: str,
     screen: Screen | None,
     lines: int | None,
-) -> list[str]:
-    """Get as many of these lines as there is room for."""
-    if screen is None or lines is None or len(words) <= lines:
-        return [cut(word, screen) if screen else word for word in words]
+) -> tuple[Sequence[int], list[str]]:
+    """Choose as many things as there are lines for, and count the others in a line."""
+    if screen is None or lines is None or len(kinds) <= lines:
+        return range(len(kinds)), []
     shown = chosen(kinds, ranks, max(lines - 1, 1))
-    left_out = [kinds[i] for i in sorted(set(range(len(words))) - set(shown))]
-    count = printable(more(things, left_out, str, screen))
-    return [*(cut(words[i], screen) for i in shown), count]
+    left_out = [kinds[i] for i in sorted(set(range(len(kinds))) - set(shown))]
+    return shown, [printable(more(things, left_out, str, screen))]
 
 
-def _troubles(scene: Scene) -> list[tuple[str, str, int]]:
-    """Get a line, a kind and a rank for all that a walker must not read, and for findings."""
-    if scene.findings is not None:
-        return [
-            (f"! {finding_words(f)}", f.slug, f.severity.rank)
-            for f in scene.findings
-            if f.severity is not Severity.INFO
-        ]
-    return [
-        (f"! {range_words(scene, r)}", r.case.value, TELLING.index(r.case))
-        for r in scene.ranges
-        if not may_read(r.case)
-    ]
+def _cut(line: str, screen: Screen | None) -> str:
+    return line if screen is None else cut(line, screen)
 
 
 def _head(scene: Scene, drawn: Grid) -> list[str]:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drgn_zonedev.model import Finding, Pgmap, Range
-from drgn_zonedev.render.as_text import printable, size_text
+from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.model import Finding, Pgmap, Range, Severity
+from drgn_zonedev.render.as_text import size_text
+from drgn_zonedev.render.cases import may_read
 from drgn_zonedev.render.picture.layout import Grid
 from drgn_zonedev.render.picture.marks import MARKS, mark_of
 from drgn_zonedev.render.picture.scene import Scene
@@ -27,6 +29,8 @@ __all__ = (
     "range_words",
     "scale_words",
     "span_words",
+    "trouble_words",
+    "troubles",
 )
 
 
@@ -87,6 +91,20 @@ def finding_words(finding: Finding) -> str:
         f"{finding.severity.value}: {finding.slug} "
         f"{span_words(finding.start_pfn, finding.end_pfn)}: {finding.message}"
     )
+
+
+def troubles(scene: Scene) -> list[tuple[Finding | Range, str, int]]:
+    """Get findings, or all that a walker must not read, each with its kind and its rank."""
+    if scene.findings is not None:
+        found = (f for f in scene.findings if f.severity is not Severity.INFO)
+        return [(f, f.slug, f.severity.rank) for f in found]
+    ranges = (r for r in scene.ranges if not may_read(r.case))
+    return [(r, r.case.value, mark_of(r.case)) for r in ranges]
+
+
+def trouble_words(scene: Scene, trouble: Finding | Range) -> str:
+    """Get a line about one of them."""
+    return finding_words(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
 
 
 def scale_words(scene: Scene, grid: Grid) -> str:

@@ -120,7 +120,7 @@ def test_thousand_pgmaps_are_a_file_that_a_browser_likes() -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_open", lambda args: in_flight("6.1").program())
+    monkeypatch.setattr(cli, "_open", lambda *_: in_flight("6.1").program())
 
 
 @pytest.mark.parametrize("command", ["ranges", "check"])
