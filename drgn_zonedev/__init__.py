@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
     from drgn_zonedev.kpage import kpage_prediction
+    from drgn_zonedev.proposal import proposal
     from drgn_zonedev.report import check
     from drgn_zonedev.verify import verify
     from drgn_zonedev.walkers import walkers
@@ -92,6 +93,7 @@ _HOME = {
     "pgmap_pfn_first": "kernel.memremap",
     "pgmap_pfn_valid": "kernel.memremap",
     "pgmap_vmemmap_shift": "kernel.memremap",
+    "proposal": "proposal",
     "read_pages": "kernel.memmap",
     "section_flags": "kernel.mmzone",
     "section_memory_block": "kernel.memory",
@@ -135,6 +137,7 @@ __all__ = (
     "pgmap_pfn_first",
     "pgmap_pfn_valid",
     "pgmap_vmemmap_shift",
+    "proposal",
     "read_pages",
     "section_flags",
     "section_memory_block",

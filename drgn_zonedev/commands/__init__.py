@@ -12,13 +12,14 @@ from drgn_zonedev.commands.check import CHECK
 from drgn_zonedev.commands.export import EXPORT
 from drgn_zonedev.commands.pfn import PFN
 from drgn_zonedev.commands.pgmaps import PGMAPS
+from drgn_zonedev.commands.proposal import PROPOSAL
 from drgn_zonedev.commands.ranges import RANGES
 from drgn_zonedev.commands.sections import SECTIONS
 from drgn_zonedev.commands.walkers import WALKERS
 
 __all__ = ("COMMANDS", "add_commands")
 
-COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, WALKERS, EXPORT)
+COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, PROPOSAL, WALKERS, EXPORT)
 
 
 def add_commands(subparsers: Any) -> None:

@@ -109,6 +109,8 @@ def _remarks(report: WalkersReport) -> Iterator[str]:
     for outcome in Outcome:
         if outcome in outcomes:
             yield f"{_word(outcome)}: it {outcome.value}"
+    for name in report.unread:
+        yield f"{name} could not be read: the guards that need it let everything pass here"
     for gap in report.unjudged:
         yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
 
@@ -120,6 +122,7 @@ def walkers_document(report: WalkersReport) -> dict[str, Any]:
         "kernel": kernel_document(report.kernel),
         "walkers": [_judgement_document(j) for j in report.walkers],
         "unjudged": [_unjudged_document(u) for u in report.unjudged],
+        "unread": list(report.unread),
     }
 
 

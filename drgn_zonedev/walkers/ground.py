@@ -19,6 +19,7 @@ import numpy as np
 from drgn import FaultError, Program, offsetof
 
 from drgn_zonedev.contents import Contents, page_contents
+from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zones import Zone, zones
@@ -104,8 +105,9 @@ class Ground:
         return page_layout(self.prog)
 
     @cached_property
-    def max_pfn(self) -> int:
-        return int(self.prog["max_pfn"].value_())
+    def max_pfn(self) -> int | None:
+        """``None`` if it cannot be read: an export from before the walkers lacks it."""
+        return read_max_pfn(self.prog)
 
     @cached_property
     def zones(self) -> tuple[Zone, ...]:
@@ -132,6 +134,13 @@ class Ground:
                 continue
             found[i] = word >> shift
         return found
+
+
+def read_max_pfn(prog: Program) -> int | None:
+    try:
+        return int(prog["max_pfn"].value_())
+    except FaultError:
+        return None
 
 
 def lay_ground(
@@ -176,47 +185,14 @@ def _edges(
     # already, except where the case is the same on both sides.
     geometry = snapshot.geometry
     edges = {pfn for r in bad for pfn in (r.start_pfn, r.end_pfn)}
-    edges |= {pfn for span in ram for pfn in span}
-    for pgmap in snapshot.pgmaps:
-        for i, range_ in enumerate(pgmap.ranges):
-            edges |= {range_.start_pfn, range_.end_pfn}
-            if pgmap.altmap and i == 0:
-                edges |= {range_.start_pfn + pgmap.altmap.reserve}
-                edges |= {range_.start_pfn + pgmap.altmap.offset}
+    edges |= {pfn for span in ram for pfn in span} | pgmap_borders(snapshot)
     for zone in zones(prog):
         edges |= {zone.start_pfn, zone.end_pfn}
-    max_pfn = int(prog["max_pfn"].value_())
-    edges |= {max_pfn, -(-max_pfn // geometry.pages_per_section) * geometry.pages_per_section}
-    for pages in (*block_pages, geometry.pages_per_subsection):
-        edges |= {pfn // pages * pages for pfn in edges} | {
-            -(-pfn // pages) * pages for pfn in edges
-        }
-    found = np.array(sorted(pfn for pfn in edges if 0 <= pfn < 1 << 62), np.int64)
-    return np.unique(np.concatenate([found, _section_edges(snapshot)]))
-
-
-def _section_edges(snapshot: Snapshot) -> np.ndarray:
-    # Where a section differs from the one in front of it, and inside of sections
-    # that are populated in part.
-    geometry, sections = snapshot.geometry, snapshot.sections
-    if not len(sections):
-        return np.empty(0, np.int64)
-    start = sections.nr * geometry.pages_per_section
-    ones = np.uint64((1 << min(geometry.subsections_per_section, 64)) - 1)
-    mixed = ((sections.subsection_map != 0) & (sections.subsection_map != ones)).any(axis=1)
-    inside = start[mixed][:, None] + np.arange(
-        0, geometry.pages_per_section, geometry.pages_per_subsection
-    )
-    flags = np.uint64(~snapshot.flags.map_mask & (1 << 64) - 1)
-    key = np.stack([sections.word & flags, *sections.subsection_map.T])
-    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (np.diff(sections.nr) == 1)
-    return np.concatenate(
-        [
-            start[np.concatenate([[True], ~same])],
-            (start + geometry.pages_per_section)[np.concatenate([~same, [True]])],
-            inside.ravel(),
-        ]
-    )
+    max_pfn = read_max_pfn(prog)
+    if max_pfn is not None:
+        edges |= {max_pfn, -(-max_pfn // geometry.pages_per_section) * geometry.pages_per_section}
+    found = aligned(edges, (*block_pages, geometry.pages_per_subsection))
+    return np.unique(np.concatenate([found, section_borders(snapshot)]))
 
 
 _Part = tuple[int, int, int, int, int]

@@ -30,11 +30,18 @@ MAX_ORDER_PAGES = 1 << 10
 BLOCK_PAGES = (PAGEBLOCK_PAGES, MAX_ORDER_PAGES)
 
 
+# Where max_pfn is not known, it keeps nobody from anything.
+
+
 def _below_max_pfn(ground: Ground) -> np.ndarray:
+    if ground.max_pfn is None:
+        return np.ones(len(ground.runs), bool)
     return ground.runs.start < ground.max_pfn
 
 
 def _in_last_section(ground: Ground) -> np.ndarray:
+    if ground.max_pfn is None:
+        return np.ones(len(ground.runs), bool)
     pages = ground.snapshot.geometry.pages_per_section
     return ground.runs.start < -(-ground.max_pfn // pages) * pages
 

@@ -25,7 +25,7 @@ from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground
+from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground, read_max_pfn
 from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
 from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
 from drgn_zonedev.walkers.table import WALKERS, Guard, Walker
@@ -81,11 +81,15 @@ class Judgement:
 
 @dataclass(frozen=True)
 class WalkersReport:
-    """All of them, and the memory of which nothing can be said."""
+    """
+    All of them, and the memory of which nothing can be said. ``unread`` says what
+    guards need and could not be read, so that they seem weaker than they are.
+    """
 
     kernel: KernelFacts
     walkers: tuple[Judgement, ...]
     unjudged: tuple[Unjudged, ...]
+    unread: tuple[str, ...]
 
 
 @takes_program_or_default
@@ -105,6 +109,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         unjudged=tuple(
             Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in ranges if r.case is Case.UNKNOWN
         ),
+        unread=() if read_max_pfn(prog) is not None else ("max_pfn",),
     )
 
 

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Intervals
+---------
+
+Where the answer of any predicate can change: between two such borders, one PFN
+speaks for all. What is asked this way costs the same for a GiB and for 64 TiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("aligned", "pgmap_borders", "section_borders")
+
+# PFNs that fit into what numpy computes with.
+_MAX_PFN = 1 << 62
+
+
+def pgmap_borders(snapshot: Snapshot) -> set[int]:
+    """Where ranges of pgmaps begin and end, and their altmaps are cut."""
+    borders: set[int] = set()
+    for pgmap in snapshot.pgmaps:
+        for i, range_ in enumerate(pgmap.ranges):
+            borders |= {range_.start_pfn, range_.end_pfn}
+            if pgmap.altmap and i == 0:
+                borders |= {range_.start_pfn + pgmap.altmap.reserve}
+                borders |= {range_.start_pfn + pgmap.altmap.offset}
+    return borders
+
+
+def aligned(borders: Iterable[int], units: Iterable[int]) -> np.ndarray:
+    """Sort borders, together with those of the blocks that they are in."""
+    found = set(borders)
+    for pages in units:
+        found |= {
+            edge for pfn in found for edge in (pfn // pages * pages, -(-pfn // pages) * pages)
+        }
+    return np.array(sorted(pfn for pfn in found if 0 <= pfn < _MAX_PFN), np.int64)
+
+
+def section_borders(snapshot: Snapshot) -> np.ndarray:
+    """
+    Where a section differs from the one in front of it, and every subsection of those
+    that are populated in part.
+    """
+    geometry, sections = snapshot.geometry, snapshot.sections
+    if not len(sections):
+        return np.empty(0, np.int64)
+    start = sections.nr * geometry.pages_per_section
+    ones = np.uint64((1 << min(geometry.subsections_per_section, 64)) - 1)
+    mixed = ((sections.subsection_map != 0) & (sections.subsection_map != ones)).any(axis=1)
+    inside = start[mixed][:, None] + np.arange(
+        0, geometry.pages_per_section, geometry.pages_per_subsection
+    )
+    flags = np.uint64(~snapshot.flags.map_mask & (1 << 64) - 1)
+    key = np.stack([sections.word & flags, *sections.subsection_map.T])
+    same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (np.diff(sections.nr) == 1)
+    first = start[np.concatenate([[True], ~same])]
+    end = (start + geometry.pages_per_section)[np.concatenate([~same, [True]])]
+    return np.unique(np.concatenate([first, end, inside.ravel()]))

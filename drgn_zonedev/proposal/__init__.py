@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The Proposal
+------------
+
+Every way that was ever proposed to tell a PFN walker that a struct page is
+``ZONE_DEVICE`` and may be touched, tried on the memory at hand.
+
+``marks.py`` builds the flags and bitmaps that a kernel would keep, ``variants.py``
+holds the ways as data, ``cost.py`` counts what a lookup and the bits cost,
+``carried.py`` reads the bits of a kernel that has them, ``trial.py`` compares.
+"""
+
+from __future__ import annotations
+
+from drgn_zonedev.proposal.carried import Carried, Difference
+from drgn_zonedev.proposal.cost import Lookup, Memory
+from drgn_zonedev.proposal.trial import ProposalReport, Verdict, Wrong, proposal, try_variants
+from drgn_zonedev.proposal.variants import VARIANTS, Variant
+
+__all__ = (
+    "VARIANTS",
+    "Carried",
+    "Difference",
+    "Lookup",
+    "Memory",
+    "ProposalReport",
+    "Variant",
+    "Verdict",
+    "Wrong",
+    "proposal",
+    "try_variants",
+)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Carried
+-------
+
+The bits of a kernel that has them: more bitmaps in ``struct mem_section_usage``, under
+the names that were used on the list and in the lab's own change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import FaultError, Program, offsetof
+
+from drgn_zonedev.model import Case, Unjudged
+from drgn_zonedev.proposal.marks import Marks, mark
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("NAMES", "Carried", "Difference", "carried_bitmaps")
+
+_MAX_DIFFERENCES = 64
+
+
+@dataclass(frozen=True)
+class Difference:
+    """PFNs of subsections whose bit is not what it ought to be."""
+
+    start_pfn: int
+    end_pfn: int
+    found: bool
+
+
+@dataclass(frozen=True)
+class Carried:
+    """
+    A bitmap that the kernel has, and where it differs from ours; of differences,
+    only the first are listed.
+    """
+
+    name: str
+    meaning: str
+    bits: int
+    different: int
+    differences: tuple[Difference, ...]
+    unread: tuple[Unjudged, ...]
+
+
+def _online(marks: Marks) -> np.ndarray:
+    s = marks.snapshot
+    ram = [(r.start_pfn, r.end_pfn) for r in marks.ranges if r.case is Case.ONLINE]
+    return mark(s, ram)
+
+
+_EARLY = "owned by a device since the memory was hot-added"
+_LATE = "initialised, as posted in November 2019"
+
+# By what the bitmaps are for. subsection_dev_map was posted as a late bit; beside
+# subsection_init_map it is an early one.
+NAMES: dict[str, tuple[str, Callable[[Marks], np.ndarray]]] = {
+    "subsection_init_map": ("initialised, and nobody has let go of it", lambda m: m.touchable),
+    "subsection_active_map": (
+        "initialised, of RAM and of devices",
+        lambda m: _online(m) | m.late,
+    ),
+    "subsection_online_map": ("online RAM", _online),
+}
+
+
+def carried_bitmaps(prog: Program, marks: Marks) -> tuple[Carried, ...]:
+    """Compare the bitmaps that the kernel has with those that it should have."""
+    try:
+        usage = prog.type("struct mem_section_usage")
+    except LookupError:
+        return ()
+    known = dict(NAMES)
+    known["subsection_dev_map"] = (
+        (_EARLY, lambda m: m.early)
+        if usage.has_member("subsection_init_map")
+        else (_LATE, lambda m: m.late)
+    )
+    return tuple(
+        _compare(prog, marks, name, *known[name]) for name in known if usage.has_member(name)
+    )
+
+
+def _compare(
+    prog: Program, marks: Marks, name: str, meaning: str, expected: Callable[[Marks], np.ndarray]
+) -> Carried:
+    snapshot = marks.snapshot
+    offset = offsetof(prog.type("struct mem_section_usage"), name)
+    found, readable = _read(prog, snapshot, offset)
+    wrong = np.where(readable[:, None], found ^ expected(marks), np.uint64(0))
+    rows = np.flatnonzero(wrong.any(axis=1))
+    bits, unpacked = _bits(snapshot, wrong[rows]), _bits(snapshot, found[rows])
+    row, bit = np.nonzero(bits)
+    return Carried(
+        name=name,
+        meaning=meaning,
+        bits=int(_bits(snapshot, found[found.any(axis=1)]).sum()),
+        different=len(row),
+        differences=_differences(snapshot, rows[row], bit, unpacked[row, bit]),
+        unread=tuple(_unread(snapshot, name, readable)),
+    )
+
+
+def _read(prog: Program, snapshot: Snapshot, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    usage = snapshot.sections.usage
+    found = np.zeros_like(snapshot.sections.subsection_map)
+    readable = np.ones(len(usage), bool)
+    size = found.shape[1] * 8 if len(found) else 0
+    for row in np.flatnonzero(usage).tolist():
+        try:
+            found[row] = np.frombuffer(prog.read(int(usage[row]) + offset, size), "<u8")
+        except (FaultError, OverflowError):
+            readable[row] = False
+    return found, readable
+
+
+def _bits(snapshot: Snapshot, words: np.ndarray) -> np.ndarray:
+    raw = np.ascontiguousarray(words).astype("<u8").view(np.uint8)
+    bits = np.unpackbits(raw.reshape(len(words), 8 * words.shape[1]), axis=1, bitorder="little")
+    return bits[:, : snapshot.geometry.subsections_per_section].astype(bool)
+
+
+def _differences(
+    snapshot: Snapshot, row: np.ndarray, bit: np.ndarray, found: np.ndarray
+) -> tuple[Difference, ...]:
+    geometry = snapshot.geometry
+    start = snapshot.sections.nr[row] * geometry.pages_per_section
+    start = start + bit * geometry.pages_per_subsection
+    runs: list[Difference] = []
+    for pfn, is_set in zip(start.tolist(), found.tolist()):
+        end = pfn + geometry.pages_per_subsection
+        if runs and (runs[-1].end_pfn, runs[-1].found) == (pfn, is_set):
+            pfn = runs.pop().start_pfn
+        elif len(runs) == _MAX_DIFFERENCES:
+            break
+        runs.append(Difference(pfn, end, is_set))
+    return tuple(runs)
+
+
+def _unread(snapshot: Snapshot, name: str, readable: np.ndarray) -> list[Unjudged]:
+    pages = snapshot.geometry.pages_per_section
+    sections = snapshot.sections.nr[~readable].tolist()
+    return [Unjudged(nr * pages, (nr + 1) * pages, f"{name} cannot be read") for nr in sections]

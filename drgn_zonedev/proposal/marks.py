@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Marks
+-----
+
+The flags and bitmaps that a kernel with ``pfn_zone_device()`` would keep, built from
+the structures that kernels have, for every present section: with the kernel's
+rounding, so that what a bit cannot say shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from drgn_zonedev.model import Case, Pgmap, Range
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("Marks", "bits_of", "mark")
+
+Span = tuple[int, int]
+
+
+def mark(snapshot: Snapshot, spans: Iterable[Span], *, outward: bool = True) -> np.ndarray:
+    """
+    Set the bits of spans of PFNs, in a bitmap like ``Sections.subsection_map``.
+
+    A subsection that a span covers in part gets its bit as in
+    ``subsection_mask_set()``, or if not *outward*, does not. Only populated
+    subsections can have one.
+    """
+    geometry, sections = snapshot.geometry, snapshot.sections
+    bitmap = np.zeros_like(sections.subsection_map)
+    per_section, per_bit = geometry.subsections_per_section, geometry.pages_per_subsection
+    for start_pfn, end_pfn in spans:
+        first = start_pfn // per_bit if outward else -(-start_pfn // per_bit)
+        end = -(-end_pfn // per_bit) if outward else end_pfn // per_bit
+        if first >= end:
+            continue
+        borders = first // per_section, (end - 1) // per_section + 1
+        low, high = np.searchsorted(sections.nr, borders).tolist()
+        inside = slice(low, high)
+        whole = np.full((high - low, bitmap.shape[1]), np.iinfo(np.uint64).max, np.uint64)
+        if high > low and sections.nr[low] == borders[0]:
+            whole[0] &= _words(bitmap.shape[1], first % per_section, per_section)
+        if high > low and sections.nr[high - 1] == borders[1] - 1:
+            whole[-1] &= _words(bitmap.shape[1], 0, (end - 1) % per_section + 1)
+        bitmap[inside] |= whole
+    return bitmap & sections.subsection_map
+
+
+def _words(count: int, first: int, end: int) -> np.ndarray:
+    # The bits [first, end) of a bitmap, as 64-bit words.
+    bits = (1 << end) - (1 << first)
+    return np.array([bits >> 64 * i & (1 << 64) - 1 for i in range(count)], np.uint64)
+
+
+def bits_of(snapshot: Snapshot, bitmap: np.ndarray, row: np.ndarray, pfn: np.ndarray) -> np.ndarray:
+    """``test_bit(subsection_map_index(pfn), bitmap)``; false where *row* is -1, no section."""
+    geometry = snapshot.geometry
+    if not len(snapshot.sections):
+        return np.zeros(len(pfn), bool)
+    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+    word = bitmap[row, bit // 64] >> (bit % 64).astype(np.uint64)
+    return (word & np.uint64(1)).astype(bool) & (row >= 0)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What would be set in this memory, and when it would have been."""
+
+    snapshot: Snapshot
+    ranges: Sequence[Range]
+
+    @cached_property
+    def early(self) -> np.ndarray:
+        """Set in ``fill_subsection_map()``: hot-added for a pgmap, whatever came of it."""
+        claims = [(r.start_pfn, r.end_pfn) for p in self.snapshot.pgmaps for r in p.ranges]
+        return mark(self.snapshot, [*claims, *self._of(Case.ORPHAN)])
+
+    @cached_property
+    def late(self) -> np.ndarray:
+        """
+        As posted in November 2019: set from the beginning of a range to its end, behind
+        ``memmap_init_zone_device()``, and cleared in ``section_deactivate()``.
+
+        ``nr_range`` is counted up a moment after that, so it tells which ranges have
+        come so far; it stays what it was while a pgmap dies.
+        """
+        return mark(self.snapshot, self._initialized())
+
+    @cached_property
+    def late_data(self) -> np.ndarray:
+        """
+        ``late``, set from the first page of data on. A subsection that data shares with
+        the altmap's head is not marked.
+        """
+        return mark(self.snapshot, self._data(self.snapshot.pgmaps), outward=False)
+
+    @cached_property
+    def touchable(self) -> np.ndarray:
+        """``late_data``, cleared before a dying pgmap's struct pages are let go."""
+        live = [pgmap for pgmap in self.snapshot.pgmaps if pgmap.ref.state == "live"]
+        return mark(self.snapshot, self._data(live), outward=False)
+
+    @cached_property
+    def section(self) -> np.ndarray:
+        """
+        A flag in the section's word, for each section: set early, and cleared only with
+        the whole word, because the section may have more than one device.
+        """
+        return self.early.any(axis=1) | self._overlapping(self._of(Case.GHOST))
+
+    @cached_property
+    def taint(self) -> np.ndarray:
+        """
+        ``SECTION_TAINT_ZONE_DEVICE`` of each section: what the kernel says, or what
+        ``move_pfn_range_to_zone()`` would have set in one that does not have it.
+        """
+        flags, sections = self.snapshot.flags, self.snapshot.sections
+        if flags.taint:
+            return (sections.word & np.uint64(flags.taint)) != 0
+        pages = self.snapshot.geometry.pages_per_section
+        borders = [
+            pfn
+            for pgmap in self.snapshot.pgmaps
+            for r in pgmap.ranges
+            for pfn in (r.start_pfn, r.end_pfn)
+            if pfn % pages
+        ]
+        ghosts = self._overlapping(self._of(Case.GHOST))
+        return ghosts | (self._overlapping([(p, p + 1) for p in borders]) & (sections.word != 0))
+
+    def _of(self, case: Case) -> list[Span]:
+        return [(r.start_pfn, r.end_pfn) for r in self.ranges if r.case is case]
+
+    def _initialized(self) -> Iterator[Span]:
+        for pgmap in self.snapshot.pgmaps:
+            for range_ in pgmap.ranges[: pgmap.nr_range]:
+                yield range_.start_pfn, range_.end_pfn
+
+    def _data(self, pgmaps: Iterable[Pgmap]) -> Iterator[Span]:
+        for pgmap in pgmaps:
+            for i, range_ in enumerate(pgmap.ranges[: pgmap.nr_range]):
+                head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
+                yield range_.start_pfn + head, range_.end_pfn
+
+    def _overlapping(self, spans: Iterable[Span]) -> np.ndarray:
+        sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
+        found = np.zeros(len(sections), bool)
+        for start, end in spans:
+            low, high = np.searchsorted(sections.nr, [start // pages, -(-end // pages)]).tolist()
+            found[low:high] = True
+        return found

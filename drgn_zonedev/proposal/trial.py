@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The Trial
+---------
+
+What each variant would answer on this memory, against what is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
+from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.model import Case, Coverage, KernelFacts, Range, Severity, Unjudged
+from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
+from drgn_zonedev.proposal.cost import Lookup, Memory, lookup_cost, memory_cost
+from drgn_zonedev.proposal.marks import Marks
+from drgn_zonedev.proposal.variants import VARIANTS, Asked, Variant
+from drgn_zonedev.report import kernel_facts
+from drgn_zonedev.scan import Progress
+from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.verify import verify_snapshot
+
+__all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
+
+CASES = tuple(Case)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """
+    PFNs of one case for which a variant answers wrongly: with a false yes, a walker
+    reads what nobody promises; with a false no, it leaves out a valid struct page.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    case: Case
+    answer: bool
+
+    @property
+    def pages(self) -> int:
+        """Number of PFNs."""
+        return self.end_pfn - self.start_pfn
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    A variant on this memory: of ``right`` PFNs, the answer is true; ``wrong`` are all
+    others that could be judged, by case and by what was answered.
+    """
+
+    variant: Variant
+    right: int
+    wrong: tuple[Wrong, ...]
+    lookup: Lookup | None
+    memory: Memory
+
+    def pages(self, answer: bool) -> dict[Case, int]:
+        """Count the wrong answers of one kind by case."""
+        found: dict[Case, int] = {}
+        for wrong in self.wrong:
+            if wrong.answer is answer:
+                found[wrong.case] = found.get(wrong.case, 0) + wrong.pages
+        return found
+
+
+@dataclass(frozen=True)
+class ProposalReport:
+    """
+    All variants.
+
+    ``judged`` PFNs have a section or a pgmap, and are known for what they are;
+    ``valid`` of them are ``ZONE_DEVICE`` memory whose struct pages may be touched.
+    ``broken`` of these are not what they should be all the same: that is the kernel's
+    fault, and none of a variant's. ``coverage`` says how many were looked at.
+    """
+
+    kernel: KernelFacts
+    judged: int
+    valid: int
+    broken: int
+    verdicts: tuple[Verdict, ...]
+    carried: tuple[Carried, ...]
+    unjudged: tuple[Unjudged, ...]
+    coverage: Coverage
+
+
+@takes_program_or_default
+def proposal(prog: Program, *, progress: Progress = lambda done, total: None) -> ProposalReport:
+    """
+    Try every way to build ``pfn_zone_device()`` on a program's memory.
+
+    :param progress: Called with the bytes of memmap that were just gone through, and
+        all there are: the struct pages of devices, and of holes in early sections.
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    # Only struct pages tell a hole from what a departed device left in it.
+    telling = [r for r in ranges if r.case in (Case.DEVICE, Case.PARTIAL, Case.GHOST)]
+    verification = verify_snapshot(prog, snapshot, telling, progress)
+    rest = [r for r in ranges if r not in telling]
+    known = sorted((*verification.ranges, *rest), key=lambda r: r.start_pfn)
+    marks = Marks(snapshot, known)
+    asked, intervals = _ask(snapshot, marks, known)
+    return ProposalReport(
+        kernel=kernel_facts(prog),
+        judged=int(intervals.pages.sum()),
+        valid=int(intervals.pages[intervals.truth].sum()),
+        broken=sum(
+            f.count
+            for f in verification.findings
+            if f.severity is Severity.ERROR and f.case is Case.DEVICE
+        ),
+        verdicts=_verdicts(prog, snapshot, asked, intervals),
+        carried=carried_bitmaps(prog, marks),
+        unjudged=tuple(
+            Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in known if r.case is Case.UNKNOWN
+        ),
+        coverage=verification.coverage,
+    )
+
+
+def try_variants(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> tuple[Verdict, ...]:
+    """Try the variants on structures that were already read, with ranges that are known."""
+    asked, intervals = _ask(snapshot, Marks(snapshot, ranges), ranges)
+    return _verdicts(prog, snapshot, asked, intervals)
+
+
+@dataclass(frozen=True)
+class _Intervals:
+    """Columns: PFNs of one case for which every question has one answer."""
+
+    start: np.ndarray
+    end: np.ndarray
+    case: np.ndarray
+
+    @property
+    def pages(self) -> np.ndarray:
+        return self.end - self.start
+
+    @property
+    def truth(self) -> np.ndarray:
+        return self.case == CASES.index(Case.DEVICE)
+
+
+def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Asked, _Intervals]:
+    judged = [r for r in ranges if r.case is not Case.UNKNOWN]
+    spans = np.array([(r.start_pfn, r.end_pfn) for r in judged], np.int64).reshape(-1, 2)
+    case = np.array([CASES.index(r.case) for r in judged], np.int64)
+    geometry = snapshot.geometry
+    borders = pgmap_borders(snapshot) | set(spans.ravel().tolist())
+    units = geometry.pages_per_subsection, geometry.pages_per_section
+    edges = np.unique(np.concatenate([aligned(borders, units), section_borders(snapshot)]))
+    row = np.searchsorted(spans[:, 0], edges[:-1], side="right") - 1
+    inside = (row >= 0) & (edges[:-1] < spans[np.maximum(row, 0), 1]) if len(spans) else row > 0
+    intervals = _Intervals(edges[:-1][inside], edges[1:][inside], case[row[inside]])
+    predicates = Predicates(
+        geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, intervals.start
+    )
+    return Asked(snapshot, marks, predicates), intervals
+
+
+def _verdicts(
+    prog: Program, snapshot: Snapshot, asked: Asked, intervals: _Intervals
+) -> tuple[Verdict, ...]:
+    return tuple(
+        _verdict(prog, snapshot, variant, variant.lookup(asked), intervals) for variant in VARIANTS
+    )
+
+
+def _verdict(
+    prog: Program, snapshot: Snapshot, variant: Variant, answer: np.ndarray, found: _Intervals
+) -> Verdict:
+    rows = np.flatnonzero(answer != found.truth)
+    apart = (
+        (found.start[rows[1:]] != found.end[rows[:-1]])
+        | (np.diff(found.case[rows]) != 0)
+        | (answer[rows[1:]] != answer[rows[:-1]])
+    )
+    return Verdict(
+        variant=variant,
+        right=int(found.pages[answer == found.truth].sum()),
+        wrong=tuple(
+            Wrong(
+                int(found.start[group[0]]),
+                int(found.end[group[-1]]),
+                CASES[int(found.case[group[0]])],
+                bool(answer[group[0]]),
+            )
+            for group in np.split(rows, np.flatnonzero(apart) + 1)
+            if len(group)
+        ),
+        lookup=lookup_cost(prog, snapshot, variant, _samples(snapshot)),
+        memory=memory_cost(prog, snapshot, variant),
+    )
+
+
+# A lookup is counted for this many pgmaps; there may be thousands.
+_MAX_SAMPLES = 64
+
+
+def _samples(snapshot: Snapshot) -> list[int]:
+    # The first and the last page of data of each pgmap, or without any, a page of RAM.
+    pfns = []
+    for pgmap in snapshot.pgmaps[:_MAX_SAMPLES]:
+        for i, range_ in enumerate(pgmap.ranges[: max(1, pgmap.nr_range)]):
+            head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
+            pfns += [range_.start_pfn + head, range_.end_pfn - 1]
+    sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
+    return pfns or [int(nr) * pages for nr in sections.nr[:1]]

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What ``proposal`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from drgn_zonedev.model import Case
+from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Wrong
+from drgn_zonedev.render.as_json import kernel_document
+from drgn_zonedev.render.as_text import kernel_text, printable, size_text
+from drgn_zonedev.render.cells import case_text, span, table
+
+__all__ = ("proposal_document", "proposal_text")
+
+# Of each variant's mistakes, the document has all, the text these.
+_EXAMPLES = 4
+
+
+def proposal_text(report: ProposalReport) -> str:
+    """A row per variant, then where each of them is wrong, then what it costs."""
+    parts = [
+        kernel_text(report.kernel),
+        "",
+        f"{report.judged} PFNs judged; of {report.valid}, the struct pages are ZONE_DEVICE's and "
+        "may be touched",
+        "",
+        _overview(report),
+        "",
+        _costs(report),
+    ]
+    for verdict in report.verdicts:
+        if verdict.wrong:
+            parts += ["", *_mistakes(verdict)]
+    for carried in report.carried:
+        parts += ["", *_carried(carried)]
+    parts += ["", *_remarks(report)]
+    return "\n".join(parts)
+
+
+def _overview(report: ProposalReport) -> str:
+    return table(
+        ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "WHAT IT IS"),
+        [
+            (
+                v.variant.name,
+                v.right,
+                _cases(v.pages(True)),
+                _cases(v.pages(False)),
+                v.variant.what,
+            )
+            for v in report.verdicts
+        ],
+    )
+
+
+def _cases(pages: dict[Case, int]) -> str:
+    if not pages:
+        return "-"
+    return ", ".join(f"{count} {case_text(c.value, c.number)}" for c, count in pages.items())
+
+
+def _costs(report: ProposalReport) -> str:
+    return table(
+        ("VARIANT", "LOADS", "CACHE LINES", "ATOMICS", "MEMORY", "PER TiB", "HOT-ADDED SECTION"),
+        [
+            (
+                v.variant.name,
+                *_lookup(v.lookup),
+                size_text(v.memory.machine),
+                size_text(v.memory.per_tib),
+                _slab(v.memory),
+            )
+            for v in report.verdicts
+        ],
+    )
+
+
+def _lookup(lookup: Lookup | None) -> tuple[object, ...]:
+    if lookup is None:
+        return "not known", "not known", "not known"
+    return lookup.loads, lookup.lines, lookup.atomics
+
+
+def _slab(memory: Memory) -> str:
+    if not memory.per_section:
+        return "-"
+    if memory.slab is None:
+        return "not known"
+    before, after = memory.slab
+    same = "stays in" if before == after else f"kmalloc-{before} becomes"
+    return f"{same} kmalloc-{after}"
+
+
+def _mistakes(verdict: Verdict) -> Iterator[str]:
+    variant = verdict.variant
+    yield f"{variant.name}: set {variant.set}; cleared {variant.cleared}"
+    for wrong in verdict.wrong[:_EXAMPLES]:
+        meaning = _meaning(wrong)
+        case = case_text(wrong.case.value, wrong.case.number)
+        answer = "yes" if wrong.answer else "no"
+        where = span(wrong.start_pfn, wrong.end_pfn)
+        yield f"  {where} {case}, {wrong.pages} pages: {answer}, {meaning}"
+    more = verdict.wrong[_EXAMPLES:]
+    if more:
+        yield f"  {len(more)} more ranges, {sum(w.pages for w in more)} pages"
+
+
+def _meaning(wrong: Wrong) -> str:
+    if not wrong.answer:
+        return "loses valid struct pages"
+    return "takes RAM for it" if wrong.case is Case.ONLINE else "reads what nobody promises"
+
+
+def _carried(carried: Carried) -> Iterator[str]:
+    yield (
+        f"this kernel has mem_section_usage.{carried.name}: {carried.meaning}; {carried.bits} "
+        f"bits are set, {carried.different} are not what they should be"
+    )
+    for d in carried.differences:
+        yield f"  {span(d.start_pfn, d.end_pfn)}: {'set' if d.found else 'clear'}"
+    for gap in carried.unread:
+        yield f"  {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
+
+
+def _remarks(report: ProposalReport) -> Iterator[str]:
+    depths = {v.lookup.depth for v in report.verdicts if v.lookup}
+    yield (
+        "a lookup is counted for the PFN of a device that costs most: words loaded, lines of 64 "
+        "bytes that they are in, and writes to a reference; "
+        f"pgmap_array is at most {max(depths, default=0)} deep there"
+    )
+    coverage = report.coverage
+    if coverage.pages_unreadable:
+        yield f"{coverage.pages_unreadable} struct pages could not be read to confirm it"
+    if report.broken:
+        yield (
+            f"{report.broken} struct pages are not what they should be, whatever is asked: "
+            "see zonedev check"
+        )
+    for gap in report.unjudged:
+        yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
+
+
+def proposal_document(report: ProposalReport) -> dict[str, Any]:
+    """Everything that ``proposal`` knows."""
+    return {
+        "schema": "drgn-zonedev/proposal/1",
+        "kernel": kernel_document(report.kernel),
+        "judged": report.judged,
+        "valid": report.valid,
+        "broken": report.broken,
+        "unreadable": report.coverage.pages_unreadable,
+        "variants": [_verdict(v) for v in report.verdicts],
+        "carried": [_carried_document(c) for c in report.carried],
+        "unjudged": [_gap(u.start_pfn, u.end_pfn, u.reason) for u in report.unjudged],
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    variant, memory, lookup = verdict.variant, verdict.memory, verdict.lookup
+    return {
+        "name": variant.name,
+        "what": variant.what,
+        "set": variant.set,
+        "cleared": variant.cleared,
+        "right": verdict.right,
+        "false_yes": {case.value: count for case, count in verdict.pages(True).items()},
+        "false_no": {case.value: count for case, count in verdict.pages(False).items()},
+        "wrong": [_wrong(w) for w in verdict.wrong],
+        "lookup": {
+            "pfn": lookup.pfn,
+            "loads": lookup.loads,
+            "lines": lookup.lines,
+            "atomics": lookup.atomics,
+            "depth": lookup.depth,
+        }
+        if lookup
+        else None,
+        "memory": {
+            "per_section": memory.per_section,
+            "machine": memory.machine,
+            "per_tib": memory.per_tib,
+            "usage": memory.usage,
+            "slab": list(memory.slab) if memory.slab else None,
+        },
+    }
+
+
+def _wrong(wrong: Wrong) -> dict[str, Any]:
+    return {
+        "start_pfn": wrong.start_pfn,
+        "end_pfn": wrong.end_pfn,
+        "case": wrong.case.value,
+        "number": wrong.case.number,
+        "answer": wrong.answer,
+    }
+
+
+def _carried_document(carried: Carried) -> dict[str, Any]:
+    return {
+        "name": carried.name,
+        "meaning": carried.meaning,
+        "bits": carried.bits,
+        "different": carried.different,
+        "differences": [
+            {"start_pfn": d.start_pfn, "end_pfn": d.end_pfn, "set": d.found}
+            for d in carried.differences
+        ],
+        "unread": [_gap(u.start_pfn, u.end_pfn, u.reason) for u in carried.unread],
+    }
+
+
+def _gap(start_pfn: int, end_pfn: int, reason: str) -> dict[str, Any]:
+    return {"start_pfn": start_pfn, "end_pfn": end_pfn, "reason": reason}

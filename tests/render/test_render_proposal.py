@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from drgn.commands import run_command
+from fakekernel import LAYOUTS, collision, in_flight, partial
+
+from drgn_zonedev import plugin
+from drgn_zonedev.proposal import VARIANTS, ProposalReport, proposal
+from drgn_zonedev.render import as_json
+from drgn_zonedev.render.proposal import proposal_document, proposal_text
+
+SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
+
+
+def _validate(report: ProposalReport) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(as_json.render(proposal_document(report)))
+    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
+    return parsed
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scene", SCENES)
+def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
+    document = _validate(proposal(SCENES[scene](layout).program()))
+    assert [v["name"] for v in document["variants"]] == [v.name for v in VARIANTS]
+
+
+def test_the_document_holds_every_mistake() -> None:
+    document = _validate(proposal(collision("6.1").program()))
+    (late,) = (v for v in document["variants"] if v["name"] == "late-bit")
+    assert late["false_yes"] == {"reserved": 2, "metadata": 0x3FE}
+    assert late["false_no"] == {}
+    assert late["wrong"][0] == {
+        "start_pfn": 0x24000,
+        "end_pfn": 0x24002,
+        "case": "reserved",
+        "number": 5,
+        "answer": True,
+    }
+
+
+def test_text_shows_who_is_wrong_where_and_what_it_costs() -> None:
+    text = proposal_text(proposal(collision("6.1").program()))
+    answers, cost = (line for line in text.splitlines() if line.startswith("late-bit  "))
+    assert "2 reserved (5), 1022 metadata" in answers
+    assert "64 KiB" in cost
+    assert "[0x20000, 0x24000) online, 16384 pages: yes, takes RAM for it" in text
+    assert "[0x24000, 0x24002) reserved (5), 2 pages: yes, reads what nobody promises" in text
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    prog = collision("7.2").program()
+    plugin.drgn_prog_set(prog)
+    assert isinstance(run_command(prog, "zonedev proposal"), ProposalReport)
+    assert "two-bits" in capsys.readouterr().out
