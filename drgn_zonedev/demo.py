@@ -17,11 +17,8 @@ from typing import Any
 
 from drgn_zonedev.command import Outcome, Status, UsageError
 from drgn_zonedev.export.archive import ArchiveError
-from drgn_zonedev.lab.judge import compare_ranges
-from drgn_zonedev.lab.scenarios import Expected
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case, Report
-from drgn_zonedev.render.as_text import printable, ranges_text
-from drgn_zonedev.report import check
 from drgn_zonedev.stored import StoredDump, default_directory, stored_dumps
 
 __all__ = ("add_demo_command",)
@@ -77,6 +74,11 @@ def _kernels(names: Iterable[str]) -> str:
 
 
 def _show(case: Case, dump: StoredDump) -> bool:
+    from drgn_zonedev.lab.judge import compare_ranges
+    from drgn_zonedev.lab.scenarios import Expected
+    from drgn_zonedev.render.as_text import ranges_text
+    from drgn_zonedev.report import check
+
     try:
         expected = dump.expected()
         with dump.program() as prog:

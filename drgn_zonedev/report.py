@@ -18,6 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.handles import bind
+from drgn_zonedev.jobs import scan_with
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.strings import c_string
@@ -39,7 +40,6 @@ from drgn_zonedev.snapshot import (
     with_devices,
 )
 from drgn_zonedev.verify import Verification, verify_snapshot
-from drgn_zonedev.workers import scan_with
 
 __all__ = ("check", "kernel_facts")
 

@@ -26,23 +26,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 
-from drgn import Program, ProgramFlags
+from drgn import Program
 
-from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.promised import ScanAll, Scanned, Work, pieces, scan, scan_here
+from drgn_zonedev.promised import Scanned, Work, pieces, scan
 from drgn_zonedev.worker import Dump
 
-__all__ = ("scan_with", "why_alone")
+__all__ = ("PIECE_BYTES", "scan_in_processes")
 
 _logger = logging.getLogger("drgn_zonedev")
 
-_MAX_JOBS = 8
-# What a worker must save to be worth its start, which takes some tenths of a
-# second: a compressed dump yields about 1 GB/s, others several.
-_WORTH_A_WORKER = {True: 256 << 20, False: 2 << 30}
 # Small enough for all to end at the same time, large enough to be worth a message.
-_PIECE_BYTES = 32 << 20
+PIECE_BYTES = 32 << 20
 # One that is worked on, and one so that nobody waits for the next.
 _AT_ONCE = 2
 _SECONDS_TO_END = 5
@@ -55,59 +50,6 @@ _START = (
 )
 
 
-def scan_with(jobs: int | None) -> ScanAll:
-    """
-    Get what goes through struct pages in *jobs* processes.
-
-    :param jobs: ``None`` for as many as there are cores for, and as the work is worth.
-    """
-
-    def scan_all(
-        prog: Program, works: Sequence[Work], progress: Callable[[int], None]
-    ) -> Iterator[Scanned]:
-        number = _number_of_jobs(prog, works, jobs)
-        if number < 2:
-            return scan_here(prog, works, progress)
-        return _scan_in_processes(prog, works, progress, number)
-
-    return scan_here if jobs == 1 else scan_all
-
-
-def why_alone(prog: Program) -> str | None:
-    """Say why a program cannot be opened once more, or nothing if it can."""
-    if prog.flags & ProgramFlags.IS_LIVE:
-        return "what is running is read by one process"
-    if not prog.core_dump_path:
-        return "only a core dump can be opened by more than one process"
-    if leaves_something_out(prog):
-        return "what this dump leaves out is only known with its debugging symbols"
-    return None
-
-
-def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
-    alone = why_alone(prog)
-    if alone:
-        if jobs:
-            _logger.warning("one process instead of %d: %s", jobs, alone)
-        return 1
-    if not works:
-        return 1
-    size = page_layout(prog).size * sum(work.pages for work in works)
-    if jobs:
-        return min(jobs, max(1, -(-size // _PIECE_BYTES)))
-    cores = min(len(os.sched_getaffinity(0)), _MAX_JOBS)
-    return min(cores, size // _WORTH_A_WORKER[_is_compressed(prog)])
-
-
-def _is_compressed(prog: Program) -> bool:
-    assert prog.core_dump_path is not None
-    try:
-        with open(prog.core_dump_path, "rb") as file:
-            return file.read(4) != b"\x7fELF"
-    except OSError:
-        return False
-
-
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
@@ -116,11 +58,12 @@ class _Worker:
     begun: dict[int, Work] = field(default_factory=dict)
 
 
-def _scan_in_processes(
+def scan_in_processes(
     prog: Program, works: Sequence[Work], progress: Callable[[int], None], jobs: int
 ) -> Iterator[Scanned]:
+    """Go through works in *jobs* processes."""
     layout = page_layout(prog)
-    pages = max(1, _PIECE_BYTES // layout.size)
+    pages = max(1, PIECE_BYTES // layout.size)
     queue = ((nr, piece) for nr, work in enumerate(works) for piece in pieces(work, pages))
     with _workers(prog, jobs) as workers:
         results = _in_order(prog, queue, workers, progress)

@@ -41,7 +41,7 @@ def files(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     # An odd number of struct pages, so that there are dozens of pieces.
-    monkeypatch.setattr(workers, "_PIECE_BYTES", 64 * 4099)
+    monkeypatch.setattr(workers, "PIECE_BYTES", 64 * 4099)
 
 
 def opened(core: Path, vmlinux: Path) -> Program:

@@ -7,7 +7,26 @@ is small enough to mail and to commit, and that drgn opens like any other.
 
 from __future__ import annotations
 
-from drgn_zonedev.export.dump import SCHEMA, Export, Options, export
-from drgn_zonedev.export.text import export_text
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drgn_zonedev.export.dump import SCHEMA, Export, Options, export
+    from drgn_zonedev.export.text import export_text
+
+# Most of it is needed to write an export, and little to open one.
+_HOME = {
+    "SCHEMA": "dump",
+    "Export": "dump",
+    "Options": "dump",
+    "export": "dump",
+    "export_text": "text",
+}
 
 __all__ = ("SCHEMA", "Export", "Options", "export", "export_text")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

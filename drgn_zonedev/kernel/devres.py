@@ -91,10 +91,14 @@ def for_each_devres(dev: Object) -> Iterator[tuple[int, int, int | None]]:
 def _function_address(prog: Program, name: str) -> int | None:
     # By symbol: the debugging information of a function that is only an
     # address (devm_kmalloc_release() is empty) need not hold one.
-    try:
-        return prog.symbol(name).address
-    except LookupError:
-        return None
+    # drgn goes through all symbols for that, and there is a question per device.
+    known = prog.cache.setdefault("zonedev_functions", {})
+    if name not in known:
+        try:
+            known[name] = prog.symbol(name).address
+        except LookupError:
+            return None
+    return known[name]
 
 
 def device_subsystem(dev: Object) -> str:

@@ -10,11 +10,31 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import LabError
-from .guest import Guest, boot
-from .kernels import ALL_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
-from .scenarios import SCENARIOS, Scenario
-from .tools import DEBIAN_PACKAGES, missing_tools
+
+if TYPE_CHECKING:
+    from .guest import Guest, boot
+    from .kernels import ALL_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
+    from .scenarios import SCENARIOS, Scenario
+    from .tools import DEBIAN_PACKAGES, missing_tools
+
+# Whoever checks a dump needs no guests: nothing is imported until it is used.
+_HOME = {
+    "ALL_KERNELS": "kernels",
+    "DEBIAN_PACKAGES": "tools",
+    "KERNELS": "kernels",
+    "SCENARIOS": "scenarios",
+    "UNFIXED_KERNELS": "kernels",
+    "Guest": "guest",
+    "Kernel": "kernels",
+    "Scenario": "scenarios",
+    "boot": "guest",
+    "fetch_kernel": "kernels",
+    "missing_tools": "tools",
+}
 
 __all__ = [
     "ALL_KERNELS",
@@ -30,3 +50,9 @@ __all__ = [
     "fetch_kernel",
     "missing_tools",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
