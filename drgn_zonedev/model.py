@@ -29,6 +29,7 @@ __all__ = (
     "Finding",
     "KernelFacts",
     "Memmap",
+    "Missing",
     "Pgmap",
     "PgmapDevice",
     "PgmapRange",
@@ -253,11 +254,29 @@ class Finding(OfPage, OfPgmap):
 
 @dataclass(frozen=True)
 class Unjudged:
-    """Something that could not be judged, and why. ``start_pfn == end_pfn`` if no PFN is known."""
+    """
+    Something that could not be judged, and why. ``start_pfn == end_pfn`` if no PFN is
+    known. ``address`` is the virtual address that could not be read, if that was why.
+    """
 
     start_pfn: int
     end_pfn: int
     reason: str
+    address: int | None = None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """
+    Physical memory ``[start, end)``, in bytes, that something could not be judged
+    without; ``hint`` says why it is missing, and what to do. ``start == end`` if it
+    is not known where the memory is.
+    """
+
+    start: int
+    end: int
+    holds: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -305,6 +324,7 @@ class Report(Result):
     findings: tuple[Finding, ...]
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
+    missing: tuple[Missing, ...] = ()
 
     def __repr__(self) -> str:
         return (

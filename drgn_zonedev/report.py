@@ -23,6 +23,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.uevent import uevent_seqnum
+from drgn_zonedev.missing import missing_memory
 from drgn_zonedev.model import (
     Finding,
     KernelFacts,
@@ -64,13 +65,15 @@ def check(
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
     snapshot, verification = _judge(prog, progress, scan_with(jobs))
+    unjudged = snapshot.unjudged + verification.unjudged
     report = Report(
         kernel=kernel_facts(prog),
         pgmaps=with_devices(prog, snapshot.pgmaps),
         ranges=verification.ranges,
         findings=tuple(sorted(verification.findings, key=_worst_first)),
-        unjudged=snapshot.unjudged + verification.unjudged,
+        unjudged=unjudged,
         coverage=verification.coverage,
+        missing=missing_memory(prog, snapshot, unjudged),
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)

@@ -15,12 +15,21 @@ from dataclasses import dataclass, field
 from drgn import Program
 
 from drgn_zonedev.aliases import Aliases
-from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, read_pages
+from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
 from drgn_zonedev.promised import Scanned
 from drgn_zonedev.snapshot import Snapshot
 
-__all__ = ("Context", "Progress", "Reader", "Results", "raw_page", "read_range", "reread_range")
+__all__ = (
+    "Context",
+    "Progress",
+    "Reader",
+    "Results",
+    "raw_page",
+    "read_range",
+    "reread_range",
+    "unreadable",
+)
 
 Progress = Callable[[int, int], None]
 """
@@ -76,13 +85,19 @@ def read_range(context: Context, range_: Range) -> Iterator[Pages]:
         context.progress(count)
         if isinstance(part, UnreadablePages):
             results.pages_unreadable += count
-            results.unjudged.append(
-                Unjudged(part.start_pfn, part.end_pfn, f"struct pages not readable: {part.reason}")
-            )
+            results.unjudged.append(unreadable(context.prog, part))
             continue
         results.pages_verified += count
         results.bytes_read += part.words.nbytes
         yield part
+
+
+def unreadable(prog: Program, gap: UnreadablePages) -> Unjudged:
+    """Account for struct pages that cannot be read."""
+    # Where the read faulted may be a physical address.
+    address = page_layout(prog).page_address(gap.start_pfn)
+    reason = f"struct pages not readable: {gap.reason}"
+    return Unjudged(gap.start_pfn, gap.end_pfn, reason, address)
 
 
 def raw_page(pages: Pages, row: int) -> Evidence:

@@ -211,7 +211,8 @@ def _gaps(snapshot: Snapshot) -> Iterator[Unjudged]:
             start, end = gap.start * scale, min(gap.end * scale, snapshot.geometry.max_pfn)
             where = f" (struct xa_node at {gap.node:#x})" if gap.node else ""
             if start < end:
-                yield Unjudged(start, end, f"{name} cannot be read here: {gap.reason}{where}")
+                reason = f"{name} cannot be read here: {gap.reason}{where}"
+                yield Unjudged(start, end, reason, gap.node or None)
 
 
 _PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tuple[Unjudged, ...]]
@@ -224,15 +225,17 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
     unjudged: list[Unjudged] = []
     spans = array.spans()
     for address in sorted(spans, key=lambda address: spans[address][0]):
+        unread = None
         try:
             pgmaps[address] = dev_pagemap_info(Object(prog, pgmap_type, address))
             reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
         except (FaultError, ValueError) as e:
             reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
+            unread = address if isinstance(e, FaultError) else None
         for start, end in spans[address]:
             for claim in _outside(PgmapRange(start, end), pgmaps.get(address)):
                 claims.append((address, claim))
-                unjudged.append(Unjudged(claim.start_pfn, claim.end_pfn, reason))
+                unjudged.append(Unjudged(claim.start_pfn, claim.end_pfn, reason, unread))
     return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
 
 

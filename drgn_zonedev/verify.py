@@ -53,7 +53,7 @@ from drgn_zonedev.model import (
 )
 from drgn_zonedev.promised import ScanAll, Scanned, Work, scan, scan_here
 from drgn_zonedev.runs import Run
-from drgn_zonedev.scan import Context, Progress, Results, raw_page
+from drgn_zonedev.scan import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 __all__ = ("PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
@@ -258,15 +258,12 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
 def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
     scanned.add_gaps(list(context.aliases.absent(range_.start_pfn, range_.end_pfn, scanned.gaps)))
-    unreadable = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
-    results.pages_unreadable += unreadable
-    results.pages_verified += range_.pages - unreadable
-    results.aliases_skipped += range_.pages - unreadable - scanned.pages_read
+    missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
+    results.pages_unreadable += missing
+    results.pages_verified += range_.pages - missing
+    results.aliases_skipped += range_.pages - missing - scanned.pages_read
     results.bytes_read += scanned.bytes_read
-    results.unjudged += [
-        Unjudged(gap.start_pfn, gap.end_pfn, f"struct pages not readable: {gap.reason}")
-        for gap in scanned.gaps
-    ]
+    results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]
     results.unjudged += scanned.unconfirmed
     found = [(slug, run) for slug, runs in scanned.runs.items() for run in runs.reported()]
     found.sort(key=lambda each: (each[1].start_pfn, each[0]))

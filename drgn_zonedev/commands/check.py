@@ -19,7 +19,7 @@ from drgn_zonedev.command import (
     screen,
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
-from drgn_zonedev.model import Report, Severity
+from drgn_zonedev.model import Case, Report, Severity
 from drgn_zonedev.render import as_json, as_text
 
 __all__ = ("CHECK", "failed")
@@ -108,8 +108,11 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
 
 
 def _nothing_judged(report: Report) -> bool:
-    # There were struct pages to verify, and not one could be read.
-    return report.coverage.pages_unreadable > 0 and report.coverage.pages_verified == 0
+    # There was something to judge, and not one struct page could be read.
+    wanted = report.coverage.pages_unreadable > 0 or any(
+        r.case is Case.UNKNOWN for r in report.ranges
+    )
+    return wanted and report.coverage.pages_verified == 0
 
 
 CHECK = Command(

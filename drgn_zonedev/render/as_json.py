@@ -72,6 +72,10 @@ def report_document(report: Report) -> Document:
         "ranges": [range_document(r) for r in report.ranges],
         "findings": [finding_document(f) for f in report.findings],
         "unjudged": [_unjudged(u) for u in report.unjudged],
+        "missing": [
+            {"start": hex(m.start), "end": hex(m.end), "holds": m.holds, "hint": m.hint}
+            for m in report.missing
+        ],
         "coverage": {
             "pages_verified": report.coverage.pages_verified,
             "pages_unreadable": report.coverage.pages_unreadable,
@@ -242,4 +246,5 @@ def _unjudged(unjudged: Unjudged) -> Document:
         "start_pfn": unjudged.start_pfn,
         "end_pfn": unjudged.end_pfn,
         "reason": unjudged.reason,
+        "address": _hex(unjudged.address),
     }

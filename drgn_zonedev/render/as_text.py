@@ -24,6 +24,7 @@ from drgn_zonedev.model import (
     Evidence,
     Finding,
     KernelFacts,
+    Missing,
     Pgmap,
     PgmapRange,
     Range,
@@ -152,6 +153,8 @@ def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | 
         views.append(("FINDINGS", lambda screen: _findings_text(report.findings, verbose, screen)))
     if report.unjudged:
         views.append(("NOT JUDGED", lambda screen: _unjudged(report.unjudged, screen)))
+    if report.missing:
+        views.append(("MISSING MEMORY", lambda screen: _missing(report.missing, screen)))
     return views
 
 
@@ -349,6 +352,25 @@ def _unjudged(unjudged: Sequence[Unjudged], screen: Screen | None) -> str:
         kind=lambda u: u.reason,
         rank=lambda u: 0,
     )
+
+
+def _missing(missing: Sequence[Missing], screen: Screen | None) -> str:
+    return _fold(
+        missing,
+        screen,
+        "missing",
+        table=lambda shown: _table(
+            ("PHYSICAL ADDRESSES", "SIZE", "WHAT IT HOLDS", "WHY"),
+            [(_bytes(m), size_text(m.end - m.start), m.holds, m.hint) for m in shown],
+        ),
+        kind=lambda m: m.hint,
+        rank=lambda m: 0,
+    )
+
+
+def _bytes(missing: Missing) -> str:
+    known = missing.start < missing.end
+    return f"[{missing.start:#x}, {missing.end:#x})" if known else "not known"
 
 
 def _coverage(coverage: Coverage, kernel: KernelFacts) -> str:

@@ -76,6 +76,7 @@ def test_keys_are_in_a_fixed_order() -> None:
         "ranges",
         "findings",
         "unjudged",
+        "missing",
         "coverage",
     ]
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Missing Memory
+--------------
+
+Which physical memory would have to be in the dump for what could not be judged,
+and why it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from drgn import FaultError, Program
+from drgn.helpers.linux.mm import follow_phys
+
+from drgn_zonedev.kernel.dump import left_out
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
+from drgn_zonedev.model import Missing, Unjudged
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("missing_memory",)
+
+_ON_DEVICE = (
+    "it is on the device itself (map=dev), and a kdump saves System RAM only: save this memory, "
+    "too, or reconfigure the namespace with map=mem"
+)
+_LEFT_OUT = (
+    "makedumpfile took it for memory that nobody needs: filter less (-d 1), without -e, and with "
+    "a version that knows this kernel"
+)
+_CUT_OFF = (
+    "the dump is filtered or incomplete: filter less, or see whether there was space enough to "
+    "save it"
+)
+_UNTRANSLATED = "its page tables are not readable, so nobody can tell where it is"
+
+# Beyond this, nobody adds ranges by hand.
+_MAX_RUNS = 256
+
+
+def missing_memory(
+    prog: Program, snapshot: Snapshot, unjudged: Iterable[Unjudged]
+) -> tuple[Missing, ...]:
+    """
+    Get the physical memory that the unjudged could not be judged without.
+
+    :return: In ascending order; memory whose place is not known (``start`` is
+        ``end``) comes first.
+    """
+    found: dict[tuple[int, int], Missing] = {}
+    for u in unjudged:
+        if u.address is not None:
+            for missing in _of(prog, snapshot, u, u.address):
+                found.setdefault((missing.start, missing.end), missing)
+                if len(found) == _MAX_RUNS:
+                    break
+    return tuple(found[key] for key in sorted(found))
+
+
+def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterator[Missing]:
+    shift = snapshot.geometry.page_shift
+    if address != page_layout(prog).page_address(u.start_pfn):
+        if _is_readable(prog, address):
+            # It is there, and makes no sense.
+            return
+        where = _page_of(prog, address, shift)
+        holds = f"a structure at {address:#x}"
+        if where is None:
+            yield Missing(0, 0, holds, _UNTRANSLATED)
+        else:
+            why = _why(snapshot, where, u.reason)
+            yield Missing(where << shift, (where + 1) << shift, holds, why)
+        return
+    holds = f"struct pages of [{u.start_pfn:#x}, {u.end_pfn:#x})"
+    frames = vmemmap_page_frames(prog, *vmemmap_pages(prog, u.start_pfn, u.end_pfn))
+    if frames is None:
+        yield Missing(0, 0, holds, _UNTRANSLATED)
+        return
+    for start, end in _runs(np.unique(frames[frames != UNMAPPED]), snapshot):
+        yield Missing(start << shift, end << shift, holds, _why(snapshot, start, u.reason))
+
+
+def _is_readable(prog: Program, address: int) -> bool:
+    try:
+        prog.read_u8(address)
+    except FaultError:
+        return False
+    return not left_out(prog, address)
+
+
+def _page_of(prog: Program, address: int, shift: int) -> int | None:
+    try:
+        return int(follow_phys(prog["init_mm"].address_of_(), address).value_()) >> shift
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return None
+
+
+def _runs(frames: np.ndarray, snapshot: Snapshot) -> Iterator[tuple[int, int]]:
+    # Runs of page frames, none of which is partly on a device.
+    if not len(frames):
+        return
+    borders = {border for span in _device_spans(snapshot) for border in span}
+    split = (np.diff(frames) != 1) | np.isin(frames[1:], list(borders))
+    for run in np.split(frames, np.flatnonzero(split) + 1):
+        yield int(run[0]), int(run[-1]) + 1
+
+
+def _device_spans(snapshot: Snapshot) -> Sequence[tuple[int, int]]:
+    return [(r.start_pfn, r.end_pfn) for pgmap in snapshot.pgmaps for r in pgmap.ranges]
+
+
+def _why(snapshot: Snapshot, pfn: int, reason: str) -> str:
+    if any(start <= pfn < end for start, end in _device_spans(snapshot)):
+        return _ON_DEVICE
+    # The words of libkdumpfile, and of kernel/memmap.py for ELF dumps.
+    return _LEFT_OUT if "Excluded page" in reason or "left out" in reason else _CUT_OFF
