@@ -71,12 +71,9 @@ def _run(args: argparse.Namespace) -> Outcome:
     else:
         with contextlib.ExitStack() as stack:
             _unpack(args, stack)
-            monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
-            prog = _open(args, monitor)
-            if monitor and args.pause:
-                outcome = _run_paused(prog, args, monitor)
-            else:
-                outcome = args.run(prog, args)
+            args.monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
+            prog = _open(args)
+            outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
     return outcome
 
 
@@ -94,13 +91,13 @@ def _connect(address: str) -> socket.socket:
         raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint}") from e
 
 
-def _run_paused(prog: drgn.Program, args: argparse.Namespace, monitor: socket.socket) -> Outcome:
+def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.qmp import QmpError, paused
 
     # Who reads the output must not keep the guest waiting.
     printed = io.StringIO()
     try:
-        with paused(monitor), contextlib.redirect_stdout(printed):
+        with paused(args.monitor), contextlib.redirect_stdout(printed):
             outcome: Outcome = args.run(prog, args)
     except QmpError as e:
         raise _CannotOpen(f"cannot pause {args.qemu}: {e}") from e
@@ -193,7 +190,7 @@ _NOT_OPENED = (
 )
 
 
-def _open(args: argparse.Namespace, monitor: socket.socket | None) -> drgn.Program:
+def _open(args: argparse.Namespace) -> drgn.Program:
     platform = None
     if args.architecture:
         platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
@@ -202,9 +199,9 @@ def _open(args: argparse.Namespace, monitor: socket.socket | None) -> drgn.Progr
     try:
         if args.core:
             prog.set_core_dump(args.core)
-        elif monitor:
+        elif args.qemu:
             # drgn closes what it is given.
-            prog.set_qemu_qmp(os.dup(monitor.fileno()))
+            prog.set_qemu_qmp(os.dup(args.monitor.fileno()))
         else:
             prog.set_kernel()
     except _NOT_OPENED as e:

@@ -44,7 +44,7 @@ def _one_line_error(done: subprocess.CompletedProcess[str], status: int) -> str:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
-    monkeypatch.setattr(cli, "_open", lambda args, monitor: kernels[-1].program())
+    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
     return kernels
 
 
@@ -215,7 +215,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     script = (
         "from drgn_zonedev import cli\n"
         "from fakekernel import collision\n"
-        "cli._open = lambda args, monitor: collision('6.1').program()\n"
+        "cli._open = lambda args: collision('6.1').program()\n"
         "raise SystemExit(cli.main(['check', '-v']))\n"
     )
     read, write = os.pipe()

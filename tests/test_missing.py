@@ -7,6 +7,8 @@ fake kernel has none of: the ends are in test_lab_ways_e2e.py, with real dumps.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from drgn import Program
@@ -85,7 +87,7 @@ def test_structure_that_makes_no_sense_is_not_missing() -> None:
 def test_what_is_missing_is_told_with_its_size() -> None:
     report = check(partial("6.1").program())
     lost = Missing(0x24200000, 0x24400000, "struct pages of [0x1, 0x2)", "a \x1b[2J hint")
-    text = as_text.report_text(type(report)(**{**vars(report), "missing": (lost,)}))
+    text = as_text.report_text(dataclasses.replace(report, missing=(lost,)))
     assert "[0x24200000, 0x24400000)" in text
     assert "2.0 MiB" in text or "2 MiB" in text
     assert "\x1b" not in text
