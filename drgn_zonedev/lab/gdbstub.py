@@ -20,6 +20,8 @@ from .errors import LabError
 _POLL_SECONDS = 0.1
 _RIP = slice(16 * 16, 16 * 16 + 16)
 """Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
+_RAX, _RSP = slice(0, 16), slice(7 * 16, 7 * 16 + 16)
+_ENOMEM = 12
 
 
 def encode_packet(payload: str) -> bytes:
@@ -92,13 +94,50 @@ def stopped_at(
         yield
 
 
+def fail_call(path: Path, address: int, call: int, check: Callable[[], None]) -> None:
+    """Let the guest run up to the call-th entry of a function, have it return -ENOMEM, and go on.
+
+    :param path: QEMU's gdb socket
+    :param address: of the function, which must not have been inlined
+    :param check: called several times a second; raises when it is time to give up
+    """
+    connection = _Connection(path, check)
+    with connection.socket:
+        for number in range(1, call + 1):
+            _run_to(connection, address)
+            # It would stop there for ever.
+            connection.ask(f"z1,{address:x},1")
+            if number < call:
+                connection.ask("s")
+        registers = connection.ask("g")
+        stack = _decode(registers[_RSP])
+        caller = connection.ask(f"m{stack:x},8")
+        changed = _replaced(registers, _RAX, _encode(-_ENOMEM % (1 << 64)))
+        changed = _replaced(changed, _RSP, _encode(stack + 8))
+        if connection.ask(f"G{_replaced(changed, _RIP, caller)}") != "OK":
+            raise LabError("QEMU's gdb server refuses to change registers")
+        connection.ask("D")
+
+
+def _decode(text: str) -> int:
+    return int.from_bytes(bytes.fromhex(text), "little")
+
+
+def _encode(value: int) -> str:
+    return value.to_bytes(8, "little").hex()
+
+
+def _replaced(text: str, where: slice, new: str) -> str:
+    return text[: where.start] + new + text[where.stop :]
+
+
 def _run_to(connection: _Connection, address: int) -> None:
     # A hardware breakpoint: the guest has not mapped its code there yet.
     if connection.ask(f"Z1,{address:x},1") != "OK":
         raise LabError("QEMU's gdb server refuses the breakpoint")
     stop = connection.ask("c")
     registers = connection.ask("g")
-    rip = int.from_bytes(bytes.fromhex(registers[_RIP]), "little")
+    rip = _decode(registers[_RIP])
     if rip != address:
         raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
 

@@ -17,7 +17,7 @@ from typing import Callable
 
 from .errors import LabError, NotPossible, Progress, report
 from .facts import Facts, failure, inability, is_ready, parse_facts, waits_for_host
-from .gdbstub import stopped_at
+from .gdbstub import fail_call, stopped_at
 from .initramfs import binds_at_boot, build_initramfs
 from .kernels import Kernel
 from .qemu import accelerator, qemu_command, running
@@ -154,6 +154,9 @@ def _started(
         address = function_address(kernel, scenario.breakpoint)
     with running(command, work) as process:
         check = _checker(process, scenario, work, timeout, cancelled)
+        if scenario.failing_call:
+            name, call = scenario.failing_call
+            fail_call(work / "gdb.sock", function_address(kernel, name), call, check)
         with _ready(scenario, work, address, check):
             guest = Guest(
                 kernel=kernel,

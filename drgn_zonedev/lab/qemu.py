@@ -63,7 +63,7 @@ def qemu_command(
     frozen = []
     if scenario.cx16:
         append.append(f"clearcpuid={_X86_FEATURE_CX16}")
-    if scenario.breakpoint:
+    if scenario.breakpoint or scenario.failing_call:
         append.append("nokaslr")
         frozen = ["-S", "-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]
     return [

@@ -13,10 +13,12 @@ from typing import Callable
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.gdbstub import encode_packet, stopped_at
+from drgn_zonedev.lab.gdbstub import encode_packet, fail_call, stopped_at
 from drgn_zonedev.lab.symbols import symbol_address
 
 ADDRESS = 0xFFFFFFFF81234560
+CALLER = 0xFFFFFFFF81ABCDEF
+STACK = 0xFFFFC90000012340
 SYSTEM_MAP = f"""\
 {ADDRESS - 16:016x} T __pfx_memmap_init_zone_device
 {ADDRESS:016x} T memmap_init_zone_device
@@ -45,9 +47,16 @@ def gdb_server(path: Path, rip: int, watched: int = 0) -> Iterator[list[str]]:
     The second time, it stops because that other address was written.
     """
     packets: list[str] = []
-    registers = bytes(16 * 8) + rip.to_bytes(8, "little") + bytes(32)
+    registers = (
+        bytes(7 * 8)
+        + STACK.to_bytes(8, "little")
+        + bytes(8 * 8)
+        + rip.to_bytes(8, "little")
+        + bytes(32)
+    )
     stops = iter(["T05thread:01;", f"T05thread:02;watch:{watched:x};"])
-    answers = {"Z": "OK", "z": "OK", "g": registers.hex()}
+    answers = {"Z": "OK", "z": "OK", "g": registers.hex(), "s": "T05", "G": "OK", "D": "OK"}
+    answers["m"] = CALLER.to_bytes(8, "little").hex()
 
     def serve() -> None:
         client, _ = server.accept()
@@ -115,6 +124,24 @@ def test_a_stop_elsewhere_is_an_error(tmp_path: Path) -> None:
         stopped_at(path, ADDRESS, wait_a_while()),
     ):
         pytest.fail("the guest is somewhere else")
+
+
+def test_a_call_returns_an_error_to_its_caller(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with gdb_server(path, ADDRESS) as packets:
+        fail_call(path, ADDRESS, 2, wait_a_while())
+    stop_there = [f"Z1,{ADDRESS:x},1", "c", "g", f"z1,{ADDRESS:x},1"]
+    # The first call is left alone, the second one is not made.
+    assert packets[:11] == [*stop_there, "s", *stop_there, "g", f"m{STACK:x},8"]
+    *_, changed, detached = packets
+    words = bytes.fromhex(changed[1:])
+    values = [int.from_bytes(words[i : i + 8], "little") for i in range(0, 17 * 8, 8)]
+    assert values[0] == (1 << 64) - 12
+    assert values[7] == STACK + 8
+    assert values[16] == CALLER
+    assert not any(values[1:7])
+    assert not any(values[8:16])
+    assert (changed[0], detached) == ("G", "D")
 
 
 def test_waiting_ends_when_the_check_says_so(tmp_path: Path) -> None:

@@ -210,6 +210,16 @@ _ALL = (
         + tail(_COLLIDING.start + 2 * PAGE, "ghost"),
     ),
     Scenario(
+        name="orphan",
+        summary="nvdimm-partial, whose third section could not be added: two are left behind",
+        devices=nvdimm(1, _PARTIAL),
+        modules=_NFIT,
+        steps=(("refused", *namespace("fsdax")),),
+        failing_call=("sparse_add_section", 3),
+        expected=expect(_PARTIAL.start, _PARTIAL.start + 256 * MIB, "orphan"),
+        proofs=("no_pgmap",),
+    ),
+    Scenario(
         name="virtio-pmem",
         summary="fsdax on a virtio-pmem device of 192 MiB",
         devices=virtio_pmem(_DIRTY),

@@ -36,6 +36,8 @@ class Scenario:
     """Freeze the guest on entry to this kernel function, instead of waiting for the steps' end."""
     watch_pfn: int | None = None
     """From the breakpoint, go on until the struct page of this PFN is first written."""
+    failing_call: tuple[str, int] | None = None
+    """A kernel function, and which call of it, counted from 1, has to return -ENOMEM."""
     expected: tuple[Expected, ...] = ()
     """What the tool must say, sorted. Everything else is RAM, or a hole between RAM."""
     proofs: tuple[str, ...] = ()
