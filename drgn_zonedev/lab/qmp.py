@@ -42,5 +42,6 @@ def execute(
         return asyncio.run(run())
     except asyncio.TimeoutError as error:
         raise LabError(f"QEMU did not answer {command} within {timeout:.0f} s") from error
-    except (QMPError, EOFError, OSError) as error:
+    except (QMPError, EOFError, OSError, AssertionError) as error:
+        # The client asserts that it is still connected, which it is not if QEMU ends just then.
         raise LabError(f"QEMU refused {command}: {error}") from error

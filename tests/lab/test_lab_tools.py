@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +46,18 @@ def test_a_missing_qmp_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_absent_qemu_is_a_lab_error() -> None:
     pytest.importorskip("qemu.qmp")
-    from pathlib import Path
-
     with pytest.raises(LabError, match="QEMU refused query-status"):
         qmp.execute(Path("/nonexistent/socket"), "query-status", {})
+
+
+def test_qemu_ending_while_a_client_connects_is_an_error_of_the_lab(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = pytest.importorskip("qemu.qmp").QMPClient
+
+    async def connect(self: object, address: str) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(client, "connect", connect)
+    with pytest.raises(LabError, match="QEMU refused quit"):
+        qmp.execute(Path("/nonexistent/socket"), "quit", {})

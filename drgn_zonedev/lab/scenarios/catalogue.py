@@ -234,7 +234,7 @@ _ALL = (
         # gives it up if it has none, like that of QEMU 7.2.
         kernel_args=("pcie_ports=compat",),
         devices=cxl_memory(_CXL.size),
-        modules=("cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", *_NFIT[1:]),
+        modules=("cxl_port", "cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", *_NFIT[1:]),
         steps=(
             ("cxl_region", str(_CXL.size)),
             ("labelled", "region0", str(_CXL.size)),
