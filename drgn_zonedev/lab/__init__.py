@@ -17,13 +17,14 @@ from .errors import LabError
 
 if TYPE_CHECKING:
     from .guest import Guest, boot
-    from .kernels import ALL_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
+    from .kernels import ALL_KERNELS, BUILT_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
     from .scenarios import SCENARIOS, Scenario
     from .tools import DEBIAN_PACKAGES, missing_tools
 
 # Whoever checks a dump needs no guests: nothing is imported until it is used.
 _HOME = {
     "ALL_KERNELS": "kernels",
+    "BUILT_KERNELS": "kernels",
     "DEBIAN_PACKAGES": "tools",
     "KERNELS": "kernels",
     "SCENARIOS": "scenarios",
@@ -38,6 +39,7 @@ _HOME = {
 
 __all__ = [
     "ALL_KERNELS",
+    "BUILT_KERNELS",
     "DEBIAN_PACKAGES",
     "KERNELS",
     "SCENARIOS",

@@ -25,6 +25,7 @@ from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 from .answers import Answer, Kpageflags
+from .bits import bits_disagreements, claimed_by_case
 from .disagreement import Disagreement, differences, runs
 from .facts import Facts
 from .sysfs import system_disagreements
@@ -61,6 +62,8 @@ def compare(prog: Program, facts: Facts) -> Agreement:
     found = [
         *_helpers(prog, answers),
         *_predicates(ours, truth),
+        *_zone_device(ours, ranges, truth),
+        *bits_disagreements(prog, snapshot, ranges),
         *_pages(prog, answers),
         *_cases(snapshot, ranges, ours, truth),
         *_kpageflags(snapshot, walk),
@@ -105,6 +108,11 @@ class Truth:
         """A column of yes or no."""
         return _spread(self.answers, [getattr(a, name) for a in self.answers], bool)
 
+    @property
+    def has_zone_device(self) -> bool:
+        """Whether the kernel has a pfn_zone_device(), and was asked."""
+        return bool(self.answers) and all(a.zone_device is not None for a in self.answers)
+
     @cached_property
     def pgmap(self) -> np.ndarray:
         """``get_dev_pagemap()``"""
@@ -143,6 +151,20 @@ def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]
             for name, (ours, theirs) in asked.items():
                 if ours != theirs:
                     yield Disagreement(f"helper {name}()", f"{ours}", f"{theirs}", pfn, pfn + 1)
+
+
+def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
+    # Of a kernel that really has it.
+    if not truth.has_zone_device:
+        return
+    pfn = truth.pfn
+    about = "the kernel's own pfn_zone_device()"
+    yield from differences(about, pfn, ours.zone_device, truth.yes("zone_device"))
+    about = "the kernel's own pfn_zone_device_reserved()"
+    yield from differences(about, pfn, ours.zone_device_reserved, truth.yes("reserved"))
+    about = "the kernel's own pfn_zone_device_claimed()"
+    claimed = claimed_by_case(ranges, pfn, ours.populated)
+    yield from differences(about, pfn, claimed, truth.yes("claimed"))
 
 
 # --- struct pages ---

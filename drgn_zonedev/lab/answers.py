@@ -40,6 +40,12 @@ class Answer:
     """Each PFN's head is the PFN rounded down to ``1 << order``; -1 if that is not so."""
     page_pgmap: int | None
     """The pgmap in the head page."""
+    zone_device: bool | None = None
+    """``pfn_zone_device()``; None, as with the next two: this kernel has no such function."""
+    claimed: bool | None = None
+    """``pfn_zone_device_claimed()``"""
+    reserved: bool | None = None
+    """``pfn_zone_device_reserved()``"""
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,8 @@ def parse_truth(text: str) -> tuple[Answer, ...]:
     """Parse ``/proc/zonedev_truth``; its fields are explained in ``zonedev_truth.c``."""
     answers = []
     for line in text.splitlines():
-        start, end, valid, online, pgmap, pgmap_valid, *page = line.split()
+        start, end, valid, online, pgmap, pgmap_valid, *more = line.split()
+        zone, nid, order, page_pgmap = (_touched(field) for field in more[:4])
         answers.append(
             Answer(
                 int(start, 16),
@@ -92,7 +99,11 @@ def parse_truth(text: str) -> tuple[Answer, ...]:
                 online == "1",
                 int(pgmap, 16),
                 pgmap_valid == "1",
-                *(_touched(field) for field in page),
+                zone,
+                nid,
+                order,
+                page_pgmap,
+                *(None if field == "-" else field == "1" for field in more[4:]),
             )
         )
     return tuple(answers)

@@ -39,6 +39,12 @@ def add_lab_command(subparsers: Any) -> None:
     verb.add_argument("names", metavar="KERNEL", nargs="+")
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
     verb.set_defaults(run_lab=_fetch)
+    verb = verbs.add_parser(
+        "build-kernel", help="build a kernel that has pfn_zone_device() (a quarter of an hour)"
+    )
+    verb.add_argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors")
+    verb.add_argument("--refresh", action="store_true", help="look for newer source")
+    verb.set_defaults(run_lab=_build_kernel)
     verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
     _run_arguments(verb)
     verb.set_defaults(run_lab=_run)
@@ -108,13 +114,15 @@ def _say(message: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> Outcome:
-    from . import KERNELS, SCENARIOS, UNFIXED_KERNELS
+    from . import BUILT_KERNELS, KERNELS, SCENARIOS, UNFIXED_KERNELS
 
     print("kernels:")
     for name, suite in KERNELS.items():
         print(f"  {name:16} Debian {suite.codename}")
     for name, suite in UNFIXED_KERNELS.items():
         print(f"  {name:16} Debian {suite.codename} without security updates: has a bug to find")
+    for name, suite in BUILT_KERNELS.items():
+        print(f"  {name:16} Debian {suite.codename} with pfn_zone_device(): lab build-kernel")
     print("scenarios:")
     for scenario in SCENARIOS.values():
         print(f"  {scenario.name:16} {scenario.summary}")
@@ -126,6 +134,16 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
+        print(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
+    return Outcome(None)
+
+
+def _build_kernel(args: argparse.Namespace) -> Outcome:
+    from . import BUILT_KERNELS
+    from .build import build_kernel
+
+    for name in BUILT_KERNELS:
+        kernel = build_kernel(name, jobs=args.jobs, refresh=args.refresh, progress=_say)
         print(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
     return Outcome(None)
 
@@ -221,13 +239,14 @@ def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
-    from . import ALL_KERNELS, SCENARIOS
+    from . import ALL_KERNELS, BUILT_KERNELS, SCENARIOS
 
-    unknown = [w for w in words if w not in ALL_KERNELS and w not in SCENARIOS]
+    known = (*ALL_KERNELS, *BUILT_KERNELS)
+    unknown = [w for w in words if w not in known and w not in SCENARIOS]
     if unknown:
         raise UsageError(f"no kernel or scenario is called {unknown[0]!r}: see zonedev lab list")
     words = list(dict.fromkeys(words))
-    return [w for w in words if w in ALL_KERNELS], [SCENARIOS[w] for w in words if w in SCENARIOS]
+    return [w for w in words if w in known], [SCENARIOS[w] for w in words if w in SCENARIOS]
 
 
 def _walk(args: argparse.Namespace) -> Outcome:

@@ -27,18 +27,22 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
         *compare_ranges(report.ranges, guest.scenario.expected),
         *_complaints(report),
         *failed_proofs(guest, prog, report),
-        *_kernel_disagreements(guest, prog),
+        *_kernel_disagreements(guest, prog, report),
     ]
 
 
-def _kernel_disagreements(guest: Guest, prog: Program) -> Iterator[str]:
-    # What a frozen guest said is from before its steps.
+def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
+    # What a frozen guest said is from before its steps, but its memory is as it is now.
     if guest.scenario.breakpoint:
+        from drgn_zonedev.snapshot import take_snapshot
+
+        from .bits import bits_disagreements
+
+        yield from map(str, bits_disagreements(prog, take_snapshot(prog), report.ranges))
         return
     from .agreement import disagreements
 
-    for disagreement in disagreements(prog, guest.facts):
-        yield str(disagreement)
+    yield from map(str, disagreements(prog, guest.facts))
 
 
 def compare_ranges(found: Iterable[Range], expected: Sequence[Expected]) -> list[str]:

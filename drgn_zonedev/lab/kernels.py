@@ -35,6 +35,12 @@ UNFIXED_KERNELS: dict[str, Suite] = {
 }
 """Kernels with a bug that the tool must find: only booted by name."""
 
+BUILT_KERNELS: dict[str, Suite] = {
+    # With patches/pfn_zone_device.edit.
+    "6.12-proposal": Suite("trixie"),
+}
+"""Kernels that ``build_kernel()`` builds from the source of a Debian suite: only booted by name."""
+
 ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS}
 """Whatever ``fetch_kernel()`` can fetch."""
 
@@ -96,7 +102,12 @@ def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None)
     """Return the kernel called `name`, downloading it only if the cache lacks it.
 
     :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
+    :raises LabError: if it is one of BUILT_KERNELS, and not built yet
     """
+    if name in BUILT_KERNELS:
+        from .build import built_kernel
+
+        return built_kernel(name)
     suite = ALL_KERNELS.get(name)
     if suite is None:
         raise LabError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")

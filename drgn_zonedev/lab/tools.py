@@ -26,6 +26,9 @@ _PACKAGE_OF = {
     "setpriv": "util-linux",
 }
 
+# They build a kernel from source. Who does not want that need not have them.
+_BUILD_PACKAGE_OF = {"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"}
+
 DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs")
 """What a Debian machine needs on top of its essential packages (no recommended ones)."""
 
@@ -40,7 +43,7 @@ def find_tool(program: str) -> str:
     """Return the path of a host program, or raise LabError naming its package."""
     found = _which(program)
     if found is None:
-        package = _PACKAGE_OF.get(program, program)
+        package = {**_PACKAGE_OF, **_BUILD_PACKAGE_OF}.get(program, program)
         raise LabError(f"{program} is not installed: apt-get install {package}")
     return found
 

@@ -18,8 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .apt import Apt, Package, find_mirror, private_apt
+from .build import build_tree
 from .errors import LabError, Progress, report
-from .kernels import ALL_KERNELS, Kernel, Suite, cache_dir
+from .kernels import ALL_KERNELS, BUILT_KERNELS, Kernel, Suite, cache_dir
 from .lock import lock
 from .tools import find_tool
 
@@ -50,7 +51,7 @@ def truth_module(kernel: Kernel, *, progress: Progress = None) -> Path:
 
     :raises LabError: if a compiler or the kernel's headers are missing
     """
-    if kernel.name not in ALL_KERNELS:
+    if kernel.name not in ALL_KERNELS and kernel.name not in BUILT_KERNELS:
         raise LabError(
             f"{kernel.release} is none of the lab's own kernels: build {_GUEST} against its tree"
         )
@@ -76,6 +77,11 @@ def _recipe_digest() -> str:
 
 
 def _make_module(kernel: Kernel, module: Path, work: Path, progress: Progress) -> None:
+    if kernel.name in BUILT_KERNELS:
+        report(progress, f"building the truth module for {kernel.release}")
+        build_module(build_tree(kernel), work / "module.ko")
+        (work / "module.ko").replace(module)
+        return
     packages = module.parent / "headers"
     if not packages.exists():
         _download(kernel, work / "headers", work, progress)

@@ -293,6 +293,13 @@ class FakeKernel:
         self.set_variable(name, max(nr, self._get_variable(name)))
         return address
 
+    def usage_map(self, nr: int, name: str, bits: int) -> None:
+        """Set a bitmap in the usage of a section, as a word."""
+        offset, _ = self.layout.locate("mem_section", "usage")
+        data = self.memory.read(self._section_slot(nr) + offset, 8)
+        member = self.layout.structs["mem_section_usage"].members[name]
+        self._set_word(int.from_bytes(data, "little") + member.offset, bits)
+
     def sections(self, start_pfn: int, end_pfn: int, **kwargs: bool) -> None:
         """section() for all sections that overlap a range, with the subsections in it."""
         for nr in range(start_pfn // PAGES_PER_SECTION, -(-end_pfn // PAGES_PER_SECTION)):

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LAYOUTS = ("5.10", "6.1", "6.12", "7.2")
+# Besides these, "6.12-proposal" is 6.12 as lab/patches/pfn_zone_device.edit changes it.
 
 _COMMON = """
 typedef _Bool bool
@@ -558,6 +559,19 @@ def _parse(name: str, lines: list[str]) -> Layout:
             enumerator, value = line.split()
             enumerators[enumerator] = int(value)
     return layout
+
+
+_TEXTS["6.12-proposal"] = (
+    _TEXTS["6.12"]
+    + """
+struct mem_section_usage 72
+  0 struct callback_head rcu
+  16 unsigned long subsection_map[1]
+  24 unsigned long subsection_dev_map[1]
+  32 unsigned long subsection_init_map[1]
+  40 unsigned long pageblock_flags[0]
+"""
+)
 
 
 def _load() -> Mapping[str, Layout]:

@@ -198,6 +198,42 @@ def test_sections_that_only_one_side_knows_are_found() -> None:
     assert {"present", "pfn_valid()"} <= about
 
 
+# --- a kernel that has pfn_zone_device() ---
+
+
+def with_zone_device(answers: tuple[Answer, ...]) -> tuple[Answer, ...]:
+    """What a kernel with pfn_zone_device() adds: only data may be touched, all is claimed."""
+    return tuple(
+        replace(
+            answer,
+            zone_device=0x24400 <= answer.start_pfn < 0x30000,
+            claimed=0x24000 <= answer.start_pfn < 0x30000,
+            reserved=answer.start_pfn == 0x24000,
+        )
+        for answer in answers
+    )
+
+
+def test_the_kernels_own_pfn_zone_device_is_agreed_with() -> None:
+    kernel, facts = collided("6.12")
+    facts["truth"] = with_zone_device(facts["truth"])
+    assert compare(kernel.program(), facts).disagreements == ()
+
+
+@pytest.mark.parametrize("name", ["zone_device", "claimed", "reserved"])
+@pytest.mark.parametrize("start_pfn", [0x1000, 0x24000, 0x24002, 0x24400, 0x28000])
+def test_a_lie_of_the_kernels_own_pfn_zone_device_is_found(name: str, start_pfn: int) -> None:
+    kernel, facts = collided("6.12")
+    facts["truth"] = tuple(
+        replace(a, **{name: not getattr(a, name)}) if a.start_pfn == start_pfn else a
+        for a in with_zone_device(facts["truth"])
+    )
+    (found,) = compare(kernel.program(), facts).disagreements
+    function = "pfn_zone_device" if name == "zone_device" else f"pfn_zone_device_{name}"
+    assert found.about == f"the kernel's own {function}()"
+    assert found.start_pfn == start_pfn
+
+
 # --- a walker ---
 
 

@@ -14,10 +14,10 @@ from drgn_zonedev.lab.facts import parse_facts
 TOLD = """\
 == begin truth\r
 24000 24002 1 0 ffff8e70923018b0 0 1 0 - -\r
-24400 30000 1 0 ffff8e70923018b0 1 4 0 9 ffff8e70923018b0\r
+24400 30000 1 0 ffff8e70923018b0 1 4 0 9 ffff8e70923018b0 1 1 0\r
 30000 30001 1 1 0 0 1 0 - -\r
 30001 30002 1 0 ffff8e70923018b0 1 4 1 x ffff8e70923018b8\r
-114000 118000 0 0 0 0 - - - -\r
+114000 118000 0 0 0 0 - - - - - - -\r
 == end truth\r
 == begin kpageflags\r
 0 24000 flags\r
@@ -31,7 +31,7 @@ PGMAP = 0xFFFF8E70923018B0
 def test_the_kernels_answers_are_parsed() -> None:
     assert parse_facts(TOLD)["truth"] == (
         Answer(0x24000, 0x24002, True, False, PGMAP, False, 1, 0, None, None),
-        Answer(0x24400, 0x30000, True, False, PGMAP, True, 4, 0, 9, PGMAP),
+        Answer(0x24400, 0x30000, True, False, PGMAP, True, 4, 0, 9, PGMAP, True, True, False),
         Answer(0x30000, 0x30001, True, True, 0, False, 1, 0, None, None),
         Answer(0x30001, 0x30002, True, False, PGMAP, True, 4, 1, -1, PGMAP + 8),
         Answer(0x114000, 0x118000, False, False, 0, False, None, None, None, None),

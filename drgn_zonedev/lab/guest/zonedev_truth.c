@@ -3,8 +3,9 @@
  * What this kernel answers for every PFN of every present section and of every pgmap, run-length
  * encoded, in /proc/zonedev_truth. Each line is a half-open range of PFNs:
  *
- *   START END VALID ONLINE PGMAP PGMAP_VALID ZONE NID ORDER PAGE_PGMAP    (all but VALID, ONLINE,
- *                                                                         PGMAP_VALID in hex)
+ *   START END VALID ONLINE PGMAP PGMAP_VALID ZONE NID ORDER PAGE_PGMAP ZONE_DEVICE CLAIMED RESERVED
+ *
+ * PFNs, PGMAP, ZONE, NID, ORDER and PAGE_PGMAP are in hex, the others 0 or 1.
  * VALID        pfn_valid()
  * ONLINE       pfn_to_online_page() != NULL
  * PGMAP        get_dev_pagemap(), 0 if NULL
@@ -13,6 +14,9 @@
  * ORDER        the head of each PFN is PFN rounded down to 1 << ORDER, or "x" if it is not. "-" for
  *              all but pages with PGMAP_VALID: folios in RAM come and go.
  * PAGE_PGMAP   the pgmap in the head page; "-" as with ORDER
+ * ZONE_DEVICE  pfn_zone_device(), "-" if this kernel has no such function
+ * CLAIMED      pfn_zone_device_claimed(), and
+ * RESERVED     pfn_zone_device_reserved(), "-" likewise
  *
  * A struct page is touched if it is online or PGMAP_VALID. With touch_valid=1, it is also touched
  * for ZONE and NID if there is nothing but pfn_valid(), which maps it, but does not promise that
@@ -50,6 +54,9 @@ struct answer {
 	int zone;
 	int nid;
 	int order;
+	int zone_device;
+	int claimed;
+	int reserved;
 	bool valid;
 	bool online;
 	bool pgmap_valid;
@@ -78,6 +85,19 @@ static struct dev_pagemap *pgmap_in(struct page *page)
 	return page_pgmap(page);
 #else
 	return compound_head(page)->pgmap;
+#endif
+}
+
+static void ask_zone_device(unsigned long pfn, struct answer *answer)
+{
+#ifdef HAVE_PFN_ZONE_DEVICE
+	answer->zone_device = pfn_zone_device(pfn);
+	answer->claimed = pfn_zone_device_claimed(pfn);
+	answer->reserved = pfn_zone_device_reserved(pfn);
+#else
+	answer->zone_device = NOT_TOUCHED;
+	answer->claimed = NOT_TOUCHED;
+	answer->reserved = NOT_TOUCHED;
 #endif
 }
 
@@ -122,6 +142,7 @@ static void ask(unsigned long pfn, struct answer *answer)
 	answer->pgmap = live_pgmap(pfn);
 	answer->pgmap_valid = answer->pgmap && kernel_pgmap_pfn_valid(answer->pgmap, pfn);
 	ask_page(pfn, answer);
+	ask_zone_device(pfn, answer);
 	if (answer->pgmap)
 		put_dev_pagemap(answer->pgmap);
 }
@@ -218,9 +239,13 @@ static int truth_show(struct seq_file *file, void *item)
 	show_number(file, answer->nid);
 	show_number(file, answer->order);
 	if (answer->pgmap_valid)
-		seq_printf(file, " %lx\n", (unsigned long)answer->page_pgmap);
+		seq_printf(file, " %lx", (unsigned long)answer->page_pgmap);
 	else
-		seq_puts(file, " -\n");
+		seq_puts(file, " -");
+	show_number(file, answer->zone_device);
+	show_number(file, answer->claimed);
+	show_number(file, answer->reserved);
+	seq_putc(file, '\n');
 	return 0;
 }
 

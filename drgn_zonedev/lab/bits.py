@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a kernel's own pfn_zone_device() says, read out of its memory.
+
+Of a kernel that was changed by ``patches/pfn_zone_device.edit``. It works where no module can be
+run: in a guest that is frozen. The rules are those of ``test_subsection()`` in that patch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program, offsetof, sizeof
+
+from drgn_zonedev.model import Case, Range
+from drgn_zonedev.snapshot import Snapshot
+
+from .disagreement import Disagreement, differences
+
+__all__ = ("KernelBits", "bits_disagreements", "claimed_by_case", "kernel_bits")
+
+# Whatever has been hot-added for a device, and not removed again, is claimed.
+_CLAIMED = (
+    Case.DEVICE,
+    Case.INITIALIZING,
+    Case.RESERVED,
+    Case.METADATA,
+    Case.TEARDOWN,
+    Case.ORPHAN,
+)
+
+
+@dataclass(frozen=True)
+class KernelBits:
+    """A row per PFN of each section that has a memmap."""
+
+    pfn: np.ndarray
+    zone_device: np.ndarray
+    """``pfn_zone_device()``"""
+    claimed: np.ndarray
+    """``pfn_zone_device_claimed()``"""
+
+
+def kernel_bits(prog: Program, snapshot: Snapshot) -> KernelBits | None:
+    """Read the bits, or return None if this kernel has none."""
+    usage = prog.type("struct mem_section_usage")
+    if not usage.has_member("subsection_init_map"):
+        return None
+    geometry = snapshot.geometry
+    sections = snapshot.sections
+    pages = geometry.pages_per_section
+    has_memmap = (sections.word & np.uint64(snapshot.flags.has_mem_map)) != 0
+    rows = np.flatnonzero(has_memmap & sections.usage_readable)
+    maps = [
+        np.array([_bitmap(prog, int(sections.usage[row]), name) for row in rows], np.uint8)
+        for name in ("subsection_init_map", "subsection_dev_map")
+    ]
+    count = pages // geometry.pages_per_subsection
+    bits = [
+        np.unpackbits(m.reshape(len(rows), -1), axis=1, bitorder="little")[:, :count].astype(bool)
+        for m in maps
+    ]
+    per_pfn = [np.repeat(b.reshape(-1), geometry.pages_per_subsection) for b in bits]
+    pfn = (sections.nr[rows, None] * pages + np.arange(pages)).reshape(-1)
+    return KernelBits(pfn, per_pfn[0], per_pfn[1])
+
+
+def _bitmap(prog: Program, usage: int, name: str) -> list[int]:
+    type_ = prog.type("struct mem_section_usage")
+    size = sizeof(type_.member(name).type)
+    return list(prog.read(usage + offsetof(type_, name), size) if usage else bytes(size))
+
+
+def claimed_by_case(ranges: Sequence[Range], pfn: np.ndarray, populated: np.ndarray) -> np.ndarray:
+    """Return what pfn_zone_device_claimed() has to say of sorted PFNs.
+
+    :param populated: whether their subsections are
+    """
+    claimed = np.zeros(len(pfn), bool)
+    for range_ in ranges:
+        first, end = np.searchsorted(pfn, [range_.start_pfn, range_.end_pfn])
+        claimed[first:end] = range_.case in _CLAIMED
+    return claimed & populated
+
+
+def bits_disagreements(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range]
+) -> Iterator[Disagreement]:
+    """Yield where the kernel's bits are not what our own pfn_zone_device() says."""
+    bits = kernel_bits(prog, snapshot)
+    if bits is None:
+        return
+    from .agreement import predicates
+
+    ours = predicates(snapshot, bits.pfn)
+    about = "pfn_zone_device() by its bitmap"
+    yield from differences(about, bits.pfn, ours.zone_device, bits.zone_device)
+    about = "pfn_zone_device_claimed() by its bitmap"
+    claimed = claimed_by_case(ranges, bits.pfn, ours.populated)
+    yield from differences(about, bits.pfn, claimed, bits.claimed)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drgn_zonedev.lab import LabError
+from drgn_zonedev.lab.build import _CONFIG, _EDITS, check_config
+from drgn_zonedev.lab.edits import apply_edits, parse_edits
+
+SOURCE = """\
+int work(int a,
+	int b);
+
+struct thing {
+	int first;
+	int last;
+};
+
+struct thing *work_on(struct thing *thing);
+
+static int work(int a,
+		int b)
+{
+	long_call(a,
+		b);
+	if (b) {
+		call(b);
+	}
+	return a;
+}
+
+static int other(void)
+{
+	call(1);
+	call(2);
+	return work(1, 2);
+}
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "a.c").write_text(SOURCE)
+    return tmp_path
+
+
+def applied(tree: Path, script: str) -> list[str]:
+    apply_edits(tree, parse_edits(script))
+    return (tree / "a.c").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("place", "before", "after"),
+    [
+        ("in work\nbefore call(b)", "\tif (b) {", "\t\tcall(b);"),
+        ("in work\nafter call(b)", "\t\tcall(b);", "\t}"),
+        ("in work\nafter long_call(", "\t\tb);", "\tif (b) {"),
+        ("in work\nafter if (b) {", "\tif (b) {", "\t\tcall(b);"),
+        ("in struct thing\nafter int first", "\tint first;", "\tint last;"),
+        ("before static int other(", "", "static int other(void)"),
+        ("in other\nbefore call(2)", "\tcall(1);", "\tcall(2);"),
+    ],
+)
+def test_lines_go_where_they_belong(tree: Path, place: str, before: str, after: str) -> None:
+    lines = applied(tree, f"file a.c\n\n{place}\n+\tone;\n+\ttwo;\n")
+    index = lines.index("\tone;")
+    assert lines[index - 1 : index + 3] == [before, "\tone;", "\ttwo;", after]
+    # Nothing else has changed.
+    assert [*lines[:index], *lines[index + 2 :]] == SOURCE.splitlines()
+
+
+def test_edits_follow_one_another(tree: Path) -> None:
+    script = """\
+# A comment.
+file a.c
+
+in work
+before call(b)
++\tone;
+
+in work
+before one;
++\tzero;
++
+"""
+    lines = applied(tree, script)
+    assert lines[lines.index("\tzero;") :][:4] == ["\tzero;", "", "\tone;", "\t\tcall(b);"]
+
+
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("in other\nbefore call(", 2),
+        ("in work\nbefore call(2)", 0),
+        ("in thing\nbefore first", 0),
+        ("in nothing\nafter call(1)", 0),
+        ("before call(1)", 0),  # Not at the left margin.
+    ],
+)
+def test_a_place_that_is_not_there_once_is_an_error_and_changes_nothing(
+    tree: Path, place: str, count: int
+) -> None:
+    script = f"file a.c\nin other\nbefore call(1)\n+fine;\n{place}\n+x;\n"
+    with pytest.raises(LabError, match=f"found {count} such places"):
+        applied(tree, script)
+    assert (tree / "a.c").read_text() == SOURCE
+
+
+def test_a_file_that_is_not_there_is_an_error(tree: Path) -> None:
+    with pytest.raises(LabError, match=r"b\.c is not in this kernel"):
+        applied(tree, "file b.c\nbefore x\n+y\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "complaint"),
+    [
+        ("before x\n+y\n", "line 1 of the script makes no sense: before x"),
+        ("file a.c\n+y\n", "line 2 of the script makes no sense"),
+        ("file a.c\nbefore x\n-y\n", "line 3 of the script makes no sense: -y"),
+        ("file a.c\nin x\nbefore y\n", "there is nothing to insert"),
+        ("file a.c\nbefore x\nin y\n+z\n", "line 4 of the script makes no sense"),
+    ],
+)
+def test_a_script_that_makes_no_sense_is_refused(script: str, complaint: str) -> None:
+    with pytest.raises(LabError, match=complaint):
+        parse_edits(script)
+
+
+# --- our own ---
+
+
+def test_our_script_can_be_parsed_and_touches_what_it_should() -> None:
+    edits = parse_edits(_EDITS.read_text())
+    assert {edit.file for edit in edits} == {
+        "include/linux/memremap.h",
+        "include/linux/mmzone.h",
+        "mm/memremap.c",
+        "mm/sparse-vmemmap.c",
+    }
+    text = "\n".join(line for edit in edits for line in edit.lines)
+    for name in ("pfn_zone_device", "pfn_zone_device_claimed", "pfn_zone_device_reserved"):
+        assert f"EXPORT_SYMBOL_GPL({name});" in text
+
+
+def test_a_setting_that_kconfig_dropped_is_said() -> None:
+    config = _CONFIG.read_text()
+    check_config(config)
+    with pytest.raises(LabError, match=r"no CONFIG_ZONE_DEVICE=y$"):
+        check_config(config.replace("CONFIG_ZONE_DEVICE=y", "# CONFIG_ZONE_DEVICE is not set"))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+A kernel that has pfn_zone_device() says of every PFN in every scenario what our
+helpers say. It takes a while to build: ``zonedev lab build-kernel``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, boot, fetch_kernel
+from drgn_zonedev.lab.agreement import Truth, compare
+from drgn_zonedev.lab.bits import kernel_bits
+from drgn_zonedev.lab.matrix import Options, Verdict, open_guest, run_cell
+from drgn_zonedev.snapshot import take_snapshot
+
+pytestmark = pytest.mark.qemu
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Kernel:
+    try:
+        return fetch_kernel("6.12-proposal")
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_kernel_and_we_agree(kernel: Kernel, scenario: str) -> None:
+    cell = run_cell(kernel, SCENARIOS[scenario], Options(truth=True))
+    if cell.verdict is Verdict.NOT_POSSIBLE:
+        pytest.skip(cell.details[0])
+    assert (cell.verdict, cell.details) == (Verdict.AGREES, ())
+
+
+def test_the_kernel_was_really_asked(kernel: Kernel) -> None:
+    with boot(kernel, SCENARIOS["fsdax-collision"], truth=True) as guest:
+        prog = open_guest(guest)
+        agreement = compare(prog, guest.facts)
+        bits = kernel_bits(prog, take_snapshot(prog))
+    truth = Truth(guest.facts["truth"])
+    assert agreement.disagreements == ()
+    assert truth.has_zone_device
+    data = list(range(0x24400, 0x30000))
+    assert truth.pfn[truth.yes("zone_device")].tolist() == data
+    assert truth.pfn[truth.yes("claimed")].tolist() == list(range(0x24000, 0x30000))
+    assert truth.pfn[truth.yes("reserved")].tolist() == [0x24000, 0x24001]
+    assert bits is not None
+    assert bits.pfn[np.flatnonzero(bits.zone_device)].tolist() == data
+
+
+@pytest.mark.parametrize("scenario", ["init-in-flight", "init-halfway", "teardown"])
+def test_a_frozen_kernel_claims_its_device_and_lets_nobody_touch_it(
+    kernel: Kernel, scenario: str
+) -> None:
+    with boot(kernel, SCENARIOS[scenario]) as guest:
+        prog = open_guest(guest)
+        bits = kernel_bits(prog, take_snapshot(prog))
+    assert bits is not None
+    assert not bits.zone_device.any()
+    assert bits.pfn[bits.claimed].tolist() == list(range(0x24000, 0x30000))
