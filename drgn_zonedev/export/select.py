@@ -34,6 +34,8 @@ from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sections
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.kernel.strings import c_string
+from drgn_zonedev.kernel.zones import zones
+from drgn_zonedev.kpage import kpage_end_pfn
 from drgn_zonedev.model import Memmap, Pgmap, Report
 from drgn_zonedev.report import check
 from drgn_zonedev.scan import Progress
@@ -61,7 +63,7 @@ class Selection:
 def select(recorder: Recorder, selection: Selection, progress: Progress) -> Report:
     """Read everything that is to be kept; returns what the analysis said."""
     report = check(recorder.prog, progress=progress)
-    for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules):
+    for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
         with _tolerance():
             step(recorder, selection)
     _explanations(recorder, report)
@@ -84,6 +86,12 @@ def _tolerance() -> Iterator[None]:
 
 def _keep_object(recorder: Recorder, pointer: Object) -> None:
     recorder.keep(pointer.value_(), sizeof(pointer.type_.type))
+
+
+def _limits(recorder: Recorder, selection: Selection) -> None:
+    # Where the kernel's PFN walkers stop.
+    zones(recorder.prog)
+    kpage_end_pfn(recorder.prog)
 
 
 def _sections(recorder: Recorder, selection: Selection) -> None:

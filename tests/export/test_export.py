@@ -22,6 +22,7 @@ from drgn_zonedev import cli, plugin
 from drgn_zonedev.export import Options, dump, export
 from drgn_zonedev.kernel.mmzone import sections
 from drgn_zonedev.report import check
+from drgn_zonedev.walkers import walkers
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])
@@ -48,6 +49,16 @@ def test_check_says_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
     done = export(prog, tmp_path / "out")
     assert check_json(open_export(tmp_path / "out")) == check_json(prog)
     assert done.report == check(prog)
+
+
+@each_layout
+@each_scene
+def test_walkers_meet_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
+    prog = scene(layout).program()
+    export(prog, tmp_path / "out")
+    ours, theirs = walkers(prog), walkers(open_export(tmp_path / "out"))
+    assert theirs.unread == ()
+    assert [j.exposures for j in theirs.walkers] == [j.exposures for j in ours.walkers]
 
 
 @each_layout
