@@ -9,9 +9,10 @@ sections, subsections, pgmaps, altmaps, memory blocks. No struct page is read,
 because an uninitialised one can look perfectly healthy, and because in many
 dumps there are none.
 
-Everything per section or subsection is done on arrays. Physical memory is cut
-at every place where one of the structures changes; between two cuts (an *atom*)
-every PFN is in the same state, and atoms in the same state merge.
+Everything per section or subsection is done on arrays. Sections that nothing
+tells apart are taken together, and physical memory is cut at every place where
+one of the structures changes; between two cuts (an *atom*) every PFN is in the
+same state, and atoms in the same state merge.
 """
 
 from __future__ import annotations
@@ -225,7 +226,10 @@ def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
 
 @dataclass(frozen=True)
 class _Atoms:
-    """Columns; ``section`` and ``interval`` are indices, -1 for none."""
+    """
+    Columns; ``section`` and ``interval`` are indices, -1 for none. An atom may be
+    many sections that are all like ``section``, the first of them.
+    """
 
     start: np.ndarray
     end: np.ndarray
@@ -239,7 +243,6 @@ class _Atoms:
 
 def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     pages = snapshot.geometry.pages_per_section
-    section_start = snapshot.sections.nr * pages
     spans = np.array(
         [(a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable], np.int64
     ).reshape(-1, 2)
@@ -249,22 +252,15 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     interval_spans = np.array([(i.start_pfn, i.end_pfn) for i in intervals], np.int64).reshape(
         -1, 2
     )
-    edges = np.unique(
-        np.concatenate(
-            [
-                section_start,
-                section_start + pages,
-                _subsection_edges(snapshot),
-                spans.ravel(),
-                torn_spans.ravel(),
-                array_gaps.ravel(),
-                block_gaps.ravel(),
-                interval_spans.ravel(),
-            ]
-        )
+    borders = np.concatenate(
+        [s.ravel() for s in (spans, torn_spans, array_gaps, block_gaps, interval_spans)]
     )
+    first, last = _section_runs(snapshot, borders)
+    run_start = snapshot.sections.nr[first] * pages
+    run_end = (snapshot.sections.nr[last] + 1) * pages
+    edges = _sorted_once(np.concatenate([run_start, run_end, _subsection_edges(snapshot), borders]))
     start, end = edges[:-1], edges[1:]
-    section = _containing(start, section_start, section_start + pages)
+    section = np.append(first, -1)[_containing(start, run_start, run_end)]
     interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
     unreadable = _containing(start, spans[:, 0], spans[:, 1]) >= 0
     torn = _containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
@@ -273,6 +269,49 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     keep = (section >= 0) | (interval >= 0) | unreadable | torn
     columns = start, end, section, interval, unreadable, torn, array_gap, block_gap
     return _Atoms(*(column[keep] for column in columns))
+
+
+def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # First and last rows of sections that follow each other and that nothing tells
+    # apart: a machine has half a million sections and a few thousand of these.
+    # ``borders`` are PFNs at which something else begins or ends.
+    sections, flags = snapshot.sections, snapshot.flags
+    if not len(sections):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    pages = snapshot.geometry.pages_per_section
+    known = np.uint64(flags.has_mem_map | flags.early | flags.online | flags.taint)
+    mixed = _mixed(snapshot)
+    joined = np.diff(sections.nr) == 1
+    joined &= ~(mixed[1:] | mixed[:-1])
+    joined &= (sections.word[1:] ^ sections.word[:-1]) & known == 0
+    joined &= sections.usage_readable[1:] == sections.usage_readable[:-1]
+    joined &= (sections.subsection_map[1:] == sections.subsection_map[:-1]).all(axis=1)
+    device_borders = np.array(list(snapshot.zone_device_spans.values()), np.int64).ravel()
+    borders = np.concatenate([borders, device_borders, _block_borders(snapshot)])
+    # What a border is in the middle of is a section of its own.
+    cuts = np.searchsorted(sections.nr, np.append(borders // pages, -(-borders // pages)))
+    joined[cuts[(cuts > 0) & (cuts < len(sections))] - 1] = False
+    first = np.flatnonzero(np.append(True, ~joined))
+    return first, np.append(first[1:], len(sections)) - 1
+
+
+def _block_borders(snapshot: Snapshot) -> np.ndarray:
+    # PFNs at which the memory blocks, or their states, change.
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    ids, state = _possible_blocks(snapshot)
+    if not len(ids):
+        return ids
+    changes = (np.diff(ids) != 1) | (np.diff(state) != 0)
+    first = ids[np.append(True, changes)]
+    behind = ids[np.append(changes, True)] + 1
+    borders = np.concatenate([first, behind])
+    return borders[borders <= snapshot.geometry.max_pfn // pages] * pages
+
+
+def _sorted_once(values: np.ndarray) -> np.ndarray:
+    # np.unique() hashes, which is ten times as slow for what is sorted in pieces.
+    values.sort(kind="stable")
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarray:
@@ -296,16 +335,21 @@ def _bits(snapshot: Snapshot, rows: np.ndarray) -> np.ndarray:
     return bits[:, : snapshot.geometry.subsections_per_section].astype(bool)
 
 
-def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
-    # Nearly all sections are all ones; only the others need to be unpacked.
+def _mixed(snapshot: Snapshot) -> np.ndarray:
+    # Which sections are populated in part.
     geometry = snapshot.geometry
     maps = snapshot.sections.subsection_map
     ones = np.iinfo(np.uint64).max
     if geometry.subsections_per_section < 64:
         ones = (1 << geometry.subsections_per_section) - 1
-    mixed = ((maps != 0) & (maps != np.uint64(ones))).any(axis=1)
-    mixed |= (maps != maps[:, :1]).any(axis=1)
-    rows = np.flatnonzero(mixed)
+    mixed: np.ndarray = ((maps != 0) & (maps != np.uint64(ones))).any(axis=1)
+    return mixed | (maps != maps[:, :1]).any(axis=1)
+
+
+def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
+    # Nearly all sections are all ones; only the others need to be unpacked.
+    geometry = snapshot.geometry
+    rows = np.flatnonzero(_mixed(snapshot))
     row, bit = np.nonzero(np.diff(_bits(snapshot, rows).astype(np.int8), axis=1))
     start = snapshot.sections.nr[rows[row]] * geometry.pages_per_section
     return start + (bit + 1) * geometry.pages_per_subsection
@@ -390,14 +434,20 @@ def _subsection_bit(snapshot: Snapshot, atoms: _Atoms, row: np.ndarray) -> np.nd
     return (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
 
 
+def _possible_blocks(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+    # IDs and states. A damaged array can hold blocks of memory that no machine has.
+    blocks = snapshot.memory_blocks
+    ids = blocks.id[blocks.id < 1 << 62].astype(np.int64)
+    return ids, blocks.state[: len(ids)]
+
+
 def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # Whether there is a block, whether it is online, and whether its state has a name.
     per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     block_id = atoms.start // per_block
     blocks = snapshot.memory_blocks
-    # A damaged array can hold blocks of memory that no machine has.
-    ids = blocks.id[blocks.id < 1 << 62].astype(np.int64)
-    state = np.append(blocks.state[: len(ids)], len(blocks.state_names))
+    ids, state = _possible_blocks(snapshot)
+    state = np.append(state, len(blocks.state_names))
     online = np.array([*(name == "MEM_ONLINE" for name in blocks.state_names), False])[state]
     known = np.array([*(name.startswith("MEM_") for name in blocks.state_names), False])[state]
     index = _containing(block_id, ids, ids + 1)
@@ -440,13 +490,17 @@ def _merge(
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.append(first[1:], len(atoms.start)) - 1
     evidencer = Evidencer(prog, snapshot)
+    pages = snapshot.geometry.pages_per_section
     ranges = []
     for i, j in zip(first.tolist(), last.tolist()):
         verdict = _VERDICTS[_NAMES[decision.verdict[i]]]
         interval = int(atoms.interval[i])
         pgmap = intervals[interval].pgmap if interval >= 0 else None
         start, end = int(atoms.start[i]), int(atoms.end[j])
-        sections = atoms.section[i : j + 1]
+        rows = np.arange(
+            np.searchsorted(snapshot.sections.nr, start // pages),
+            np.searchsorted(snapshot.sections.nr, (end - 1) // pages, side="right"),
+        )
         ranges.append(
             Range(
                 start_pfn=start,
@@ -455,7 +509,7 @@ def _merge(
                 memmap=_MEMMAP[int(decision.mapped[i])],
                 reason=verdict.reason,
                 pgmap=pgmap,
-                evidence=evidencer.of_range(start, sections, pgmap),
+                evidence=evidencer.of_range(start, rows, pgmap),
             )
         )
     return ranges

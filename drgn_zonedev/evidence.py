@@ -30,16 +30,13 @@ class Evidencer:
         self._flags_text: dict[int, str] = {}
         self._offsets: dict[tuple[str, str], int] = {}
 
-    def of_range(
-        self, start_pfn: int, section_rows: np.ndarray, pgmap: int | None
-    ) -> tuple[Evidence, ...]:
+    def of_range(self, start_pfn: int, rows: np.ndarray, pgmap: int | None) -> tuple[Evidence, ...]:
         """
         Get what decided a range that starts at ``start_pfn``.
 
-        :param section_rows: Rows of the snapshot's sections, -1 for none.
+        :param rows: Rows of the snapshot's sections that the range touches.
         """
         facts = []
-        rows = np.unique(section_rows[section_rows >= 0])
         facts += self._sections(rows)
         if len(rows):
             facts.append(self._subsection(int(rows[0]), start_pfn))
@@ -60,9 +57,12 @@ class Evidencer:
         # One item for each combination of flags, with the first section that has it.
         sections = self._snapshot.sections
         flag_bits = np.uint64(~self._snapshot.flags.map_mask & (1 << 64) - 1)
-        flags, first, count = np.unique(
-            sections.word[rows] & flag_bits, return_index=True, return_counts=True
-        )
+        words = sections.word[rows] & flag_bits
+        # Mostly they are all the same, and np.unique() is slow.
+        if (words == words[:1]).all():
+            flags, first, count = words[:1], np.arange(len(words[:1])), np.array([len(words)])
+        else:
+            flags, first, count = np.unique(words, return_index=True, return_counts=True)
         offset = self._offset("struct mem_section", "section_mem_map")
         facts = []
         for i in np.argsort(first):

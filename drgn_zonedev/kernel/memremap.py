@@ -15,6 +15,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 
+import numpy as np
 from drgn import (
     NULL,
     FaultError,
@@ -30,6 +31,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.kallsyms import symbol_name
+from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 
@@ -248,14 +250,28 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
     if atomic:
         return int(count)
     mask = prog["__PERCPU_REF_ATOMIC_DEAD"].value_()
-    counters = Object(prog, "unsigned long *", word & ~mask)
     # PERCPU_COUNT_BIAS: in percpu mode the atomic counter starts there.
     bits = 8 * prog.type("unsigned long").size
     total = count - (1 << (bits - 1))
-    for cpu in for_each_possible_cpu(prog):
-        total += per_cpu_ptr(counters, cpu)[0].value_()
+    counters = np.uint64(word & ~mask) + _per_cpu_offsets(prog)
+    raw, readable = read_records(prog, counters, bits // 8)
+    if not readable.all():
+        raise FaultError("a per-CPU counter cannot be read", int(counters[~readable][0]))
     # Single per-cpu counters wrap freely; only the sum means anything.
+    total += sum(raw.view(f"<u{bits // 8}")[:, 0].tolist())
     return int(total) & ((1 << bits) - 1)
+
+
+def _per_cpu_offsets(prog: Program) -> np.ndarray:
+    # They are settled at boot. Large machines have more than a thousand CPUs, and
+    # a pgmap has a counter on each.
+    try:
+        return prog.cache["zonedev_per_cpu_offsets"]
+    except KeyError:
+        null = Object(prog, "char *", 0)
+        cpus = for_each_possible_cpu(prog)
+        offsets = np.array([per_cpu_ptr(null, cpu).value_() for cpu in cpus], np.uint64)
+        return prog.cache.setdefault("zonedev_per_cpu_offsets", offsets)
 
 
 def dev_pagemap_type(pgmap: Object) -> str:

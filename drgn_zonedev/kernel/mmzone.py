@@ -46,6 +46,7 @@ from drgn.helpers.linux.mmzone import (
 from drgn.helpers.linux.nodemask import for_each_online_node
 
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
+from drgn_zonedev.kernel.records import read_records
 
 __all__ = (
     "Geometry",
@@ -482,39 +483,11 @@ def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.n
         return full, np.ones(len(usage), bool)
     bitmaps = np.zeros((len(usage), words), np.uint64)
     readable = np.ones(len(usage), bool)
-    order = np.argsort(usage, kind="stable")
-    order = order[usage[order] != 0]
-    if not len(order):
-        return bitmaps, readable
+    populated = np.flatnonzero(usage)
     # Boot sections keep their usages in one array per node, others in slab
     # pages: whatever is less than a page apart is worth one read.
-    gaps = np.diff(usage[order]) > np.uint64(4096)
-    for group in np.split(order, np.flatnonzero(gaps) + 1):
-        _read_bitmaps(prog, usage, group, offset, bitmaps, readable)
+    raw, readable[populated] = read_records(
+        prog, usage[populated] + np.uint64(offset), words * 8, max_gap=4096
+    )
+    bitmaps[populated] = raw.view("<u8")
     return bitmaps, readable
-
-
-def _read_bitmaps(
-    prog: Program,
-    usage: np.ndarray,
-    group: np.ndarray,
-    offset: int,
-    bitmaps: np.ndarray,
-    readable: np.ndarray,
-) -> None:
-    words = bitmaps.shape[1]
-    first = int(usage[group[0]]) + offset
-    length = int(usage[group[-1]]) + offset + words * 8 - first
-    try:
-        raw = prog.read(first, length)
-    except (FaultError, OverflowError):
-        # The latter: a damaged pointer to the very end of the address space.
-        if len(group) == 1:
-            readable[group] = False
-            return
-        for half in np.array_split(group, 2):
-            _read_bitmaps(prog, usage, half, offset, bitmaps, readable)
-        return
-    starts = (usage[group] - usage[group[0]]).astype(np.int64)
-    index = starts[:, None] + np.arange(words * 8)
-    bitmaps[group] = np.frombuffer(raw, np.uint8)[index].view("<u8")

@@ -10,6 +10,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision
 from drgn_zonedev.kernel.memory import (
     mem_hotplug_in_progress,
     memory_block_states,
+    memory_blocks,
     section_memory_block,
     sections_per_block,
 )
@@ -31,6 +32,13 @@ def test_states_have_the_same_names_in_both_numberings(layout: str) -> None:
     kernel = FakeKernel(layout)
     blocks = {nr: (kernel.memory_block(nr, state), state) for nr, state in enumerate(STATES, 70)}
     assert memory_block_states(kernel.program()) == blocks
+
+
+def test_block_by_its_id() -> None:
+    kernel = FakeKernel()
+    block = kernel.memory_block(3, "MEM_OFFLINE")
+    found = {i: memory_blocks(kernel.program()).find(i) for i in (-1, 0, 2, 3, 4)}
+    assert found == {-1: None, 0: None, 2: None, 3: (block, "MEM_OFFLINE"), 4: None}
 
 
 @each_layout
