@@ -71,7 +71,7 @@ def qemu_command(
         *("-accel", accel),
         *("-M", scenario.machine),
         *("-cpu", _cpu(scenario)),
-        *("-m", f"{memory_mib}M,slots=4,maxmem=16G"),
+        *("-m", f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"),
         # With two processors, TCG now and then runs a breakpoint that the kernel has
         # just patched out of its code (text_poke_bp()), and the guest dies at boot.
         *("-smp", "1"),

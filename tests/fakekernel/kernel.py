@@ -254,6 +254,10 @@ class FakeKernel:
         for member, value in members.items():
             self.poke_member(struct, address, member, value)
 
+    def allocate(self, size: int) -> int:
+        """Zeroed memory of the kernel's heap."""
+        return self._heap.alloc(size, 4096)
+
     # Sections and memory blocks.
 
     def section(

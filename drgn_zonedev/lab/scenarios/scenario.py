@@ -56,3 +56,5 @@ class Scenario:
     """Let the guest know that it is one."""
     machine: str = "q35,nvdimm=on"
     memory_mib: int = 1024
+    max_memory_gib: int = 16
+    """What fits into the memory slots, with the RAM."""

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""``scripts/bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from drgn_zonedev.stored import StoredDump
+
+from .claims import claims
+from .guest import Dumps, Image, make_dumps
+from .measure import Measurement, as_document, judge
+from .metadata import measure_metadata
+from .pages import measure_pages
+from .processes import measure_crash, measure_jobs, measure_memory, measure_start
+from .report import as_markdown, as_text, machine_facts
+
+_ROOT = Path(__file__).parents[2]
+_BEGIN, _END = "<!-- begin of what scripts/bench wrote -->\n", "<!-- end -->\n"
+
+PARTS = ("pages", "crash", "jobs", "start", "memory", "metadata")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to measure."""
+
+    rounds: int
+    base_gib: int
+    sizes: tuple[int, ...]
+    pages: int
+    sections: int
+
+
+_FULL = Options(rounds=7, base_gib=64, sizes=(4, 16, 64), pages=20000, sections=1024)
+_QUICK = Options(rounds=1, base_gib=0, sizes=(1, 2), pages=500, sections=128)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, and return 1 if a claim does not hold."""
+    args = _parser().parse_args(argv)
+    options = _QUICK if args.quick else _FULL
+    rounds = args.rounds or options.rounds
+    base_gib = args.base_gib or options.base_gib
+    facts = {**machine_facts(), "rounds": rounds, "base_gib": base_gib, "quick": args.quick}
+    measurements: list[Measurement] = []
+    with _dumps(args, base_gib) as dumps:
+        for part, measure in _parts(dumps, options, rounds).items():
+            if part in (args.parts or PARTS):
+                print(f"bench: {part}", file=sys.stderr, flush=True)
+                measurements += measure()
+    judgements = judge(claims(options.sizes), measurements)
+    print(as_text(measurements, judgements))
+    if args.json:
+        document = as_document(facts, measurements, judgements)
+        args.json.write_text(json.dumps(document, indent=1) + "\n")
+    if args.markdown:
+        _update(args.markdown, as_markdown(facts, measurements, judgements))
+    return int(any(j.holds is False for j in judgements))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="Measure the plugin against its contenders, and hold the claims of "
+        "docs/performance.md against that. Exit status 1 if one does not hold.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("parts", metavar="PART", nargs="*", help=f"{', '.join(PARTS)}; default all")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny inputs, for a test of the bench itself"
+    )
+    parser.add_argument("--rounds", metavar="N", type=_odd, help="an odd number")
+    parser.add_argument(
+        "--base-gib", metavar="N", type=int, help="device memory of the large guest (64)"
+    )
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the dumps there")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all values there")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="update the tables in there")
+    return parser
+
+
+def _odd(value: str) -> int:
+    if not value.isdecimal() or not int(value) % 2:
+        raise argparse.ArgumentTypeError(f"{value!r} is not an odd number")
+    return int(value)
+
+
+@contextmanager
+def _dumps(args: argparse.Namespace, base_gib: int) -> Iterator[Dumps]:
+    if args.quick:
+        with StoredDump(_ROOT / "vmcores" / "6.1-fsdax-collision").files() as files:
+            image = Image(files / "vmcore", files / "vmlinux")
+            yield Dumps(image, image, None, None)
+    elif args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        yield make_dumps(args.keep, base_gib)
+    else:
+        with tempfile.TemporaryDirectory(prefix="zonedev-bench-") as directory:
+            yield make_dumps(Path(directory), base_gib)
+
+
+def _parts(
+    dumps: Dumps, options: Options, rounds: int
+) -> dict[str, Callable[[], list[Measurement]]]:
+    images = {"large": dumps.large, "small": dumps.small}
+    return {
+        "pages": lambda: measure_pages(dumps.large, rounds, options.pages),
+        "crash": lambda: [] if dumps.small is dumps.large else measure_crash(dumps.large, 1),
+        "jobs": lambda: measure_jobs(dumps, min(rounds, 5)),
+        "start": lambda: measure_start(dumps.small, rounds),
+        "memory": lambda: measure_memory(images, min(rounds, 3)),
+        "metadata": lambda: measure_metadata(options.sizes, rounds, options.sections),
+    }
+
+
+def _update(path: Path, tables: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    before, rest = text.split(_BEGIN)
+    _, after = rest.split(_END)
+    path.write_text(f"{before}{_BEGIN}\n{tables}\n{_END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

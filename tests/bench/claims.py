@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What must hold."""
+
+from __future__ import annotations
+
+from .measure import Claim
+
+__all__ = ("CLAIMS", "LINEAR", "claims")
+
+
+def claims(sizes: tuple[int, ...]) -> list[Claim]:
+    """All of them; ``sizes`` are those of the machines, in TiB, in ascending order."""
+    small, large = sizes[0], sizes[-1]
+    return [*CLAIMS, *_metadata(large), _linear(small, large)]
+
+
+CLAIMS = (
+    Claim(
+        "verifying 4 KiB device pages is as fast as reading them, but for a factor",
+        "verify, 4 KiB pages",
+        "raw read",
+        "ratio",
+        "at most",
+        2.5,
+    ),
+    Claim(
+        "it is faster than a loop over drgn's objects",
+        "drgn objects",
+        "verify, 4 KiB pages",
+        "ratio",
+        "at least",
+        200,
+    ),
+    Claim(
+        "it is faster than crash's kmem -p, which checks nothing",
+        "crash kmem -p",
+        "verify, 4 KiB pages",
+        "ratio",
+        "at least",
+        10,
+    ),
+    Claim(
+        "of a devdax memmap with 2 MiB pages, only a part is read",
+        "bytes read, 2 MiB pages",
+        None,
+        "ratio",
+        "at most",
+        1 / 3,
+    ),
+    Claim(
+        "of a devdax memmap with 1 GiB pages, hardly anything is read",
+        "bytes read, 1 GiB pages",
+        None,
+        "ratio",
+        "at most",
+        1 / 100,
+    ),
+    Claim(
+        "two processes decompress a large dump faster than one",
+        "check --jobs 1, large kdump",
+        "check --jobs 2, large kdump",
+        "ratio",
+        "at least",
+        1.6,
+    ),
+    Claim(
+        "on a small dump, they are not slower",
+        "check --jobs 1, small kdump",
+        "check --jobs 2, small kdump",
+        "ratio",
+        "at least",
+        0.95,
+    ),
+    Claim(
+        "memory on top of drgn's, large dump (MiB)",
+        "memory of zonedev check, large",
+        "memory of drgn -e pass, large",
+        "difference",
+        "at most",
+        100,
+    ),
+    Claim(
+        "memory on top of drgn's, small dump (MiB)",
+        "memory of zonedev check, small",
+        "memory of drgn -e pass, small",
+        "difference",
+        "at most",
+        100,
+    ),
+    Claim(
+        "a whole check of a 1 GiB guest, on top of drgn's start (s)",
+        "zonedev check",
+        "drgn -e pass",
+        "difference",
+        "at most",
+        0.4,
+    ),
+    Claim(
+        "the plugin in everybody's REPL (s)",
+        "REPL with the plugin",
+        "REPL without the plugin",
+        "difference",
+        "at most",
+        0.15,
+    ),
+    Claim(
+        "import drgn_zonedev in the REPL (s)",
+        "REPL that imports drgn_zonedev",
+        "REPL without the plugin",
+        "difference",
+        "at most",
+        0.15,
+    ),
+)
+
+
+def _metadata(large: int) -> tuple[Claim, ...]:
+    name = f"classify, {large} TiB"
+    return (
+        Claim(f"{large} TiB are classified (s)", name, None, "ratio", "at most", 1.5),
+        Claim(
+            "that is faster than with drgn's objects, section by section",
+            f"drgn objects, {large} TiB",
+            name,
+            "ratio",
+            "at least",
+            20,
+        ),
+        Claim(
+            f"memory that classifying {large} TiB takes (MiB)",
+            f"memory of {name}",
+            None,
+            "ratio",
+            "at most",
+            100,
+        ),
+    )
+
+
+# What may be lost to caches, which hold small machines and not large ones.
+LINEAR = 1.5
+
+
+def _linear(small: int, large: int) -> Claim:
+    return Claim(
+        f"time is linear: {large} TiB against {small} TiB",
+        f"classify, {large} TiB",
+        f"classify, {small} TiB",
+        "ratio",
+        "at most",
+        LINEAR * large / small,
+    )

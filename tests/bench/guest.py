@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Dumps of a real kernel that has more device memory than this machine has RAM."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from elfheader import without_sections
+
+from drgn_zonedev.lab import SCENARIOS, LabError, boot, fetch_kernel
+from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY
+from drgn_zonedev.lab.scenarios.layout import GIB, MIB, Memory
+from drgn_zonedev.lab.scenarios.scenario import Scenario
+from drgn_zonedev.lab.scenarios.steps import namespace
+from drgn_zonedev.lab.tools import find_tool
+
+__all__ = ("Dumps", "Image", "make_dumps")
+
+KERNEL = "6.1"
+_STRUCT_PAGE, _PAGE = 64, 4096
+_COMPOUND_GIB = 4
+# Below 2.75 GiB, all RAM of this machine is below its devices.
+_MOST_RAM_MIB = 2800
+
+
+@dataclass(frozen=True)
+class Image:
+    """A dump and the symbols for it."""
+
+    core: Path
+    vmlinux: Path
+
+    @property
+    def options(self) -> list[str]:
+        """For drgn and zonedev alike."""
+        return ["-c", str(self.core), "-s", str(self.vmlinux)]
+
+
+@dataclass(frozen=True)
+class Dumps:
+    """
+    ``large`` and ``small`` as ELF, and both in makedumpfile's compressed format,
+    if there is a makedumpfile. ``large`` has device memory with pages of 4 KiB, 2
+    MiB and 1 GiB; ``small`` is a guest of 1 GiB with 192 MiB of it.
+    """
+
+    large: Image
+    small: Image
+    large_kdump: Image | None
+    small_kdump: Image | None
+
+
+def make_dumps(directory: Path, base_gib: int) -> Dumps:
+    """
+    Boot two guests, dump them, and compress the dumps; what is there stays.
+
+    :param base_gib: Device memory in 4 KiB pages: 16 MiB of memmap for each GiB.
+    """
+    large = _dump(_large(base_gib), directory)
+    small = _dump(SCENARIOS["fsdax-mem"], directory)
+    return Dumps(large, small, _compress(large), _compress(small))
+
+
+def _large(base_gib: int) -> Scenario:
+    start, devices = DEVICE_MEMORY, []
+    for number, gib in enumerate((base_gib, _COMPOUND_GIB, _COMPOUND_GIB), 1):
+        memory = Memory(start, gib * GIB)
+        devices.append((number, memory))
+        start = memory.end
+    memmap_mib = (base_gib + 2 * _COMPOUND_GIB) * GIB // _PAGE * _STRUCT_PAGE // MIB
+    ram = 1024 + memmap_mib
+    if ram > _MOST_RAM_MIB:
+        raise ValueError(f"the memmap of {base_gib} GiB does not fit below 4 GiB")
+    return Scenario(
+        name=f"bench-{base_gib}g",
+        summary="device memory in pages of 4 KiB, 2 MiB and 1 GiB, memmap in RAM",
+        devices=tuple(option for item in devices for option in _nvdimm(*item)),
+        modules=("nfit", "nd_pmem", "device_dax", "dax_pmem"),
+        # The firmware that QEMU makes up lists the last DIMM first.
+        steps=(
+            namespace("devdax", "mem", region=0, align=GIB),
+            namespace("devdax", "mem", region=1),
+            namespace("fsdax", "mem", region=2),
+        ),
+        memory_mib=ram,
+        max_memory_gib=base_gib + 3 * _COMPOUND_GIB + 8,
+    )
+
+
+def _nvdimm(number: int, memory: Memory) -> tuple[str, ...]:
+    # Nobody touches its contents, so that it need not fit into this machine.
+    size = f"size={memory.size // MIB}M"
+    return (
+        *("-object", f"memory-backend-ram,id=m{number},{size},reserve=off"),
+        *("-device", f"nvdimm,id=n{number},memdev=m{number},addr={memory.start:#x}"),
+    )
+
+
+def _dump(scenario: Scenario, directory: Path) -> Image:
+    kernel = fetch_kernel(KERNEL, progress=_say)
+    core = directory / f"{scenario.name}.elf"
+    if not core.exists():
+        _say(f"booting {scenario.name}")
+        with boot(kernel, scenario, timeout=300, progress=_say) as guest:
+            # Only RAM, as a kdump has it: what is on the devices is never read.
+            whole = {"begin": 0, "length": scenario.memory_mib * MIB}
+            guest.qmp("dump-guest-memory", 600, paging=False, protocol=f"file:{core}", **whole)
+        without_sections(core)
+    return Image(core, kernel.vmlinux)
+
+
+def _compress(image: Image) -> Image | None:
+    kdump = image.core.with_suffix(".kdump")
+    if not kdump.exists():
+        try:
+            makedumpfile = find_tool("makedumpfile")
+        except LabError:
+            return None
+        _say(f"compressing {image.core.name}")
+        command = [makedumpfile, "-c", "-d", "1", str(image.core), str(kdump)]
+        subprocess.run(command, check=True, capture_output=True)
+    return Image(kdump, image.vmlinux)
+
+
+def _say(message: str) -> None:
+    print(f"bench: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The metadata pass on machines of tens of TiB."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+from drgn import Program
+
+from drgn_zonedev.classify import classify
+from drgn_zonedev.model import Case, Range
+
+from .machines import SECTIONS_PER_TIB, large_machine
+from .measure import Measurement, interleave, seconds
+from .objects import section_cases
+
+__all__ = ("measure_metadata", "peak_of")
+
+_SAMPLE = 1024
+
+
+def measure_metadata(
+    sizes: Sequence[int], rounds: int, sections: int = _SAMPLE
+) -> list[Measurement]:
+    """
+    Classify machines of so many TiB; the largest one with drgn's objects, too.
+
+    :param sections: How many sections are enough for the latter.
+    """
+    programs = {size: large_machine(size).program() for size in sizes}
+    largest = max(sizes)
+    sample = _sample(largest, sections)
+    ranges = classify(programs[largest])
+    for nr in sample:
+        assert section_cases(programs[largest], nr) == _ours(ranges, nr), f"section {nr}"
+    contenders: dict[str, Callable[[], float]] = {
+        f"classify, {size} TiB": partial(_seconds_to_classify, programs[size]) for size in sizes
+    }
+    scale = largest * SECTIONS_PER_TIB / len(sample)
+    contenders[f"drgn objects, {largest} TiB"] = lambda: (
+        scale * seconds(lambda: _section_by_section(programs[largest], sample))
+    )
+    found = interleave(contenders, rounds, "s")
+    peak = _peak_in_child(largest)
+    return [*found, Measurement(f"memory of classify, {largest} TiB", "MiB", (peak,))]
+
+
+def _sample(tebibytes: int, sections: int) -> range:
+    # An odd step, so that every part of the machine and its sections is met.
+    count = tebibytes * SECTIONS_PER_TIB
+    return range(0, count, max(count // sections, 1) | 1)
+
+
+def _seconds_to_classify(prog: Program) -> float:
+    return seconds(lambda: classify(prog))
+
+
+def _section_by_section(prog: Program, sample: Sequence[int]) -> None:
+    for nr in sample:
+        section_cases(prog, nr)
+
+
+def _ours(ranges: list[Range], nr: int) -> list[tuple[int, int, Case]]:
+    start, end = nr << 15, nr + 1 << 15
+    return [
+        (max(r.start_pfn, start), min(r.end_pfn, end), r.case)
+        for r in ranges
+        if r.start_pfn < end and start < r.end_pfn
+    ]
+
+
+def _peak_in_child(tebibytes: int) -> float:
+    # Memory is measured in a process that does nothing else.
+    command = [sys.executable, "-m", "bench.metadata", str(tebibytes)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    return float(json.loads(done.stdout))
+
+
+def peak_of(tebibytes: int) -> float:
+    """
+    Build a machine and classify it.
+
+    :return: MiB that the process grew by at most, on top of the machine.
+    """
+    prog = large_machine(tebibytes).program()
+    # Sets the high-water mark back to what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    classify(prog)
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(name: str) -> int:
+    found = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+if __name__ == "__main__":
+    print(json.dumps(peak_of(int(sys.argv[1]))))

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What only whole processes show: start, memory, decompression, other debuggers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+from .guest import Dumps, Image
+from .measure import Measurement, interleave
+
+__all__ = ("has_jobs", "measure_crash", "measure_jobs", "measure_memory", "measure_start")
+
+ZONEDEV = (sys.executable, "-m", "drgn_zonedev")
+DRGN = (sys.executable, "-m", "drgn")
+_FEW, _MANY = 1000, 11000
+
+
+def run(command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] | None = None) -> float:
+    """Run a command whose output nobody wants, and return how many seconds it took."""
+    start = time.perf_counter()
+    subprocess.run(
+        command,
+        input=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        text=True,
+        check=True,
+    )
+    return time.perf_counter() - start
+
+
+# A process counts what its parent had in memory as its own peak, so the parent has
+# to be a small one.
+_PEAK = (
+    "import resource, subprocess, sys\n"
+    "done = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL,"
+    " stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    "sys.exit(done.returncode)\n"
+)
+
+
+def peak_mib(command: Sequence[str], env: Mapping[str, str] | None = None) -> float:
+    """Run a command, and return how much memory it had at most."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _PEAK, *command],
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        text=True,
+        check=True,
+    )
+    return int(done.stdout) / 1024
+
+
+def _drgn(image: Image, *more: str) -> list[str]:
+    return [*DRGN, "-q", "--no-default-symbols", *image.options, *more]
+
+
+def _check(image: Image, *more: str) -> list[str]:
+    return [*ZONEDEV, *image.options, "check", *more]
+
+
+def measure_start(small: Image, rounds: int) -> list[Measurement]:
+    """From the start to the end of commands that do little."""
+    without = {"DRGN_DISABLE_PLUGINS": "zonedev"}
+    contenders: dict[str, Callable[[], float]] = {
+        "drgn -e pass": lambda: run(_drgn(small, "-e", "pass"), env=without),
+        "zonedev check": lambda: run(_check(small)),
+        "REPL without the plugin": lambda: run(_drgn(small), env=without),
+        "REPL with the plugin": lambda: run(_drgn(small)),
+        "REPL that imports drgn_zonedev": lambda: run(_drgn(small), stdin="import drgn_zonedev\n"),
+    }
+    return interleave(contenders, rounds, "s")
+
+
+def measure_memory(images: Mapping[str, Image], rounds: int) -> list[Measurement]:
+    """Peak memory of a check, and of a drgn that only loads the same symbols."""
+    contenders: dict[str, Callable[[], float]] = {}
+    for name, image in images.items():
+        bare = partial(peak_mib, _drgn(image, "-e", "pass"), {"DRGN_DISABLE_PLUGINS": "zonedev"})
+        contenders[f"memory of drgn -e pass, {name}"] = bare
+        contenders[f"memory of zonedev check, {name}"] = partial(peak_mib, _check(image))
+    return interleave(contenders, rounds, "MiB")
+
+
+def has_jobs() -> bool:
+    """Whether check can use several processes."""
+    done = subprocess.run([*ZONEDEV, "check", "--help"], capture_output=True, text=True)
+    return "--jobs" in done.stdout
+
+
+def measure_jobs(dumps: Dumps, rounds: int) -> list[Measurement]:
+    """Compressed dumps with one process and with two."""
+    if dumps.large_kdump is None or dumps.small_kdump is None or not has_jobs():
+        return []
+    contenders: dict[str, Callable[[], float]] = {}
+    for name, image in (("large", dumps.large_kdump), ("small", dumps.small_kdump)):
+        for jobs in ("1", "2"):
+            work = partial(run, _check(image, "--jobs", jobs))
+            contenders[f"check --jobs {jobs}, {name} kdump"] = work
+    return interleave(contenders, rounds, "s")
+
+
+def measure_crash(image: Image, rounds: int) -> list[Measurement]:
+    """``kmem -p`` of drgn and of crash, per page, without their start."""
+    contenders: dict[str, Callable[[], float]] = {
+        "drgn's crash kmem -p": lambda: _drgn_kmem(image),
+    }
+    pages = _crash_pages(image)
+    if pages:
+        contenders["crash kmem -p"] = lambda: _crash_kmem(image, pages)
+    return interleave(contenders, rounds, "ns/page")
+
+
+def _drgn_kmem(image: Image) -> float:
+    # head ends the command: the difference is what the lines in between took.
+    def until(lines: int) -> float:
+        code = (
+            "from drgn.commands import run_command\n"
+            f"run_command(prog, 'crash kmem -p | head -n {lines} > {os.devnull}')"
+        )
+        return run(_drgn(image, "-e", code))
+
+    few, many = until(_FEW), until(_MANY)
+    return (many - few) / (_MANY - _FEW) * 1e9
+
+
+def _crash(image: Image, commands: str) -> list[str]:
+    crash = shutil.which("crash") or "crash"
+    return [crash, "-s", "-i", commands, str(image.vmlinux), str(image.core)]
+
+
+def _crash_pages(image: Image) -> int:
+    # 0 if there is no crash here, or if it does not start on this kernel.
+    if not shutil.which("crash"):
+        return 0
+    commands = image.core.with_suffix(".crash")
+    lines = image.core.with_suffix(".lines")
+    lines.unlink(missing_ok=True)
+    commands.write_text(f"kmem -p | wc -l > {lines}\nquit\n")
+    try:
+        run(_crash(image, str(commands)))
+        return int(lines.read_text())
+    except (subprocess.CalledProcessError, OSError, ValueError):
+        return 0
+
+
+def _crash_kmem(image: Image, pages: int) -> float:
+    directory = image.core.parent
+    start, whole = directory / "start.crash", directory / "kmem.crash"
+    start.write_text("quit\n")
+    whole.write_text(f"kmem -p > {Path(os.devnull)}\nquit\n")
+    before = run(_crash(image, str(start)))
+    return (run(_crash(image, str(whole))) - before) / pages * 1e9
