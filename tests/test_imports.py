@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""A command starts fast because it imports only what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import drgn_zonedev.export
+import drgn_zonedev.lab
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_command_line_leaves_out_what_other_commands_need() -> None:
+    modules = imported_by("import drgn_zonedev.cli")
+    others = {
+        *("drgn_zonedev.export.dump", "drgn_zonedev.walkers", "drgn_zonedev.explain"),
+        *("drgn_zonedev.lab.guest", "drgn_zonedev.lab.scenarios", "asyncio"),
+    }
+    assert "drgn_zonedev.commands.check" in modules
+    assert modules & others == set()
+
+
+@pytest.mark.parametrize("package", [drgn_zonedev.export, drgn_zonedev.lab])
+def test_packages_have_what_they_promise(package: object) -> None:
+    for name in package.__all__:  # type: ignore[attr-defined]
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = package.nonsense  # type: ignore[attr-defined]
