@@ -13,6 +13,7 @@ same.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,132 +43,238 @@ class Backing:
 @dataclass(frozen=True)
 class Aliases:
     """
-    Pages of vmemmap that are backed by the same memory as an earlier one.
+    Which struct pages of some backings have their memory in common.
 
-    Columns, sorted by ``page``, which is a virtual page number, as is ``owner``:
-    the first page with the same ``frame``. ``legal`` tells whether they may.
-    ``per_page`` is the number of struct pages in a page of vmemmap, and ``base``
-    the page number that the struct page of PFN 0 would be in.
+    ``spans`` holds for each backing the parts that are no legal aliases, as rows of
+    half-open ranges of PFNs. ``page``, ``owner`` and ``frame`` are columns of the
+    illegal ones: a virtual page number, sorted; that of the first page with the
+    same frame; and the frame. ``per_page`` is the number of struct pages in a page
+    of vmemmap, and ``base`` the page number that the struct page of PFN 0 would be
+    in. Legal aliases are as many as the machine is large: they are looked up again
+    where one must know.
     """
 
+    prog: Program | None
+    backings: tuple[Backing, ...]
+    spans: tuple[np.ndarray, ...]
     page: np.ndarray
     owner: np.ndarray
     frame: np.ndarray
-    legal: np.ndarray
     per_page: int
     base: int
 
-    def legal_rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
-        """Rows of the legal aliases whose struct pages are in a range."""
-        first = self.base + start_pfn // self.per_page
-        end = self.base - (-end_pfn // self.per_page)
-        rows = np.arange(np.searchsorted(self.page, first), np.searchsorted(self.page, end))
-        return rows[self.legal[rows]]
-
-    def unshared(self, start_pfn: int, end_pfn: int) -> np.ndarray:
-        """Parts of a range that are no legal aliases: a row each, half-open, ascending."""
-        pages = self.page[self.legal_rows(start_pfn, end_pfn)]
-        starts = self._pfn(pages)
-        borders = np.stack([np.r_[start_pfn, starts + self.per_page], np.r_[starts, end_pfn]])
-        borders = borders.clip(start_pfn, end_pfn).T
-        return borders[borders[:, 0] < borders[:, 1]]
-
-    def absent(
-        self, start_pfn: int, end_pfn: int, gaps: Sequence[UnreadablePages]
-    ) -> Iterator[UnreadablePages]:
+    def absent(self, range_: Range, gaps: Sequence[UnreadablePages]) -> Iterator[UnreadablePages]:
         """Legal aliases in a range whose memory could not be read."""
-        rows = self.legal_rows(start_pfn, end_pfn) if gaps else _EMPTY
-        owners = self._pfn(self.owner[rows])
-        for gap in gaps:
-            for row in rows[(owners < gap.end_pfn) & (owners + self.per_page > gap.start_pfn)]:
-                start = int(self._pfn(self.page[row]))
-                start, end = max(start, start_pfn), min(start + self.per_page, end_pfn)
-                yield UnreadablePages(start, end, gap.address, gap.reason)
+        backing = next((b for b in self.backings if b.range == range_), None)
+        if not gaps or backing is None or not self._shares(backing):
+            return
+        for window in self._windows(backing):
+            page, owner = window.page[window.legal], window.owner[window.legal]
+            owners = (owner - self.base) * self.per_page
+            for gap in gaps:
+                hit = (owners < gap.end_pfn) & (owners + self.per_page > gap.start_pfn)
+                for start in ((page[hit] - self.base) * self.per_page).tolist():
+                    first, end = max(start, range_.start_pfn), start + self.per_page
+                    end = min(end, range_.end_pfn)
+                    yield UnreadablePages(first, end, gap.address, gap.reason)
 
-    def _pfn(self, page: np.ndarray) -> np.ndarray:
-        return (page - self.base) * self.per_page
+    def shared_with(self, pfn: int) -> int:
+        """How many more struct pages have the memory of one."""
+        for backing in self.backings:
+            if backing.range.start_pfn <= pfn < backing.range.end_pfn and self._shares(backing):
+                return sum(
+                    int((window.owner[window.legal] == self.base + pfn // self.per_page).sum())
+                    for window in self._windows(backing, pfn)
+                )
+        return 0
 
-    def shared_with(self, start_pfn: int, end_pfn: int) -> int:
-        """How many more struct pages have the memory of those of a range."""
-        pages = self.base + np.arange(start_pfn, end_pfn) // self.per_page
-        owned, count = np.unique(self.owner[self.legal], return_counts=True)
-        if not len(owned):
-            return 0
-        row = np.minimum(np.searchsorted(owned, pages), len(owned) - 1)
-        return int(count[row][owned[row] == pages].sum())
+    def _shares(self, backing: Backing) -> bool:
+        return bool(self.per_page and backing.vmemmap_shift)
+
+    def _windows(self, backing: Backing, pfn: int | None = None) -> Iterator[_Window]:
+        # All of a backing, or what a compound page is in.
+        assert self.prog is not None
+        for start, end in _cuts(backing):
+            if pfn is None or start <= pfn < end:
+                yield _without(_window(self.prog, backing, start, end, self.base), self.page)
 
 
 _EMPTY = np.empty(0, np.int64)
 
-NO_ALIASES = Aliases(_EMPTY, _EMPTY, _EMPTY, np.empty(0, bool), per_page=1, base=0)
+NO_ALIASES = Aliases(None, (), (), _EMPTY, _EMPTY, _EMPTY, per_page=0, base=0)
 """Nothing is shared, or nothing is known of it."""
+
+# Struct pages whose page tables are looked at together, which sets how much memory
+# that takes. Two to this power are 16 GiB of device memory, and no compound page is
+# larger.
+_WINDOW_ORDER = 22
+
+
+@dataclass(frozen=True)
+class _Window:
+    """
+    Mapped pages of vmemmap; ``compound`` is the number of the compound page whose
+    tails each may share, or -1, and ``owner`` the first page there with its frame.
+    """
+
+    page: np.ndarray
+    frame: np.ndarray
+    compound: np.ndarray
+    owner: np.ndarray
+    legal: np.ndarray
 
 
 def find_aliases(prog: Program, backings: Sequence[Backing]) -> Aliases:
-    """Find the pages of vmemmap that are shared; none, if nothing can be translated."""
+    """
+    Find the pages of vmemmap that are shared; none, if nothing can be translated.
+
+    :param backings: In ascending order.
+    """
+    whole = tuple(np.array([[b.range.start_pfn, b.range.end_pfn]], np.int64) for b in backings)
+    nothing = dataclasses.replace(NO_ALIASES, backings=tuple(backings), spans=whole)
     if not backings:
-        return NO_ALIASES
+        return nothing
     layout, page_size = page_layout(prog), prog["PAGE_SIZE"].value_()
     if page_size % layout.size or layout.vmemmap % page_size:
         # Then struct pages lie across pages, and the kernel never shares those.
-        return NO_ALIASES
-    per_page, base = page_size // layout.size, layout.vmemmap // page_size
-    page, frame, backing = _translate(prog, backings)
-    if not len(page):
-        return NO_ALIASES
-    order = np.lexsort((page, frame))
-    page, frame, backing = page[order], frame[order], backing[order]
-    first = np.concatenate([[True], frame[1:] != frame[:-1]])
-    owner = np.flatnonzero(first)[np.cumsum(first) - 1]
-    compound = _compound(backings, page, backing, per_page, base)
+        return nothing
+    base, per_page = layout.vmemmap // page_size, page_size // layout.size
+    found = Aliases(prog, tuple(backings), whole, _EMPTY, _EMPTY, _EMPTY, per_page, base)
+    spans, twice = _legal(found, _EMPTY)
+    if len(twice):
+        page, owner, frame = _illegal_pages(found, twice)
+        found = dataclasses.replace(found, page=page, owner=owner, frame=frame)
+        spans, _ = _legal(found, page)
+    return dataclasses.replace(found, spans=spans)
+
+
+def _cuts(backing: Backing) -> Iterator[tuple[int, int]]:
+    # Between compound pages.
+    step, start = 1 << max(_WINDOW_ORDER, backing.vmemmap_shift), backing.range.start_pfn
+    while start < backing.range.end_pfn:
+        end = start + step - (start - backing.first_pfn) % step
+        yield start, min(end, backing.range.end_pfn)
+        start = end
+
+
+def _window(prog: Program, backing: Backing, start_pfn: int, end_pfn: int, base: int) -> _Window:
+    first, end = vmemmap_pages(prog, start_pfn, end_pfn)
+    frames = vmemmap_page_frames(prog, first, end)
+    if frames is None:
+        return _Window(_EMPTY, _EMPTY, _EMPTY, _EMPTY, np.empty(0, bool))
+    rows = np.flatnonzero(frames != UNMAPPED)
+    page, frame = first + rows, frames[rows]
+    per_page = prog["PAGE_SIZE"].value_() // page_layout(prog).size
+    compound = _compound(backing, (page - base) * per_page, per_page)
+    if not backing.vmemmap_shift:
+        return _Window(page, frame, compound, page, np.zeros(len(page), bool))
+    order = np.lexsort((page, frame, compound))
+    compounds, frames = compound[order], frame[order]
+    begins = np.ones(len(order), bool)
+    begins[1:] = (np.diff(compounds) != 0) | (np.diff(frames) != 0) | (compounds[1:] < 0)
+    owner = np.empty_like(page)
+    owner[order] = page[order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]]
+    return _Window(page, frame, compound, owner, owner != page)
+
+
+def _compound(backing: Backing, pfn: np.ndarray, per_page: int) -> np.ndarray:
     # The first page of a compound page's vmemmap has the head: it is nobody's.
-    legal = (compound >= 0) & (compound == compound[owner]) & (backing == backing[owner])
-    again = np.flatnonzero(~first)
-    again = again[np.argsort(page[again], kind="stable")]
-    return Aliases(page[again], page[owner[again]], frame[again], legal[again], per_page, base)
+    index = pfn - backing.first_pfn
+    inner = index % (1 << backing.vmemmap_shift)
+    return np.where((index >= 0) & (inner >= per_page), index >> backing.vmemmap_shift, -1)
 
 
-def _translate(
-    prog: Program, backings: Sequence[Backing]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Columns: page, its frame, and the backing it is of; each page once.
+def _without(window: _Window, illegal: np.ndarray) -> _Window:
+    return dataclasses.replace(window, legal=window.legal & ~np.isin(window.page, illegal))
+
+
+def _legal(found: Aliases, illegal: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    # The spans that are no legal aliases, and frames that are in more than one place.
+    seen: dict[int, np.ndarray] = {}
+    twice, spans, last = [_EMPTY], [], -1
+    for backing in found.backings:
+        parts = []
+        for start, end in _cuts(backing):
+            assert found.prog is not None
+            window = _window(found.prog, backing, start, end, found.base)
+            window = _without(window, illegal)
+            # A page between two ranges is looked at once.
+            own = ~window.legal & (window.page > last)
+            twice.append(_seen_before(seen, window.frame[own]))
+            last = int(window.page[-1]) if len(window.page) else last
+            parts.append(_between(window.page[window.legal], start, end, found))
+        spans.append(_joined(np.concatenate(parts)))
+    return tuple(spans), np.unique(np.concatenate(twice))
+
+
+# Page frames that one bitmap is about: 128 MiB of memory.
+_FRAMES_ORDER = 15
+
+
+def _seen_before(seen: dict[int, np.ndarray], frames: np.ndarray) -> np.ndarray:
+    # A bit for each page frame that holds struct pages: what the number of devices
+    # is multiplied with must be little.
+    frames, counts = np.unique(frames, return_counts=True)
+    before = [frames[counts > 1]]
+    keys = frames >> _FRAMES_ORDER
+    for part in np.split(frames, np.flatnonzero(np.diff(keys)) + 1) if len(frames) else []:
+        key, index = int(part[0]) >> _FRAMES_ORDER, part & ((1 << _FRAMES_ORDER) - 1)
+        bits = np.zeros(1 << _FRAMES_ORDER, np.uint8)
+        if key in seen:
+            bits = np.unpackbits(seen[key])
+            before.append(part[bits[index] != 0])
+        bits[index] = 1
+        seen[key] = np.packbits(bits)
+    return np.concatenate(before)
+
+
+def _between(shared: np.ndarray, start_pfn: int, end_pfn: int, found: Aliases) -> np.ndarray:
+    starts = (shared - found.base) * found.per_page
+    borders = np.stack([np.r_[start_pfn, starts + found.per_page], np.r_[starts, end_pfn]])
+    borders = borders.clip(start_pfn, end_pfn).T
+    return borders[borders[:, 0] < borders[:, 1]]
+
+
+def _joined(spans: np.ndarray) -> np.ndarray:
+    # Windows are ours; what lies together is one span.
+    if not len(spans):
+        return spans
+    apart = spans[1:, 0] != spans[:-1, 1]
+    return np.stack([spans[np.r_[True, apart], 0], spans[np.r_[apart, True], 1]], axis=1)
+
+
+def _illegal_pages(found: Aliases, twice: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     columns = []
-    for i, backing in enumerate(backings):
-        first, end = vmemmap_pages(prog, backing.range.start_pfn, backing.range.end_pfn)
-        frames = vmemmap_page_frames(prog, first, end)
-        if frames is not None:
-            rows = np.flatnonzero(frames != UNMAPPED)
-            columns.append(np.stack([first + rows, frames[rows], np.full(len(rows), i)]))
-    if not columns:
-        return _EMPTY, _EMPTY, _EMPTY
-    page, frame, owner = np.concatenate(columns, axis=1)
+    for backing in found.backings:
+        # Ranges that the same promise was cut into have the same compound pages.
+        origin = backing.first_pfn
+        for start, end in _cuts(backing):
+            assert found.prog is not None
+            window = _window(found.prog, backing, start, end, found.base)
+            rows = np.flatnonzero(np.isin(window.frame, twice))
+            origins = np.full(len(rows), origin)
+            columns.append(
+                np.stack([window.page[rows], window.frame[rows], window.compound[rows], origins])
+            )
+    page, frame, compound, origin = np.concatenate(columns, axis=1)
     _, once = np.unique(page, return_index=True)
-    return page[once], frame[once], owner[once]
+    order = once[np.lexsort((page[once], frame[once]))]
+    page, frame, compound, origin = page[order], frame[order], compound[order], origin[order]
+    first = np.r_[True, frame[1:] != frame[:-1]]
+    owner = np.flatnonzero(first)[np.cumsum(first) - 1]
+    legal = (compound >= 0) & (compound == compound[owner]) & (origin == origin[owner])
+    bad = np.flatnonzero(~first & ~legal)
+    bad = bad[np.argsort(page[bad], kind="stable")]
+    return page[bad], page[owner[bad]], frame[bad]
 
 
-def _compound(
-    backings: Sequence[Backing], page: np.ndarray, backing: np.ndarray, per_page: int, base: int
-) -> np.ndarray:
-    # A number for the compound page whose tails each page of vmemmap may share, or
-    # -1 for pages that may share nothing.
-    found = np.full(len(page), -1, np.int64)
-    for i, b in enumerate(backings):
-        if b.vmemmap_shift:
-            rows = np.flatnonzero(backing == i)
-            index = (page[rows] - base) * per_page - b.first_pfn
-            inner = index % (1 << b.vmemmap_shift)
-            shared = (index >= 0) & (inner >= per_page)
-            found[rows[shared]] = (index >> b.vmemmap_shift)[shared]
-    return found
-
-
-def illegal_aliases(aliases: Aliases, backings: Sequence[Backing]) -> Iterator[Finding]:
+def illegal_aliases(aliases: Aliases) -> Iterator[Finding]:
     """Report pages of vmemmap that share what they must not share."""
-    bad = np.flatnonzero(~aliases.legal)
+    bad = np.arange(len(aliases.page))
     if not len(bad):
         return
-    groups = np.split(bad, np.flatnonzero(np.diff(aliases.page[bad]) > 1) + 1)
-    for backing in backings:
+    groups = np.split(bad, np.flatnonzero(np.diff(aliases.page) > 1) + 1)
+    for backing in aliases.backings:
         for rows in groups:
             start = (int(aliases.page[rows[0]]) - aliases.base) * aliases.per_page
             end = (int(aliases.page[rows[-1]]) + 1 - aliases.base) * aliases.per_page

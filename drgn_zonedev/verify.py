@@ -106,7 +106,7 @@ def verify_snapshot(
     promised = [r for r in ranges if r.case in (Case.DEVICE, Case.METADATA)]
     backings = [_backing(context, r) for r in promised]
     aliases = find_aliases(prog, backings)
-    works = [Work(_promise(context, r), aliases.unshared(r.start_pfn, r.end_pfn)) for r in promised]
+    works = [Work(_promise(context, r), spans) for r, spans in zip(promised, aliases.spans)]
     total = sum(w.pages for w in works) + sum(map(_pages_of_a_hazard, ranges))
 
     def count_pages(pages: int) -> None:
@@ -119,7 +119,7 @@ def verify_snapshot(
         progress=count_pages,
         scanned=scan_all(prog, works, count_pages),
     )
-    context.results.findings += illegal_aliases(context.aliases, backings)
+    context.results.findings += illegal_aliases(context.aliases)
     for range_ in ranges:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, range_)
     results = context.results
@@ -257,7 +257,7 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
 
 def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
-    scanned.add_gaps(list(context.aliases.absent(range_.start_pfn, range_.end_pfn, scanned.gaps)))
+    scanned.add_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
     results.pages_unreadable += missing
     results.pages_verified += range_.pages - missing
@@ -277,7 +277,7 @@ def _error(context: Context, slug: str, range_: Range, run: Run) -> Finding:
     if slug.endswith("-uninitialized"):
         code = page_contents(context.prog, page, None, frozenset(context.pgmaps))[0]
         details.append(f"the first one holds: {list(Contents)[code].value}")
-    shared = context.aliases.shared_with(run.start_pfn, run.end_pfn) if run.count == 1 else 0
+    shared = context.aliases.shared_with(run.start_pfn) if run.count == 1 else 0
     if shared:
         details.append(f"{shared} more struct pages have the same memory")
     return make_finding(

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Devices that are larger than any test machine: a fake kernel whose struct pages and
+page tables are made when they are read, and counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+from drgn import FaultError, FindObjectFlags, Object, Program, TypeMember
+from fakekernel import FakeKernel
+
+START = 0x1000000
+_PGD = 0xFFFFFFFF82A0C000
+_FIRST_FRAME = 0x400000
+_PRESENT = 1
+_PAGES_PER_GIB = 1 << 18
+
+
+class LargeDevice:
+    """
+    A device of some GiB, whose compound pages of *shift* share their vmemmap.
+
+    Layout 7.2, where all compound pages of one order hold the same.
+    """
+
+    def __init__(self, gib: int, shift: int) -> None:
+        self.pages, self.shift = gib * _PAGES_PER_GIB, shift
+        self.memmap_bytes = self.table_bytes = 0
+        self.kernel = kernel = FakeKernel("7.2")
+        end = START + self.pages
+        kernel.sections(START, end)
+        pgmap = kernel.pgmap((START, end), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=shift)
+        kernel.device_pages(START, START + (1 << shift), pgmap)
+        self._first = kernel.page(START)
+        self._pattern = kernel.memory.read(self._first, 64 << shift)
+        kernel.memory.sections.clear()
+        kernel.memory._in_memmap = self._in_memmap  # type: ignore[method-assign]
+        kernel.memory._read_memmap = self._read_memmap  # type: ignore[method-assign]
+
+    def program(self) -> Program:
+        """A program with this device's memmap and page tables."""
+        prog = self.kernel.program()
+        prog.add_memory_segment(0, 1 << 52, self._read_table, True)
+        prog.add_memory_segment(_PGD, 4096, self._read_top, False)
+        prog.register_object_finder("mm", _find_mm, enable_index=0)
+        return prog
+
+    def _in_memmap(self, address: int) -> bool:
+        return 0 <= address - self._first < 64 * self.pages
+
+    def _read_memmap(self, address: int, count: int) -> Iterator[bytes]:
+        offset = address - self._first
+        if offset + count > 64 * self.pages:
+            raise FaultError("behind the device", address)
+        self.memmap_bytes += count
+        skip = offset % len(self._pattern)
+        while count:
+            part = self._pattern[skip : skip + count]
+            if len(part) < count and not skip:
+                part = part * (count // len(part))
+            yield part
+            count, skip = count - len(part), 0
+
+    # Page tables: the physical address of one is its level and what it maps.
+
+    def _read_top(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        return self._table(27, self.kernel.vmemmap >> 48 << 36)[offset : offset + count]
+
+    def _read_table(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        level, first = address >> 42, (address >> 12 & (1 << 30) - 1) << 9
+        first += self.kernel.vmemmap >> 12 & ~((1 << 27) - 1)
+        return self._table(9 * (level - 1), first)[address & 4095 :][:count]
+
+    def _table(self, bits: int, first: int) -> bytes:
+        self.table_bytes += 4096
+        page = first + (np.arange(512, dtype=np.int64) << bits)
+        device = self._first >> 12
+        end = device + self.pages // 64
+        inside = (page + (1 << bits) > device) & (page < end)
+        if bits == 0:
+            frame = self._frames(page - device)
+        else:
+            base = self.kernel.vmemmap >> 12 & ~((1 << 27) - 1)
+            frame = (bits // 9) << 30 | (page - base) >> 9
+        entries: bytes = np.where(inside, frame << 12 | _PRESENT, 0).astype("<u8").tobytes()
+        return entries
+
+    def _frames(self, index: np.ndarray) -> np.ndarray:
+        per_compound = max(1, (64 << self.shift) >> 12)
+        if per_compound < 3:
+            return _FIRST_FRAME + index
+        compound, inner = np.divmod(index, per_compound)
+        return _FIRST_FRAME + 2 * compound + np.minimum(inner, 1)
+
+
+def _find_mm(
+    prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+) -> Object | None:
+    if name != "init_mm":
+        return None
+    pointer = prog.pointer_type(prog.void_type())
+    mm = prog.struct_type("mm_struct", 8, [TypeMember(pointer, "pgd")])
+    return Object(prog, mm, {"pgd": _PGD})
+
+
+def main() -> None:
+    """Check a device of GIB and SHIFT; print how much memory that took, in KiB."""
+    from drgn_zonedev.render import as_text
+    from drgn_zonedev.report import check
+
+    small = LargeDevice(1, int(sys.argv[2]))
+    as_text.report_text(check(small.program()))
+    prog = LargeDevice(int(sys.argv[1]), int(sys.argv[2])).program()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = check(prog)
+    assert not report.findings
+    assert not report.unjudged
+    print(report.coverage.pages_verified)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+
+
+if __name__ == "__main__":
+    main()
