@@ -26,6 +26,8 @@ def printable(text: str) -> str:
     more than text: no control characters, no line breaks, nothing invisible, and
     nothing that changes the direction of writing. Doing so again changes nothing.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -69,6 +69,9 @@ HOLE = len(MARKS) - 1
 """No present section."""
 
 
+_MARKS_OF = {case: i for i, case in enumerate(TELLING, 1)}
+
+
 def mark_of(case: Case) -> int:
     """Get the index of a case's mark."""
-    return 1 + TELLING.index(case)
+    return _MARKS_OF[case]

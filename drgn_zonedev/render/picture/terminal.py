@@ -14,8 +14,9 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Optional
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import kernel_text, size_text
@@ -35,6 +36,10 @@ from drgn_zonedev.render.screen import Screen, chosen, cut, more, share
 
 __all__ = ("Terminal", "current_terminal", "terminal_text")
 
+
+# How many lines pgmaps get, and how many troubles, and where.
+_Room = Optional[tuple[int, int, Screen]]
+_ALL: _Room = None
 
 # The most cells of a row; a section of x86_64 has 64.
 _MOST_COLUMNS = 128
@@ -68,8 +73,7 @@ def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> st
     :param screen: the room there is; if ``None``, a cell is a subsection, and nothing is left out
     """
     if screen is None:
-        return _text(scene, terminal, _fitting(scene, terminal, None), None, None, None)
-    narrow = Screen(screen.lines, terminal.width)
+        return _text(scene, terminal, _fitting(scene, terminal, None), _as_it_is, _ALL)
     wanted = [screen.lines, len(scene.pgmaps), len(troubles(scene))]
     # What stands around these three: the head, empty lines, and the legend.
     around = len(_around(scene, terminal, _fitting(scene, terminal, screen.lines)))
@@ -77,8 +81,13 @@ def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> st
     # The grid may need less than it was given.
     drawn = _fitting(scene, terminal, rows)
     left = max(screen.lines - around - len(drawn.rows), 0)
-    pgmap_lines, trouble_lines = share(left, wanted[1:], (1, 2), _LEAST_LINES)
-    return _text(scene, terminal, drawn, narrow, pgmap_lines, trouble_lines)
+    if sum(wanted[1:]) <= left:
+        text = _text(scene, terminal, drawn, lambda line: _wrapped(line, terminal), _ALL)
+        if text.count("\n") < screen.lines:
+            return text
+    narrow = Screen(screen.lines, terminal.width)
+    pgmaps, found = share(left, wanted[1:], (1, 2), _LEAST_LINES)
+    return _text(scene, terminal, drawn, lambda line: cut(line, narrow), (pgmaps, found, narrow))
 
 
 def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
@@ -97,9 +106,8 @@ def _text(
     scene: Scene,
     terminal: Terminal,
     drawn: Grid,
-    screen: Screen | None,
-    pgmap_lines: int | None,
-    trouble_lines: int | None,
+    shape: Callable[[str], str],
+    room: _Room,
 ) -> str:
     head, legend = _head(scene, drawn), _legend(scene, drawn)
     parts = [*(_wrapped(line, terminal) for line in head), ""]
@@ -110,14 +118,14 @@ def _text(
     if scene.pgmaps:
         types = [p.type.replace("MEMORY_DEVICE_", "") for p in scene.pgmaps]
         calm = [not p.in_progress and p.ref.state == "live" for p in scene.pgmaps]
-        shown, count = _some(types, calm, "pgmaps", screen, pgmap_lines)
-        parts += ["", *(_cut(pgmap_words(scene, i), screen) for i in shown), *count]
+        shown, count = _some(types, calm, "pgmaps", room and (room[0], room[2]))
+        parts += ["", *(shape(pgmap_words(scene, i)) for i in shown), *count]
     found = troubles(scene)
     if found:
         kinds, ranks = [kind for _, kind, _ in found], [rank for _, _, rank in found]
-        shown, count = _some(kinds, ranks, "troubles", screen, trouble_lines)
+        shown, count = _some(kinds, ranks, "troubles", room and (room[1], room[2]))
         words = (f"! {trouble_words(scene, found[i][0])}" for i in shown)
-        parts += ["", *(_cut(line, screen) for line in words), *count]
+        parts += ["", *map(shape, words), *count]
     return "\n".join([*parts, "", *_wrapped_legend(legend, terminal)])
 
 
@@ -129,22 +137,19 @@ def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
 
 
 def _some(
-    kinds: Sequence[str],
-    ranks: Sequence[int],
-    things: str,
-    screen: Screen | None,
-    lines: int | None,
+    kinds: Sequence[str], ranks: Sequence[int], things: str, room: tuple[int, Screen] | None
 ) -> tuple[Sequence[int], list[str]]:
     """Choose as many things as there are lines for, and count the others in a line."""
-    if screen is None or lines is None or len(kinds) <= lines:
+    if room is None or len(kinds) <= room[0]:
         return range(len(kinds)), []
+    lines, screen = room
     shown = chosen(kinds, ranks, max(lines - 1, 1))
     left_out = [kinds[i] for i in sorted(set(range(len(kinds))) - set(shown))]
     return shown, [printable(more(things, left_out, str, screen))]
 
 
-def _cut(line: str, screen: Screen | None) -> str:
-    return line if screen is None else cut(line, screen)
+def _as_it_is(line: str) -> str:
+    return line
 
 
 def _head(scene: Scene, drawn: Grid) -> list[str]:

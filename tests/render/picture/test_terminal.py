@@ -99,6 +99,16 @@ def test_picture_fits_the_window(machine: str, width: int) -> None:
     assert height(text, screen) <= 40
 
 
+def test_words_are_wrapped_where_there_is_room_and_cut_where_there_is_none() -> None:
+    report = check(in_flight("6.1").program())
+    tall, low = _text(report, 60, Screen(40, 60)), _text(report, 60, Screen(17, 60))
+    message = next(f.message for f in report.findings if f.slug == "case4-initializing")
+    assert message in re.sub(r"\n +", " ", tall)
+    assert message not in re.sub(r"\n +", " ", low)
+    assert "! warning: case4-initializing [0x24400, 0x30000)" in low
+    assert height(low, Screen(17, 60)) <= 17
+
+
 def test_finest_picture_of_arm64_has_a_cell_per_subsection() -> None:
     text = _text(_arm64(1))
     assert "a row is 128 MiB (1/4 of a section), a cell 2 MiB" in text.replace("\n    ", " ")
