@@ -33,7 +33,6 @@ _MOST_FOLDED = 16
 
 Array = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.uint8]
-Spans = tuple[Array, Array, Array]
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def grid(scene: Scene, columns: int, max_rows: int | None) -> Grid:
     :param max_rows: zoom out until there are no more rows; if ``None``, a cell is a subsection
     """
     cell_pages = scene.kernel.subsection_size // scene.kernel.page_size
-    spans = _spans(scene)
+    spans = scene.spans.T
     last_pfn = int(spans[1].max(initial=0))
     while True:
         row_pages = columns * cell_pages
@@ -85,15 +84,7 @@ def grid(scene: Scene, columns: int, max_rows: int | None) -> Grid:
         cell_pages *= 2
 
 
-def _spans(scene: Scene) -> Spans:
-    """Get start, end and mark of everything that is drawn."""
-    spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in scene.ranges]
-    spans += [(start, end, BAD) for start, end in scene.errors]
-    array = np.array(spans, dtype=np.int64).reshape(-1, 3)
-    return array[:, 0], array[:, 1], array[:, 2]
-
-
-def _touched(spans: Spans, row_pages: int) -> Array:
+def _touched(spans: Array, row_pages: int) -> Array:
     """Get the numbers of the rows in which something begins or ends."""
     start, end, _ = spans
     return np.unique(np.concatenate((start // row_pages, (end - 1) // row_pages)))
@@ -111,7 +102,7 @@ def _rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> tuple
     return tuple(merged)
 
 
-def _paint(spans: Spans, columns: int, cell_pages: int, touched: Array) -> Marks:
+def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> Marks:
     """
     Get the marks of the rows that something begins or ends in.
 

@@ -14,7 +14,11 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
+from drgn_zonedev.render.picture.marks import BAD, mark_of
 
 __all__ = (
     "Scene",
@@ -26,6 +30,8 @@ __all__ = (
     "ranges_between",
 )
 
+Array = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -35,7 +41,9 @@ class Scene:
     ``findings`` is ``None`` if nobody looked for any; ``error_findings`` are the errors among
     them that have pages, by their first PFN, ``error_starts`` those, ``error_ends`` where all of
     them so far have ended, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are
-    the ranges' first PFNs, and ``numbers`` tells a pgmap's index by its address.
+    the ranges' first PFNs, ``owners`` the indices of their pgmaps or -1, and ``numbers`` tells
+    such an index by a pgmap's address. A row of ``spans`` is start, end and mark of a range, or
+    of errors.
     """
 
     kernel: KernelFacts
@@ -47,6 +55,8 @@ class Scene:
     error_ends: tuple[int, ...]
     errors: tuple[tuple[int, int], ...]
     starts: tuple[int, ...]
+    owners: Array
+    spans: Array
     numbers: dict[int, int]
 
 
@@ -67,6 +77,11 @@ def make_scene(
     errors = [f for f in found or () if f.severity is Severity.ERROR and f.start_pfn < f.end_pfn]
     errors.sort(key=lambda f: (f.start_pfn, f.end_pfn))
     by_pfn = tuple(sorted(pgmaps, key=lambda p: (first_pfn(p), p.address)))
+    numbers = {pgmap.address: i for i, pgmap in enumerate(by_pfn)}
+    owners = [-1 if r.pgmap is None else numbers.get(r.pgmap, -1) for r in in_order]
+    merged = _merged((f.start_pfn, f.end_pfn) for f in errors)
+    spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in in_order]
+    spans += [(start, end, BAD) for start, end in merged]
     return Scene(
         kernel=kernel,
         ranges=in_order,
@@ -75,9 +90,11 @@ def make_scene(
         error_findings=tuple(errors),
         error_starts=tuple(f.start_pfn for f in errors),
         error_ends=tuple(itertools.accumulate((f.end_pfn for f in errors), max)),
-        errors=_merged((f.start_pfn, f.end_pfn) for f in errors),
+        errors=merged,
         starts=tuple(r.start_pfn for r in in_order),
-        numbers={pgmap.address: i for i, pgmap in enumerate(by_pfn)},
+        owners=np.array(owners, np.int64),
+        spans=np.array(spans, np.int64).reshape(-1, 3),
+        numbers=numbers,
     )
 
 
@@ -111,15 +128,19 @@ def error_findings_between(
     return tuple(itertools.islice(about, limit))
 
 
-def ranges_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[Range, ...]:
-    """Get the ranges that have a PFN in ``[start_pfn, end_pfn)``."""
+def _between(scene: Scene, start_pfn: int, end_pfn: int) -> slice:
     low = bisect.bisect_right(scene.starts, start_pfn)
     if low and scene.ranges[low - 1].end_pfn > start_pfn:
         low -= 1
-    return scene.ranges[low : bisect.bisect_left(scene.starts, end_pfn)]
+    return slice(low, bisect.bisect_left(scene.starts, end_pfn))
+
+
+def ranges_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[Range, ...]:
+    """Get the ranges that have a PFN in ``[start_pfn, end_pfn)``."""
+    return scene.ranges[_between(scene, start_pfn, end_pfn)]
 
 
 def pgmaps_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[int, ...]:
     """Get the indices of the pgmaps that ranges in ``[start_pfn, end_pfn)`` belong to."""
-    addresses = {r.pgmap for r in ranges_between(scene, start_pfn, end_pfn)}
-    return tuple(sorted(scene.numbers[a] for a in addresses if a in scene.numbers))
+    owners = np.unique(scene.owners[_between(scene, start_pfn, end_pfn)])
+    return tuple(owners[owners >= 0].tolist())
