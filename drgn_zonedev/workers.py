@@ -10,7 +10,7 @@ in a compressed dump is to decompress it, and each process does that for its par
 A worker is a new Python that opens the dump itself: libkdumpfile's handles survive
 no fork, and its caches no threads. Results are put together in order, so the answer
 is that of one process. What a worker does not do, because it dies or cannot open
-the dump, is done by the others, or here.
+the dump, is done by the others, or here, where a part of the work is done anyway.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ("PIECE_BYTES", "scan_in_processes")
 _logger = logging.getLogger("drgn_zonedev")
 
 # Small enough for all to end at the same time, large enough to be worth a message.
-PIECE_BYTES = 32 << 20
+PIECE_BYTES = 16 << 20
 # One that is worked on, and one so that nobody waits for the next.
 _AT_ONCE = 2
 _SECONDS_TO_END = 5
@@ -83,59 +83,57 @@ def _in_order(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Scanned]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
-    layout = page_layout(prog)
-    of_work: deque[int] = deque()
+    layout, pieces_left = page_layout(prog), _Queue(queue)
     finished: dict[int, Scanned] = {}
-    again: dict[int, Work] = {}
-    given = yielded = 0
+    yielded = 0
     while True:
         while yielded in finished:
-            yield of_work.popleft(), finished.pop(yielded)
+            yield pieces_left.of_work.popleft(), finished.pop(yielded)
             yielded += 1
         for worker in workers:
             while worker.ready and len(worker.begun) < _AT_ONCE:
-                if again:
-                    number = min(again)
-                    piece = again.pop(number)
-                else:
-                    following = next(queue, None)
-                    if following is None:
-                        break
-                    number, piece = given, following[1]
-                    of_work.append(following[0])
-                    given += 1
-                worker.begun[number] = piece
+                following = pieces_left.take()
+                if following is None:
+                    break
+                worker.begun.update([following])
                 with contextlib.suppress(ConnectionError):
-                    worker.connection.send((number, piece))
-        if not workers:
-            break
-        if not again and all(w.ready and not w.begun for w in workers):
+                    worker.connection.send(following)
+        own = pieces_left.take()
+        if own is None and all(w.ready and not w.begun for w in workers):
             return
-        for connection in wait([w.connection for w in workers]):
+        if own is not None:
+            finished[own[0]] = scan(prog, layout, own[1], progress)
+        for connection in wait([w.connection for w in workers], 0 if own else None):
             worker = next(w for w in workers if w.connection is connection)
             try:
                 _receive(worker, finished, progress)
             except (EOFError, ConnectionError, _CannotOpenError) as e:
                 workers.remove(worker)
-                again.update(worker.begun)
+                pieces_left.again.update(worker.begun)
                 _end(worker)
                 why = str(e) or f"it ended with status {worker.process.returncode}"
                 _logger.warning("a worker process is lost: %s", why)
-    # Nobody is left to do it.
-    while True:
-        if yielded in finished:
-            result = finished.pop(yielded)
-        elif yielded in again:
-            piece = again.pop(yielded)
-            result = scan(prog, layout, piece, progress)
-        else:
-            following = next(queue, None)
-            if following is None:
-                return
-            of_work.append(following[0])
-            result = scan(prog, layout, following[1], progress)
-        yield of_work.popleft(), result
-        yielded += 1
+
+
+@dataclass
+class _Queue:
+    """Pieces, by number, and what was given to a worker that is lost."""
+
+    pieces: Iterator[tuple[int, Work]]
+    again: dict[int, Work] = field(default_factory=dict)
+    of_work: deque[int] = field(default_factory=deque)
+    given: int = 0
+
+    def take(self) -> tuple[int, Work] | None:
+        if self.again:
+            number = min(self.again)
+            return number, self.again.pop(number)
+        following = next(self.pieces, None)
+        if following is None:
+            return None
+        self.of_work.append(following[0])
+        self.given += 1
+        return self.given - 1, following[1]
 
 
 class _CannotOpenError(Exception):
@@ -161,7 +159,8 @@ def _workers(prog: Program, jobs: int) -> Iterator[list[_Worker]]:
     workers: list[_Worker] = []
     started: list[_Worker] = []
     try:
-        for _ in range(jobs):
+        # We are one of them, and begin while the others start.
+        for _ in range(jobs - 1):
             started.append(_start(_dump(prog)))
         workers += started
         yield workers
@@ -194,6 +193,8 @@ def _start(dump: Dump) -> _Worker:
             pass_fds=[theirs.fileno()],
             # A terminal's Ctrl-C is for us; we end them.
             start_new_session=True,
+            # Nothing but memory is read.
+            env={**os.environ, "DRGN_DISABLE_PLUGINS": "*", "DRGN_PLUGINS": ""},
         )
     connection = Connection(ours.detach())
     with contextlib.suppress(ConnectionError):
