@@ -20,6 +20,7 @@ import drgn
 
 from drgn_zonedev.command import Outcome, Status, UsageError
 from drgn_zonedev.commands import add_commands
+from drgn_zonedev.completion import add_completion_command
 from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.kernel.strings import c_string, printable
@@ -27,7 +28,7 @@ from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
 from drgn_zonedev.stored import is_export, unpacked
 
-__all__ = ("main",)
+__all__ = ("main", "make_parser")
 
 
 class _CannotOpen(Exception):
@@ -40,7 +41,7 @@ class _CannotJudge(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
@@ -124,7 +125,8 @@ def _complain(message: object, status: Status) -> int:
     return int(status)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of ``zonedev``, which completion and the manual page come from, too."""
     parser = argparse.ArgumentParser(
         prog="zonedev",
         description="Tell whose every page frame is, and whether its struct page is initialised.",
@@ -169,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     add_commands(subparsers)
     add_demo_command(subparsers)
     add_lab_command(subparsers)
+    add_completion_command(subparsers, parser)
     return parser
 
 

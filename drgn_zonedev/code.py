@@ -45,7 +45,9 @@ def python_code(prog: Program, name: str, args: argparse.Namespace, words: Seque
 
 
 def _is_plain(args: argparse.Namespace) -> bool:
-    # Text on standard output, and no picture.
+    # Text or a document, and no picture.
+    if getattr(args, "format", "text") not in ("text", "json"):
+        return False
     known = {"drgn", "run", "format", "output", "all", "verbose", "fail_on", "pfn", "kind", "nr"}
     known |= {"out", "force", "all_memmap", "margin", "blank_names"}
     return not any(value for name, value in vars(args).items() if name not in known)

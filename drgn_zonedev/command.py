@@ -67,10 +67,17 @@ class Command:
     run: Callable[[Program, argparse.Namespace], Outcome]
 
 
-def output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--format`` and ``--output``."""
+def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
+    """
+    Add ``--format`` and ``--output``.
+
+    :param formats: Besides text and JSON.
+    """
     parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="default: %(default)s"
+        "--format",
+        choices=("text", "json", *formats),
+        default="text",
+        help="default: %(default)s",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write there instead of standard output"
@@ -106,10 +113,18 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
 
 
 def print_result(
-    args: argparse.Namespace, text: Callable[[], str], document: Callable[[], Any]
+    args: argparse.Namespace,
+    text: Callable[[], str],
+    document: Callable[[], Any],
+    **others: Callable[[], str],
 ) -> None:
-    """Print a result as text or as a JSON document, whichever ``--format`` asks for."""
-    rendered = as_json.render(document()) if args.format == "json" else text()
+    """
+    Print a result as ``--format`` asks for.
+
+    :param others: Renderings besides text and JSON, by the names of their formats.
+    """
+    renderings = {"text": text, "json": lambda: as_json.render(document()), **others}
+    rendered = renderings[args.format]()
     with _output(args) as f:
         print(rendered, file=f)
         is_screen = f.isatty()

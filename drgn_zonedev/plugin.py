@@ -8,6 +8,10 @@ until a command runs.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
+
 from drgn import Program, ProgramFlags
 
 __all__ = ("drgn_prog_set",)
@@ -19,3 +23,12 @@ def drgn_prog_set(prog: Program) -> None:
         from drgn_zonedev.repl import register
 
         register()
+        if "drgn_tools" in sys.modules:
+            _register_with_corelens()
+
+
+def _register_with_corelens() -> None:
+    # drgn-tools is a plugin of drgn, too. It takes for a module whatever class is known
+    # by the time that somebody says %corelens.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("drgn_zonedev.corelens")

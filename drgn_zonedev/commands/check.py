@@ -19,10 +19,10 @@ from drgn_zonedev.command import (
     screen,
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
-from drgn_zonedev.model import Case, Report, Severity
-from drgn_zonedev.render import as_json, as_text
+from drgn_zonedev.model import Case, Finding, Report, Severity
+from drgn_zonedev.render import as_json, as_junit, as_lines, as_text
 
-__all__ = ("CHECK", "failed")
+__all__ = ("CHECK", "failed", "fails")
 
 
 def _fail_on(value: str) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ def _jobs(text: str) -> int:
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
+    output_arguments(parser, "jsonl", "junit")
     fold_arguments(parser)
     map_arguments(parser)
     parser.add_argument(
@@ -70,14 +70,19 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
 
 
+def fails(finding: Finding, fail_on: tuple[str, ...]) -> bool:
+    """Return whether ``--fail-on`` names a finding."""
+    ranks = [Severity(word).rank for word in fail_on if word in [s.value for s in Severity]]
+    return (
+        finding.severity.rank <= max(ranks, default=-1)
+        or finding.slug in fail_on
+        or f"case{finding.case.number}" in fail_on
+    )
+
+
 def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
     """Return whether a report holds anything that ``--fail-on`` names."""
-    ranks = [Severity(word).rank for word in fail_on if word in [s.value for s in Severity]]
-    worst = max(ranks, default=-1)
-    return any(
-        f.severity.rank <= worst or f.slug in fail_on or f"case{f.case.number}" in fail_on
-        for f in report.findings
-    )
+    return any(fails(finding, fail_on) for finding in report.findings)
 
 
 def _check(prog: Program, args: argparse.Namespace) -> Outcome:
@@ -99,6 +104,8 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
         args,
         text,
         lambda: as_json.report_document(report),
+        jsonl=lambda: as_lines.report_lines(report),
+        junit=lambda: as_junit.report_junit(report, lambda f: fails(f, args.fail_on)),
     )
     if failed(report, args.fail_on):
         return Outcome(report, Status.FINDINGS)

@@ -31,6 +31,7 @@ from drgn_zonedev.model import (
 from drgn_zonedev.sections import SectionRow
 
 __all__ = (
+    "Document",
     "evidence_document",
     "finding_document",
     "kernel_document",

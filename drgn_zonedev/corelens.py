@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+A module for corelens, the report generator of drgn-tools: ``%corelens zonedev`` in a
+REPL that has both, or ``python -m drgn_zonedev.corelens VMCORE -M zonedev``, because
+the ``corelens`` program looks for modules before it loads plugins.
+
+Importing this needs drgn-tools.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from drgn import Program
+from drgn_tools.corelens import CorelensModule, main
+
+__all__ = ("ZoneDevice",)
+
+
+class ZoneDevice(CorelensModule):  # type: ignore[misc]  # drgn-tools is not always there
+    """Tell whose every page frame is, and whether its struct page is initialised."""
+
+    name = "zonedev"
+    # The struct pages of pmem are where the dump is largest.
+    run_when = "verbose"
+
+    def add_args(self, parser: argparse.ArgumentParser) -> None:
+        """Add what ``zonedev check`` has that makes sense in a report."""
+        parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
+
+    def run(self, prog: Program, args: argparse.Namespace) -> None:
+        """Print what ``zonedev check`` prints."""
+        from drgn_zonedev.render.as_text import report_text
+        from drgn_zonedev.report import check
+
+        print(report_text(check(prog), verbose=args.verbose))
+
+
+if __name__ == "__main__":
+    # The class of __main__ is not that of the package; corelens wants one of the two.
+    main()

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+JSON Lines
+----------
+
+A report as one JSON object per line, for tools that read logs: a header, then every
+finding, worst first, then what could not be judged. Each line says by ``record``
+what it is, and conforms to ``schema.json`` by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from drgn_zonedev.model import Report
+from drgn_zonedev.render.as_json import Document, report_document
+
+__all__ = ("report_lines",)
+
+
+def report_lines(report: Report) -> str:
+    """What ``check --format jsonl`` prints."""
+    return "\n".join(json.dumps(record) for record in _records(report))
+
+
+def _records(report: Report) -> Iterator[Document]:
+    document = report_document(report)
+    yield {
+        "record": "header",
+        "schema": "drgn-zonedev/report-lines/1",
+        "kernel": document["kernel"],
+        "summary": document["summary"],
+        "coverage": document["coverage"],
+        "findings": len(report.findings),
+        "unjudged": len(report.unjudged),
+    }
+    for finding in document["findings"]:
+        yield {"record": "finding", **finding}
+    for unjudged in document["unjudged"]:
+        yield {"record": "unjudged", **unjudged}

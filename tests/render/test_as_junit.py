@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from xml.etree import ElementTree
+
+import junitparser
+from fakekernel import partial
+
+from drgn_zonedev import check
+from drgn_zonedev.findings import KINDS
+from drgn_zonedev.model import Finding, Report, Severity, Unjudged
+from drgn_zonedev.render.as_junit import report_junit
+
+
+def _report() -> Report:
+    kernel = partial("6.1")
+    kernel.poke_page_word(0x100801, 1, 0)
+    return check(kernel.program())
+
+
+def _is_error(finding: Finding) -> bool:
+    return finding.severity is Severity.ERROR
+
+
+def _tests(text: str) -> dict[str, ElementTree.Element]:
+    return {str(t.get("name")): t for t in ElementTree.fromstring(text).iter("testcase")}
+
+
+def test_every_kind_is_a_test_and_what_is_named_fails() -> None:
+    text = report_junit(_report(), _is_error)
+    (suite,) = junitparser.JUnitXml.fromfile(io.StringIO(text))
+    assert (suite.tests, suite.failures, suite.errors) == (len(KINDS) + 1, 1, 0)
+    tests = _tests(text)
+    assert set(KINDS) < set(tests)
+    failed = [name for name, test in tests.items() if test.find("failure") is not None]
+    assert failed == ["device-tail-link"]
+    failure = tests["device-tail-link"].find("failure")
+    assert failure is not None
+    assert failure.get("type") == "error"
+    assert "[0x100801, 0x100802)" in str(failure.text)
+
+
+def test_what_is_not_named_is_said_and_does_not_fail() -> None:
+    output = _tests(report_junit(_report(), _is_error))["case5-reserved"].find("system-out")
+    assert output is not None
+    assert "[0x100000, 0x100002)" in str(output.text)
+
+
+def test_what_could_not_be_judged_is_skipped() -> None:
+    report = dataclasses.replace(_report(), unjudged=(Unjudged(1, 2, "left out of the dump"),))
+    text = report_junit(report, _is_error)
+    skipped = _tests(text)["everything-was-judged"].find("skipped")
+    assert skipped is not None
+    assert "left out of the dump" in str(skipped.get("message"))
+    assert _tests(report_junit(_report(), _is_error))["everything-was-judged"].find("*") is None
+
+
+def test_shape_is_the_common_one() -> None:
+    # What Jenkins, GitLab and GitHub's actions agree on.
+    root = ElementTree.fromstring(report_junit(_report(), lambda finding: True))
+    assert root.tag == "testsuites"
+    (suite,) = root
+    assert suite.tag == "testsuite"
+    assert {"name", "tests", "failures", "errors", "skipped"} <= set(suite.keys())
+    assert len(suite.findall("testcase/failure")) == int(str(suite.get("failures")))
+    for test in suite:
+        assert test.tag == "testcase"
+        assert {"classname", "name", "time"} <= set(test.keys())
+        assert {child.tag for child in test} <= {"failure", "skipped", "system-out"}
+
+
+def test_what_xml_cannot_say_is_replaced() -> None:
+    report = _report()
+    kernel = dataclasses.replace(report.kernel, release='6.1\x1b<&">\udc80')
+    text = report_junit(dataclasses.replace(report, kernel=kernel), _is_error)
+    (suite,) = ElementTree.fromstring(text)
+    assert suite.get("name") == 'zonedev check: Linux 6.1?<&">?'

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The shells themselves complete zonedev."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drgn_zonedev import cli, completion
+from drgn_zonedev.commands import COMMANDS
+
+# Sources a script and completes a line the way that readline would.
+BASH = """
+source "$1"; shift
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}
+function=$(complete -p zonedev | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+$function zonedev "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.fixture(scope="module")
+def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    script = tmp_path_factory.mktemp("completion") / "zonedev.bash"
+    script.write_text(completion.completion_script(cli.make_parser(), "bash"))
+    return script
+
+
+def _complete(script: Path, *words: str) -> set[str]:
+    done = subprocess.run(
+        ["bash", "--norc", "-c", BASH, "bash", script, "zonedev", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not done.stderr, done.stderr
+    return {line.strip() for line in done.stdout.splitlines() if line.strip()}
+
+
+def test_bash_completes_commands(bash: Path) -> None:
+    assert {command.name for command in COMMANDS} | {"lab", "demo"} <= _complete(bash, "")
+    assert _complete(bash, "pgm") == {"pgmaps"}
+
+
+def test_bash_completes_options_of_the_command(bash: Path) -> None:
+    assert "--fail-on" in _complete(bash, "check", "--f")
+    assert "--fail-on" not in _complete(bash, "pgmaps", "--f")
+    assert _complete(bash, "lab", "ru") == {"run"}
+
+
+def test_bash_completes_choices(bash: Path) -> None:
+    assert _complete(bash, "check", "--format", "j") == {"json", "jsonl", "junit"}
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_script_is_good_for_its_shell(shell: str, tmp_path: Path) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / "script"
+    script.write_text(completion.completion_script(cli.make_parser(), shell))
+    subprocess.run([program, "-n", script], check=True, timeout=60)
+
+
+def test_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == completion.completion_script(cli.make_parser(), "bash")
+
+
+def test_missing_generator_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert cli.main(["completion", "zsh"]) == 2
+    assert "pip install shtab" in capsys.readouterr().err
