@@ -20,6 +20,7 @@ from drgn_zonedev.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.decode import PageWords, decode_page, flag_names, zone_name
+from drgn_zonedev.exposed import ExposedWalker, exposed_walkers
 from drgn_zonedev.handles import Result, bind
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
@@ -39,7 +40,9 @@ class Explanation(Result):
 
     ``range`` is ``None`` where there is no memory. ``page`` is ``None`` if the
     struct page could not be read, and ``page_error`` says why. ``subsection`` is
-    the bit of the section's ``subsection_map``.
+    the bit of the section's ``subsection_map``. ``walkers`` are those of the kernel's
+    that would touch the page although nobody promises it; ``walkers_error`` says why
+    that cannot be told.
     """
 
     subject: Subject
@@ -54,6 +57,8 @@ class Explanation(Result):
     page: PageWords | None
     page_error: str | None
     findings: tuple[Finding, ...]
+    walkers: tuple[ExposedWalker, ...]
+    walkers_error: str | None
     verdict: str
 
     def __repr__(self) -> str:
@@ -91,6 +96,7 @@ def explain(prog: Program, what: int | str | Object, kind: str | None = None) ->
     judged = verify_pfn(prog, snapshot, range_, pfn) if range_ else None
     words = next(read_pages(prog, pfn, pfn + 1))
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
+    exposed = exposed_walkers(prog, snapshot, judged.range if judged else None, pfn)
     explanation = Explanation(
         subject=subject,
         pfn=pfn,
@@ -104,6 +110,8 @@ def explain(prog: Program, what: int | str | Object, kind: str | None = None) ->
         page=page,
         page_error=words.reason if isinstance(words, UnreadablePages) else None,
         findings=_findings(prog, snapshot, ranges, judged, pfn),
+        walkers=() if isinstance(exposed, str) else exposed,
+        walkers_error=exposed if isinstance(exposed, str) else None,
         verdict=_verdict(judged.range if judged else None, page),
     )
     for part in (explanation.range, *explanation.findings):

@@ -49,6 +49,11 @@ def explanation_document(explanation: Explanation) -> Document:
         "page": _page(e.page) if e.page else None,
         "page_error": e.page_error,
         "findings": [finding_document(f) for f in e.findings],
+        "walkers": [
+            {"name": w.name, "function": w.function, "uses": w.uses, "outcome": w.outcome}
+            for w in e.walkers
+        ],
+        "walkers_error": e.walkers_error,
         "verdict": e.verdict,
     }
 

@@ -40,6 +40,8 @@ def explanation_text(explanation: Explanation) -> str:
         lines += _section("STRUCT PAGE", [f"not readable: {printable(e.page_error or '')}"])
     if e.findings:
         lines += _section("FINDINGS", _findings(e.findings))
+    if e.walkers or e.walkers_error:
+        lines += _section("WALKERS THAT WOULD TOUCH IT", _walkers(e))
     lines += _section("VERDICT", [e.verdict])
     return "\n".join(lines)
 
@@ -124,3 +126,13 @@ def _findings(findings: Iterable[Finding]) -> Iterator[str]:
         yield from evidence_lines(f for f in finding.evidence if f.expected is not None)
         yield f"    why: {KINDS[finding.slug].explanation}"
         yield f"    cure: {KINDS[finding.slug].cure}"
+
+
+def _walkers(e: Explanation) -> list[str]:
+    if e.walkers_error:
+        return [f"cannot be told: {printable(e.walkers_error)}"]
+    rows = [
+        (w.name, f"{w.function}()", "uses it" if w.uses else "reads its flags", w.outcome)
+        for w in e.walkers
+    ]
+    return _table(rows, ("WALKER", "IN", "", "AND"))

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Exposed
+-------
+
+Which of the kernel's PFN walkers would touch one page that nobody promises.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from drgn import FaultError, Program
+
+from drgn_zonedev.model import Range
+from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.walkers import Exposure, Judgement, walk_all
+
+__all__ = ("ExposedWalker", "exposed_walkers")
+
+
+@dataclass(frozen=True)
+class ExposedWalker:
+    """
+    A walker whose guard lets the page through; ``function`` is the one that reads the
+    struct page, ``uses`` tells that more than its flags are looked at, ``outcome`` is
+    what comes of it, in words.
+    """
+
+    name: str
+    function: str
+    uses: bool
+    outcome: str
+
+
+def exposed_walkers(
+    prog: Program, snapshot: Snapshot, range_: Range | None, pfn: int
+) -> tuple[ExposedWalker, ...] | str:
+    """
+    Let the walkers loose on one page of a range.
+
+    :return: Those that touch it, or why that cannot be told.
+    """
+    if range_ is None:
+        return ()
+    page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
+    try:
+        judgements = walk_all(prog, snapshot, [page])
+    except (FaultError, LookupError) as e:
+        return f"what their guards ask cannot be read: {e}"
+    return tuple(
+        _exposed(judgement, exposure)
+        for judgement in judgements
+        if judgement.present is not False
+        for exposure in judgement.exposures
+    )
+
+
+def _exposed(judgement: Judgement, exposure: Exposure) -> ExposedWalker:
+    walker = judgement.walker
+    return ExposedWalker(walker.name, walker.function, bool(exposure.used), exposure.worst.value)

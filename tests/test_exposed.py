@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""One page and the walkers, against all walkers on all memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+
+from drgn_zonedev.explain import explain
+from drgn_zonedev.render.explanation_text import explanation_text
+from drgn_zonedev.walkers import walkers
+
+PFNS = (0x0, 0x24000, 0x24002, 0x24400, 0x2FFFF, 0x100000, 0x100600, 0x114000, 0x114001)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("scene", [collision, in_flight, partial])
+def test_page_meets_the_walkers_that_its_range_meets(
+    scene: Callable[[str], FakeKernel], layout: str
+) -> None:
+    prog = scene(layout).program()
+    judgements = [j for j in walkers(prog).walkers if j.present is not False]
+    for pfn in PFNS:
+        expected = {
+            j.walker.name
+            for j in judgements
+            # Some look at one PFN of many only.
+            if pfn % j.walker.stride == j.walker.offset
+            and any(e.start_pfn <= pfn < e.end_pfn for e in j.exposures)
+        }
+        explanation = explain(prog, pfn)
+        assert explanation.walkers_error is None
+        assert {w.name for w in explanation.walkers} == expected, hex(pfn)
+
+
+def test_trap_is_shown_with_what_comes_of_it() -> None:
+    # Before the taint, pfn_to_online_page() lets everybody in.
+    explanation = explain(collision("5.10").program(), 0x24000)
+    assert explanation.walkers
+    text = explanation_text(explanation)
+    assert "WALKERS THAT WOULD TOUCH IT" in text
+    assert f"{explanation.walkers[0].function}()" in text
+
+
+def test_what_cannot_be_told_is_said() -> None:
+    kernel = collision("6.1")
+    kernel.hide(kernel.program()["max_pfn"].address_, 8)
+    explanation = explain(kernel.program(), 0x24000)
+    assert explanation.walkers == ()
+    assert "cannot be read" in str(explanation.walkers_error)
+    assert "cannot be told: " in explanation_text(explanation)
