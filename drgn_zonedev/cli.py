@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LookupError as e:
         return _complain(_missing(e), Status.NOT_JUDGED)
     except drgn.FaultError as e:
-        return _complain(f"what everything else depends on is not readable: {e}", Status.NOT_JUDGED)
+        message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
+        return _complain(message, Status.NOT_JUDGED)
     except BrokenPipeError:
         # Whoever read the output has seen enough. Python would complain once
         # more when it flushes at exit.
@@ -89,7 +90,7 @@ def _connect(address: str) -> socket.socket:
             hint = f": is QEMU running with -qmp unix:{address},server=on,wait=off?"
         elif isinstance(e, PermissionError):
             hint = ": try as root"
-        raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint}") from e
+        raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint or _CHECK}") from e
 
 
 def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
@@ -101,7 +102,7 @@ def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
         with paused(args.monitor), contextlib.redirect_stdout(printed):
             outcome: Outcome = args.run(prog, args)
     except QmpError as e:
-        raise _CannotOpen(f"cannot pause {args.qemu}: {e}") from e
+        raise _CannotOpen(f"cannot pause {args.qemu}: {e}: try without --pause") from e
     finally:
         sys.stdout.write(printed.getvalue())
     return outcome
@@ -115,7 +116,7 @@ def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     try:
         files = stack.enter_context(unpacked(export))
     except (ArchiveError, OSError) as e:
-        raise _CannotOpen(f"cannot open {args.core}: {e}") from e
+        raise _CannotOpen(f"cannot open {args.core}: {e}: export it once more") from e
     args.core = str(files / "vmcore")
     args.symbols = args.symbols or [str(files / "vmlinux")]
 
@@ -198,7 +199,7 @@ def _open(args: argparse.Namespace) -> drgn.Program:
     if args.architecture:
         platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
     prog = drgn.Program(platform)
-    target = args.core or args.qemu or "the running kernel"
+    target = args.core or args.qemu or _LIVE
     try:
         if args.core:
             prog.set_core_dump(args.core)
@@ -218,14 +219,25 @@ def _open(args: argparse.Namespace) -> drgn.Program:
 def _why_not_opened(target: str, e: Exception) -> str:
     if isinstance(e, PermissionError):
         return f"cannot open {target}: {e.strerror}: try as root"
+    if target == _LIVE:
+        advice = "try as root, with /proc/kcore, or give a vmcore with -c"
+    elif isinstance(e, FileNotFoundError):
+        advice = "check the path"
+    else:
+        advice = "give an ELF or kdump vmcore, or an export"
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    return f"cannot open {target}: {reason}"
+    return f"cannot open {target}: {reason}: {advice}"
+
+
+_LIVE = "the running kernel"
+_CHECK = ": check the address"
+_INCOMPLETE = "take the dump with less left out, or look at the running kernel"
 
 
 def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
     for path in symbols:
         if not os.access(path, os.R_OK):
-            raise _CannotOpen(f"cannot read symbols from {path}")
+            raise _CannotOpen(f"cannot read symbols from {path}: check the path, or try as root")
     # What drgn warns about becomes one error below.
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
     # Only vmlinux matters: modules can be named without their symbols. It comes
@@ -241,7 +253,9 @@ def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
             with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
                 prog.load_debug_info(modules)
     except (OSError, ValueError) as e:
-        raise _CannotOpen(f"cannot load symbols: {e}") from e
+        raise _CannotOpen(
+            f"cannot load symbols from {', '.join(symbols)}: {e}: give the vmlinux of the kernel"
+        ) from e
     if main.wants_debug_file():
         raise _CannotJudge(_missing_symbols(prog, symbols))
 
@@ -259,7 +273,10 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:
-        return f"{', '.join(symbols)}: not the debugging symbols of {which}, which this is"
+        return (
+            f"{', '.join(symbols)}: not the debugging symbols of {which}, which this is: "
+            "give the vmlinux of that very build"
+        )
     return (
         f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
         f"that has it (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
@@ -270,11 +287,14 @@ def _missing(e: LookupError) -> str:
     if "pgmap_array" in str(e):
         return (
             "the kernel has no pgmap_array: it was built without CONFIG_ZONE_DEVICE, or its "
-            "debugging symbols are incomplete"
+            f"debugging symbols are incomplete: {_WHOLE}"
         )
-    if "mem_section" in str(e) or "SECTION" in str(e):
+    if any(name in str(e) for name in ("mem_section", "SECTION", "mem_map")):
         return (
             f"{e}: the kernel was built without CONFIG_SPARSEMEM, or its debugging symbols "
-            "are incomplete"
+            f"are incomplete: {_WHOLE}"
         )
-    return f"the debugging symbols lack something: {e}"
+    return f"the debugging symbols lack something: {e}: {_WHOLE}"
+
+
+_WHOLE = "give its whole vmlinux, with DWARF, by -s"

@@ -109,7 +109,9 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
         with open(args.output, "w", encoding="utf-8") as f:
             yield f
     except OSError as e:
-        raise UsageError(f"cannot write {args.output}: {e.strerror}") from e
+        raise UsageError(
+            f"cannot write {args.output}: {e.strerror}: choose another place for -o"
+        ) from e
 
 
 def print_result(

@@ -84,7 +84,7 @@ def _show(case: Case, dump: StoredDump) -> bool:
         with dump.program() as prog:
             report = check(prog)
     except (ArchiveError, OSError, ValueError) as e:
-        raise UsageError(f"{dump.path}: {e}") from e
+        raise UsageError(f"{dump.path}: {e}: give other dumps with --vmcores") from e
     ranges = [r for r in report.ranges if r.case is case]
     print(f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n")
     print(ranges_text(report.kernel, ranges))

@@ -51,7 +51,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
 def test_missing_core_is_one_clear_line(tmp_path: Path) -> None:
     missing = tmp_path / "vmcore"
     error = _one_line_error(_zonedev("-c", str(missing), "check"), 2)
-    assert error.endswith(f"cannot open {missing}: No such file or directory")
+    assert error.endswith(f"cannot open {missing}: No such file or directory: check the path")
 
 
 def test_text_file_is_no_core(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _export(prog: Program, args: argparse.Namespace) -> Outcome:
     except FileExistsError as e:
         raise UsageError(f"{args.out} exists: choose another name, or use --force") from e
     except OSError as e:
-        raise UsageError(f"cannot write {args.out}: {e.strerror or e}") from e
+        raise UsageError(f"cannot write {args.out}: {e.strerror or e}: choose another place") from e
     except ValueError as e:
         raise UsageError(f"cannot export this: {e}") from e
     print(export_text(done.path, done.meta))

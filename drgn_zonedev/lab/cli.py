@@ -200,7 +200,7 @@ def _write(path: Path | None, render: Callable[[Sequence[Cell]], str], cells: li
     try:
         path.write_text(render(cells), encoding="utf-8")
     except OSError as e:
-        raise UsageError(f"cannot write {path}: {e.strerror}") from e
+        raise UsageError(f"cannot write {path}: {e.strerror}: choose another place") from e
 
 
 def _status(cells: Sequence[Cell]) -> Status:
@@ -272,7 +272,10 @@ def _shell(args: argparse.Namespace) -> Outcome:
 
     kernels, scenarios = _chosen(args)
     if len(kernels) != 1 or len(scenarios) != 1:
-        raise UsageError("shell takes one kernel and one scenario")
+        raise UsageError(
+            f"shell takes one kernel and one scenario, not {' '.join(args.names)}: "
+            "see zonedev lab list"
+        )
     with boot(kernels[0], scenarios[0], accel=args.accel, progress=_say) as guest:
         run_shell(guest)
     return Outcome(None)

@@ -145,7 +145,9 @@ def _dump(guest: Guest, directory: Path, progress: Progress) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LabError(f"cannot make {directory}: {error.strerror}") from error
+        raise LabError(
+            f"cannot make {directory}: {error.strerror}: choose another place"
+        ) from error
     path = guest.dump(directory / f"{guest.kernel.name}-{guest.scenario.name}.elf")
     report(progress, f"{path}: open it with zonedev -c {path} -s {guest.kernel.vmlinux} check")
 

@@ -26,7 +26,9 @@ def own_kernel(
     """
     for path in (bzimage, vmlinux, *([system_map] if system_map else [])):
         if not path.is_file():
-            raise LabError(f"there is no file {path}")
+            raise LabError(
+                f"there is no file {path}: check --kernel, --vmlinux, --modules and --system-map"
+            )
     release = image_release(bzimage)
     return Kernel(
         name=OWN,
@@ -52,7 +54,7 @@ def image_release(bzimage: Path) -> str:
     release = version.partition(" ")[0]
     # It becomes a part of paths.
     if not re.fullmatch(r"[\w.+~-]+", release):
-        raise LabError(f"{bzimage} does not say what release it is")
+        raise LabError(f"{bzimage} does not say what release it is: give arch/x86/boot/bzImage")
     return release
 
 
@@ -61,7 +63,10 @@ def _modules(directory: Path, release: str) -> Path:
     for candidate in candidates:
         if (candidate / "modules.dep").is_file():
             if candidate.name != release:
-                raise LabError(f"{candidate} has the modules of another kernel than {release}")
+                raise LabError(
+                    f"{candidate} has the modules of another kernel than {release}: "
+                    "give what make modules_install got as INSTALL_MOD_PATH"
+                )
             return candidate
     raise LabError(
         f"{directory} has no modules of {release}: run make modules_install "

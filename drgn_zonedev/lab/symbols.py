@@ -40,11 +40,13 @@ def elf_functions(path: Path) -> Iterator[tuple[str, int]]:
     """Go through the functions in the symbol table of a 64-bit little-endian ELF file."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as elf:
         if elf[:6] != b"\x7fELF\x02\x01":
-            raise LabError(f"{path} is no ELF file of a 64-bit little-endian machine")
+            raise LabError(
+                f"{path} is no ELF file of a 64-bit little-endian machine: give a vmlinux"
+            )
         try:
             yield from _functions(elf)
         except struct.error as error:
-            raise LabError(f"{path} is damaged: {error}") from error
+            raise LabError(f"{path} is damaged: {error}: build it again") from error
 
 
 def _functions(elf: mmap.mmap) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Every error is one line that names what it is about and says what to do.
+
+Each provocation is a command line, the exit status, and what the line has to name.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from pathlib import Path
+
+import drgn
+import pytest
+from fakekernel import FakeKernel, collision
+from test_cli import _elf_core
+
+from drgn_zonedev import cli, completion
+from drgn_zonedev.command import UsageError
+
+# After the colon comes what to do about it.
+ADVICE = re.compile(
+    r"[:;,] .*\b(apt-get install|build it|check|choose|give|install|is QEMU running|make room|"
+    r"needs|pip install|run|see|take|takes|try|use|export it)\b"
+)
+
+Files = dict[str, Path]
+
+
+def _ids(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else str(value)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """Things that are not what they are given for."""
+    text, core, taken = tmp_path / "notes.txt", tmp_path / "core", tmp_path / "taken"
+    text.write_text("no core at all\n")
+    _elf_core(core)
+    taken.mkdir()
+    (taken / "file").write_text("")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "dump.tar.xz").write_bytes(b"no archive")
+    return {
+        "missing": tmp_path / "missing",
+        "text": text,
+        "core": core,
+        "directory": taken,
+        "broken": broken,
+        "socket": tmp_path / "socket",
+        "deep": tmp_path / "no" / "such" / "file",
+    }
+
+
+def _error(capsys: pytest.CaptureFixture[str], status: int, *argv: str) -> str:
+    assert cli.main(argv) == status
+    output = capsys.readouterr()
+    assert output.out == ""
+    lines = [line for line in output.err.splitlines() if not line.startswith("lab: ")]
+    assert len(lines) == 1, output.err
+    assert lines[0].startswith("zonedev: error: ")
+    assert ADVICE.search(lines[0]), lines[0]
+    return lines[0]
+
+
+OPENING = [
+    (("-c", "{missing}", "check"), "{missing}"),
+    (("-c", "{text}", "check"), "{text}"),
+    (("-c", "{directory}", "check"), "{directory}"),
+    (("-c", "{broken}", "check"), "{broken}"),
+    (("-c", "{core}", "check"), "{core}"),
+    (("--qemu", "{missing}", "check"), "{missing}"),
+    (("--qemu", "{socket}", "check"), "{socket}"),
+    (("demo", "4.19"), "4.19"),
+    (("demo", "--vmcores", "{directory}"), "--vmcores"),
+    (("lab", "run", "4.19"), "'4.19'"),
+    (("lab", "run", "--kernel", "{missing}"), "--vmlinux"),
+    (("lab", "run", "--kernel", "{missing}", "--vmlinux", "{text}"), "{missing}"),
+    (("lab", "run", "--kernel", "{text}", "--vmlinux", "{text}"), "{text}"),
+    (("lab", "run", "6.1", "--kernel", "{text}", "--vmlinux", "{text}"), "6.1"),
+]
+
+
+@pytest.mark.parametrize(("argv", "named"), OPENING, ids=_ids)
+def test_what_cannot_be_opened(
+    argv: tuple[str, ...], named: str, files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(files["socket"]))  # nobody listens
+        line = _error(capsys, 2, *(word.format(**files) for word in argv))
+    assert named.format(**files) in line
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")]
+)
+def test_running_kernel_that_cannot_be_read(error: OSError) -> None:
+    line = cli._why_not_opened("the running kernel", error)
+    assert str(error.strerror) in line
+    assert "try as root" in line
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
+    """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
+    kernels: list[FakeKernel] = [collision("6.1")]
+    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
+    return kernels
+
+
+ARGUMENTS = [
+    (("check", "-o", "{deep}"), "{deep}"),
+    (("pfn", "nosuch"), "'nosuch'"),
+    (("pfn", "0x10000000000"), "0x10000000000"),
+    (("pfn", "0x1000", "--as", "page"), "0x1000"),
+    (("export", "{directory}"), "{directory}"),
+    (("export", "{text}/below"), "{text}/below"),
+]
+
+
+@pytest.mark.parametrize(("argv", "named"), ARGUMENTS, ids=_ids)
+def test_arguments_that_fit_no_kernel(
+    opened: list[FakeKernel],
+    argv: tuple[str, ...],
+    named: str,
+    files: Files,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = _error(capsys, 2, *(word.format(**files) for word in argv))
+    assert named.format(**files) in line
+
+
+@pytest.mark.parametrize("command", ["check", "ranges", "pgmaps", "walkers"])
+def test_kernel_without_zone_device(
+    opened: list[FakeKernel], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened[-1].variables.pop("pgmap_array")
+    assert "CONFIG_ZONE_DEVICE" in _error(capsys, 3, command)
+
+
+@pytest.mark.parametrize("command", ["check", "ranges", "sections", "pgmaps"])
+def test_kernel_without_sparsemem(
+    opened: list[FakeKernel], command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened[-1].variables.pop("mem_section")
+    assert "CONFIG_SPARSEMEM" in _error(capsys, 3, command)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LookupError("could not find 'struct folio'"),
+        drgn.FaultError("cannot read", 0x1000),
+    ],
+)
+def test_debugging_information_or_memory_that_is_missing(
+    opened: list[FakeKernel],
+    error: Exception,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fail)
+    named = "struct folio" if isinstance(error, LookupError) else "0x1000"
+    assert named in _error(capsys, 3, "check")
+
+
+def test_generator_of_completion_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(parser: object, shell: str) -> str:
+        raise UsageError("completion is generated by shtab, which is not installed: pip install x")
+
+    monkeypatch.setattr(completion, "completion_script", fail)
+    assert "shtab" in _error(capsys, 2, "completion", "fish")
+
+
+PARSED = [
+    (("check", "--fail-on", "nonsense"), "nonsense"),
+    (("check", "--fail-on", "case2"), "case3"),
+    (("check", "--format", "yaml"), "json"),
+    (("sections", "x"), "hexadecimal numbers start with 0x"),
+    (("pfn", "1", "--as", "frame"), "phys"),
+    (("export", "out", "--margin", "-5"), "-5"),
+    (("nosuch",), "check"),
+    (("--pause", "check"), "--qemu"),
+    (("lab", "run", "-j", "0"), "'0'"),
+    (("completion", "csh"), "bash"),
+    (("walkers", "--walker", "nobody"), "nobody"),
+]
+
+
+@pytest.mark.parametrize(("argv", "named"), PARSED, ids=_ids)
+def test_arguments_that_do_not_parse_show_the_usage(
+    argv: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as e:
+        cli.main(argv)
+    assert e.value.code == 2
+    *usage, line = capsys.readouterr().err.splitlines()
+    assert usage[0].startswith("usage: zonedev")
+    assert re.match(r"zonedev[a-z ]*: error: ", line)
+    assert named in line
