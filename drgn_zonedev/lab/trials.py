@@ -46,11 +46,12 @@ __all__ = (
     "visited_pfns",
 )
 
-TRIALS = ("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-offline")
+TRIALS = ("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-offline", "orphan")
 """The scenarios whose ranges differ in what walkers do with them. They end without a breakpoint: a
 frozen guest cannot run a walker."""
 
 _HWPOISON = "hwpoison_inject"
+_SECONDS = 180
 
 # The rows of our table that a visit shows right or wrong.
 _ROWS = {
@@ -130,8 +131,8 @@ def run_trial(kernel: Kernel, name: str, *, accel: str = "tcg", progress: Progre
         return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
     wanted = trial_scenario(kernel, scenario)
     try:
-        # A second attempt would hide that a walker has ended the first.
-        with boot(kernel, wanted, accel=accel, attempts=1, progress=progress) as guest:
+        # A guest that a walker ends is ended the second time as well.
+        with boot(kernel, wanted, accel=accel, timeout=_SECONDS, progress=progress) as guest:
             return judge_trial(guest, open_guest(guest), scenario)
     except NotPossible as error:
         return Trial(kernel, scenario, impossible=str(error))
