@@ -66,11 +66,12 @@ PROVED = ("kpageflags", "kpagecount", *dict.fromkeys(n for names in _ROWS.values
 # What a walker says to a page that its guards reject, by walker; everything else means that it got
 # as far as the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
 # memory_failure_dev_pagemap(); soft_offline_page(); unpoison_memory().
+_ENXIO, _EIO = "No such device or address", "Input/output error"
 _REJECTED = {
-    "memory_failure": ("No such device or address",),
-    "hwpoison_inject": ("No such device or address",),
-    "soft_offline_page": ("No such device or address", "Input/output error"),
-    "unpoison_memory": ("No such device or address", "Input/output error"),
+    "memory_failure": (_ENXIO,),
+    "hwpoison_inject": (_ENXIO,),
+    "soft_offline_page": (_ENXIO, _EIO),
+    "unpoison_memory": (_ENXIO, _EIO),
 }
 
 
@@ -252,13 +253,15 @@ def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Itera
     sent = [visit for visit in visits if visit.pfn is not None and visit.walker in _REJECTED]
     pfn = np.array([visit.pfn for visit in sent], np.int64)
     good = table.is_case(pfn, Case.ONLINE, Case.DEVICE)
-    online = predicates(snapshot, pfn).online
+    of = predicates(snapshot, pfn)
     for row, visit in enumerate(sent):
+        if _is_ambiguous(visit, bool(of.online[row]), bool(of.pfn_valid[row])):
+            continue
         told = visit.said not in _REJECTED[visit.walker]
         names = _ROWS[visit.walker]
         # The table is about bad pages. What is good has to be let pass: RAM by all of them, and
         # device memory by memory_failure_dev_pagemap().
-        ours = bool(online[row]) or "memory-failure-dax" in names
+        ours = bool(of.online[row]) or "memory-failure-dax" in names
         if not good[row]:
             ours = any(bool(table.exposed(name, pfn[row : row + 1])[0]) for name in names)
         if ours != told:
@@ -269,6 +272,14 @@ def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Itera
                 int(pfn[row]),
                 int(pfn[row]) + 1,
             )
+
+
+def _is_ambiguous(visit: Visit, online: bool, valid: bool) -> bool:
+    # get_any_page() says EIO of pages in use that it cannot handle: it has looked at them.
+    if online:
+        return visit.said == _EIO
+    # 7.3 deals with poison where there is no struct page, and says EBUSY of it.
+    return not valid and visit.said not in _REJECTED[visit.walker]
 
 
 # --- rendering ---

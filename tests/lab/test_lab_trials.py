@@ -144,7 +144,7 @@ def test_a_file_of_another_length_is_found() -> None:
         ("memory_failure", 0x24002, "ok", "rejects it"),
         ("memory_failure", 0x24400, REJECTED, "lets it pass"),
         ("soft_offline_page", 0x24400, "ok", "rejects it"),
-        ("unpoison_memory", 0x1000, NOT_ONLINE, "lets it pass"),
+        ("unpoison_memory", 0x1000, REJECTED, "lets it pass"),
     ],
 )
 def test_a_guard_that_does_something_else_is_found(
@@ -154,6 +154,20 @@ def test_a_guard_that_does_something_else_is_found(
     facts["visits"] = (*facts["visits"], Visit(walker, pfn, said))
     (found,) = judged("6.1", facts).disagreements
     assert (found.about, found.ours, found.theirs) == (f"{walker}()'s guard", ours, said)
+
+
+@pytest.mark.parametrize(
+    ("walker", "pfn", "said"),
+    [
+        # A page of RAM that is in use and cannot be migrated; a PFN without a struct page.
+        ("soft_offline_page", 0x1000, NOT_ONLINE),
+        ("memory_failure", 0x90000, REACHED),
+    ],
+)
+def test_what_a_guard_cannot_be_told_from_is_left_alone(walker: str, pfn: int, said: str) -> None:
+    facts = guest_of("6.1")
+    facts["visits"] = (*facts["visits"], Visit(walker, pfn, said))
+    assert judged("6.1", facts).disagreements == ()
 
 
 @pytest.mark.parametrize(
