@@ -8,9 +8,21 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, output_arguments, print_result
+from drgn_zonedev.command import (
+    Command,
+    Outcome,
+    fold_arguments,
+    output_arguments,
+    print_result,
+    screen,
+)
 
 __all__ = ("PROPOSAL",)
+
+
+def _proposal_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    fold_arguments(parser)
 
 
 def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
@@ -20,13 +32,17 @@ def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
 
     with progress_bar() as progress:
         report = proposal(prog, progress=progress)
-    print_result(args, lambda: proposal_text(report), lambda: proposal_document(report))
+    print_result(
+        args,
+        lambda: proposal_text(report, screen=screen(args)),
+        lambda: proposal_document(report),
+    )
     return Outcome(report)
 
 
 PROPOSAL = Command(
     "proposal",
     "try every way to build pfn_zone_device() on this memory",
-    output_arguments,
+    _proposal_arguments,
     _proposal,
 )

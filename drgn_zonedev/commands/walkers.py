@@ -9,7 +9,14 @@ import dataclasses
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, output_arguments, print_result
+from drgn_zonedev.command import (
+    Command,
+    Outcome,
+    fold_arguments,
+    output_arguments,
+    print_result,
+    screen,
+)
 
 __all__ = ("WALKERS",)
 
@@ -25,6 +32,7 @@ def _name(text: str) -> str:
 
 def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
+    fold_arguments(parser)
     parser.add_argument(
         "--walker",
         metavar="NAME",
@@ -44,7 +52,11 @@ def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
     if args.walker:
         chosen = tuple(j for j in report.walkers if j.walker.name in args.walker)
         report = dataclasses.replace(report, walkers=chosen)
-    print_result(args, lambda: walkers_text(report), lambda: walkers_document(report))
+    print_result(
+        args,
+        lambda: walkers_text(report, screen=screen(args)),
+        lambda: walkers_document(report),
+    )
     return Outcome(report)
 
 

@@ -12,16 +12,22 @@ from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdi
 from drgn_zonedev.render.as_json import kernel_document
 from drgn_zonedev.render.as_text import kernel_text, printable, size_text
 from drgn_zonedev.render.cells import case_text, span, table
+from drgn_zonedev.render.screen import SHOW_ALL, Screen, cut, fitting, height
 
 __all__ = ("proposal_document", "proposal_text")
 
 # Of each variant's mistakes, the document has all, the text these.
 _EXAMPLES = 4
+_MAX_REMARKS = 5
 
 
-def proposal_text(report: ProposalReport) -> str:
-    """A row per variant, then where each of them is wrong, then what it costs."""
-    parts = [
+def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> str:
+    """
+    A row per variant, then where each of them is wrong, then what it costs.
+
+    :param screen: Show only as much as fits, and count the rest.
+    """
+    head = [
         kernel_text(report.kernel),
         "",
         f"{report.judged} PFNs judged; of {report.valid}, the struct pages are ZONE_DEVICE's and "
@@ -31,13 +37,22 @@ def proposal_text(report: ProposalReport) -> str:
         "",
         _costs(report),
     ]
-    for verdict in report.verdicts:
-        if verdict.wrong:
-            parts += ["", *_mistakes(verdict)]
-    for carried in report.carried:
-        parts += ["", *_carried(carried)]
-    parts += ["", *_remarks(report)]
-    return "\n".join(parts)
+    # What a kernel's own bitmaps say wins over what one that it has not would say.
+    blocks = ["\n".join(_carried(c)) for c in report.carried]
+    blocks += ["\n".join(_mistakes(v)) for v in report.verdicts if v.wrong]
+    remarks = list(_remarks(report))
+    if screen is None:
+        return "\n".join([*head, *(f"\n{block}" for block in blocks), "", *remarks])
+    head, blocks, remarks = (
+        [cut(part, screen) for part in parts] for parts in (head, blocks, remarks[:_MAX_REMARKS])
+    )
+    # Two lines more: the blank one above the remarks, and the one that counts.
+    room = screen.lines - 2 - sum(height(part, screen) for part in (*head, *remarks))
+    shown = fitting(blocks, room, screen)
+    head += [f"\n{block}" for block in blocks[:shown]]
+    if blocks[shown:]:
+        head.append(f"... {len(blocks) - shown} more blocks of examples {SHOW_ALL}")
+    return "\n".join([*head, "", *remarks])
 
 
 def _overview(report: ProposalReport) -> str:

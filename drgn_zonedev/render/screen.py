@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 __all__ = (
+    "SHOW_ALL",
     "Screen",
     "chosen",
     "current_screen",
     "cut",
+    "fitting",
     "height",
     "is_folded",
     "more",
@@ -30,7 +32,7 @@ __all__ = (
 
 T = TypeVar("T")
 
-_SHOW_ALL = "(--all shows them)"
+SHOW_ALL = "(--all shows them)"
 # A pipe has no height; whoever reads it does.
 _PIPE_LINES = 40
 # So many kinds of what is left out are named; the others are counted together.
@@ -108,6 +110,15 @@ def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[i
     return sorted(best[:room])
 
 
+def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
+    """Get how many of the first blocks, each with a blank line above it, have room in *lines*."""
+    for n, block in enumerate(blocks):
+        lines -= 1 + height(block, screen)
+        if lines < 0:
+            return n
+    return len(blocks)
+
+
 def more(things: str, left_out: Sequence[T], kind: Callable[[T], str], screen: Screen) -> str:
     """Get the line that counts what there was no room for, by kind as far as that fits."""
     counts = Counter(map(kind, left_out)).most_common()
@@ -116,13 +127,13 @@ def more(things: str, left_out: Sequence[T], kind: Callable[[T], str], screen: S
         others = sum(count for _, count in counts[n:])
         if others:
             named.append(f"{others:,} others")
-        line = f"... {len(left_out):,} more {things}: {', '.join(named)} {_SHOW_ALL}"
+        line = f"... {len(left_out):,} more {things}: {', '.join(named)} {SHOW_ALL}"
         if height(line, screen) == 1:
             return line
-    line = f"... {len(left_out):,} more {things} {_SHOW_ALL}"
-    return line if height(line, screen) == 1 else f"... {len(left_out):,} more {_SHOW_ALL}"
+    line = f"... {len(left_out):,} more {things} {SHOW_ALL}"
+    return line if height(line, screen) == 1 else f"... {len(left_out):,} more {SHOW_ALL}"
 
 
 def is_folded(text: str) -> bool:
     """Return whether something was left out of a text."""
-    return f"{_SHOW_ALL}\n" in f"{text}\n"
+    return f"{SHOW_ALL}\n" in f"{text}\n"

@@ -4,26 +4,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.render.as_json import kernel_document
 from drgn_zonedev.render.as_text import kernel_text, printable
 from drgn_zonedev.render.cells import case_text, span, table
+from drgn_zonedev.render.screen import SHOW_ALL, Screen, chosen, cut, fitting, height, more
 from drgn_zonedev.walkers import Exposure, Judgement, Outcome, WalkersReport
 
 __all__ = ("walkers_document", "walkers_text")
 
+# Of what a walker meets, and of what is not judged, a screen shows so many.
+_MAX_EXPOSURES = 6
+_MAX_UNJUDGED = 3
 
-def walkers_text(report: WalkersReport) -> str:
-    """A row per walker, and below that, what each of them would meet."""
-    parts = [kernel_text(report.kernel), "", _overview(report.walkers)]
-    for judgement in report.walkers:
-        if judgement.exposures:
-            parts += ["", *_judgement(judgement)]
-    parts += ["", *_remarks(report)]
-    return "\n".join(parts)
+
+def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
+    """
+    A row per walker, and below that, what each of them would meet.
+
+    :param screen: Show only as much as fits, and count the rest.
+    """
+    head = [kernel_text(report.kernel), ""]
+    exposed = [j for j in report.walkers if j.exposures]
+    if screen is None:
+        blocks = [f"\n{chr(10).join(_judgement(j, j.exposures))}" for j in exposed]
+        parts = [
+            *head,
+            _overview(report.walkers),
+            *blocks,
+            "",
+            *_remarks(report, len(report.unjudged)),
+        ]
+        return "\n".join(parts)
+    tail = [cut(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
+    # Four lines more: the headings, what counts walkers and what they meet, and a blank one.
+    room = screen.lines - 4 - len(tail) - sum(height(part, screen) for part in head)
+    head += _folded_overview(report.walkers, room, screen)
+    room -= min(room, len(report.walkers))
+    exposed.sort(key=_rank)
+    blocks = [cut("\n".join(_shortened(j, screen)), screen) for j in exposed]
+    shown = fitting(blocks, room, screen)
+    head += [f"\n{block}" for block in blocks[:shown]]
+    if exposed[shown:]:
+        head.append(more("walkers that would meet something", exposed[shown:], _worst, screen))
+    return "\n".join([*head, "", *tail])
+
+
+def _folded_overview(judgements: Sequence[Judgement], room: int, screen: Screen) -> Iterator[str]:
+    ranks = [_rank(j) for j in judgements]
+    shown = chosen([j.walker.name for j in judgements], ranks, max(room, 1))
+    yield cut(_overview([judgements[i] for i in shown]), screen)
+    left_out = [j for i, j in enumerate(judgements) if i not in set(shown)]
+    if left_out:
+        yield more("walkers", left_out, _worst, screen)
+
+
+def _rank(judgement: Judgement) -> int:
+    order = list(Outcome)
+    return min((order.index(e.worst) for e in judgement.exposures), default=len(order))
+
+
+def _shortened(judgement: Judgement, screen: Screen) -> Iterator[str]:
+    exposures = judgement.exposures
+    ranks = [list(Outcome).index(e.worst) for e in exposures]
+    shown = chosen([e.case for e in exposures], ranks, _MAX_EXPOSURES)
+    yield from _judgement(judgement, [exposures[i] for i in shown])
+    left_out = [e for i, e in enumerate(exposures) if i not in set(shown)]
+    if left_out:
+        yield more("ranges", left_out, lambda e: e.case.value, screen)
 
 
 _PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
@@ -56,17 +107,14 @@ def _guard(judgement: Judgement) -> Iterator[str]:
 
 
 def _worst(judgement: Judgement) -> str:
-    if not judgement.exposures:
-        return "-"
-    worst = {e.worst for e in judgement.exposures}
-    return _word(next(outcome for outcome in Outcome if outcome in worst))
+    return _word(list(Outcome)[_rank(judgement)]) if judgement.exposures else "-"
 
 
 def _word(outcome: Outcome) -> str:
     return outcome.name.lower().replace("_", "-")
 
 
-def _judgement(judgement: Judgement) -> Iterator[str]:
+def _judgement(judgement: Judgement, exposures: Iterable[Exposure]) -> Iterator[str]:
     walker, guard = judgement.walker, judgement.guard
     assert guard is not None
     yield f"{walker.name}: {walker.what}"
@@ -86,13 +134,13 @@ def _judgement(judgement: Judgement) -> Iterator[str]:
             ", ".join(f"{count} {_word(outcome)}" for outcome, count in e.outcomes.items()),
             ", ".join(f"{count} {kind.value}" for kind, count in e.contents.items()),
         )
-        for e in judgement.exposures
+        for e in exposures
     ]
     headers = ("PFNS", "CASE", "TOUCHED", "USED", "OUTCOME", "STRUCT PAGES HOLD")
     yield from (f"  {line}" for line in table(headers, rows).splitlines())
 
 
-def _remarks(report: WalkersReport) -> Iterator[str]:
+def _remarks(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
     exposed = [j for j in report.walkers if j.exposures]
     harmed = [j for j in exposed if any(e.worst is not Outcome.HARMLESS for e in j.exposures)]
     yield (
@@ -111,8 +159,10 @@ def _remarks(report: WalkersReport) -> Iterator[str]:
             yield f"{_word(outcome)}: it {outcome.value}"
     for name in report.unread:
         yield f"{name} could not be read: the guards that need it let everything pass here"
-    for gap in report.unjudged:
+    for gap in report.unjudged[:max_unjudged]:
         yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
+    if report.unjudged[max_unjudged:]:
+        yield f"... {len(report.unjudged) - max_unjudged:,} more not judged {SHOW_ALL}"
 
 
 def walkers_document(report: WalkersReport) -> dict[str, Any]:

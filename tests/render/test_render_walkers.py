@@ -12,6 +12,7 @@ from fakekernel import LAYOUTS, collision, in_flight, partial
 
 from drgn_zonedev import plugin
 from drgn_zonedev.render import as_json
+from drgn_zonedev.render.screen import Screen, height, is_folded
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
 from drgn_zonedev.walkers import WALKERS, Outcome, WalkersReport, walkers
 
@@ -82,3 +83,25 @@ def test_unknown_walkers_are_refused() -> None:
     plugin.drgn_prog_set(prog)
     with pytest.raises(CommandError):
         run_command(prog, "zonedev walkers --walker nosuch")
+
+
+@pytest.mark.parametrize("size", [Screen(24, 80), Screen(40), Screen(50, 200)])
+def test_text_fits_the_screen(size: Screen) -> None:
+    report = walkers(in_flight("5.10").program())
+    text = walkers_text(report, screen=size)
+    assert height(text, size) <= size.lines
+    assert is_folded(text)
+    assert height(walkers_text(report), size) > size.lines
+
+
+def test_where_there_is_little_room_the_worst_is_shown() -> None:
+    report = walkers(in_flight("5.10").program())
+    order = list(Outcome)
+    text = walkers_text(report, screen=Screen(24))
+    rank = {
+        j.walker.name: min((order.index(e.worst) for e in j.exposures), default=len(order))
+        for j in report.walkers
+    }
+    shown = {name for name in rank if f"\n{name} " in text}
+    assert 0 < len(shown) < len(rank)
+    assert max(rank[n] for n in shown) <= min(rank[n] for n in rank if n not in shown)
