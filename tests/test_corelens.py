@@ -2,7 +2,7 @@
 
 """
 The module for corelens, with as much of drgn-tools as it meets there: drgn-tools itself
-pins drgn to releases that have no pgmap-aware helpers, so both cannot be installed
+pins drgn to releases older than 0.3.0, so both cannot be installed
 together. What is relied on is the documented contract of CorelensModule.
 """
 
