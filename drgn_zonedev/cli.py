@@ -26,6 +26,7 @@ from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.kernel.strings import c_string, printable
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
+from drgn_zonedev.lacking import debug_info, what_lacks
 from drgn_zonedev.stored import is_export, unpacked
 
 __all__ = ("main", "make_parser")
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (_CannotJudge, LabError) as e:
         return _complain(e, Status.NOT_JUDGED)
     except LookupError as e:
-        return _complain(_missing(e), Status.NOT_JUDGED)
+        return _complain(f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
         return _complain(message, Status.NOT_JUDGED)
@@ -75,7 +76,8 @@ def _run(args: argparse.Namespace) -> Outcome:
             _unpack(args, stack)
             args.monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
             prog = _open(args)
-            outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
+            with debug_info():
+                outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
     return outcome
 
 
@@ -231,7 +233,10 @@ def _why_not_opened(target: str, e: Exception) -> str:
 
 _LIVE = "the running kernel"
 _CHECK = ": check the address"
-_INCOMPLETE = "take the dump with less left out, or look at the running kernel"
+_INCOMPLETE = (
+    "take the dump whole and with less left out (parts of a split one: makedumpfile "
+    "--reassemble), or look at the running kernel"
+)
 
 
 def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
@@ -281,20 +286,6 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
         f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
         f"that has it (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
     )
-
-
-def _missing(e: LookupError) -> str:
-    if "pgmap_array" in str(e):
-        return (
-            "the kernel has no pgmap_array: it was built without CONFIG_ZONE_DEVICE, or its "
-            f"debugging symbols are incomplete: {_WHOLE}"
-        )
-    if any(name in str(e) for name in ("mem_section", "SECTION", "mem_map")):
-        return (
-            f"{e}: the kernel was built without CONFIG_SPARSEMEM, or its debugging symbols "
-            f"are incomplete: {_WHOLE}"
-        )
-    return f"the debugging symbols lack something: {e}: {_WHOLE}"
 
 
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"

@@ -15,6 +15,7 @@ legal for a moment.
 from __future__ import annotations
 
 import bisect
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,8 @@ from drgn_zonedev.kernel.memremap import (
 )
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import iomem_resources
-from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range
+from drgn_zonedev.lacking import optional
+from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("inconsistencies",)
@@ -141,14 +143,32 @@ class _Scene:
         return Case.UNKNOWN
 
 
-def inconsistencies(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list[Finding]:
+def inconsistencies(
+    prog: Program,
+    snapshot: Snapshot,
+    ranges: Sequence[Range],
+    lacks: list[Unjudged] | None = None,
+) -> list[Finding]:
     """
     Compare the structures with each other.
 
     :param ranges: What the classification made of them.
+    :param lacks: Gets what could not be compared, because the debugging information
+        lacks something.
     """
     scene = _Scene(prog, snapshot, ranges)
-    return [finding for check in _CHECKS for finding in check(scene)]
+    told = [] if lacks is None else lacks
+    findings: list[Finding] = []
+    for check in _CHECKS:
+        nothing: list[Finding] = []
+        findings += optional(
+            told, "not all structures were compared", nothing, functools.partial(_all, check, scene)
+        )
+    return findings
+
+
+def _all(check: Callable[[_Scene], Iterator[Finding]], scene: _Scene) -> list[Finding]:
+    return list(check(scene))
 
 
 def _runs(starts: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
@@ -433,7 +453,7 @@ def _without_usage(scene: _Scene) -> Iterator[Finding]:
 
 def _outside_zone(scene: _Scene) -> Iterator[Finding]:
     spans = scene.snapshot.zone_device_spans
-    for claim in scene.complete:
+    for claim in scene.complete if scene.snapshot.knows_spans else ():
         start, end = claim.range.start_pfn, claim.range.end_pfn
         if any(first <= start and end <= last for first, last in spans.values()):
             continue

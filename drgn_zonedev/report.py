@@ -23,10 +23,15 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.uevent import uevent_seqnum
+from drgn_zonedev.lacking import optional, unless_told
 from drgn_zonedev.missing import missing_memory
 from drgn_zonedev.model import (
+    Case,
+    Coverage,
     Finding,
     KernelFacts,
+    Missing,
+    Range,
     Report,
     Severity,
     Unjudged,
@@ -65,15 +70,29 @@ def check(
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
     snapshot, verification = _judge(prog, progress, scan_with(jobs))
-    unjudged = snapshot.unjudged + verification.unjudged
+    unjudged = unless_told(snapshot.unjudged + verification.unjudged)
+    lacks: list[Unjudged] = []
+    pgmaps = optional(
+        lacks,
+        "devices have no names",
+        snapshot.pgmaps,
+        lambda: with_devices(prog, snapshot.pgmaps),
+    )
+    nothing: tuple[Missing, ...] = ()
+    missing = optional(
+        lacks,
+        "where memory is missing is not known",
+        nothing,
+        lambda: missing_memory(prog, snapshot, unjudged),
+    )
     report = Report(
         kernel=kernel_facts(prog),
-        pgmaps=with_devices(prog, snapshot.pgmaps),
+        pgmaps=pgmaps,
         ranges=verification.ranges,
         findings=tuple(sorted(verification.findings, key=_worst_first)),
-        unjudged=unjudged,
+        unjudged=unless_told((*unjudged, *lacks)),
         coverage=verification.coverage,
-        missing=missing_memory(prog, snapshot, unjudged),
+        missing=missing,
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)
@@ -115,11 +134,25 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapsh
 def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
-    verification = verify_snapshot(prog, snapshot, ranges, progress, scan_all)
-    structures = inconsistencies(prog, snapshot, ranges)
-    return snapshot, dataclasses.replace(
-        verification, findings=(*verification.findings, *structures)
+    lacks: list[Unjudged] = []
+    verification = optional(
+        lacks,
+        "struct pages were not looked at",
+        _unverified(ranges),
+        lambda: verify_snapshot(prog, snapshot, ranges, progress, scan_all),
     )
+    structures = inconsistencies(prog, snapshot, ranges, lacks)
+    return snapshot, dataclasses.replace(
+        verification,
+        findings=(*verification.findings, *structures),
+        unjudged=(*verification.unjudged, *lacks),
+    )
+
+
+def _unverified(ranges: list[Range]) -> Verification:
+    promised = (Case.DEVICE, Case.METADATA)
+    pages = sum(r.pages for r in ranges if r.case in promised)
+    return Verification(tuple(ranges), (), (), Coverage(pages_unreadable=pages))
 
 
 _ErrorId = tuple[str, int, int, Optional[int]]
@@ -172,7 +205,9 @@ def kernel_facts(prog: Program) -> KernelFacts:
 
     :raises LookupError: if the debugging information lacks it
     """
-    geometry, flags, layout = sparsemem_geometry(prog), section_flags(prog), page_layout(prog)
+    geometry, flags = sparsemem_geometry(prog), section_flags(prog)
+    # What is said of struct page is 0 if the debugging information lacks it.
+    layout = optional([], "", None, lambda: page_layout(prog))
     assert prog.platform is not None
     return KernelFacts(
         release=c_string(prog["UTS_RELEASE"]),
@@ -181,14 +216,14 @@ def kernel_facts(prog: Program) -> KernelFacts:
         page_size=1 << geometry.page_shift,
         section_size=1 << geometry.section_size_bits,
         subsection_size=geometry.pages_per_subsection << geometry.page_shift,
-        sizeof_page=layout.size,
-        vmemmap=layout.vmemmap,
+        sizeof_page=layout.size if layout else 0,
+        vmemmap=layout.vmemmap if layout else 0,
         highest_present_section_nr=prog["__highest_present_section_nr"].value_(),
         features={
             "section_taint_zone_device": bool(flags.taint),
             "section_is_vmemmap_preinit": bool(flags.preinit),
             "vmemmap_shift": prog.type("struct dev_pagemap").has_member("vmemmap_shift"),
-            "pgmap_in_folio": layout.pgmap_in_folio,
-            "compound_info_is_mask": layout.compound_mask,
+            "pgmap_in_folio": bool(layout and layout.pgmap_in_folio),
+            "compound_info_is_mask": bool(layout and layout.compound_mask),
         },
     )

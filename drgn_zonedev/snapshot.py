@@ -25,9 +25,10 @@ from drgn_zonedev.kernel.memory import (
     MemoryBlocks,
     mem_hotplug_in_progress,
     memory_blocks,
+    no_memory_blocks,
     sections_per_block,
 )
-from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries
+from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgmap_array_entries
 from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
@@ -38,6 +39,7 @@ from drgn_zonedev.kernel.mmzone import (
     zone_device_spans,
 )
 from drgn_zonedev.kernel.xarray import XArrayEntries
+from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 
 __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
@@ -76,6 +78,7 @@ class Snapshot:
     torn_pgmaps: frozenset[int] = frozenset()
     torn_spans: tuple[tuple[int, int], ...] = ()
     retries: int = 0
+    knows_spans: bool = True
 
     @property
     def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
@@ -184,20 +187,43 @@ def _read(prog: Program) -> Snapshot:
     geometry = sparsemem_geometry(prog)
     array = pgmap_array_entries(prog)
     pgmaps, stray_claims, unjudged = _read_pgmaps(prog, array)
+    lacks: list[Unjudged] = []
+    known = optional(
+        lacks,
+        "whether RAM is online or offline is not known",
+        None,
+        lambda: (memory_blocks(prog), sections_per_block(prog)),
+    )
+    spans = optional(
+        lacks, "which nodes have device memory is not known", None, lambda: _zone_spans(prog)
+    )
+    if any(pgmap.ref.state == "unreadable" for pgmap in pgmaps):
+        optional(
+            lacks, "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
+        )
+    blocks, per_block = known or (no_memory_blocks("they are not known"), 1)
     snapshot = Snapshot(
         geometry=geometry,
         flags=section_flags(prog),
         sections=sections(prog),
         pgmap_array=array,
         pgmaps=pgmaps,
-        memory_blocks=memory_blocks(prog),
-        sections_per_block=sections_per_block(prog),
-        zone_device_spans=zone_device_spans(prog),
+        memory_blocks=blocks,
+        sections_per_block=per_block,
+        zone_device_spans=spans or {},
+        knows_spans=spans is not None,
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
     )
-    return dataclasses.replace(snapshot, unjudged=(*unjudged, *_gaps(snapshot)))
+    gaps = tuple(_gaps(snapshot)) if known else ()
+    return dataclasses.replace(snapshot, unjudged=unless_told((*unjudged, *lacks, *gaps)))
+
+
+def _zone_spans(prog: Program) -> dict[int, tuple[int, int]]:
+    # Without the number of the zone, there would be none.
+    prog.constant("ZONE_DEVICE")
+    return zone_device_spans(prog)
 
 
 def _gaps(snapshot: Snapshot) -> Iterator[Unjudged]:
@@ -227,9 +253,10 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
     for address in sorted(spans, key=lambda address: spans[address][0]):
         unread = None
         try:
-            pgmaps[address] = dev_pagemap_info(Object(prog, pgmap_type, address))
+            with debug_info():
+                pgmaps[address] = dev_pagemap_info(Object(prog, pgmap_type, address))
             reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
-        except (FaultError, ValueError) as e:
+        except (FaultError, ValueError, LookupError) as e:
             reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
             unread = address if isinstance(e, FaultError) else None
         for start, end in spans[address]:

@@ -194,7 +194,8 @@ def _nodes_shift(prog: Program) -> int:
     try:
         node_data = prog["node_data"].type_
     except LookupError:
-        # CONFIG_NUMA=n
+        # CONFIG_NUMA=n has this one instead.
+        prog["contig_page_data"]
         return 0
     if node_data.unaliased_kind() != TypeKind.ARRAY or not node_data.length:
         return 0

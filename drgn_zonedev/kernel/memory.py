@@ -29,6 +29,7 @@ __all__ = (
     "mem_hotplug_in_progress",
     "memory_block_states",
     "memory_blocks",
+    "no_memory_blocks",
     "section_memory_block",
     "sections_per_block",
 )
@@ -100,6 +101,9 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
     try:
         entries = xa_entries(prog["memory_blocks"].address_of_())
     except ObjectNotFoundError:
+        if _has_variable(prog, "sections_per_block"):
+            # The two are in one file of the kernel.
+            raise
         # CONFIG_MEMORY_HOTPLUG=n
         nothing = np.empty(0, np.uint64)
         return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), ())
@@ -117,6 +121,21 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
         state_names=(*names, "unreadable"),
         gaps=entries.gaps,
     )
+
+
+def no_memory_blocks(reason: str) -> MemoryBlocks:
+    """Get memory blocks of which nothing is known."""
+    nothing = np.empty(0, np.uint64)
+    gap = XArrayGap(0, 1 << 64, 0, reason)
+    return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), (), (gap,))
+
+
+def _has_variable(prog: Program, name: str) -> bool:
+    try:
+        prog.variable(name)
+    except LookupError:
+        return False
+    return True
 
 
 def _state_name(prog: Program, number: int) -> str:

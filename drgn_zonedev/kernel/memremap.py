@@ -44,6 +44,7 @@ __all__ = (
     "for_each_dev_pagemap",
     "for_each_pgmap_array_entry",
     "get_dev_pagemap",
+    "need_percpu_ref",
     "percpu_ref_state",
     "pgmap_altmap",
     "pgmap_array_entries",
@@ -228,19 +229,20 @@ def percpu_ref_state(ref: Object) -> RefState:
     prog = ref.prog_
     try:
         word = ref.percpu_count_ptr.value_()
-    except FaultError:
+        state = "dead" if word & prog["__PERCPU_REF_DEAD"].value_() else "live"
+    except (FaultError, LookupError, AttributeError):
         return RefState("unreadable", None, None)
-    atomic = bool(word & prog["__PERCPU_REF_ATOMIC"].value_())
-    state = "dead" if word & prog["__PERCPU_REF_DEAD"].value_() else "live"
-    mode = "atomic" if atomic else "percpu"
+    mode = None
     try:
+        atomic = bool(word & prog["__PERCPU_REF_ATOMIC"].value_())
+        mode = "atomic" if atomic else "percpu"
         data = ref.data.read_()
         if not data:
             # percpu_ref_exit() keeps the last count above the flags.
             flag_bits = prog["__PERCPU_REF_FLAG_BITS"].value_()
             return RefState("exited", None, word >> flag_bits)
         return RefState(state, mode, _percpu_ref_count(ref, data, word, atomic))
-    except (FaultError, LookupError):
+    except (FaultError, LookupError, AttributeError):
         return RefState(state, mode, None)
 
 
@@ -284,7 +286,11 @@ def dev_pagemap_type(pgmap: Object) -> str:
 
     :param pgmap: ``struct dev_pagemap *``
     """
-    return str(pgmap.type.format_(type_name=False))
+    try:
+        return str(pgmap.type.format_(type_name=False))
+    except AttributeError:
+        # The debugging information lacks enum memory_type.
+        return "?"
 
 
 def pgmap_vmemmap_shift(pgmap: Object) -> int:
@@ -419,6 +425,34 @@ def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
     return False
 
 
+@takes_program_or_default
+def need_percpu_ref(prog: Program) -> None:
+    """
+    Look up what :func:`percpu_ref_state()` cannot do without.
+
+    :raises LookupError: if the debugging information lacks it
+    """
+    prog.type("struct percpu_ref")
+    prog["__PERCPU_REF_DEAD"]
+
+
+def _ref_state(pgmap: Object) -> RefState:
+    try:
+        ref = pgmap_ref(pgmap)
+    except AttributeError:
+        # The debugging information lacks struct percpu_ref.
+        return RefState("unreadable", None, None)
+    return percpu_ref_state(ref)
+
+
+def _ops_address(pgmap: Object) -> int:
+    # A name for people: not worth more than 0 where its type is lacking.
+    try:
+        return int(pgmap.ops.value_())
+    except AttributeError:
+        return 0
+
+
 def dev_pagemap_info(pgmap: Object) -> Pgmap:
     """
     Get everything that a pgmap itself says, as plain data.
@@ -428,7 +462,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     """
     prog = pgmap.prog_
     ranges, in_progress = dev_pagemap_ranges(pgmap)
-    ops = pgmap.ops.value_()
+    ops = _ops_address(pgmap)
     owner = pgmap.owner.value_()
     info = Pgmap(
         address=pgmap.value_(),
@@ -439,7 +473,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
         vmemmap_shift=pgmap_vmemmap_shift(pgmap),
         flags=pgmap.flags.value_(),
         altmap=pgmap_altmap(pgmap),
-        ref=percpu_ref_state(pgmap_ref(pgmap)),
+        ref=_ref_state(pgmap),
         ops=symbol_name(prog, ops) if ops else None,
         ops_address=ops,
         owner=symbol_name(prog, owner) if owner else None,

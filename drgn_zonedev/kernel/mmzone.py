@@ -154,6 +154,8 @@ def _section_flags(prog: Program) -> SectionFlags:
     try:
         last = prog.constant("SECTION_MAP_LAST_BIT").value_()
     except LookupError:
+        if _flag(prog, "SECTION_MARKED_PRESENT_BIT"):
+            raise
         # Before that, they are macros. v5.12 to v5.19 also had
         # SECTION_TAINT_ZONE_DEVICE, from Linux kernel commit 1f90a3477df3 ("mm:
         # teach pfn_to_online_page() about ZONE_DEVICE section collisions") (in
@@ -162,11 +164,12 @@ def _section_flags(prog: Program) -> SectionFlags:
         taint = 1 << 4 if _has_function(prog, "pfn_to_online_page") else 0
         return SectionFlags(1, 2, 4, 8, taint, 0, ~((taint or 8) * 2 - 1) & (1 << 64) - 1)
     return SectionFlags(
-        present=_flag(prog, "SECTION_MARKED_PRESENT_BIT"),
-        has_mem_map=_flag(prog, "SECTION_HAS_MEM_MAP_BIT"),
-        online=_flag(prog, "SECTION_IS_ONLINE_BIT"),
-        early=_flag(prog, "SECTION_IS_EARLY_BIT"),
-        taint=_flag(prog, "SECTION_TAINT_ZONE_DEVICE_BIT"),
+        # These are older than the enum.
+        present=1 << prog.constant("SECTION_MARKED_PRESENT_BIT").value_(),
+        has_mem_map=1 << prog.constant("SECTION_HAS_MEM_MAP_BIT").value_(),
+        online=1 << prog.constant("SECTION_IS_ONLINE_BIT").value_(),
+        early=1 << prog.constant("SECTION_IS_EARLY_BIT").value_(),
+        taint=1 << prog.constant("SECTION_TAINT_ZONE_DEVICE_BIT").value_(),
         # Linux kernel commit d65917c42373 ("mm/sparse: allow for alternate
         # vmemmap section init at boot") (in v6.15).
         preinit=_flag(prog, "SECTION_IS_VMEMMAP_PREINIT_BIT"),
@@ -477,6 +480,10 @@ def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.n
     words = -(-sparsemem_geometry(prog).subsections_per_section // 64)
     try:
         usage_type = prog.type("struct mem_section_usage")
+    except LookupError:
+        # No kernel is without: the debugging information is.
+        return np.zeros((len(usage), words), np.uint64), np.zeros(len(usage), bool)
+    try:
         offset = offsetof(usage_type, "subsection_map")
     except LookupError:
         full = np.full((len(usage), words), np.iinfo(np.uint64).max)

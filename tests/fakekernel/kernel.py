@@ -11,7 +11,7 @@ from drgn import Program
 
 from .layouts import TABLES, with_page_size
 from .memory import PAGES_PER_SECTION, SIZEOF_PAGE, Memory, Words
-from .target import make_program
+from .target import Names, make_program
 from .xarray import XArray
 
 VMEMMAP = 0xFFFFEA0000000000
@@ -117,6 +117,7 @@ class FakeKernel:
         for arena in self._percpu:
             arena.alloc(_PERCPU_SIZE)
         self.variables: dict[str, tuple[str, int]] = {}
+        self.names = Names(frozenset())
         self.symbols = {name: _RODATA + 64 * i for i, name in enumerate(_OPS)}
         self._pgmaps: dict[int, _Pgmap] = {}
         self._altmap_pgmaps: dict[int, Altmap] = {}
@@ -652,15 +653,19 @@ class FakeKernel:
 
     # The result.
 
-    def program(self, *, is_live: bool = False) -> Program:
+    def program(self, *, is_live: bool = False, hidden: frozenset[str] = frozenset()) -> Program:
         """
         A new drgn Program; it reads this kernel's memory, later pokes included.
+
+        :param hidden: Types, variables and enumerators that its debugging
+            information lacks. What was looked up is in names.found.
 
         :param is_live: Whether it claims to be a running kernel. To make
             memory change between two reads, set on_read.
         """
         types = self.layout, self.variables, self.symbols
-        return make_program(*types, self._read, self._mem_section, is_live)
+        self.names = Names(hidden)
+        return make_program(*types, self._read, self._mem_section, is_live, self.names)
 
     def _read(self, address: int, count: int) -> bytes:
         """A read by drgn."""

@@ -60,11 +60,27 @@ _VMEMMAP_POPULATE = 0xFFFFFFFF81000000
 Variables = Mapping[str, tuple[str, int]]
 
 
+_C_NAME = {TypeKind.STRUCT: "struct ", TypeKind.ENUM: "enum ", TypeKind.TYPEDEF: ""}
+
+
+class Names:
+    """What was looked up and found, and what is not to be found."""
+
+    def __init__(self, hidden: frozenset[str]) -> None:
+        self.hidden = hidden
+        self.found: set[str] = set()
+
+    def shows(self, name: str) -> bool:
+        self.found.add(name)
+        return name not in self.hidden
+
+
 class _Types:
     """Type finder; types refer to each other lazily, as C needs it."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, names: Names) -> None:
         self.layout = layout
+        self.names = names
         self.found: dict[tuple[str, str], Type] = {}
 
     def find(
@@ -80,7 +96,7 @@ class _Types:
             if kind in kinds:
                 found = self._cached(prog, kind.name, name, make)
                 if found is not None:
-                    return found
+                    return found if self.names.shows(_C_NAME[kind] + name) else None
         return None
 
     def _cached(
@@ -148,6 +164,10 @@ class _Objects:
     ) -> Object | None:
         if filename is not None:
             return None
+        found = self._find(prog, name, flags)
+        return found if found is not None and self.types.names.shows(name) else None
+
+    def _find(self, prog: Program, name: str, flags: FindObjectFlags) -> Object | None:
         if flags & FindObjectFlags.VARIABLE and name in self.variables:
             type_name, address = self.variables[name]
             return Object(prog, type_name, address=address)
@@ -184,11 +204,13 @@ def make_program(
     read: Callable[[int, int], bytes],
     mem_section: int,
     is_live: bool,
+    names: Names,
 ) -> Program:
     """
     A Program that reads through *read* and knows *variables* and *symbols*.
 
     :param mem_section: Address of the root array of sections.
+    :param names: Types, variables and enumerators that cannot be found.
     """
     vmcoreinfo = _vmcoreinfo(layout, mem_section)
     prog = Program(Platform(Architecture.X86_64), vmcoreinfo=vmcoreinfo)
@@ -198,7 +220,7 @@ def make_program(
         _KERNEL_SIZE - 1,
         lambda address, count, offset, physical: read(address, count),
     )
-    types = _Types(layout)
+    types = _Types(layout, names)
     objects = _Objects(types, variables)
     prog.register_type_finder("fake", types.find, enable_index=0)
     prog.register_object_finder("fake", objects.find, enable_index=0)
