@@ -54,12 +54,12 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     # memory_blocks is an xarray since Linux kernel commit 4fb6eabf1037
     # ("drivers/base/memory.c: cache memory blocks in xarray to accelerate
     # lookup") (in v5.8).
-    block_id = operator.index(nr) // sections_per_block(prog)
     try:
         xa = prog["memory_blocks"].address_of_()
     except ObjectNotFoundError:
         # CONFIG_MEMORY_HOTPLUG=n
         return NULL(prog, "void *")
+    block_id = operator.index(nr) // sections_per_block(prog)
     return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
 
 

@@ -82,6 +82,7 @@ def test_block_of_several_sections(layout: str) -> None:
 def test_kernel_without_memory_hotplug() -> None:
     kernel = FakeKernel()
     del kernel.variables["memory_blocks"]
+    del kernel.variables["sections_per_block"]
     del kernel.variables["mem_hotplug_lock"]
     prog = kernel.program()
     assert memory_block_states(prog) == {}
