@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(e, Status.NOT_JUDGED)
     except LookupError as e:
         return _complain(f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
+    except drgn.BadDataError as e:
+        return _complain(e, Status.NOT_JUDGED)
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
         return _complain(message, Status.NOT_JUDGED)

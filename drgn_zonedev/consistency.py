@@ -130,9 +130,11 @@ class _Scene:
         base = claim.pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), "range")
         base += claim.index * sizeof(self.prog.type("struct range"))
         what, range_ = f"pgmap->ranges[{claim.index}]", claim.range
+        start, end = range_.start_pfn << shift, (range_.end_pfn << shift) - 1
         return (
-            Evidence(f"{what}.start", base, range_.start_pfn << shift),
-            Evidence(f"{what}.end", base + 8, (range_.end_pfn << shift) - 1),
+            Evidence(f"{what}.start", base, start),
+            # A range that ends in the first page is damaged.
+            Evidence(f"{what}.end", base + 8, max(end, 0)),
         )
 
     def case_at(self, pfn: int) -> Case:
@@ -285,14 +287,8 @@ def _odd_ranges(scene: _Scene) -> Iterator[Finding]:
 
 
 def _unpopulated(scene: _Scene) -> Iterator[Finding]:
-    geometry = scene.snapshot.geometry
     for claim in scene.complete:
-        first = claim.range.start_pfn // geometry.pages_per_subsection
-        last = -(-claim.range.end_pfn // geometry.pages_per_subsection)
-        last = min(last, geometry.max_pfn // geometry.pages_per_subsection)
-        starts = np.arange(first, last) * geometry.pages_per_subsection
-        missing = starts[~_populated(scene, starts)]
-        for start, end in _runs(missing, geometry.pages_per_subsection):
+        for start, end in _unpopulated_runs(scene, claim.range):
             rows = scene.rows(start, start + 1)
             yield make_finding(
                 "device-unpopulated",
@@ -302,6 +298,41 @@ def _unpopulated(scene: _Scene) -> Iterator[Finding]:
                 pgmap=claim.pgmap.address,
                 evidence=_subsection_facts(scene, int(rows[0]), start) if len(rows) else (),
             )
+
+
+def _unpopulated_runs(scene: _Scene, range_: PgmapRange) -> Iterator[tuple[int, int]]:
+    # A damaged range can cover all that the kernel can express, so subsections are
+    # looked at only where there are sections.
+    geometry = scene.snapshot.geometry
+    unit, pages = geometry.pages_per_subsection, geometry.pages_per_section
+    low = range_.start_pfn // unit * unit
+    high = min(-(-range_.end_pfn // unit) * unit, geometry.max_pfn)
+    if low >= high:
+        return
+    sections = scene.snapshot.sections.nr[scene.rows(low, high)] * pages
+    starts = (sections[:, None] + np.arange(geometry.subsections_per_section) * unit).ravel()
+    starts = starts[(starts >= low) & (starts < high)]
+    missing = list(_runs(starts[~_populated(scene, starts)], unit))
+    known = [*_runs(sections, pages)]
+    known += [(a * pages, b * pages) for a, b, _ in scene.snapshot.sections.unreadable]
+    for start, end in sorted(known):
+        missing.append((low, min(start, high)))
+        low = max(low, end)
+    missing.append((low, high))
+    yield from _union(missing)
+
+
+def _union(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    run: tuple[int, int] | None = None
+    for start, end in sorted(span for span in spans if span[0] < span[1]):
+        if run and start <= run[1]:
+            run = run[0], max(end, run[1])
+            continue
+        if run:
+            yield run
+        run = start, end
+    if run:
+        yield run
 
 
 def _populated(scene: _Scene, starts: np.ndarray) -> np.ndarray:
@@ -453,6 +484,8 @@ def _without_usage(scene: _Scene) -> Iterator[Finding]:
 
 def _outside_zone(scene: _Scene) -> Iterator[Finding]:
     spans = scene.snapshot.zone_device_spans
+    if scene.snapshot.unread_zones:
+        return
     for claim in scene.complete if scene.snapshot.knows_spans else ():
         start, end = claim.range.start_pfn, claim.range.end_pfn
         if any(first <= start and end <= last for first, last in spans.values()):

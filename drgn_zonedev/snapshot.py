@@ -33,10 +33,10 @@ from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
     Sections,
+    read_zone_device_spans,
     section_flags,
     sections,
     sparsemem_geometry,
-    zone_device_spans,
 )
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.lacking import debug_info, optional, unless_told
@@ -60,7 +60,8 @@ class Snapshot:
     under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
     before and after. ``retries`` is how many readings did not agree with the one
     before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs that the two
-    arrays could not be read for. Spans are sorted and disjoint.
+    arrays could not be read for, and ``unread_zones`` the nodes whose zones could
+    not be read, with the address that faulted. Spans are sorted and disjoint.
     """
 
     geometry: Geometry
@@ -79,6 +80,7 @@ class Snapshot:
     torn_spans: tuple[tuple[int, int], ...] = ()
     retries: int = 0
     knows_spans: bool = True
+    unread_zones: tuple[tuple[int, int], ...] = ()
 
     @property
     def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
@@ -192,7 +194,7 @@ def _read(prog: Program) -> Snapshot:
         lacks,
         "whether RAM is online or offline is not known",
         None,
-        lambda: (memory_blocks(prog), sections_per_block(prog)),
+        lambda: _read_blocks(prog),
     )
     spans = optional(
         lacks, "which nodes have device memory is not known", None, lambda: _zone_spans(prog)
@@ -202,6 +204,7 @@ def _read(prog: Program) -> Snapshot:
             lacks, "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
         )
     blocks, per_block = known or (no_memory_blocks("they are not known"), 1)
+    zones, unread_zones = spans or ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
         flags=section_flags(prog),
@@ -210,20 +213,39 @@ def _read(prog: Program) -> Snapshot:
         pgmaps=pgmaps,
         memory_blocks=blocks,
         sections_per_block=per_block,
-        zone_device_spans=spans or {},
+        zone_device_spans=zones,
         knows_spans=spans is not None,
+        unread_zones=unread_zones,
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
     )
     gaps = tuple(_gaps(snapshot)) if known else ()
-    return dataclasses.replace(snapshot, unjudged=unless_told((*unjudged, *lacks, *gaps)))
+    return dataclasses.replace(
+        snapshot, unjudged=unless_told((*unjudged, *lacks, *gaps, *_unread_zones(snapshot)))
+    )
 
 
-def _zone_spans(prog: Program) -> dict[int, tuple[int, int]]:
+def _zone_spans(
+    prog: Program,
+) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
     # Without the number of the zone, there would be none.
     prog.constant("ZONE_DEVICE")
-    return zone_device_spans(prog)
+    return read_zone_device_spans(prog)
+
+
+def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:
+    # Which block is whose depends on how large they are.
+    try:
+        return memory_blocks(prog), sections_per_block(prog)
+    except (FaultError, ValueError) as e:
+        return no_memory_blocks(str(e)), 1
+
+
+def _unread_zones(snapshot: Snapshot) -> Iterator[Unjudged]:
+    for nid, address in snapshot.unread_zones:
+        reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
+        yield Unjudged(0, 0, f"{reason} was not compared with anything")
 
 
 def _gaps(snapshot: Snapshot) -> Iterator[Unjudged]:

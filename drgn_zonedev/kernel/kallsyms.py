@@ -16,6 +16,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.module import module_address_regions
 
 from drgn_zonedev.kernel.lists import list_entries
+from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.strings import c_string, printable, string_at
 
 __all__ = ("symbol_name",)
@@ -52,7 +53,7 @@ def symbol_name(prog: Program, address: IntegerLike) -> str | None:
         if not module:
             return None
         name, found = c_string(module.name), _symbol_in(module, address)
-    except (AttributeError, FaultError, LookupError, OverflowError):
+    except (AttributeError, FaultError, LookupError):
         return None
     if found is None:
         return f"{address:#x} [{name}]"
@@ -113,7 +114,7 @@ def _symbol_in(module: Object, address: int) -> tuple[str, int] | None:
     size = sizeof(symbol_type)
     if not 0 < count <= _MAX_SYMBOLS:
         return None
-    raw = np.frombuffer(prog.read(table.symtab.value_(), count * size), np.uint8)
+    raw = np.frombuffer(read_memory(prog, table.symtab.value_(), count * size), np.uint8)
     rows = raw.reshape(count, size)
 
     def column(member: str) -> np.ndarray:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 from drgn import Object, Program, offsetof
 
+from drgn_zonedev.kernel.reading import read_memory
+
 __all__ = ("list_entries",)
 
 # No list that we go through is longer on any machine, and a damaged one that does
@@ -38,8 +40,13 @@ def list_entries(prog: Program, type_name: str, head: Object, member: str) -> It
     in_entry = offsetof(entry_type, member)
     next_offset = offsetof(prog.type("struct list_head"), "next")
     seen = {head.value_()}
-    node = prog.read_word(head.value_() + next_offset)
+    node = _word(prog, head.value_() + next_offset)
     while node not in seen and len(seen) <= _MAX_ENTRIES:
         seen.add(node)
         yield Object(prog, pointer, node - in_entry & (1 << 64) - 1)
-        node = prog.read_word(node + next_offset)
+        node = _word(prog, node + next_offset)
+
+
+def _word(prog: Program, address: int) -> int:
+    # A pointer of a 64-bit kernel.
+    return int.from_bytes(read_memory(prog, address, 8), "little")

@@ -33,6 +33,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.dump import leaves_something_out, left_out
+from drgn_zonedev.kernel.reading import read_memory
 
 __all__ = (
     "PageLayout",
@@ -345,7 +346,7 @@ def read_blocks(prog: Program, layout: PageLayout, starts: Sequence[int], count:
     :raises FaultError: if something cannot be read
     """
     size = count * layout.size
-    return b"".join([prog.read(layout.page_address(start), size) for start in starts])
+    return b"".join([read_memory(prog, layout.page_address(start), size) for start in starts])
 
 
 def _extend(gap: UnreadablePages | None, part: UnreadablePages) -> UnreadablePages:
@@ -359,7 +360,7 @@ def _read_chunk(
 ) -> Iterator[PagesOrGap]:
     address = layout.page_address(start_pfn)
     try:
-        raw = prog.read(address, (end_pfn - start_pfn) * layout.size)
+        raw = read_memory(prog, address, (end_pfn - start_pfn) * layout.size)
     except FaultError as e:
         middle = _split(prog, layout, start_pfn, end_pfn)
         if middle is None:
@@ -430,7 +431,8 @@ def _head_pgmap(prog: Program, pages: Pages, address: int) -> int:
     if pages.start_pfn <= pfn < pages.end_pfn:
         return int(pages.pgmap[pfn - pages.start_pfn])
     try:
-        return prog.read_u64(address + layout.pgmap_word * 8)
+        raw = read_memory(prog, address + layout.pgmap_word * 8, 8)
+        return int.from_bytes(raw, "little")
     except FaultError:
         return 0
 

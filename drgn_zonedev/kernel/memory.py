@@ -17,12 +17,24 @@ import operator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import NULL, IntegerLike, Object, ObjectNotFoundError, Program, offsetof, sizeof
+from drgn import (
+    NULL,
+    FaultError,
+    IntegerLike,
+    Object,
+    ObjectNotFoundError,
+    Program,
+    offsetof,
+    sizeof,
+)
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
+
+# x86-64 has no larger blocks than 2 GiB, which is 16; others may have a few thousand.
+_MAX_SECTIONS_PER_BLOCK = 1 << 16
 
 __all__ = (
     "MemoryBlocks",
@@ -37,8 +49,16 @@ __all__ = (
 
 @takes_program_or_default
 def sections_per_block(prog: Program) -> int:
-    """Get the number of sections in a memory block."""
-    return int(prog["sections_per_block"].value_())
+    """
+    Get the number of sections in a memory block.
+
+    :raises ValueError: if it is none that a kernel would start with
+    """
+    count = int(prog["sections_per_block"].value_())
+    # memory_dev_init() panics unless it is a power of two.
+    if not 0 < count <= _MAX_SECTIONS_PER_BLOCK or count & count - 1:
+        raise ValueError(f"sections_per_block is {count}")
+    return count
 
 
 @takes_program_or_default
@@ -180,3 +200,6 @@ def mem_hotplug_in_progress(prog: Program) -> bool:
         return bool(prog["mem_hotplug_lock"].block.counter.value_())
     except (ObjectNotFoundError, AttributeError):
         return False
+    except FaultError:
+        # Nobody knows. Then nothing is held against sections without an owner.
+        return True

@@ -66,6 +66,9 @@ _PGMAP_ALTMAP_VALID = 1 << 0
 # widest user is a devdax device, with one range per resource.
 _MAX_RANGES = 4096
 
+# PUD_ORDER is 18 on x86-64, and 26 on arm64 with pages of 64 KiB.
+_MAX_VMEMMAP_SHIFT = 26
+
 # XA_CHUNK_SHIFT: 6 unless CONFIG_BASE_SMALL, which nobody combines with
 # CONFIG_ZONE_DEVICE.
 _XA_CHUNK_SHIFT = 6
@@ -458,10 +461,13 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     Get everything that a pgmap itself says, as plain data.
 
     :param pgmap: ``struct dev_pagemap *``
-    :raises ValueError: if ``nr_range`` is absurd
+    :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is absurd
     """
     prog = pgmap.prog_
     ranges, in_progress = dev_pagemap_ranges(pgmap)
+    shift = pgmap_vmemmap_shift(pgmap)
+    if shift > _MAX_VMEMMAP_SHIFT:
+        raise ValueError(f"vmemmap_shift of pgmap {pgmap.value_():#x} is {shift}")
     ops = _ops_address(pgmap)
     owner = pgmap.owner.value_()
     info = Pgmap(
@@ -470,7 +476,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
         nr_range=pgmap.nr_range.value_(),
         ranges=ranges,
         in_progress=in_progress,
-        vmemmap_shift=pgmap_vmemmap_shift(pgmap),
+        vmemmap_shift=shift,
         flags=pgmap.flags.value_(),
         altmap=pgmap_altmap(pgmap),
         ref=_ref_state(pgmap),

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import (
     NULL,
+    BadDataError,
     FaultError,
     IntegerLike,
     Object,
@@ -46,6 +47,7 @@ from drgn.helpers.linux.mmzone import (
 from drgn.helpers.linux.nodemask import for_each_online_node
 
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
+from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.records import read_records
 
 __all__ = (
@@ -58,6 +60,7 @@ __all__ = (
     "pfn_section_valid",
     "pfn_to_online_page",
     "pfn_valid",
+    "read_zone_device_spans",
     "section_flags",
     "section_subsection_map",
     "section_vmemmap_preinit",
@@ -69,6 +72,9 @@ __all__ = (
 
 # SUBSECTION_SHIFT: a macro, 2 MiB on every architecture.
 _SUBSECTION_SHIFT = 21
+
+# The most that any architecture has: 57 on powerpc, 52 on x86-64 and arm64.
+_MAX_PHYSMEM_BITS = 57
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ def sparsemem_geometry(prog: Program) -> Geometry:
     Get the sizes of pages, subsections and sections.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
+    :raises BadDataError: if VMCOREINFO says what cannot be
     """
     try:
         return prog.cache["zonedev_geometry"]
@@ -115,6 +122,11 @@ def sparsemem_geometry(prog: Program) -> Geometry:
             section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
             max_physmem_bits=prog["MAX_PHYSMEM_BITS"].value_(),
         )
+        # These numbers may come from the dump.
+        page_shift, section_bits = geometry.page_shift, geometry.section_size_bits
+        in_order = page_shift <= _SUBSECTION_SHIFT <= section_bits <= geometry.max_physmem_bits
+        if not in_order or geometry.max_physmem_bits > _MAX_PHYSMEM_BITS:
+            raise BadDataError(f"no kernel cuts memory like this: {geometry}") from None
         return prog.cache.setdefault("zonedev_geometry", geometry)
 
 
@@ -359,23 +371,40 @@ def zone_device_spans(prog: Program) -> dict[int, tuple[int, int]]:
     hull of all device memory that a node has ever had.
 
     :return: Mapping from node ID to half-open PFN range. Nodes that never had
-        device memory are missing.
+        device memory, or whose zones cannot be read, are missing.
+    """
+    return read_zone_device_spans(prog)[0]
+
+
+@takes_program_or_default
+def read_zone_device_spans(
+    prog: Program,
+) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
+    """
+    Like :func:`zone_device_spans()`, but also return the nodes whose zones cannot
+    be read, each with the address that faulted.
     """
     try:
         zone_device = prog.constant("ZONE_DEVICE").value_()
     except LookupError:
-        return {}
+        return {}, ()
     try:
         nodes = list(for_each_online_node(prog))
     except ObjectNotFoundError:
         nodes = [0]
-    spans = {}
+    spans, unreadable = {}, []
     for nid in nodes:
-        zone = NODE_DATA(prog, nid).node_zones[zone_device]
-        start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
+        try:
+            zone = NODE_DATA(prog, nid).node_zones[zone_device]
+            start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
+        except FaultError as e:
+            unreadable.append((nid, e.address))
+            continue
         if spanned:
-            spans[nid] = (start, start + spanned)
-    return spans
+            # No machine has memory beyond max_pfn, whatever a damaged zone says.
+            max_pfn = sparsemem_geometry(prog).max_pfn
+            spans[nid] = (min(start, max_pfn), min(start + spanned, max_pfn))
+    return spans, tuple(unreadable)
 
 
 @dataclass(frozen=True)
@@ -418,9 +447,14 @@ def sections(prog: Program) -> Sections:
     map_offset = offsetof(section_type, "section_mem_map")
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     unreadable = []
+    roots = set()
     for first_nr, count, address in _section_roots(prog):
         try:
-            raw = np.frombuffer(prog.read(address, count * size), "<u8").reshape(count, -1)
+            # Each root is an allocation of its own: one that comes twice is none.
+            if address is None or address in roots:
+                raise FaultError("no root of the section array", address or 0)
+            roots.add(address)
+            raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
         except FaultError as e:
             unreadable.append((first_nr, first_nr + count, e.address))
             continue
@@ -448,8 +482,9 @@ def sections(prog: Program) -> Sections:
     )
 
 
-def _section_roots(prog: Program) -> Iterator[tuple[int, int, int]]:
-    # Yields (first section number, number of sections, address).
+def _section_roots(prog: Program) -> Iterator[tuple[int, int, int | None]]:
+    # Yields (first section number, number of sections, address, which is None if it
+    # cannot be read).
     per_root = prog["SECTIONS_PER_ROOT"].value_()
     count = prog["__highest_present_section_nr"].value_() + 1
     nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
@@ -461,9 +496,12 @@ def _section_roots(prog: Program) -> Iterator[tuple[int, int, int]]:
     base = mem_section.value_()
     if not base:
         return
-    roots = np.frombuffer(prog.read(base, nr_roots * 8), "<u8")
-    for root in np.flatnonzero(roots):
-        yield int(root) * per_root, per_root, int(roots[root])
+    places = np.uint64(base) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8)
+    raw, readable = read_records(prog, places, 8)
+    roots = raw.view("<u8")[:, 0]
+    for root in np.flatnonzero((roots != 0) | ~readable).tolist():
+        address = int(roots[root]) if readable[root] else None
+        yield root * per_root, per_root, address
 
 
 def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from drgn import Architecture, FaultError, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.reading import read_memory
 
 __all__ = ("PageblockLayout", "pageblock_layout", "section_migratetypes")
 
@@ -72,7 +73,7 @@ def section_migratetypes(prog: Program, usage: int, layout: PageblockLayout) -> 
     blocks = sparsemem_geometry(prog).pages_per_section // layout.pages
     offset = offsetof(prog.type("struct mem_section_usage"), "pageblock_flags")
     try:
-        raw = prog.read(usage + offset, blocks * layout.bits // 8)
+        raw = read_memory(prog, usage + offset, blocks * layout.bits // 8)
     except FaultError:
         return None
     bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").reshape(blocks, -1)

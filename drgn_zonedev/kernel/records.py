@@ -18,6 +18,8 @@ from __future__ import annotations
 import numpy as np
 from drgn import FaultError, Program
 
+from drgn_zonedev.kernel.reading import read_memory
+
 __all__ = ("read_records",)
 
 # Bounds the memory that one read takes, whatever addresses a damaged kernel holds.
@@ -60,9 +62,8 @@ def _read_group(
     first, size = int(addresses[group[0]]), rows.shape[1]
     length = int(addresses[group[-1]]) + size - first
     try:
-        raw = prog.read(first, length)
-    except (FaultError, OverflowError):
-        # The latter: a damaged pointer to the very end of the address space.
+        raw = read_memory(prog, first, length)
+    except FaultError:
         if length == size:
             readable[group] = False
             return

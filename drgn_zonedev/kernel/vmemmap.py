@@ -21,6 +21,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
 from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.reading import read_memory
 
 __all__ = ("UNMAPPED", "vmemmap_page_frames", "vmemmap_pages")
 
@@ -29,6 +30,8 @@ UNMAPPED = -1
 
 _PAGE_SHIFT = 12
 _TABLE_BITS = 9
+# Pages of 1 GiB; above that, the bit for huge pages is reserved.
+_LARGEST_BITS = 18
 _PRESENT, _HUGE = np.uint64(1 << 0), np.uint64(1 << 7)
 # Bits 12 to 51 of an entry are the physical address.
 _ADDRESS = (1 << 52) - (1 << 12)
@@ -94,7 +97,7 @@ class _Walk:
     def frames(self) -> np.ndarray:
         levels = 5 if _five_levels(self._prog) else 4
         # The top of the tables is in the kernel's image, all others are anywhere.
-        top = self._prog.read(self._prog["init_mm"].pgd.value_(), 1 << _PAGE_SHIFT)
+        top = read_memory(self._prog, self._prog["init_mm"].pgd.value_(), 1 << _PAGE_SHIFT)
         bits = (levels - 1) * _TABLE_BITS
         start = self._first >> bits + _TABLE_BITS << bits + _TABLE_BITS
         self._descend(top, start, bits)
@@ -116,11 +119,12 @@ class _Walk:
             base = start + (i << bits)
             frame = int(entries[i] & self._mask) >> _PAGE_SHIFT
             if entries[i] & _HUGE:
-                # Below the address of a huge page, there are flags.
-                frame = frame >> bits << bits
-                self._put(base, np.arange(frame, frame + (1 << bits)))
+                if bits <= _LARGEST_BITS:
+                    # Below the address of a huge page, there are flags.
+                    frame = frame >> bits << bits
+                    self._put(base, np.arange(frame, frame + (1 << bits)))
             else:
-                table = self._prog.read(frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT, True)
+                table = read_memory(self._prog, frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT, True)
                 self._descend(table, base, bits - _TABLE_BITS)
 
     def _put(self, start: int, frames: np.ndarray) -> None:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import FaultError, IntegerLike, Object, Program, offsetof, sizeof
 
+from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.records import read_records
 
 __all__ = ("XArrayEntries", "XArrayGap", "xa_entries", "xa_lookup")
@@ -146,7 +147,7 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
     entry, node, offset, shift = xa.xa_head.value_(), 0, 0, -1
     while _is_node(entry):
         parent, node = node, entry - 2
-        raw = prog.read(node, layout.size)
+        raw = read_memory(prog, node, layout.size)
         at = raw[layout.shift]
         # The root may have any shift; see _walk() for why nothing else of it counts.
         in_place = shift < 0 or (

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Reading
+-------
+
+The ``drgn_zonedev.kernel.reading`` module reads memory at addresses that may be
+garbage.
+"""
+
+from __future__ import annotations
+
+from drgn import FaultError, IntegerLike, Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+__all__ = ("read_memory",)
+
+_END = 1 << 64
+
+
+@takes_program_or_default
+def read_memory(
+    prog: Program, address: IntegerLike, size: IntegerLike, physical: bool = False
+) -> bytes:
+    """
+    Read memory like :meth:`drgn.Program.read()`, except that what lies beyond the
+    end of the address space is memory that cannot be read like any other.
+
+    :raises FaultError: if it cannot be read
+    """
+    address, size = int(address), int(size)
+    if address < 0 or size < 0 or address + size > _END:
+        raise FaultError("beyond the end of the address space", address % _END)
+    return prog.read(address, size, physical)
