@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Status.OK
+    except OSError as e:
+        # Output that cannot be written is a usage error.
+        return _complain(f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
     except KeyboardInterrupt:
         return 130
     return int(status)
@@ -186,18 +189,6 @@ def _version() -> str:
     return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
 
 
-# drgn has an exception of its own for a VMCOREINFO that makes no sense, and none for
-# numbers in it that do not fit.
-_NOT_OPENED = (
-    OSError,
-    ValueError,
-    LookupError,
-    OverflowError,
-    drgn.BadDataError,
-    drgn.FaultError,
-)
-
-
 def _open(args: argparse.Namespace) -> drgn.Program:
     platform = None
     if args.architecture:
@@ -212,7 +203,8 @@ def _open(args: argparse.Namespace) -> drgn.Program:
             prog.set_qemu_qmp(os.dup(args.monitor.fileno()))
         else:
             prog.set_kernel()
-    except _NOT_OPENED as e:
+    except Exception as e:
+        # What libelf and libkdumpfile do not like about a file has no type of its own.
         raise _CannotOpen(_why_not_opened(target, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")

@@ -116,7 +116,7 @@ def _page_layout(prog: Program) -> PageLayout:
     compound = _compound_member(page)
     return PageLayout(
         size=sizeof(page),
-        vmemmap=pfn_to_page(prog, 0).value_(),
+        vmemmap=_vmemmap(prog),
         flags_word=offsetof(page, "flags") // 8,
         pgmap_word=_pgmap_offset(prog, page) // 8,
         compound_word=offsetof(page, compound) // 8,
@@ -135,6 +135,19 @@ def _page_layout(prog: Program) -> PageLayout:
         folio_pages=_folio_pages(prog, page),
         tail_mapping=_tail_mapping(prog),
     )
+
+
+def _vmemmap(prog: Program) -> int:
+    try:
+        return int(pfn_to_page(prog, 0).value_())
+    except FaultError:
+        # drgn takes it from the section array. On x86-64, there is a variable, too:
+        # VMEMMAP_START.
+        try:
+            return int(prog["vmemmap_base"].value_())
+        except LookupError:
+            pass
+        raise
 
 
 def _compound_member(page: Type) -> str:

@@ -31,4 +31,8 @@ def read_memory(
     address, size = int(address), int(size)
     if address < 0 or size < 0 or address + size > _END:
         raise FaultError("beyond the end of the address space", address % _END)
-    return prog.read(address, size, physical)
+    try:
+        return prog.read(address, size, physical)
+    except OSError as e:
+        # A dump's headers can lead to where no file has anything.
+        raise FaultError(str(e.strerror or e), address) from e

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+One structure is garbage: what depends on it is unknown or a finding, and says
+why; everything else is judged as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from drgn import sizeof
+from fakekernel import LAYOUTS, FakeKernel, collision
+
+from drgn_zonedev.kernel.mmzone import sections, sparsemem_geometry
+from drgn_zonedev.model import Case, Range, Report
+from drgn_zonedev.render import as_json, as_text
+from drgn_zonedev.report import check
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+# The device of collision(), and two more in sections of their own: the second
+# root of the section array has the last one.
+FIRST, SECOND, THIRD = (0x24000, 0x30000), (0x100000, 0x110000), (0x800000, 0x808000)
+USER = 0x7FFC12345678
+CANONICAL = 0x0123456789ABCDE0
+
+
+def machine(layout: str) -> FakeKernel:
+    kernel = collision(layout)
+    for start, end in (SECOND, THIRD):
+        kernel.sections(start, end)
+        kernel.map_memmap(start, end)
+        kernel.device_pages(start, end, kernel.pgmap((start, end)))
+    # RAM that was never onlined.
+    kernel.section(0x40)
+    kernel.memory_block(0x40, "MEM_OFFLINE")
+    return kernel
+
+
+def pgmap_at(kernel: FakeKernel, pfn: int) -> int:
+    report = check(kernel.program())
+    address = next(r.pgmap for r in report.ranges if r.start_pfn <= pfn < r.end_pfn)
+    assert address is not None
+    return address
+
+
+def outside(ranges: tuple[Range, ...], span: tuple[int, int]) -> list[tuple[int, int, Case, str]]:
+    return [
+        (r.start_pfn, r.end_pfn, r.case, r.reason)
+        for r in ranges
+        if r.end_pfn <= span[0] or span[1] <= r.start_pfn
+    ]
+
+
+def inside(report: Report, span: tuple[int, int]) -> set[Case]:
+    return {r.case for r in report.ranges if r.start_pfn < span[1] and span[0] < r.end_pfn}
+
+
+def spoken_of(report: Report, span: tuple[int, int]) -> bool:
+    """Whether a finding that is an error, or a remark, is about PFNs of a span."""
+    errors = [f for f in report.findings if f.severity.value == "error"]
+    said = [(f.start_pfn, f.end_pfn) for f in errors]
+    said += [(u.start_pfn, u.end_pfn) for u in report.unjudged]
+    return any(start < span[1] and span[0] < end for start, end in said)
+
+
+def assert_contained(kernel: FakeKernel, damage: Callable[[], None], span: tuple[int, int]) -> None:
+    before = check(kernel.program())
+    damage()
+    after = check(kernel.program())
+    assert outside(after.ranges, span) == outside(before.ranges, span)
+    assert spoken_of(after, span)
+    errors = {(f.slug, f.start_pfn) for f in before.findings if f.severity.value == "error"}
+    for finding in after.findings:
+        if finding.severity.value == "error" and (finding.slug, finding.start_pfn) not in errors:
+            assert finding.start_pfn < span[1]
+            assert span[0] < finding.end_pfn
+    as_json.render(as_json.report_document(after))
+    as_text.report_text(after, verbose=True)
+
+
+PGMAP_DAMAGES = {
+    "nr_range": [-1, 5000, 1 << 30],
+    "vmemmap_shift": [27, 64, (1 << 64) - 1],
+    "ref": [USER, CANONICAL],
+}
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("member", "value"), [(m, v) for m, values in PGMAP_DAMAGES.items() for v in values]
+)
+def test_one_damaged_pgmap(layout: str, member: str, value: int) -> None:
+    kernel = machine(layout)
+    pgmap = pgmap_at(kernel, SECOND[0])
+    type_ = kernel.program().type("struct dev_pagemap")
+    if not type_.has_member(member):
+        pytest.skip(f"no {member}")
+    if member == "ref" and layout != "5.10":
+        pytest.skip("the reference is in the pgmap")
+    size = sizeof(type_.member(member).type)
+
+    def damage() -> None:
+        kernel.poke_member("dev_pagemap", pgmap, member, value % (1 << 8 * size))
+
+    assert_contained(kernel, damage, SECOND)
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (SECOND[1], SECOND[0]),  # backwards
+        (0, (1 << 64) - 1),  # everything
+        (SECOND[0], (1 << 52) - 1),
+        (0, 0),
+        ((1 << 64) - 4096, (1 << 64) - 1),
+    ],
+)
+def test_one_damaged_range(layout: str, start: int, end: int) -> None:
+    # The range says one thing and pgmap_array another: nothing else is wrong.
+    kernel = machine(layout)
+    pgmap = pgmap_at(kernel, SECOND[0])
+    before = check(kernel.program())
+    kernel.poke_member("dev_pagemap", pgmap, "range.start", start)
+    kernel.poke_member("dev_pagemap", pgmap, "range.end", end)
+    after = check(kernel.program())
+    assert spoken_of(after, SECOND)
+    others = {p.address: p for p in before.pgmaps if p.address != pgmap}
+    assert {p.address: p for p in after.pgmaps if p.address != pgmap} == others
+    as_json.render(as_json.report_document(after))
+
+
+@each_layout
+def test_one_section_root_that_cannot_be_read(layout: str) -> None:
+    kernel = machine(layout)
+    root = int(sections(kernel.program()).address[-1]) & ~0xFFF
+    assert_contained(kernel, lambda: kernel.hide(root, 4096), (0x800000, 0x1000000))
+
+
+@each_layout
+def test_root_that_comes_twice_is_no_root(layout: str) -> None:
+    kernel = machine(layout)
+    prog = kernel.program()
+    base = prog["mem_section"].value_()
+    first = prog.read(base, 8)
+    assert_contained(kernel, lambda: kernel.poke(base + 8, first), (0x800000, 0x1000000))
+
+
+@each_layout
+def test_section_array_that_cannot_be_read(layout: str) -> None:
+    kernel = machine(layout)
+    base = kernel.program()["mem_section"].value_()
+    kernel.hide(base, 4096)
+    kernel.add_variable("vmemmap_base", "unsigned long", kernel.vmemmap)
+    report = check(kernel.program())
+    assert {r.case for r in report.ranges} == {Case.UNKNOWN}
+    assert len(report.pgmaps) == 3
+    assert not [f for f in report.findings if f.severity.value == "error"]
+
+
+@each_layout
+@pytest.mark.parametrize("usage", [USER, CANONICAL, (1 << 64) - 8])
+def test_one_usage_that_points_nowhere(layout: str, usage: int) -> None:
+    kernel = machine(layout)
+    row = sections(kernel.program())
+    address = next(int(a) for nr, a in zip(row.nr, row.address) if nr == 0x20)
+
+    def damage() -> None:
+        kernel.poke_member("mem_section", address, "usage", usage)
+
+    before = check(kernel.program())
+    damage()
+    after = check(kernel.program())
+    span = (SECOND[0], SECOND[0] + 0x8000)
+    assert outside(after.ranges, SECOND) == outside(before.ranges, SECOND)
+    # The pgmap still says whose it is.
+    assert inside(after, span) == {Case.DEVICE}
+    assert not [f for f in after.findings if f.severity.value == "error"]
+
+
+@each_layout
+@pytest.mark.parametrize("count", [0, 3, 1 << 31])
+def test_size_of_memory_blocks_that_makes_no_sense(layout: str, count: int) -> None:
+    kernel = machine(layout)
+    span = (0x40 * 0x8000, 0x41 * 0x8000)
+    assert inside(check(kernel.program()), span) == {Case.OFFLINE}
+    kernel.set_variable("sections_per_block", count)
+    report = check(kernel.program())
+    assert inside(report, span) == {Case.UNKNOWN}
+    assert inside(report, SECOND) == {Case.DEVICE}
+    assert spoken_of(report, span)
+
+
+@each_layout
+def test_zones_that_cannot_be_read_are_held_against_nobody(layout: str) -> None:
+    kernel = machine(layout)
+    before = check(kernel.program())
+    prog = kernel.program()
+    kernel.poke(prog["node_data"].address_of_().value_(), USER.to_bytes(8, "little"))
+    after = check(kernel.program())
+    assert outside(after.ranges, (0, 0)) == outside(before.ranges, (0, 0))
+    assert not [f for f in after.findings if f.severity.value == "error"]
+    assert any("zones of node 0" in u.reason for u in after.unjudged)
+
+
+@each_layout
+@pytest.mark.parametrize("start", [0, 1 << 63, (1 << 64) - 1])
+def test_zone_beyond_all_memory(layout: str, start: int) -> None:
+    kernel = machine(layout)
+    zone = kernel.program()["node_data"][0].node_zones[4]
+    kernel.poke(zone.zone_start_pfn.address_, start.to_bytes(8, "little"))
+    kernel.poke(zone.spanned_pages.address_, ((1 << 64) - 1).to_bytes(8, "little"))
+    report = check(kernel.program())
+    assert inside(report, SECOND) == {Case.DEVICE}
+
+
+def test_kernel_that_cuts_memory_as_none_does() -> None:
+    import drgn
+
+    kernel = machine("6.1")
+    prog = kernel.program()
+    info = prog["VMCOREINFO"].string_().replace(b"SIZE_BITS)=27", b"SIZE_BITS)=7")
+    other = drgn.Program(prog.platform)
+    other.set_linux_kernel_custom(info, False)
+    with pytest.raises(drgn.BadDataError):
+        sparsemem_geometry(other)
