@@ -24,6 +24,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Evidence, Finding, Range
+from drgn_zonedev.sets import sorted_set
 
 __all__ = ("NO_ALIASES", "Aliases", "Backing", "find_aliases", "illegal_aliases")
 
@@ -204,7 +205,7 @@ def _legal(found: Aliases, illegal: np.ndarray) -> tuple[tuple[np.ndarray, ...],
             last = int(window.page[-1]) if len(window.page) else last
             parts.append(_between(window.page[window.legal], start, end, found))
         spans.append(_joined(np.concatenate(parts)))
-    return tuple(spans), np.unique(np.concatenate(twice))
+    return tuple(spans), sorted_set(np.concatenate(twice))
 
 
 # Page frames that one bitmap is about: 128 MiB of memory.

@@ -30,6 +30,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.evidence import Evidencer
 from drgn_zonedev.handles import bind
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 __all__ = ("classify", "classify_snapshot", "range_of_pfn")
@@ -258,7 +259,7 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     first, last = _section_runs(snapshot, borders)
     run_start = snapshot.sections.nr[first] * pages
     run_end = (snapshot.sections.nr[last] + 1) * pages
-    edges = _sorted_once(np.concatenate([run_start, run_end, _subsection_edges(snapshot), borders]))
+    edges = sorted_set(np.concatenate([run_start, run_end, _subsection_edges(snapshot), borders]))
     start, end = edges[:-1], edges[1:]
     section = np.append(first, -1)[_containing(start, run_start, run_end)]
     interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
@@ -306,12 +307,6 @@ def _block_borders(snapshot: Snapshot) -> np.ndarray:
     behind = ids[np.append(changes, True)] + 1
     borders = np.concatenate([first, behind])
     return borders[borders <= snapshot.geometry.max_pfn // pages] * pages
-
-
-def _sorted_once(values: np.ndarray) -> np.ndarray:
-    # np.unique() hashes, which is ten times as slow for what is sorted in pieces.
-    values.sort(kind="stable")
-    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("aligned", "pgmap_borders", "section_borders")
@@ -63,4 +64,4 @@ def section_borders(snapshot: Snapshot) -> np.ndarray:
     same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (np.diff(sections.nr) == 1)
     first = start[np.concatenate([[True], ~same])]
     end = (start + geometry.pages_per_section)[np.concatenate([~same, [True]])]
-    return np.unique(np.concatenate([first, end, inside.ravel()]))
+    return sorted_set(np.concatenate([first, end, inside.ravel()]))

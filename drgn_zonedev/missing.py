@@ -20,6 +20,7 @@ from drgn_zonedev.kernel.dump import left_out
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Missing, Unjudged
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("missing_memory",)
@@ -80,7 +81,7 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
     if frames is None:
         yield Missing(0, 0, holds, _UNTRANSLATED)
         return
-    for start, end in _runs(np.unique(frames[frames != UNMAPPED]), snapshot):
+    for start, end in _runs(sorted_set(frames[frames != UNMAPPED]), snapshot):
         yield Missing(start << shift, end << shift, holds, _why(snapshot, start, u.reason))
 
 
