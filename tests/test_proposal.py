@@ -13,10 +13,10 @@ import pytest
 from drgn import Program
 from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 from fakekernel.layouts import Member
-from mistakes import Arranged, false_yes
 
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.lab.mistakes import Arranged, false_yes
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
 from drgn_zonedev.proposal.cost import kmalloc_size

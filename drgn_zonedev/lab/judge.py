@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .scenarios import Expected
+from .scenarios import Expected, Scenario
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -27,8 +27,19 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
         *compare_ranges(report.ranges, guest.scenario.expected),
         *_complaints(report),
         *failed_proofs(guest, prog, report),
+        *_mistakes(guest.scenario, prog),
         *_kernel_disagreements(guest, prog, report),
     ]
+
+
+def _mistakes(scenario: Scenario, prog: Program) -> Iterator[str]:
+    from drgn_zonedev.proposal import proposal
+    from drgn_zonedev.walkers import walkers
+
+    from .variants import variant_differences, walker_differences
+
+    yield from variant_differences(proposal(prog), scenario.expected, scenario.was)
+    yield from walker_differences(walkers(prog), scenario.expected)
 
 
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:

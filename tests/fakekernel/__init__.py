@@ -12,12 +12,12 @@ layout of a given kernel version, and program() gives a drgn Program on it:
     prog = kernel.program()
     kernel.poke_page_word(0x40123, 1, 0)    # prog sees it
 
-collision(), in_flight() and partial() are ready-made scenes.
+collision(), in_flight(), partial() and teardown() are ready-made scenes.
 """
 
 from .kernel import VMEMMAP, Altmap, FakeKernel
 from .layouts import LAYOUTS
-from .scenes import collision, in_flight, partial
+from .scenes import collision, in_flight, partial, teardown
 
 __all__ = (
     "LAYOUTS",
@@ -27,4 +27,5 @@ __all__ = (
     "collision",
     "in_flight",
     "partial",
+    "teardown",
 )

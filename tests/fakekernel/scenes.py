@@ -55,6 +55,16 @@ def in_flight(layout: str) -> FakeKernel:
     return kernel
 
 
+def teardown(layout: str) -> FakeKernel:
+    """collision(), frozen at the entry of arch_remove_memory() while the device leaves."""
+    kernel = _collided_machine(layout)
+    pgmap = kernel.pgmap(
+        (0x24000, 0x30000), altmap=_COLLISION_ALTMAP, ref="dead", ops="fsdax_pagemap_ops"
+    )
+    kernel.device_pages(0x24400, 0x30000, pgmap)
+    return kernel
+
+
 def partial(layout: str) -> FakeKernel:
     """
     A device-dax device, map=dev, at PFNs 0x100000-0x114000: 2.5 sections.

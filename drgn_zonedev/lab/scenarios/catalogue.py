@@ -196,6 +196,7 @@ _ALL = (
         steps=(namespace("fsdax"), ("unbind", "nd", "nd_pmem", "pfn0.0")),
         breakpoint="arch_remove_memory",
         expected=_COLLIDING_HEAD + expect(_COLLIDING.start, _COLLIDING.end, "teardown"),
+        was=ranges(_COLLIDING),
     ),
     Scenario(
         name="ghost",

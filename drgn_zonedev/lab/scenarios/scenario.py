@@ -40,6 +40,8 @@ class Scenario:
     """A kernel function, and which call of it, counted from 1, has to return -ENOMEM."""
     expected: tuple[Expected, ...] = ()
     """What the tool must say, sorted. Everything else is RAM, or a hole between RAM."""
+    was: tuple[Expected, ...] = ()
+    """What the PFNs of a device that is going away were before."""
     proofs: tuple[str, ...] = ()
     """Functions of ``proofs.py`` which show that the guest is in the state that is meant."""
     programs: tuple[str, ...] = ()

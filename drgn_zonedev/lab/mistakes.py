@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+"""What each variant of pfn_zone_device(), and some walkers, must get wrong.
 
-"""
-What each variant of pfn_zone_device(), and some walkers, must get wrong: arithmetic on
-the ranges that a scenario arranges, without any of the code under test.
+This is arithmetic on the ranges that a scenario arranges, without any of the code under test.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SECTION_PAGES = (128 << 20) >> 12
 
-# (start PFN, end PFN, case)
 Arranged = tuple[int, int, str]
-Mistakes = dict[str, Counter[str]]
+"""First PFN, end PFN (exclusive), and the name of the case."""
+Mistakes = dict[str, "Counter[str]"]
+"""Pages by case, for each variant."""
 
 # A flag that says that a section has something to do with a device.
 _DEVICE = ("device", "initializing", "reserved", "metadata", "teardown", "orphan", "ghost")
+_PROMISED = {"online", "device"}
 _CLAIMED = ("initializing", "reserved", "metadata")
 
 
@@ -43,10 +44,22 @@ def _sections_with(arranged: Iterable[Arranged], cases: Iterable[str]) -> set[in
     return {nr for start, end, case in arranged if case in cases for nr in _sections(start, end)}
 
 
-def false_yes(arranged: list[Arranged]) -> Mistakes:
-    """
-    Pages by case that each variant takes for valid device memory. None of them misses
-    any, on a namespace that begins and ends, and has its data, at whole subsections.
+def _shared(arranged: Iterable[Arranged], case: str, spans: Iterable[Arranged]) -> int:
+    return sum(
+        max(0, min(end, last) - max(start, first))
+        for start, end, name in arranged
+        for first, last, _ in spans
+        if name == case
+    )
+
+
+def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
+    """Count the pages that each variant takes for valid device memory, by case.
+
+    None of them misses any, on a namespace that begins and ends, and has its data, at whole
+    subsections.
+
+    :param was: what the PFNs of a teardown were before; without it, all of them were data
     """
     pages: Counter[str] = Counter()
     for start, end, case in arranged:
@@ -55,27 +68,34 @@ def false_yes(arranged: list[Arranged]) -> Mistakes:
     del flagged["device"]
     in_flight = bool(pages["initializing"])
     head = ("reserved", "metadata")
+    # The head was never marked. The data's bit stays as long as its sections do.
+    data = Counter(pages)
+    data["teardown"] -= _shared(arranged, "teardown", [r for r in was if r[2] in head])
     return {
         "section-flag": flagged,
         "section-flag+pgmap": _only(pages, _CLAIMED),
         "taint+pgmap": _only(pages, _CLAIMED),
         "early-bit": _only(pages, (*_CLAIMED, "teardown", "orphan")),
         "late-bit": _only(pages, ("teardown",) if in_flight else (*head, "teardown")),
-        "late-bit-data": Counter(),
+        "late-bit-data": _only(data, ("teardown",)),
         "two-bits": Counter(),
         "pgmap+range": Counter(),
     }
 
 
-def online_by_section(arranged: list[Arranged]) -> Counter[str]:
-    """Pages that a kernel without taint takes for online: all in a section that has RAM."""
+def taken_for_online(arranged: Sequence[Arranged], *, taint: bool) -> Counter[str]:
+    """Count pages that are no RAM, and pfn_to_online_page() has them all the same.
+
+    Without taint, those are all that are in a section which has RAM. With it, those that
+    get_dev_pagemap() still had to tell from RAM: it fails from the moment on that the reference is
+    killed, and pfn_section_valid() holds until the sections are gone.
+    """
     pages = _in_sections(arranged, _sections_with(arranged, ("online",)))
-    del pages["online"], pages["device"]
-    return pages
+    return _only(pages, ("teardown",)) if taint else _only(pages, pages.keys() - _PROMISED)
 
 
-def valid(arranged: list[Arranged]) -> Counter[str]:
-    """Pages that have a struct page, promised by nobody: all but those in no subsection."""
+def valid(arranged: Sequence[Arranged]) -> Counter[str]:
+    """Count pages that have a struct page, promised by nobody: all but those in no subsection."""
     pages: Counter[str] = Counter()
     early = _sections_with(arranged, ("online", "ghost"))
     for start, end, case in arranged:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Do ``zonedev proposal`` and ``zonedev walkers`` say of a guest what is true?
+
+``mistakes.py`` has the arithmetic; here is what is compared with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .mistakes import Arranged, false_yes, taken_for_online, valid
+
+if TYPE_CHECKING:
+    from drgn_zonedev.proposal import ProposalReport
+    from drgn_zonedev.walkers import WalkersReport
+
+
+def variant_differences(
+    report: ProposalReport, arranged: Sequence[Arranged], was: Sequence[Arranged] = ()
+) -> Iterator[str]:
+    """Say where the variants of pfn_zone_device() do not answer as arithmetic says."""
+    wanted = false_yes(arranged, was)
+    told = {v.variant.name: v for v in report.verdicts}
+    for name in sorted(told.keys() ^ wanted.keys()):
+        yield f"{name}: {'no arithmetic' if name in told else 'not tried'}"
+    device = sum(end - start for start, end, case in arranged if case == "device")
+    if report.valid != device:
+        yield f"proposal: {report.valid} valid pages, not {device}"
+    for name, verdict in told.items():
+        if name not in wanted:
+            continue
+        yes = Counter({case.value: n for case, n in verdict.pages(True).items()})
+        if yes != wanted[name]:
+            yield f"{name}: false yes for {_text(yes)}, not {_text(wanted[name])}"
+        no = {case.value: n for case, n in verdict.pages(False).items()}
+        if no:
+            yield f"{name}: false no for {_text(no)}"
+        right = report.judged - sum(wanted[name].values())
+        if verdict.right != right:
+            yield f"{name}: {verdict.right} pages right, not {right}"
+
+
+def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> Iterator[str]:
+    """Say where walkers do not meet what arithmetic says."""
+    taint = report.kernel.features["section_taint_zone_device"]
+    expected: dict[str, Counter[str]] = {
+        "kpageflags": taken_for_online(arranged, taint=taint),
+        "hwpoison-inject": valid(arranged),
+    }
+    spans = [(start, end) for start, end, _ in arranged]
+    judged = {judgement.walker.name: judgement for judgement in report.walkers}
+    for name, pages in expected.items():
+        if name not in judged:
+            yield f"{name}: not judged"
+            continue
+        met: Counter[str] = Counter()
+        for exposure in judged[name].exposures:
+            if any(a < exposure.end_pfn and exposure.start_pfn < b for a, b in spans):
+                met[exposure.case.value] += exposure.touched
+        wanted = Counter(pages)
+        # Only struct pages tell a ghost from a hole, and they are not asked here.
+        for counts in (met, wanted):
+            counts["partial"] += counts.pop("ghost", 0)
+        if +met != +wanted:
+            yield f"{name} meets {_text(+met)}, not {_text(+wanted)}"
+
+
+def _text(pages: Mapping[str, int]) -> str:
+    cases = [f"{n} {case}" for case, n in sorted(pages.items())]
+    return " and ".join(cases) or "none"
