@@ -251,7 +251,8 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
     for i, whole in enumerate(pgmap.ranges):
         if whole.start_pfn <= range_.start_pfn < whole.end_pfn:
             head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
-            return whole.start_pfn + head, whole.end_pfn
+            # A damaged altmap can be larger than its range.
+            return min(whole.start_pfn + head, whole.end_pfn), whole.end_pfn
     return range_.start_pfn, range_.end_pfn
 
 

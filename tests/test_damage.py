@@ -227,3 +227,16 @@ def test_kernel_that_cuts_memory_as_none_does() -> None:
     other.set_linux_kernel_custom(info, False)
     with pytest.raises(drgn.BadDataError):
         sparsemem_geometry(other)
+
+
+@each_layout
+@pytest.mark.parametrize("member", ["reserve", "free", "align", "alloc"])
+@pytest.mark.parametrize("value", [(1 << 64) - 1, 1 << 63, 1 << 40])
+def test_altmap_larger_than_its_range(layout: str, member: str, value: int) -> None:
+    kernel = machine(layout)
+    pgmap = pgmap_at(kernel, FIRST[0])
+    assert_contained(
+        kernel,
+        lambda: kernel.poke_member("dev_pagemap", pgmap, f"altmap.{member}", value),
+        FIRST,
+    )

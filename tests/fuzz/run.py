@@ -94,8 +94,17 @@ def _batches(seed: int, count: int, images: list[Image]) -> Iterator[tuple[Image
         turn += 1
 
 
-def _known(image: Image) -> Image:
-    # Once for all workers.
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """
+    Get processes that can fork: drgn's threads (OpenMP) would keep the children of
+    a process that has ever loaded debugging symbols with them waiting for ever.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", DEBUGINFOD_URLS="")
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+
+
+def known(image: Image) -> Image:
+    """Find out everything that recipes are drawn from, once for all workers."""
     assert image.structures
     assert image.small_reads
     assert image.large_reads
@@ -167,8 +176,8 @@ def main() -> int:
 def _run(args: argparse.Namespace, images: list[Image]) -> int:
     print(f"seed {args.seed}, {args.count} inputs, {len(images)} dumps, {args.jobs} jobs")
     total, start = Tally(), time.monotonic()
-    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("fork")) as pool:
-        images = list(pool.map(_known, images))
+    with workers(args.jobs) as pool:
+        images = list(pool.map(known, images))
         batches = _batches(args.seed, args.count, images)
         for done in as_completed([pool.submit(run_batch, *batch) for batch in batches]):
             tally = done.result()

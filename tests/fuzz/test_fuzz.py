@@ -9,12 +9,14 @@ What is promised is in trial.py. scripts/fuzz does the same at length.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 from fuzz.image import Image
 from fuzz.mutation import Recipe, apply, draw_recipe, load_recipe, recipe_text
-from fuzz.run import CORPUS, unpacked
+from fuzz.run import CORPUS, known, unpacked, workers
 from fuzz.trial import Limits, try_recipes
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,8 +26,15 @@ DUMPS = ("5.10-fsdax-collision", "6.1-devdax-2m", "6.12-two-in-one", "7.3-init-i
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    return {image.name: image for image in unpacked(tmp_path_factory.mktemp("dumps"))}
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with workers(1) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPoolExecutor) -> dict[str, Image]:
+    found = {image.name: image for image in unpacked(tmp_path_factory.mktemp("dumps"))}
+    return {**found, **{name: pool.submit(known, found[name]).result() for name in DUMPS}}
 
 
 @settings(
@@ -37,10 +46,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(name=st.sampled_from(DUMPS), rng=st.randoms(use_true_random=False))
-def test_damaged_dump_is_answered(images: dict[str, Image], name: str, rng: random.Random) -> None:
+def test_damaged_dump_is_answered(
+    pool: ProcessPoolExecutor, images: dict[str, Image], name: str, rng: random.Random
+) -> None:
     image = images[name]
     recipe = draw_recipe(rng, image, image.contents())
-    (outcome,) = try_recipes(image, [recipe])
+    (outcome,) = pool.submit(try_recipes, image, [recipe]).result()
     # Shown whole, which a comparison is not.
     if outcome.failures:
         pytest.fail("\n".join((*outcome.failures, recipe_text(recipe))))
@@ -49,11 +60,11 @@ def test_damaged_dump_is_answered(images: dict[str, Image], name: str, rng: rand
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(size=st.integers(0, 4096))
 def test_dump_that_ends_in_its_headers_cannot_be_opened(
-    images: dict[str, Image], size: int
+    pool: ProcessPoolExecutor, images: dict[str, Image], size: int
 ) -> None:
     image = images[DUMPS[0]]
     recipe = Recipe(image.name, (), size, ("ranges",))
-    (outcome,) = try_recipes(image, [recipe])
+    (outcome,) = pool.submit(try_recipes, image, [recipe]).result()
     assert not outcome.failures
     assert (outcome.statuses, outcome.opened) == ((2, 2), False)
 
@@ -63,28 +74,36 @@ def corpus() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", corpus(), ids=lambda path: path.stem)
-def test_damage_that_once_broke_something(images: dict[str, Image], path: Path) -> None:
+def test_damage_that_once_broke_something(
+    pool: ProcessPoolExecutor, images: dict[str, Image], path: Path
+) -> None:
     recipe = load_recipe(path)
-    (outcome,) = try_recipes(images[recipe.dump], [recipe])
+    (outcome,) = pool.submit(try_recipes, images[recipe.dump], [recipe]).result()
     assert not outcome.failures
 
 
-def test_sound_dump_is_answered(images: dict[str, Image]) -> None:
+def test_sound_dump_is_answered(pool: ProcessPoolExecutor, images: dict[str, Image]) -> None:
     recipe = Recipe(DUMPS[1], (), None, ("ranges", "--format", "json"))
-    (outcome,) = try_recipes(images[DUMPS[1]], [recipe])
+    (outcome,) = pool.submit(try_recipes, images[DUMPS[1]], [recipe]).result()
     assert (outcome.statuses, outcome.failures, outcome.opened) == ((0, 0), (), True)
 
 
-def test_hang_is_a_failure_and_does_not_stop_the_others(images: dict[str, Image]) -> None:
+def test_hang_is_a_failure_and_does_not_stop_the_others(
+    pool: ProcessPoolExecutor, images: dict[str, Image]
+) -> None:
     recipe = Recipe(DUMPS[1], (), None, ("ranges",))
-    outcomes = try_recipes(images[DUMPS[1]], [recipe] * 2, Limits(seconds=0.01))
+    outcomes = pool.submit(
+        try_recipes, images[DUMPS[1]], [recipe] * 2, Limits(seconds=0.01)
+    ).result()
     assert len(outcomes) == 2
     assert all(o.failures[0].startswith("hang") for o in outcomes)
 
 
-def test_greed_is_a_failure(images: dict[str, Image]) -> None:
+def test_greed_is_a_failure(pool: ProcessPoolExecutor, images: dict[str, Image]) -> None:
     recipe = Recipe(DUMPS[1], (), None, ("ranges",))
-    (outcome,) = try_recipes(images[DUMPS[1]], [recipe], Limits(memory=1 << 20))
+    (outcome,) = pool.submit(
+        try_recipes, images[DUMPS[1]], [recipe], Limits(memory=1 << 20)
+    ).result()
     assert outcome.failures
 
 
