@@ -32,6 +32,7 @@ from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.lacking import optional
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("inconsistencies",)
@@ -434,7 +435,8 @@ def _device_blocks(scene: _Scene) -> Iterator[Finding]:
     # A block may span sections that RAM has and sections that a device has.
     ids = _block_ids(scene)
     ram = scene.has_flag(scene.snapshot.flags.early) | ~scene.claimed | scene.torn
-    for block_id in np.setdiff1d(ids[_has_block(scene)], ids[ram]).tolist():
+    there, ram_ids = sorted_set(ids[_has_block(scene)]), sorted_set(ids[ram])
+    for block_id in np.setdiff1d(there, ram_ids, assume_unique=True).tolist():
         rows = np.flatnonzero(ids == block_id)
         start, end = scene.section_span(int(rows[0]))[0], scene.section_span(int(rows[-1]))[1]
         address, state = scene.snapshot.memory_blocks.find(block_id) or (0, "")
