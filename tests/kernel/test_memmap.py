@@ -123,6 +123,7 @@ def test_layout_of_struct_page() -> None:
 def test_kernel_without_numa_has_no_node_bits() -> None:
     kernel = partial("6.1")
     del kernel.variables["node_data"]
+    kernel.variables["contig_page_data"] = ("struct pglist_data", kernel.node(0))
     prog = kernel.program()
     assert page_layout(prog).nodes_shift == 0
     (pages,) = all_pages(prog, 0x100600, 0x100601)
