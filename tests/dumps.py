@@ -8,8 +8,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from drgn_zonedev.lab.answers import Answer
 from drgn_zonedev.lab.store import differences
-from drgn_zonedev.lab.variants import variant_differences, walker_differences
+from drgn_zonedev.lab.variants import kernel_differences, variant_differences, walker_differences
 from drgn_zonedev.proposal import proposal
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
@@ -24,9 +25,31 @@ def judge_dump(path: Path) -> tuple[list[str], dict[str, Any]]:
     with dump.program() as prog:
         expected = dump.expected()
         arranged = [(start, end, case) for start, end, case in expected["ranges"]]
+        answers = [_answer(*row) for row in expected["truth"] or ()]
+        met = walkers(prog)
+        taint = met.kernel.features["section_taint_zone_device"]
         wrong = [
             *differences(prog, expected),
             *variant_differences(proposal(prog), arranged),
-            *walker_differences(walkers(prog), arranged),
+            *walker_differences(met, arranged),
+            *(kernel_differences(answers, arranged, taint=taint) if answers else ()),
         ]
         return wrong, as_json.report_document(check(prog))
+
+
+def _answer(
+    start_pfn: int, end_pfn: int, valid: bool, online: bool, pgmap: int, pgmap_valid: bool
+) -> Answer:
+    # Of what was said about struct pages, nothing is stored.
+    return Answer(
+        start_pfn,
+        end_pfn,
+        valid=valid,
+        online=online,
+        pgmap=pgmap,
+        pgmap_valid=pgmap_valid,
+        zone=None,
+        nid=None,
+        order=None,
+        page_pgmap=None,
+    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .scenarios import Expected, Scenario
+from .scenarios import Expected
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -27,19 +27,23 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
         *compare_ranges(report.ranges, guest.scenario.expected),
         *_complaints(report),
         *failed_proofs(guest, prog, report),
-        *_mistakes(guest.scenario, prog),
+        *_mistakes(guest, prog),
         *_kernel_disagreements(guest, prog, report),
     ]
 
 
-def _mistakes(scenario: Scenario, prog: Program) -> Iterator[str]:
+def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
     from drgn_zonedev.proposal import proposal
     from drgn_zonedev.walkers import walkers
 
-    from .variants import variant_differences, walker_differences
+    from .variants import kernel_differences, variant_differences, walker_differences
 
+    scenario, met = guest.scenario, walkers(prog)
     yield from variant_differences(proposal(prog), scenario.expected, scenario.was)
-    yield from walker_differences(walkers(prog), scenario.expected)
+    yield from walker_differences(met, scenario.expected)
+    if "truth" in guest.facts:
+        taint = met.kernel.features["section_taint_zone_device"]
+        yield from kernel_differences(guest.facts["truth"], scenario.expected, taint=taint)
 
 
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:

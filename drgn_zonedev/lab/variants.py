@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .mistakes import Arranged, false_yes, taken_for_online, valid
@@ -15,6 +15,8 @@ from .mistakes import Arranged, false_yes, taken_for_online, valid
 if TYPE_CHECKING:
     from drgn_zonedev.proposal import ProposalReport
     from drgn_zonedev.walkers import WalkersReport
+
+    from .answers import Answer
 
 
 def variant_differences(
@@ -65,6 +67,44 @@ def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> I
             counts["partial"] += counts.pop("ghost", 0)
         if +met != +wanted:
             yield f"{name} meets {_text(+met)}, not {_text(+wanted)}"
+
+
+def kernel_differences(
+    answers: Sequence[Answer], arranged: Sequence[Arranged], *, taint: bool
+) -> Iterator[str]:
+    """Say where the arithmetic itself is not what the guest's kernel answered, PFN by PFN.
+
+    A guest that is frozen has answered nothing.
+
+    :param taint: whether the kernel's pfn_to_online_page() knows SECTION_TAINT_ZONE_DEVICE
+    """
+    mistakes = false_yes(arranged)
+    questions: list[tuple[str, Callable[[Answer], bool], Counter[str]]] = [
+        ("pfn_valid()", lambda a: a.valid, valid(arranged)),
+        ("pfn_to_online_page()", lambda a: a.online, taken_for_online(arranged, taint=taint)),
+        # Whatever get_dev_pagemap() knows is in a section that has the flag.
+        ("get_dev_pagemap()", lambda a: a.pgmap != 0, mistakes["section-flag+pgmap"]),
+        ("pgmap_pfn_valid()", lambda a: a.pgmap_valid, mistakes["pgmap+range"]),
+    ]
+    if taint:
+        name = "get_dev_pagemap() of what is valid and not online"
+        asked = mistakes["taint+pgmap"]
+        questions.append((name, lambda a: a.valid and not a.online and a.pgmap != 0, asked))
+    for name, says_yes, wanted in questions:
+        told = _by_case([a for a in answers if says_yes(a)], arranged)
+        if told != +wanted:
+            yield f"the kernel's {name} is true for {_text(told)}, not {_text(+wanted)}"
+
+
+def _by_case(answers: Sequence[Answer], arranged: Sequence[Arranged]) -> Counter[str]:
+    # Of RAM and of device memory, yes is no mistake.
+    found: Counter[str] = Counter()
+    for start, end, case in arranged:
+        if case not in ("online", "device"):
+            found[case] += sum(
+                max(0, min(end, a.end_pfn) - max(start, a.start_pfn)) for a in answers
+            )
+    return +found
 
 
 def _text(pages: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +17,9 @@ from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, teardown
 
 from drgn_zonedev import cli
 from drgn_zonedev.lab import SCENARIOS, Kernel, guest, kernels, matrix
+from drgn_zonedev.lab.answers import Answer
 from drgn_zonedev.lab.judge import judge
-from drgn_zonedev.lab.variants import variant_differences, walker_differences
+from drgn_zonedev.lab.variants import kernel_differences, variant_differences, walker_differences
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, proposal, trial
 from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.report import check
@@ -113,6 +114,46 @@ def test_a_walker_that_is_not_there_shows(prog: Program) -> None:
     assert walkers_wrong(dataclasses.replace(report, walkers=rest)) == ["kpageflags: not judged"]
 
 
+# --- the kernel's own answers ---
+
+BESIDE_RAM = [
+    # What 6.1 says of the collision.
+    (0x20000, 0x24000, True, True, 0, False),
+    (0x24000, 0x24400, True, False, 0x1000, False),
+    (0x24400, 0x30000, True, False, 0x1000, True),
+]
+
+
+def kernel_wrong(rows: Sequence[tuple[int, int, bool, bool, int, bool]], taint: bool) -> list[str]:
+    answers = [Answer(*row, None, None, None, None) for row in rows]
+    arranged = SCENARIOS["fsdax-collision"].expected
+    return list(kernel_differences(answers, arranged, taint=taint))
+
+
+def test_a_kernel_that_bears_the_arithmetic_out() -> None:
+    assert kernel_wrong(BESIDE_RAM, taint=True) == []
+
+
+def test_a_kernel_contradicts_the_arithmetic() -> None:
+    online = [(0x24000, 0x24400, True, True, 0x1000, False)]
+    # That is right for a kernel whose section is online as a whole.
+    assert kernel_wrong([BESIDE_RAM[0], *online, BESIDE_RAM[2]], taint=False) == []
+    assert kernel_wrong(BESIDE_RAM, taint=False) == [
+        "the kernel's pfn_to_online_page() is true for none, not 1022 metadata and 2 reserved"
+    ]
+    head = "1022 metadata and 2 reserved"
+    assert kernel_wrong(BESIDE_RAM[:1], taint=True) == [
+        f"the kernel's pfn_valid() is true for none, not {head}",
+        f"the kernel's get_dev_pagemap() is true for none, not {head}",
+        "the kernel's get_dev_pagemap() of what is valid and not online is true for none, "
+        f"not {head}",
+    ]
+    touchable = [(0x24000, 0x24002, True, False, 0x1000, True), (0x24002, *BESIDE_RAM[1][1:])]
+    assert kernel_wrong([*touchable, BESIDE_RAM[2]], taint=True) == [
+        "the kernel's pgmap_pfn_valid() is true for 2 reserved, not none"
+    ]
+
+
 # --- where a cell is judged ---
 
 
@@ -122,6 +163,15 @@ def test_a_judge_hears_of_it(prog: Program, monkeypatch: pytest.MonkeyPatch) -> 
     assert judge(frozen, prog, report) == []
     head_marked(monkeypatch)
     assert judge(frozen, prog, report) == variants_wrong(proposal(prog)) != []
+
+
+def test_a_judge_hears_what_the_kernel_says(prog: Program) -> None:
+    # That the section of the RAM is not online at all: nor is the device, then.
+    answers = [Answer(0x20000, 0x30000, True, False, 0, False, None, None, None, None)]
+    asked: Any = SimpleNamespace(scenario=DYING, facts={"truth": answers})
+    assert judge(asked, prog, check(prog)) == [
+        "the kernel's pfn_to_online_page() is true for none, not 16384 teardown"
+    ]
 
 
 @pytest.fixture
