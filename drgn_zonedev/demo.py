@@ -32,6 +32,9 @@ _SHOWN = (
     (Case.RESERVED, "dirty-media"),
 )
 
+# Of a picture for each, nobody would see the first one.
+_DRAWN = Case.INITIALIZING
+
 
 def add_demo_command(subparsers: Any) -> None:
     """Add ``demo`` to the result of ``ArgumentParser.add_subparsers()``."""
@@ -87,6 +90,8 @@ def _show(case: Case, dump: StoredDump) -> bool:
         raise UsageError(f"{dump.path}: {e}: give other dumps with --vmcores") from e
     ranges = [r for r in report.ranges if r.case is case]
     print(f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n")
+    if case is _DRAWN:
+        print(f"{_map(report)}\n")
     print(ranges_text(report.kernel, ranges))
     for line in _findings(report, case):
         print(line)
@@ -94,6 +99,15 @@ def _show(case: Case, dump: StoredDump) -> bool:
     for line in wrong:
         print(f"NOT AS EXPECTED: {line}")
     return bool(ranges) and not wrong
+
+
+def _map(report: Report) -> str:
+    from drgn_zonedev.render.picture.scene import make_scene
+    from drgn_zonedev.render.picture.terminal import current_terminal, terminal_text
+    from drgn_zonedev.render.screen import current_screen
+
+    scene = make_scene(report.kernel, report.ranges, report.pgmaps, report.findings)
+    return terminal_text(scene, current_terminal(), current_screen())
 
 
 def _findings(report: Report, case: Case) -> Iterator[str]:

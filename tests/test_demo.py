@@ -56,6 +56,22 @@ def test_demo_shows_every_case(kernel: str, capsys: pytest.CaptureFixture[str]) 
     assert "NOT AS EXPECTED" not in out
 
 
+@pytest.mark.parametrize("kernel", ["5.10", "7.3"])
+def test_demo_draws_memory_whose_struct_pages_are_not_initialised(
+    kernel: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["demo", kernel]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The device has PFNs 0x24000 to 0x30000; a row is a section of 64 subsections.
+    # The altmap's reserve and free pages take up its first two: 2 and 1022 pages.
+    section = "".join(["o" * 32, "R", "m", "I" * 30])
+    assert any(line.startswith(f"!0x20000 {section} ") for line in lines)
+    assert any(line.startswith("!0x28000 " + "I" * 64) for line in lines)
+    # Two screens of 40 lines are too many.
+    assert len(lines) < 60
+
+
 def test_demo_says_when_it_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for dump in stored_dumps(VMCORES):
         if dump.name.startswith("6.1-"):
