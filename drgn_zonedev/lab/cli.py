@@ -177,7 +177,15 @@ def _run_all(
             cells.append(cell)
             _say(f"[{len(cells)}/{count}] {results.line_text(cell)}")
             _show(cell, args, few=count <= _FEW)
+    if any(_lacks_modules(cell) for cell in cells):
+        _say("without --modules, the kernel must have every driver built in: see docs/lab.md")
     return cells
+
+
+def _lacks_modules(cell: Cell) -> bool:
+    from .matrix import Verdict
+
+    return cell.verdict is Verdict.NOT_POSSIBLE and cell.kernel.modules is None
 
 
 def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:

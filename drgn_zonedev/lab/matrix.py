@@ -83,7 +83,18 @@ def open_guest(guest: Guest) -> Program:
     prog = drgn.Program()
     prog.set_qemu_qmp(guest.qmp_socket)
     prog.load_debug_info([guest.kernel.vmlinux])
+    require_symbols(prog, guest.kernel)
     return prog
+
+
+def require_symbols(prog: Program, kernel: Kernel) -> None:
+    """Raise LabError if the kernel's vmlinux was built for another one."""
+    main = next(prog.loaded_modules())[0]
+    if main.wants_debug_file():
+        raise LabError(
+            f"{kernel.vmlinux} has no debugging symbols of the kernel that was booted, "
+            f"{kernel.vmlinuz}: give the vmlinux of that very build"
+        )
 
 
 def run_cell(

@@ -15,7 +15,10 @@ def require_qmp() -> None:
     try:
         import qemu.qmp  # noqa: F401
     except ImportError as error:
-        raise LabError("qemu.qmp is not installed: pip install 'drgn-zonedev[lab]'") from error
+        raise LabError(
+            "qemu.qmp is not installed: run ./scripts/setup in a clone, "
+            "or pip install 'qemu.qmp>=0.0.3'"
+        ) from error
 
 
 def execute(

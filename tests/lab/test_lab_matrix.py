@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import drgn
 import pytest
 
 from drgn_zonedev import cli
@@ -17,6 +18,9 @@ from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario, gue
 from drgn_zonedev.lab.errors import NotPossible
 from drgn_zonedev.lab.matrix import Cell, Options, Verdict, run_cell, run_matrix
 from drgn_zonedev.lab.results import junit_xml, line_text, matrix_text, results_json
+from drgn_zonedev.stored import StoredDump
+
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 NONE = Path("/none")
 KERNEL = Kernel("6.1", "6.1.0-56", "1", NONE, NONE, NONE, (), NONE)
@@ -81,6 +85,17 @@ def test_a_guest_that_does_not_run_says_why(
     pretend_boot(monkeypatch, [], error)
     cell = run_cell(KERNEL, GHOST)
     assert (cell.verdict, cell.details) == (verdict, (str(error),))
+
+
+def test_symbols_of_another_kernel_are_an_error_of_the_lab() -> None:
+    prog = drgn.Program()
+    with StoredDump(VMCORES / "6.1-empty").files() as files:
+        prog.set_core_dump(files / "vmcore")
+        kernel = dataclasses.replace(KERNEL, vmlinux=Path("/elsewhere/vmlinux"))
+        with pytest.raises(LabError, match=r"/elsewhere/vmlinux has no .* that very build"):
+            matrix.require_symbols(prog, kernel)
+        prog.load_debug_info([files / "vmlinux"])
+        matrix.require_symbols(prog, kernel)
 
 
 def test_what_is_known_to_be_impossible_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +239,20 @@ def test_the_exit_status_tells_the_worst(
 def test_nothing_that_could_run_is_no_success(verdicts: dict[str, Verdict]) -> None:
     verdicts["ghost"] = Verdict.NOT_POSSIBLE
     assert cli.main(["lab", "run", "6.1", "ghost"]) == 3
+
+
+@pytest.mark.parametrize("modules", [NONE, None])
+def test_a_driver_that_is_missing_without_modules_gets_a_hint(
+    verdicts: dict[str, Verdict],
+    modules: Path | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verdicts["ghost"] = Verdict.NOT_POSSIBLE
+    kernel = dataclasses.replace(KERNEL, modules=modules)
+    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", lambda name, **options: kernel)
+    assert cli.main(["lab", "run", "6.1", "ghost"]) == 3
+    assert ("without --modules" in capsys.readouterr().err) is (modules is None)
 
 
 def test_everything_is_the_default(
