@@ -77,13 +77,16 @@ class Explanation(Result):
 
 
 @takes_program_or_default
-def explain(prog: Program, what: int | str | Object, kind: str | None = None) -> Explanation:
+def explain(
+    prog: Program, what: int | str | Object | Range | Finding, kind: str | None = None
+) -> Explanation:
     """
     Explain a page.
 
     :param what: A PFN; an object (``struct page *``, ``struct folio *``, or an
-        integer); or text, which can also be a physical address or the name of a
-        resource in ``/proc/iomem``: see :func:`~drgn_zonedev.resolve.resolve`.
+        integer); a range or finding, for its first page; or text, which can also be a
+        physical address or the name of a resource in ``/proc/iomem``: see
+        :func:`~drgn_zonedev.resolve.resolve`.
     :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there is no such page

@@ -17,7 +17,8 @@ from drgn.commands.linux import linux_kernel_custom_command
 
 __all__ = ("register",)
 
-_COMMANDS = "check, ranges, sections, pgmaps, pfn, export"
+# The commands themselves are not imported before one of them runs.
+_COMMANDS = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
 _DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
 _LONG = """
 Tell whose every page frame is, and whether its struct page is initialised. %zonedev COMMAND
@@ -70,6 +71,8 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
 
     parser = _parser()
     complete_commands(parser)
+    if not words:
+        raise CommandArgumentError(f"give a command: {_COMMANDS}")
     try:
         args = parser.parse_args(words)
         if args.drgn:
@@ -81,7 +84,14 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     except _HelpShown:
         return None
     except UsageError as e:
-        raise CommandError(str(e)) from e
+        raise CommandError(f"{e}{_hint(words)}") from e
+
+
+def _hint(words: Sequence[str]) -> str:
+    # drgn's commands take words, and objects are what one has in the REPL.
+    if words[0] == "pfn" and any(set(word) & set(".[(") for word in words[1:]):
+        return "; Python objects go to explain(), from drgn_zonedev"
+    return ""
 
 
 def _parser() -> _Parser:

@@ -21,6 +21,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, iomem_resources
+from drgn_zonedev.model import Finding, Range
 
 __all__ = ("Subject", "resolve", "resolve_pfn")
 
@@ -45,25 +46,35 @@ class Subject:
 
 
 @takes_program_or_default
-def resolve(prog: Program, what: int | str | Object, kind: str | None = None) -> Subject:
+def resolve(
+    prog: Program, what: int | str | Object | Range | Finding, kind: str | None = None
+) -> Subject:
     """
     Find out which page is meant.
 
     :param what: A PFN; an address in vmemmap; an object (``struct page *``, ``struct
-        folio *``, what they point to, or an integer); or text: a number, of which
-        :func:`resolve_pfn` guesses what it is, or the name of a resource in
-        ``/proc/iomem``.
+        folio *``, what they point to, or an integer); a range or finding, of which it
+        is the first page; or text: a number, of which :func:`resolve_pfn` guesses what
+        it is, or the name of a resource in ``/proc/iomem``.
     :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
     :raises ValueError: if there is no such page; says what to give instead
+    :raises TypeError: if *what* is none of that
     """
     if isinstance(what, Object):
         return _resolve_object(prog, what, kind)
+    if isinstance(what, (Range, Finding)):
+        return Subject(what.start_pfn, _KINDS["pfn"])
     if isinstance(what, str):
         try:
             number = int(what, 0)
         except ValueError:
             return _resolve_resource(prog, what)
         return Subject(*resolve_pfn(prog, number, kind))
+    if not isinstance(what, int):
+        raise TypeError(
+            f"a {type(what).__name__} names no page: give a PFN, a drgn object, a range, "
+            "a finding or a name"
+        )
     return _resolve_number(prog, what, kind)
 
 
@@ -118,7 +129,15 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
 def _is_memory(prog: Program, pfn: int) -> bool:
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
-    return valid_section(pfn_to_section(prog, pfn)) or bool(find_dev_pagemap(prog, pfn))
+    return _is_present(prog, pfn) or bool(find_dev_pagemap(prog, pfn))
+
+
+def _is_present(prog: Program, pfn: int) -> bool:
+    # Small dumps have no root of mem_section that is not needed.
+    nr = pfn // sparsemem_geometry(prog).pages_per_section
+    if nr > prog["__highest_present_section_nr"].value_():
+        return False
+    return bool(valid_section(pfn_to_section(prog, pfn)))
 
 
 def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:

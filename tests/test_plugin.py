@@ -17,6 +17,7 @@ from fakekernel import collision
 
 import drgn_zonedev
 from drgn_zonedev import plugin
+from drgn_zonedev.commands import COMMANDS
 from drgn_zonedev.model import Report
 
 HEAVY = ("numpy", "tabulate", "tqdm", "asyncio", "drgn_zonedev.report", "drgn_zonedev.commands")
@@ -100,6 +101,20 @@ def test_typos_are_command_errors_and_leave_the_repl_alone(
 ) -> None:
     with pytest.raises(CommandError):
         run_command(prog, line)
+
+
+def test_a_missing_command_lists_them_all(prog: drgn.Program) -> None:
+    with pytest.raises(CommandError) as e:
+        run_command(prog, "zonedev")
+    assert str(e.value).endswith(": " + ", ".join(c.name for c in COMMANDS))
+
+
+def test_python_given_to_a_command_is_sent_to_the_helper(prog: drgn.Program) -> None:
+    with pytest.raises(CommandError, match=r"Python objects go to explain\(\)"):
+        run_command(prog, "zonedev pfn report.findings[0].page")
+    with pytest.raises(CommandError) as e:
+        run_command(prog, "zonedev pfn nosuch")
+    assert "explain" not in str(e.value)
 
 
 def test_help_is_no_error(prog: drgn.Program, capsys: pytest.CaptureFixture[str]) -> None:

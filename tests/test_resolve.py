@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from drgn import Object, Program
 from fakekernel import LAYOUTS, collision
@@ -11,7 +13,12 @@ from fakekernel import LAYOUTS, collision
 from drgn_zonedev import resolve as module
 from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.resource import Resource
+from drgn_zonedev.model import Case
+from drgn_zonedev.report import check
 from drgn_zonedev.resolve import resolve, resolve_pfn
+from drgn_zonedev.stored import StoredDump
+
+VMCORES = Path(__file__).parents[1] / "vmcores"
 
 
 @pytest.fixture
@@ -62,6 +69,26 @@ def test_objects_are_pages(layout: str) -> None:
     assert explain(Object(prog, "unsigned long", 0x24400)).pfn == 0x24400
     if layout != "5.10":
         assert explain(Object(prog, "struct folio *", address)).pfn == 0x24400
+
+
+def test_results_are_their_first_pages(prog: Program) -> None:
+    report = check(prog)
+    assert [explain(prog, f).pfn for f in report.findings] == [f.start_pfn for f in report.findings]
+    device = next(r for r in report.ranges if r.case is Case.DEVICE)
+    assert explain(prog, device).pfn == 0x24400
+    assert report.findings
+
+
+def test_what_names_no_page_is_a_clear_error(prog: Program) -> None:
+    with pytest.raises(TypeError, match="a Report names no page: give a PFN"):
+        explain(prog, check(prog))
+
+
+def test_no_root_is_read_behind_the_last_section() -> None:
+    # A small dump lacks it.
+    with StoredDump(VMCORES / "7.3-init-in-flight").program() as prog:
+        assert resolve_pfn(prog, 0x99999999) == (0x99999999, "PFN")
+        assert resolve_pfn(prog, 0x24400123) == (0x24400, "physical address")
 
 
 def test_other_objects_are_refused(prog: Program) -> None:
