@@ -43,7 +43,11 @@ class _CannotJudge(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_misplaced(parser, rest)}")
+    if not hasattr(args, "run") and not hasattr(args, "run_lab"):
+        parser.error("give a COMMAND, such as check: zonedev --help lists them")
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
     try:
@@ -73,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(status)
 
 
+def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
+    # Much used with a dump: `zonedev check -c vmcore`.
+    if any(word.partition("=")[0] in parser._option_string_actions for word in rest):
+        return ": what says which program is meant comes before the command"
+    return ""
+
+
 def _run(args: argparse.Namespace) -> Outcome:
     if hasattr(args, "run_lab"):
         outcome: Outcome = args.run_lab(args)
@@ -94,7 +105,9 @@ def _connect(address: str) -> socket.socket:
     except OSError as e:
         hint = ""
         if isinstance(e, (ConnectionError, FileNotFoundError)):
-            hint = f": is QEMU running with -qmp unix:{address},server=on,wait=off?"
+            # As drgn tells them apart.
+            kind = "tcp" if ":" in address and "/" not in address else "unix"
+            hint = f": is QEMU running with -qmp {kind}:{address},server=on,wait=off?"
         elif isinstance(e, PermissionError):
             hint = ": try as root"
         raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint or _CHECK}") from e
@@ -125,7 +138,8 @@ def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     except (ArchiveError, OSError) as e:
         raise _CannotOpen(f"cannot open {args.core}: {e}: export it once more") from e
     args.core = str(files / "vmcore")
-    args.symbols = args.symbols or [str(files / "vmlinux")]
+    if not args.symbols and (files / "vmlinux").exists():
+        args.symbols = [str(files / "vmlinux")]
 
 
 def _complain(message: object, status: Status) -> int:
@@ -175,7 +189,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     parser.set_defaults(own_process=True)
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(metavar="COMMAND")
     add_commands(subparsers)
     add_demo_command(subparsers)
     add_lab_command(subparsers)
@@ -235,8 +249,12 @@ _INCOMPLETE = (
 
 def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
     for path in symbols:
+        if not os.path.exists(path):
+            raise _CannotOpen(f"there is no file {path}: check the path given to -s")
+        if os.path.isdir(path):
+            raise _CannotOpen(f"{path} is a directory: give the vmlinux in it to -s")
         if not os.access(path, os.R_OK):
-            raise _CannotOpen(f"cannot read symbols from {path}: check the path, or try as root")
+            raise _CannotOpen(f"cannot read symbols from {path}: try as root")
     # What drgn warns about becomes one error below.
     logging.getLogger("drgn").setLevel(logging.CRITICAL)
     # Only vmlinux matters: modules can be named without their symbols. It comes
@@ -272,14 +290,37 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:
+        given = ", ".join(f"{path} ({_what_is(path)})" for path in symbols)
         return (
-            f"{', '.join(symbols)}: not the debugging symbols of {which}, which this is: "
-            "give the vmlinux of that very build"
+            f"{given}: not the debugging symbols of {which}, which this is: "
+            f"give the vmlinux of that very build, with DWARF{_package(release)}"
         )
     return (
         f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
-        f"that has it (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
+        f"that has it{_package(release)}"
     )
+
+
+def _package(release: str) -> str:
+    return f" (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
+
+
+def _what_is(path: str) -> str:
+    """What was given for a vmlinux, as far as one can tell."""
+    with open(path, "rb") as f:
+        head = f.read(0x206)
+    if head[0x202:] == b"HdrS":
+        return "a compressed kernel without symbols"
+    if head[:4] != b"\x7fELF":
+        return "no ELF file"
+    # A program that is nothing but this file.
+    module = drgn.Program(drgn.host_platform).extra_module(path, create=True)
+    try:
+        module.try_file(path, force=True)
+    except (OSError, ValueError):
+        return "an ELF file that cannot be read"
+    which = f"build ID {module.build_id.hex()}" if module.build_id else "no build ID"
+    return f"{which}, no DWARF" if module.wants_debug_file() else which
 
 
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"

@@ -9,7 +9,9 @@ Each provocation is a command line, the exit status, and what the line has to na
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 import drgn
@@ -19,12 +21,15 @@ from test_cli import _elf_core
 
 from drgn_zonedev import cli, completion
 from drgn_zonedev.command import UsageError
+from drgn_zonedev.stored import StoredDump
 
 # After the colon comes what to do about it.
 ADVICE = re.compile(
     r"[:;,] .*\b(apt-get install|build it|check|choose|give|install|is QEMU running|make room|"
     r"needs|pip install|run|see|take|takes|try|use|export it)\b"
 )
+
+VMCORES = Path(__file__).parents[1] / "vmcores"
 
 Files = dict[str, Path]
 
@@ -40,6 +45,11 @@ def files(tmp_path: Path) -> Files:
     text.write_text("no core at all\n")
     _elf_core(core)
     taken.mkdir()
+    other, unpacked = tmp_path / "other", tmp_path / "unpacked"
+    other.write_bytes(Path(sys.executable).read_bytes())
+    unpacked.mkdir()
+    with StoredDump(VMCORES / "6.1-empty").files() as stored:
+        shutil.copy(stored / "vmcore", unpacked)
     (taken / "file").write_text("")
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -51,6 +61,8 @@ def files(tmp_path: Path) -> Files:
         "directory": taken,
         "broken": broken,
         "socket": tmp_path / "socket",
+        "other": other,
+        "unpacked": unpacked,
         "deep": tmp_path / "no" / "such" / "file",
     }
 
@@ -74,6 +86,9 @@ OPENING = [
     (("-c", "{core}", "check"), "{core}"),
     (("--qemu", "{missing}", "check"), "{missing}"),
     (("--qemu", "{socket}", "check"), "{socket}"),
+    (("-c", "{unpacked}", "-s", "{missing}", "check"), "{missing}"),
+    (("-c", "{unpacked}", "-s", "{directory}", "check"), "is a directory: give the vmlinux"),
+    (("--qemu", "localhost:0", "check"), "-qmp tcp:localhost:0,"),
     (("demo", "4.19"), "4.19"),
     (("demo", "--vmcores", "{directory}"), "--vmcores"),
     (("lab", "run", "4.19"), "'4.19'"),
@@ -92,6 +107,44 @@ def test_what_cannot_be_opened(
         s.bind(str(files["socket"]))  # nobody listens
         line = _error(capsys, 2, *(word.format(**files) for word in argv))
     assert named.format(**files) in line
+
+
+NO_SYMBOLS = [
+    ((), "no debugging symbols for Linux 6.1."),
+    (("-s", "{text}"), "{text} (no ELF file)"),
+    (("-s", "{other}"), "{other} ("),
+]
+
+
+@pytest.mark.parametrize(("symbols", "named"), NO_SYMBOLS, ids=_ids)
+def test_dump_without_its_symbols(
+    symbols: tuple[str, ...], named: str, files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ("-c", str(files["unpacked"]), *(word.format(**files) for word in symbols), "check")
+    line = _error(capsys, 3, *argv)
+    assert named.format(**files) in line
+    # The package to install is named, whatever was given.
+    assert "linux-image-6.1.0-56-cloud-amd64-dbg" in line
+
+
+def test_symbols_of_another_build_are_told_by_their_build_id(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        StoredDump(VMCORES / "7.3-empty").files() as stored,
+        StoredDump(VMCORES / "6.1-empty").program() as prog,
+    ):
+        line = _error(
+            capsys, 3, "-c", str(files["unpacked"]), "-s", str(stored / "vmlinux"), "check"
+        )
+        wanted = prog.main_module().build_id
+        other = drgn.Program(drgn.host_platform).extra_module("other", create=True)
+        other.try_file(stored / "vmlinux", force=True)
+    assert wanted
+    assert other.build_id
+    assert wanted != other.build_id
+    assert f"vmlinux (build ID {other.build_id.hex()}): not the debugging symbols of" in line
+    assert f"(build ID {wanted.hex()}), which this is" in line
 
 
 @pytest.mark.parametrize(
@@ -113,6 +166,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
 
 ARGUMENTS = [
     (("check", "-o", "{deep}"), "{deep}"),
+    (("ranges", "--map", "-o", "map.png"), "map.png"),
     (("pfn", "nosuch"), "'nosuch'"),
     (("pfn", "0x10000000000"), "0x10000000000"),
     (("pfn", "0x1000", "--as", "page"), "0x1000"),
@@ -188,6 +242,9 @@ PARSED = [
     (("pfn", "1", "--as", "frame"), "phys"),
     (("export", "out", "--margin", "-5"), "-5"),
     (("nosuch",), "check"),
+    ((), "zonedev --help"),
+    (("check", "-c", "vmcore"), "-c vmcore: what says which program is meant comes before"),
+    (("check", "--nosuch"), "--nosuch"),
     (("--pause", "check"), "--qemu"),
     (("lab", "run", "-j", "0"), "'0'"),
     (("completion", "csh"), "bash"),

@@ -22,6 +22,10 @@ def map_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# Who asks for one of these would not look for text in it.
+_OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".html")
+
+
 def _is_svg(args: argparse.Namespace) -> bool:
     return args.output is not None and args.output.lower().endswith(".svg")
 
@@ -34,6 +38,8 @@ def check_map_arguments(args: argparse.Namespace) -> None:
     """
     if args.map and args.format != "text":
         raise UsageError(f"--map draws a picture, which --format {args.format} cannot hold")
+    if args.map and args.output is not None and args.output.lower().endswith(_OTHER_FORMATS):
+        raise UsageError(f"{args.output}: --map draws text or SVG: choose a name that ends in .svg")
     if _is_svg(args) and not args.map:
         raise UsageError(f"{args.output}: only --map draws SVG: add it, or choose another name")
 
