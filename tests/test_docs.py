@@ -108,6 +108,26 @@ def test_every_command_is_in_the_book() -> None:
     assert missing == []
 
 
+def test_the_readme_lists_every_command_and_chapter() -> None:
+    from drgn_zonedev.cli import make_parser
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    usage = make_parser().format_help()
+    commands_ = re.findall(r"^    (\w+) ", usage, re.MULTILINE)
+    assert {"check", "walkers", "completion"} <= set(commands_)
+    assert [c for c in commands_ if not re.search(rf"^\| `{c}[ `]", readme, re.MULTILINE)] == []
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    chapters = re.search(r"toctree}\n(?::.*\n)+\n((?:\w+\n)+)", index)
+    assert chapters is not None
+    assert [c for c in chapters[1].split() if f"](docs/{c}.md)" not in readme] == []
+
+
+def test_the_readme_begins_with_a_picture() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
+    assert any(re.match(r"\$ zonedev .* --map$", line) for line in first)
+    assert any(line.startswith("I initializing (4)") for line in first)
+
+
 def test_the_book_builds_without_warnings(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", ROOT / "docs", tmp_path],
