@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,6 +127,18 @@ def test_the_readme_begins_with_a_picture() -> None:
     first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
     assert any(re.match(r"\$ zonedev .* --map$", line) for line in first)
     assert any(line.startswith("I initializing (4)") for line in first)
+
+
+def test_the_workflow_for_ci_gives_arguments_that_there_are() -> None:
+    from drgn_zonedev.cli import make_parser
+    from drgn_zonedev.lab import SCENARIOS
+
+    workflow = (ROOT / "docs" / "examples" / "kernel-ci.yml").read_text(encoding="utf-8")
+    lines = workflow.replace("\\\n", " ").splitlines()
+    given = [shlex.split(line)[1:] for line in lines if line.strip().startswith("zonedev ")]
+    parsed = [make_parser().parse_args(words) for words in given]
+    assert len(parsed) == 2
+    assert set(parsed[0].names) <= set(SCENARIOS)
 
 
 def test_the_book_builds_without_warnings(tmp_path: Path) -> None:
