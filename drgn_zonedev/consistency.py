@@ -28,6 +28,7 @@ from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,
     pgmap_array_slots,
 )
+from drgn_zonedev.kernel.mmzone import common_mem_map
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.lacking import optional
@@ -466,6 +467,21 @@ def _without_memmap(scene: _Scene) -> Iterator[Finding]:
         )
 
 
+def _astray(scene: _Scene) -> Iterator[Finding]:
+    flags, sections = scene.snapshot.flags, scene.snapshot.sections
+    usual = common_mem_map(sections, flags)
+    if usual is None or not scene.prog.type("struct mem_section_usage").has_member(
+        "subsection_map"
+    ):
+        return
+    other = (sections.word & np.uint64(flags.map_mask)) != np.uint64(usual)
+    for row in np.flatnonzero(other & scene.has_flag(flags.has_mem_map) & ~scene.torn).tolist():
+        start, end = scene.section_span(row)
+        kept = int(sections.word[row]) & ~flags.map_mask
+        facts = (scene.section_word(row, usual | kept),)
+        yield make_finding("section-mem-map", scene.case_at(start), start, end, evidence=facts)
+
+
 def _without_usage(scene: _Scene) -> Iterator[Finding]:
     if not scene.prog.type("struct mem_section").has_member("usage"):
         return
@@ -632,6 +648,7 @@ _CHECKS: tuple[Callable[[_Scene], Iterator[Finding]], ...] = (
     _online_devices,
     _device_blocks,
     _without_memmap,
+    _astray,
     _without_usage,
     _outside_zone,
     _altmaps,

@@ -296,6 +296,15 @@ _ERRORS = (
         _REPORT,
     ),
     Kind(
+        "section-mem-map",
+        Severity.ERROR,
+        "this section's memmap is not where that of all others is",
+        "With CONFIG_SPARSEMEM_VMEMMAP, sparse_encode_mem_map() gives every section the same: "
+        "vmemmap. The kernel's pfn_to_page() does not read it; debuggers and makedumpfile do.",
+        "section_mem_map without its flags is not what most sections have",
+        _REWRITTEN,
+    ),
+    Kind(
         "section-usage-null",
         Severity.ERROR,
         "a section has a memmap but no usage",

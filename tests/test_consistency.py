@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import pytest
 from drgn import Program
+from drgn.helpers.linux.mmzone import nr_to_section
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev import consistency
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource
 from drgn_zonedev.model import Finding
@@ -164,3 +166,20 @@ def test_migratetypes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of everything but the first pageblock, as nothing was ever set.
     assert (finding.start_pfn, finding.end_pfn) == (0x100200, 0x114000)
     assert finding.count == 0x114000 - 0x100200
+
+
+@each_layout
+@pytest.mark.parametrize("bit", [6, 20, 47])
+def test_section_whose_memmap_is_elsewhere_misleads_nobody(layout: str, bit: int) -> None:
+    kernel = FakeKernel(layout)
+    for nr in range(3):
+        kernel.section(nr)
+    healthy = kernel.program()
+    # drgn takes vmemmap from the first section.
+    word = nr_to_section(healthy, 0).section_mem_map
+    kernel.poke(word.address_, (word.value_() ^ 1 << bit).to_bytes(8, "little"))
+    prog = kernel.program()
+    assert [(f.slug, f.start_pfn, f.end_pfn) for f in found(prog)] == [
+        ("section-mem-map", 0, 0x8000)
+    ]
+    assert page_layout(prog).vmemmap == page_layout(healthy).vmemmap

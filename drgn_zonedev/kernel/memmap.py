@@ -33,6 +33,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.dump import leaves_something_out, left_out
+from drgn_zonedev.kernel.mmzone import common_mem_map, section_flags, sections
 from drgn_zonedev.kernel.reading import read_memory
 
 __all__ = (
@@ -138,16 +139,30 @@ def _page_layout(prog: Program) -> PageLayout:
 
 
 def _vmemmap(prog: Program) -> int:
+    # drgn takes it from the first section, and with it every struct page of the
+    # machine. Where all sections say the same, one that does not must not decide.
+    if _has_subsections(prog):
+        common = common_mem_map(sections(prog), section_flags(prog))
+        if common is not None:
+            return common
     try:
         return int(pfn_to_page(prog, 0).value_())
     except FaultError:
-        # drgn takes it from the section array. On x86-64, there is a variable, too:
+        # There are no sections to read. On x86-64, there is a variable, too:
         # VMEMMAP_START.
         try:
             return int(prog["vmemmap_base"].value_())
         except LookupError:
             pass
         raise
+
+
+def _has_subsections(prog: Program) -> bool:
+    # CONFIG_SPARSEMEM_VMEMMAP
+    try:
+        return prog.type("struct mem_section_usage").has_member("subsection_map")
+    except LookupError:
+        return False
 
 
 def _compound_member(page: Type) -> str:

@@ -54,6 +54,7 @@ __all__ = (
     "Geometry",
     "SectionFlags",
     "Sections",
+    "common_mem_map",
     "decode_section_word",
     "for_each_subsection",
     "online_device_section",
@@ -510,6 +511,26 @@ def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:
     except LookupError:
         return np.zeros(len(rows), np.uint64)
     return rows[:, offset // 8].copy()
+
+
+def common_mem_map(found: Sections, flags: SectionFlags) -> int | None:
+    """
+    Get the ``section_mem_map`` without its flags that most sections have. With
+    ``CONFIG_SPARSEMEM_VMEMMAP``, all sections have the same: ``vmemmap``, because
+    ``sparse_encode_mem_map()`` takes off what the section's PFN would add.
+
+    :return: ``None`` if there is none that more than half of them have.
+    """
+    words = found.word[(found.word & np.uint64(flags.has_mem_map)) != 0]
+    bases = words & np.uint64(flags.map_mask)
+    if not len(bases):
+        return None
+    # Nearly always, and much faster.
+    if (bases == bases[0]).all():
+        return int(bases[0])
+    values, counts = np.unique(bases, return_counts=True)
+    most = counts.argmax()
+    return int(values[most]) if 2 * counts[most] > len(bases) else None
 
 
 def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
