@@ -23,6 +23,7 @@ from drgn_zonedev.commands import add_commands
 from drgn_zonedev.completion import add_completion_command
 from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.export.archive import ArchiveError
+from drgn_zonedev.kernel.dump import lacks_its_bitmaps
 from drgn_zonedev.kernel.strings import c_string, printable
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
@@ -209,6 +210,8 @@ def _open(args: argparse.Namespace) -> drgn.Program:
         platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
     prog = drgn.Program(platform)
     target = args.core or args.qemu or _LIVE
+    if args.core and lacks_its_bitmaps(Path(args.core)):
+        raise _CannotJudge(f"{args.core} ends before its contents begin: {_INCOMPLETE}")
     try:
         if args.core:
             prog.set_core_dump(args.core)

@@ -7,8 +7,12 @@ is comes from metadata, and must not depend on what else was left out.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import json
 import os
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +23,9 @@ import pytest
 from elfheader import without_sections
 
 from drgn_zonedev import report
-from drgn_zonedev.lab import Scenario, boot, fetch_kernel
+from drgn_zonedev.cli import main
+from drgn_zonedev.kernel.dump import left_out_of_elf
+from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.layout import MIB, Memory
 from drgn_zonedev.lab.scenarios.steps import namespace
@@ -44,17 +50,25 @@ SMALL = Scenario(
 LEVELS = range(1, 32)
 
 
-@pytest.mark.parametrize("name", ["6.1", "7.3"])
-def test_cases_are_the_same_at_every_level(name: str, tmp_path: Path) -> None:
-    kernel = fetch_kernel(name)
-    program = makedumpfile(kernel)
-    whole = tmp_path / "whole"
+Taken = tuple[Kernel, DebianProgram, Path, Document]
+
+
+@pytest.fixture(scope="module", params=["6.1", "7.3"])
+def taken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Taken:
+    """A kernel, its makedumpfile, a dump of it, and what there is to say of that."""
+    kernel = fetch_kernel(request.param)
+    whole = tmp_path_factory.mktemp(request.param) / "whole"
     with boot(kernel, SMALL) as guest:
         guest.dump(whole)
     expected = check(kernel.vmlinux, whole)
     assert {r["case"] for r in expected["ranges"]} >= {"online", "device", "metadata", "reserved"}
     assert errors(expected) == set()
     without_sections(whole)
+    return kernel, makedumpfile(kernel), whole, expected
+
+
+def test_cases_are_the_same_at_every_level(taken: Taken) -> None:
+    kernel, program, whole, expected = taken
     kinds = (("lzo", "-l"), ("elf", "-E"))
     forms = [Format(kind, option, level) for kind, option in kinds for level in LEVELS]
     look = functools.partial(filtered, kernel.vmlinux, program, whole)
@@ -64,6 +78,70 @@ def test_cases_are_the_same_at_every_level(name: str, tmp_path: Path) -> None:
             zip(map(str, forms), (differences(expected, d) for d in pool.map(look, forms)))
         )
     assert {form: what for form, what in worse.items() if what} == {}
+
+
+@pytest.mark.parametrize("taken", ["6.1"], indirect=True)
+def test_flattened_split_and_incomplete_dumps_accuse_nobody(taken: Taken) -> None:
+    kernel, program, whole, expected = taken
+    run = functools.partial(subprocess.run, check=True, stderr=subprocess.PIPE)
+    at = {n: whole.with_name(n) for n in ("kdump", "elf", "flat-kdump", "flat-elf", "1", "2", "-R")}
+    for kind, option in (("kdump", "-l"), ("elf", "-E")):
+        write_filtered(program, whole, at[kind], Format(kind, option, 31))
+        with at[f"flat-{kind}"].open("wb") as file:
+            run(program.command("-F", option, "-d", "31", str(whole)), stdout=file)
+    for words in (
+        ("--split", "-l", "-d", "31", str(whole), str(at["1"]), str(at["2"])),
+        ("--reassemble", str(at["1"]), str(at["2"]), str(at["-R"])),
+    ):
+        run(program.command(*words), stdout=subprocess.PIPE)
+    # In the flattened form, too, what was left out is told from zeros.
+    assert left_out_of_elf(at["flat-elf"]) == left_out_of_elf(at["elf"]) != ()
+    good = [at[n] for n in ("flat-kdump", "flat-elf", "-R")]
+    cut = [cut_off(at[n], percent) for n in ("kdump", "elf") for percent in (1, 50, 90, 99)]
+    cut += [cut_off(at[n], 99) for n in ("flat-kdump", "flat-elf")]
+    paths = [*good, at["1"], at["2"], *cut]
+    look = functools.partial(by_command, kernel.vmlinux)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        found = dict(zip(paths, pool.map(look, paths)))
+    for path in good:
+        status, document, _ = found[path]
+        assert (status, document and differences(expected, document)) == (0, []), path.name
+    for path in (at["1"], at["2"], *cut):
+        status, document, complaint = found[path]
+        if document is None:
+            # libkdumpfile opens no flattened dump that lacks its end.
+            assert status == (2 if path.name.startswith("flat") else 3), path.name
+            assert complaint.startswith("zonedev: error: ")
+            assert complaint.count("\n") == 1
+        else:
+            assert errors(document) == set(), path.name
+            assert unknown_or_same(expected, document) == [], path.name
+            assert status == 3 or document["coverage"]["pages_verified"], path.name
+
+
+def cut_off(dump: Path, percent: int) -> Path:
+    path = dump.with_name(f"{dump.name}-{percent}")
+    with dump.open("rb") as file:
+        path.write_bytes(file.read(dump.stat().st_size * percent // 100))
+    return path
+
+
+def by_command(vmlinux: Path, path: Path) -> tuple[int, Document | None, str]:
+    """Run ``zonedev check`` on a dump."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["-c", str(path), "-s", str(vmlinux), "check", "--format", "json"])
+    return status, json.loads(out.getvalue()) if out.getvalue() else None, err.getvalue()
+
+
+def unknown_or_same(expected: Document, found: Document) -> list[str]:
+    return [
+        f"{f['start_pfn']:#x} is {e['case']}, not {f['case']}"
+        for e in expected["ranges"]
+        for f in found["ranges"]
+        if e["start_pfn"] < f["end_pfn"] and f["start_pfn"] < e["end_pfn"]
+        if f["case"] not in ("unknown", e["case"])
+    ]
 
 
 def filtered(vmlinux: Path, program: DebianProgram, whole: Path, form: Format) -> Document:

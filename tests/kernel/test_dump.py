@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from drgn_zonedev.kernel.dump import left_out_of_elf
+from drgn_zonedev.kernel.dump import lacks_its_bitmaps, left_out_of_elf
 
 LOAD, NOTE = 1, 4
 
@@ -52,3 +52,34 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert left_out_of_elf(dump) == ((0, 0x1000),)
     dump.write_bytes(dump.read_bytes()[:20])
     assert left_out_of_elf(dump) == ()
+
+
+def test_flattened_dumps_leave_out_what_their_last_headers_say(tmp_path: Path) -> None:
+    segments = [(LOAD, 0x9000, 0x1000, 0x3000), (LOAD, 0x1000, 0x2000, 0x2000)]
+    dump = elf(tmp_path / "dump", segments).read_bytes()
+    flattened = tmp_path / "flattened"
+
+    def write(*pieces: tuple[int, bytes]) -> None:
+        head = b"makedumpfile".ljust(16, b"\0") + struct.pack(">qq", 1, 1)
+        body = (struct.pack(">qq", offset, len(data)) + data for offset, data in pieces)
+        flattened.write_bytes(head.ljust(4096, b"\0") + b"".join(body) + struct.pack(">qq", -1, -1))
+
+    # The program headers begin at 128; makedumpfile leaves room for them first.
+    write((64, bytes(len(dump) - 64)), (0, dump[:64]), (4096, b"memory"), (64, dump[64:]))
+    assert left_out_of_elf(flattened) == ((0xA000, 0xC000),)
+    write((100, dump[100:150]), (0, dump[:100]), (150, dump[150:]))
+    assert left_out_of_elf(flattened) == ((0xA000, 0xC000),)
+    write((0, b"KDUMP   ".ljust(4096, b"\0")))
+    assert left_out_of_elf(flattened) == ()
+    write((0, dump[:64]))
+    assert left_out_of_elf(flattened) == ()
+
+
+def test_a_kdump_that_ends_in_its_bitmaps_is_told_before_anybody_maps_them(tmp_path: Path) -> None:
+    # One block of header, two of the second header, three of bitmaps.
+    header = b"KDUMP   ".ljust(428, b"\0") + struct.pack("<iiI", 4096, 2, 3)
+    dump = tmp_path / "dump"
+    for size, lacks in ((6 * 4096, False), (6 * 4096 - 1, True), (440, True), (100, True)):
+        dump.write_bytes(header.ljust(size, b"\0")[:size])
+        assert lacks_its_bitmaps(dump) is lacks
+    assert not lacks_its_bitmaps(tmp_path / "missing")
