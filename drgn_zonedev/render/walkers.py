@@ -42,8 +42,10 @@ def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     tail = [cut(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
     # Four lines more: the headings, what counts walkers and what they meet, and a blank one.
     room = screen.lines - 4 - len(tail) - sum(height(part, screen) for part in head)
-    head += _folded_overview(report.walkers, room, screen)
-    room -= min(room, len(report.walkers))
+    # What the worst of them meet is worth more than those that meet nothing.
+    rows = room if room >= len(report.walkers) and not exposed else room * 2 // 3
+    head += _folded_overview(report.walkers, rows, screen)
+    room -= min(rows, len(report.walkers))
     exposed.sort(key=_rank)
     blocks = [cut("\n".join(_shortened(j, screen)), screen) for j in exposed]
     shown = fitting(blocks, room, screen)
