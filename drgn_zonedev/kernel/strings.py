@@ -11,6 +11,8 @@ terminal takes for a command.
 
 from __future__ import annotations
 
+import operator
+
 from drgn import FaultError, IntegerLike, Object, Program, Type, TypeKind
 from drgn.helpers.common.prog import takes_program_or_default
 
@@ -39,6 +41,10 @@ def string_at(prog: Program, address: IntegerLike) -> str:
     :param address: ``char *``
     :raises FaultError: if it cannot be read
     """
+    address = operator.index(address)
+    if not 0 <= address < 1 << 64:
+        # What was added to garbage.
+        raise FaultError("beyond the end of the address space", address % (1 << 64))
     return c_string(Object(prog, _name_type(prog), address=address))
 
 

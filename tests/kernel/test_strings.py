@@ -62,3 +62,9 @@ def test_pointers_and_arrays() -> None:
     assert c_string(Object(prog, prog.pointer_type(char), 0)) == ""
     assert c_string(Object(prog, prog.array_type(char, 10), address=ADDRESS)) == "pmem0"
     assert c_string(Object(prog, prog.array_type(char, 3), address=ADDRESS)) == "pme"
+
+
+@pytest.mark.parametrize("address", [-8, 1 << 64, (1 << 64) + 8])
+def test_addresses_that_no_machine_has_cannot_be_read(address: int) -> None:
+    with pytest.raises(FaultError):
+        string_at(FakeKernel("6.1").program(), address)
