@@ -65,7 +65,8 @@ def missing_memory(
 def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterator[Missing]:
     shift = snapshot.geometry.page_shift
     if address != page_layout(prog).page_address(u.start_pfn):
-        if _is_readable(prog, address):
+        fault = _fault(prog, address)
+        if fault is None:
             # It is there, and makes no sense.
             return
         where = _page_of(prog, address, shift)
@@ -73,7 +74,7 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
         if where is None:
             yield Missing(0, 0, holds, _UNTRANSLATED)
         else:
-            why = _why(snapshot, where, u.reason)
+            why = _why(snapshot, where, fault)
             yield Missing(where << shift, (where + 1) << shift, holds, why)
         return
     holds = f"struct pages of [{u.start_pfn:#x}, {u.end_pfn:#x})"
@@ -85,12 +86,13 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
         yield Missing(start << shift, end << shift, holds, _why(snapshot, start, u.reason))
 
 
-def _is_readable(prog: Program, address: int) -> bool:
+def _fault(prog: Program, address: int) -> str | None:
+    # Why a byte cannot be read, if it cannot.
     try:
         prog.read_u8(address)
-    except FaultError:
-        return False
-    return not left_out(prog, address)
+    except FaultError as e:
+        return str(e)
+    return "left out of the dump" if left_out(prog, address) else None
 
 
 def _page_of(prog: Program, address: int, shift: int) -> int | None:

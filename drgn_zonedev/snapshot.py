@@ -41,6 +41,7 @@ from drgn_zonedev.kernel.mmzone import (
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
+from drgn_zonedev.unread import bad_address, unread_structures
 
 __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
 
@@ -203,7 +204,8 @@ def _read(prog: Program) -> Snapshot:
         optional(
             lacks, "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
         )
-    blocks, per_block = known or (no_memory_blocks("they are not known"), 1)
+    # What the debugging information lacks is told already.
+    blocks, per_block = known or (no_memory_blocks(""), 1)
     zones, unread_zones = spans or ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
@@ -220,10 +222,8 @@ def _read(prog: Program) -> Snapshot:
         unjudged=unjudged,
         stray_claims=stray_claims,
     )
-    gaps = tuple(_gaps(snapshot)) if known else ()
-    return dataclasses.replace(
-        snapshot, unjudged=unless_told((*unjudged, *lacks, *gaps, *_unread_zones(snapshot)))
-    )
+    unread = unread_structures(prog, snapshot)
+    return dataclasses.replace(snapshot, unjudged=unless_told((*unjudged, *lacks, *unread)))
 
 
 def _zone_spans(
@@ -240,27 +240,6 @@ def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:
         return memory_blocks(prog), sections_per_block(prog)
     except (FaultError, ValueError) as e:
         return no_memory_blocks(str(e)), 1
-
-
-def _unread_zones(snapshot: Snapshot) -> Iterator[Unjudged]:
-    for nid, address in snapshot.unread_zones:
-        reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
-        yield Unjudged(0, 0, f"{reason} was not compared with anything")
-
-
-def _gaps(snapshot: Snapshot) -> Iterator[Unjudged]:
-    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
-    arrays = (
-        ("pgmap_array", snapshot.pgmap_array, 1),
-        ("memory_blocks", snapshot.memory_blocks, pages),
-    )
-    for name, array, scale in arrays:
-        for gap in array.gaps:
-            start, end = gap.start * scale, min(gap.end * scale, snapshot.geometry.max_pfn)
-            where = f" (struct xa_node at {gap.node:#x})" if gap.node else ""
-            if start < end:
-                reason = f"{name} cannot be read here: {gap.reason}{where}"
-                yield Unjudged(start, end, reason, gap.node or None)
 
 
 _PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tuple[Unjudged, ...]]
@@ -280,7 +259,8 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
             reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
         except (FaultError, ValueError, LookupError) as e:
             reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
-            unread = address if isinstance(e, FaultError) else None
+            if isinstance(e, FaultError):
+                unread = bad_address(prog, address, "struct dev_pagemap")
         for start, end in spans[address]:
             for claim in _outside(PgmapRange(start, end), pgmaps.get(address)):
                 claims.append((address, claim))

@@ -47,7 +47,7 @@ from drgn.helpers.linux.mmzone import (
 from drgn.helpers.linux.nodemask import for_each_online_node
 
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
-from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.kernel.reading import first_unreadable, read_memory
 from drgn_zonedev.kernel.records import read_records
 
 __all__ = (
@@ -416,7 +416,8 @@ class Sections:
     ``subsection_map`` is a matrix of 64-bit words: bit ``b`` of a section is
     bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
     have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
-    mem_section`` could not be read, with the address that faulted.
+    mem_section`` could not be read, with the address that cannot be read or, if it
+    makes no sense, of the pointer that leads there.
     """
 
     nr: np.ndarray
@@ -449,15 +450,16 @@ def sections(prog: Program) -> Sections:
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     unreadable = []
     roots = set()
-    for first_nr, count, address in _section_roots(prog):
+    for first_nr, count, place, address in _section_roots(prog):
         try:
             # Each root is an allocation of its own: one that comes twice is none.
             if address is None or address in roots:
-                raise FaultError("no root of the section array", address or 0)
+                raise FaultError("no root of the section array", place)
             roots.add(address)
             raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
-        except FaultError as e:
-            unreadable.append((first_nr, first_nr + count, e.address))
+        except FaultError:
+            bad = address and first_unreadable(prog, address, count * size)
+            unreadable.append((first_nr, first_nr + count, bad or place))
             continue
         slots = np.flatnonzero(raw[:, map_offset // 8] & np.uint64(flags.present))
         parts.append(
@@ -483,16 +485,17 @@ def sections(prog: Program) -> Sections:
     )
 
 
-def _section_roots(prog: Program) -> Iterator[tuple[int, int, int | None]]:
-    # Yields (first section number, number of sections, address, which is None if it
-    # cannot be read).
+def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
+    # Yields (first section number, number of sections, where the pointer to the root
+    # is, the pointer, which is None if it cannot be read).
     per_root = prog["SECTIONS_PER_ROOT"].value_()
     count = prog["__highest_present_section_nr"].value_() + 1
     nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
     mem_section = prog["mem_section"]
     if mem_section.type_.unaliased_kind() != TypeKind.POINTER:
         # CONFIG_SPARSEMEM_STATIC: one array of arrays.
-        yield 0, nr_roots * per_root, mem_section.address_of_().value_()
+        address = mem_section.address_of_().value_()
+        yield 0, nr_roots * per_root, address, address
         return
     base = mem_section.value_()
     if not base:
@@ -502,7 +505,7 @@ def _section_roots(prog: Program) -> Iterator[tuple[int, int, int | None]]:
     roots = raw.view("<u8")[:, 0]
     for root in np.flatnonzero((roots != 0) | ~readable).tolist():
         address = int(roots[root]) if readable[root] else None
-        yield root * per_root, per_root, address
+        yield root * per_root, per_root, int(places[root]), address
 
 
 def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:

@@ -13,9 +13,13 @@ from __future__ import annotations
 from drgn import FaultError, IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-__all__ = ("read_memory",)
+from drgn_zonedev.kernel.dump import left_out
+
+__all__ = ("first_unreadable", "read_memory")
 
 _END = 1 << 64
+# Nothing is mapped, or filtered, by less.
+_SMALLEST_PAGE = 4096
 
 
 @takes_program_or_default
@@ -36,3 +40,24 @@ def read_memory(
     except OSError as e:
         # A dump's headers can lead to where no file has anything.
         raise FaultError(str(e.strerror or e), address) from e
+
+
+@takes_program_or_default
+def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> int | None:
+    """
+    Get the first address of some virtual memory that cannot be read; ``None`` if all of
+    it can.
+
+    :attr:`drgn.FaultError.address` does not tell: it may be a physical address.
+    """
+    at, end = int(address), int(address) + int(size)
+    while at < end:
+        stop = min((at // _SMALLEST_PAGE + 1) * _SMALLEST_PAGE, end)
+        try:
+            read_memory(prog, at, stop - at)
+        except FaultError as e:
+            return e.address if at <= e.address < stop else at
+        if left_out(prog, at):
+            return at
+        at = stop
+    return None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Unread Structures
+-----------------
+
+Which of the structures that a snapshot is made of could not be read, what is not
+known without them, and the address at which their memory is missing: a structure
+can begin in a page that is there and end in one that is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from drgn import FaultError, Object, Program, sizeof
+
+from drgn_zonedev.kernel.memremap import pgmap_ref
+from drgn_zonedev.kernel.reading import first_unreadable
+from drgn_zonedev.model import Unjudged
+
+if TYPE_CHECKING:
+    from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("bad_address", "unread_structures")
+
+# Structures that are this close to each other are missing together: nothing is
+# filtered, or mapped, by less.
+_SMALLEST_PAGE = 4096
+
+
+def bad_address(prog: Program, address: int, type_name: str) -> int:
+    """
+    Get the first address of a structure that cannot be read, or its own if all of it
+    can: then it makes no sense.
+    """
+    unreadable = first_unreadable(prog, address, sizeof(prog.type(type_name)))
+    return address if unreadable is None else unreadable
+
+
+def unread_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    """Account for what could not be read of a snapshot's structures."""
+    yield from _nodes(prog, snapshot)
+    yield from _sections(snapshot)
+    yield from _usages(prog, snapshot)
+    yield from _references(prog, snapshot)
+    yield from _blocks(prog, snapshot)
+    yield from _zones(snapshot)
+
+
+def _nodes(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    arrays = (
+        ("pgmap_array", snapshot.pgmap_array, 1),
+        ("memory_blocks", snapshot.memory_blocks, pages),
+    )
+    for name, array, scale in arrays:
+        for gap in array.gaps:
+            start, end = gap.start * scale, min(gap.end * scale, snapshot.geometry.max_pfn)
+            where = f" (struct xa_node at {gap.node:#x})" if gap.node else ""
+            if start < end and gap.reason:
+                reason = f"{name} cannot be read here: {gap.reason}{where}"
+                address = bad_address(prog, gap.node, "struct xa_node") if gap.node else None
+                yield Unjudged(start, end, reason, address)
+
+
+def _sections(snapshot: Snapshot) -> Iterator[Unjudged]:
+    pages = snapshot.geometry.pages_per_section
+    for first, end, address in snapshot.sections.unreadable:
+        reason = f"struct mem_section cannot be read (at {address:#x})"
+        yield Unjudged(first * pages, end * pages, reason, address or None)
+
+
+def _usages(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
+    rows = np.flatnonzero(~sections.usage_readable & (sections.usage != 0))
+    for group in _together(sections.nr[rows], sections.usage[rows]):
+        first, last = rows[group[0]], rows[group[-1]]
+        usage = int(sections.usage[first])
+        yield Unjudged(
+            int(sections.nr[first]) * pages,
+            (int(sections.nr[last]) + 1) * pages,
+            f"subsection_map cannot be read (struct mem_section_usage at {usage:#x})",
+            bad_address(prog, usage, "struct mem_section_usage"),
+        )
+
+
+def _together(numbers: np.ndarray, addresses: np.ndarray) -> list[np.ndarray]:
+    # Indices of things that follow each other, and whose structures are in one page.
+    if not len(numbers):
+        return []
+    page = addresses // np.uint64(_SMALLEST_PAGE)
+    apart = (np.diff(numbers) != 1) | (page[1:] != page[:-1])
+    return np.split(np.arange(len(numbers)), np.flatnonzero(apart) + 1)
+
+
+def _references(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    for pgmap in snapshot.pgmaps:
+        if pgmap.ref.state != "unreadable":
+            continue
+        try:
+            ref = pgmap_ref(Object(prog, "struct dev_pagemap *", pgmap.address)).value_()
+            address = bad_address(prog, ref, "struct percpu_ref")
+        except (AttributeError, FaultError, LookupError):
+            # What the debugging information lacks is told once, for all of them.
+            continue
+        reason = f"the pgmap's reference cannot be read (struct percpu_ref at {ref:#x})"
+        for range_ in pgmap.ranges:
+            start, end = range_.start_pfn, min(range_.end_pfn, snapshot.geometry.max_pfn)
+            if start < end:
+                yield Unjudged(start, end, reason, address)
+
+
+def _blocks(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    # Of RAM that is online, the sections say so.
+    blocks, per_block = snapshot.memory_blocks, snapshot.sections_per_block
+    pages = snapshot.geometry.pages_per_section * per_block
+    unreadable = blocks.state == len(blocks.state_names) - 1
+    rows = np.flatnonzero(unreadable & np.isin(blocks.id, _blocks_not_online(snapshot)))
+    for group in _together(blocks.id[rows].astype(np.int64), blocks.address[rows]):
+        first, last = rows[group[0]], rows[group[-1]]
+        address = int(blocks.address[first])
+        yield Unjudged(
+            int(blocks.id[first]) * pages,
+            (int(blocks.id[last]) + 1) * pages,
+            f"the state of memory cannot be read (struct memory_block at {address:#x})",
+            bad_address(prog, address, "struct memory_block"),
+        )
+
+
+def _blocks_not_online(snapshot: Snapshot) -> np.ndarray:
+    sections = snapshot.sections
+    offline = (sections.word & np.uint64(snapshot.flags.online)) == 0
+    return np.unique(sections.nr[offline] // snapshot.sections_per_block).astype(np.uint64)
+
+
+def _zones(snapshot: Snapshot) -> Iterator[Unjudged]:
+    for nid, address in snapshot.unread_zones:
+        reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
+        yield Unjudged(0, 0, f"{reason} was not compared with anything")
