@@ -12,6 +12,7 @@ import functools
 import io
 import json
 import os
+import re
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -20,11 +21,13 @@ from typing import Any
 
 import drgn
 import pytest
+from drgn import sizeof
 from elfheader import without_sections
 
 from drgn_zonedev import report
 from drgn_zonedev.cli import main
 from drgn_zonedev.kernel.dump import left_out_of_elf
+from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
 from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.layout import MIB, Memory
@@ -119,6 +122,41 @@ def test_flattened_split_and_incomplete_dumps_accuse_nobody(taken: Taken) -> Non
             assert status == 3 or document["coverage"]["pages_verified"], path.name
 
 
+# makedumpfile gives -e up if some of vmemmap is not mapped by huge pages, as for a device that
+# ends in mid-section.
+HUGE = Scenario(
+    name="huge",
+    summary="fsdax on an NVDIMM of two whole sections, its memmap in RAM",
+    devices=nvdimm(1, Memory(DEVICE_MEMORY, 256 * MIB)),
+    modules=("nfit", "nd_pmem"),
+    steps=(namespace("fsdax", "mem"),),
+    memory_mib=384,
+)
+
+
+def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_path: Path) -> None:
+    kernel = fetch_kernel("6.1")
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    with boot(kernel, HUGE) as guest:
+        guest.dump(whole)
+    expected = check(kernel.vmlinux, whole)
+    without_sections(whole)
+    program = makedumpfile(kernel)
+    words = ("-l", "-d", "31", "-e", "--work-dir", str(tmp_path), "-x", str(kernel.vmlinux))
+    command = program.command(*words, str(whole), str(small))
+    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    excluded = re.search(r"Excluded (\d+) unused vmemmap pages", said.stdout + said.stderr)
+    assert excluded
+    prog = opened(kernel.vmlinux, small)
+    ram_pages = HUGE.memory_mib * MIB // 4096
+    gaps = [p for p in read_pages(prog, 0, ram_pages) if isinstance(p, UnreadablePages)]
+    absent = sum(gap.end_pfn - gap.start_pfn for gap in gaps)
+    assert absent == int(excluded[1]) * 4096 // sizeof(prog.type("struct page")) > 0
+    found = as_json.report_document(report.check(prog))
+    for part in ("ranges", "findings", "coverage", "missing"):
+        assert found[part] == expected[part], part
+
+
 def cut_off(dump: Path, percent: int) -> Path:
     path = dump.with_name(f"{dump.name}-{percent}")
     with dump.open("rb") as file:
@@ -153,10 +191,14 @@ def filtered(vmlinux: Path, program: DebianProgram, whole: Path, form: Format) -
 
 
 def check(vmlinux: Path, path: Path) -> Document:
+    return as_json.report_document(report.check(opened(vmlinux, path)))
+
+
+def opened(vmlinux: Path, path: Path) -> drgn.Program:
     prog = drgn.Program()
     prog.set_core_dump(path)
     prog.load_debug_info([vmlinux])
-    return as_json.report_document(report.check(prog))
+    return prog
 
 
 def errors(document: Document) -> set[tuple[str, int]]:
