@@ -14,7 +14,7 @@ from drgn_zonedev.lab import SCENARIOS, LabError, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY
 from drgn_zonedev.lab.scenarios.layout import GIB, MIB, Memory
 from drgn_zonedev.lab.scenarios.scenario import Scenario
-from drgn_zonedev.lab.scenarios.steps import namespace
+from drgn_zonedev.lab.scenarios.steps import namespace_at
 from drgn_zonedev.lab.tools import find_tool
 
 __all__ = ("Dumps", "Image", "make_dumps")
@@ -68,21 +68,19 @@ def make_dumps(directory: Path, base_gib: int) -> Dumps:
 def _large(base_gib: int) -> Scenario:
     memmap_mib = (base_gib + 2 * _COMPOUND_GIB) * GIB // _PAGE * _STRUCT_PAGE // MIB
     ram = 1024 + memmap_mib
-    start, devices = max(DEVICE_MEMORY, -(-_ram_end(ram) // GIB) * GIB), []
-    for number, gib in enumerate((base_gib, _COMPOUND_GIB, _COMPOUND_GIB), 1):
-        memory = Memory(start, gib * GIB)
-        devices.append((number, memory))
-        start = memory.end
+    start = max(DEVICE_MEMORY, -(-_ram_end(ram) // GIB) * GIB)
+    base = Memory(start, base_gib * GIB)
+    pages_2m = Memory(base.end, _COMPOUND_GIB * GIB)
+    pages_1g = Memory(pages_2m.end, _COMPOUND_GIB * GIB)
     return Scenario(
         name=f"bench-{base_gib}g",
         summary="device memory in pages of 4 KiB, 2 MiB and 1 GiB, memmap in RAM",
-        devices=tuple(option for item in devices for option in _nvdimm(*item)),
+        devices=_nvdimm(1, base) + _nvdimm(2, pages_2m) + _nvdimm(3, pages_1g),
         modules=("nfit", "nd_pmem", "device_dax", "dax_pmem"),
-        # The firmware that QEMU makes up lists the last DIMM first.
         steps=(
-            namespace("devdax", "mem", region=0, align=GIB),
-            namespace("devdax", "mem", region=1),
-            namespace("fsdax", "mem", region=2),
+            namespace_at(base, "fsdax", "mem"),
+            namespace_at(pages_2m, "devdax", "mem"),
+            namespace_at(pages_1g, "devdax", "mem", align=GIB),
         ),
         memory_mib=ram,
         max_memory_gib=base_gib + 3 * _COMPOUND_GIB + 8 + ram // 1024,

@@ -12,6 +12,11 @@ def namespace(kind: str, memmap: str = "dev", *, region: int = 0, align: int = 2
     return ("namespace", f"region{region}", kind, memmap, str(align))
 
 
+def namespace_at(memory: Memory, kind: str, memmap: str = "dev", *, align: int = 2 * MIB) -> Command:
+    """Like :func:`namespace()`, for the region that some memory is."""
+    return ("namespace_at", f"{memory.start:#x}", kind, memmap, str(align))
+
+
 def hotplug(memory: Memory) -> Command:
     """Have the host run the scenario's QMP commands, and wait for the last memory block of it."""
     return ("hotplug", str(block_number(memory.end - 1)))
