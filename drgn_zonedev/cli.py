@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import drgn
 
@@ -29,6 +30,9 @@ from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
 from drgn_zonedev.lacking import debug_info, what_lacks
 from drgn_zonedev.stored import is_export, unpacked
+
+if TYPE_CHECKING:
+    from drgn_zonedev.promised import ScanAll
 
 __all__ = ("main", "make_parser")
 
@@ -93,6 +97,9 @@ def _run(args: argparse.Namespace) -> Outcome:
             _unpack(args, stack)
             args.monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
             prog = _open(args)
+            if hasattr(args, "jobs"):
+                args.scan_all = stack.enter_context(_scanner(prog, args.jobs))
+            _load_symbols(prog, args.symbols)
             with debug_info():
                 outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
     return outcome
@@ -189,7 +196,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="set the architecture of a dump that does not say",
     )
     parser.add_argument("--version", action="version", version=_version())
-    parser.set_defaults(own_process=True)
     subparsers = parser.add_subparsers(metavar="COMMAND")
     add_commands(subparsers)
     add_demo_command(subparsers)
@@ -225,8 +231,13 @@ def _open(args: argparse.Namespace) -> drgn.Program:
         raise _CannotOpen(_why_not_opened(target, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
-    _load_symbols(prog, args.symbols)
     return prog
+
+
+def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
+    from drgn_zonedev.jobs import scanner
+
+    return scanner(prog, jobs)
 
 
 def _why_not_opened(target: str, e: Exception) -> str:

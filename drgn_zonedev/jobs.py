@@ -9,6 +9,7 @@ How many processes the struct pages of a program are worth.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.promised import ScanAll, Scanned, Work, scan_here
 
-__all__ = ("scan_with", "why_alone")
+__all__ = ("scanner", "why_alone")
 
 _logger = logging.getLogger("drgn_zonedev")
 
@@ -27,26 +28,39 @@ _MAX_JOBS = 8
 # What a worker must be given to be worth its start, which takes some tenths of a
 # second: a compressed dump yields about 600 MB/s, others several GB/s.
 _WORTH_A_WORKER = {True: 256 << 20, False: 2 << 30}
+# Size of a compressed dump.
+_PROBABLY_WORTH_A_WORKER = 64 << 20
 
 
-def scan_with(jobs: int | None) -> ScanAll:
+@contextlib.contextmanager
+def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     """
-    Get what goes through struct pages in *jobs* processes.
+    Get what goes through struct pages in *jobs* processes, all of which are ended
+    afterwards. They start now, while *prog* may still be without its debugging symbols.
 
-    :param jobs: ``None`` for as many as there are cores for, and as the work is worth.
+    :param jobs: ``None`` for as many as there are cores for, and as the work is worth;
+        before it is known how much there is, no more than one is started.
     """
+    if jobs == 1:
+        yield scan_here
+        return
+    from drgn_zonedev.workers import scan_in_processes, start_workers, team
 
-    def scan_all(
-        prog: Program, works: Sequence[Work], progress: Callable[[int], None]
-    ) -> Iterator[Scanned]:
-        number = _number_of_jobs(prog, works, jobs)
-        if number < 2:
-            return scan_here(prog, works, progress)
-        from drgn_zonedev.workers import scan_in_processes
+    with team() as workers:
+        start_workers(prog, workers, _number_of_early_workers(prog, jobs))
 
-        return scan_in_processes(prog, works, progress, number)
+        def scan_all(
+            prog: Program, works: Sequence[Work], progress: Callable[[int], None]
+        ) -> Iterator[Scanned]:
+            number = _number_of_jobs(prog, works, jobs)
+            if number < 2:
+                return scan_here(prog, works, progress)
+            if jobs is None:
+                # We are one of them, and begin while the others start.
+                start_workers(prog, workers, number - 1)
+            return scan_in_processes(prog, works, progress, workers)
 
-    return scan_here if jobs == 1 else scan_all
+        yield scan_all
 
 
 def why_alone(prog: Program) -> str | None:
@@ -60,6 +74,14 @@ def why_alone(prog: Program) -> str | None:
     return None
 
 
+def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
+    if why_alone(prog):
+        return 0
+    if jobs:
+        return jobs - 1
+    return int(_number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog))
+
+
 def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
     alone = why_alone(prog)
     if alone:
@@ -71,8 +93,19 @@ def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> i
     size = page_layout(prog).size * sum(work.pages for work in works)
     if jobs:
         return jobs
-    cores = min(len(os.sched_getaffinity(0)), _MAX_JOBS)
-    return min(cores, size // _WORTH_A_WORKER[_is_compressed(prog)])
+    return min(_number_of_cores(), size // _WORTH_A_WORKER[_is_compressed(prog)])
+
+
+def _number_of_cores() -> int:
+    return min(len(os.sched_getaffinity(0)), _MAX_JOBS)
+
+
+def _is_large(prog: Program) -> bool:
+    assert prog.core_dump_path is not None
+    try:
+        return os.path.getsize(prog.core_dump_path) >= _PROBABLY_WORTH_A_WORKER
+    except OSError:
+        return False
 
 
 def _is_compressed(prog: Program) -> bool:

@@ -18,7 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.handles import bind
-from drgn_zonedev.jobs import scan_with
+from drgn_zonedev.jobs import scanner
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.strings import c_string
@@ -47,7 +47,7 @@ from drgn_zonedev.snapshot import (
 )
 from drgn_zonedev.verify import Verification, verify_snapshot
 
-__all__ = ("check", "kernel_facts")
+__all__ = ("check", "check_with", "kernel_facts")
 
 # How often a running kernel may change under the verification before the
 # answer is that it could not be judged.
@@ -69,7 +69,17 @@ def check(
     :raises LookupError: if the debugging information lacks what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     """
-    snapshot, verification = _judge(prog, progress, scan_with(jobs))
+    with scanner(prog, jobs) as scan_all:
+        return check_with(prog, progress, scan_all)
+
+
+def check_with(prog: Program, progress: Progress, scan_all: ScanAll) -> Report:
+    """
+    Like :func:`check()`.
+
+    :param scan_all: Who goes through the struct pages of which something is promised.
+    """
+    snapshot, verification = _judge(prog, progress, scan_all)
     unjudged = unless_told(snapshot.unjudged + verification.unjudged)
     lacks: list[Unjudged] = []
     pgmaps = optional(

@@ -5,7 +5,7 @@ A process that goes through struct pages for another one: see
 :mod:`~drgn_zonedev.workers`.
 
 It opens the same core dump, and needs no debugging symbols: what it must know of
-``struct page`` it is told.
+``struct page`` it is told with the work. So it can start before anybody has loaded them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from multiprocessing.connection import Connection
 
 from drgn import Architecture, Platform, PlatformFlags, Program
 
-from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.promised import scan
 
 __all__ = ("Dump", "main", "open_dump")
@@ -28,7 +27,6 @@ class Dump:
     path: str
     platform: tuple[str, int]
     vmcoreinfo: bytes
-    layout: PageLayout
 
 
 def open_dump(dump: Dump) -> Program:
@@ -50,8 +48,8 @@ def main(fd: int) -> None:
     Do what comes over a socket until it is closed.
 
     The first message is a :class:`Dump`, and the answer is why it cannot be opened,
-    or nothing. Each one behind that is a number and a piece of work, and the
-    answer is the number and what came of it.
+    or nothing. Each one behind that is a number, the layout of ``struct page`` and a
+    piece of work, and the answer is the number and what came of it.
     """
     with Connection(fd) as connection:
         try:
@@ -63,8 +61,8 @@ def main(fd: int) -> None:
                 return
             connection.send("")
             while True:
-                number, work = connection.recv()
-                connection.send((number, scan(prog, dump.layout, work)))
+                number, layout, work = connection.recv()
+                connection.send((number, scan(prog, layout, work)))
         except (EOFError, ConnectionError):
             # Whoever asked is gone.
             return

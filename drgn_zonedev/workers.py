@@ -32,7 +32,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.promised import Scanned, Work, pieces, scan
 from drgn_zonedev.worker import Dump
 
-__all__ = ("PIECE_BYTES", "scan_in_processes")
+__all__ = ("PIECE_BYTES", "Worker", "scan_in_processes", "start_workers", "team")
 
 _logger = logging.getLogger("drgn_zonedev")
 
@@ -51,21 +51,49 @@ _START = (
 
 
 @dataclass
-class _Worker:
+class Worker:
+    """A process, and what it was given and has not answered."""
+
     process: subprocess.Popen[bytes]
     connection: Connection
     ready: bool = False
     begun: dict[int, Work] = field(default_factory=dict)
 
 
+@contextlib.contextmanager
+def team() -> Iterator[list[Worker]]:
+    """Get room for workers, which :func:`start_workers()` starts, and end them all afterwards."""
+    workers: list[Worker] = []
+    try:
+        yield workers
+    finally:
+        _end_all(workers)
+
+
+def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
+    """
+    Start workers until there are so many, or no more can start. It takes them some
+    tenths of a second to be of use, and *prog* need not have its debugging symbols yet.
+    """
+    while len(workers) < number:
+        try:
+            workers.append(_start(_dump(prog)))
+        except OSError as e:
+            count, wanted, why = len(workers) + 1, number + 1, e.strerror or e
+            _logger.warning("there are only %d of %d processes: %s", count, wanted, why)
+            return
+
+
 def scan_in_processes(
-    prog: Program, works: Sequence[Work], progress: Callable[[int], None], jobs: int
+    prog: Program,
+    works: Sequence[Work],
+    progress: Callable[[int], None],
+    workers: list[Worker],
 ) -> Iterator[Scanned]:
-    """Go through works in *jobs* processes."""
-    layout = page_layout(prog)
-    pages = max(1, PIECE_BYTES // layout.size)
+    """Go through works in this process and those of *workers*, and end these."""
+    pages = max(1, PIECE_BYTES // page_layout(prog).size)
     queue = ((nr, piece) for nr, work in enumerate(works) for piece in pieces(work, pages))
-    with _workers(prog, jobs) as workers:
+    try:
         results = _in_order(prog, queue, workers, progress)
         done: tuple[int, Scanned] | None = next(results, None)
         for nr in range(len(works)):
@@ -74,12 +102,14 @@ def scan_in_processes(
                 whole.extend(done[1])
                 done = next(results, None)
             yield whole
+    finally:
+        _end_all(workers)
 
 
 def _in_order(
     prog: Program,
     queue: Iterator[tuple[int, Work]],
-    workers: list[_Worker],
+    workers: list[Worker],
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Scanned]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
@@ -96,10 +126,11 @@ def _in_order(
                 if following is None:
                     break
                 worker.begun.update([following])
+                number, work = following
                 with contextlib.suppress(ConnectionError):
-                    worker.connection.send(following)
+                    worker.connection.send((number, layout, work))
         own = pieces_left.take()
-        if own is None and all(w.ready and not w.begun for w in workers):
+        if own is None and not any(w.begun for w in workers):
             return
         if own is not None:
             finished[own[0]] = scan(prog, layout, own[1], progress)
@@ -140,9 +171,7 @@ class _CannotOpenError(Exception):
     """A worker could not open the dump."""
 
 
-def _receive(
-    worker: _Worker, finished: dict[int, Scanned], progress: Callable[[int], None]
-) -> None:
+def _receive(worker: Worker, finished: dict[int, Scanned], progress: Callable[[int], None]) -> None:
     answer = worker.connection.recv()
     if not worker.ready:
         if answer:
@@ -154,24 +183,6 @@ def _receive(
     progress(worker.begun.pop(number).pages)
 
 
-@contextlib.contextmanager
-def _workers(prog: Program, jobs: int) -> Iterator[list[_Worker]]:
-    workers: list[_Worker] = []
-    started: list[_Worker] = []
-    try:
-        # We are one of them, and begin while the others start.
-        for _ in range(jobs - 1):
-            started.append(_start(_dump(prog)))
-        workers += started
-        yield workers
-    finally:
-        # They have nothing to lose, and may be in the middle of something.
-        for worker in started:
-            worker.process.kill()
-        for worker in started:
-            _end(worker)
-
-
 def _dump(prog: Program) -> Dump:
     assert prog.core_dump_path is not None
     assert prog.platform is not None
@@ -179,11 +190,10 @@ def _dump(prog: Program) -> Dump:
         path=os.path.abspath(prog.core_dump_path),
         platform=(prog.platform.arch.name, prog.platform.flags.value),
         vmcoreinfo=prog["VMCOREINFO"].string_(),
-        layout=page_layout(prog),
     )
 
 
-def _start(dump: Dump) -> _Worker:
+def _start(dump: Dump) -> Worker:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -199,10 +209,18 @@ def _start(dump: Dump) -> _Worker:
     connection = Connection(ours.detach())
     with contextlib.suppress(ConnectionError):
         connection.send(dump)
-    return _Worker(process, connection)
+    return Worker(process, connection)
 
 
-def _end(worker: _Worker) -> None:
+def _end_all(workers: list[Worker]) -> None:
+    # They have nothing to lose, and may be in the middle of something.
+    for worker in workers:
+        worker.process.kill()
+    while workers:
+        _end(workers.pop())
+
+
+def _end(worker: Worker) -> None:
     worker.connection.close()
     try:
         worker.process.wait(_SECONDS_TO_END)

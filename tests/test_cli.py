@@ -45,6 +45,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
     monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
+    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
     return kernels
 
 
@@ -216,6 +217,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         "from drgn_zonedev import cli\n"
         "from fakekernel import collision\n"
         "cli._open = lambda args: collision('6.1').program()\n"
+        "cli._load_symbols = lambda prog, symbols: None\n"
         "raise SystemExit(cli.main(['check', '-v']))\n"
     )
     read, write = os.pipe()

@@ -161,6 +161,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
     monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
+    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
     return kernels
 
 

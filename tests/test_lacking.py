@@ -148,6 +148,7 @@ def test_what_nothing_works_without_is_status_3_and_one_line(
         return scene("6.1").program(hidden=frozenset([name]))
 
     monkeypatch.setattr(cli, "_open", program)
+    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
     assert cli.main(["check"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.count(name) == 1
@@ -161,6 +162,7 @@ def test_unverified_is_status_3_with_the_ranges(
         return scene("6.1").program(hidden=frozenset(["struct page"]))
 
     monkeypatch.setattr(cli, "_open", program)
+    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
     assert cli.main(["check", "--format", "json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert {r["case"] for r in document["ranges"]} == set(cases(whole("6.1")[0]).values())

@@ -7,10 +7,12 @@ defect, and when processes die.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import os
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +21,12 @@ from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
 from fakekernel import collision
 
-from drgn_zonedev import workers
+from drgn_zonedev import cli, jobs, workers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.stored import StoredDump, default_directory
 from drgn_zonedev.worker import Dump
+from drgn_zonedev.workers import Worker
 
 DIRECTORY = default_directory()
 assert DIRECTORY is not None
@@ -58,8 +61,8 @@ def said(prog: Program, jobs: int) -> str:
 def test_number_of_processes_does_not_matter(files: Path, small_pieces: None) -> None:
     prog = opened(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
-    for jobs in (2, 3):
-        assert said(prog, jobs) == expected
+    for number in (2, 3):
+        assert said(prog, number) == expected
 
 
 def spoiled(files: Path, target: Path) -> Program:
@@ -110,9 +113,10 @@ def test_worker_that_dies_is_said_and_replaced(
     expected = said(prog, 1)
     start = workers._start
 
-    def doomed(dump: Dump) -> workers._Worker:
+    def doomed(dump: Dump) -> Worker:
         worker = start(dump)
         worker.process.kill()
+        worker.process.wait()
         return worker
 
     monkeypatch.setattr(workers, "_start", doomed)
@@ -121,9 +125,25 @@ def test_worker_that_dies_is_said_and_replaced(
     assert "a worker process is lost" in caplog.text
 
 
+def answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nothing else done before a worker has opened the dump, or could not."""
+    start = workers._start
+
+    def slowly(dump: Dump) -> Worker:
+        worker = start(dump)
+        assert worker.connection.poll(60)
+        return worker
+
+    monkeypatch.setattr(workers, "_start", slowly)
+
+
 def test_worker_that_cannot_open_the_dump_is_said_and_replaced(
-    tmp_path: Path, small_pieces: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    small_pieces: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    answering(monkeypatch)
     assert DIRECTORY is not None
     with StoredDump(DIRECTORY / DUMPS[0]).files() as files:
         shutil.copyfile(files / "vmcore", tmp_path / "vmcore")
@@ -136,27 +156,129 @@ def test_worker_that_cannot_open_the_dump_is_said_and_replaced(
     assert "vmcore" in caplog.text
 
 
-def test_no_process_is_left(files: Path, small_pieces: None) -> None:
-    prog = opened(files / "vmcore", files / "vmlinux")
-    seen: list[subprocess.Popen[bytes]] = []
+def children() -> set[int]:
+    """Our child processes, also those that ended and were not waited for."""
+    me, found = os.getpid(), set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == me:
+                found.add(int(stat.parent.name))
+    return found
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Workers that were started; none may be left."""
+    before, started = children(), list[int]()
     start = workers._start
 
-    def watched(dump: Dump) -> workers._Worker:
+    def watched(dump: Dump) -> Worker:
         worker = start(dump)
-        seen.append(worker.process)
+        started.append(worker.process.pid)
+        assert worker.process.pid in children()
         return worker
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "_start", watched)
+    monkeypatch.setattr(workers, "_start", watched)
+    yield started
+    assert children() <= before
 
-        def interrupt(done: int, total: int) -> None:
-            if seen:
-                raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            check(prog, jobs=2, progress=interrupt)
-    assert len(seen) == 1
-    assert all(process.poll() is not None for process in seen)
+def test_no_process_is_left_after_all_is_done(files: Path, started: list[int]) -> None:
+    check(opened(files / "vmcore", files / "vmlinux"), jobs=3)
+    assert len(started) == 2
+
+
+def test_no_process_is_left_after_an_interruption(
+    files: Path, small_pieces: None, started: list[int]
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(opened(files / "vmcore", files / "vmlinux"), jobs=2, progress=interrupt)
+    assert len(started) == 1
+
+
+def test_no_process_is_left_if_nothing_can_be_judged(files: Path, started: list[int]) -> None:
+    # Without debugging symbols.
+    prog = Program()
+    prog.set_core_dump(files / "vmcore")
+    with pytest.raises(LookupError):
+        check(prog, jobs=2)
+    assert len(started) == 1
+
+
+def test_no_process_is_left_if_there_is_nothing_to_do(
+    files: Path, monkeypatch: pytest.MonkeyPatch, started: list[int]
+) -> None:
+    monkeypatch.setattr("drgn_zonedev.report.classify_snapshot", lambda prog, snapshot: [])
+    assert check(opened(files / "vmcore", files / "vmlinux"), jobs=2).ranges == ()
+    assert len(started) == 1
+
+
+def test_as_many_processes_as_can_start_do_the_work(
+    files: Path,
+    small_pieces: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    started: list[int],
+) -> None:
+    prog = opened(files / "vmcore", files / "vmlinux")
+    expected = said(prog, 1)
+    start = workers._start
+
+    def once(dump: Dump) -> Worker:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return start(dump)
+
+    monkeypatch.setattr(workers, "_start", once)
+    with caplog.at_level(logging.WARNING):
+        assert said(prog, 4) == expected
+    assert len(started) == 1
+    assert "there are only 2 of 4 processes" in caplog.text
+    assert os.strerror(errno.EAGAIN) in caplog.text
+
+
+def test_command_line_starts_processes_before_it_loads_symbols(
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    started: list[int],
+) -> None:
+    load, early = cli._load_symbols, list[int]()
+
+    def load_later(prog: Program, symbols: list[str]) -> None:
+        early.extend(started)
+        load(prog, symbols)
+
+    monkeypatch.setattr(cli, "_load_symbols", load_later)
+    arguments = ["-c", str(files / "vmcore"), "-s", str(files / "vmlinux"), "check"]
+    assert cli.main([*arguments, "--jobs", "1"]) in (0, 1)
+    alone = capsys.readouterr().out
+    assert started == []
+    assert cli.main([*arguments, "--jobs", "3"]) in (0, 1)
+    assert capsys.readouterr().out == alone
+    assert len(early) == 2
+    assert started == early
+
+
+def test_no_process_is_left_if_symbols_are_missing(
+    files: Path, capsys: pytest.CaptureFixture[str], started: list[int]
+) -> None:
+    arguments = ["-c", str(files / "vmcore"), "-s", str(files / "nosuch"), "check", "--jobs", "2"]
+    assert cli.main(arguments) == 2
+    assert "there is no file" in capsys.readouterr().err
+    assert len(started) == 1
+
+
+def test_dump_that_cannot_be_opened_starts_no_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], started: list[int]
+) -> None:
+    (tmp_path / "vmcore").write_text("no dump\n")
+    assert cli.main(["-c", str(tmp_path / "vmcore"), "check", "--jobs", "2"]) == 2
+    assert "cannot open" in capsys.readouterr().err
+    assert started == []
 
 
 def test_what_cannot_be_opened_again_is_read_by_one_process(
@@ -172,10 +294,32 @@ def test_what_cannot_be_opened_again_is_read_by_one_process(
     assert caplog.text == ""
 
 
-def test_little_work_is_done_by_one_process(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(dump: Dump) -> workers._Worker:
-        raise AssertionError("a process was started")
-
-    monkeypatch.setattr(workers, "_start", start)
+def test_little_work_is_done_by_one_process(files: Path, started: list[int]) -> None:
     prog = opened(files / "vmcore", files / "vmlinux")
     assert check(prog, jobs=None).coverage.pages_verified > 0
+    assert started == []
+
+
+@pytest.mark.parametrize(
+    ("compressed", "size", "cores", "number"),
+    [(True, 100, 8, 1), (True, 99, 8, 0), (True, 100, 1, 0), (False, 100, 8, 0)],
+)
+def test_one_process_starts_early_for_what_may_be_worth_it(
+    compressed: bool,
+    size: int,
+    cores: int,
+    number: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[int],
+) -> None:
+    assert DIRECTORY is not None
+    with StoredDump(DIRECTORY / DUMPS[0]).files() as files:
+        prog = Program()
+        prog.set_core_dump(files / "vmcore")
+        length = (files / "vmcore").stat().st_size
+        monkeypatch.setattr(jobs, "_PROBABLY_WORTH_A_WORKER", length * 100 // size)
+        monkeypatch.setattr(jobs, "_is_compressed", lambda prog: compressed)
+        monkeypatch.setattr(jobs, "_number_of_cores", lambda: cores)
+        with jobs.scanner(prog, None):
+            assert len(started) == number

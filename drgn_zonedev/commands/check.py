@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 from drgn import Program
 
@@ -21,6 +24,9 @@ from drgn_zonedev.command import (
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Case, Finding, Report, Severity
 from drgn_zonedev.render import as_json, as_junit, as_lines, as_text
+
+if TYPE_CHECKING:
+    from drgn_zonedev.promised import ScanAll
 
 __all__ = ("CHECK", "failed", "fails")
 
@@ -87,13 +93,11 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.progress import progress_bar
-    from drgn_zonedev.report import check
+    from drgn_zonedev.report import check_with
 
     check_map_arguments(args)
-    # Nobody's REPL starts processes without being told to.
-    jobs = 1 if args.jobs is None and not getattr(args, "own_process", False) else args.jobs
-    with progress_bar() as progress:
-        report = check(prog, progress=progress, jobs=jobs)
+    with progress_bar() as progress, _scanner(prog, args) as scan_all:
+        report = check_with(prog, progress, scan_all)
 
     def text() -> str:
         if args.map:
@@ -112,6 +116,16 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     if _nothing_judged(report):
         return Outcome(report, Status.NOT_JUDGED)
     return Outcome(report)
+
+
+def _scanner(prog: Program, args: argparse.Namespace) -> AbstractContextManager[ScanAll]:
+    from drgn_zonedev.jobs import scanner
+
+    if hasattr(args, "scan_all"):
+        # The command line did not wait for the debugging symbols.
+        return contextlib.nullcontext(args.scan_all)
+    # Nobody's REPL starts processes without being told to.
+    return scanner(prog, args.jobs or 1)
 
 
 def _nothing_judged(report: Report) -> bool:

@@ -12,7 +12,9 @@ def namespace(kind: str, memmap: str = "dev", *, region: int = 0, align: int = 2
     return ("namespace", f"region{region}", kind, memmap, str(align))
 
 
-def namespace_at(memory: Memory, kind: str, memmap: str = "dev", *, align: int = 2 * MIB) -> Command:
+def namespace_at(
+    memory: Memory, kind: str, memmap: str = "dev", *, align: int = 2 * MIB
+) -> Command:
     """Like :func:`namespace()`, for the region that some memory is."""
     return ("namespace_at", f"{memory.start:#x}", kind, memmap, str(align))
 
