@@ -111,7 +111,8 @@ def _map(report: Report) -> str:
 
 
 def _findings(report: Report, case: Case) -> Iterator[str]:
+    from drgn_zonedev.render.cells import finding_line
+
     for finding in report.findings:
         if finding.case is case:
-            where = f"[{finding.start_pfn:#x}, {finding.end_pfn:#x})"
-            yield printable(f"{finding.severity.value}: {finding.slug} {where}: {finding.message}")
+            yield finding_line(finding)

@@ -14,9 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from tabulate import tabulate
-
-from drgn_zonedev.findings import KINDS
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import (
     Case,
@@ -33,13 +30,21 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.render.cases import TELLING
-from drgn_zonedev.render.screen import Screen, chosen, cut, height, more, share
+from drgn_zonedev.render.cells import (
+    advice_lines,
+    case_text,
+    device_text,
+    span,
+    state_text,
+    table,
+    type_text,
+)
+from drgn_zonedev.render.screen import Screen, chosen, cut, height, left_out, more, share
 from drgn_zonedev.sections import SectionRow
 
 __all__ = (
     "evidence_lines",
     "pgmaps_text",
-    "printable",
     "ranges_text",
     "report_text",
     "sections_text",
@@ -59,17 +64,12 @@ def size_text(size: int) -> str:
     return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    cells = [[printable(str(cell)) for cell in row] for row in rows]
-    return tabulate(cells, headers=headers, tablefmt="plain", disable_numparse=True)
-
-
 def _fold(
     items: Sequence[T],
     screen: Screen | None,
     things: str,
     *,
-    table: Callable[[Sequence[T]], str],
+    as_table: Callable[[Sequence[T]], str],
     kind: Callable[[T], str],
     rank: Callable[[T], int],
 ) -> str:
@@ -81,26 +81,17 @@ def _fold(
     :param rank: how important an item is, 0 being the most
     """
     if screen is None:
-        return table(items)
+        return as_table(items)
     if len(items) < screen.lines:
-        text = table(items)
+        text = as_table(items)
         if height(text, screen) <= screen.lines:
             return text
     # Lines of headings, and the one that counts.
     room = max(screen.lines - 2, 1)
     shown = chosen([kind(i) for i in items], [rank(i) for i in items], room)
-    left_out = [items[i] for i in sorted(set(range(len(items))) - set(shown))]
-    text = cut(table([items[i] for i in shown]), screen)
-    return f"{text}\n{printable(more(things, left_out, kind, screen))}" if left_out else text
-
-
-def _span(start_pfn: int, end_pfn: int) -> str:
-    return f"[{start_pfn:#x}, {end_pfn:#x})"
-
-
-def _case(range_: Range | Finding) -> str:
-    number = range_.case.number
-    return range_.case.value if number is None else f"{range_.case.value} ({number})"
+    rest = left_out(items, shown)
+    text = cut(as_table([items[i] for i in shown]), screen)
+    return f"{text}\n{printable(more(things, rest, kind, screen))}" if rest else text
 
 
 def _heading(title: str) -> str:
@@ -168,16 +159,8 @@ def kernel_text(kernel: KernelFacts) -> str:
     )
 
 
-def _device(pgmap: Pgmap) -> str:
-    if pgmap.device is None:
-        return pgmap.ops or "?"
-    device = pgmap.device
-    return f"{device.name} ({device.disk})" if device.disk else device.name
-
-
 def _state(pgmap: Pgmap) -> str:
-    state = "initializing" if pgmap.in_progress else pgmap.ref.state
-    count = pgmap.ref.count
+    state, count = state_text(pgmap), pgmap.ref.count
     return state if count is None else f"{state}, {count} {'ref' if count == 1 else 'refs'}"
 
 
@@ -199,8 +182,8 @@ def pgmaps_text(
         ranges,
         screen,
         "ranges of pgmaps",
-        table=lambda shown: _pgmaps_table(kernel, shown),
-        kind=lambda shown: shown[0].type.replace("MEMORY_DEVICE_", ""),
+        as_table=lambda shown: _pgmaps_table(kernel, shown),
+        kind=lambda shown: type_text(shown[0]),
         rank=lambda shown: 0 if shown[0].in_progress else 1 + (shown[0].ref.state == "live"),
     )
 
@@ -215,16 +198,16 @@ def _pgmaps_table(kernel: KernelFacts, ranges: Sequence[tuple[Pgmap, PgmapRange]
         rows.append(
             (
                 f"{pgmap.address:#x}" if first else "",
-                pgmap.type.replace("MEMORY_DEVICE_", "") if first else "",
-                _span(range_.start_pfn, range_.end_pfn),
+                type_text(pgmap) if first else "",
+                span(range_.start_pfn, range_.end_pfn),
                 size_text(pages * kernel.page_size),
                 size_text(kernel.page_size << pgmap.vmemmap_shift) if first else "",
                 _state(pgmap) if first else "",
                 _altmap(pgmap) if first else "",
-                _device(pgmap) if first else "",
+                (device_text(pgmap) or pgmap.ops or "?") if first else "",
             )
         )
-    return _table(("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE"), rows)
+    return table(("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE"), rows)
 
 
 def ranges_text(
@@ -239,7 +222,7 @@ def ranges_text(
         list(ranges),
         screen,
         "ranges",
-        table=lambda shown: _ranges_table(kernel, shown, verbose),
+        as_table=lambda shown: _ranges_table(kernel, shown, verbose),
         kind=lambda range_: range_.case.value,
         rank=lambda range_: _TELLING_RANKS[range_.case],
     )
@@ -249,14 +232,14 @@ _TELLING_RANKS: dict[Case, int] = {case: rank for rank, case in enumerate(TELLIN
 
 
 def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -> str:
-    table = _table(
+    text = table(
         ("PFNS", "PAGES", "SIZE", "CASE", "MEMMAP", "PGMAP", "WHY"),
         [
             (
-                _span(r.start_pfn, r.end_pfn),
+                span(r.start_pfn, r.end_pfn),
                 r.pages,
                 size_text(r.pages * kernel.page_size),
-                _case(r),
+                case_text(r.case),
                 r.memmap.value,
                 "" if r.pgmap is None else f"{r.pgmap:#x}",
                 r.reason,
@@ -265,8 +248,8 @@ def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -
         ],
     )
     if not verbose:
-        return table
-    header, *lines = table.splitlines()
+        return text
+    header, *lines = text.splitlines()
     parts = [header]
     for line, range_ in zip(lines, ranges):
         parts += [line, *evidence_lines(range_.evidence)]
@@ -310,27 +293,26 @@ def _findings_text(findings: Sequence[Finding], verbose: bool, screen: Screen | 
             used += evidence
     extra = sum(height(block, screen) - 1 for block in with_evidence.values())
     shown = chosen(slugs, ranks, room - extra)
-    left_out = [findings[i] for i in sorted(set(range(len(findings))) - set(shown))]
+    rest = left_out(findings, shown)
     parts = [
         with_evidence.get(i) or cut(next(_finding(findings[i], verbose)), screen) for i in shown
     ]
-    if left_out:
-        parts.append(printable(more("findings", left_out, lambda f: f.slug, screen)))
+    if rest:
+        parts.append(printable(more("findings", rest, lambda f: f.slug, screen)))
     return "\n".join(parts)
 
 
 def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
     count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
     yield printable(
-        f"{finding.severity.value}: {finding.slug} {_span(finding.start_pfn, finding.end_pfn)} "
+        f"{finding.severity.value}: {finding.slug} {span(finding.start_pfn, finding.end_pfn)} "
         f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
     )
     # What decided the range is with the range; here, what was found in it.
     shown = finding.evidence if verbose else _telling(finding)
     yield from evidence_lines(shown)
     if verbose:
-        yield f"    why: {KINDS[finding.slug].explanation}"
-        yield f"    cure: {KINDS[finding.slug].cure}"
+        yield from advice_lines(finding)
 
 
 def _telling(finding: Finding) -> list[Evidence]:
@@ -346,8 +328,8 @@ def _unjudged(unjudged: Sequence[Unjudged], screen: Screen | None) -> str:
         unjudged,
         screen,
         "not judged",
-        table=lambda shown: _table(
-            ("PFNS", "WHY"), [(_span(u.start_pfn, u.end_pfn), u.reason) for u in shown]
+        as_table=lambda shown: table(
+            ("PFNS", "WHY"), [(span(u.start_pfn, u.end_pfn), u.reason) for u in shown]
         ),
         kind=lambda u: u.reason,
         rank=lambda u: 0,
@@ -359,7 +341,7 @@ def _missing(missing: Sequence[Missing], screen: Screen | None) -> str:
         missing,
         screen,
         "missing",
-        table=lambda shown: _table(
+        as_table=lambda shown: table(
             ("PHYSICAL ADDRESSES", "SIZE", "WHAT IT HOLDS", "WHY"),
             [(_bytes(m), size_text(m.end - m.start), m.holds, m.hint) for m in shown],
         ),
@@ -406,7 +388,7 @@ def sections_text(
         rows,
         screen,
         "sections",
-        table=_sections_table,
+        as_table=_sections_table,
         kind=_section_kind,
         rank=_section_rank,
     )
@@ -435,12 +417,12 @@ def _is_full(row: SectionRow) -> bool:
 
 
 def _sections_table(rows: Sequence[SectionRow]) -> str:
-    return _table(
+    return table(
         ("NR", "PFNS", "SECTION", "FLAGS", "BLOCK", "SUBSECTIONS"),
         [
             (
                 row.nr,
-                _span(row.start_pfn, row.end_pfn),
+                span(row.start_pfn, row.end_pfn),
                 f"{row.address:#x}",
                 "|".join(row.flags),
                 row.memory_block or "-",

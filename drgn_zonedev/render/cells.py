@@ -1,16 +1,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""What tables are made of. Nothing that came out of a dump reaches the terminal unescaped."""
+"""
+What texts are made of: the words that every view uses for the same things, and tables
+of them. Nothing that came out of a dump reaches the terminal unescaped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tabulate import tabulate
 
-from drgn_zonedev.render.as_text import printable
+from drgn_zonedev.findings import KINDS
+from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.model import Case, Finding, Pgmap
 
-__all__ = ("case_text", "span", "table")
+__all__ = (
+    "advice_lines",
+    "case_text",
+    "device_text",
+    "finding_line",
+    "span",
+    "state_text",
+    "table",
+    "type_text",
+)
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -24,6 +38,37 @@ def span(start_pfn: int, end_pfn: int) -> str:
     return f"[{start_pfn:#x}, {end_pfn:#x})"
 
 
-def case_text(name: str, number: int | None) -> str:
+def case_text(case: Case) -> str:
     """Get a case with its number in the 2019 mail, if it has one."""
-    return name if number is None else f"{name} ({number})"
+    return case.value if case.number is None else f"{case.value} ({case.number})"
+
+
+def type_text(pgmap: Pgmap) -> str:
+    """Get the type of a pgmap's memory without its common prefix."""
+    return pgmap.type.replace("MEMORY_DEVICE_", "")
+
+
+def state_text(pgmap: Pgmap) -> str:
+    """Get what becomes of a pgmap right now."""
+    return "initializing" if pgmap.in_progress else pgmap.ref.state
+
+
+def device_text(pgmap: Pgmap) -> str | None:
+    """Get the name of a pgmap's device, not escaped, with its disk if it has one."""
+    if pgmap.device is None:
+        return None
+    name, disk = pgmap.device.name, pgmap.device.disk
+    return f"{name} ({disk})" if disk else name
+
+
+def finding_line(finding: Finding) -> str:
+    """Get a line about a finding."""
+    where = span(finding.start_pfn, finding.end_pfn)
+    return printable(f"{finding.severity.value}: {finding.slug} {where}: {finding.message}")
+
+
+def advice_lines(finding: Finding) -> Iterator[str]:
+    """Get what all findings of a kind have in common: how it comes about, and what to do."""
+    kind = KINDS[finding.slug]
+    yield f"    why: {kind.explanation}"
+    yield f"    cure: {kind.cure}"

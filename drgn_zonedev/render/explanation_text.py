@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tabulate import tabulate
-
 from drgn_zonedev.decode import PageWords
 from drgn_zonedev.explain import Explanation
-from drgn_zonedev.findings import KINDS
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Evidence, Finding, Range
-from drgn_zonedev.render.as_text import evidence_lines, printable, size_text
+from drgn_zonedev.render.as_text import evidence_lines, size_text
+from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, span, table
 
 __all__ = ("explanation_text",)
 
@@ -50,11 +49,6 @@ def _section(title: str, lines: Iterable[str]) -> list[str]:
     return ["", title, "", *lines]
 
 
-def _table(rows: Iterable[Iterable[str]], headers: tuple[str, ...] = ()) -> list[str]:
-    cells = [[printable(cell) for cell in row] for row in rows]
-    return tabulate(cells, headers, tablefmt="plain", disable_numparse=True).splitlines()
-
-
 def _range(e: Explanation) -> Iterator[str]:
     below, above, here = e.neighbours.below, e.neighbours.above, e.range
     start, end = below.pfn if below else 0, above.pfn if above else None
@@ -63,7 +57,7 @@ def _range(e: Explanation) -> Iterator[str]:
         rows.insert(0, ("below", _span(below.beyond), *_what(e, below.beyond)))
     if above:
         rows.append(("above", _span(above.beyond), *_what(e, above.beyond)))
-    yield from _table(rows, ("", "PFNS", "SIZE", "CASE", "WHY"))
+    yield from table(("", "PFNS", "SIZE", "CASE", "WHY"), rows).splitlines()
     for border in (below, above):
         if border:
             why = "; ".join(border.why) or "what decides it changes in itself"
@@ -75,15 +69,13 @@ def _range(e: Explanation) -> Iterator[str]:
 
 
 def _span(range_: Range | None) -> str:
-    return f"[{range_.start_pfn:#x}, {range_.end_pfn:#x})" if range_ else "..."
+    return span(range_.start_pfn, range_.end_pfn) if range_ else "..."
 
 
 def _what(e: Explanation, range_: Range | None) -> tuple[str, str, str]:
     if range_ is None:
         return "", "no memory", ""
-    number = range_.case.number
-    case = range_.case.value if number is None else f"{range_.case.value} ({number})"
-    return size_text(range_.pages * e.page_size), case, range_.reason
+    return size_text(range_.pages * e.page_size), case_text(range_.case), range_.reason
 
 
 def _predicates(e: Explanation) -> list[str]:
@@ -101,7 +93,7 @@ def _predicates(e: Explanation) -> list[str]:
         first, *others = [_word(fact) for fact in facts] or [""]
         rows.append((f"{p.name}()", answer, because, first))
         rows += [("", "", "", other) for other in others]
-    return _table(rows, ("PREDICATE", "ANSWER", "WHY", "READ FROM"))
+    return table(("PREDICATE", "ANSWER", "WHY", "READ FROM"), rows).splitlines()
 
 
 def _word(fact: Evidence) -> str:
@@ -115,17 +107,15 @@ def _page(page: PageWords) -> Iterator[str]:
         expected = "" if f.expected is None else f.expected
         mark = "DIFFERS" if f.differs else ("ok" if expected else "")
         rows.append((f"+{f.offset:02x}", f.name, f"{f.value:#x}", f.meaning, expected, mark))
-    yield from _table(rows, ("AT", "FIELD", "VALUE", "MEANING", "PROMISED", ""))
+    yield from table(("AT", "FIELD", "VALUE", "MEANING", "PROMISED", ""), rows).splitlines()
     yield f"it holds: {page.contents}"
 
 
 def _findings(findings: Iterable[Finding]) -> Iterator[str]:
     for finding in findings:
-        span = f"[{finding.start_pfn:#x}, {finding.end_pfn:#x})"
-        yield printable(f"{finding.severity.value}: {finding.slug} {span}: {finding.message}")
+        yield finding_line(finding)
         yield from evidence_lines(f for f in finding.evidence if f.expected is not None)
-        yield f"    why: {KINDS[finding.slug].explanation}"
-        yield f"    cure: {KINDS[finding.slug].cure}"
+        yield from advice_lines(finding)
 
 
 def _walkers(e: Explanation) -> list[str]:
@@ -135,4 +125,4 @@ def _walkers(e: Explanation) -> list[str]:
         (w.name, f"{w.function}()", "uses it" if w.uses else "reads its flags", w.outcome)
         for w in e.walkers
     ]
-    return _table(rows, ("WALKER", "IN", "", "AND"))
+    return table(("WALKER", "IN", "", "AND"), rows).splitlines()

@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Wrong
 from drgn_zonedev.render.as_json import kernel_document
-from drgn_zonedev.render.as_text import kernel_text, printable, size_text
+from drgn_zonedev.render.as_text import kernel_text, size_text
 from drgn_zonedev.render.cells import case_text, span, table
 from drgn_zonedev.render.screen import SHOW_ALL, Screen, cut, fitting, height
 
@@ -74,7 +75,7 @@ def _overview(report: ProposalReport) -> str:
 def _cases(pages: dict[Case, int]) -> str:
     if not pages:
         return "-"
-    return ", ".join(f"{count} {case_text(c.value, c.number)}" for c, count in pages.items())
+    return ", ".join(f"{count} {case_text(c)}" for c, count in pages.items())
 
 
 def _costs(report: ProposalReport) -> str:
@@ -114,7 +115,7 @@ def _mistakes(verdict: Verdict) -> Iterator[str]:
     yield f"{variant.name}: set {variant.set}; cleared {variant.cleared}"
     for wrong in verdict.wrong[:_EXAMPLES]:
         meaning = _meaning(wrong)
-        case = case_text(wrong.case.value, wrong.case.number)
+        case = case_text(wrong.case)
         answer = "yes" if wrong.answer else "no"
         where = span(wrong.start_pfn, wrong.end_pfn)
         yield f"  {where} {case}, {wrong.pages} pages: {answer}, {meaning}"

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from drgn_zonedev.explain import Explanation
-from drgn_zonedev.findings import KINDS
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
-from drgn_zonedev.render.as_text import evidence_lines, printable, report_text
+from drgn_zonedev.render.as_text import evidence_lines, report_text
+from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
 from drgn_zonedev.render.explanation_text import explanation_text
 
 __all__ = ("result_text",)
@@ -35,29 +36,20 @@ def result_text(result: object) -> str:
 
 def _span(result: Range | Finding) -> str:
     pages = result.end_pfn - result.start_pfn
-    return (
-        f"[{result.start_pfn:#x}, {result.end_pfn:#x}), {pages} {'page' if pages == 1 else 'pages'}"
-    )
-
-
-def _case(result: Range | Finding) -> str:
-    number = result.case.number
-    return result.case.value if number is None else f"{result.case.value} ({number})"
+    return f"{span(result.start_pfn, result.end_pfn)}, {pages} {'page' if pages == 1 else 'pages'}"
 
 
 def _range_text(range_: Range) -> str:
-    head = printable(f"{_span(range_)}: {_case(range_)}: {range_.reason}")
+    head = printable(f"{_span(range_)}: {case_text(range_.case)}: {range_.reason}")
     return "\n".join([head, *evidence_lines(range_.evidence)])
 
 
 def _finding_text(finding: Finding) -> str:
     head = printable(
         f"{finding.severity.value}: {finding.slug} {_span(finding)}, {finding.count} concerned, "
-        f"{_case(finding)}: {finding.message}"
+        f"{case_text(finding.case)}: {finding.message}"
     )
-    kind = KINDS[finding.slug]
-    words = [f"    why: {kind.explanation}", f"    cure: {kind.cure}"]
-    return "\n".join([head, *evidence_lines(finding.evidence), *words])
+    return "\n".join([head, *evidence_lines(finding.evidence), *advice_lines(finding)])
 
 
 def _pgmap_text(pgmap: Pgmap) -> str:
@@ -69,7 +61,7 @@ def _pgmap_lines(pgmap: Pgmap) -> Iterator[str]:
     for i, r in enumerate(pgmap.ranges):
         state = "in progress" if pgmap.in_progress and i == pgmap.nr_range else "initialised"
         pages = r.end_pfn - r.start_pfn
-        yield f"    ranges[{i}]: [{r.start_pfn:#x}, {r.end_pfn:#x}), {pages} pages, {state}"
+        yield f"    ranges[{i}]: {span(r.start_pfn, r.end_pfn)}, {pages} pages, {state}"
     if pgmap.altmap:
         a = pgmap.altmap
         yield f"    altmap: reserve {a.reserve}, free {a.free}, align {a.align}, alloc {a.alloc}"
@@ -81,8 +73,7 @@ def _pgmap_lines(pgmap: Pgmap) -> Iterator[str]:
     if pgmap.owner_address:
         yield f"    owner: {pgmap.owner or '?'} @ {pgmap.owner_address:#x}"
     if pgmap.device:
-        disk = f" ({pgmap.device.disk})" if pgmap.device.disk else ""
-        yield f"    device: {pgmap.device.name}{disk}, {pgmap.device.kind}"
+        yield f"    device: {device_text(pgmap)}, {pgmap.device.kind}"
 
 
 _TEXTS: dict[type, Callable[[Any], str]] = {

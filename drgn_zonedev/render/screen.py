@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ __all__ = (
     "fitting",
     "height",
     "is_folded",
+    "left_out",
     "more",
     "share",
 )
@@ -110,6 +111,12 @@ def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[i
     return sorted(best[:room])
 
 
+def left_out(items: Sequence[T], shown: Iterable[int]) -> list[T]:
+    """Get what :func:`chosen` did not choose."""
+    indices = frozenset(shown)
+    return [item for i, item in enumerate(items) if i not in indices]
+
+
 def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
     """Get how many of the first blocks, each with a blank line above it, have room in *lines*."""
     for n, block in enumerate(blocks):
@@ -119,19 +126,19 @@ def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
     return len(blocks)
 
 
-def more(things: str, left_out: Sequence[T], kind: Callable[[T], str], screen: Screen) -> str:
+def more(things: str, rest: Sequence[T], kind: Callable[[T], str], screen: Screen) -> str:
     """Get the line that counts what there was no room for, by kind as far as that fits."""
-    counts = Counter(map(kind, left_out)).most_common()
+    counts = Counter(map(kind, rest)).most_common()
     for n in range(min(len(counts), _MAX_KINDS), 0, -1):
         named = [f"{count:,} {name}" for name, count in counts[:n]]
         others = sum(count for _, count in counts[n:])
         if others:
             named.append(f"{others:,} others")
-        line = f"... {len(left_out):,} more {things}: {', '.join(named)} {SHOW_ALL}"
+        line = f"... {len(rest):,} more {things}: {', '.join(named)} {SHOW_ALL}"
         if height(line, screen) == 1:
             return line
-    line = f"... {len(left_out):,} more {things} {SHOW_ALL}"
-    return line if height(line, screen) == 1 else f"... {len(left_out):,} more {SHOW_ALL}"
+    line = f"... {len(rest):,} more {things} {SHOW_ALL}"
+    return line if height(line, screen) == 1 else f"... {len(rest):,} more {SHOW_ALL}"
 
 
 def is_folded(text: str) -> bool:

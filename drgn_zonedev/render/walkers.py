@@ -7,11 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.render.as_json import kernel_document
-from drgn_zonedev.render.as_text import kernel_text, printable
+from drgn_zonedev.render.as_text import kernel_text
 from drgn_zonedev.render.cells import case_text, span, table
-from drgn_zonedev.render.screen import SHOW_ALL, Screen, chosen, cut, fitting, height, more
+from drgn_zonedev.render.screen import (
+    SHOW_ALL,
+    Screen,
+    chosen,
+    cut,
+    fitting,
+    height,
+    left_out,
+    more,
+)
 from drgn_zonedev.walkers import Exposure, Judgement, Outcome, WalkersReport
 
 __all__ = ("walkers_document", "walkers_text")
@@ -59,9 +69,9 @@ def _folded_overview(judgements: Sequence[Judgement], room: int, screen: Screen)
     ranks = [_rank(j) for j in judgements]
     shown = chosen([j.walker.name for j in judgements], ranks, max(room, 1))
     yield cut(_overview([judgements[i] for i in shown]), screen)
-    left_out = [j for i, j in enumerate(judgements) if i not in set(shown)]
-    if left_out:
-        yield more("walkers", left_out, _worst, screen)
+    rest = left_out(judgements, shown)
+    if rest:
+        yield more("walkers", rest, _worst, screen)
 
 
 def _rank(judgement: Judgement) -> int:
@@ -74,9 +84,9 @@ def _shortened(judgement: Judgement, screen: Screen) -> Iterator[str]:
     ranks = [list(Outcome).index(e.worst) for e in exposures]
     shown = chosen([e.case for e in exposures], ranks, _MAX_EXPOSURES)
     yield from _judgement(judgement, [exposures[i] for i in shown])
-    left_out = [e for i, e in enumerate(exposures) if i not in set(shown)]
-    if left_out:
-        yield more("ranges", left_out, lambda e: e.case.value, screen)
+    rest = left_out(exposures, shown)
+    if rest:
+        yield more("ranges", rest, lambda e: e.case.value, screen)
 
 
 _PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
@@ -130,7 +140,7 @@ def _judgement(judgement: Judgement, exposures: Iterable[Exposure]) -> Iterator[
     rows = [
         (
             span(e.start_pfn, e.end_pfn),
-            case_text(e.case.value, e.case.number),
+            case_text(e.case),
             e.touched,
             e.used,
             ", ".join(f"{count} {_word(outcome)}" for outcome, count in e.outcomes.items()),

@@ -8,6 +8,7 @@ import re
 import pytest
 from fakekernel import FakeKernel, collision, in_flight
 
+from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import PgmapDevice
 from drgn_zonedev.render import as_text
 from drgn_zonedev.report import check, kernel_facts
@@ -32,11 +33,11 @@ def test_sizes_are_in_binary_units(size: int, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\r", "\x00", "\u202e"])
 def test_nothing_unprintable_reaches_the_terminal(text: str) -> None:
-    assert as_text.printable(text).isprintable()
+    assert printable(text).isprintable()
 
 
 def test_readable_names_stay_readable() -> None:
-    assert as_text.printable("pmem0 dax0.0 é") == "pmem0 dax0.0 é"
+    assert printable("pmem0 dax0.0 é") == "pmem0 dax0.0 é"
 
 
 def test_device_names_from_a_dump_are_escaped() -> None:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from drgn_zonedev.model import Case
 from drgn_zonedev.render.cases import LETTERS, TELLING
+from drgn_zonedev.render.cells import case_text
 
-__all__ = ("BAD", "HOLE", "MARKS", "Mark", "mark_of")
+__all__ = ("BAD", "HOLE", "MARKS", "Mark", "is_bad", "mark_of")
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,10 @@ _LOOKS = {
 }
 
 
-def _name(case: Case) -> str:
-    return case.value if case.number is None else f"{case.value} ({case.number})"
-
-
 # What is first wins where there is room for one only.
 MARKS = (
     Mark("E", "error", "#c44f00", _WHITE, None, "1;38;5;231;48;5;160"),
-    *(Mark(LETTERS[case], _name(case), *_LOOKS[case]) for case in TELLING),
+    *(Mark(LETTERS[case], case_text(case), *_LOOKS[case]) for case in TELLING),
     Mark("-", "no section", _WHITE, "#5f6870", None, "38;5;245"),
 )
 
@@ -70,6 +67,11 @@ HOLE = len(MARKS) - 1
 
 
 _MARKS_OF = {case: i for i, case in enumerate(TELLING, 1)}
+
+
+def is_bad(mark: int) -> bool:
+    """Return whether a mark is one that no PFN walker may read: a capital, or not known."""
+    return MARKS[mark].letter.isupper() or MARKS[mark].letter == "?"
 
 
 def mark_of(case: Case) -> int:

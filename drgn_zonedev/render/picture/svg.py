@@ -17,19 +17,18 @@ from xml.etree import ElementTree
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import kernel_text, size_text
+from drgn_zonedev.render.cells import finding_line, span
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, mark_of
+from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, is_bad, mark_of
 from drgn_zonedev.render.picture.scene import Scene, error_findings_between, ranges_between
 from drgn_zonedev.render.picture.strips import Part, Strip, edges, strip
 from drgn_zonedev.render.picture.words import (
     device_name,
-    finding_words,
     legend_marks,
     numbers_words,
     pgmap_words,
     range_words,
     scale_words,
-    span_words,
     trouble_words,
     troubles,
 )
@@ -226,12 +225,9 @@ def _on_box(
 def _titles(scene: Scene, start_pfn: int, end_pfn: int) -> Iterator[str]:
     """Everything about some PFNs: which they are, what is in them, and what is wrong there."""
     size = scene.kernel.page_size
-    yield (
-        f"PFNs {span_words(start_pfn, end_pfn)}, "
-        f"addresses {span_words(start_pfn * size, end_pfn * size)}"
-    )
+    yield f"PFNs {span(start_pfn, end_pfn)}, addresses {span(start_pfn * size, end_pfn * size)}"
     for finding in error_findings_between(scene, start_pfn, end_pfn, _MAX_TITLE_LINES):
-        yield finding_words(finding)
+        yield finding_line(finding)
     ranges = ranges_between(scene, start_pfn, end_pfn)
     for r in sorted(ranges, key=lambda r: mark_of(r.case)):
         yield printable(f"{range_words(scene, r)}: {r.reason}")
@@ -284,7 +280,7 @@ def _map(scene: Scene, drawn: Grid) -> _Block:
 
 
 def _row(group: Element, scene: Scene, drawn: Grid, row: Row, y: float) -> None:
-    if any(MARKS[mark].letter.isupper() or MARKS[mark].letter == "?" for mark in row.marks):
+    if any(map(is_bad, row.marks)):
         _text(group, _MARGIN, y + 14, "!", 13, fill=_ALARM, font_weight="bold")
     _text(group, _LEFT - 8, y + 14, f"{row.start_pfn:#x}", text_anchor="end")
     if row.repeats > 1 and len(set(row.marks)) == 1:

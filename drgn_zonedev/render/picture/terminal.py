@@ -20,8 +20,9 @@ from typing import Optional
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import kernel_text, size_text
+from drgn_zonedev.render.cells import type_text
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.marks import HOLE, MARKS
+from drgn_zonedev.render.picture.marks import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.scene import Scene
 from drgn_zonedev.render.picture.words import (
     device_name,
@@ -32,7 +33,7 @@ from drgn_zonedev.render.picture.words import (
     trouble_words,
     troubles,
 )
-from drgn_zonedev.render.screen import Screen, chosen, cut, more, share
+from drgn_zonedev.render.screen import Screen, chosen, cut, left_out, more, share
 
 __all__ = ("Terminal", "current_terminal", "terminal_text")
 
@@ -116,7 +117,7 @@ def _text(
         line = [*_line(scene, drawn, row, width), *_name(scene, drawn, row, width, terminal)]
         parts.append(_coloured(line) if terminal.colour else _plain(line).rstrip())
     if scene.pgmaps:
-        types = [p.type.replace("MEMORY_DEVICE_", "") for p in scene.pgmaps]
+        types = [type_text(p) for p in scene.pgmaps]
         calm = [not p.in_progress and p.ref.state == "live" for p in scene.pgmaps]
         shown, count = _some(types, calm, "pgmaps", room and (room[0], room[2]))
         parts += ["", *(shape(pgmap_words(scene, i)) for i in shown), *count]
@@ -144,8 +145,7 @@ def _some(
         return range(len(kinds)), []
     lines, screen = room
     shown = chosen(kinds, ranks, max(lines - 1, 1))
-    left_out = [kinds[i] for i in sorted(set(range(len(kinds))) - set(shown))]
-    return shown, [printable(more(things, left_out, str, screen))]
+    return shown, [printable(more(things, left_out(kinds, shown), str, screen))]
 
 
 def _as_it_is(line: str) -> str:
@@ -169,7 +169,7 @@ _Piece = tuple[str, str]
 
 
 def _line(scene: Scene, drawn: Grid, row: Row, width: int) -> list[_Piece]:
-    trouble = any(MARKS[mark].letter.isupper() or MARKS[mark].letter == "?" for mark in row.marks)
+    trouble = any(map(is_bad, row.marks))
     label = f"{'!' if trouble else ' '}{f'{row.start_pfn:#x}':>{width}} "
     pieces = [(label, "1;31" if trouble else "")]
     if row.repeats > 1 and len(set(row.marks)) == 1:

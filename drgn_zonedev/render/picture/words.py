@@ -16,27 +16,21 @@ from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Finding, Pgmap, Range, Severity
 from drgn_zonedev.render.as_text import size_text
 from drgn_zonedev.render.cases import may_read
+from drgn_zonedev.render.cells import device_text, finding_line, span, state_text, type_text
 from drgn_zonedev.render.picture.layout import Grid
 from drgn_zonedev.render.picture.marks import MARKS, mark_of
 from drgn_zonedev.render.picture.scene import Scene
 
 __all__ = (
     "device_name",
-    "finding_words",
     "legend_marks",
     "numbers_words",
     "pgmap_words",
     "range_words",
     "scale_words",
-    "span_words",
     "trouble_words",
     "troubles",
 )
-
-
-def span_words(start_pfn: int, end_pfn: int) -> str:
-    """Get PFNs as everything else of this tool shows them."""
-    return f"[{start_pfn:#x}, {end_pfn:#x})"
 
 
 # Longer names than this are no names that a driver gives.
@@ -45,10 +39,10 @@ _MAX_NAME = 48
 
 def device_name(pgmap: Pgmap) -> str:
     """Get the name of a pgmap's device, or of what else is known of it."""
-    if pgmap.device is None:
+    name = device_text(pgmap)
+    if name is None:
         return printable(pgmap.ops or f"{pgmap.address:#x}")
-    name, disk = pgmap.device.name, pgmap.device.disk
-    words = printable(f"{name} ({disk})" if disk else name)
+    words = printable(name)
     return words if len(words) <= _MAX_NAME else f"{words[: _MAX_NAME - 3]}..."
 
 
@@ -64,13 +58,12 @@ def pgmap_words(scene: Scene, number: int) -> str:
     """Get a line about a pgmap."""
     pgmap = scene.pgmaps[number]
     pages = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges)
-    spans = [span_words(r.start_pfn, r.end_pfn) for r in pgmap.ranges[:2]]
+    spans = [span(r.start_pfn, r.end_pfn) for r in pgmap.ranges[:2]]
     if len(pgmap.ranges) > len(spans):
         spans.append(f"and {len(pgmap.ranges) - len(spans):,} more")
-    state = "initializing" if pgmap.in_progress else pgmap.ref.state
     return printable(
-        f"#{number + 1} {device_name(pgmap)}: {pgmap.type.replace('MEMORY_DEVICE_', '')}, "
-        f"{', '.join(spans)}, {size_text(pages * scene.kernel.page_size)}, {state}"
+        f"#{number + 1} {device_name(pgmap)}: {type_text(pgmap)}, "
+        f"{', '.join(spans)}, {size_text(pages * scene.kernel.page_size)}, {state_text(pgmap)}"
     )
 
 
@@ -80,16 +73,8 @@ def range_words(scene: Scene, range_: Range) -> str:
     pgmap = "" if number is None else f", #{number + 1} {device_name(scene.pgmaps[number])}"
     pages = f"{range_.pages:,} page{'' if range_.pages == 1 else 's'}"
     return (
-        f"{span_words(range_.start_pfn, range_.end_pfn)} {MARKS[mark_of(range_.case)].name}, "
+        f"{span(range_.start_pfn, range_.end_pfn)} {MARKS[mark_of(range_.case)].name}, "
         f"{pages}{pgmap}"
-    )
-
-
-def finding_words(finding: Finding) -> str:
-    """Get a line about a finding."""
-    return printable(
-        f"{finding.severity.value}: {finding.slug} "
-        f"{span_words(finding.start_pfn, finding.end_pfn)}: {finding.message}"
     )
 
 
@@ -104,7 +89,7 @@ def troubles(scene: Scene) -> list[tuple[Finding | Range, str, int]]:
 
 def trouble_words(scene: Scene, trouble: Finding | Range) -> str:
     """Get a line about one of them."""
-    return finding_words(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
+    return finding_line(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
 
 
 def scale_words(scene: Scene, grid: Grid) -> str:
