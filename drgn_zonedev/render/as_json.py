@@ -34,6 +34,7 @@ __all__ = (
     "Document",
     "evidence_document",
     "finding_document",
+    "gap_document",
     "kernel_document",
     "load_schema",
     "pgmaps_document",
@@ -242,10 +243,14 @@ def evidence_document(evidence: Evidence) -> Document:
     }
 
 
-def _unjudged(unjudged: Unjudged) -> Document:
+def gap_document(unjudged: Unjudged) -> Document:
+    """PFNs of which nothing can be said, and why."""
     return {
         "start_pfn": unjudged.start_pfn,
         "end_pfn": unjudged.end_pfn,
         "reason": unjudged.reason,
-        "address": _hex(unjudged.address),
     }
+
+
+def _unjudged(unjudged: Unjudged) -> Document:
+    return {**gap_document(unjudged), "address": _hex(unjudged.address)}

@@ -9,16 +9,17 @@ What ``pfn --format json`` prints; see :mod:`drgn_zonedev.render.as_json`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from drgn_zonedev.decode import PageField, PageWords
 from drgn_zonedev.explain import Explanation
 from drgn_zonedev.neighbours import Border
-from drgn_zonedev.render.as_json import evidence_document, finding_document, range_document
+from drgn_zonedev.render.as_json import (
+    Document,
+    evidence_document,
+    finding_document,
+    range_document,
+)
 
 __all__ = ("explanation_document",)
-
-Document = dict[str, Any]
 
 
 def explanation_document(explanation: Explanation) -> Document:

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Wrong
-from drgn_zonedev.render.as_json import kernel_document
+from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_text, size_text
 from drgn_zonedev.render.cells import case_text, span, table
 from drgn_zonedev.render.screen import SHOW_ALL, Screen, cut, fitting, height
@@ -160,7 +159,7 @@ def _remarks(report: ProposalReport) -> Iterator[str]:
         yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
 
 
-def proposal_document(report: ProposalReport) -> dict[str, Any]:
+def proposal_document(report: ProposalReport) -> Document:
     """Everything that ``proposal`` knows."""
     return {
         "schema": "drgn-zonedev/proposal/1",
@@ -171,11 +170,11 @@ def proposal_document(report: ProposalReport) -> dict[str, Any]:
         "unreadable": report.coverage.pages_unreadable,
         "variants": [_verdict(v) for v in report.verdicts],
         "carried": [_carried_document(c) for c in report.carried],
-        "unjudged": [_gap(u.start_pfn, u.end_pfn, u.reason) for u in report.unjudged],
+        "unjudged": [gap_document(u) for u in report.unjudged],
     }
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: Verdict) -> Document:
     variant, memory, lookup = verdict.variant, verdict.memory, verdict.lookup
     return {
         "name": variant.name,
@@ -205,7 +204,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _wrong(wrong: Wrong) -> dict[str, Any]:
+def _wrong(wrong: Wrong) -> Document:
     return {
         "start_pfn": wrong.start_pfn,
         "end_pfn": wrong.end_pfn,
@@ -215,7 +214,7 @@ def _wrong(wrong: Wrong) -> dict[str, Any]:
     }
 
 
-def _carried_document(carried: Carried) -> dict[str, Any]:
+def _carried_document(carried: Carried) -> Document:
     return {
         "name": carried.name,
         "meaning": carried.meaning,
@@ -225,9 +224,5 @@ def _carried_document(carried: Carried) -> dict[str, Any]:
             {"start_pfn": d.start_pfn, "end_pfn": d.end_pfn, "set": d.found}
             for d in carried.differences
         ],
-        "unread": [_gap(u.start_pfn, u.end_pfn, u.reason) for u in carried.unread],
+        "unread": [gap_document(u) for u in carried.unread],
     }
-
-
-def _gap(start_pfn: int, end_pfn: int, reason: str) -> dict[str, Any]:
-    return {"start_pfn": start_pfn, "end_pfn": end_pfn, "reason": reason}

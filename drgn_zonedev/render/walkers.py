@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from drgn_zonedev.kernel.strings import printable
-from drgn_zonedev.model import Unjudged
-from drgn_zonedev.render.as_json import kernel_document
+from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_text
 from drgn_zonedev.render.cells import case_text, span, table
 from drgn_zonedev.render.screen import (
@@ -177,18 +175,18 @@ def _remarks(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
         yield f"... {len(report.unjudged) - max_unjudged:,} more not judged {SHOW_ALL}"
 
 
-def walkers_document(report: WalkersReport) -> dict[str, Any]:
+def walkers_document(report: WalkersReport) -> Document:
     """Everything that ``walkers`` knows."""
     return {
         "schema": "drgn-zonedev/walkers/1",
         "kernel": kernel_document(report.kernel),
         "walkers": [_judgement_document(j) for j in report.walkers],
-        "unjudged": [_unjudged_document(u) for u in report.unjudged],
+        "unjudged": [gap_document(u) for u in report.unjudged],
         "unread": list(report.unread),
     }
 
 
-def _judgement_document(judgement: Judgement) -> dict[str, Any]:
+def _judgement_document(judgement: Judgement) -> Document:
     walker, guard = judgement.walker, judgement.guard
     return {
         "name": walker.name,
@@ -213,7 +211,7 @@ def _judgement_document(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _exposure_document(exposure: Exposure) -> dict[str, Any]:
+def _exposure_document(exposure: Exposure) -> Document:
     return {
         "start_pfn": exposure.start_pfn,
         "end_pfn": exposure.end_pfn,
@@ -223,12 +221,4 @@ def _exposure_document(exposure: Exposure) -> dict[str, Any]:
         "used": exposure.used,
         "outcomes": {_word(outcome): count for outcome, count in exposure.outcomes.items()},
         "contents": {kind.value: count for kind, count in exposure.contents.items()},
-    }
-
-
-def _unjudged_document(unjudged: Unjudged) -> dict[str, Any]:
-    return {
-        "start_pfn": unjudged.start_pfn,
-        "end_pfn": unjudged.end_pfn,
-        "reason": unjudged.reason,
     }
