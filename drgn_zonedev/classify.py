@@ -32,6 +32,7 @@ from drgn_zonedev.handles import bind
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.spans import containing
 
 __all__ = ("classify", "classify_snapshot", "range_of_pfn")
 
@@ -261,12 +262,12 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     run_end = (snapshot.sections.nr[last] + 1) * pages
     edges = sorted_set(np.concatenate([run_start, run_end, _subsection_edges(snapshot), borders]))
     start, end = edges[:-1], edges[1:]
-    section = np.append(first, -1)[_containing(start, run_start, run_end)]
-    interval = _containing(start, interval_spans[:, 0], interval_spans[:, 1])
-    unreadable = _containing(start, spans[:, 0], spans[:, 1]) >= 0
-    torn = _containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
-    array_gap = _containing(start, array_gaps[:, 0], array_gaps[:, 1]) >= 0
-    block_gap = _containing(start, block_gaps[:, 0], block_gaps[:, 1]) >= 0
+    section = np.append(first, -1)[containing(start, run_start, run_end)]
+    interval = containing(start, interval_spans[:, 0], interval_spans[:, 1])
+    unreadable = containing(start, spans[:, 0], spans[:, 1]) >= 0
+    torn = containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
+    array_gap = containing(start, array_gaps[:, 0], array_gaps[:, 1]) >= 0
+    block_gap = containing(start, block_gaps[:, 0], block_gaps[:, 1]) >= 0
     keep = (section >= 0) | (interval >= 0) | unreadable | torn
     columns = start, end, section, interval, unreadable, torn, array_gap, block_gap
     return _Atoms(*(column[keep] for column in columns))
@@ -313,14 +314,6 @@ def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarr
     limit = snapshot.geometry.max_pfn
     inside = [(start, min(end, limit)) for start, end in spans if start < limit]
     return np.array(inside, np.int64).reshape(-1, 2)
-
-
-def _containing(pfn: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    # Index of the span that contains each PFN, or -1. Spans are sorted.
-    if not len(start):
-        return np.full(len(pfn), -1)
-    index = np.searchsorted(start, pfn, side="right") - 1
-    return np.where((index >= 0) & (pfn < end[index]), index, -1)
 
 
 def _bits(snapshot: Snapshot, rows: np.ndarray) -> np.ndarray:
@@ -445,7 +438,7 @@ def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, 
     state = np.append(state, len(blocks.state_names))
     online = np.array([*(name == "MEM_ONLINE" for name in blocks.state_names), False])[state]
     known = np.array([*(name.startswith("MEM_") for name in blocks.state_names), False])[state]
-    index = _containing(block_id, ids, ids + 1)
+    index = containing(block_id, ids, ids + 1)
     exists = index >= 0
     return exists, exists & online[index], exists & known[index]
 

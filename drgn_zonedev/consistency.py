@@ -35,6 +35,7 @@ from drgn_zonedev.lacking import optional
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.spans import union
 
 __all__ = ("inconsistencies",)
 
@@ -321,20 +322,7 @@ def _unpopulated_runs(scene: _Scene, range_: PgmapRange) -> Iterator[tuple[int, 
         missing.append((low, min(start, high)))
         low = max(low, end)
     missing.append((low, high))
-    yield from _union(missing)
-
-
-def _union(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    run: tuple[int, int] | None = None
-    for start, end in sorted(span for span in spans if span[0] < span[1]):
-        if run and start <= run[1]:
-            run = run[0], max(end, run[1])
-            continue
-        if run:
-            yield run
-        run = start, end
-    if run:
-        yield run
+    yield from union(missing)
 
 
 def _populated(scene: _Scene, starts: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ everything that depends on it is unknown rather than wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,7 @@ from drgn_zonedev.kernel.mmzone import (
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
+from drgn_zonedev.spans import union
 from drgn_zonedev.unread import bad_address, unread_structures
 
 __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
@@ -85,12 +86,12 @@ class Snapshot:
 
     @property
     def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
-        return _union((gap.start, gap.end) for gap in self.pgmap_array.gaps)
+        return union((gap.start, gap.end) for gap in self.pgmap_array.gaps)
 
     @property
     def memory_block_gaps(self) -> tuple[tuple[int, int], ...]:
         pages = self.geometry.pages_per_section * self.sections_per_block
-        return _union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
+        return union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
 
 
 @dataclass(frozen=True)
@@ -162,17 +163,7 @@ def _changed_spans(
     for pgmap in before.pgmaps + after.pgmaps:
         if pgmap.address in pgmaps:
             spans += [(r.start_pfn, min(r.end_pfn, after.geometry.max_pfn)) for r in pgmap.ranges]
-    return _union(spans)
-
-
-def _union(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    union: list[tuple[int, int]] = []
-    for start, end in sorted(spans):
-        if union and start <= union[-1][1]:
-            start, end = union[-1][0], max(end, union.pop()[1])
-        if start < end:
-            union.append((start, end))
-    return tuple(union)
+    return union(spans)
 
 
 def changed_since(prog: Program, snapshot: Snapshot) -> Changes:

@@ -27,13 +27,13 @@ from drgn_zonedev.export.core import Read, write_core
 from drgn_zonedev.export.elf import Encoding
 from drgn_zonedev.export.names import Missing
 from drgn_zonedev.export.select import Selection, select
-from drgn_zonedev.export.spans import Span, union
 from drgn_zonedev.export.trace import Recorder, Run
 from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.model import Report
 from drgn_zonedev.scan import Progress
+from drgn_zonedev.spans import Span, union
 
 __all__ = ("SCHEMA", "Export", "Options", "export")
 

@@ -28,7 +28,6 @@ from drgn.helpers.linux.mmzone import for_each_online_pgdat, for_each_present_se
 from drgn.helpers.linux.slab import slab_object_info
 
 from drgn_zonedev.explain import explain
-from drgn_zonedev.export.spans import Span, union
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sections
@@ -40,6 +39,8 @@ from drgn_zonedev.model import Memmap, Pgmap, Report
 from drgn_zonedev.report import check
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.sections import section_rows
+from drgn_zonedev.sets import sorted_set
+from drgn_zonedev.spans import Span, intersection, union
 
 __all__ = ("Selection", "select")
 
@@ -187,21 +188,17 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
             entries += node.slots.value_()
 
 
-def _memmap_ranges(prog: Program, report: Report, selection: Selection) -> list[Span]:
-    present = [(r.start_pfn, r.end_pfn) for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
+def _memmap_ranges(prog: Program, report: Report, selection: Selection) -> tuple[Span, ...]:
+    mapped = (r for r in report.ranges if r.memmap is not Memmap.UNMAPPED)
+    present = union((r.start_pfn, r.end_pfn) for r in mapped)
     if selection.all_memmap:
-        return union(present)
+        return present
     wanted = union(
         (max(r.start_pfn - selection.margin, 0), r.end_pfn + selection.margin)
         for pgmap in report.pgmaps
         for r in pgmap.ranges
     )
-    return [
-        (max(a, start), min(b, end))
-        for start, end in wanted
-        for a, b in union(present)
-        if a < end and start < b
-    ]
+    return tuple(part for span in wanted for part in intersection(span, present))
 
 
 def _memmap(prog: Program, start_pfn: int, end_pfn: int) -> None:
@@ -214,7 +211,7 @@ def _forget_neighbours(recorder: Recorder) -> None:
     # between two of them in a slab belongs to somebody else.
     usage_type = recorder.prog.type("struct mem_section_usage")
     offset, size = offsetof(usage_type, "subsection_map"), sizeof(usage_type)
-    usages = np.unique(sections(recorder.prog).usage)
+    usages = sorted_set(sections(recorder.prog).usage)
     usages = usages[usages != 0]
     for usage in usages.tolist():
         recorder.keep(usage, size)

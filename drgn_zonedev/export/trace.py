@@ -13,13 +13,13 @@ works here works on the export, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.linux.mm import follow_phys, phys_to_virt
 
-from drgn_zonedev.export.spans import Span, intersection, pages, union
+from drgn_zonedev.spans import Span, intersection, pages, union
 
 __all__ = ("Recorder", "Run")
 
@@ -109,7 +109,7 @@ class Recorder:
         assert run.paddr is not None
         return self.source.read(run.paddr, run.size, physical=True)
 
-    def narrow(self, starts: frozenset[int], objects: list[Span]) -> None:
+    def narrow(self, starts: frozenset[int], objects: Sequence[Span]) -> None:
         """
         Forget what lies between objects that were read in one go.
 

@@ -26,7 +26,9 @@ from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.proposal.variants import VARIANTS, Asked, Variant
 from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.spans import containing
 from drgn_zonedev.verify import verify_snapshot
 
 __all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
@@ -161,9 +163,9 @@ def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Ask
     geometry = snapshot.geometry
     borders = pgmap_borders(snapshot) | set(spans.ravel().tolist())
     units = geometry.pages_per_subsection, geometry.pages_per_section
-    edges = np.unique(np.concatenate([aligned(borders, units), section_borders(snapshot)]))
-    row = np.searchsorted(spans[:, 0], edges[:-1], side="right") - 1
-    inside = (row >= 0) & (edges[:-1] < spans[np.maximum(row, 0), 1]) if len(spans) else row > 0
+    edges = sorted_set(np.concatenate([aligned(borders, units), section_borders(snapshot)]))
+    row = containing(edges[:-1], spans[:, 0], spans[:, 1])
+    inside = row >= 0
     intervals = _Intervals(edges[:-1][inside], edges[1:][inside], case[row[inside]])
     predicates = Predicates(
         geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, intervals.start

@@ -25,6 +25,7 @@ from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.scan import Progress
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("UNPROMISED", "Ground", "Runs", "lay_ground")
@@ -192,7 +193,7 @@ def _edges(
     if max_pfn is not None:
         edges |= {max_pfn, -(-max_pfn // geometry.pages_per_section) * geometry.pages_per_section}
     found = aligned(edges, (*block_pages, geometry.pages_per_subsection))
-    return np.unique(np.concatenate([found, section_borders(snapshot)]))
+    return sorted_set(np.concatenate([found, section_borders(snapshot)]))
 
 
 _Part = tuple[int, int, int, int, int]

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from drgn_zonedev.spans import containing
 from drgn_zonedev.walkers.ground import IN_ZONE, ON_LRU, REFERENCED, TAIL, UNREAD, Ground
 
 __all__ = ("BLOCK_PAGES", "FILTERS", "MAX_ORDER_PAGES", "PAGEBLOCK_PAGES", "STEPS")
@@ -52,24 +53,16 @@ def _valid_block(ground: Ground) -> np.ndarray:
 
 
 def _system_ram(ground: Ground) -> np.ndarray:
-    return _inside(ground.runs.start, ground.ram)
+    return containing(ground.runs.start, ground.ram[:, 0], ground.ram[:, 1]) >= 0
 
 
 def _system_ram_section(ground: Ground) -> np.ndarray:
     # Offlining refuses a memory block that has holes.
     pages = ground.snapshot.geometry.pages_per_section
     first = ground.runs.start // pages * pages
-    row = np.searchsorted(ground.ram[:, 0], first, side="right") - 1
-    if not len(ground.ram):
-        return np.zeros(len(first), bool)
-    return (row >= 0) & (first + pages <= ground.ram[np.maximum(row, 0), 1])
-
-
-def _inside(pfn: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    if not len(spans):
-        return np.zeros(len(pfn), bool)
-    row = np.searchsorted(spans[:, 0], pfn, side="right") - 1
-    return (row >= 0) & (pfn < spans[np.maximum(row, 0), 1])
+    # What is System RAM from the first page of a section to the last is in one of these.
+    row = containing(first, ground.ram[:, 0], ground.ram[:, 1])
+    return (row >= 0) & (row == containing(first + pages - 1, ground.ram[:, 0], ground.ram[:, 1]))
 
 
 def _in_zone_with_ram(ground: Ground) -> np.ndarray:

@@ -25,6 +25,7 @@ from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.spans import union
 from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground, read_max_pfn
 from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
 from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
@@ -126,16 +127,10 @@ def walk_all(
     return tuple(_judge(ground, walker, release) for walker in table)
 
 
-def _system_ram(prog: Program) -> list[tuple[int, int]]:
+def _system_ram(prog: Program) -> tuple[tuple[int, int], ...]:
     shift = int(prog["PAGE_SHIFT"].value_())
     resources = iomem_resources(prog) or ()
-    spans = sorted((r.start >> shift, r.end >> shift) for r in resources if r.is_ram)
-    union: list[tuple[int, int]] = []
-    for start, end in spans:
-        if union and start <= union[-1][1]:
-            start, end = union[-1][0], max(end, union.pop()[1])
-        union.append((start, end))
-    return union
+    return union((r.start >> shift, r.end >> shift) for r in resources if r.is_ram)
 
 
 def _release(prog: Program) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from drgn_zonedev.render.picture.scene import (
     pgmaps_between,
     ranges_between,
 )
+from drgn_zonedev.sets import sorted_set
 
 __all__ = ("Grid", "Row", "grid")
 
@@ -87,7 +88,7 @@ def grid(scene: Scene, columns: int, max_rows: int | None) -> Grid:
 def _touched(spans: Array, row_pages: int) -> Array:
     """Get the numbers of the rows in which something begins or ends."""
     start, end, _ = spans
-    return np.unique(np.concatenate((start // row_pages, (end - 1) // row_pages)))
+    return sorted_set(np.concatenate((start // row_pages, (end - 1) // row_pages)))
 
 
 def _rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> tuple[Row, ...]:

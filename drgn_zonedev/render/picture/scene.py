@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
 from drgn_zonedev.render.picture.marks import BAD, mark_of
+from drgn_zonedev.spans import union
 
 __all__ = (
     "Scene",
@@ -79,7 +80,7 @@ def make_scene(
     by_pfn = tuple(sorted(pgmaps, key=lambda p: (first_pfn(p), p.address)))
     numbers = {pgmap.address: i for i, pgmap in enumerate(by_pfn)}
     owners = [-1 if r.pgmap is None else numbers.get(r.pgmap, -1) for r in in_order]
-    merged = _merged((f.start_pfn, f.end_pfn) for f in errors)
+    merged = union((f.start_pfn, f.end_pfn) for f in errors)
     spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in in_order]
     spans += [(start, end, BAD) for start, end in merged]
     return Scene(
@@ -96,16 +97,6 @@ def make_scene(
         spans=np.array(spans, np.int64).reshape(-1, 3),
         numbers=numbers,
     )
-
-
-def _merged(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    merged: list[tuple[int, int]] = []
-    for start, end in spans:
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return tuple(merged)
 
 
 def errors_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[tuple[int, int], ...]:

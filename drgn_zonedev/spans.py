@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Half-open spans of addresses."""
+"""
+Spans
+-----
+
+Half-open spans of numbers: PFNs, addresses, indices.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ("Span", "intersection", "pages", "union")
+import numpy as np
+
+__all__ = ("Span", "containing", "intersection", "pages", "union")
 
 Span = tuple[int, int]
 
 
-def union(spans: Iterable[Span]) -> list[Span]:
+def union(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Merge what overlaps or touches; the result is sorted."""
     merged: list[Span] = []
     for start, end in sorted(spans):
@@ -20,7 +27,7 @@ def union(spans: Iterable[Span]) -> list[Span]:
             start, end = merged[-1][0], max(end, merged.pop()[1])
         if start < end:
             merged.append((start, end))
-    return merged
+    return tuple(merged)
 
 
 def intersection(span: Span, others: Sequence[Span]) -> Iterator[Span]:
@@ -40,3 +47,16 @@ def pages(span: Span, page_size: int) -> Iterator[Span]:
         border = min((start // page_size + 1) * page_size, end)
         yield start, border
         start = border
+
+
+def containing(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """
+    Get the index of the span that contains each value, or -1.
+
+    :param start: Where the spans, which are sorted and disjoint, begin.
+    :param end: Where they end.
+    """
+    if not len(start):
+        return np.full(len(values), -1)
+    index = np.searchsorted(start, values, side="right") - 1
+    return np.where((index >= 0) & (values < end[index]), index, -1)
