@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _PT_LOAD, _PT_NOTE = 1, 4
 _KERNEL_HALF = 1 << 63
 _END = (1 << 64) - 1
+# Not the names of modules' sections, which are most strings.
+_NAME = re.compile(
+    rb"(?<=\x00)(?!\.)"
+    rb"(?=[ -~]*(?:Mem|RAM|ROM|Kernel|PCI|DMA|Normal|Dev|Mov|name|pfn|dax|pmem|kmal))"
+    rb"[ -~]{3,64}(?=\x00)"
+)
 
 
 @dataclass(frozen=True)
@@ -208,11 +215,29 @@ class Image:
         found = (tuple(s for s in (self._part(*span) for span in kind) if s) for kind in kinds)
         return tuple(kind for kind in found if kind)
 
+    @cached_property
+    def names(self) -> tuple[Span, ...]:
+        """Strings that are shown: names of devices, resources, zones, symbols, caches."""
+        contents = self.contents()
+        return tuple(
+            Span(match.start(), segment.address + match.start() - segment.offset, len(match[0]))
+            for segment in self.segments
+            for match in _NAME.finditer(contents, segment.offset, segment.offset + segment.size)
+        )
+
     def _part(self, address: int, size: int) -> Span | None:
         # As much of a structure as the dump has.
         sizes = (size >> i & ~7 for i in range(size.bit_length()))
         spans = (self.find(address, part) for part in sizes if part)
         return self.find(address, size) or next((s for s in spans if s), None)
+
+    @cached_property
+    def vmemmap(self) -> int:
+        """Where the struct page of PFN 0 would be."""
+        prog = Program()
+        prog.set_core_dump(self.vmcore)
+        prog.load_debug_info([self.vmlinux])
+        return page_layout(prog).vmemmap
 
     @cached_property
     def pfns(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .image import Image, Span
+from .question import draw_command
 
 __all__ = ("Recipe", "apply", "draw_recipe", "load_recipe", "recipe_text")
 
@@ -236,6 +237,39 @@ def _note(draw: _Draw) -> _Edits:
     return ((note.offset + at, bytes(text[at : at + 1])),)
 
 
+# What terminals, browsers, parsers, file systems and readers take for more than text.
+_HOSTILE = (
+    b"\x1b[2J\x1b[31m",
+    b"\x1b]0;title\x07",
+    b"\x9b31m\x90",
+    "\x9b31m".encode(),
+    b"\r\n::error::",
+    b"\x01\x08\x7f",
+    "\u202e\u2066".encode(),
+    "\u2028\u200b\ufeff\ufffe".encode(),
+    b"\xff\xfe\xed\xa0\x80",
+    "\U000e0041\u0300\u0301".encode(),
+    b"<script>alert(1)</script>",
+    b"]]><!--&amp;&#0;",
+    b"'\"/onload=x>",
+    b"../../../x",
+    b"%s%n{0}{self}",
+    b"`$(x);|&\\",
+)
+
+
+def _name(draw: _Draw) -> _Edits:
+    # A string that is not what anybody would call something.
+    name, rng = draw.rng.choice(draw.image.names), draw.rng
+    text = rng.choice(_HOSTILE)
+    if rng.random() < 0.1:
+        # Without an end.
+        text *= 1024 // len(text)
+    elif rng.random() < 0.5:
+        text = text[: name.size]
+    return ((name.offset + rng.choice([0, 0, 1, name.size // 2]), text),)
+
+
 _MAKERS: tuple[tuple[int, Callable[[_Draw], _Edits]], ...] = (
     (40, _one_word),
     (8, _half_word),
@@ -248,26 +282,8 @@ _MAKERS: tuple[tuple[int, Callable[[_Draw], _Edits]], ...] = (
     (4, _anywhere),
     (2, _header),
     (4, _note),
+    (6, _name),
 )
-
-
-def _command(draw: _Draw) -> tuple[str, ...]:
-    rng = draw.rng
-    pfn = str(rng.choice(draw.image.pfns))
-    return rng.choice(
-        [
-            ("check",),
-            ("check", "-v"),
-            ("ranges", "--format", "json"),
-            ("ranges", "-v"),
-            ("pgmaps", "--format", "json"),
-            ("pgmaps",),
-            ("sections", "--format", "json"),
-            ("sections",),
-            ("pfn", "--as", "pfn", pfn, "--format", "json"),
-            ("pfn", "--as", "pfn", pfn),
-        ]
-    )
 
 
 def draw_recipe(rng: random.Random, image: Image, contents: bytes) -> Recipe:
@@ -288,7 +304,7 @@ def draw_recipe(rng: random.Random, image: Image, contents: bytes) -> Recipe:
     if rng.random() < 0.04:
         size = rng.randrange(image.headers.size, image.size)
         names.append("truncated")
-    recipe = Recipe(image.name, tuple(edits), size, _command(draw), ", ".join(names))
+    recipe = Recipe(image.name, tuple(edits), size, draw_command(rng, image), ", ".join(names))
     if size is not None and rng.random() < 0.5:
         recipe = replace(recipe, edits=(), what="truncated")
     return recipe

@@ -109,6 +109,8 @@ def known(image: Image) -> Image:
     assert image.small_reads
     assert image.large_reads
     assert image.pfns
+    assert image.names
+    assert image.vmemmap
     return image
 
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
-import io
 import json
-import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 import tempfile
@@ -25,16 +24,9 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import drgn
-import fastjsonschema
-
-from drgn_zonedev import cli
-from drgn_zonedev.render import as_json
-
+from .answer import ask, judge, opens
 from .image import Image
 from .mutation import Recipe, apply
 
@@ -135,8 +127,10 @@ def _child(vmcore: Path, image: Image, recipes: Recipes, limits: Limits, answers
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
         faulthandler.register(number, answers, all_threads=False, chain=True)
-    contents = image.contents()
+    contents, files = image.contents(), vmcore.parent / "files"
+    shutil.rmtree(files, ignore_errors=True)
     for recipe in recipes:
+        files.mkdir()
         vmcore.write_bytes(apply(contents, recipe))
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (size + limits.memory, hard))
@@ -144,15 +138,16 @@ def _child(vmcore: Path, image: Image, recipes: Recipes, limits: Limits, answers
         signal.setitimer(signal.ITIMER_PROF, limits.seconds)
         signal.setitimer(signal.ITIMER_REAL, limits.seconds * _WALL_FACTOR)
         before = time.process_time()
-        asked = [_ask(vmcore, image.vmlinux, command) for command in recipe.commands]
+        asked = [ask(vmcore, image.vmlinux, command, files) for command in recipe.commands]
         seconds = time.process_time() - before
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         # Looking at the answers is no part of the limits.
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         memory = _peak()
-        opened = all(a.status != 2 for a in asked) or _opens(vmcore)
-        failures = [f for c, a in zip(recipe.commands, asked) for f in _judge(c, a, opened)]
+        opened = all(a.status != 2 for a in asked) or opens(vmcore)
+        pairs = zip(recipe.commands, asked)
+        failures = [problem for c, a in pairs for problem in judge(image, c, a, opened)]
         if memory > limits.memory:
             failures.append(f"memory: {memory >> 20} MiB")
         document = {
@@ -163,6 +158,7 @@ def _child(vmcore: Path, image: Image, recipes: Recipes, limits: Limits, answers
             "opened": opened,
         }
         os.write(answers, json.dumps(document).encode() + b"\n")
+        shutil.rmtree(files)
     os._exit(0)
 
 
@@ -177,74 +173,3 @@ def _peak() -> int:
     return (
         int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) << 10
     )
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    out: str
-    err: str
-    trace: str | None
-
-
-def _ask(vmcore: Path, vmlinux: Path, command: Sequence[str]) -> _Answer:
-    out, err = io.StringIO(), io.StringIO()
-    status, trace = -1, None
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            status = cli.main(["-c", str(vmcore), "-s", str(vmlinux), *command])
-        except BaseException:
-            trace = traceback.format_exc()
-    return _Answer(status, out.getvalue(), err.getvalue(), trace)
-
-
-def _opens(vmcore: Path) -> bool:
-    # What drgn itself makes of the file: only if it is no dump of a kernel to
-    # drgn, opening it may fail.
-    logging.getLogger("drgn").setLevel(logging.CRITICAL)
-    prog = drgn.Program()
-    try:
-        prog.set_core_dump(vmcore)
-    except Exception:
-        return False
-    return bool(prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL)
-
-
-def _judge(command: Sequence[str], answer: _Answer, opened: bool) -> list[str]:
-    name = " ".join(command)
-    if answer.trace:
-        return [f"{name}: traceback\n{answer.trace}"]
-    failures = []
-    allowed = (0, 1, 3) if opened else (2,)
-    if answer.status not in allowed:
-        failures.append(f"{name}: status {answer.status}: {answer.err.strip()}")
-    lines = answer.err.splitlines()
-    if answer.status in (2, 3) and not answer.out and len(lines) != 1:
-        failures.append(f"{name}: status {answer.status} with {len(lines)} lines: {answer.err!r}")
-    if answer.status in (0, 1) and not answer.out:
-        failures.append(f"{name}: status {answer.status} without an answer")
-    for stream in (answer.out, answer.err):
-        odd = {c for c in stream if not c.isprintable() and c != "\n"}
-        if odd:
-            failures.append(f"{name}: not printable: {sorted(odd)!r}")
-    if answer.out and "json" in command:
-        failures += [f"{name}: {problem}" for problem in _schema_problems(answer.out)]
-    return failures
-
-
-@lru_cache(maxsize=1)
-def _validate() -> Any:
-    # A validator that is compiled: there are many documents.
-    return fastjsonschema.compile(as_json.load_schema())
-
-
-def _schema_problems(text: str) -> list[str]:
-    try:
-        document = json.loads(text, parse_constant=lambda name: f"not JSON: {name}")
-    except ValueError as e:
-        return [f"invalid JSON: {e}"]
-    try:
-        _validate()(document)
-    except fastjsonschema.JsonSchemaException as e:
-        return [f"against the schema: {str(e)[:300]}"]
-    return []
