@@ -43,6 +43,7 @@ __all__ = (
     "render",
     "report_document",
     "sections_document",
+    "unjudged_document",
 )
 
 Document = dict[str, Any]
@@ -73,7 +74,7 @@ def report_document(report: Report) -> Document:
         "pgmaps": [_pgmap(p) for p in report.pgmaps],
         "ranges": [range_document(r) for r in report.ranges],
         "findings": [finding_document(f) for f in report.findings],
-        "unjudged": [_unjudged(u) for u in report.unjudged],
+        "unjudged": [unjudged_document(u) for u in report.unjudged],
         "missing": [
             {"start": hex(m.start), "end": hex(m.end), "holds": m.holds, "hint": m.hint}
             for m in report.missing
@@ -252,5 +253,6 @@ def gap_document(unjudged: Unjudged) -> Document:
     }
 
 
-def _unjudged(unjudged: Unjudged) -> Document:
+def unjudged_document(unjudged: Unjudged) -> Document:
+    """What could not be judged, with the address that was bad."""
     return {**gap_document(unjudged), "address": _hex(unjudged.address)}

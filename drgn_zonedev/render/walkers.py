@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from drgn_zonedev.kernel.strings import printable
-from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
+from drgn_zonedev.render.as_json import Document, kernel_document, unjudged_document
 from drgn_zonedev.render.as_text import kernel_text
 from drgn_zonedev.render.cells import case_text, span, table
 from drgn_zonedev.render.screen import (
@@ -181,7 +181,7 @@ def walkers_document(report: WalkersReport) -> Document:
         "schema": "drgn-zonedev/walkers/1",
         "kernel": kernel_document(report.kernel),
         "walkers": [_judgement_document(j) for j in report.walkers],
-        "unjudged": [gap_document(u) for u in report.unjudged],
+        "unjudged": [unjudged_document(u) for u in report.unjudged],
         "unread": list(report.unread),
     }
 
