@@ -26,6 +26,7 @@ from drgn.helpers.linux.mm import follow_pfn
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
 __all__ = ("KPF", "KpagePrediction", "kpage_end_pfn", "kpage_flag_names", "kpage_prediction")
@@ -346,19 +347,12 @@ class _Seen:
     def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
         """The words of each page's head and of the page behind that, and whether they are there."""
         layout = self.around.layout
-        width = layout.size // 8
         words = np.concatenate([self.page.words, np.zeros_like(self.page.words)], axis=1)
         found = np.ones(len(self.row), bool)
         compound = np.flatnonzero(self.compound)
         heads, which = np.unique(self.page_head[compound], return_inverse=True)
-        both = np.zeros((len(heads), 2 * width), np.uint64)
-        there = np.ones(len(heads), bool)
-        for i, head in enumerate(heads.tolist()):
-            try:
-                both[i] = np.frombuffer(self.prog.read(head, 2 * layout.size), "<u8")
-            except (FaultError, OverflowError):
-                there[i] = False
-        words[compound], found[compound] = both[which], there[which]
+        raw, there = read_records(self.prog, heads, 2 * layout.size)
+        words[compound], found[compound] = raw.view("<u8")[which], there[which]
         return words, found
 
     @cached_property

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import FaultError, Program, offsetof
+from drgn import Program, offsetof
 
+from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.model import Case, Unjudged
 from drgn_zonedev.proposal.marks import Marks, mark
 from drgn_zonedev.snapshot import Snapshot
@@ -111,12 +112,11 @@ def _read(prog: Program, snapshot: Snapshot, offset: int) -> tuple[np.ndarray, n
     usage = snapshot.sections.usage
     found = np.zeros_like(snapshot.sections.subsection_map)
     readable = np.ones(len(usage), bool)
-    size = found.shape[1] * 8 if len(found) else 0
-    for row in np.flatnonzero(usage).tolist():
-        try:
-            found[row] = np.frombuffer(prog.read(int(usage[row]) + offset, size), "<u8")
-        except (FaultError, OverflowError):
-            readable[row] = False
+    rows = np.flatnonzero(usage)
+    raw, readable[rows] = read_records(
+        prog, usage[rows] + np.uint64(offset), found.shape[1] * 8, max_gap=4096
+    )
+    found[rows] = raw.view("<u8")
     return found, readable
 
 

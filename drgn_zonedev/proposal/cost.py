@@ -20,6 +20,7 @@ from drgn import FaultError, Program, TypeKind, offsetof, sizeof
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.pageblock import pageblock_layout
+from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.proposal.variants import Variant
 from drgn_zonedev.snapshot import Snapshot
@@ -252,19 +253,23 @@ def xarray_path(prog: Program, xa: int, index: int) -> list[tuple[int, bool]]:
     node_type = prog.type("struct xa_node")
     shift_at, slots_at = offsetof(node_type, "shift"), offsetof(node_type, "slots")
     path = [(xa + head, False)]
-    entry = prog.read_u64(xa + head)
+    entry = _word(prog, xa + head)
     for _ in range(_MAX_DEPTH):
         if entry & 3 != _XA_INTERNAL or entry <= _XA_MAX_INTERNAL:
             break
         node = entry - _XA_INTERNAL
         path.append((node + shift_at, True))
-        shift = prog.read_u8(node + shift_at)
+        shift = read_memory(prog, node + shift_at, 1)[0]
         slot = node + slots_at + (index >> shift & 63) * 8
         path.append((slot, False))
-        entry = prog.read_u64(slot)
+        entry = _word(prog, slot)
         if entry & 3 == _XA_INTERNAL and entry < 64 << 2:
             # A sibling: the entry is in another slot.
             slot = node + slots_at + (entry >> 2) * 8
             path.append((slot, False))
-            entry = prog.read_u64(slot)
+            entry = _word(prog, slot)
     return path
+
+
+def _word(prog: Program, address: int) -> int:
+    return int.from_bytes(read_memory(prog, address, 8), "little")

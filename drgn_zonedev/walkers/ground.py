@@ -22,6 +22,7 @@ from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
 from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.scan import Progress
@@ -127,14 +128,10 @@ class Ground:
         """The bits of ``page->flags`` that say node and zone; -1 if they cannot be read."""
         layout = self.layout
         shift = 64 - layout.nodes_shift - layout.zones_shift
-        found = np.full(len(pfn), -1)
-        for i, one in enumerate(pfn.tolist()):
-            try:
-                word = self.prog.read_u64(layout.page_address(one) + layout.flags_word * 8)
-            except FaultError:
-                continue
-            found[i] = word >> shift
-        return found
+        page = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
+        raw, readable = read_records(self.prog, page + np.uint64(layout.flags_word * 8), 8)
+        links = raw.view("<u8")[:, 0] >> np.uint64(shift)
+        return np.where(readable, links.astype(np.int64), -1)
 
 
 def read_max_pfn(prog: Program) -> int | None:
