@@ -26,11 +26,11 @@ from drgn import (
     TypeKind,
 )
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.cpumask import for_each_possible_cpu
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.kallsyms import symbol_name
+from drgn_zonedev.kernel.masks import possible_cpus
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
@@ -274,7 +274,7 @@ def _per_cpu_offsets(prog: Program) -> np.ndarray:
         return prog.cache["zonedev_per_cpu_offsets"]
     except KeyError:
         null = Object(prog, "char *", 0)
-        cpus = for_each_possible_cpu(prog)
+        cpus = possible_cpus(prog)
         offsets = np.array([per_cpu_ptr(null, cpu).value_() for cpu in cpus], np.uint64)
         return prog.cache.setdefault("zonedev_per_cpu_offsets", offsets)
 

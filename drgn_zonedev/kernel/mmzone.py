@@ -26,7 +26,6 @@ from drgn import (
     FaultError,
     IntegerLike,
     Object,
-    ObjectNotFoundError,
     Program,
     Type,
     TypeKind,
@@ -44,8 +43,8 @@ from drgn.helpers.linux.mmzone import (
     pfn_to_section,
     valid_section,
 )
-from drgn.helpers.linux.nodemask import for_each_online_node
 
+from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.kernel.reading import first_unreadable, read_memory
 from drgn_zonedev.kernel.records import read_records
@@ -389,12 +388,8 @@ def read_zone_device_spans(
         zone_device = prog.constant("ZONE_DEVICE").value_()
     except LookupError:
         return {}, ()
-    try:
-        nodes = list(for_each_online_node(prog))
-    except ObjectNotFoundError:
-        nodes = [0]
     spans, unreadable = {}, []
-    for nid in nodes:
+    for nid in online_nodes(prog):
         try:
             zone = NODE_DATA(prog, nid).node_zones[zone_device]
             start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()

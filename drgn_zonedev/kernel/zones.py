@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drgn import ObjectNotFoundError, Program
+from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import NODE_DATA
-from drgn.helpers.linux.nodemask import for_each_online_node
+
+from drgn_zonedev.kernel.masks import online_nodes
 
 __all__ = ("Zone", "zones")
 
@@ -37,13 +38,8 @@ class Zone:
 @takes_program_or_default
 def zones(prog: Program) -> tuple[Zone, ...]:
     """Get the zones that span anything, of all nodes that are online."""
-    try:
-        nodes = list(for_each_online_node(prog))
-    except ObjectNotFoundError:
-        # CONFIG_NUMA=n
-        nodes = [0]
     found = []
-    for nid in nodes:
+    for nid in online_nodes(prog):
         for number, zone in enumerate(NODE_DATA(prog, nid).node_zones):
             start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
             if spanned:

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Nodes and CPUs, of which there are no more than their masks have bits."""
+
+from __future__ import annotations
+
+import pytest
+from fakekernel import LAYOUTS, FakeKernel
+
+from drgn_zonedev.kernel.masks import masks_are_sound, online_nodes, possible_cpus
+
+each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+
+
+def kernel_of(layout: str) -> FakeKernel:
+    kernel = FakeKernel(layout)
+    kernel.section(0)
+    return kernel
+
+
+@each_layout
+def test_as_many_as_there_are(layout: str) -> None:
+    kernel = kernel_of(layout)
+    kernel.node(3)
+    prog = kernel.program()
+    assert online_nodes(prog) == [0, 3]
+    assert possible_cpus(prog) == list(range(prog["nr_cpu_ids"].value_()))
+    assert masks_are_sound(prog)
+
+
+@pytest.mark.parametrize("count", ["nr_node_ids", "nr_cpu_ids"])
+@pytest.mark.parametrize("value", [1 << 14, (1 << 31) - 1, (1 << 32) - 1])
+def test_a_mask_ends_where_its_type_does(count: str, value: int) -> None:
+    kernel = kernel_of("6.1")
+    prog = kernel.program()
+    expected = online_nodes(prog), possible_cpus(prog)
+    kernel.set_variable(count, value)
+    prog = kernel.program()
+    assert (online_nodes(prog), possible_cpus(prog)) == expected
+    assert not masks_are_sound(prog)
