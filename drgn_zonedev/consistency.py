@@ -55,11 +55,15 @@ class _Claim:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the checks look at; ``ranges`` are those of the classification."""
+    """
+    What the checks look at; ``ranges`` are those of the classification. ``told`` gets
+    what could not be compared.
+    """
 
     prog: Program
     snapshot: Snapshot
     ranges: Sequence[Range]
+    told: list[Unjudged]
 
     @cached_property
     def claims(self) -> list[_Claim]:
@@ -158,11 +162,11 @@ def inconsistencies(
     Compare the structures with each other.
 
     :param ranges: What the classification made of them.
-    :param lacks: Gets what could not be compared, because the debugging information
-        lacks something.
+    :param lacks: Gets what could not be compared, because it cannot be read, or the
+        debugging information lacks something.
     """
-    scene = _Scene(prog, snapshot, ranges)
     told = [] if lacks is None else lacks
+    scene = _Scene(prog, snapshot, ranges, told)
     findings: list[Finding] = []
     for check in _CHECKS:
         nothing: list[Finding] = []
@@ -558,14 +562,17 @@ def _expected_alloc(scene: _Scene, claim: _Claim) -> int | None:
 
 
 def _resources(scene: _Scene) -> Iterator[Finding]:
-    resources = iomem_resources(scene.prog) if scene.complete else None
-    if resources is None:
+    if not scene.complete:
         return
+    resources = iomem_resources(scene.prog)
+    for address in resources.unread[:1]:
+        reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
+        scene.told.append(Unjudged(0, 0, f"{reason} were compared", address))
     shift = scene.snapshot.geometry.page_shift
     for claim in scene.complete:
         start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
-        ram = [r for r in resources if r.is_ram and r.start < end and start < r.end]
-        around = any(r.start <= start and end <= r.end for r in resources)
+        ram = [r for r in resources.found if r.is_ram and r.start < end and start < r.end]
+        around = any(r.start <= start and end <= r.end for r in resources.found)
         for resource in ram:
             yield make_finding(
                 "device-in-ram",
@@ -578,7 +585,7 @@ def _resources(scene: _Scene) -> Iterator[Finding]:
                     *scene.range_facts(claim),
                 ),
             )
-        if not ram and not around:
+        if not (ram or around or resources.unread):
             yield make_finding(
                 "device-without-resource",
                 Case.DEVICE,

@@ -168,9 +168,9 @@ def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:
 
 def _resolve_resource(prog: Program, name: str) -> Subject:
     resources = iomem_resources(prog)
-    if resources is None:
+    if resources.unread and not resources.found:
         raise ValueError(f"{name!r} is not a number, and iomem_resource cannot be read: give a PFN")
-    found = _named(resources, name)
+    found = _named(resources.found, name)
     shift = sparsemem_geometry(prog).page_shift
     first = found[0]
     pfn = (first.start + (1 << shift) - 1) >> shift

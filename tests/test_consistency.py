@@ -18,8 +18,8 @@ from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
-from drgn_zonedev.kernel.resource import Resource
-from drgn_zonedev.model import Finding
+from drgn_zonedev.kernel.resource import Resource, Resources
+from drgn_zonedev.model import Finding, Unjudged
 from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
@@ -130,9 +130,9 @@ def test_online_section_of_a_device_and_its_evidence(layout: str) -> None:
     assert (fact.value, fact.expected) == (kernel.vmemmap | 7, kernel.vmemmap | 3)
 
 
-def resources(*found: tuple[int, int, bool]) -> Callable[[Program], tuple[Resource, ...]]:
+def resources(*found: tuple[int, int, bool]) -> Callable[[Program], Resources]:
     made = tuple(Resource(s << 12, e << 12, "x", 0xFFFF888000001000, ram) for s, e, ram in found)
-    return lambda prog: made
+    return lambda prog: Resources(made)
 
 
 @each_layout
@@ -154,6 +154,32 @@ def test_resources(
 ) -> None:
     monkeypatch.setattr(consistency, "iomem_resources", resources(*tree))
     assert spots(device(layout)) == expected
+
+
+def told(kernel: FakeKernel) -> tuple[list[str], list[int | None]]:
+    """Slugs of findings, and the addresses of what could not be compared."""
+    prog, lacks = kernel.program(), list[Unjudged]()
+    snapshot = take_snapshot(prog)
+    findings = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot), lacks)
+    return [f.slug for f in findings], [u.address for u in lacks]
+
+
+@each_layout
+def test_resources_that_cannot_be_read_are_held_against_nobody(layout: str) -> None:
+    kernel = device(layout)
+    child = kernel.program()["iomem_resource"].child.value_()
+    kernel.hide(child, 64)
+    assert told(kernel) == ([], [child])
+
+
+@each_layout
+def test_ram_in_front_of_a_resource_that_cannot_be_read_is_still_seen(layout: str) -> None:
+    kernel = device(layout)
+    first = kernel.program()["iomem_resource"].child.value_()
+    kernel.poke_member("resource", first, "start", START << 12)
+    kernel.poke_member("resource", first, "flags", 0x1000200)
+    kernel.poke_member("resource", first, "sibling", 0x7FFC12345678)
+    assert told(kernel) == (["device-in-ram"], [0x7FFC12345678])
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -12,7 +12,7 @@ from fakekernel import LAYOUTS, collision
 
 from drgn_zonedev import resolve as module
 from drgn_zonedev.explain import explain
-from drgn_zonedev.kernel.resource import Resource
+from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Case
 from drgn_zonedev.report import check
 from drgn_zonedev.resolve import resolve, resolve_pfn
@@ -114,7 +114,7 @@ def iomem(monkeypatch: pytest.MonkeyPatch) -> None:
         (0xFEC00000, 0xFEC00400, "IOAPIC \x1b[2J"),
     ]
     resources = tuple(Resource(a, b, name, 0, is_ram=False) for a, b, name in tree)
-    monkeypatch.setattr(module, "iomem_resources", lambda prog: resources)
+    monkeypatch.setattr(module, "iomem_resources", lambda prog: Resources(resources))
 
 
 @pytest.mark.usefixtures("iomem")

@@ -10,7 +10,7 @@ Evaluates every walker's guard on the memory at hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -110,8 +110,15 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         unjudged=tuple(
             Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in ranges if r.case is Case.UNKNOWN
         ),
-        unread=() if read_max_pfn(prog) is not None else ("max_pfn",),
+        unread=tuple(_unread(prog)),
     )
+
+
+def _unread(prog: Program) -> Iterator[str]:
+    if read_max_pfn(prog) is None:
+        yield "max_pfn"
+    if _system_ram(prog) is None:
+        yield "iomem_resource"
 
 
 def walk_all(
@@ -122,15 +129,24 @@ def walk_all(
     progress: Progress = lambda done, total: None,
 ) -> tuple[Judgement, ...]:
     """Like :func:`walkers`, for structures that were already read."""
-    ground = lay_ground(prog, snapshot, ranges, BLOCK_PAGES, _system_ram(prog), progress)
+    ram = _system_ram(prog)
+    if ram is None:
+        # What is not known to be no RAM may be some.
+        ram = ((0, snapshot.geometry.max_pfn),)
+    ground = lay_ground(prog, snapshot, ranges, BLOCK_PAGES, ram, progress)
     release = _release(prog)
     return tuple(_judge(ground, walker, release) for walker in table)
 
 
-def _system_ram(prog: Program) -> tuple[tuple[int, int], ...]:
+def _system_ram(prog: Program) -> tuple[tuple[int, int], ...] | None:
     shift = int(prog["PAGE_SHIFT"].value_())
-    resources = iomem_resources(prog) or ()
-    return union((r.start >> shift, r.end >> shift) for r in resources if r.is_ram)
+    try:
+        resources = iomem_resources(prog)
+    except LookupError:
+        return None
+    if resources.unread:
+        return None
+    return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 
 
 def _release(prog: Program) -> tuple[int, int]:

@@ -29,6 +29,7 @@ _PAGES_PER_SUBSECTION = 512
 _MAX_NUMNODES = 1024
 _PERCPU_COUNT_BIAS = 1 << 63
 _WORD = 1 << 64
+_MAX_PHYSICAL = 1 << 52
 
 # A first PFN of each zone on x86_64.
 _DMA32_START = 0x1000
@@ -157,6 +158,7 @@ class FakeKernel:
         self._variable("mem_hotplug_lock", "struct percpu_rw_semaphore", semaphore)
         self._make_cpus()
         self._make_nodes()
+        self._make_resources()
 
     def _make_cpus(self) -> None:
         offsets = self._variable("__per_cpu_offset", "unsigned long [8192]", 8 * 8192)
@@ -180,6 +182,15 @@ class FakeKernel:
             self._set_word(array + 8 * zone, address)
         self.nodes: dict[int, int] = {}
         self.node(0)
+
+    def _make_resources(self) -> None:
+        # One for all memory there can be, which is no RAM.
+        name = self._string("Anything")
+        everything = self._new("resource", end=_MAX_PHYSICAL - 1, name=name, flags=0x200)
+        size = self.layout.structs["resource"].size
+        root = self._variable("iomem_resource", "struct resource", size)
+        self._set("resource", root, end=_WORD - 1, child=everything)
+        self._set("resource", everything, parent=root)
 
     def node(self, nid: int) -> int:
         """Make a NUMA node, or find it; returns its struct pglist_data."""

@@ -97,6 +97,15 @@ struct percpu_ref_data 56
 struct percpu_rw_semaphore 96
   88 atomic_t block
 
+struct resource 64
+  0 unsigned long start
+  8 unsigned long end
+  16 const char *name
+  24 unsigned long flags
+  32 unsigned long desc
+  40 struct resource *parent
+  48 struct resource *sibling
+  56 struct resource *child
 struct zone 256
   0 struct pglist_data *zone_pgdat
   8 unsigned long zone_start_pfn

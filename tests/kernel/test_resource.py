@@ -8,13 +8,18 @@ import pytest
 from drgn import Object, Program, Type, TypeMember
 from fakekernel import FakeKernel
 
-from drgn_zonedev.kernel.resource import Resource, for_each_resource_below, iomem_resources
+import drgn_zonedev.kernel.resource as module
+from drgn_zonedev.kernel.resource import (
+    Resource,
+    Resources,
+    for_each_resource_below,
+    iomem_resources,
+)
 
 
-def test_kernel_without_the_tree() -> None:
-    kernel = FakeKernel()
-    kernel.section(0)
-    assert iomem_resources(kernel.program()) is None
+def test_tree_of_a_kernel() -> None:
+    (found,) = iomem_resources(program()).found
+    assert (found.name, found.start, found.is_ram) == ("Anything", 0, False)
 
 
 # start, end, flags, name, sibling, child, each 8 bytes.
@@ -84,10 +89,10 @@ def test_resources_are_half_open(flags: int, is_ram: bool) -> None:
             0x2000: {"start": 0x100000, "end": 0x1FFFFF, "flags": flags, "name": 1 << 40},
         },
     )
-    assert read_tree(prog, root) == (Resource(0x100000, 0x200000, "?", 0x2000, is_ram),)
+    assert read_tree(prog, root).found == (Resource(0x100000, 0x200000, "?", 0x2000, is_ram),)
 
 
-def read_tree(prog: Program, root: Object) -> tuple[Resource, ...] | None:
+def read_tree(prog: Program, root: Object) -> Resources:
     def find(prog: Program, name: str, flags: object, filename: str | None) -> Object | None:
         return root[0] if name == "iomem_resource" else None
 
@@ -95,6 +100,23 @@ def read_tree(prog: Program, root: Object) -> tuple[Resource, ...] | None:
     return iomem_resources(prog)
 
 
-def test_a_tree_that_cannot_be_read_is_none() -> None:
+def test_what_cannot_be_read_is_named_and_the_rest_is_there() -> None:
     prog = program()
-    assert read_tree(prog, tree(prog, {0x1000: {"child": 0x2000}})) is None
+    entries = {
+        0x1000: {"child": 0x2000},
+        0x2000: {"sibling": 0x3000, "child": 0x4000},
+        0x3000: {"child": 0x5000},
+    }
+    found = read_tree(prog, tree(prog, entries))
+    assert [r.address for r in found.found] == [0x2000, 0x3000]
+    assert found.unread == (0x4000, 0x5000)
+
+
+def test_a_tree_without_an_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_RESOURCES", 4)
+    prog = program()
+    entries = {0x1000: {"child": 0x2000}}
+    entries |= {0x1000 * i: {"sibling": 0x1000 * (i + 1)} for i in range(2, 9)}
+    found = read_tree(prog, tree(prog, entries))
+    assert [r.address for r in found.found] == [0x2000, 0x3000, 0x4000]
+    assert found.unread == (0x5000,)
