@@ -29,7 +29,7 @@ _MAX_JOBS = 8
 # second: a compressed dump yields about 600 MB/s, others several GB/s.
 _WORTH_A_WORKER = {True: 256 << 20, False: 2 << 30}
 # Size of a compressed dump.
-_PROBABLY_WORTH_A_WORKER = 64 << 20
+_PROBABLY_WORTH_A_WORKER = 256 << 20
 
 
 @contextlib.contextmanager

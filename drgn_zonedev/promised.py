@@ -32,6 +32,7 @@ from drgn_zonedev.kernel.memmap import (
 )
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.runs import Runs, add_deviation
+from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.sieve import Sieve, make_sieve
 
 __all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")
@@ -109,18 +110,17 @@ def pieces(work: Work, pages: int) -> Iterator[Work]:
 
 
 def _pieces(promise: Promise, spans: np.ndarray, pages: int) -> Iterator[Work]:
-    begun: list[tuple[int, int]] = []
-    room = pages
-    for start, end in spans.tolist():
-        while end - start >= room:
-            begun.append((start, start + room))
-            yield Work(promise, np.array(begun, np.int64))
-            start, begun, room = start + room, [], pages
-        if start < end:
-            begun.append((start, end))
-            room -= end - start
-    if begun:
-        yield Work(promise, np.array(begun, np.int64))
+    # In struct pages from the first one on: where spans end, where pieces do, and both.
+    lengths = spans[:, 1] - spans[:, 0]
+    ends = np.cumsum(lengths)
+    borders = np.arange(pages, ends[-1], pages)
+    stops = sorted_set(np.concatenate([ends, borders]))
+    starts = np.r_[0, stops[:-1]]
+    span = np.searchsorted(ends, starts, side="right")
+    first = spans[span, 0] + starts - (ends - lengths)[span]
+    rows = np.stack([first, first + stops - starts], axis=1)
+    for piece in np.split(rows, np.searchsorted(stops, borders) + 1):
+        yield Work(promise, piece)
 
 
 def scan(

@@ -18,6 +18,7 @@ masks that leave out what users may change.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -26,7 +27,7 @@ from drgn import Program
 from drgn_zonedev.expected import DevicePages, MetadataPages, Promise, deviations, order_is_in_flags
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
 
-__all__ = ("Sieve", "make_sieve")
+__all__ = ("Sieve", "make_sieve", "one_sieve")
 
 Sieve = Callable[[np.ndarray, int, bytes], bool]
 """
@@ -44,6 +45,14 @@ def make_sieve(prog: Program, layout: PageLayout, promise: Promise) -> Sieve:
     if promise.vmemmap_shift:
         return _CompoundSieve(layout, promise)
     return _BaseSieve(prog, layout, promise)
+
+
+def one_sieve(prog: Program) -> Callable[[PageLayout, Promise], Sieve]:
+    """
+    Like :func:`make_sieve()`, for pages that come piece by piece: as long as the
+    promise is the same, what was verified in one piece is known in the next.
+    """
+    return functools.lru_cache(maxsize=1)(functools.partial(make_sieve, prog))
 
 
 class _Columns:

@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from drgn import Architecture, Platform, PlatformFlags, Program
 
 from drgn_zonedev.promised import scan
+from drgn_zonedev.sieve import one_sieve
 
 __all__ = ("Dump", "main", "open_dump")
 
@@ -60,9 +61,11 @@ def main(fd: int) -> None:
                 connection.send(str(e) or type(e).__name__)
                 return
             connection.send("")
+            sieve = one_sieve(prog)
             while True:
                 number, layout, work = connection.recv()
-                connection.send((number, scan(prog, layout, work)))
+                done = scan(prog, layout, work, sieve=sieve(layout, work.promise))
+                connection.send((number, done))
         except (EOFError, ConnectionError):
             # Whoever asked is gone.
             return

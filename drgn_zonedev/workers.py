@@ -30,6 +30,7 @@ from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.promised import Scanned, Work, pieces, scan
+from drgn_zonedev.sieve import one_sieve
 from drgn_zonedev.worker import Dump
 
 __all__ = ("PIECE_BYTES", "Worker", "scan_in_processes", "start_workers", "team")
@@ -37,7 +38,7 @@ __all__ = ("PIECE_BYTES", "Worker", "scan_in_processes", "start_workers", "team"
 _logger = logging.getLogger("drgn_zonedev")
 
 # Small enough for all to end at the same time, large enough to be worth a message.
-PIECE_BYTES = 16 << 20
+PIECE_BYTES = 8 << 20
 # One that is worked on, and one so that nobody waits for the next.
 _AT_ONCE = 2
 _SECONDS_TO_END = 5
@@ -113,7 +114,7 @@ def _in_order(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Scanned]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
-    layout, pieces_left = page_layout(prog), _Queue(queue)
+    layout, sieve, pieces_left = page_layout(prog), one_sieve(prog), _Queue(queue)
     finished: dict[int, Scanned] = {}
     yielded = 0
     while True:
@@ -133,7 +134,9 @@ def _in_order(
         if own is None and not any(w.begun for w in workers):
             return
         if own is not None:
-            finished[own[0]] = scan(prog, layout, own[1], progress)
+            number, work = own
+            known = sieve(layout, work.promise)
+            finished[number] = scan(prog, layout, work, progress, sieve=known)
         for connection in wait([w.connection for w in workers], 0 if own else None):
             worker = next(w for w in workers if w.connection is connection)
             try:

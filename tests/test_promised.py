@@ -8,6 +8,7 @@ in pieces, with or without the sieve; on machines with random defects.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,10 +18,11 @@ from drgn import Program
 from fakekernel import LAYOUTS, Altmap, FakeKernel
 
 from drgn_zonedev.classify import classify
+from drgn_zonedev.expected import Promise
 from drgn_zonedev.kernel import memmap
-from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.promised import ScanAll, Scanned, Work, pieces, scan
-from drgn_zonedev.sieve import Sieve
+from drgn_zonedev.sieve import Sieve, make_sieve, one_sieve
 from drgn_zonedev.snapshot import take_snapshot
 from drgn_zonedev.verify import Verification, verify_snapshot
 
@@ -82,21 +84,29 @@ def spoil(kernel: FakeKernel, rng: random.Random) -> None:
         kernel.hide(kernel.vmemmap + (start << 12), end - start << 12)
 
 
-def always_no(starts: np.ndarray, count: int, raw: bytes) -> bool:
-    return False
+Sieves = Callable[[Program], Callable[[PageLayout, Promise], Sieve]]
 
 
-def cut(chunk: int | None, sieve: Sieve | None, pages: int) -> ScanAll:
+def always_no(prog: Program) -> Callable[[PageLayout, Promise], Sieve]:
+    return lambda layout, promise: lambda starts, count, raw: False
+
+
+def new_sieves(prog: Program) -> Callable[[PageLayout, Promise], Sieve]:
+    return functools.partial(make_sieve, prog)
+
+
+def cut(chunk: int | None, sieves: Sieves, pages: int) -> ScanAll:
     """Scan piece by piece, with what was asked for."""
 
     def scan_all(
         prog: Program, works: Sequence[Work], progress: Callable[[int], None]
     ) -> Iterator[Scanned]:
+        layout, sieve_of = page_layout(prog), sieves(prog)
         for work in works:
             whole = Scanned()
             for piece in pieces(work, pages):
                 assert 0 < piece.pages <= pages
-                layout = page_layout(prog)
+                sieve = sieve_of(layout, piece.promise)
                 whole.extend(scan(prog, layout, piece, progress, chunk=chunk, sieve=sieve))
             yield whole
 
@@ -112,12 +122,12 @@ def verified(prog: Program, scan_all: ScanAll | None = None) -> Verification:
 
 WAYS = [
     (None, always_no, 1 << 40),
-    (37, None, 1 << 40),
-    (64, None, 4096),
+    (37, new_sieves, 1 << 40),
+    (64, one_sieve, 4096),
     (100, always_no, 333),
-    (511, None, 513),
-    (512, None, 1 << 40),
-    (1 << 40, None, 77),
+    (511, one_sieve, 513),
+    (512, new_sieves, 1 << 40),
+    (1 << 40, new_sieves, 77),
 ]
 
 
@@ -135,10 +145,10 @@ def test_every_way_gives_the_same_answer(
     expected = verified(prog, cut(None, always_no, 1 << 40))
     assert expected.findings
     # What shares no promise is read in chunks, too.
-    for chunk, sieve, pages in WAYS:
+    for chunk, sieves, pages in WAYS:
         if chunk:
             monkeypatch.setattr(memmap, "_CHUNK_BYTES", min(chunk, 1 << 20) * sizeof_page)
-        assert verified(prog, cut(chunk, sieve, pages)) == expected
+        assert verified(prog, cut(chunk, sieves, pages)) == expected
     monkeypatch.undo()
     assert verified(prog) == expected
 
