@@ -53,11 +53,11 @@ if TYPE_CHECKING:
         section_flags,
         section_subsection_map,
         section_vmemmap_preinit,
-        sections,
         sparsemem_geometry,
         subsection_map_index,
         zone_device_spans,
     )
+    from drgn_zonedev.kernel.sections import sections
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
     from drgn_zonedev.kpage import kpage_prediction
     from drgn_zonedev.proposal import proposal
@@ -99,7 +99,7 @@ _HOME = {
     "section_memory_block": "kernel.memory",
     "section_subsection_map": "kernel.mmzone",
     "section_vmemmap_preinit": "kernel.mmzone",
-    "sections": "kernel.mmzone",
+    "sections": "kernel.sections",
     "sparsemem_geometry": "kernel.mmzone",
     "subsection_map_index": "kernel.mmzone",
     "symbol_name": "kernel.kallsyms",

@@ -160,9 +160,8 @@ def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: in
     range_ = next((r for r in ranges if r.start_pfn <= pfn < r.end_pfn), None)
     if range_ is None:
         return None
-    nr = pfn // snapshot.geometry.pages_per_section
-    row = np.flatnonzero(snapshot.sections.nr == nr)
-    evidence = Evidencer(prog, snapshot).of_range(pfn, row, range_.pgmap)
+    rows = snapshot.sections.rows(pfn, pfn + 1)
+    evidence = Evidencer(prog, snapshot).of_range(pfn, rows, range_.pgmap)
     return dataclasses.replace(range_, evidence=evidence)
 
 
@@ -282,7 +281,7 @@ def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, 
         return np.empty(0, np.int64), np.empty(0, np.int64)
     pages = snapshot.geometry.pages_per_section
     known = np.uint64(flags.has_mem_map | flags.early | flags.online | flags.taint)
-    mixed = _mixed(snapshot)
+    mixed = sections.mixed
     joined = np.diff(sections.nr) == 1
     joined &= ~(mixed[1:] | mixed[:-1])
     joined &= (sections.word[1:] ^ sections.word[:-1]) & known == 0
@@ -316,30 +315,14 @@ def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarr
     return np.array(inside, np.int64).reshape(-1, 2)
 
 
-def _bits(snapshot: Snapshot, rows: np.ndarray) -> np.ndarray:
-    # A row of booleans per section, one per subsection.
-    maps = np.ascontiguousarray(snapshot.sections.subsection_map[rows]).astype("<u8")
-    bits = np.unpackbits(maps.view(np.uint8), axis=1, bitorder="little")
-    return bits[:, : snapshot.geometry.subsections_per_section].astype(bool)
-
-
-def _mixed(snapshot: Snapshot) -> np.ndarray:
-    # Which sections are populated in part.
-    geometry = snapshot.geometry
-    maps = snapshot.sections.subsection_map
-    ones = np.iinfo(np.uint64).max
-    if geometry.subsections_per_section < 64:
-        ones = (1 << geometry.subsections_per_section) - 1
-    mixed: np.ndarray = ((maps != 0) & (maps != np.uint64(ones))).any(axis=1)
-    return mixed | (maps != maps[:, :1]).any(axis=1)
-
-
 def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
     # Nearly all sections are all ones; only the others need to be unpacked.
     geometry = snapshot.geometry
-    rows = np.flatnonzero(_mixed(snapshot))
-    row, bit = np.nonzero(np.diff(_bits(snapshot, rows).astype(np.int8), axis=1))
-    start = snapshot.sections.nr[rows[row]] * geometry.pages_per_section
+    sections = snapshot.sections
+    rows = np.flatnonzero(sections.mixed)
+    bits = sections.unpacked(sections.subsection_map[rows])
+    row, bit = np.nonzero(np.diff(bits.astype(np.int8), axis=1))
+    start = sections.nr[rows[row]] * geometry.pages_per_section
     return start + (bit + 1) * geometry.pages_per_subsection
 
 
@@ -361,7 +344,8 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     has_mem_map = (word & np.uint64(flags.has_mem_map)) != 0
     early = (word & np.uint64(flags.early)) != 0
     online = (word & np.uint64(flags.online)) != 0
-    populated = has_section & usage_readable & _subsection_bit(snapshot, atoms, row)
+    bit = sections.test_bit(sections.subsection_map, atoms.section, atoms.start)
+    populated = usage_readable & bit
     area = np.array([i.area for i in intervals] + [Area.NONE])[atoms.interval]
     claimed = area != Area.NONE
     in_progress = np.array([i.in_progress for i in intervals] + [False])[atoms.interval]
@@ -411,15 +395,6 @@ def _take(column: np.ndarray, row: np.ndarray) -> np.ndarray:
     if not len(column):
         return np.zeros(len(row), column.dtype)
     return column[row]
-
-
-def _subsection_bit(snapshot: Snapshot, atoms: _Atoms, row: np.ndarray) -> np.ndarray:
-    geometry = snapshot.geometry
-    bit = atoms.start % geometry.pages_per_section // geometry.pages_per_subsection
-    if not len(snapshot.sections):
-        return np.zeros(len(row), bool)
-    words = snapshot.sections.subsection_map[row, bit // 64]
-    return (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
 
 
 def _possible_blocks(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
@@ -478,17 +453,12 @@ def _merge(
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.append(first[1:], len(atoms.start)) - 1
     evidencer = Evidencer(prog, snapshot)
-    pages = snapshot.geometry.pages_per_section
     ranges = []
     for i, j in zip(first.tolist(), last.tolist()):
         verdict = _VERDICTS[_NAMES[decision.verdict[i]]]
         interval = int(atoms.interval[i])
         pgmap = intervals[interval].pgmap if interval >= 0 else None
         start, end = int(atoms.start[i]), int(atoms.end[j])
-        rows = np.arange(
-            np.searchsorted(snapshot.sections.nr, start // pages),
-            np.searchsorted(snapshot.sections.nr, (end - 1) // pages, side="right"),
-        )
         ranges.append(
             Range(
                 start_pfn=start,
@@ -497,7 +467,7 @@ def _merge(
                 memmap=_MEMMAP[int(decision.mapped[i])],
                 reason=verdict.reason,
                 pgmap=pgmap,
-                evidence=evidencer.of_range(start, rows, pgmap),
+                evidence=evidencer.of_range(start, snapshot.sections.rows(start, end), pgmap),
             )
         )
     return ranges

@@ -28,9 +28,9 @@ from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,
     pgmap_array_slots,
 )
-from drgn_zonedev.kernel.mmzone import common_mem_map
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.kernel.sections import common_mem_map
 from drgn_zonedev.lacking import optional
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
 from drgn_zonedev.sets import sorted_set
@@ -97,10 +97,7 @@ class _Scene:
 
     def rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
         """Rows of the present sections that a PFN range touches."""
-        nr, pages = self.snapshot.sections.nr, self.snapshot.geometry.pages_per_section
-        first = np.searchsorted(nr, start_pfn // pages)
-        last = np.searchsorted(nr, (end_pfn - 1) // pages, side="right")
-        return np.arange(first, last)
+        return self.snapshot.sections.rows(start_pfn, end_pfn)
 
     @cached_property
     def claimed(self) -> np.ndarray:
@@ -339,19 +336,17 @@ def _populated(scene: _Scene, starts: np.ndarray) -> np.ndarray:
         unknown |= (nr >= first) & (nr < end)
     if not len(sections):
         return unknown
-    row = np.minimum(np.searchsorted(sections.nr, nr), len(sections) - 1)
-    present = sections.nr[row] == nr
-    bit = starts % geometry.pages_per_section // geometry.pages_per_subsection
-    words = sections.subsection_map[row, bit // 64]
-    is_set = (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
+    row = sections.row_of(starts)
+    present = row >= 0
+    is_set = sections.test_bit(sections.subsection_map, row, starts)
     is_set &= scene.has_flag(snapshot.flags.has_mem_map)[row]
     unknown |= present & (scene.torn[row] | ~sections.usage_readable[row])
-    return unknown | (present & is_set)
+    return unknown | is_set
 
 
 def _subsection_facts(scene: _Scene, row: int, pfn: int) -> tuple[Evidence, ...]:
     geometry, sections = scene.snapshot.geometry, scene.snapshot.sections
-    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+    bit = geometry.subsection_map_index(pfn)
     usage = int(sections.usage[row])
     fact = Evidence(
         what=f"mem_section[{sections.nr[row]}].usage->subsection_map",

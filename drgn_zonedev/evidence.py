@@ -89,7 +89,7 @@ class Evidencer:
         snapshot, geometry = self._snapshot, self._snapshot.geometry
         nr = int(snapshot.sections.nr[row])
         usage = int(snapshot.sections.usage[row])
-        bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+        bit = geometry.subsection_map_index(pfn)
         what = f"mem_section[{nr}].usage->subsection_map"
         if not usage:
             return Evidence(what, note=f"bit {bit} is clear: usage is NULL")

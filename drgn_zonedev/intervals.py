@@ -54,9 +54,7 @@ def section_borders(snapshot: Snapshot) -> np.ndarray:
     if not len(sections):
         return np.empty(0, np.int64)
     start = sections.nr * geometry.pages_per_section
-    ones = np.uint64((1 << min(geometry.subsections_per_section, 64)) - 1)
-    mixed = ((sections.subsection_map != 0) & (sections.subsection_map != ones)).any(axis=1)
-    inside = start[mixed][:, None] + np.arange(
+    inside = start[sections.mixed][:, None] + np.arange(
         0, geometry.pages_per_section, geometry.pages_per_subsection
     )
     flags = np.uint64(~snapshot.flags.map_mask & (1 << 64) - 1)

@@ -25,7 +25,6 @@ from drgn.helpers.linux.mm import follow_pfn
 
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
-from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
@@ -158,9 +157,7 @@ def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> 
     end_pfn = max(min(end_pfn, kpage_end_pfn(prog)), start_pfn)
     pfn = np.arange(start_pfn, end_pfn)
     rules = _rules(prog)
-    online = Predicates(
-        snapshot.geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, pfn
-    ).online
+    online = snapshot.predicates(pfn).online
     flags = np.where(online, 0, rules.no_page).astype(np.uint64)
     count = np.zeros(len(pfn), np.uint64)
     decided = ~online

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.mmzone import decode_section_word
@@ -93,8 +92,8 @@ def _pgmap_changes(pgmap: Pgmap, pfn: int) -> Iterator[str]:
 
 
 def _section_word(snapshot: Snapshot, nr: int) -> int | None:
-    row = np.flatnonzero(snapshot.sections.nr == nr)
-    return int(snapshot.sections.word[row[0]]) if len(row) else None
+    row = snapshot.sections.find(nr)
+    return None if row is None else int(snapshot.sections.word[row])
 
 
 def _section_changes(prog: Program, snapshot: Snapshot, pfn: int) -> Iterator[str]:
@@ -128,17 +127,17 @@ def _block_changes(snapshot: Snapshot, nr: int) -> Iterator[str]:
 def _subsection_changes(snapshot: Snapshot, pfn: int) -> Iterator[str]:
     before, after = _bit(snapshot, pfn - 1), _bit(snapshot, pfn)
     if before is not None and after is not None and before != after:
-        pages = snapshot.geometry.pages_per_section
-        bit = pfn % pages // snapshot.geometry.pages_per_subsection
+        geometry = snapshot.geometry
+        bit, nr = geometry.subsection_map_index(pfn), pfn // geometry.pages_per_section
         state = "populated" if after else "not populated"
-        yield f"subsection {bit} of section {pfn // pages} starts: {state}"
+        yield f"subsection {bit} of section {nr} starts: {state}"
 
 
 def _bit(snapshot: Snapshot, pfn: int) -> bool | None:
-    geometry = snapshot.geometry
-    row = np.flatnonzero(snapshot.sections.nr == pfn // geometry.pages_per_section)
-    if not len(row) or not snapshot.sections.usage_readable[row[0]]:
+    sections = snapshot.sections
+    row = sections.find(pfn // snapshot.geometry.pages_per_section)
+    if row is None or not sections.usage_readable[row]:
         return None
-    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
-    word = int(snapshot.sections.subsection_map[row[0], bit // 64])
+    bit = snapshot.geometry.subsection_map_index(pfn)
+    word = int(sections.subsection_map[row, bit // 64])
     return bool(word >> bit % 64 & 1)

@@ -32,12 +32,12 @@ from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgma
 from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
-    Sections,
     read_zone_device_spans,
     section_flags,
-    sections,
     sparsemem_geometry,
 )
+from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
@@ -92,6 +92,10 @@ class Snapshot:
     def memory_block_gaps(self) -> tuple[tuple[int, int], ...]:
         pages = self.geometry.pages_per_section * self.sections_per_block
         return union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
+
+    def predicates(self, pfn: np.ndarray) -> Predicates:
+        """What the kernel's predicates say of PFNs."""
+        return Predicates(self.flags, self.sections, self.pgmaps, pfn)
 
 
 @dataclass(frozen=True)

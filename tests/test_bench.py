@@ -19,7 +19,7 @@ from bench.measure import Claim, Measurement, interleave, judge
 from bench.metadata import measure_metadata
 
 from drgn_zonedev.classify import classify
-from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case
 
 ROOT = Path(__file__).parents[1]

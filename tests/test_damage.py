@@ -13,7 +13,8 @@ import pytest
 from drgn import sizeof
 from fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev.kernel.mmzone import sections, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, Range, Report
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.report import check

@@ -32,7 +32,8 @@ from guests import (
     zonedev,
 )
 
-from drgn_zonedev.kernel.mmzone import Sections, section_flags, sections, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
 from drgn_zonedev.render.as_json import load_schema
 

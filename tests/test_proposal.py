@@ -15,7 +15,6 @@ from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partia
 from fakekernel.layouts import Member
 
 from drgn_zonedev.classify import classify_snapshot
-from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.lab.mistakes import Arranged, false_yes
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
@@ -228,11 +227,7 @@ def test_intervals_answer_what_every_pfn_would(layout: str, scene: str) -> None:
     report_wrong = {v.variant.name: _by_pfn(v.wrong) for v in _verdicts(prog)}
     pfn = np.concatenate([np.arange(r.start_pfn, r.end_pfn) for r in ranges])
     truth = np.concatenate([np.full(r.pages, r.case is Case.DEVICE) for r in ranges])
-    asked = Asked(
-        snapshot,
-        marks,
-        Predicates(snapshot.geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, pfn),
-    )
+    asked = Asked(snapshot, marks, snapshot.predicates(pfn))
     for variant in VARIANTS:
         answer = variant.lookup(asked)
         expected = set(pfn[answer != truth].tolist())

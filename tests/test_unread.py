@@ -15,7 +15,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision
 
 from drgn_zonedev.kernel.memory import memory_blocks
 from drgn_zonedev.kernel.memremap import pgmap_ref
-from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import xa_entries
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.report import check

@@ -30,8 +30,8 @@ from drgn.helpers.linux.slab import slab_object_info
 from drgn_zonedev.explain import explain
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
-from drgn_zonedev.kernel.mmzone import sections
 from drgn_zonedev.kernel.resource import for_each_resource_below
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.kpage import kpage_end_pfn

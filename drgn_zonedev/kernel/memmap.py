@@ -33,8 +33,9 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.dump import leaves_something_out, left_out
-from drgn_zonedev.kernel.mmzone import common_mem_map, section_flags, sections
+from drgn_zonedev.kernel.mmzone import section_flags
 from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.kernel.sections import common_mem_map, sections
 
 __all__ = (
     "PageLayout",

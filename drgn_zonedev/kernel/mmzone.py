@@ -5,8 +5,8 @@ Sections and Subsections
 ------------------------
 
 The ``drgn_zonedev.kernel.mmzone`` module adds to drgn's helpers for SPARSEMEM
-what they lack: subsections (:linux:`include/linux/mmzone.h`), the predicates
-that PFN walkers use, and all sections at once as numpy arrays.
+what they lack: subsections (:linux:`include/linux/mmzone.h`), and the predicates
+that PFN walkers use. :mod:`drgn_zonedev.kernel.sections` has all sections at once.
 
 Subsections exist since Linux kernel commit f46edbd1b151 ("mm/sparsemem: add
 helpers track active portions of a section at boot") (in v5.3), with
@@ -18,6 +18,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from drgn import (
@@ -27,9 +28,6 @@ from drgn import (
     IntegerLike,
     Object,
     Program,
-    Type,
-    TypeKind,
-    offsetof,
     sizeof,
 )
 from drgn.helpers.common.prog import takes_program_or_default
@@ -46,14 +44,10 @@ from drgn.helpers.linux.mmzone import (
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
-from drgn_zonedev.kernel.reading import first_unreadable, read_memory
-from drgn_zonedev.kernel.records import read_records
 
 __all__ = (
     "Geometry",
     "SectionFlags",
-    "Sections",
-    "common_mem_map",
     "decode_section_word",
     "for_each_subsection",
     "online_device_section",
@@ -64,7 +58,6 @@ __all__ = (
     "section_flags",
     "section_subsection_map",
     "section_vmemmap_preinit",
-    "sections",
     "sparsemem_geometry",
     "subsection_map_index",
     "zone_device_spans",
@@ -75,6 +68,8 @@ _SUBSECTION_SHIFT = 21
 
 # The most that any architecture has: 57 on powerpc, 52 on x86-64 and arm64.
 _MAX_PHYSMEM_BITS = 57
+
+_Pfn = TypeVar("_Pfn", int, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -104,6 +99,10 @@ class Geometry:
     def max_pfn(self) -> int:
         """One more than the largest PFN that the kernel can express."""
         return 1 << (self.max_physmem_bits - self.page_shift)
+
+    def subsection_map_index(self, pfn: _Pfn) -> _Pfn:
+        """``subsection_map_index()``, of one PFN or of an array."""
+        return pfn % self.pages_per_section // self.pages_per_subsection
 
 
 @takes_program_or_default
@@ -252,8 +251,7 @@ def subsection_map_index(prog: Program, pfn: IntegerLike) -> int:
 
     :param pfn: ``unsigned long``
     """
-    geometry = sparsemem_geometry(prog)
-    return operator.index(pfn) % geometry.pages_per_section // geometry.pages_per_subsection
+    return sparsemem_geometry(prog).subsection_map_index(operator.index(pfn))
 
 
 def section_subsection_map(section: Object) -> int | None:
@@ -401,157 +399,3 @@ def read_zone_device_spans(
             max_pfn = sparsemem_geometry(prog).max_pfn
             spans[nid] = (min(start, max_pfn), min(start + spanned, max_pfn))
     return spans, tuple(unreadable)
-
-
-@dataclass(frozen=True)
-class Sections:
-    """
-    All present sections at once; row ``i`` of each array is one section.
-
-    ``subsection_map`` is a matrix of 64-bit words: bit ``b`` of a section is
-    bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
-    have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
-    mem_section`` could not be read, with the address that cannot be read or, if it
-    makes no sense, of the pointer that leads there.
-    """
-
-    nr: np.ndarray
-    address: np.ndarray
-    word: np.ndarray
-    usage: np.ndarray
-    usage_readable: np.ndarray
-    subsection_map: np.ndarray
-    unreadable: tuple[tuple[int, int, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.nr)
-
-
-@takes_program_or_default
-def sections(prog: Program) -> Sections:
-    """
-    Read all present sections.
-
-    A root of the section array is one read, and usages that lie together are
-    one read, so this costs milliseconds where an object per section costs
-    seconds.
-
-    :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
-    """
-    flags = section_flags(prog)
-    section_type = prog.type("struct mem_section")
-    size = sizeof(section_type)
-    map_offset = offsetof(section_type, "section_mem_map")
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    unreadable = []
-    roots = set()
-    for first_nr, count, place, address in _section_roots(prog):
-        try:
-            # Each root is an allocation of its own: one that comes twice is none.
-            if address is None or address in roots:
-                raise FaultError("no root of the section array", place)
-            roots.add(address)
-            raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
-        except FaultError:
-            bad = address and first_unreadable(prog, address, count * size)
-            unreadable.append((first_nr, first_nr + count, bad or place))
-            continue
-        slots = np.flatnonzero(raw[:, map_offset // 8] & np.uint64(flags.present))
-        parts.append(
-            (
-                slots.astype(np.int64) + first_nr,
-                np.uint64(address) + slots.astype(np.uint64) * np.uint64(size),
-                raw[slots],
-            )
-        )
-    nr = np.concatenate([p[0] for p in parts] or [np.empty(0, np.int64)])
-    addresses = np.concatenate([p[1] for p in parts] or [np.empty(0, np.uint64)])
-    rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
-    usage = _usage_pointers(section_type, rows)
-    bitmaps, readable = _subsection_maps(prog, usage)
-    return Sections(
-        nr=nr,
-        address=addresses,
-        word=rows[:, map_offset // 8].copy(),
-        usage=usage,
-        usage_readable=readable,
-        subsection_map=bitmaps,
-        unreadable=tuple(unreadable),
-    )
-
-
-def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
-    # Yields (first section number, number of sections, where the pointer to the root
-    # is, the pointer, which is None if it cannot be read).
-    per_root = prog["SECTIONS_PER_ROOT"].value_()
-    count = prog["__highest_present_section_nr"].value_() + 1
-    nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
-    mem_section = prog["mem_section"]
-    if mem_section.type_.unaliased_kind() != TypeKind.POINTER:
-        # CONFIG_SPARSEMEM_STATIC: one array of arrays.
-        address = mem_section.address_of_().value_()
-        yield 0, nr_roots * per_root, address, address
-        return
-    base = mem_section.value_()
-    if not base:
-        return
-    places = np.uint64(base) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8)
-    raw, readable = read_records(prog, places, 8)
-    roots = raw.view("<u8")[:, 0]
-    for root in np.flatnonzero((roots != 0) | ~readable).tolist():
-        address = int(roots[root]) if readable[root] else None
-        yield root * per_root, per_root, int(places[root]), address
-
-
-def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:
-    try:
-        offset = offsetof(section_type, "usage")
-    except LookupError:
-        return np.zeros(len(rows), np.uint64)
-    return rows[:, offset // 8].copy()
-
-
-def common_mem_map(found: Sections, flags: SectionFlags) -> int | None:
-    """
-    Get the ``section_mem_map`` without its flags that most sections have. With
-    ``CONFIG_SPARSEMEM_VMEMMAP``, all sections have the same: ``vmemmap``, because
-    ``sparse_encode_mem_map()`` takes off what the section's PFN would add.
-
-    :return: ``None`` if there is none that more than half of them have.
-    """
-    words = found.word[(found.word & np.uint64(flags.has_mem_map)) != 0]
-    bases = words & np.uint64(flags.map_mask)
-    if not len(bases):
-        return None
-    # Nearly always, and much faster.
-    if (bases == bases[0]).all():
-        return int(bases[0])
-    values, counts = np.unique(bases, return_counts=True)
-    most = counts.argmax()
-    return int(values[most]) if 2 * counts[most] > len(bases) else None
-
-
-def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # struct mem_section_usage::subsection_map only exists with
-    # CONFIG_SPARSEMEM_VMEMMAP; without it a section is valid as a whole.
-    words = -(-sparsemem_geometry(prog).subsections_per_section // 64)
-    try:
-        usage_type = prog.type("struct mem_section_usage")
-    except LookupError:
-        # No kernel is without: the debugging information is.
-        return np.zeros((len(usage), words), np.uint64), np.zeros(len(usage), bool)
-    try:
-        offset = offsetof(usage_type, "subsection_map")
-    except LookupError:
-        full = np.full((len(usage), words), np.iinfo(np.uint64).max)
-        return full, np.ones(len(usage), bool)
-    bitmaps = np.zeros((len(usage), words), np.uint64)
-    readable = np.ones(len(usage), bool)
-    populated = np.flatnonzero(usage)
-    # Boot sections keep their usages in one array per node, others in slab
-    # pages: whatever is less than a page apart is worth one read.
-    raw, readable[populated] = read_records(
-        prog, usage[populated] + np.uint64(offset), words * 8, max_gap=4096
-    )
-    bitmaps[populated] = raw.view("<u8")
-    return bitmaps, readable

@@ -19,7 +19,8 @@ from functools import cached_property
 
 import numpy as np
 
-from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, Sections
+from drgn_zonedev.kernel.mmzone import SectionFlags
+from drgn_zonedev.kernel.sections import Sections
 from drgn_zonedev.model import Pgmap
 
 __all__ = ("Predicates",)
@@ -33,7 +34,6 @@ class Predicates:
     :param pfn: PFNs, in any order.
     """
 
-    geometry: Geometry
     flags: SectionFlags
     sections: Sections
     pgmaps: Sequence[Pgmap]
@@ -42,12 +42,7 @@ class Predicates:
     @cached_property
     def section_row(self) -> np.ndarray:
         """Index of each PFN's section in ``sections``, or -1 if it is not present."""
-        nr = self.pfn // self.geometry.pages_per_section
-        if not len(self.sections):
-            return np.full(len(nr), -1)
-        row = np.searchsorted(self.sections.nr, nr)
-        row = np.minimum(row, len(self.sections) - 1)
-        return np.where(self.sections.nr[row] == nr, row, -1)
+        return self.sections.row_of(self.pfn)
 
     def has_flag(self, flag: int) -> np.ndarray:
         """Whether the word of each PFN's section has a flag."""
@@ -59,12 +54,7 @@ class Predicates:
     @cached_property
     def pfn_section_valid(self) -> np.ndarray:
         """``pfn_section_valid()``"""
-        if not len(self.sections):
-            return np.zeros(len(self.pfn), bool)
-        bit = self.pfn % self.geometry.pages_per_section // self.geometry.pages_per_subsection
-        words = self.sections.subsection_map[self.section_row, bit // 64]
-        found = (words >> (bit % 64).astype(np.uint64) & np.uint64(1)).astype(bool)
-        return found & (self.section_row >= 0)
+        return self.sections.test_bit(self.sections.subsection_map, self.section_row, self.pfn)
 
     @cached_property
     def pfn_valid(self) -> np.ndarray:

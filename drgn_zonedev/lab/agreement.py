@@ -58,7 +58,7 @@ def compare(prog: Program, facts: Facts) -> Agreement:
     answers: Sequence[Answer] = facts.get("truth", ())
     walk = _walk(prog, snapshot, facts.get("kpageflags", ()))
     truth = Truth(answers)
-    ours = predicates(snapshot, truth.pfn)
+    ours = snapshot.predicates(truth.pfn)
     found = [
         *_helpers(prog, answers),
         *_predicates(ours, truth),
@@ -75,11 +75,6 @@ def compare(prog: Program, facts: Facts) -> Agreement:
         leaks=tuple(d for d in found if d.leak),
         silent=tuple(_silent(facts, walk)),
     )
-
-
-def predicates(snapshot: Snapshot, pfn: np.ndarray) -> Predicates:
-    """Return our predicates for an array of PFNs."""
-    return Predicates(snapshot.geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, pfn)
 
 
 def _pfns(spans: Sequence[Any]) -> np.ndarray:
@@ -341,7 +336,7 @@ def _walk(prog: Program, snapshot: Snapshot, kpageflags: Sequence[Kpageflags]) -
 
 def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
     """Tell of which PFNs that read 0 it is sure that the kernel found no page."""
-    valid = predicates(snapshot, pfn).pfn_valid
+    valid = snapshot.predicates(pfn).pfn_valid
     sure = ~valid
     rows = np.flatnonzero(valid)
     for first, end in runs(pfn[rows]):
@@ -358,7 +353,7 @@ def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
 def _kpageflags(snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
     order = np.argsort(walk.pfn, kind="stable")
     pfn = walk.pfn[order]
-    ours = predicates(snapshot, pfn).online
+    ours = snapshot.predicates(pfn).online
     yield from differences("/proc/kpageflags finds a page", pfn, ours, walk.found[order])
 
 

@@ -91,9 +91,7 @@ def bits_disagreements(
     bits = kernel_bits(prog, snapshot)
     if bits is None:
         return
-    from .agreement import predicates
-
-    ours = predicates(snapshot, bits.pfn)
+    ours = snapshot.predicates(bits.pfn)
     about = "pfn_zone_device() by its bitmap"
     yield from differences(about, bits.pfn, ours.zone_device, bits.zone_device)
     about = "pfn_zone_device_claimed() by its bitmap"

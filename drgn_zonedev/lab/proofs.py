@@ -77,7 +77,8 @@ def _dirty_reserve(case: _Case) -> str:
 
 
 def _preinit_section(case: _Case) -> str:
-    from drgn_zonedev.kernel.mmzone import section_flags, sections
+    from drgn_zonedev.kernel.mmzone import section_flags
+    from drgn_zonedev.kernel.sections import sections
 
     flag = section_flags(case.prog).preinit
     if not flag:

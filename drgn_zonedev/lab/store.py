@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_zonedev.model import Report
+    from drgn_zonedev.snapshot import Snapshot
 
 STORED = (
     "fsdax-collision",
@@ -147,22 +148,21 @@ def differences(prog: Program, expected: dict[str, Any]) -> list[str]:
     from drgn_zonedev.report import check
     from drgn_zonedev.snapshot import take_snapshot
 
-    from .agreement import predicates
     from .scenarios import Expected
 
     report = check(prog)
     wrong = compare_ranges(report.ranges, [Expected(*range_) for range_ in expected["ranges"]])
     snapshot = take_snapshot(prog)
     for answer in expected["truth"] or ():
-        wrong += _contradictions(predicates, snapshot, answer)
+        wrong += _contradictions(snapshot, answer)
     return wrong
 
 
-def _contradictions(predicates: Any, snapshot: Any, answer: Sequence[Any]) -> list[str]:
+def _contradictions(snapshot: Snapshot, answer: Sequence[Any]) -> list[str]:
     import numpy as np
 
     start, end, *theirs = answer
-    ours = predicates(snapshot, np.arange(start, end, dtype=np.int64))
+    ours = snapshot.predicates(np.arange(start, end, dtype=np.int64))
     columns = (ours.pfn_valid, ours.online, ours.pgmap, ours.pgmap_pfn_valid)
     names = ("pfn_valid", "pfn_to_online_page", "get_dev_pagemap", "pgmap_pfn_valid")
     return [

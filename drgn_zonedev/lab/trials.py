@@ -248,12 +248,10 @@ def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagre
 
 
 def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Iterator[Disagreement]:
-    from .agreement import predicates
-
     sent = [visit for visit in visits if visit.pfn is not None and visit.walker in _REJECTED]
     pfn = np.array([visit.pfn for visit in sent], np.int64)
     good = table.is_case(pfn, Case.ONLINE, Case.DEVICE)
-    of = predicates(snapshot, pfn)
+    of = snapshot.predicates(pfn)
     for row, visit in enumerate(sent):
         if _is_ambiguous(visit, bool(of.online[row]), bool(of.pfn_valid[row])):
             continue

@@ -96,14 +96,14 @@ def _compare(
     found, readable = _read(prog, snapshot, offset)
     wrong = np.where(readable[:, None], found ^ expected(marks), np.uint64(0))
     rows = np.flatnonzero(wrong.any(axis=1))
-    bits, unpacked = _bits(snapshot, wrong[rows]), _bits(snapshot, found[rows])
-    row, bit = np.nonzero(bits)
+    unpacked = snapshot.sections.unpacked
+    row, bit = np.nonzero(unpacked(wrong[rows]))
     return Carried(
         name=name,
         meaning=meaning,
-        bits=int(_bits(snapshot, found[found.any(axis=1)]).sum()),
+        bits=int(unpacked(found[found.any(axis=1)]).sum()),
         different=len(row),
-        differences=_differences(snapshot, rows[row], bit, unpacked[row, bit]),
+        differences=_differences(snapshot, rows[row], bit, unpacked(found[rows])[row, bit]),
         unread=tuple(_unread(snapshot, name, readable)),
     )
 
@@ -118,12 +118,6 @@ def _read(prog: Program, snapshot: Snapshot, offset: int) -> tuple[np.ndarray, n
     )
     found[rows] = raw.view("<u8")
     return found, readable
-
-
-def _bits(snapshot: Snapshot, words: np.ndarray) -> np.ndarray:
-    raw = np.ascontiguousarray(words).astype("<u8").view(np.uint8)
-    bits = np.unpackbits(raw.reshape(len(words), 8 * words.shape[1]), axis=1, bitorder="little")
-    return bits[:, : snapshot.geometry.subsections_per_section].astype(bool)
 
 
 def _differences(

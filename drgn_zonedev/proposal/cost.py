@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from drgn import FaultError, Program, TypeKind, offsetof, sizeof
 
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
@@ -163,10 +162,14 @@ def _section(
 
 
 def _section_address(snapshot: Snapshot, nr: int) -> int:
-    row = int(np.searchsorted(snapshot.sections.nr, nr))
-    if row == len(snapshot.sections) or snapshot.sections.nr[row] != nr:
+    return int(snapshot.sections.address[_row(snapshot, nr)])
+
+
+def _row(snapshot: Snapshot, nr: int) -> int:
+    row = snapshot.sections.find(nr)
+    if row is None:
         raise LookupError(f"section {nr} is not present")
-    return int(snapshot.sections.address[row])
+    return row
 
 
 def _usage(
@@ -180,10 +183,9 @@ def _subsection_map(
     prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
 ) -> Iterator[int]:
     geometry = snapshot.geometry
-    nr = pfn // geometry.pages_per_section
-    row = int(np.searchsorted(snapshot.sections.nr, nr))
+    row = _row(snapshot, pfn // geometry.pages_per_section)
     offset = offsetof(prog.type("struct mem_section_usage"), "subsection_map")
-    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
+    bit = geometry.subsection_map_index(pfn)
     yield int(snapshot.sections.usage[row]) + offset + bit // 64 * 8
 
 

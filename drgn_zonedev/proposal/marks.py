@@ -20,7 +20,7 @@ import numpy as np
 from drgn_zonedev.model import Case, Pgmap, Range
 from drgn_zonedev.snapshot import Snapshot
 
-__all__ = ("Marks", "bits_of", "mark")
+__all__ = ("Marks", "mark")
 
 Span = tuple[int, int]
 
@@ -41,15 +41,15 @@ def mark(snapshot: Snapshot, spans: Iterable[Span], *, outward: bool = True) -> 
         end = -(-end_pfn // per_bit) if outward else end_pfn // per_bit
         if first >= end:
             continue
-        borders = first // per_section, (end - 1) // per_section + 1
-        low, high = np.searchsorted(sections.nr, borders).tolist()
-        inside = slice(low, high)
-        whole = np.full((high - low, bitmap.shape[1]), np.iinfo(np.uint64).max, np.uint64)
-        if high > low and sections.nr[low] == borders[0]:
+        rows = sections.rows(first * per_bit, end * per_bit)
+        if not len(rows):
+            continue
+        whole = np.full((len(rows), bitmap.shape[1]), np.iinfo(np.uint64).max, np.uint64)
+        if sections.nr[rows[0]] == first // per_section:
             whole[0] &= _words(bitmap.shape[1], first % per_section, per_section)
-        if high > low and sections.nr[high - 1] == borders[1] - 1:
+        if sections.nr[rows[-1]] == (end - 1) // per_section:
             whole[-1] &= _words(bitmap.shape[1], 0, (end - 1) % per_section + 1)
-        bitmap[inside] |= whole
+        bitmap[rows] |= whole
     return bitmap & sections.subsection_map
 
 
@@ -57,16 +57,6 @@ def _words(count: int, first: int, end: int) -> np.ndarray:
     # The bits [first, end) of a bitmap, as 64-bit words.
     bits = (1 << end) - (1 << first)
     return np.array([bits >> 64 * i & (1 << 64) - 1 for i in range(count)], np.uint64)
-
-
-def bits_of(snapshot: Snapshot, bitmap: np.ndarray, row: np.ndarray, pfn: np.ndarray) -> np.ndarray:
-    """``test_bit(subsection_map_index(pfn), bitmap)``; false where *row* is -1, no section."""
-    geometry = snapshot.geometry
-    if not len(snapshot.sections):
-        return np.zeros(len(pfn), bool)
-    bit = pfn % geometry.pages_per_section // geometry.pages_per_subsection
-    word = bitmap[row, bit // 64] >> (bit % 64).astype(np.uint64)
-    return (word & np.uint64(1)).astype(bool) & (row >= 0)
 
 
 @dataclass(frozen=True)
@@ -150,9 +140,7 @@ class Marks:
                 yield range_.start_pfn + head, range_.end_pfn
 
     def _overlapping(self, spans: Iterable[Span]) -> np.ndarray:
-        sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
-        found = np.zeros(len(sections), bool)
+        found = np.zeros(len(self.snapshot.sections), bool)
         for start, end in spans:
-            low, high = np.searchsorted(sections.nr, [start // pages, -(-end // pages)]).tolist()
-            found[low:high] = True
+            found[self.snapshot.sections.rows(start, end)] = True
         return found

@@ -18,7 +18,6 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
-from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.model import Case, Coverage, KernelFacts, Range, Severity, Unjudged
 from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.proposal.cost import Lookup, Memory, lookup_cost, memory_cost
@@ -167,10 +166,7 @@ def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Ask
     row = containing(edges[:-1], spans[:, 0], spans[:, 1])
     inside = row >= 0
     intervals = _Intervals(edges[:-1][inside], edges[1:][inside], case[row[inside]])
-    predicates = Predicates(
-        geometry, snapshot.flags, snapshot.sections, snapshot.pgmaps, intervals.start
-    )
-    return Asked(snapshot, marks, predicates), intervals
+    return Asked(snapshot, marks, snapshot.predicates(intervals.start)), intervals
 
 
 def _verdicts(

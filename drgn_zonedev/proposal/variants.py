@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from drgn_zonedev.kernel.predicates import Predicates
-from drgn_zonedev.proposal.marks import Marks, bits_of
+from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("VARIANTS", "Asked", "Variant")
@@ -33,7 +33,7 @@ class Asked:
     def bit(self, bitmap: np.ndarray) -> np.ndarray:
         """A bit of the PFNs' subsections."""
         p = self.predicates
-        return bits_of(self.snapshot, bitmap, p.section_row, p.pfn)
+        return self.snapshot.sections.test_bit(bitmap, p.section_row, p.pfn)
 
     def flag(self, column: np.ndarray) -> np.ndarray:
         """A flag of the PFNs' sections."""

@@ -94,8 +94,7 @@ class Ground:
 
     def ask(self, pfn: np.ndarray) -> Predicates:
         """The kernel's predicates for PFNs."""
-        s = self.snapshot
-        return Predicates(s.geometry, s.flags, s.sections, s.pgmaps, pfn)
+        return self.snapshot.predicates(pfn)
 
     @cached_property
     def first(self) -> Predicates:
@@ -274,11 +273,5 @@ def _in_memmap(snapshot: Snapshot, pages: Pages) -> np.ndarray:
     offset = pages.head - np.uint64(layout.vmemmap)
     pfn = offset // np.uint64(layout.size)
     good = (offset % np.uint64(layout.size) == 0) & (pfn < np.uint64(snapshot.geometry.max_pfn))
-    asked = Predicates(
-        snapshot.geometry,
-        snapshot.flags,
-        snapshot.sections,
-        snapshot.pgmaps,
-        np.where(good, pfn, 0).astype(np.int64),
-    )
+    asked = snapshot.predicates(np.where(good, pfn, 0).astype(np.int64))
     return good & asked.pfn_valid

@@ -20,7 +20,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev import cli, plugin
 from drgn_zonedev.export import Options, dump, export
-from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.report import check
 from drgn_zonedev.walkers import walkers
 

@@ -12,12 +12,13 @@ layout of a given kernel version, and program() gives a drgn Program on it:
     prog = kernel.program()
     kernel.poke_page_word(0x40123, 1, 0)    # prog sees it
 
-collision(), in_flight(), partial() and teardown() are ready-made scenes.
+collision(), in_flight(), partial(), teardown(), far() and without_usage() are ready-made
+scenes.
 """
 
 from .kernel import VMEMMAP, Altmap, FakeKernel
 from .layouts import LAYOUTS
-from .scenes import collision, in_flight, partial, teardown
+from .scenes import collision, far, in_flight, partial, teardown, without_usage
 
 __all__ = (
     "LAYOUTS",
@@ -25,7 +26,9 @@ __all__ = (
     "Altmap",
     "FakeKernel",
     "collision",
+    "far",
     "in_flight",
     "partial",
     "teardown",
+    "without_usage",
 )

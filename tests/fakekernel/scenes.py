@@ -93,3 +93,22 @@ def partial(layout: str) -> FakeKernel:
     kernel.device_pages(0x100600, 0x114000, pgmap)
     kernel.set_variable("max_pfn", 0x10000)
     return kernel
+
+
+def far(layout: str) -> FakeKernel:
+    """Sections in three roots, with all kinds of subsection maps."""
+    kernel = FakeKernel(layout)
+    kernel.section(0, online=True, early=True, subsections=range(7, 60))
+    kernel.section(5, has_mem_map=False, usage=False)
+    kernel.section(6, present=False, has_mem_map=False, usage=False)
+    kernel.section(255, subsections=[0, 2, 63])
+    kernel.section(256, subsections=None)
+    kernel.section(300000, online=True)
+    return kernel
+
+
+def without_usage(layout: str) -> FakeKernel:
+    """far(), and a section with a memmap but no usage, on which drgn's helpers stumble."""
+    kernel = far(layout)
+    kernel.section(257, usage=False)
+    return kernel

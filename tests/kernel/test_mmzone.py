@@ -9,11 +9,10 @@ from collections.abc import Callable
 import pytest
 from drgn import FindObjectFlags, Object, Program
 from drgn.helpers.linux.mm import for_each_valid_page_range, pfn_to_page
-from drgn.helpers.linux.mmzone import for_each_present_section, nr_to_section
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from drgn.helpers.linux.mmzone import nr_to_section
+from fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, without_usage
 
 from drgn_zonedev.kernel.mmzone import (
-    Sections,
     for_each_subsection,
     online_device_section,
     pfn_section_valid,
@@ -22,7 +21,6 @@ from drgn_zonedev.kernel.mmzone import (
     section_flags,
     section_subsection_map,
     section_vmemmap_preinit,
-    sections,
     sparsemem_geometry,
     subsection_map_index,
     zone_device_spans,
@@ -32,25 +30,6 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 ALL_ONES = (1 << 64) - 1
-
-
-def far(layout: str) -> FakeKernel:
-    """Sections in three roots, with all kinds of subsection maps."""
-    kernel = FakeKernel(layout)
-    kernel.section(0, online=True, early=True, subsections=range(7, 60))
-    kernel.section(5, has_mem_map=False, usage=False)
-    kernel.section(6, present=False, has_mem_map=False, usage=False)
-    kernel.section(255, subsections=[0, 2, 63])
-    kernel.section(256, subsections=None)
-    kernel.section(300000, online=True)
-    return kernel
-
-
-def without_usage(layout: str) -> FakeKernel:
-    """far(), and a section with a memmap but no usage, on which drgn's helpers stumble."""
-    kernel = far(layout)
-    kernel.section(257, usage=False)
-    return kernel
 
 
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial, far])
@@ -268,103 +247,6 @@ def test_online_section_without_usage(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8, online=True, usage=False)
     assert bool(pfn_to_online_page(kernel.program(), 0x40000)) == (layout == "5.10")
-
-
-# Sections in bulk.
-
-
-def as_ranges(prog: Program, found: Sections) -> list[tuple[int, int]]:
-    """Valid PFNs by the bulk reading, subsection by subsection."""
-    flags = section_flags(prog)
-    ranges: list[tuple[int, int]] = []
-    for nr, word, bitmap in zip(
-        found.nr.tolist(), found.word.tolist(), found.subsection_map.tolist()
-    ):
-        for i in range(64):
-            valid = word & flags.early or bitmap[0] >> i & 1
-            if not word & flags.has_mem_map or not valid:
-                continue
-            start = nr * 32768 + i * 512
-            if ranges and ranges[-1][1] == start:
-                start = ranges.pop()[0]
-            ranges.append((start, nr * 32768 + (i + 1) * 512))
-    return ranges
-
-
-@each_layout
-@each_scene
-def test_bulk_reading_agrees_with_drgn(layout: str, scene: Scene) -> None:
-    prog = scene(layout).program()
-    found = sections(prog)
-    present = list(for_each_present_section(prog))
-    assert found.nr.tolist() == [nr for nr, _ in present]
-    assert found.address.tolist() == [s.value_() for _, s in present]
-    assert found.word.tolist() == [s.section_mem_map.value_() for _, s in present]
-    assert found.usage.tolist() == [s.usage.value_() for _, s in present]
-    maps = [s.usage.subsection_map[0].value_() if s.usage else 0 for _, s in present]
-    assert found.subsection_map.tolist() == [[bits] for bits in maps]
-    assert found.usage_readable.all()
-    assert found.unreadable == ()
-    assert len(found) == len(present)
-
-
-@each_layout
-@each_scene
-def test_bulk_reading_gives_drgns_valid_ranges(layout: str, scene: Scene) -> None:
-    prog = scene(layout).program()
-    expected = [(start, end) for start, end, _ in for_each_valid_page_range(prog)]
-    assert as_ranges(prog, sections(prog)) == expected
-
-
-@each_layout
-def test_machine_without_sections(layout: str) -> None:
-    found = sections(FakeKernel(layout).program())
-    assert len(found) == 0
-    assert found.unreadable == ()
-
-
-@each_layout
-def test_unreadable_root_is_reported_and_others_are_read(layout: str) -> None:
-    kernel = far(layout)
-    address = nr_to_section(kernel.program(), 257).value_()
-    kernel.hide(address, 8)
-    found = sections(kernel.program())
-    assert found.unreadable == ((256, 512, address),)
-    assert found.nr.tolist() == [0, 5, 255, 300000]
-
-
-@each_layout
-def test_section_without_usage_has_no_subsections(layout: str) -> None:
-    found = sections(without_usage(layout).program())
-    row = found.nr.tolist().index(257)
-    assert (found.usage[row], found.usage_readable[row]) == (0, True)
-    assert found.subsection_map[row].tolist() == [0]
-
-
-@each_layout
-def test_unreadable_usages_are_marked_and_others_are_read(layout: str) -> None:
-    # All usages lie together, as those of boot sections do.
-    kernel = FakeKernel(layout)
-    made = [kernel.section(nr, subsections=[nr]) for nr in range(9)]
-    for nr in (0, 4, 8):
-        kernel.hide(kernel.member("mem_section", made[nr], "usage") + 16, 8)
-    found = sections(kernel.program())
-    readable = [nr not in (0, 4, 8) for nr in range(9)]
-    assert found.usage_readable.tolist() == readable
-    bits = [row[0] for row in found.subsection_map.tolist()]
-    assert [b for b, ok in zip(bits, readable) if ok] == [1 << nr for nr in (1, 2, 3, 5, 6, 7)]
-    assert found.unreadable == ()
-
-
-@pytest.mark.parametrize("pointer", [8, 0xDEADBEEF, ALL_ONES, ALL_ONES - 7, 1 << 63])
-def test_damaged_usage_pointer_does_not_disturb_others(pointer: int) -> None:
-    kernel = FakeKernel()
-    damaged = kernel.section(3)
-    kernel.section(4, subsections=[9])
-    kernel.poke_member("mem_section", damaged, "usage", pointer)
-    found = sections(kernel.program())
-    assert found.usage_readable.tolist() == [False, True]
-    assert found.subsection_map[1].tolist() == [1 << 9]
 
 
 @each_layout

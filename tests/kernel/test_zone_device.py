@@ -22,8 +22,7 @@ Spans = list[tuple[int, int]]
 
 
 def predicates(prog: Program, pfn: np.ndarray) -> Predicates:
-    s = take_snapshot(prog)
-    return Predicates(s.geometry, s.flags, s.sections, s.pgmaps, pfn)
+    return take_snapshot(prog).predicates(pfn)
 
 
 def spans(prog: Program, end_pfn: int, column: str) -> Spans:

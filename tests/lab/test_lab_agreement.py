@@ -12,7 +12,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision, partial
 
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
-from drgn_zonedev.lab.agreement import compare, disagreements, predicates
+from drgn_zonedev.lab.agreement import compare, disagreements
 from drgn_zonedev.lab.answers import Answer, Kpageflags
 from drgn_zonedev.lab.disagreement import Disagreement, differences, runs
 from drgn_zonedev.lab.facts import Facts, Resource
@@ -344,7 +344,7 @@ def test_predicates_in_bulk_are_those_for_one_pfn(layout: str, scene: Any) -> No
     edges = [0, 0x1000, 0x10000, 0x24000, 0x24002, 0x24400, 0x28000, 0x30000, 0x40000]
     edges += [0x100000, 0x100002, 0x100600, 0x114000, 0x118000, 1 << 34, 1 << 36]
     pfn = np.array([e + d for e in edges for d in (-1, 0, 1) if e + d >= 0], np.int64)
-    bulk = predicates(take_snapshot(prog), pfn)
+    bulk = take_snapshot(prog).predicates(pfn)
     for row, one in enumerate(pfn.tolist()):
         pgmap = get_dev_pagemap(prog, one)
         assert bulk.pfn_valid[row] == pfn_valid(prog, one), hex(one)

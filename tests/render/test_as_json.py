@@ -10,7 +10,7 @@ import pytest
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.explain import explain
-from drgn_zonedev.kernel.mmzone import sections
+from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.explanation_json import explanation_document
 from drgn_zonedev.report import check, kernel_facts

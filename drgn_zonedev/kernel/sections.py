@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Sections in Bulk
+----------------
+
+The ``drgn_zonedev.kernel.sections`` module reads all sections at once, as numpy
+arrays: a machine has up to half a million of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from drgn import FaultError, Program, Type, TypeKind, offsetof, sizeof
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.reading import first_unreadable, read_memory
+from drgn_zonedev.kernel.records import read_records
+
+__all__ = ("Sections", "common_mem_map", "sections")
+
+
+@dataclass(frozen=True)
+class Sections:
+    """
+    All present sections at once; row ``i`` of each array is one section.
+
+    ``subsection_map`` is a matrix of 64-bit words: bit ``b`` of a section is
+    bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
+    have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
+    mem_section`` could not be read, with the address that cannot be read or, if it
+    makes no sense, of the pointer that leads there.
+    """
+
+    geometry: Geometry
+    nr: np.ndarray
+    address: np.ndarray
+    word: np.ndarray
+    usage: np.ndarray
+    usage_readable: np.ndarray
+    subsection_map: np.ndarray
+    unreadable: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.nr)
+
+    def find(self, nr: int) -> int | None:
+        """Get the row of a section by its number; ``None`` if it is not present."""
+        row = int(np.searchsorted(self.nr, nr))
+        return row if row < len(self) and int(self.nr[row]) == nr else None
+
+    def rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        """Get the rows of the sections that ``[start_pfn, end_pfn)`` touches."""
+        pages = self.geometry.pages_per_section
+        first = np.searchsorted(self.nr, start_pfn // pages)
+        last = np.searchsorted(self.nr, (end_pfn - 1) // pages, side="right")
+        return np.arange(first, last)
+
+    def row_of(self, pfn: np.ndarray) -> np.ndarray:
+        """Get the row of each PFN's section, or -1 if it is not present."""
+        nr = pfn // self.geometry.pages_per_section
+        if not len(self):
+            return np.full(len(nr), -1)
+        row = np.minimum(np.searchsorted(self.nr, nr), len(self) - 1)
+        return np.where(self.nr[row] == nr, row, -1)
+
+    def test_bit(self, bitmap: np.ndarray, row: np.ndarray, pfn: np.ndarray) -> np.ndarray:
+        """
+        ``test_bit(subsection_map_index(pfn), bitmap)`` for each PFN.
+
+        :param bitmap: Like ``subsection_map``.
+        :param row: What :meth:`row_of` the PFNs gives; where that is -1, it is false.
+        """
+        if not len(self):
+            return np.zeros(len(pfn), bool)
+        bit = self.geometry.subsection_map_index(pfn)
+        words = bitmap[row, bit // 64] >> (bit % 64).astype(np.uint64)
+        return (words & np.uint64(1)).astype(bool) & (row >= 0)
+
+    def unpacked(self, bitmap: np.ndarray) -> np.ndarray:
+        """Get rows of a bitmap like ``subsection_map`` as booleans, a column per subsection."""
+        raw = np.ascontiguousarray(bitmap).astype("<u8").view(np.uint8)
+        raw = raw.reshape(len(bitmap), 8 * bitmap.shape[1])
+        bits: np.ndarray = np.unpackbits(raw, axis=1, bitorder="little")
+        return bits[:, : self.geometry.subsections_per_section].astype(bool)
+
+    @cached_property
+    def mixed(self) -> np.ndarray:
+        """Which sections are populated in part."""
+        maps, bits = self.subsection_map, min(self.geometry.subsections_per_section, 64)
+        inside: np.ndarray = ((maps != 0) & (maps != np.uint64((1 << bits) - 1))).any(axis=1)
+        return inside | (maps != maps[:, :1]).any(axis=1)
+
+
+@takes_program_or_default
+def sections(prog: Program) -> Sections:
+    """
+    Read all present sections.
+
+    A root of the section array is one read, and usages that lie together are
+    one read, so this costs milliseconds where an object per section costs
+    seconds.
+
+    :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
+    """
+    flags = section_flags(prog)
+    section_type = prog.type("struct mem_section")
+    size = sizeof(section_type)
+    map_offset = offsetof(section_type, "section_mem_map")
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    unreadable = []
+    roots = set()
+    for first_nr, count, place, address in _section_roots(prog):
+        try:
+            # Each root is an allocation of its own: one that comes twice is none.
+            if address is None or address in roots:
+                raise FaultError("no root of the section array", place)
+            roots.add(address)
+            raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
+        except FaultError:
+            bad = address and first_unreadable(prog, address, count * size)
+            unreadable.append((first_nr, first_nr + count, bad or place))
+            continue
+        slots = np.flatnonzero(raw[:, map_offset // 8] & np.uint64(flags.present))
+        parts.append(
+            (
+                slots.astype(np.int64) + first_nr,
+                np.uint64(address) + slots.astype(np.uint64) * np.uint64(size),
+                raw[slots],
+            )
+        )
+    nr = np.concatenate([p[0] for p in parts] or [np.empty(0, np.int64)])
+    addresses = np.concatenate([p[1] for p in parts] or [np.empty(0, np.uint64)])
+    rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
+    usage = _usage_pointers(section_type, rows)
+    bitmaps, readable = _subsection_maps(prog, usage)
+    return Sections(
+        geometry=sparsemem_geometry(prog),
+        nr=nr,
+        address=addresses,
+        word=rows[:, map_offset // 8].copy(),
+        usage=usage,
+        usage_readable=readable,
+        subsection_map=bitmaps,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
+    # Yields (first section number, number of sections, where the pointer to the root
+    # is, the pointer, which is None if it cannot be read).
+    per_root = prog["SECTIONS_PER_ROOT"].value_()
+    count = prog["__highest_present_section_nr"].value_() + 1
+    nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
+    mem_section = prog["mem_section"]
+    if mem_section.type_.unaliased_kind() != TypeKind.POINTER:
+        # CONFIG_SPARSEMEM_STATIC: one array of arrays.
+        address = mem_section.address_of_().value_()
+        yield 0, nr_roots * per_root, address, address
+        return
+    base = mem_section.value_()
+    if not base:
+        return
+    places = np.uint64(base) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8)
+    raw, readable = read_records(prog, places, 8)
+    roots = raw.view("<u8")[:, 0]
+    for root in np.flatnonzero((roots != 0) | ~readable).tolist():
+        address = int(roots[root]) if readable[root] else None
+        yield root * per_root, per_root, int(places[root]), address
+
+
+def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:
+    try:
+        offset = offsetof(section_type, "usage")
+    except LookupError:
+        return np.zeros(len(rows), np.uint64)
+    return rows[:, offset // 8].copy()
+
+
+def common_mem_map(found: Sections, flags: SectionFlags) -> int | None:
+    """
+    Get the ``section_mem_map`` without its flags that most sections have. With
+    ``CONFIG_SPARSEMEM_VMEMMAP``, all sections have the same: ``vmemmap``, because
+    ``sparse_encode_mem_map()`` takes off what the section's PFN would add.
+
+    :return: ``None`` if there is none that more than half of them have.
+    """
+    words = found.word[(found.word & np.uint64(flags.has_mem_map)) != 0]
+    bases = words & np.uint64(flags.map_mask)
+    if not len(bases):
+        return None
+    # Nearly always, and much faster.
+    if (bases == bases[0]).all():
+        return int(bases[0])
+    values, counts = np.unique(bases, return_counts=True)
+    most = counts.argmax()
+    return int(values[most]) if 2 * counts[most] > len(bases) else None
+
+
+def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # struct mem_section_usage::subsection_map only exists with
+    # CONFIG_SPARSEMEM_VMEMMAP; without it a section is valid as a whole.
+    words = -(-sparsemem_geometry(prog).subsections_per_section // 64)
+    try:
+        usage_type = prog.type("struct mem_section_usage")
+    except LookupError:
+        # No kernel is without: the debugging information is.
+        return np.zeros((len(usage), words), np.uint64), np.zeros(len(usage), bool)
+    try:
+        offset = offsetof(usage_type, "subsection_map")
+    except LookupError:
+        full = np.full((len(usage), words), np.iinfo(np.uint64).max)
+        return full, np.ones(len(usage), bool)
+    bitmaps = np.zeros((len(usage), words), np.uint64)
+    readable = np.ones(len(usage), bool)
+    populated = np.flatnonzero(usage)
+    # Boot sections keep their usages in one array per node, others in slab
+    # pages: whatever is less than a page apart is worth one read.
+    raw, readable[populated] = read_records(
+        prog, usage[populated] + np.uint64(offset), words * 8, max_gap=4096
+    )
+    bitmaps[populated] = raw.view("<u8")
+    return bitmaps, readable
