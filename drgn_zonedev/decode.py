@@ -17,11 +17,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from drgn import Program, Type, offsetof
 from drgn.helpers.linux.mm import decode_page_flags_value
 
 from drgn_zonedev.contents import self_link
-from drgn_zonedev.expected import DevicePages
+from drgn_zonedev.expected import DevicePages, order_is_in_flags, tail_link
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
 from drgn_zonedev.model import Case, Finding
@@ -200,7 +201,7 @@ def _expected_flags(page: _Page) -> str | None:
         return "PG_reserved, not PG_head"
     if page.index == 0:
         return "PG_reserved and PG_head"
-    if page.index == 1 and page.layout.order_offset == page.layout.flags_word * 8:
+    if page.index == 1 and order_is_in_flags(page.layout):
         return "PG_reserved; the low byte is the order"
     return "PG_reserved, not PG_head"
 
@@ -233,11 +234,10 @@ def _expected_first_word(page: _Page) -> str | None:
     if device is None:
         return None
     if page.in_compound and page.index:
-        head = page.layout.page_address(page.pfn - page.index)
-        if page.layout.compound_mask:
-            mask = ~((page.layout.size << device.vmemmap_shift) - 1) & (1 << 64) - 1
-            return f"{mask | 1:#x}, tail of PFN {page.pfn - page.index:#x}"
-        return f"{head | 1:#x}, tail of PFN {page.pfn - page.index:#x}"
+        head = page.pfn - page.index
+        address = np.array([page.layout.page_address(head)], np.uint64)
+        link = int(tail_link(page.layout, address, device.vmemmap_shift)[0])
+        return f"{link:#x}, tail of PFN {head:#x}"
     if device.folios:
         return f"{device.pgmap:#x}, or a link to a head that has it"
     return f"{device.pgmap:#x}"

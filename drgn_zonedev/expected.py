@@ -38,6 +38,7 @@ __all__ = (
     "fewest_references",
     "metadata_deviations",
     "order_is_in_flags",
+    "tail_link",
 )
 
 _Column = Union[np.ndarray, np.generic]
@@ -385,7 +386,7 @@ def _compound_deviations(subject: _Subject) -> Iterator[Deviation]:
         pgmap,
     )
     link = pages.words[:, layout.compound_word]
-    expected = _link_to(layout, subject.head_address, subject.promise.vmemmap_shift)
+    expected = tail_link(layout, subject.head_address, subject.promise.vmemmap_shift)
     yield Deviation(
         "device-tail-link",
         ~is_head & (link != expected),
@@ -396,11 +397,13 @@ def _compound_deviations(subject: _Subject) -> Iterator[Deviation]:
     )
 
 
-def _link_to(layout: PageLayout, head_address: np.ndarray, order: int) -> np.ndarray:
-    # prep_compound_tail(), set_compound_head(): see PageLayout.compound_mask.
+def tail_link(layout: PageLayout, head_address: np.ndarray, order: int) -> np.ndarray:
+    """
+    Get the word by which tails of a compound page lead to their head
+    (``prep_compound_tail()``, ``set_compound_head()``; see ``PageLayout.compound_mask``).
+    """
     if layout.compound_mask:
-        mask = ~((layout.size << order) - 1) & (1 << 64) - 1
-        return np.full(len(head_address), mask | 1, np.uint64)
+        return np.full_like(head_address, ~((layout.size << order) - 1) & (1 << 64) - 1 | 1)
     return head_address | np.uint64(1)
 
 

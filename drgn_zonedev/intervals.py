@@ -29,9 +29,9 @@ def pgmap_borders(snapshot: Snapshot) -> set[int]:
     for pgmap in snapshot.pgmaps:
         for i, range_ in enumerate(pgmap.ranges):
             borders |= {range_.start_pfn, range_.end_pfn}
+            borders.add(pgmap.pfn_first(i))
             if pgmap.altmap and i == 0:
-                borders |= {range_.start_pfn + pgmap.altmap.reserve}
-                borders |= {range_.start_pfn + pgmap.altmap.offset}
+                borders.add(range_.start_pfn + pgmap.altmap.reserve)
     return borders
 
 

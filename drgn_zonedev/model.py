@@ -201,6 +201,15 @@ class Pgmap(Result):
         more = f" and {len(self.ranges) - 1} more" if len(self.ranges) > 1 else ""
         return f"<Pgmap {self.address:#x} {self.type} {spans}{more}>"
 
+    def pfn_first(self, index: int) -> int:
+        """
+        ``pfn_first()``: where the data of a range begins, behind the altmap's head,
+        which only the first range can have. A damaged altmap can be larger than its
+        range.
+        """
+        head = self.altmap.offset if self.altmap and index == 0 else 0
+        return self.ranges[index].start_pfn + head
+
     @property
     def object(self) -> Object:
         """``struct dev_pagemap *``"""

@@ -24,7 +24,14 @@ from collections.abc import Callable
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.expected import DevicePages, MetadataPages, Promise, deviations, order_is_in_flags
+from drgn_zonedev.expected import (
+    DevicePages,
+    MetadataPages,
+    Promise,
+    deviations,
+    order_is_in_flags,
+    tail_link,
+)
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
 
 __all__ = ("Sieve", "make_sieve", "one_sieve")
@@ -229,11 +236,9 @@ class _CompoundSieve:
 
     def _links_sound(self, links: np.ndarray, heads: np.ndarray) -> bool:
         layout = self._columns.layout
-        if layout.compound_mask:
-            mask = ~((layout.size << self._promise.vmemmap_shift) - 1) & (1 << 64) - 1
-            return self._columns.equal(links, np.uint64(mask | 1))
-        size, base = np.uint64(layout.size), np.uint64(layout.vmemmap | 1)
-        return self._columns.equal(links, (base + heads.astype(np.uint64) * size)[:, None])
+        size, base = np.uint64(layout.size), np.uint64(layout.vmemmap)
+        addresses = (base + heads.astype(np.uint64) * size)[:, None]
+        return self._columns.equal(links, tail_link(layout, addresses, self._promise.vmemmap_shift))
 
     def _mappings_sound(self, others: np.ndarray) -> bool:
         layout = self._columns.layout

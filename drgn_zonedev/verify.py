@@ -250,9 +250,7 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
     # counted from there, not from where this range happens to begin.
     for i, whole in enumerate(pgmap.ranges):
         if whole.start_pfn <= range_.start_pfn < whole.end_pfn:
-            head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
-            # A damaged altmap can be larger than its range.
-            return min(whole.start_pfn + head, whole.end_pfn), whole.end_pfn
+            return min(pgmap.pfn_first(i), whole.end_pfn), whole.end_pfn
     return range_.start_pfn, range_.end_pfn
 
 

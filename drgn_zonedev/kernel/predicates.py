@@ -88,8 +88,7 @@ class Predicates:
         found = np.zeros(len(self.pfn), bool)
         for pgmap in self.pgmaps:
             for i, range_ in enumerate(pgmap.ranges[: pgmap.nr_range]):
-                head = pgmap.altmap.offset if i == 0 and pgmap.altmap else 0
-                found |= self._within(range_.start_pfn + head, range_.end_pfn)
+                found |= self._within(pgmap.pfn_first(i), range_.end_pfn)
         return found & (self.pgmap != 0)
 
     @cached_property

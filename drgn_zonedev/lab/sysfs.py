@@ -131,7 +131,7 @@ def _devices(prog: Program, snapshot: Snapshot, facts: Facts) -> Iterator[Disagr
 
 
 def _extent(pgmap: Pgmap, about: str, start: int, pages: int) -> Iterator[Disagreement]:
-    first = pgmap.ranges[0].start_pfn + (pgmap.altmap.offset if pgmap.altmap else 0)
+    first = pgmap.pfn_first(0)
     ours = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges) - first + pgmap.ranges[0].start_pfn
     if not pgmap.altmap and first <= start:
         # The information block in front of the data is not part of the resource, and only an

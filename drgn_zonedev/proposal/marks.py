@@ -136,8 +136,7 @@ class Marks:
     def _data(self, pgmaps: Iterable[Pgmap]) -> Iterator[Span]:
         for pgmap in pgmaps:
             for i, range_ in enumerate(pgmap.ranges[: pgmap.nr_range]):
-                head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
-                yield range_.start_pfn + head, range_.end_pfn
+                yield pgmap.pfn_first(i), range_.end_pfn
 
     def _overlapping(self, spans: Iterable[Span]) -> np.ndarray:
         found = np.zeros(len(self.snapshot.sections), bool)

@@ -213,7 +213,6 @@ def _samples(snapshot: Snapshot) -> list[int]:
     pfns = []
     for pgmap in snapshot.pgmaps[:_MAX_SAMPLES]:
         for i, range_ in enumerate(pgmap.ranges[: max(1, pgmap.nr_range)]):
-            head = pgmap.altmap.offset if pgmap.altmap and i == 0 else 0
-            pfns += [range_.start_pfn + head, range_.end_pfn - 1]
+            pfns += [pgmap.pfn_first(i), range_.end_pfn - 1]
     sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
     return pfns or [int(nr) * pages for nr in sections.nr[:1]]
