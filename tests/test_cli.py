@@ -15,6 +15,7 @@ from pathlib import Path
 import drgn
 import pytest
 from fakekernel import FakeKernel, collision, partial
+from opening import open_instead
 
 from drgn_zonedev import cli
 from drgn_zonedev.findings import KINDS
@@ -44,8 +45,7 @@ def _one_line_error(done: subprocess.CompletedProcess[str], status: int) -> str:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
-    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
-    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
+    open_instead(monkeypatch, lambda: kernels[-1].program())
     return kernels
 
 

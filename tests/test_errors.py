@@ -17,6 +17,7 @@ from pathlib import Path
 import drgn
 import pytest
 from fakekernel import FakeKernel, collision
+from opening import open_instead
 from test_cli import _elf_core
 
 from drgn_zonedev import cli, completion
@@ -160,8 +161,7 @@ def test_running_kernel_that_cannot_be_read(error: OSError) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[FakeKernel]:
     """Let ``zonedev`` open the last synthetic kernel of this list instead of a dump."""
     kernels: list[FakeKernel] = [collision("6.1")]
-    monkeypatch.setattr(cli, "_open", lambda args: kernels[-1].program())
-    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
+    open_instead(monkeypatch, lambda: kernels[-1].program())
     return kernels
 
 

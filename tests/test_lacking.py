@@ -7,13 +7,13 @@ in turn. What does not need it still works, and it is named once.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 from collections import Counter
 
 import pytest
 from fakekernel import LAYOUTS, FakeKernel, collision
+from opening import open_instead
 
 from drgn_zonedev import cli
 from drgn_zonedev.lacking import debug_info, what_lacks
@@ -144,11 +144,7 @@ def test_without_references_devices_are_unknown(layout: str, name: str) -> None:
 def test_what_nothing_works_without_is_status_3_and_one_line(
     name: str, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def program(args: argparse.Namespace) -> object:
-        return scene("6.1").program(hidden=frozenset([name]))
-
-    monkeypatch.setattr(cli, "_open", program)
-    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
+    open_instead(monkeypatch, lambda: scene("6.1").program(hidden=frozenset([name])))
     assert cli.main(["check"]) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert line.count(name) == 1
@@ -158,11 +154,7 @@ def test_what_nothing_works_without_is_status_3_and_one_line(
 def test_unverified_is_status_3_with_the_ranges(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def program(args: argparse.Namespace) -> object:
-        return scene("6.1").program(hidden=frozenset(["struct page"]))
-
-    monkeypatch.setattr(cli, "_open", program)
-    monkeypatch.setattr(cli, "_load_symbols", lambda prog, symbols: None)
+    open_instead(monkeypatch, lambda: scene("6.1").program(hidden=frozenset(["struct page"])))
     assert cli.main(["check", "--format", "json"]) == 3
     document = json.loads(capsys.readouterr().out)
     assert {r["case"] for r in document["ranges"]} == set(cases(whole("6.1")[0]).values())

@@ -17,6 +17,7 @@ from drgn.helpers.linux.mmzone import for_each_present_section
 from drgn.helpers.linux.xarray import xa_for_each
 from exports import check_json, open_export
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from opening import open_instead
 
 from drgn_zonedev import cli, plugin
 from drgn_zonedev.export import Options, dump, export
@@ -219,7 +220,7 @@ def test_interrupted_export_leaves_nothing(
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_open", lambda *_: collision("6.1").program())
+    open_instead(monkeypatch, collision("6.1").program)
 
 
 @pytest.mark.usefixtures("opened")

@@ -13,6 +13,7 @@ import sys
 import machines
 import pytest
 from fakekernel import FakeKernel, collision
+from opening import open_instead
 
 from drgn_zonedev import cli
 from drgn_zonedev.model import Case, Report
@@ -168,7 +169,7 @@ def big_kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     for nr in range(120):
         kernel.section(2 * nr, online=True, early=True, taint=nr == 100)
         kernel.memory_block(2 * nr)
-    monkeypatch.setattr(cli, "_open", lambda *_: kernel.program())
+    open_instead(monkeypatch, kernel.program)
     return kernel
 
 
@@ -217,7 +218,7 @@ def test_file_is_complete(
 def test_small_machine_is_shown_with_all_its_evidence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_open", lambda *_: collision("6.1").program())
+    open_instead(monkeypatch, collision("6.1").program)
     assert cli.main(["check"]) == 0
     done = capsys.readouterr()
     assert "struct page of PFN 0x24000" in done.out

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import machines
 import pytest
 from fakekernel import collision, in_flight
+from opening import open_instead
 
 from drgn_zonedev import cli
 from drgn_zonedev.model import PgmapDevice, Report
@@ -120,7 +121,7 @@ def test_thousand_pgmaps_are_a_file_that_a_browser_likes() -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_open", lambda *_: in_flight("6.1").program())
+    open_instead(monkeypatch, in_flight("6.1").program)
 
 
 @pytest.mark.parametrize("command", ["ranges", "check"])
