@@ -28,11 +28,9 @@ __all__ = (
     "Outcome",
     "Status",
     "UsageError",
-    "fold_arguments",
     "number",
     "output_arguments",
     "print_result",
-    "screen",
 )
 
 
@@ -69,7 +67,7 @@ class Command:
 
 def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
     """
-    Add ``--format`` and ``--output``.
+    Add ``--format``, ``--output`` and ``--all``.
 
     :param formats: Besides text and JSON.
     """
@@ -82,17 +80,12 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="write there instead of standard output"
     )
-
-
-def fold_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--all``."""
     parser.add_argument(
         "--all", action="store_true", help="show everything, even if it is more than a screen"
     )
 
 
-def screen(args: argparse.Namespace) -> Screen | None:
-    """Get the room that there is for text, or ``None`` if everything was asked for."""
+def _screen(args: argparse.Namespace) -> Screen | None:
     # A file is no screen, and who wants to see all evidence wants to see all.
     if args.all or args.output is not None or getattr(args, "verbose", False):
         return None
@@ -116,16 +109,21 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
 
 def print_result(
     args: argparse.Namespace,
-    text: Callable[[], str],
+    text: Callable[[Screen | None], str],
     document: Callable[[], Any],
     **others: Callable[[], str],
 ) -> None:
     """
     Print a result as ``--format`` asks for.
 
+    :param text: Takes the room that there is, or ``None`` if everything was asked for.
     :param others: Renderings besides text and JSON, by the names of their formats.
     """
-    renderings = {"text": text, "json": lambda: as_json.render(document()), **others}
+    renderings = {
+        "text": lambda: text(_screen(args)),
+        "json": lambda: as_json.render(document()),
+        **others,
+    }
     rendered = renderings[args.format]()
     with _output(args) as f:
         print(rendered, file=f)

@@ -61,8 +61,8 @@ LINES = [
     ("sections --format json", "sections"),
     ("pgmaps --all", "pgmaps"),
     ("pgmaps --format json", "pgmaps"),
-    ("pfn 0x100801", "explanation"),
-    ("pfn 0x100801000", "explanation"),
+    ("pfn 0x100801 --all", "explanation"),
+    ("pfn 0x100801000 --all", "explanation"),
     ("pfn 0x100801 --as pfn --format json", "explanation"),
 ]
 

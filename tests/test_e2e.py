@@ -241,7 +241,7 @@ def test_a_reserved_pfn_explains_itself(scene: Scene) -> None:
     start = EXPECTED[scene.scenario][0][0]
     nr = start // SECTION_PAGES
     prog = scene.program()
-    text = scene.run("dump", "pfn", hex(start)).stdout
+    text = scene.run("dump", "pfn", hex(start), "--all").stdout
     section = dict(for_each_present_section(prog))[nr]
     words = prog.read(prog["vmemmap"].value_() + start * 64, 64)
     for fact in (

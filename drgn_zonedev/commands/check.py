@@ -16,14 +16,13 @@ from drgn_zonedev.command import (
     Command,
     Outcome,
     Status,
-    fold_arguments,
     output_arguments,
     print_result,
-    screen,
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Case, Finding, Report, Severity
 from drgn_zonedev.render import as_json, as_junit, as_lines, as_text
+from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
     from drgn_zonedev.promised import ScanAll
@@ -55,7 +54,6 @@ def _jobs(text: str) -> int:
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "junit")
-    fold_arguments(parser)
     map_arguments(parser)
     parser.add_argument(
         "--fail-on",
@@ -99,10 +97,11 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     with progress_bar() as progress, _scanner(prog, args) as scan_all:
         report = check_with(prog, progress, scan_all)
 
-    def text() -> str:
+    def text(screen: Screen | None) -> str:
         if args.map:
-            return map_text(args, report.kernel, report.ranges, report.pgmaps, report.findings)
-        return as_text.report_text(report, verbose=args.verbose, screen=screen(args))
+            found = report.ranges, report.pgmaps, report.findings
+            return map_text(args, screen, report.kernel, *found)
+        return as_text.report_text(report, verbose=args.verbose, screen=screen)
 
     print_result(
         args,

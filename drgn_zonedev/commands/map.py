@@ -7,8 +7,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from drgn_zonedev.command import UsageError, screen
+from drgn_zonedev.command import UsageError
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range
+from drgn_zonedev.render.screen import Screen
 
 __all__ = ("check_map_arguments", "map_arguments", "map_text")
 
@@ -46,6 +47,7 @@ def check_map_arguments(args: argparse.Namespace) -> None:
 
 def map_text(
     args: argparse.Namespace,
+    screen: Screen | None,
     kernel: KernelFacts,
     ranges: Iterable[Range],
     pgmaps: Iterable[Pgmap],
@@ -62,4 +64,4 @@ def map_text(
     terminal = current_terminal()
     if args.output is not None:
         terminal = Terminal(terminal.width, colour=False)
-    return terminal_text(scene, terminal, screen(args))
+    return terminal_text(scene, terminal, screen)

@@ -45,7 +45,7 @@ def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
         print(f"zonedev: taking {args.pfn} for a {kind}", file=sys.stderr)
     print_result(
         args,
-        lambda: explanation_text(explanation),
+        lambda screen: explanation_text(explanation, screen=screen),
         lambda: explanation_document(explanation),
     )
     return Outcome(explanation)

@@ -11,19 +11,12 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
-    fold_arguments,
     output_arguments,
     print_result,
-    screen,
 )
 from drgn_zonedev.render import as_json, as_text
 
 __all__ = ("PGMAPS",)
-
-
-def _pgmaps_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    fold_arguments(parser)
 
 
 def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
@@ -33,10 +26,10 @@ def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, take_snapshot(prog).pgmaps)
     print_result(
         args,
-        lambda: as_text.pgmaps_text(kernel, pgmaps, screen=screen(args)),
+        lambda screen: as_text.pgmaps_text(kernel, pgmaps, screen=screen),
         lambda: as_json.pgmaps_document(kernel, pgmaps),
     )
     return Outcome(pgmaps)
 
 
-PGMAPS = Command("pgmaps", "show every struct dev_pagemap", _pgmaps_arguments, _pgmaps)
+PGMAPS = Command("pgmaps", "show every struct dev_pagemap", output_arguments, _pgmaps)

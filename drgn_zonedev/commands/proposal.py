@@ -11,18 +11,11 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
-    fold_arguments,
     output_arguments,
     print_result,
-    screen,
 )
 
 __all__ = ("PROPOSAL",)
-
-
-def _proposal_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    fold_arguments(parser)
 
 
 def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
@@ -34,7 +27,7 @@ def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
         report = proposal(prog, progress=progress)
     print_result(
         args,
-        lambda: proposal_text(report, screen=screen(args)),
+        lambda screen: proposal_text(report, screen=screen),
         lambda: proposal_document(report),
     )
     return Outcome(report)
@@ -43,6 +36,6 @@ def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
 PROPOSAL = Command(
     "proposal",
     "try every way to build pfn_zone_device() on this memory",
-    _proposal_arguments,
+    output_arguments,
     _proposal,
 )

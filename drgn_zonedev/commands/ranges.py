@@ -11,20 +11,18 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
-    fold_arguments,
     output_arguments,
     print_result,
-    screen,
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.render import as_json, as_text
+from drgn_zonedev.render.screen import Screen
 
 __all__ = ("RANGES",)
 
 
 def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    fold_arguments(parser)
     map_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
 
@@ -37,17 +35,13 @@ def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
     check_map_arguments(args)
     kernel, ranges = kernel_facts(prog), classify(prog)
 
-    def text() -> str:
+    def text(screen: Screen | None) -> str:
         if args.map:
             pgmaps = with_devices(prog, take_snapshot(prog).pgmaps)
-            return map_text(args, kernel, ranges, pgmaps)
-        return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen(args))
+            return map_text(args, screen, kernel, ranges, pgmaps)
+        return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen)
 
-    print_result(
-        args,
-        text,
-        lambda: as_json.ranges_document(kernel, ranges),
-    )
+    print_result(args, text, lambda: as_json.ranges_document(kernel, ranges))
     return Outcome(ranges)
 
 

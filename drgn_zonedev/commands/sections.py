@@ -11,11 +11,9 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
-    fold_arguments,
     number,
     output_arguments,
     print_result,
-    screen,
 )
 from drgn_zonedev.render import as_json, as_text
 
@@ -24,7 +22,6 @@ __all__ = ("SECTIONS",)
 
 def _sections_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    fold_arguments(parser)
     parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="only these sections")
 
 
@@ -36,7 +33,7 @@ def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
     rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]
     print_result(
         args,
-        lambda: as_text.sections_text(kernel, rows, screen=screen(args)),
+        lambda screen: as_text.sections_text(kernel, rows, screen=screen),
         lambda: as_json.sections_document(kernel, rows),
     )
     return Outcome(rows)

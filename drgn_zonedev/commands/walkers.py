@@ -12,10 +12,8 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
-    fold_arguments,
     output_arguments,
     print_result,
-    screen,
 )
 
 __all__ = ("WALKERS",)
@@ -32,7 +30,6 @@ def _name(text: str) -> str:
 
 def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    fold_arguments(parser)
     parser.add_argument(
         "--walker",
         metavar="NAME",
@@ -54,7 +51,7 @@ def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
         report = dataclasses.replace(report, walkers=chosen)
     print_result(
         args,
-        lambda: walkers_text(report, screen=screen(args)),
+        lambda screen: walkers_text(report, screen=screen),
         lambda: walkers_document(report),
     )
     return Outcome(report)

@@ -4,60 +4,74 @@ from __future__ import annotations
 
 import re
 
-from fakekernel import collision, partial
+import pytest
+from fakekernel import FakeKernel, collision, in_flight
+from opening import open_instead
 
+from drgn_zonedev import cli
 from drgn_zonedev.explain import explain
 from drgn_zonedev.render.explanation_text import explanation_text
+from drgn_zonedev.render.screen import Screen, height, is_folded
+
+SCREENS = [Screen(23, 80), Screen(29, 40), Screen(40), Screen(60, 120)]
+RESERVED, DEVICE, RAM, NOTHING = 0x24000, 0x28000, 0x10, 0x1000000
 
 
-def _section(text: str, title: str) -> list[str]:
-    return text.split(f"\n{title}\n\n")[1].split("\n\n")[0].splitlines()
-
-
-def test_explanation_ends_in_a_verdict() -> None:
-    text = explanation_text(explain(partial("6.1").program(), 0x114000))
-    assert text.splitlines()[-1].startswith("Case 3: ")
-    assert "not readable" in text
-
-
-def test_neighbours_are_above_and_below() -> None:
-    text = explanation_text(explain(collision("6.1").program(), 0x24100))
-    _, below, here, above, *_ = _section(text, "RANGE")
-    assert re.match(r"below +\[0x24000, 0x24002\) +8 KiB +reserved \(5\)", below)
-    assert re.match(r"this +\[0x24002, 0x24400\) +4\.0 MiB +metadata", here)
-    assert re.match(r"above +\[0x24400, 0x30000\) +188 MiB +device \(2\)", above)
-
-
-def test_nothing_is_below_the_first_pfn() -> None:
-    text = explanation_text(explain(collision("6.1").program(), 0))
-    assert [line.split()[0] for line in _section(text, "RANGE")[1:3]] == ["this", "above"]
-
-
-def test_words_are_shown_with_their_addresses_and_once() -> None:
+def damaged() -> FakeKernel:
+    """One device page of collision() lacks its pgmap, and another word is not looked at."""
     kernel = collision("6.1")
-    text = explanation_text(explain(kernel.program(), 0x24400))
-    lines = _section(text, "WHAT THE KERNEL WOULD SAY")
-    (nr_range,) = (line for line in lines if "pgmap->nr_range" in line)
-    assert nr_range.endswith("= 0x1")
-    assert sum("section_mem_map @" in line for line in lines) == 1
+    kernel.poke_page_word(DEVICE, 1, 0xFFFF888000000000)
+    return kernel
 
 
-def test_what_differs_is_marked_and_nothing_else() -> None:
-    kernel = collision("6.1")
-    kernel.poke_page_word(0x25000, 1, 0xFFFF888000000000)
-    lines = _section(explanation_text(explain(kernel.program(), 0x25000)), "STRUCT PAGE")
-    (marked,) = (line for line in lines if line.endswith("DIFFERS"))
-    assert marked.startswith("+08   page->pgmap ")
-    assert "0xffff888000000000" in marked
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("pfn", [RESERVED, DEVICE, RAM, NOTHING])
+def test_explanation_fits_on_a_screen_and_ends_with_the_verdict(pfn: int, screen: Screen) -> None:
+    explanation = explain(damaged().program(), pfn)
+    text = explanation_text(explanation, screen=screen)
+    assert height(text, screen) <= screen.lines
+    assert text.endswith(f"\n{explanation.verdict}")
+    assert text.startswith(f"PFN {pfn:#x}: ")
 
 
-def test_reason_of_what_cannot_be_read_is_given_once_for_each_answer() -> None:
-    kernel = collision("6.1")
-    kernel.unmap_memmap(0x24400, 0x24440)
-    text = explanation_text(explain(kernel.program(), 0x24400))
-    (line,) = (
-        line
-        for line in _section(text, "WHAT THE KERNEL WOULD SAY")
-        if "is_zone_device_page()" in line
-    )
-    assert re.match(r"is_zone_device_page\(\) +\? +cannot be read: ", line)
+@pytest.mark.parametrize("lines", [29, 40])
+def test_what_differs_is_shown_first(lines: int) -> None:
+    text = explanation_text(explain(damaged().program(), DEVICE), screen=Screen(lines))
+    assert is_folded(text)
+    (line,) = (line for line in text.splitlines() if line.endswith("DIFFERS"))
+    assert line.startswith("+08")
+    assert "error: device-page-pgmap" in text
+
+
+def test_what_is_shown_and_what_is_counted_is_everything() -> None:
+    explanation = explain(collision("6.1").program(), RESERVED)
+    whole = [line for line in explanation_text(explanation).splitlines() if line]
+    folded = explanation_text(explanation, screen=Screen(40)).splitlines()
+    counted = [int(m[1]) for m in (re.match(r"\.\.\. (\d+) more", line) for line in folded) if m]
+    assert counted
+    shown = [line for line in folded if not line.startswith("...")]
+    assert set(shown) <= set(whole)
+    assert len(shown) + sum(counted) == len(whole)
+    for predicate in ("pfn_valid()", "pfn_to_online_page()", "get_dev_pagemap()"):
+        assert any(line.startswith(predicate) for line in shown)
+
+
+def test_explanation_that_fits_is_not_folded() -> None:
+    explanation = explain(in_flight("6.1").program(), DEVICE)
+    whole = explanation_text(explanation)
+    assert explanation_text(explanation, screen=Screen(len(whole.splitlines()))) == whole
+
+
+def test_command_prints_a_screen_unless_asked_for_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_instead(monkeypatch, collision("6.1").program)
+    assert cli.main(["pfn", hex(RESERVED)]) == 0
+    folded = capsys.readouterr()
+    assert len(folded.out.splitlines()) == 40
+    assert folded.err == "zonedev: not everything was printed: --all does that\n"
+    assert cli.main(["pfn", hex(RESERVED), "--all"]) == 0
+    everything = capsys.readouterr()
+    explanation = explain(collision("6.1").program(), RESERVED)
+    assert everything.out == explanation_text(explanation) + "\n"
+    assert everything.err == ""
