@@ -338,3 +338,7 @@ def _what_is(path: str) -> str:
 
 
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -137,6 +137,12 @@ def test_help_is_status_0(args: tuple[str, ...]) -> None:
     assert "usage: zonedev" in done.stdout
 
 
+def test_module_of_the_command_line_is_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "drgn_zonedev.cli", "-c", str(tmp_path / "none"), "check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert str(tmp_path / "none") in _one_line_error(done, 2)
+
+
 def test_version_names_drgn_too() -> None:
     assert f"(drgn {drgn.__version__})" in _zonedev("--version").stdout
 
