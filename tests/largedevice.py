@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-from drgn import FaultError, FindObjectFlags, Object, Program, TypeMember
+from drgn import FindObjectFlags, Object, Program, TypeMember
 from fakekernel import FakeKernel
 
 START = 0x1000000
@@ -20,6 +20,7 @@ _PGD = 0xFFFFFFFF82A0C000
 _FIRST_FRAME = 0x400000
 _PRESENT = 1
 _PAGES_PER_GIB = 1 << 18
+_LARGEST_READ = 4 << 20
 
 
 class LargeDevice:
@@ -38,34 +39,38 @@ class LargeDevice:
         pgmap = kernel.pgmap((START, end), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=shift)
         kernel.device_pages(START, START + (1 << shift), pgmap)
         self._first = kernel.page(START)
-        self._pattern = kernel.memory.read(self._first, 64 << shift)
+        # At least twice as long as a compound page's and as any read, so that each
+        # read is a slice of it.
+        pattern = kernel.memory.read(self._first, 64 << shift)
+        self._period = len(pattern)
+        self._pattern = memoryview(pattern * (1 + max(1, _LARGEST_READ // len(pattern))))
         kernel.memory.sections.clear()
-        kernel.memory._in_memmap = self._in_memmap  # type: ignore[method-assign]
-        kernel.memory._read_memmap = self._read_memmap  # type: ignore[method-assign]
 
     def program(self) -> Program:
         """A program with this device's memmap and page tables."""
         prog = self.kernel.program()
+        prog.add_memory_segment(self._first, self.nominal_bytes, self._read_memmap, False)
         prog.add_memory_segment(0, 1 << 52, self._read_table, True)
         prog.add_memory_segment(_PGD, 4096, self._read_top, False)
         prog.register_object_finder("mm", _find_mm, enable_index=0)
         return prog
 
-    def _in_memmap(self, address: int) -> bool:
-        return 0 <= address - self._first < 64 * self.pages
+    @property
+    def nominal_bytes(self) -> int:
+        """What the memmap would take if nothing of it were shared."""
+        return 64 * self.pages
 
-    def _read_memmap(self, address: int, count: int) -> Iterator[bytes]:
-        offset = address - self._first
-        if offset + count > 64 * self.pages:
-            raise FaultError("behind the device", address)
+    def memory(self) -> Iterator[tuple[int, int]]:
+        """Addresses and sizes of struct pages, so that each piece of memory is met once."""
+        compound = 64 << self.shift
+        unique = min(2 * 4096, compound)
+        for address in range(self._first, self._first + self.nominal_bytes, compound):
+            yield address, unique
+
+    def _read_memmap(self, address: int, count: int, offset: int, physical: bool) -> memoryview:
         self.memmap_bytes += count
-        skip = offset % len(self._pattern)
-        while count:
-            part = self._pattern[skip : skip + count]
-            if len(part) < count and not skip:
-                part = part * (count // len(part))
-            yield part
-            count, skip = count - len(part), 0
+        skip = offset % self._period
+        return self._pattern[skip : skip + count]
 
     # Page tables: the physical address of one is its level and what it maps.
 

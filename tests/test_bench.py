@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +15,14 @@ from statistics import median
 from typing import Any
 
 import pytest
+from bench import __main__ as bench_main
+from bench import guest
 from bench.claims import claims
+from bench.devices import measure_devices
 from bench.machines import SECTIONS_PER_TIB, large_machine
 from bench.measure import Claim, Measurement, interleave, judge
 from bench.metadata import measure_metadata
+from bench.report import as_markdown, as_text, machine_facts
 
 from drgn_zonedev.classify import classify
 from drgn_zonedev.kernel.sections import sections
@@ -58,10 +64,17 @@ def test_document_names_every_contender(document: dict[str, Any]) -> None:
         "classify, 2 TiB",
         "drgn objects, 2 TiB",
         "memory of classify, 2 TiB",
+        "verify, a TiB in 2 MiB pages",
+        "verify, a TiB in 1 GiB pages",
+        "raw read of the same, 2 MiB pages",
+        "bytes read, a TiB in 2 MiB pages",
+        "bytes read, a TiB in 1 GiB pages",
+        "memory of verify, a TiB in 2 MiB pages",
+        "memory of verify, a TiB in 1 GiB pages",
     }
     assert len(measured) == len(document["measurements"])
     for m in document["measurements"]:
-        assert all(value > 0 for value in m["values"] if "memory of classify" not in m["name"])
+        assert all(value > 0 for value in m["values"] if "memory of " not in m["name"])
         assert m["median"] == median(m["values"])
 
 
@@ -96,6 +109,13 @@ def test_claims_are_those_of_the_issue() -> None:
     assert found["classify, 64 TiB", None] == ("at most", 1.5)
     assert found["drgn objects, 64 TiB", "classify, 64 TiB"] == ("at least", 20)
     assert found["zonedev check", "drgn -e pass"] == ("at most", 0.4)
+    jobs = "check --jobs 1, large kdump", "check --jobs 2, large kdump"
+    assert found[jobs] == ("at least", 1.6)
+    assert found["check --jobs 1, small kdump", "check, small kdump"] == ("at least", 0.95)
+    for size, share in (("2 MiB", 1 / 3), ("1 GiB", 1 / 100)):
+        assert found[f"bytes read, {size} pages", None] == ("at most", share)
+        assert found[f"bytes read, a TiB in {size} pages", None] == ("at most", share)
+        assert found[f"memory of verify, a TiB in {size} pages", None] == ("at most", 100)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +158,32 @@ def test_contenders_take_turns() -> None:
     assert b.values == (4, 6, 8)
 
 
+@pytest.mark.parametrize(
+    ("available", "free", "gib"),
+    # 256 GiB have 4 GiB of memmap, 8 GiB more are in compound pages, and the guest
+    # needs one for itself.
+    [(16, 16, 256), (7, 16, 128), (16, 7, 128), (4.5, 4.5, 128), (4, 16, 64), (1, 1, 64)],
+)
+def test_dump_is_as_large_as_there_is_room_for(
+    available: float, free: float, gib: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 1 kB\nMemAvailable:  {int(available * (1 << 20))} kB\n")
+    monkeypatch.setattr(guest, "_MEMINFO", meminfo)
+    usage = type(shutil.disk_usage(tmp_path))(1 << 40, 0, int(free * (1 << 30)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert guest.affordable_gib(tmp_path, 256, 64) == gib
+
+
+def test_dump_that_is_smaller_than_it_should_be_is_said() -> None:
+    wanted = bench_main._FULL
+    assert bench_main._notes(wanted, wanted) == []
+    notes = bench_main._notes(wanted, dataclasses.replace(wanted, kdump_gib=128))
+    facts: dict[str, Any] = {**machine_facts(), **dataclasses.asdict(wanted), "notes": notes}
+    for text in (as_text(facts, [], []), as_markdown(facts, [], [])):
+        assert "128 GiB of device memory instead of 256" in text
+
+
 # The synthetic machine.
 
 
@@ -169,3 +215,14 @@ def test_objects_give_the_same_answers() -> None:
         "drgn objects, 1 TiB",
         "memory of classify, 1 TiB",
     }
+
+
+def test_large_devices_are_read_in_part() -> None:
+    # Two pages of vmemmap of eight, or of 4096; and a page table for 512.
+    found = {m.name: m.median for m in measure_devices(16, rounds=1)}
+    assert 1 / 4 < found["bytes read, a TiB in 2 MiB pages"] < 1 / 4 + 1 / 400
+    assert found["bytes read, a TiB in 1 GiB pages"] < 1 / 350
+    # Reading is a part of it.
+    for size in ("2 MiB", "1 GiB"):
+        raw = found[f"raw read of the same, {size} pages"]
+        assert 0 < raw < found[f"verify, a TiB in {size} pages"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -15,7 +16,8 @@ from pathlib import Path
 from drgn_zonedev.stored import StoredDump
 
 from .claims import claims
-from .guest import Dumps, Image, make_dumps
+from .devices import measure_devices
+from .guest import Dumps, Image, affordable_gib, dumps_in
 from .measure import Measurement, as_document, judge
 from .metadata import measure_metadata
 from .pages import measure_pages
@@ -25,7 +27,7 @@ from .report import as_markdown, as_text, machine_facts
 _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- begin of what scripts/bench wrote -->\n", "<!-- end -->\n"
 
-PARTS = ("pages", "crash", "jobs", "start", "memory", "metadata")
+PARTS = ("pages", "crash", "jobs", "start", "memory", "metadata", "devices")
 
 
 @dataclass(frozen=True)
@@ -34,36 +36,78 @@ class Options:
 
     rounds: int
     base_gib: int
+    kdump_gib: int
     sizes: tuple[int, ...]
     pages: int
     sections: int
+    device_gib: int
 
 
-_FULL = Options(rounds=7, base_gib=64, sizes=(4, 16, 64), pages=20000, sections=1024)
-_QUICK = Options(rounds=1, base_gib=0, sizes=(1, 2), pages=500, sections=128)
+_FULL = Options(
+    rounds=7,
+    base_gib=64,
+    kdump_gib=256,
+    sizes=(4, 16, 64),
+    pages=20000,
+    sections=1024,
+    device_gib=1024,
+)
+_QUICK = Options(
+    rounds=1, base_gib=0, kdump_gib=0, sizes=(1, 2), pages=500, sections=128, device_gib=16
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and return 1 if a claim does not hold."""
     args = _parser().parse_args(argv)
-    options = _QUICK if args.quick else _FULL
-    rounds = args.rounds or options.rounds
-    base_gib = args.base_gib or options.base_gib
-    facts = {**machine_facts(), "rounds": rounds, "base_gib": base_gib, "quick": args.quick}
+    wanted = _options(args)
     measurements: list[Measurement] = []
-    with _dumps(args, base_gib) as dumps:
-        for part, measure in _parts(dumps, options, rounds).items():
-            if part in (args.parts or PARTS):
-                print(f"bench: {part}", file=sys.stderr, flush=True)
-                measurements += measure()
+    with _directory(args) as directory:
+        options = wanted if args.kdump_gib else _affordable(wanted, directory)
+        facts = {
+            **machine_facts(),
+            **dataclasses.asdict(options),
+            "quick": args.quick,
+            "notes": _notes(wanted, options),
+        }
+        with _dumps(args, options, directory) as dumps:
+            for part, measure in _parts(dumps, options).items():
+                if part in (args.parts or PARTS):
+                    print(f"bench: {part}", file=sys.stderr, flush=True)
+                    measurements += measure()
     judgements = judge(claims(options.sizes), measurements)
-    print(as_text(measurements, judgements))
+    print(as_text(facts, measurements, judgements))
     if args.json:
         document = as_document(facts, measurements, judgements)
         args.json.write_text(json.dumps(document, indent=1) + "\n")
     if args.markdown:
         _update(args.markdown, as_markdown(facts, measurements, judgements))
     return int(any(j.holds is False for j in judgements))
+
+
+def _options(args: argparse.Namespace) -> Options:
+    options = _QUICK if args.quick else _FULL
+    return dataclasses.replace(
+        options,
+        rounds=args.rounds or options.rounds,
+        base_gib=args.base_gib or options.base_gib,
+        kdump_gib=args.kdump_gib or options.kdump_gib,
+    )
+
+
+def _affordable(options: Options, directory: Path) -> Options:
+    gib = affordable_gib(directory, options.kdump_gib, options.base_gib)
+    return dataclasses.replace(options, kdump_gib=gib)
+
+
+def _notes(wanted: Options, options: Options) -> list[str]:
+    if options.kdump_gib == wanted.kdump_gib:
+        return []
+    return [
+        f"The large kdump has {options.kdump_gib} GiB of device memory instead of "
+        f"{wanted.kdump_gib}, for which there is not enough RAM or room on the disk. The start, "
+        "which two processes do not share, weighs more in it."
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base-gib", metavar="N", type=int, help="device memory of the large guest (64)"
     )
+    parser.add_argument(
+        "--kdump-gib",
+        metavar="N",
+        type=int,
+        help="device memory of the guest whose dump is compressed (256, or what there is room for)",
+    )
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the dumps there")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all values there")
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="update the tables in there")
@@ -94,30 +144,37 @@ def _odd(value: str) -> int:
 
 
 @contextmanager
-def _dumps(args: argparse.Namespace, base_gib: int) -> Iterator[Dumps]:
+def _directory(args: argparse.Namespace) -> Iterator[Path]:
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        yield args.keep
+    else:
+        with tempfile.TemporaryDirectory(prefix="zonedev-bench-") as directory:
+            yield Path(directory)
+
+
+@contextmanager
+def _dumps(args: argparse.Namespace, options: Options, directory: Path) -> Iterator[Dumps]:
     if args.quick:
         with StoredDump(_ROOT / "vmcores" / "6.1-fsdax-collision").files() as files:
             image = Image(files / "vmcore", files / "vmlinux")
-            yield Dumps(image, image, None, None)
-    elif args.keep:
-        args.keep.mkdir(parents=True, exist_ok=True)
-        yield make_dumps(args.keep, base_gib)
+            yield Dumps(lambda: image, lambda: image, lambda: None, lambda: None)
     else:
-        with tempfile.TemporaryDirectory(prefix="zonedev-bench-") as directory:
-            yield make_dumps(Path(directory), base_gib)
+        yield dumps_in(directory, options.base_gib, options.kdump_gib)
 
 
-def _parts(
-    dumps: Dumps, options: Options, rounds: int
-) -> dict[str, Callable[[], list[Measurement]]]:
-    images = {"large": dumps.large, "small": dumps.small}
+def _parts(dumps: Dumps, options: Options) -> dict[str, Callable[[], list[Measurement]]]:
+    rounds = options.rounds
     return {
-        "pages": lambda: measure_pages(dumps.large, rounds, options.pages),
-        "crash": lambda: [] if dumps.small is dumps.large else measure_crash(dumps.large, 1),
+        "pages": lambda: measure_pages(dumps.large(), rounds, options.pages),
+        "crash": lambda: measure_crash(dumps.large(), 1) if options.base_gib else [],
         "jobs": lambda: measure_jobs(dumps, min(rounds, 5)),
-        "start": lambda: measure_start(dumps.small, rounds),
-        "memory": lambda: measure_memory(images, min(rounds, 3)),
+        "start": lambda: measure_start(dumps.small(), rounds),
+        "memory": lambda: measure_memory(
+            {"large": dumps.large(), "small": dumps.small()}, min(rounds, 3)
+        ),
         "metadata": lambda: measure_metadata(options.sizes, rounds, options.sections),
+        "devices": lambda: measure_devices(options.device_gib, rounds),
     }
 
 

@@ -11,7 +11,7 @@ __all__ = ("CLAIMS", "LINEAR", "claims")
 def claims(sizes: tuple[int, ...]) -> list[Claim]:
     """All of them; ``sizes`` are those of the machines, in TiB, in ascending order."""
     small, large = sizes[0], sizes[-1]
-    return [*CLAIMS, *_metadata(large), _linear(small, large)]
+    return [*CLAIMS, *_DEVICES, *_metadata(large), _linear(small, large)]
 
 
 CLAIMS = (
@@ -111,6 +111,16 @@ CLAIMS = (
         "at most",
         0.15,
     ),
+)
+
+
+_DEVICES = tuple(
+    Claim(text, f"{what}, a TiB in {size} pages", None, "ratio", "at most", limit)
+    for size, share in (("2 MiB", 1 / 3), ("1 GiB", 1 / 100))
+    for text, what, limit in (
+        (f"the same of a TiB in {size} pages, page tables included", "bytes read", share),
+        (f"memory that verifying a TiB in {size} pages takes (MiB)", "memory of verify", 100),
+    )
 )
 
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +20,14 @@ from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import namespace_at
 from drgn_zonedev.lab.tools import find_tool
 
-__all__ = ("Dumps", "Image", "make_dumps")
+__all__ = ("Dumps", "Image", "affordable_gib", "dumps_in")
 
 KERNEL = "6.1"
 _STRUCT_PAGE, _PAGE = 64, 4096
 _COMPOUND_GIB = 4
+_MEMINFO = Path("/proc/meminfo")
+# What a dump may take of the disk, and its guest of RAM.
+_SHARE_OF_ROOM = 0.7
 # QEMU's q35 keeps all RAM below 4 GiB if it is less than 2.75 GiB, and 2 GiB of it
 # otherwise; device memory begins behind the rest.
 _LOW_RAM_MIB, _LOW_PART_MIB = 2816, 2048
@@ -43,31 +49,55 @@ class Image:
 @dataclass(frozen=True)
 class Dumps:
     """
-    ``large`` and ``small`` as ELF, and both in makedumpfile's compressed format,
-    if there is a makedumpfile. ``large`` has device memory with pages of 4 KiB, 2
-    MiB and 1 GiB; ``small`` is a guest of 1 GiB with 192 MiB of it.
+    Real ones, which are made when they are first asked for.
+
+    ``large`` and ``small`` are ELF dumps: ``large`` has device memory with pages of 4
+    KiB, 2 MiB and 1 GiB; ``small`` is a guest of 1 GiB with 192 MiB of it. ``kdump``
+    is one like ``large`` in makedumpfile's compressed format, but larger, and
+    ``small_kdump`` is ``small`` in that; ``None`` if there is no makedumpfile.
     """
 
-    large: Image
-    small: Image
-    large_kdump: Image | None
-    small_kdump: Image | None
+    large: Callable[[], Image]
+    small: Callable[[], Image]
+    kdump: Callable[[], Image | None]
+    small_kdump: Callable[[], Image | None]
 
 
-def make_dumps(directory: Path, base_gib: int) -> Dumps:
+def dumps_in(directory: Path, base_gib: int, kdump_gib: int) -> Dumps:
     """
-    Boot two guests, dump them, and compress the dumps; what is there stays.
+    Boot guests when their dumps are asked for; what is there stays.
 
     :param base_gib: Device memory in 4 KiB pages: 16 MiB of memmap for each GiB.
+    :param kdump_gib: The same of the compressed dump.
     """
-    large = _dump(_large(base_gib), directory)
-    small = _dump(SCENARIOS["fsdax-mem"], directory)
-    return Dumps(large, small, _compress(large), _compress(small))
+    large, kdump, small = _large(base_gib), _large(kdump_gib), SCENARIOS["fsdax-mem"]
+    return Dumps(
+        large=lambda: _dump(large, directory),
+        small=lambda: _dump(small, directory),
+        kdump=lambda: _compressed(kdump, directory, keep=kdump == large),
+        small_kdump=lambda: _compressed(small, directory, keep=True),
+    )
+
+
+def affordable_gib(directory: Path, wanted: int, least: int) -> int:
+    """Half as much device memory as is wanted, and so on, until disk and RAM hold its memmap."""
+    room = min(_available_memory(), shutil.disk_usage(directory).free)
+    while wanted > least and _memory_mib(wanted) * MIB > room * _SHARE_OF_ROOM:
+        wanted = max(wanted // 2, least)
+    return wanted
+
+
+def _available_memory() -> int:
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def _memory_mib(base_gib: int) -> int:
+    return 1024 + (base_gib + 2 * _COMPOUND_GIB) * GIB // _PAGE * _STRUCT_PAGE // MIB
 
 
 def _large(base_gib: int) -> Scenario:
-    memmap_mib = (base_gib + 2 * _COMPOUND_GIB) * GIB // _PAGE * _STRUCT_PAGE // MIB
-    ram = 1024 + memmap_mib
+    ram = _memory_mib(base_gib)
     start = max(DEVICE_MEMORY, -(-_ram_end(ram) // GIB) * GIB)
     base = Memory(start, base_gib * GIB)
     pages_2m = Memory(base.end, _COMPOUND_GIB * GIB)
@@ -115,16 +145,20 @@ def _dump(scenario: Scenario, directory: Path) -> Image:
     return Image(core, kernel.vmlinux)
 
 
-def _compress(image: Image) -> Image | None:
-    kdump = image.core.with_suffix(".kdump")
-    if not kdump.exists():
-        try:
-            makedumpfile = find_tool("makedumpfile")
-        except LabError:
-            return None
-        _say(f"compressing {image.core.name}")
-        command = [makedumpfile, "-c", "-d", "1", str(image.core), str(kdump)]
-        subprocess.run(command, check=True, capture_output=True)
+def _compressed(scenario: Scenario, directory: Path, keep: bool) -> Image | None:
+    kdump = directory / f"{scenario.name}.kdump"
+    if kdump.exists():
+        return Image(kdump, fetch_kernel(KERNEL, progress=_say).vmlinux)
+    try:
+        makedumpfile = find_tool("makedumpfile")
+    except LabError:
+        return None
+    image = _dump(scenario, directory)
+    _say(f"compressing {image.core.name}")
+    command = [makedumpfile, "-c", "-d", "1", str(image.core), str(kdump)]
+    subprocess.run(command, check=True, capture_output=True)
+    if not keep:
+        image.core.unlink()
     return Image(kdump, image.vmlinux)
 
 

@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Callable
 
 from drgn import Program
@@ -20,6 +16,7 @@ from drgn_zonedev.model import Case, Range
 
 from .machines import SECTIONS_PER_TIB, large_machine
 from .measure import Measurement, interleave, seconds
+from .memory import growth_of, in_child
 from .objects import section_cases
 
 __all__ = ("measure_metadata", "peak_of")
@@ -49,7 +46,7 @@ def measure_metadata(
         scale * seconds(lambda: _section_by_section(programs[largest], sample))
     )
     found = interleave(contenders, rounds, "s")
-    peak = _peak_in_child(largest)
+    peak = in_child("bench.metadata", str(largest))
     return [*found, Measurement(f"memory of classify, {largest} TiB", "MiB", (peak,))]
 
 
@@ -77,14 +74,6 @@ def _ours(ranges: list[Range], nr: int) -> list[tuple[int, int, Case]]:
     ]
 
 
-def _peak_in_child(tebibytes: int) -> float:
-    # Memory is measured in a process that does nothing else.
-    command = [sys.executable, "-m", "bench.metadata", str(tebibytes)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-    return float(json.loads(done.stdout))
-
-
 def peak_of(tebibytes: int) -> float:
     """
     Build a machine and classify it.
@@ -92,17 +81,7 @@ def peak_of(tebibytes: int) -> float:
     :return: MiB that the process grew by at most, on top of the machine.
     """
     prog = large_machine(tebibytes).program()
-    # Sets the high-water mark back to what is resident now.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
-    classify(prog)
-    return (_status("VmHWM") - before) / 1024
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
+    return growth_of(lambda: classify(prog))
 
 
 if __name__ == "__main__":

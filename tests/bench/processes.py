@@ -103,10 +103,10 @@ def measure_jobs(dumps: Dumps, rounds: int) -> list[Measurement]:
     Compressed dumps with one process, with two, and with as many as the tool takes
     by itself, which is what must not be slower on a small dump.
     """
-    if dumps.large_kdump is None or dumps.small_kdump is None or not has_jobs():
+    large, small = dumps.kdump(), dumps.small_kdump()
+    if large is None or small is None or not has_jobs():
         return []
     contenders: dict[str, Callable[[], float]] = {}
-    large, small = dumps.large_kdump, dumps.small_kdump
     for jobs in ("1", "2"):
         work = partial(run, _check(large, "--jobs", jobs))
         contenders[f"check --jobs {jobs}, large kdump"] = work

@@ -57,13 +57,17 @@ _CLAIMS = ("what must hold", "limit", "measured", "")
 _MEDIANS = ("what was measured", "median", "unit", "least - most")
 
 
-def as_text(measurements: Sequence[Measurement], judgements: Sequence[Judgement]) -> str:
-    """Two tables."""
+def as_text(
+    facts: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    judgements: Sequence[Judgement],
+) -> str:
+    """Two tables, and what is to be said of them."""
     tables = (
         tabulate(_medians(measurements), _MEDIANS, disable_numparse=True),
         tabulate(_claims(judgements), _CLAIMS, disable_numparse=True),
     )
-    return "\n\n".join(tables) + "\n"
+    return "\n\n".join((*tables, *facts["notes"])) + "\n"
 
 
 def as_markdown(
@@ -76,10 +80,11 @@ def as_markdown(
         f"{facts['cores']} cores of {facts['processor']}, {facts['memory_gib']} GiB of RAM, "
         f"load {facts['load_before']} before the run; Python {facts['python']}, "
         f"drgn {facts['drgn']}, numpy {facts['numpy']}. Medians of {facts['rounds']} rounds; "
-        f"the large dump has {facts['base_gib']} GiB of device memory in 4 KiB pages."
+        f"the large dump has {facts['base_gib']} GiB of device memory in 4 KiB pages, the "
+        f"large kdump {facts['kdump_gib']} GiB."
     )
     tables = (
         tabulate(_claims(judgements), _CLAIMS, "github", disable_numparse=True),
         tabulate(_medians(measurements), _MEDIANS, "github", disable_numparse=True),
     )
-    return "\n\n".join((machine, *tables)) + "\n"
+    return "\n\n".join((machine, *tables, *facts["notes"])) + "\n"
