@@ -13,12 +13,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from drgn import Program, ProgramFlags
 
 from drgn_zonedev.kernel.dump import leaves_something_out
-from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.promised import ScanAll, Scanned, Work, scan_here
+from drgn_zonedev.team import start_workers, team
+
+if TYPE_CHECKING:
+    from drgn_zonedev.promised import ScanAll, Scanned, Work
 
 __all__ = ("scanner", "why_alone")
 
@@ -41,13 +44,11 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     :param jobs: ``None`` for as many as there are cores for, and as the work is worth;
         before it is known how much there is, no more than one is started.
     """
-    if jobs == 1:
-        yield scan_here
-        return
-    from drgn_zonedev.workers import scan_in_processes, start_workers, team
-
     with team() as workers:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
+        # Both take a while to be imported.
+        from drgn_zonedev.promised import scan_here
+        from drgn_zonedev.workers import scan_in_processes
 
         def scan_all(
             prog: Program, works: Sequence[Work], progress: Callable[[int], None]
@@ -75,7 +76,7 @@ def why_alone(prog: Program) -> str | None:
 
 
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
-    if why_alone(prog):
+    if jobs == 1 or why_alone(prog):
         return 0
     if jobs:
         return jobs - 1
@@ -83,6 +84,8 @@ def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
 
 
 def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
+    if jobs == 1:
+        return 1
     alone = why_alone(prog)
     if alone:
         if jobs:
@@ -90,6 +93,8 @@ def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> i
         return 1
     if not works:
         return 1
+    from drgn_zonedev.kernel.memmap import page_layout
+
     size = page_layout(prog).size * sum(work.pages for work in works)
     if jobs:
         return jobs

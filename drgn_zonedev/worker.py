@@ -10,24 +10,15 @@ It opens the same core dump, and needs no debugging symbols: what it must know o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from drgn import Architecture, Platform, PlatformFlags, Program
 
 from drgn_zonedev.promised import scan
 from drgn_zonedev.sieve import one_sieve
+from drgn_zonedev.team import Dump
 
-__all__ = ("Dump", "main", "open_dump")
-
-
-@dataclass(frozen=True)
-class Dump:
-    """What a worker must know; ``platform`` is the architecture and the flags."""
-
-    path: str
-    platform: tuple[str, int]
-    vmcoreinfo: bytes
+__all__ = ("main", "open_dump")
 
 
 def open_dump(dump: Dump) -> Program:
@@ -48,16 +39,18 @@ def main(fd: int) -> None:
     """
     Do what comes over a socket until it is closed.
 
-    The first message is a :class:`Dump`, and the answer is why it cannot be opened,
-    or nothing. Each one behind that is a number, the layout of ``struct page`` and a
-    piece of work, and the answer is the number and what came of it.
+    The first message is a :class:`~drgn_zonedev.team.Dump`, and the answer is why it
+    cannot be opened, or nothing. Each one behind that is a number, the layout of
+    ``struct page`` and a piece of work, and the answer is the number and what came
+    of it.
     """
     with Connection(fd) as connection:
         try:
             dump: Dump = connection.recv()
             try:
                 prog = open_dump(dump)
-            except (OSError, ValueError, LookupError) as e:
+            except Exception as e:
+                # What libelf and libkdumpfile do not like has no type of its own.
                 connection.send(str(e) or type(e).__name__)
                 return
             connection.send("")

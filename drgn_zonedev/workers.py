@@ -17,23 +17,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.promised import Scanned, Work, pieces, scan
 from drgn_zonedev.sieve import one_sieve
-from drgn_zonedev.worker import Dump
+from drgn_zonedev.team import Worker, end, end_all
 
-__all__ = ("PIECE_BYTES", "Worker", "scan_in_processes", "start_workers", "team")
+__all__ = ("PIECE_BYTES", "scan_in_processes")
 
 _logger = logging.getLogger("drgn_zonedev")
 
@@ -41,48 +37,6 @@ _logger = logging.getLogger("drgn_zonedev")
 PIECE_BYTES = 8 << 20
 # One that is worked on, and one so that nobody waits for the next.
 _AT_ONCE = 2
-_SECONDS_TO_END = 5
-
-# Neither a module that is run again as a script, nor the working directory, must
-# decide what a worker imports.
-_START = (
-    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
-    "from drgn_zonedev.worker import main; main(fd)"
-)
-
-
-@dataclass
-class Worker:
-    """A process, and what it was given and has not answered."""
-
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    ready: bool = False
-    begun: dict[int, Work] = field(default_factory=dict)
-
-
-@contextlib.contextmanager
-def team() -> Iterator[list[Worker]]:
-    """Get room for workers, which :func:`start_workers()` starts, and end them all afterwards."""
-    workers: list[Worker] = []
-    try:
-        yield workers
-    finally:
-        _end_all(workers)
-
-
-def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
-    """
-    Start workers until there are so many, or no more can start. It takes them some
-    tenths of a second to be of use, and *prog* need not have its debugging symbols yet.
-    """
-    while len(workers) < number:
-        try:
-            workers.append(_start(_dump(prog)))
-        except OSError as e:
-            count, wanted, why = len(workers) + 1, number + 1, e.strerror or e
-            _logger.warning("there are only %d of %d processes: %s", count, wanted, why)
-            return
 
 
 def scan_in_processes(
@@ -104,7 +58,7 @@ def scan_in_processes(
                 done = next(results, None)
             yield whole
     finally:
-        _end_all(workers)
+        end_all(workers)
 
 
 def _in_order(
@@ -144,7 +98,7 @@ def _in_order(
             except (EOFError, ConnectionError, _CannotOpenError) as e:
                 workers.remove(worker)
                 pieces_left.again.update(worker.begun)
-                _end(worker)
+                end(worker)
                 why = str(e) or f"it ended with status {worker.process.returncode}"
                 _logger.warning("a worker process is lost: %s", why)
 
@@ -184,49 +138,3 @@ def _receive(worker: Worker, finished: dict[int, Scanned], progress: Callable[[i
     number, scanned = answer
     finished[number] = scanned
     progress(worker.begun.pop(number).pages)
-
-
-def _dump(prog: Program) -> Dump:
-    assert prog.core_dump_path is not None
-    assert prog.platform is not None
-    return Dump(
-        path=os.path.abspath(prog.core_dump_path),
-        platform=(prog.platform.arch.name, prog.platform.flags.value),
-        vmcoreinfo=prog["VMCOREINFO"].string_(),
-    )
-
-
-def _start(dump: Dump) -> Worker:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            # A terminal's Ctrl-C is for us; we end them.
-            start_new_session=True,
-            # Nothing but memory is read.
-            env={**os.environ, "DRGN_DISABLE_PLUGINS": "*", "DRGN_PLUGINS": ""},
-        )
-    connection = Connection(ours.detach())
-    with contextlib.suppress(ConnectionError):
-        connection.send(dump)
-    return Worker(process, connection)
-
-
-def _end_all(workers: list[Worker]) -> None:
-    # They have nothing to lose, and may be in the middle of something.
-    for worker in workers:
-        worker.process.kill()
-    while workers:
-        _end(workers.pop())
-
-
-def _end(worker: Worker) -> None:
-    worker.connection.close()
-    try:
-        worker.process.wait(_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        worker.process.kill()
-        worker.process.wait()

@@ -21,12 +21,11 @@ from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
 from fakekernel import collision
 
-from drgn_zonedev import cli, jobs, workers
+from drgn_zonedev import cli, jobs, team, workers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.stored import StoredDump, default_directory
-from drgn_zonedev.worker import Dump
-from drgn_zonedev.workers import Worker
+from drgn_zonedev.team import Dump, Worker
 
 DIRECTORY = default_directory()
 assert DIRECTORY is not None
@@ -111,7 +110,7 @@ def test_worker_that_dies_is_said_and_replaced(
 ) -> None:
     prog = opened(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
-    start = workers._start
+    start = team._start
 
     def doomed(dump: Dump) -> Worker:
         worker = start(dump)
@@ -119,7 +118,7 @@ def test_worker_that_dies_is_said_and_replaced(
         worker.process.wait()
         return worker
 
-    monkeypatch.setattr(workers, "_start", doomed)
+    monkeypatch.setattr(team, "_start", doomed)
     with caplog.at_level(logging.WARNING):
         assert said(prog, 2) == expected
     assert "a worker process is lost" in caplog.text
@@ -127,14 +126,14 @@ def test_worker_that_dies_is_said_and_replaced(
 
 def answering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have nothing else done before a worker has opened the dump, or could not."""
-    start = workers._start
+    start = team._start
 
     def slowly(dump: Dump) -> Worker:
         worker = start(dump)
         assert worker.connection.poll(60)
         return worker
 
-    monkeypatch.setattr(workers, "_start", slowly)
+    monkeypatch.setattr(team, "_start", slowly)
 
 
 def test_worker_that_cannot_open_the_dump_is_said_and_replaced(
@@ -170,7 +169,7 @@ def children() -> set[int]:
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Workers that were started; none may be left."""
     before, started = children(), list[int]()
-    start = workers._start
+    start = team._start
 
     def watched(dump: Dump) -> Worker:
         worker = start(dump)
@@ -178,7 +177,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         assert worker.process.pid in children()
         return worker
 
-    monkeypatch.setattr(workers, "_start", watched)
+    monkeypatch.setattr(team, "_start", watched)
     yield started
     assert children() <= before
 
@@ -225,14 +224,14 @@ def test_as_many_processes_as_can_start_do_the_work(
 ) -> None:
     prog = opened(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
-    start = workers._start
+    start = team._start
 
     def once(dump: Dump) -> Worker:
         if started:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return start(dump)
 
-    monkeypatch.setattr(workers, "_start", once)
+    monkeypatch.setattr(team, "_start", once)
     with caplog.at_level(logging.WARNING):
         assert said(prog, 4) == expected
     assert len(started) == 1

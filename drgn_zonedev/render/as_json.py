@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
@@ -28,7 +28,9 @@ from drgn_zonedev.model import (
     Severity,
     Unjudged,
 )
-from drgn_zonedev.sections import SectionRow
+
+if TYPE_CHECKING:
+    from drgn_zonedev.sections import SectionRow
 
 __all__ = (
     "Document",

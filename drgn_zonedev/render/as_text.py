@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import (
@@ -40,7 +40,9 @@ from drgn_zonedev.render.cells import (
     type_text,
 )
 from drgn_zonedev.render.screen import Screen, chosen, cut, height, left_out, more, share
-from drgn_zonedev.sections import SectionRow
+
+if TYPE_CHECKING:
+    from drgn_zonedev.sections import SectionRow
 
 __all__ = (
     "evidence_lines",

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Team
+----
+
+The processes that :mod:`~drgn_zonedev.workers` has the work done by: how they start,
+and that they end.
+
+They start while nothing is known but the dump, so nothing else is imported here:
+numpy would take as long as the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+from drgn import Program
+
+if TYPE_CHECKING:
+    from drgn_zonedev.promised import Work
+
+__all__ = ("Dump", "Worker", "end", "end_all", "start_workers", "team")
+
+_logger = logging.getLogger("drgn_zonedev")
+
+_SECONDS_TO_END = 5
+
+# Neither a module that is run again as a script, nor the working directory, must
+# decide what a worker imports.
+_START = (
+    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
+    "from drgn_zonedev.worker import main; main(fd)"
+)
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What a worker must know; ``platform`` is the architecture and the flags."""
+
+    path: str
+    platform: tuple[str, int]
+    vmcoreinfo: bytes
+
+
+@dataclass
+class Worker:
+    """A process, and what it was given and has not answered."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    ready: bool = False
+    begun: dict[int, Work] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def team() -> Iterator[list[Worker]]:
+    """Get room for workers, which :func:`start_workers()` starts, and end them all afterwards."""
+    workers: list[Worker] = []
+    try:
+        yield workers
+    finally:
+        end_all(workers)
+
+
+def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
+    """
+    Start workers until there are so many, or no more can start. It takes them some
+    tenths of a second to be of use, and *prog* need not have its debugging symbols yet.
+    """
+    while len(workers) < number:
+        try:
+            workers.append(_start(_dump(prog)))
+        except OSError as e:
+            count, wanted, why = len(workers) + 1, number + 1, e.strerror or e
+            _logger.warning("there are only %d of %d processes: %s", count, wanted, why)
+            return
+
+
+def _dump(prog: Program) -> Dump:
+    assert prog.core_dump_path is not None
+    assert prog.platform is not None
+    return Dump(
+        path=os.path.abspath(prog.core_dump_path),
+        platform=(prog.platform.arch.name, prog.platform.flags.value),
+        vmcoreinfo=prog["VMCOREINFO"].string_(),
+    )
+
+
+def _start(dump: Dump) -> Worker:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _START, str(theirs.fileno()), *sys.path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            # A terminal's Ctrl-C is for us; we end them.
+            start_new_session=True,
+            # Nothing but memory is read.
+            env={**os.environ, "DRGN_DISABLE_PLUGINS": "*", "DRGN_PLUGINS": ""},
+        )
+        connection = Connection(ours.detach())
+    with contextlib.suppress(ConnectionError):
+        connection.send(dump)
+    return Worker(process, connection)
+
+
+def end_all(workers: list[Worker]) -> None:
+    """End workers; they have nothing to lose, and may be in the middle of something."""
+    for worker in workers:
+        worker.process.kill()
+    while workers:
+        end(workers.pop())
+
+
+def end(worker: Worker) -> None:
+    """End a worker that has ended, or is about to."""
+    worker.connection.close()
+    try:
+        worker.process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        worker.process.wait()
