@@ -11,6 +11,8 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
+from drgn_zonedev.render.as_junit import xml_text
+
 from .matrix import Cell, Verdict
 
 SCHEMA = "drgn-zonedev/lab/1"
@@ -21,8 +23,6 @@ _SHORT = {
     Verdict.NOT_POSSIBLE: "-",
     Verdict.FAILED: "FAILED",
 }
-# What XML 1.0 has no way to say.
-_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def printable(text: str) -> str:
@@ -102,9 +102,13 @@ def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
             time=f"{cell.seconds:.3f}",
         )
         if cell.verdict in _ELEMENTS:
-            message = _NOT_XML.sub("?", "\n".join(cell.details))
+            message = xml_text("\n".join(cell.details))
             first = message.partition("\n")[0]
-            ElementTree.SubElement(test, _ELEMENTS[cell.verdict], message=first).text = message
+            kind = cell.verdict.value
+            element = ElementTree.SubElement(
+                test, _ELEMENTS[cell.verdict], message=first, type=kind
+            )
+            element.text = message
 
 
 def results_json(cells: Sequence[Cell]) -> str:

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Finding, Report, Severity
 
-__all__ = ("report_junit",)
+__all__ = ("report_junit", "xml_text")
 
 # What XML 1.0 has no way to say.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -37,7 +37,7 @@ def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
     suite = ElementTree.SubElement(
         root,
         "testsuite",
-        name=_clean(f"zonedev check: Linux {report.kernel.release}"),
+        name=xml_text(f"zonedev check: Linux {report.kernel.release}"),
         tests=str(len(found) + 1),
         failures=str(failures),
         errors="0",
@@ -59,11 +59,11 @@ def _add_kind(
     severity = KINDS[slug].severity
     test = _add_test(suite, f"zonedev.{severity.value}", slug)
     failing = [f for f in findings if is_failure(f)]
-    text = "\n".join(_clean(str(finding)) for finding in findings)
+    text = "\n".join(xml_text(str(finding)) for finding in findings)
     if failing:
         count = "1 finding" if len(failing) == 1 else f"{len(failing)} findings"
         message = f"{count}: {failing[0].message}"
-        _add(test, "failure", text, message=_clean(message), type=severity.value)
+        _add(test, "failure", text, message=xml_text(message), type=severity.value)
     elif findings:
         _add(test, "system-out", text)
 
@@ -72,8 +72,8 @@ def _add_unjudged(suite: ElementTree.Element, report: Report) -> None:
     test = _add_test(suite, f"zonedev.{Severity.INFO.value}", "everything-was-judged")
     if report.unjudged:
         lines = [f"[{u.start_pfn:#x}, {u.end_pfn:#x}): {u.reason}" for u in report.unjudged]
-        _add(test, "skipped", message=_clean(f"{len(lines)} could not be judged: {lines[0]}"))
-        _add(test, "system-out", _clean("\n".join(lines)))
+        _add(test, "skipped", message=xml_text(f"{len(lines)} could not be judged: {lines[0]}"))
+        _add(test, "system-out", xml_text("\n".join(lines)))
 
 
 def _add_test(suite: ElementTree.Element, classname: str, name: str) -> ElementTree.Element:
@@ -84,5 +84,6 @@ def _add(test: ElementTree.Element, tag: str, text: str = "", **attributes: str)
     ElementTree.SubElement(test, tag, attributes).text = text or None
 
 
-def _clean(text: str) -> str:
+def xml_text(text: str) -> str:
+    """Get text without what XML cannot hold, not even escaped."""
     return _NOT_XML.sub("?", text)

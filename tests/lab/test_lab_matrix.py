@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import drgn
 import pytest
+from junitrules import broken_rules
 
 from drgn_zonedev import cli
 from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario, guest, kernels, matrix
@@ -175,6 +176,7 @@ def test_the_matrix_is_followed_by_what_needs_words() -> None:
 
 def test_junit_counts_and_survives_what_a_guest_prints() -> None:
     root = ElementTree.fromstring(junit_xml(CELLS))
+    assert list(broken_rules(root)) == []
     first, second = root.findall("testsuite")
     assert (first.get("name"), first.get("tests"), first.get("skipped")) == (
         "6.1 (6.1.0-56)",

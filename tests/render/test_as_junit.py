@@ -7,7 +7,9 @@ import io
 from xml.etree import ElementTree
 
 import junitparser
+import pytest
 from fakekernel import partial
+from junitrules import broken_rules
 
 from drgn_zonedev import check
 from drgn_zonedev.findings import KINDS
@@ -70,6 +72,34 @@ def test_shape_is_the_common_one() -> None:
         assert test.tag == "testcase"
         assert {"classname", "name", "time"} <= set(test.keys())
         assert {child.tag for child in test} <= {"failure", "skipped", "system-out"}
+
+
+def test_common_schemas_are_obeyed() -> None:
+    unjudged = dataclasses.replace(_report(), unjudged=(Unjudged(1, 2, "left out of the dump"),))
+    for report in (_report(), unjudged):
+        for is_failure in (_is_error, lambda finding: True, lambda finding: False):
+            root = ElementTree.fromstring(report_junit(report, is_failure))
+            assert list(broken_rules(root)) == []
+
+
+@pytest.mark.parametrize(
+    ("valid", "broken", "rule"),
+    [
+        (' errors="0"', "", "testsuite lacks errors"),
+        ('failures="1"', 'failures="2"', "2 failures are 1"),
+        (' type="error"', "", "failure lacks type"),
+        (' time="0"', ' time="0 s"', "0 s is no time"),
+        (' classname="', ' class="', "testcase lacks classname"),
+        ("<failure", '<failure type=""/><failure', "more than one of skipped, error, failure"),
+        ("<failure", "<system-out/><failure", "system-out, failure in this order"),
+        ("<system-out>", "<output/><system-out>", "output in testcase"),
+    ],
+)
+def test_broken_rules_are_seen(valid: str, broken: str, rule: str) -> None:
+    text = report_junit(_report(), _is_error)
+    assert valid in text
+    root = ElementTree.fromstring(text.replace(valid, broken, 1))
+    assert rule in list(broken_rules(root))
 
 
 def test_what_xml_cannot_say_is_replaced() -> None:
