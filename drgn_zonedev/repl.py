@@ -15,10 +15,10 @@ from drgn import Program
 from drgn.commands import CommandArgumentError, CommandError, argument, parse_shell_command
 from drgn.commands.linux import linux_kernel_custom_command
 
-__all__ = ("register",)
+__all__ = ("COMMANDS", "register")
 
 # The commands themselves are not imported before one of them runs.
-_COMMANDS = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
+COMMANDS = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
 _DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
 _LONG = """
 Tell whose every page frame is, and whether its struct page is initialised. %zonedev COMMAND
@@ -58,7 +58,7 @@ def _registration() -> dict[str, Any]:
         "description": _DESCRIPTION,
         "long_description": _LONG,
         "arguments": (
-            argument("command", metavar="COMMAND", help=_COMMANDS),
+            argument("command", metavar="COMMAND", help=COMMANDS),
             argument("args", metavar="ARG", nargs="...", help="see %zonedev COMMAND --help"),
         ),
         "parse": parse_shell_command,
@@ -72,7 +72,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     parser = _parser()
     complete_commands(parser)
     if not words:
-        raise CommandArgumentError(f"give a command: {_COMMANDS}")
+        raise CommandArgumentError(f"give a command: {COMMANDS}")
     try:
         args = parser.parse_args(words)
         if args.drgn:

@@ -30,6 +30,7 @@ __all__ = (
     "StoredDump",
     "default_directory",
     "is_export",
+    "open_dump",
     "stored_dumps",
     "unpacked",
 )
@@ -70,10 +71,15 @@ class StoredDump:
     def program(self) -> Iterator[Program]:
         """Open it with its symbols."""
         with self.files() as files:
-            prog = Program()
-            prog.set_core_dump(files / "vmcore")
-            prog.load_debug_info([files / "vmlinux"])
-            yield prog
+            yield open_dump(files / "vmcore", files / "vmlinux")
+
+
+def open_dump(core: Path, vmlinux: Path) -> Program:
+    """Open a dump with the symbols of its kernel."""
+    prog = Program()
+    prog.set_core_dump(core)
+    prog.load_debug_info([vmlinux])
+    return prog
 
 
 def is_export(path: Path) -> bool:

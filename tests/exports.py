@@ -10,14 +10,12 @@ from drgn import Program
 
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
+from drgn_zonedev.stored import open_dump
 
 
 def open_export(path: Path) -> Program:
     """Open the directory that ``zonedev export`` wrote."""
-    prog = Program()
-    prog.set_core_dump(path / "vmcore")
-    prog.load_debug_info([path / "vmlinux"])
-    return prog
+    return open_dump(path / "vmcore", path / "vmlinux")
 
 
 def check_json(prog: Program) -> str:

@@ -42,6 +42,8 @@ import drgn
 import drgn.cli
 import drgn.commands
 
+from drgn_zonedev.stored import open_dump
+
 ROOT = Path(__file__).parents[1]
 DUMP = "6.1-init-in-flight"
 RUN = ("console", "console clone", "console guest", "pycon", "python")
@@ -147,9 +149,7 @@ def run_python(block: Block, directory: Path) -> str:
 
 def run_repl(block: Block, files: Path) -> None:
     """Run a session of drgn's REPL; raises ``AssertionError`` where it differs."""
-    prog = drgn.Program()
-    prog.set_core_dump(files / "vmcore")
-    prog.load_debug_info([files / "vmlinux"])
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     text = "\n".join(re.sub(r"^>>> %(.*)", r'>>> _command("\1")', line) for line in block.lines)
     names = drgn.cli.default_globals(prog)
     names["_command"] = lambda source: _run_command(prog, source, names)

@@ -15,7 +15,6 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-import drgn
 import pytest
 from defects import ALL_ONES, DANGLING, Change, Defect, Injector, Overlay, Pages, Spot
 from drgn import Program
@@ -23,6 +22,7 @@ from fakekernel import LAYOUTS, Altmap, FakeKernel, partial
 
 from drgn_zonedev.lab.kernels import kernel_dir, load_kernel
 from drgn_zonedev.report import check
+from drgn_zonedev.stored import open_dump
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 PRESENT, HAS_MEM_MAP, ONLINE, TAINT = 1, 2, 4, 16
@@ -297,9 +297,7 @@ def test_words_of_real_struct_pages(path: Path) -> None:
     kernel = load_kernel(name, kernel_dir(name))
     if kernel is None:
         pytest.skip(f"the cache has no kernel {name}")
-    prog = drgn.Program()
-    prog.set_core_dump(path)
-    prog.load_debug_info([kernel.vmlinux])
+    prog = open_dump(path, kernel.vmlinux)
     layout = "7.2" if name == "7.3" else name
     bench, rng = Bench(prog, layout), random.Random(path.stem)
     for pages in SCENES[scenario]:

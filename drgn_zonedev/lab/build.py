@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,19 +19,26 @@ from pathlib import Path
 from .apt import find_mirror, private_apt
 from .edits import apply_edits, parse_edits
 from .errors import LabError, Progress, report
-from .kernels import BUILT_KERNELS, Kernel, cache_dir, kernel_dir, load_kernel
+from .kernels import (
+    BUILT_KERNELS,
+    Kernel,
+    cache_dir,
+    check_space,
+    kernel_dir,
+    load_kernel,
+    replace_directory,
+)
 from .lock import lock
-from .tools import find_tool
+from .tools import find_tool, run_build
 from .unpack import destination
 
-__all__ = ("BUILD_PACKAGES", "build_kernel", "build_tree", "built_kernel", "recipe_digest")
+__all__ = ("build_kernel", "build_tree", "built_kernel", "recipe_digest")
 
 _PATCHES = Path(__file__).parent / "patches"
 _CONFIG = _PATCHES / "config"
 _EDITS = _PATCHES / "pfn_zone_device.edit"
 
-# All that "make" needs and a machine that runs the lab has not got.
-BUILD_PACKAGES = ("bc", "binutils", "bison", "flex", "gcc", "libelf-dev", "make", "xz-utils")
+# All that "make" needs.
 _PROGRAMS = ("bc", "bison", "dpkg-deb", "flex", "gcc", "ld", "make", "tar", "xz")
 _LIBELF = Path("/usr/include/libelf.h")
 
@@ -110,7 +116,7 @@ def build_kernel(
         record = {"version": source.version, "recipe": recipe_digest(), "seconds": seconds}
         record["release"] = (tree / "include/config/kernel.release").read_text().strip()
         (root / "kernel.json").write_text(json.dumps(record) + "\n")
-        _replace(root, kernel_dir(name), work / "old")
+        replace_directory(root, kernel_dir(name), work / "old")
         report(progress, f"{name} is {record['release']}, built in {seconds} s")
     return built_kernel(name)
 
@@ -120,12 +126,7 @@ def _work(cache: Path) -> Iterator[Path]:
     for leftover in cache.glob("build-*"):  # Of a process that was killed.
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
-    free = shutil.disk_usage(cache).free
-    if free < _NEEDED_BYTES:
-        raise LabError(
-            f"{cache} has {free >> 20} MiB left, a build needs {_NEEDED_BYTES >> 20} MiB for a "
-            "while: make room, or set XDG_CACHE_HOME"
-        )
+    check_space(cache, _NEEDED_BYTES, "a build")
     with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as directory:
         yield Path(directory)
 
@@ -209,32 +210,7 @@ def check_config(config: str) -> None:
 
 
 def _run(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    # make's own variables, of a make that runs us, are not for this one.
-    own = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
     program = Path(command[0])
     if not program.is_absolute():
         command = [find_tool(command[0]), *command[1:]]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**own, **(env or {}), "LC_ALL": "C"},
-            timeout=_BUILD_SECONDS,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"{program.name} did not finish within {_BUILD_SECONDS} s") from error
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        complaint = next((line for line in lines if "error" in line.lower()), lines[-1])
-        raise LabError(f"{program.name} failed: {complaint}")
-
-
-def _replace(new: Path, old: Path, trash: Path) -> None:
-    old.parent.mkdir(parents=True, exist_ok=True)
-    if old.exists():
-        old.rename(trash)
-    new.rename(old)
+    run_build(command, _BUILD_SECONDS, f"{program.name} failed", cwd=cwd, env=env)

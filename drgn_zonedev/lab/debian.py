@@ -13,7 +13,15 @@ from pathlib import Path
 
 from .apt import Apt, Mirror, Package, find_mirror, private_apt
 from .errors import LabError, Progress, report
-from .kernels import Kernel, Suite, cache_dir, kernel_dir, load_kernel
+from .kernels import (
+    Kernel,
+    Suite,
+    cache_dir,
+    check_space,
+    kernel_dir,
+    load_kernel,
+    replace_directory,
+)
 from .lock import lock
 from .tools import find_tool
 from .unpack import unpack_package
@@ -79,22 +87,6 @@ def _build(
     return root
 
 
-def _replace(new: Path, old: Path, trash: Path) -> None:
-    old.parent.mkdir(parents=True, exist_ok=True)
-    if old.exists():
-        old.rename(trash)
-    new.rename(old)
-
-
-def _check_space(directory: Path) -> None:
-    free = shutil.disk_usage(directory).free
-    if free < _NEEDED_BYTES:
-        raise LabError(
-            f"{directory} has {free >> 20} MiB left, a kernel needs {_NEEDED_BYTES >> 20} MiB for "
-            "a while: make room, or set XDG_CACHE_HOME"
-        )
-
-
 def install_kernel(name: str, suite: Suite, progress: Progress = None) -> Kernel:
     """Make the cache hold the newest kernel of `suite`; do nothing if it already does."""
     find_tool("depmod")  # Say so before downloading 300 MB.
@@ -105,7 +97,7 @@ def install_kernel(name: str, suite: Suite, progress: Progress = None) -> Kernel
     except OSError as error:
         raise LabError(f"cannot make {cache}: {error.strerror}; set XDG_CACHE_HOME") from error
     with lock(cache / "lock", progress):
-        _check_space(cache)
+        check_space(cache, _NEEDED_BYTES, "a kernel")
         for leftover in cache.glob("fetch-*"):  # Of a process that was killed.
             shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as directory:
@@ -124,7 +116,8 @@ def _install(name: str, suite: Suite, mirror: Mirror, work: Path, progress: Prog
     if cached and (cached.release, cached.version) == (release, packages[0].version):
         return cached
     try:
-        _replace(_build(release, packages, apt, work, progress), kernel_dir(name), work / "old")
+        new = _build(release, packages, apt, work, progress)
+        replace_directory(new, kernel_dir(name), work / "old")
     except (OSError, subprocess.SubprocessError) as error:
         raise LabError(f"cannot store {release} in {cache_dir()}: {error}") from error
     kernel = load_kernel(name, kernel_dir(name))

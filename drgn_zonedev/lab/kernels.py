@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,24 @@ def cache_dir() -> Path:
 def kernel_dir(name: str) -> Path:
     """Return the directory that holds the kernel called `name` once it is fetched."""
     return cache_dir() / "kernels" / name
+
+
+def check_space(directory: Path, needed: int, what: str) -> None:
+    """Raise LabError if a directory has less than `needed` bytes left for `what`."""
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise LabError(
+            f"{directory} has {free >> 20} MiB left, {what} needs {needed >> 20} MiB for a "
+            "while: make room, or set XDG_CACHE_HOME"
+        )
+
+
+def replace_directory(new: Path, old: Path, trash: Path) -> None:
+    """Put a directory in place of another one, which goes to `trash`."""
+    old.parent.mkdir(parents=True, exist_ok=True)
+    if old.exists():
+        old.rename(trash)
+    new.rename(old)
 
 
 def load_kernel(name: str, directory: Path) -> Kernel | None:

@@ -13,7 +13,7 @@ def run_shell(guest: Guest) -> None:
     """Start drgn's REPL on a guest, with our helpers at hand; returns when the user leaves it."""
     from drgn.cli import run_interactive
 
-    from drgn_zonedev.repl import register
+    from drgn_zonedev.repl import COMMANDS, register
 
     register()
     prog = open_guest(guest)
@@ -23,8 +23,7 @@ def run_shell(guest: Guest) -> None:
         return (
             f"{drgn_banner}\n"
             f"{guest.kernel.release}: {scenario.name}, {scenario.summary}\n"
-            "%zonedev check, ranges, sections, pgmaps, pfn; `guest` is the guest, and ends with "
-            "this session."
+            f"%zonedev {COMMANDS}; `guest` is the guest, and ends with this session."
         )
 
     def globals_(symbols: dict[str, Any]) -> dict[str, Any]:

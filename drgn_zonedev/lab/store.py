@@ -88,19 +88,15 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
 
     :raises LabError: if the tool does not say of it what is true
     """
-    import drgn
-
     from drgn_zonedev.export import export
     from drgn_zonedev.export.archive import pack
-    from drgn_zonedev.stored import ARCHIVE, EXPECTED
+    from drgn_zonedev.stored import ARCHIVE, EXPECTED, open_dump
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
         work = Path(directory)
         with boot(kernel, scenario, truth=not scenario.breakpoint, progress=_say) as guest:
             dump = guest.dump(work / "dump.elf")
-        prog = drgn.Program()
-        prog.set_core_dump(dump)
-        prog.load_debug_info([kernel.vmlinux])
+        prog = open_dump(dump, kernel.vmlinux)
         done = export(prog, work / "export")
         expected = _expected(guest)
         wrong = [*_differences(work / "export", prog, expected), *_errors(done.report)]
@@ -129,14 +125,11 @@ def _expected(guest: Guest) -> dict[str, Any]:
 
 
 def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Iterator[str]:
-    import drgn
-
     from drgn_zonedev.render import as_json
     from drgn_zonedev.report import check
+    from drgn_zonedev.stored import open_dump
 
-    prog = drgn.Program()
-    prog.set_core_dump(path / "vmcore")
-    prog.load_debug_info([path / "vmlinux"])
+    prog = open_dump(path / "vmcore", path / "vmlinux")
     yield from differences(prog, expected)
     documents = [as_json.report_document(check(p)) for p in (source, prog)]
     if documents[0] != documents[1]:
@@ -189,8 +182,7 @@ must come of it (`expected.json`): `ranges` by arithmetic on the scenario, `trut
 own kernel answered for every PFN (start, end, `pfn_valid`, `pfn_to_online_page`,
 `get_dev_pagemap`, `pgmap_pfn_valid`). A guest that is frozen cannot be asked. To look at one:
 
-    mkdir /tmp/dump && tar -xJf 6.1-nvdimm-partial/dump.tar.xz -C /tmp/dump
-    zonedev -c /tmp/dump/vmcore -s /tmp/dump/vmlinux check
+    zonedev -c vmcores/6.1-nvdimm-partial check
 
 | dump | kernel | what it shows |
 |---|---|---|

@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 
 from .errors import LabError
 
@@ -57,6 +59,41 @@ def run_tool(program: str, *args: str, data: bytes = b"") -> bytes:
     except subprocess.SubprocessError as error:
         raise LabError(f"{program} failed: {error}") from error
     return done.stdout
+
+
+def run_build(
+    command: list[str],
+    seconds: float,
+    failure: str,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run what builds something; LabError begins with `failure`, and says what the compiler said.
+
+    :param command: with the program's path
+    :param seconds: how long it may take
+    """
+    # make's own variables, of a make that runs us, are not for this one.
+    own = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**own, **(env or {}), "LC_ALL": "C"},
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        program = os.path.basename(command[0])
+        raise LabError(f"{program} did not finish within {seconds:.0f} s") from error
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        complaint = next((line for line in lines if "error" in line.lower()), lines[-1])
+        raise LabError(f"{failure}: {complaint}")
 
 
 def missing_tools() -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ suite and get it.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ from .build import build_tree
 from .errors import LabError, Progress, report
 from .kernels import ALL_KERNELS, BUILT_KERNELS, Kernel, Suite, cache_dir
 from .lock import lock
-from .tools import find_tool
+from .tools import find_tool, run_build
 
 __all__ = ("build_module", "truth_module")
 
@@ -191,25 +190,5 @@ def build_module(tree: Path, module: Path) -> None:
         for name in _SOURCES:
             shutil.copy(_GUEST / name, directory)
         command = [find_tool("make"), "-C", str(tree), f"M={directory}", "CC=gcc", *_SETTINGS]
-        # make's own variables, of a make that runs us, are not for this one.
-        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
-        try:
-            done = subprocess.run(
-                [*command, "modules"],
-                timeout=_BUILD_SECONDS,
-                env={**environment, "LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise LabError(f"make did not finish within {_BUILD_SECONDS} s") from error
-        if done.returncode:
-            raise LabError(f"the truth module cannot be built: {_first_error(done.stderr)}")
+        run_build([*command, "modules"], _BUILD_SECONDS, "the truth module cannot be built")
         shutil.move(Path(directory) / _MODULE, module)
-
-
-def _first_error(stderr: str) -> str:
-    lines = stderr.strip().splitlines() or ["no message"]
-    return next((line for line in lines if "rror" in line), lines[-1])

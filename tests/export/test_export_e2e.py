@@ -21,6 +21,7 @@ from guests import zonedev
 from drgn_zonedev.export import Options, export
 from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.steps import namespace
+from drgn_zonedev.stored import open_dump
 
 pytestmark = pytest.mark.qemu
 
@@ -60,10 +61,7 @@ class Dumped:
 
     def program(self) -> Program:
         """Open it."""
-        prog = Program()
-        prog.set_core_dump(self.path)
-        prog.load_debug_info([self.kernel.vmlinux])
-        return prog
+        return open_dump(self.path, self.kernel.vmlinux)
 
 
 @pytest.fixture(scope="module", params=["6.1", "7.3"])
