@@ -30,6 +30,7 @@ from drgn.helpers.linux.slab import slab_object_info
 from drgn_zonedev.explain import explain
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.strings import c_string
@@ -48,6 +49,10 @@ __all__ = ("Selection", "select")
 _MAX_EXPLAINED = 256
 
 _MAX_NODES = 1 << 16
+
+# The modules of a distribution's kernel, with the names of their sections.
+_MAX_READS = 1 << 17
+
 # Internal entries from here on are errors: xa_is_err().
 _ERRORS = (1 << 64) - 4 * 4096
 _RANGE_SIZE = 16
@@ -64,13 +69,15 @@ class Selection:
 def select(recorder: Recorder, selection: Selection, progress: Progress) -> Report:
     """Read everything that is to be kept; returns what the analysis said."""
     report = check(recorder.prog, progress=progress)
+    reads = _most_reads(recorder.prog)
     for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
-        with _tolerance():
+        with _tolerance(), recorder.at_most(reads):
             step(recorder, selection)
     _explanations(recorder, report)
-    for pgmap in report.pgmaps:
-        with _tolerance():
-            _pgmap(recorder, pgmap)
+    with recorder.at_most(reads):
+        for pgmap in report.pgmaps:
+            with _tolerance():
+                _pgmap(recorder, pgmap)
     for start, end in _memmap_ranges(recorder.prog, report, selection):
         _memmap(recorder.prog, start, end)
     _forget_neighbours(recorder)
@@ -83,6 +90,14 @@ def _tolerance() -> Iterator[None]:
     # (drgn's own raise bare Exceptions, too), and do the same on the export.
     with contextlib.suppress(Exception):
         yield
+
+
+def _most_reads(prog: Program) -> int:
+    # Far more than any step takes: every slot of the section array is looked at, and
+    # there are no more memory blocks than sections.
+    per_root = prog["SECTIONS_PER_ROOT"].value_()
+    roots = len(np.unique(sections(prog).nr // per_root))
+    return _MAX_READS + 4 * roots * int(per_root)
 
 
 def _keep_object(recorder: Recorder, pointer: Object) -> None:
@@ -189,8 +204,12 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
 
 
 def _memmap_ranges(prog: Program, report: Report, selection: Selection) -> tuple[Span, ...]:
-    mapped = (r for r in report.ranges if r.memmap is not Memmap.UNMAPPED)
-    present = union((r.start_pfn, r.end_pfn) for r in mapped)
+    # What memory there is beside the sections that can be read, nobody knows, however
+    # much of it a damaged structure claims.
+    pages = sparsemem_geometry(prog).pages_per_section
+    known = union((nr * pages, (nr + 1) * pages) for nr in sections(prog).nr.tolist())
+    mapped = [r for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
+    present = union(part for r in mapped for part in intersection((r.start_pfn, r.end_pfn), known))
     if selection.all_memmap:
         return present
     wanted = union(

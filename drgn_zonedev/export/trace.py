@@ -13,6 +13,7 @@ works here works on the export, too.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class Recorder:
         self._tables: set[Span] = set()
         # What a running kernel said first is what everything after was based on.
         self._live = bool(source.flags & ProgramFlags.IS_LIVE)
+        self._reads_left: int | None = None
         self._first: dict[Span, bytes] = {}
 
     def keep(self, address: int, size: int) -> None:
@@ -68,7 +70,23 @@ class Recorder:
         except FaultError:
             return
 
+    @contextlib.contextmanager
+    def at_most(self, reads: int) -> Iterator[None]:
+        """
+        Have all memory be unreadable after so many reads: drgn's helpers go on for as
+        long as a damaged structure leads somewhere, which can be for ever.
+        """
+        self._reads_left = reads
+        try:
+            yield
+        finally:
+            self._reads_left = None
+
     def _read_virtual(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        if self._reads_left is not None:
+            if not self._reads_left:
+                raise FaultError("more was read than there can be", address)
+            self._reads_left -= 1
         span = address, address + count
         if span in self._first:
             return self._first[span]

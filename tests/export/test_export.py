@@ -20,8 +20,9 @@ from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 from opening import open_instead
 
 from drgn_zonedev import cli, plugin
-from drgn_zonedev.export import Options, dump, export
+from drgn_zonedev.export import Options, dump, export, select
 from drgn_zonedev.kernel.sections import sections
+from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.walkers import walkers
 
@@ -246,6 +247,60 @@ def test_command_says_why_it_cannot_write(
     out = tmp_path / "missing" / "out"
     assert cli.main(["export", str(out)]) == 2
     assert "No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["memory_blocks", "pgmap_array"])
+def test_structure_that_leads_back_into_itself_is_exported(name: str, tmp_path: Path) -> None:
+    kernel = collision("6.1")
+    prog = kernel.program()
+    root = prog[name].xa_head.value_()
+    slots = root - 2 + prog.type("struct xa_node").member("slots").offset
+    kernel.poke(slots, root.to_bytes(8, "little"))
+    done = export(kernel.program(), tmp_path / "out")
+    assert any(name in u.reason for u in done.report.unjudged)
+    assert check_json(open_export(tmp_path / "out")) == as_json.render(
+        as_json.report_document(done.report)
+    )
+
+
+@pytest.mark.parametrize("helper", ["slab_object_info", "for_each_memory_block"])
+def test_helper_that_never_has_enough_ends(
+    helper: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_for_ever(prog: Program, address: int = 0) -> None:
+        while True:
+            prog["max_pfn"].value_()
+
+    kernel = collision("6.1")
+    monkeypatch.setattr(select, helper, read_for_ever)
+    monkeypatch.setattr(select, "_MAX_READS", 1000)
+    done = export(kernel.program(), tmp_path / "out")
+    assert done.report == check(kernel.program())
+    assert check_json(open_export(tmp_path / "out")) == check_json(kernel.program())
+
+
+def test_sections_that_cannot_be_read_have_no_memmap_to_look_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A range that claims to be everywhere, and a root of the section array that is
+    # nowhere: half a gigabyte of memmap that nobody has.
+    kernel = collision("6.1")
+    prog = kernel.program()
+    present = {int(nr) for nr in sections(prog).nr}
+    (pgmap,) = check(prog).pgmaps
+    kernel.poke_member("dev_pagemap", pgmap.address, "range.end", (1 << 46) - 1)
+    kernel.poke(prog["mem_section"].value_() + 8, (0x7FFC12345000).to_bytes(8, "little"))
+    kernel.set_variable("__highest_present_section_nr", 511)
+    looked_at: set[int] = set()
+
+    def read(prog: Program, start: int, end: int) -> list[int]:
+        looked_at.update(range(start >> 15, (end - 1 >> 15) + 1))
+        return []
+
+    monkeypatch.setattr(select, "read_pages", read)
+    export(kernel.program(), tmp_path / "out")
+    assert looked_at <= present
+    assert looked_at
 
 
 @pytest.mark.parametrize("margin", ["-1", "many"])
