@@ -11,12 +11,11 @@ hold: whether its memory was freed, and whom it belonged to.
 from __future__ import annotations
 
 from drgn import FaultError, Object, Program
-from drgn.helpers.linux.slab import slab_object_info
 
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
 from drgn_zonedev.kernel.memremap import dev_pagemap_info
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
-from drgn_zonedev.kernel.strings import c_string
+from drgn_zonedev.kernel.slab import slab_object
 from drgn_zonedev.model import Evidence
 
 __all__ = ("dangling_pgmap",)
@@ -37,14 +36,14 @@ def dangling_pgmap(prog: Program, address: int, count: int, span: tuple[int, int
 
 def _slab(prog: Program, address: int) -> str:
     try:
-        info = slab_object_info(prog, address)
-        if info is None:
-            return "not in a slab object"
-        cache = c_string(info.slab_cache.name)
-        state = {True: "allocated", False: "freed", None: "unknown"}[info.allocated]
-        return f"{state} object of {cache}, at +{address - info.address:#x}"
-    except _UNKNOWN:
+        found = slab_object(prog, address)
+    except FaultError:
         return "its memory cannot be looked up"
+    if found is None:
+        return "not in a slab object"
+    state = {True: "allocated", False: "freed", None: "unknown"}[found.allocated]
+    where = "" if found.address is None else f", at +{address - found.address:#x}"
+    return f"{state} object of {found.cache}{where}"
 
 
 def _owner(prog: Program, address: int, span: tuple[int, int]) -> list[str]:

@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
-from drgn import Object
 from fakekernel import LAYOUTS, FakeKernel, collision
 
 from drgn_zonedev import dangling as module
 from drgn_zonedev.classify import classify
 from drgn_zonedev.dangling import dangling_pgmap
+from drgn_zonedev.kernel.slab import SlabObject
 from drgn_zonedev.model import Severity
 from drgn_zonedev.verify import verify
 
@@ -60,17 +58,21 @@ def test_memory_that_is_gone(layout: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allocated", "text"), [(True, "allocated"), (False, "freed"), (None, "unknown")]
+    ("at", "allocated", "text"),
+    [
+        (0x48, True, r"; allocated object of kmalloc-512\x1b, at +0x48"),
+        (0x48, False, r"; freed object of kmalloc-512\x1b, at +0x48"),
+        (0x48, None, r"; unknown object of kmalloc-512\x1b, at +0x48"),
+        (None, None, r"; unknown object of kmalloc-512\x1b;"),
+    ],
 )
-def test_slab(allocated: bool | None, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slab(
+    at: int | None, allocated: bool | None, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel, old = machine("6.1")
-    prog = kernel.program()
-    name = Object(prog, prog.array_type(prog.int_type("char", 1, True), 16), b"kmalloc-512\x1b")
-    info = SimpleNamespace(
-        slab_cache=SimpleNamespace(name=name), address=old - 0x48, allocated=allocated
-    )
-    monkeypatch.setattr(module, "slab_object_info", lambda prog, address: info)
-    assert rf"{text} object of kmalloc-512\x1b, at +0x48" in dangling_pgmap(prog, old, 1, SPAN).note
+    found = SlabObject(r"kmalloc-512\x1b", None if at is None else old - at, allocated)
+    monkeypatch.setattr(module, "slab_object", lambda prog, address: found)
+    assert text in dangling_pgmap(kernel.program(), old, 1, SPAN).note
 
 
 @each_layout

@@ -14,10 +14,10 @@ from __future__ import annotations
 from drgn import Object, ObjectNotFoundError, Program, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.bitops import for_each_set_bit
-from drgn.helpers.linux.cpumask import cpu_possible_mask
+from drgn.helpers.linux.cpumask import cpu_online_mask, cpu_possible_mask
 from drgn.helpers.linux.nodemask import nr_node_ids
 
-__all__ = ("masks_are_sound", "online_nodes", "possible_cpus")
+__all__ = ("masks_are_sound", "online_cpus", "online_nodes", "possible_cpus")
 
 
 @takes_program_or_default
@@ -42,6 +42,16 @@ def possible_cpus(prog: Program) -> list[int]:
     :raises FaultError: if the mask cannot be read
     """
     return _set_bits(cpu_possible_mask(prog), _nr_cpu_ids(prog))
+
+
+@takes_program_or_default
+def online_cpus(prog: Program) -> list[int]:
+    """
+    Get the CPUs that are online.
+
+    :raises FaultError: if the mask cannot be read
+    """
+    return _set_bits(cpu_online_mask(prog), _nr_cpu_ids(prog))
 
 
 @takes_program_or_default

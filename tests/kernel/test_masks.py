@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from fakekernel import LAYOUTS, FakeKernel
 
-from drgn_zonedev.kernel.masks import masks_are_sound, online_nodes, possible_cpus
+from drgn_zonedev.kernel.masks import masks_are_sound, online_cpus, online_nodes, possible_cpus
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -24,7 +24,8 @@ def test_as_many_as_there_are(layout: str) -> None:
     kernel.node(3)
     prog = kernel.program()
     assert online_nodes(prog) == [0, 3]
-    assert possible_cpus(prog) == list(range(prog["nr_cpu_ids"].value_()))
+    cpus = list(range(prog["nr_cpu_ids"].value_()))
+    assert possible_cpus(prog) == online_cpus(prog) == cpus
     assert masks_are_sound(prog)
 
 
