@@ -24,7 +24,7 @@ from drgn_zonedev.commands import add_commands
 from drgn_zonedev.completion import add_completion_command
 from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.export.archive import ArchiveError
-from drgn_zonedev.kernel.dump import lacks_its_bitmaps
+from drgn_zonedev.kernel.kdump import lacks_its_bitmaps
 from drgn_zonedev.kernel.strings import c_string, printable
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError

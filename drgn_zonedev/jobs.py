@@ -15,9 +15,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from drgn import Program, ProgramFlags
+from drgn import Architecture, Program, ProgramFlags
 
-from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.team import start_workers, team
 
 if TYPE_CHECKING:
@@ -70,9 +69,18 @@ def why_alone(prog: Program) -> str | None:
         return "what is running is read by one process"
     if not prog.core_dump_path:
         return "only a core dump can be opened by more than one process"
-    if leaves_something_out(prog):
+    assert prog.platform is not None
+    # On x86-64, page tables are found without symbols.
+    if prog.platform.arch != Architecture.X86_64 and _leaves_something_out(prog):
         return "what this dump leaves out is only known with its debugging symbols"
     return None
+
+
+def _leaves_something_out(prog: Program) -> bool:
+    # Only then is it worth numpy.
+    from drgn_zonedev.kernel.dump import leaves_something_out
+
+    return leaves_something_out(prog)
 
 
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:

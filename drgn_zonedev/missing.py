@@ -16,8 +16,8 @@ import numpy as np
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.kernel.dump import left_out
 from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Missing, Unjudged
 from drgn_zonedev.sets import sorted_set
@@ -89,10 +89,10 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
 def _fault(prog: Program, address: int) -> str | None:
     # Why a byte cannot be read, if it cannot.
     try:
-        prog.read_u8(address)
+        read_memory(prog, address, 1)
     except FaultError as e:
         return str(e)
-    return "left out of the dump" if left_out(prog, address) else None
+    return None
 
 
 def _page_of(prog: Program, address: int, shift: int) -> int | None:

@@ -19,7 +19,6 @@ import numpy as np
 from drgn import FaultError, Program, ProgramFlags
 
 from drgn_zonedev.expected import Deviation, DevicePages, Promise, deviations
-from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.memmap import (
     PageLayout,
     Pages,
@@ -143,10 +142,9 @@ def scan(
     done = Scanned()
     chunk = chunk or default_chunk(layout)
     sieve = sieve or make_sieve(prog, layout, work.promise)
-    filtered = leaves_something_out(prog)
     for starts, count in _blocks(work, chunk):
         raw = _read(prog, layout, starts, count)
-        if raw is None or (filtered and _may_be_absent(layout, raw)):
+        if raw is None:
             # Part by part, it turns out what it is that cannot be read.
             for start in starts.tolist():
                 for part in read_pages(prog, start, start + count, chunk=chunk, layout=layout):
@@ -167,11 +165,6 @@ def _read(prog: Program, layout: PageLayout, starts: np.ndarray, count: int) -> 
         return read_blocks(prog, layout, starts.tolist(), count)
     except FaultError:
         return None
-
-
-def _may_be_absent(layout: PageLayout, raw: bytes) -> bool:
-    # What a dump leaves out reads as zeros.
-    return not np.frombuffer(raw, "<u8")[:: layout.size // 8].all()
 
 
 def _blocks(work: Work, chunk: int) -> Iterator[tuple[np.ndarray, int]]:

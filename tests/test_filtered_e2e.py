@@ -26,7 +26,7 @@ from elfheader import without_sections
 
 from drgn_zonedev import report
 from drgn_zonedev.cli import main
-from drgn_zonedev.kernel.dump import left_out_of_elf
+from drgn_zonedev.kernel.elfdump import left_out_of_elf
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
 from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm

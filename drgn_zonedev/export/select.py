@@ -105,7 +105,8 @@ def _keep_object(recorder: Recorder, pointer: Object) -> None:
 
 
 def _limits(recorder: Recorder, selection: Selection) -> None:
-    # Where the kernel's PFN walkers stop.
+    # Where drgn's follow_phys() begins, and where the kernel's PFN walkers stop.
+    recorder.prog["init_mm"].pgd.value_()
     zones(recorder.prog)
     kpage_end_pfn(recorder.prog)
 

@@ -32,7 +32,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
-from drgn_zonedev.kernel.dump import leaves_something_out, left_out
+from drgn_zonedev.kernel.absence import absent_pages
 from drgn_zonedev.kernel.mmzone import section_flags
 from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.sections import common_mem_map, sections
@@ -341,7 +341,8 @@ def read_pages(
     Everything that can be read is yielded as :class:`Pages`, in ascending order
     and in chunks. What cannot be read, down to one page of the memmap, is yielded
     as :class:`UnreadablePages`: it may be unmapped, filtered out of a dump, or
-    on a device whose memory is not in the dump.
+    on a device whose memory is not in the dump. A core dump mostly says what it
+    lacks, so that there can be terabytes of it.
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN.
@@ -370,8 +371,6 @@ def read_blocks(prog: Program, layout: PageLayout, starts: Sequence[int], count:
     """
     Read *count* struct pages at each of *starts* (PFNs), one after the other.
 
-    What a dump leaves out may be zeros in it: see :func:`read_pages()`.
-
     :raises FaultError: if something cannot be read
     """
     size = count * layout.size
@@ -387,40 +386,68 @@ def _extend(gap: UnreadablePages | None, part: UnreadablePages) -> UnreadablePag
 def _read_chunk(
     prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
 ) -> Iterator[PagesOrGap]:
-    address = layout.page_address(start_pfn)
     try:
-        raw = read_memory(prog, address, (end_pfn - start_pfn) * layout.size)
+        yield _read(prog, layout, start_pfn, end_pfn)
+        return
+    except FaultError:
+        pass
+    # What a dump says of itself tells most of it; reading less and less tells the rest.
+    for first, last, absent in _runs(prog, layout, start_pfn, end_pfn):
+        if absent:
+            # The words of the fault are worth one more read.
+            try:
+                _read(prog, layout, first, first + 1)
+            except FaultError as e:
+                yield _gap(layout, first, last, e)
+                continue
+        yield from _bisect(prog, layout, first, last)
+
+
+def _read(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> Pages:
+    raw = read_memory(prog, layout.page_address(start_pfn), (end_pfn - start_pfn) * layout.size)
+    words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
+    return Pages(start_pfn, end_pfn, words, layout)
+
+
+def _runs(
+    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
+) -> list[tuple[int, int, bool]]:
+    # Cut where what is certainly absent begins and ends.
+    page_size = prog["PAGE_SIZE"].value_()
+    base = layout.page_address(start_pfn)
+    first, last = base // page_size, (layout.page_address(end_pfn) - 1) // page_size
+    absent = absent_pages(prog, first, last + 1)
+    if absent[0] == absent.all() == absent.any():
+        return [(start_pfn, end_pfn, bool(absent[0]))]
+    # A struct page that lies across two pages needs both.
+    begin = base % page_size + layout.size * np.arange(end_pfn - start_pfn)
+    rows = absent[begin // page_size] | absent[(begin + layout.size - 1) // page_size]
+    borders = (np.flatnonzero(np.diff(rows)) + 1).tolist()
+    starts, ends = [0, *borders], [*borders, len(rows)]
+    return [
+        (start_pfn + start, start_pfn + end, bool(rows[start])) for start, end in zip(starts, ends)
+    ]
+
+
+def _bisect(
+    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
+) -> Iterator[PagesOrGap]:
+    try:
+        yield _read(prog, layout, start_pfn, end_pfn)
     except FaultError as e:
         middle = _split(prog, layout, start_pfn, end_pfn)
         if middle is None:
-            yield UnreadablePages(start_pfn, end_pfn, e.address, str(e))
+            yield _gap(layout, start_pfn, end_pfn, e)
         else:
-            yield from _read_chunk(prog, layout, start_pfn, middle)
-            yield from _read_chunk(prog, layout, middle, end_pfn)
-        return
-    words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
-    yield from _without_left_out(prog, Pages(start_pfn, end_pfn, words, layout))
+            yield from _bisect(prog, layout, start_pfn, middle)
+            yield from _bisect(prog, layout, middle, end_pfn)
 
 
-def _without_left_out(prog: Program, pages: Pages) -> Iterator[PagesOrGap]:
-    # What an ELF dump leaves out reads as zeros, like struct pages that were
-    # never written. Such dumps are filtered by whole pages of memory.
-    if not leaves_something_out(prog) or pages.words[:, 0].all():
-        yield pages
-        return
-    page_size = prog["PAGE_SIZE"].value_()
-    blank, row_page = ~pages.words.any(axis=1), pages.address // np.uint64(page_size)
-    starts = np.flatnonzero(np.diff(row_page, prepend=np.uint64(0)))
-    absent = np.logical_and.reduceat(blank, starts)
-    absent[absent] = [left_out(prog, int(pages.address[row])) for row in starts[absent]]
-    borders = starts[np.flatnonzero(np.diff(absent, prepend=~absent[0]))].tolist()
-    for start, end in zip(borders, [*borders[1:], len(pages.words)]):
-        first, last = pages.start_pfn + start, pages.start_pfn + end
-        if absent[np.searchsorted(starts, start)]:
-            address = int(pages.address[start])
-            yield UnreadablePages(first, last, address, f"left out of the dump: {address:#x}")
-        else:
-            yield Pages(first, last, pages.words[start:end], pages.layout)
+def _gap(layout: PageLayout, start_pfn: int, end_pfn: int, fault: FaultError) -> UnreadablePages:
+    # A fault may be at a physical address.
+    start, end = layout.page_address(start_pfn), layout.page_address(end_pfn)
+    address = fault.address if start <= fault.address < end else start
+    return UnreadablePages(start_pfn, end_pfn, address, str(fault))
 
 
 def _split(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> int | None:

@@ -5,7 +5,7 @@ Reading
 -------
 
 The ``drgn_zonedev.kernel.reading`` module reads memory at addresses that may be
-garbage.
+garbage, from dumps that may have left it out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 from drgn import FaultError, IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.dump import left_out
+from drgn_zonedev.kernel.absence import refuse_what_is_left_out
+from drgn_zonedev.kernel.dump import leaves_something_out
+from drgn_zonedev.kernel.raw import read_raw
 
 __all__ = ("first_unreadable", "read_memory")
 
-_END = 1 << 64
 # Nothing is mapped, or filtered, by less.
 _SMALLEST_PAGE = 4096
 
@@ -28,18 +29,16 @@ def read_memory(
 ) -> bytes:
     """
     Read memory like :meth:`drgn.Program.read()`, except that what lies beyond the
-    end of the address space is memory that cannot be read like any other.
+    end of the address space, and what an ELF dump has left out, is memory that
+    cannot be read like any other.
 
     :raises FaultError: if it cannot be read
     """
-    address, size = int(address), int(size)
-    if address < 0 or size < 0 or address + size > _END:
-        raise FaultError("beyond the end of the address space", address % _END)
-    try:
-        return prog.read(address, size, physical)
-    except OSError as e:
-        # A dump's headers can lead to where no file has anything.
-        raise FaultError(str(e.strerror or e), address) from e
+    address = int(address)
+    raw = read_raw(prog, address, int(size), physical)
+    if leaves_something_out(prog):
+        refuse_what_is_left_out(prog, address, raw, physical)
+    return raw
 
 
 @takes_program_or_default
@@ -57,7 +56,5 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
             read_memory(prog, at, stop - at)
         except FaultError as e:
             return e.address if at <= e.address < stop else at
-        if left_out(prog, at):
-            return at
         at = stop
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from drgn_zonedev.kernel.dump import lacks_its_bitmaps, left_out_of_elf
+from drgn_zonedev.kernel.elfdump import left_out_of_elf
+from drgn_zonedev.kernel.kdump import lacks_its_bitmaps
 
 LOAD, NOTE = 1, 4
 

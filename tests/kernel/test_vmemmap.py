@@ -9,8 +9,9 @@ import pytest
 from drgn import FaultError, FindObjectFlags, Object, Program, TypeMember
 from fakekernel import FakeKernel
 
-from drgn_zonedev.kernel import vmemmap
-from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
+from drgn_zonedev.kernel import pagetables
+from drgn_zonedev.kernel.pagetables import UNKNOWN, UNMAPPED, page_frames
+from drgn_zonedev.kernel.vmemmap import vmemmap_page_frames, vmemmap_pages
 
 PRESENT, HUGE, NX = 1, 1 << 7, 1 << 63
 PGD = 0xFFFFFFFF82A0C000
@@ -93,7 +94,29 @@ def test_tables_that_are_not_in_the_dump() -> None:
     machine = Machine()
     machine.tables[PMD][0] = 0x9000 | PRESENT
     assert machine.frames(0, 2) is None
+    frames = page_frames(machine.prog, BASE >> 12, (BASE >> 12) + 2)
+    assert frames is not None
+    assert frames.tolist() == [UNKNOWN] * 2
+
+
+def test_symbols_are_not_needed() -> None:
+    machine = Machine(with_mm=False)
+    machine.tables[PTE][0] = 0x5000 | PRESENT
+    assert machine.frames(0, 2) == [5, UNMAPPED]
+
+
+def test_symbols_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pagetables, "_vmcoreinfo", lambda prog, pattern: None)
+    machine = Machine()
+    machine.tables[PTE][0] = 0x5000 | PRESENT
+    assert machine.frames(0, 2) == [5, UNMAPPED]
     assert Machine(with_mm=False).frames(0, 2) is None
+
+
+def test_a_top_of_zeros_is_none() -> None:
+    machine = Machine()
+    machine.tables[PGD][:] = 0
+    assert machine.frames(0, 2) is None
 
 
 def test_five_levels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +126,12 @@ def test_five_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.tables[p4d], machine.tables[PGD] = top, np.zeros(512, np.uint64)
     machine.tables[PGD][BASE >> 48 & 511] = p4d | PRESENT
     machine.tables[PTE][7] = 0x5000 | PRESENT
-    monkeypatch.setattr(vmemmap, "_five_levels", lambda prog: True)
+    monkeypatch.setattr(pagetables, "_five_levels", lambda prog: True)
     assert machine.frames(7, 8) == [5]
 
 
 def test_encrypted_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     machine.tables[PTE][0] = 0x5000 | PRESENT | 1 << 47
-    monkeypatch.setattr(vmemmap, "_encryption_mask", lambda prog: 1 << 47)
+    monkeypatch.setattr(pagetables, "_encryption_mask", lambda prog: 1 << 47)
     assert machine.frames(0, 1) == [5]

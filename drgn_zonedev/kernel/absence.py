@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Absent Memory
+-------------
+
+Which pages of the kernel's virtual memory cannot be read from a core dump, told
+without reading them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from drgn import FaultError, Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.dump import (
+    absent_frames,
+    leaves_something_out,
+    segment_pages,
+    tells_what_is_absent,
+)
+from drgn_zonedev.kernel.pagetables import UNMAPPED, page_frames, walks_in_bulk
+
+__all__ = ("absent_pages", "refuse_what_is_left_out")
+
+# Pages that are translated together, and kept: whoever meets one that is absent meets
+# its neighbours next. 128 MiB of struct pages are 8 GiB of memory.
+_WINDOW_ORDER = 15
+_MAX_WINDOWS = 64
+
+
+@takes_program_or_default
+def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
+    """
+    Tell which pages of virtual memory are certainly not to be had from a core dump:
+    they are not mapped, or the dump does not have the memory that they are mapped to.
+
+    :param first: Virtual page number: the address divided by the page size.
+    :param end: One more than the last.
+    :return: Column of ``bool``; all false if the dump does not tell, or if the program
+        is none.
+    """
+    if not tells_what_is_absent(prog):
+        return np.zeros(end - first, bool)
+    if not walks_in_bulk(prog):
+        # Page by page, reading is as fast. What reads as zeros must be told all the same.
+        return _look_up(prog, first, end) if leaves_something_out(prog) else _none(first, end)
+    parts = []
+    for number in range(first >> _WINDOW_ORDER, (end - 1 >> _WINDOW_ORDER) + 1):
+        start = number << _WINDOW_ORDER
+        parts.append(_window(prog, number)[max(first - start, 0) : end - start])
+    return np.concatenate([_none(0, 0), *parts])
+
+
+def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: bool) -> None:
+    """
+    Look for what an ELF dump left out in what was read from it, which is zeros there.
+
+    :raises FaultError: with the first address that the dump does not have
+    """
+    page_size = prog["PAGE_SIZE"].value_()
+    blank = _blank_pages(address, raw, page_size)
+    if not len(blank):
+        return
+    first, end = int(blank[0]), int(blank[-1]) + 1
+    absent = (
+        absent_frames(prog, blank) if physical else absent_pages(prog, first, end)[blank - first]
+    )
+    if absent.any():
+        where = max(address, int(blank[absent.argmax()]) * page_size)
+        raise FaultError("left out of the dump", where)
+
+
+def _blank_pages(address: int, raw: bytes, page_size: int) -> np.ndarray:
+    # Numbers of the pages of which there are only zeros in what was read.
+    first, skip = divmod(address, page_size)
+    if len(raw) <= page_size - skip:
+        return np.array([first] if raw and raw.count(0) == len(raw) else [], np.int64)
+    head = -skip % page_size
+    body = (len(raw) - head) // page_size * page_size
+    whole = np.frombuffer(raw[head : head + body], "<u8").reshape(-1, page_size // 8)
+    rows = np.flatnonzero(whole[:, 0] == 0)
+    blank = (rows[~whole[rows].any(axis=1)] + (address + head) // page_size).tolist()
+    if head and raw.count(0, 0, head) == head:
+        blank.insert(0, first)
+    rest = len(raw) - head - body
+    if rest and raw.count(0, head + body) == rest:
+        blank.append((address + len(raw) - 1) // page_size)
+    return np.array(blank, np.int64)
+
+
+def _window(prog: Program, number: int) -> np.ndarray:
+    windows: dict[int, np.ndarray] = prog.cache.setdefault("zonedev_absent_pages", {})
+    if number not in windows:
+        if len(windows) == _MAX_WINDOWS:
+            windows.pop(next(iter(windows)))
+        start = number << _WINDOW_ORDER
+        windows[number] = _look_up(prog, start, start + (1 << _WINDOW_ORDER))
+    return windows[number]
+
+
+def _look_up(prog: Program, first: int, end: int) -> np.ndarray:
+    filled, empty = segment_pages(prog, first, end)
+    frames = page_frames(prog, first, end)
+    if frames is None:
+        return empty
+    absent = frames == UNMAPPED
+    mapped = np.flatnonzero(frames >= 0)
+    absent[mapped] = absent_frames(prog, frames[mapped])
+    return (absent | empty) & ~filled
+
+
+def _none(first: int, end: int) -> np.ndarray:
+    return np.zeros(end - first, bool)

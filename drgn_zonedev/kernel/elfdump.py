@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+ELF Dumps
+---------
+
+Which memory the program headers of an ELF dump have the contents of, and which they
+only promise: an ELF dump can leave out memory that it has a segment for
+(``p_filesz`` less than ``p_memsz``). That is how makedumpfile filters ELF dumps,
+and drgn reads zeros there. makedumpfile's flattened format (``-F``) is such a dump
+in pieces, in the order in which they were written.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+__all__ = ("ElfDump", "left_out_of_elf", "read_elf_dump")
+
+_EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
+_PHDR = np.dtype(
+    [
+        ("type", "<u4"),
+        ("flags", "<u4"),
+        *((name, "<u8") for name in ("offset", "vaddr", "paddr", "filesz", "memsz", "align")),
+    ]
+)
+_SHDR_INFO = struct.Struct("<I")
+_PIECE = struct.Struct(">qq")
+_FLATTENED, _FLATTENED_HEADER_SIZE = b"makedumpfile\0\0\0\0", 4096
+_ELF64_LSB = b"\x7fELF\x02\x01"
+_PT_LOAD, _PN_XNUM, _SH_INFO_OFFSET = 1, 0xFFFF, 44
+_NO_ADDRESS = np.uint64((1 << 64) - 1)
+# makedumpfile starts a segment for every gap of a MiB: this is terabytes of it.
+_MAX_PROGRAM_HEADERS = 1 << 22
+
+
+@dataclass(frozen=True)
+class Covered:
+    """
+    Addresses that any of many ranges has. ``start`` ascends, and ``furthest`` is how
+    far what begins there or before reaches; both are ``np.uint64``.
+    """
+
+    start: np.ndarray
+    furthest: np.ndarray
+
+    def touch(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Tell which of some half-open ranges have any of these addresses."""
+        before = np.searchsorted(self.start, end, side="left")
+        reach = np.concatenate([np.zeros(1, np.uint64), self.furthest])
+        return reach[before] > start
+
+
+@dataclass(frozen=True)
+class ElfDump:
+    """
+    What an ELF dump has: the contents of ``physical`` and ``virtual`` addresses.
+    ``promised`` are all virtual addresses of its segments, with contents or
+    without, and ``reads_zeros`` tells whether there are any without.
+    """
+
+    physical: Covered
+    virtual: Covered
+    promised: Covered
+    reads_zeros: bool
+
+    def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
+        """Tell which page frames nothing is there of."""
+        if not len(self.physical.start):
+            # They are not known: p_paddr is zero everywhere, or means nothing.
+            return np.zeros(len(frames), bool)
+        start = frames.astype(np.uint64) * np.uint64(page_size)
+        return ~self.physical.touch(start, start + np.uint64(page_size))
+
+
+def left_out_of_elf(path: Path) -> tuple[tuple[int, int], ...]:
+    """
+    Get the physical memory that an ELF dump has segments for, but not the contents.
+
+    :return: Half-open ranges of addresses in ascending order; none for any other file.
+    """
+    headers, _ = _load_headers(path)
+    headers = headers[headers["filesz"] < headers["memsz"]]
+    rows = zip(*(headers[name].tolist() for name in ("paddr", "filesz", "memsz")))
+    return tuple(sorted((paddr + filesz, paddr + memsz) for paddr, filesz, memsz in rows))
+
+
+def read_elf_dump(path: Path) -> ElfDump | None:
+    """Read the headers of an ELF dump; ``None`` for any other file."""
+    headers, size = _load_headers(path)
+    if not len(headers):
+        return None
+    filled = headers["filesz"]
+    if size is not None:
+        # The file may have been cut off.
+        there = np.uint64(size) - np.minimum(headers["offset"], np.uint64(size))
+        filled = np.minimum(filled, there)
+    # drgn takes p_paddr for valid in the same way.
+    located = headers["paddr"] != _NO_ADDRESS
+    if not headers["paddr"].any():
+        located[:] = False
+    return ElfDump(
+        physical=_covered(headers["paddr"][located], filled[located]),
+        virtual=_covered(headers["vaddr"], filled),
+        promised=_covered(headers["vaddr"], headers["memsz"]),
+        reads_zeros=bool((headers["filesz"] < headers["memsz"]).any()),
+    )
+
+
+def _covered(start: np.ndarray, size: np.ndarray) -> Covered:
+    kept = np.flatnonzero(size)
+    start, size = start[kept], size[kept]
+    # What is beyond all addresses is cut off.
+    end = start + np.minimum(size, ~start)
+    order = np.argsort(start, kind="stable")
+    return Covered(start[order], np.maximum.accumulate(end[order]))
+
+
+def _load_headers(path: Path) -> tuple[np.ndarray, int | None]:
+    # The PT_LOAD headers, and the size of the file if they are about what is in it.
+    nothing = np.empty(0, _PHDR)
+    try:
+        with path.open("rb") as file:
+            flattened = file.read(len(_FLATTENED)) == _FLATTENED
+            read = _flattened if flattened else _plain
+            header = read(file, 0, _EHDR.size)
+            if len(header) < _EHDR.size or not header.startswith(_ELF64_LSB):
+                return nothing, None
+            fields = _EHDR.unpack(header)
+            phoff, shoff, phentsize, phnum = fields[5], fields[6], fields[9], fields[10]
+            if phentsize != _PHDR.itemsize:
+                return nothing, None
+            if phnum == _PN_XNUM:
+                info = read(file, shoff + _SH_INFO_OFFSET, _SHDR_INFO.size)
+                (phnum,) = _SHDR_INFO.unpack(info)
+            table = read(file, phoff, min(phnum, _MAX_PROGRAM_HEADERS) * _PHDR.itemsize)
+            size = None if flattened else os.fstat(file.fileno()).st_size
+    except (OSError, OverflowError, struct.error):
+        return nothing, None
+    headers = np.frombuffer(table, _PHDR, len(table) // _PHDR.itemsize)
+    return headers[headers["type"] == _PT_LOAD], size
+
+
+def _plain(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    return file.read(size)
+
+
+def _flattened(file: BinaryIO, offset: int, size: int) -> bytes:
+    # Pieces of the dump, each behind its offset and its size. What comes later counts:
+    # makedumpfile writes the program headers of an ELF dump once more at the end.
+    found = bytearray()
+    at = _FLATTENED_HEADER_SIZE
+    while len(piece := os.pread(file.fileno(), _PIECE.size, at)) == _PIECE.size:
+        start, length = _PIECE.unpack(piece)
+        if start < 0 or length <= 0:
+            break
+        at += _PIECE.size
+        first, last = max(start, offset), min(start + length, offset + size)
+        if first < last:
+            data = os.pread(file.fileno(), last - first, at + first - start)
+            found.extend(bytes(max(0, last - offset - len(found))))
+            found[first - offset : first - offset + len(data)] = data
+        if offset == 0 and found:
+            # The header decides whether going through the rest is worth it.
+            break
+        at += length
+    return bytes(found)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The Kernel's Page Tables
+------------------------
+
+The ``drgn_zonedev.kernel.pagetables`` module translates many virtual pages of the
+kernel at once. On x86-64 this needs no debugging symbols: VMCOREINFO says where the
+page tables are.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from drgn import Architecture, FaultError, Program
+from drgn.helpers.common.prog import takes_program_or_default
+from drgn.helpers.linux.mm import follow_phys
+
+from drgn_zonedev.kernel.dump import absent_frames, leaves_something_out
+from drgn_zonedev.kernel.raw import read_raw
+
+__all__ = ("UNKNOWN", "UNMAPPED", "page_frames", "walks_in_bulk")
+
+UNMAPPED = -1
+"""Stands for the page frame of a page that is not mapped."""
+
+UNKNOWN = -2
+"""Stands for the page frame of a page whose page table cannot be read."""
+
+_PAGE_SHIFT = 12
+_TABLE_BITS = 9
+# Pages of 1 GiB; above that, the bit for huge pages is reserved.
+_LARGEST_BITS = 18
+_PRESENT, _HUGE = np.uint64(1 << 0), np.uint64(1 << 7)
+# Bits 12 to 51 of an entry are the physical address.
+_ADDRESS = (1 << 52) - (1 << 12)
+
+
+@takes_program_or_default
+def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
+    """
+    Translate pages of the kernel's memory.
+
+    On x86-64, this reads one page table per 512 pages; elsewhere it asks drgn for
+    every single page.
+
+    :param first: Virtual page number: the address divided by the page size.
+    :param end: One more than the last.
+    :return: PFN of each page, or :data:`UNMAPPED` or :data:`UNKNOWN`; ``None`` if
+        nothing can be translated: drgn does not know the architecture's page tables,
+        or the dump does not have the top of them.
+    """
+    try:
+        if walks_in_bulk(prog):
+            return _Walk(prog, first, end).frames()
+        return _one_by_one(prog, first, end)
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return None
+
+
+@takes_program_or_default
+def walks_in_bulk(prog: Program) -> bool:
+    """Tell whether many pages are translated for little more than one."""
+    assert prog.platform is not None
+    return prog.platform.arch == Architecture.X86_64
+
+
+def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
+    page_size, mm = prog["PAGE_SIZE"].value_(), prog["init_mm"].address_of_()
+    frames = np.full(end - first, UNMAPPED, np.int64)
+    for i in range(end - first):
+        try:
+            frames[i] = follow_phys(mm, (first + i) * page_size).value_() // page_size
+        except FaultError:
+            continue
+    return frames
+
+
+class _Walk:
+    """A walk through the kernel's page tables on x86-64, for ``[first, end)``."""
+
+    def __init__(self, prog: Program, first: int, end: int) -> None:
+        self._prog = prog
+        self._levels = 5 if _five_levels(prog) else 4
+        # Addresses are sign-extended: the bits above those that tables translate say nothing.
+        bits = self._levels * _TABLE_BITS
+        self._first = first & (1 << bits) - 1
+        self._end = self._first + end - first
+        self._mask = np.uint64(_ADDRESS & ~_encryption_mask(prog))
+        self._frames = np.full(end - first, UNMAPPED, np.int64)
+        self._filtered = leaves_something_out(prog)
+
+    def frames(self) -> np.ndarray:
+        # The top of the tables is in the kernel's image, all others are anywhere.
+        top = read_raw(self._prog, _top(self._prog), 1 << _PAGE_SHIFT)
+        if not any(top):
+            # The kernel itself is mapped.
+            raise FaultError("the top of the page tables is not in the dump", _top(self._prog))
+        self._descend(top, 0, (self._levels - 1) * _TABLE_BITS)
+        return self._frames
+
+    def _descend(self, raw: bytes, start: int, bits: int) -> None:
+        # ``start`` is the first page that the table maps, 1 << bits the number of
+        # pages that one entry maps.
+        entries = np.frombuffer(raw, "<u8")
+        low = max(self._first - start, 0) >> bits
+        high = min((self._end - 1 - start >> bits) + 1, len(entries))
+        if bits == 0:
+            part = entries[low:high]
+            frames = (part & self._mask).astype(np.int64) >> _PAGE_SHIFT
+            present = (part & _PRESENT) != 0
+            self._put(start + low, np.where(present, frames, UNMAPPED))
+            return
+        for i in (low + np.flatnonzero(entries[low:high] & _PRESENT)).tolist():
+            base = start + (i << bits)
+            frame = int(entries[i] & self._mask) >> _PAGE_SHIFT
+            if entries[i] & _HUGE:
+                if bits <= _LARGEST_BITS:
+                    # Below the address of a huge page, there are flags.
+                    self._put_huge(base, frame >> bits << bits, 1 << bits)
+                continue
+            try:
+                table = self._table(frame)
+            except FaultError:
+                into, count = self._clip(base, 1 << bits)
+                self._frames[into : into + count] = UNKNOWN
+                continue
+            self._descend(table, base, bits - _TABLE_BITS)
+
+    def _table(self, frame: int) -> bytes:
+        if self._filtered and absent_frames(self._prog, np.array([frame]))[0]:
+            raise FaultError("left out of the dump", frame << _PAGE_SHIFT)
+        return read_raw(self._prog, frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT, True)
+
+    def _clip(self, start: int, count: int) -> tuple[int, int]:
+        # The part of [start, start + count) that is asked for: where, and how many.
+        low, high = max(start, self._first), min(start + count, self._end)
+        return low - self._first, high - low
+
+    def _put(self, start: int, frames: np.ndarray) -> None:
+        into, count = self._clip(start, len(frames))
+        skip = self._first + into - start
+        self._frames[into : into + count] = frames[skip : skip + count]
+
+    def _put_huge(self, start: int, frame: int, size: int) -> None:
+        into, count = self._clip(start, size)
+        frame += self._first + into - start
+        self._frames[into : into + count] = np.arange(frame, frame + count)
+
+
+def _top(prog: Program) -> int:
+    top = _top_in_vmcoreinfo(prog)
+    return int(prog["init_mm"].pgd.value_()) if top is None else top
+
+
+def _top_in_vmcoreinfo(prog: Program) -> int | None:
+    found = _vmcoreinfo(prog, r"SYMBOL\(swapper_pg_dir\)=([0-9a-f]{1,16})")
+    return None if found is None else int(found, 16)
+
+
+def _five_levels(prog: Program) -> bool:
+    return _vmcoreinfo(prog, r"NUMBER\(pgtable_l5_enabled\)=(1)") is not None
+
+
+def _encryption_mask(prog: Program) -> int:
+    # Of AMD's memory encryption; the C-bit is within the address. Older kernels do
+    # not put it into VMCOREINFO.
+    found = _vmcoreinfo(prog, r"NUMBER\(sme_mask\)=(-?[0-9]{1,20})")
+    if found is not None:
+        return int(found)
+    try:
+        return int(prog["sme_me_mask"].value_())
+    except LookupError:
+        return 0
+
+
+def _vmcoreinfo(prog: Program, pattern: str) -> str | None:
+    info = prog["VMCOREINFO"].string_().decode(errors="replace")
+    found = re.search(f"^{pattern}$", info, re.MULTILINE)
+    return found and found[1]
