@@ -62,7 +62,10 @@ def _nodes(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
             where = f" (struct xa_node at {gap.node:#x})" if gap.node else ""
             if start < end and gap.reason:
                 reason = f"{name} cannot be read here: {gap.reason}{where}"
-                address = bad_address(prog, gap.node, "struct xa_node") if gap.node else None
+                if gap.node:
+                    address = bad_address(prog, gap.node, "struct xa_node")
+                else:
+                    address = prog[name].address_
                 yield Unjudged(start, end, reason, address)
 
 

@@ -31,6 +31,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
+from drgn_zonedev.kernel.reading import need_object
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
@@ -200,6 +201,7 @@ def pgmap_ref(pgmap: Object) -> Object:
     # external pgmap refcounts") (in v5.17), the reference is embedded. Before
     # that, it is a pointer, which is NULL after dev_pagemap_cleanup().
     ref = pgmap.ref
+    need_object(ref)
     if ref.type_.unaliased_kind() == TypeKind.POINTER:
         return ref.read_()
     return ref.address_of_()
@@ -214,6 +216,7 @@ def pgmap_is_alive(pgmap: Object) -> bool:
     ref = pgmap_ref(pgmap)
     if not ref:
         return False
+    need_object(ref[0])
     dead = pgmap.prog_["__PERCPU_REF_DEAD"].value_()
     return not ref.percpu_count_ptr.value_() & dead
 
@@ -231,6 +234,7 @@ def percpu_ref_state(ref: Object) -> RefState:
         return RefState("none", None, None)
     prog = ref.prog_
     try:
+        need_object(ref[0])
         word = ref.percpu_count_ptr.value_()
         state = "dead" if word & prog["__PERCPU_REF_DEAD"].value_() else "live"
     except (FaultError, LookupError, AttributeError):
@@ -244,6 +248,7 @@ def percpu_ref_state(ref: Object) -> RefState:
             # percpu_ref_exit() keeps the last count above the flags.
             flag_bits = prog["__PERCPU_REF_FLAG_BITS"].value_()
             return RefState("exited", None, word >> flag_bits)
+        need_object(data[0])
         return RefState(state, mode, _percpu_ref_count(ref, data, word, atomic))
     except (FaultError, LookupError, AttributeError):
         return RefState(state, mode, None)
@@ -326,6 +331,7 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
     """
     prog = pgmap.prog_
     shift = prog["PAGE_SHIFT"].value_()
+    need_object(pgmap[0])
     nr_range = pgmap.nr_range.value_()
     if not 0 <= nr_range <= _MAX_RANGES:
         raise ValueError(f"nr_range of pgmap {pgmap.value_():#x} is {nr_range}")
@@ -338,6 +344,7 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
 
 def _pfn_range(range_: Object, shift: int) -> PgmapRange:
     # struct range is inclusive at both ends.
+    need_object(range_)
     return PgmapRange(range_.start.value_() >> shift, (range_.end.value_() + 1) >> shift)
 
 

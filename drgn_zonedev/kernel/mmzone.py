@@ -44,6 +44,7 @@ from drgn.helpers.linux.mmzone import (
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
+from drgn_zonedev.kernel.reading import need_object
 
 __all__ = (
     "Geometry",
@@ -267,6 +268,7 @@ def section_subsection_map(section: Object) -> int | None:
         usage = section.usage.read_()
         if not usage:
             return 0
+        need_object(usage.subsection_map)
         words = usage.subsection_map.value_()
     except AttributeError:
         return None
@@ -283,13 +285,23 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
     :return: Iterator of (start PFN, end PFN, whether its bit is set)
     """
     geometry = sparsemem_geometry(prog)
-    section = nr_to_section(prog, nr)
+    section = _needed(nr_to_section(prog, nr))
     bitmap = section_subsection_map(section) if section else 0
     start_pfn = operator.index(nr) * geometry.pages_per_section
     for i in range(geometry.subsections_per_section):
         pfn = start_pfn + i * geometry.pages_per_subsection
         is_set = bitmap is None or bool(bitmap >> i & 1)
         yield pfn, pfn + geometry.pages_per_subsection, is_set
+
+
+def _section_of(prog: Program, pfn: IntegerLike) -> Object:
+    return _needed(pfn_to_section(prog, pfn))
+
+
+def _needed(section: Object) -> Object:
+    if section:
+        need_object(section[0])
+    return section
 
 
 @takes_program_or_default
@@ -300,7 +312,7 @@ def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    section = pfn_to_section(prog, pfn)
+    section = _section_of(prog, pfn)
     if not section:
         return False
     bitmap = section_subsection_map(section)
@@ -322,7 +334,7 @@ def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
     pfn = operator.index(pfn)
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
-    section = pfn_to_section(prog, pfn)
+    section = _section_of(prog, pfn)
     if not valid_section(section):
         return False
     return early_section(section) or pfn_section_valid(prog, pfn)
@@ -348,7 +360,7 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     null = NULL(prog, "struct page *")
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return null
-    section = pfn_to_section(prog, pfn)
+    section = _section_of(prog, pfn)
     if not online_section(section):
         return null
     if section_flags(prog).taint:
@@ -390,6 +402,8 @@ def read_zone_device_spans(
     for nid in online_nodes(prog):
         try:
             zone = NODE_DATA(prog, nid).node_zones[zone_device]
+            need_object(zone.zone_start_pfn)
+            need_object(zone.spanned_pages)
             start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
         except FaultError as e:
             unreadable.append((nid, e.address))

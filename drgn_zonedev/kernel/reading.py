@@ -10,14 +10,14 @@ garbage, from dumps that may have left it out.
 
 from __future__ import annotations
 
-from drgn import FaultError, IntegerLike, Program
+from drgn import FaultError, IntegerLike, Object, Program, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.absence import refuse_what_is_left_out
 from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
-__all__ = ("first_unreadable", "read_memory")
+__all__ = ("first_unreadable", "need_object", "read_memory")
 
 # Nothing is mapped, or filtered, by less.
 _SMALLEST_PAGE = 4096
@@ -58,3 +58,15 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
             return e.address if at <= e.address < stop else at
         at = stop
     return None
+
+
+def need_object(obj: Object) -> None:
+    """
+    Make sure of an object before drgn reads it: in an ELF dump, drgn takes what was
+    left out for zeros.
+
+    :param obj: Reference object; anything that has no address is fine.
+    :raises FaultError: if any of it was left out
+    """
+    if obj.address_ is not None and leaves_something_out(obj.prog_):
+        read_memory(obj.prog_, obj.address_, sizeof(obj))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.kernel.reading import need_object
 from drgn_zonedev.kernel.strings import string_or
 
 __all__ = ("Resource", "Resources", "for_each_resource_below", "iomem_resources")
@@ -75,6 +76,7 @@ def for_each_resource_below(root: Object, unread: list[int] | None = None) -> It
         is_root = len(seen) == 1
         seen.add(resource.value_())
         try:
+            need_object(resource[0])
             links = [resource.child.value_()]
             if not is_root:
                 links.insert(0, resource.sibling.value_())
