@@ -97,7 +97,7 @@ _VERDICTS = {
     "without_memmap": _Verdict(
         Case.UNKNOWN, "the section is present but has no memmap: it is being built or torn down"
     ),
-    "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be read"),
+    "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be used"),
     "array_unreadable": _Verdict(
         Case.UNKNOWN, "pgmap_array cannot be read here: a pgmap may claim the memory, or none"
     ),

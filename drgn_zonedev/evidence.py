@@ -94,7 +94,9 @@ class Evidencer:
         if not usage:
             return Evidence(what, note=f"bit {bit} is clear: usage is NULL")
         if not snapshot.sections.usage_readable[row]:
-            return Evidence(what, address=usage, note="cannot be read")
+            crowded = snapshot.sections.crowded[row]
+            note = "taken for garbage" if crowded else "cannot be read"
+            return Evidence(what, address=usage, note=note)
         word = int(snapshot.sections.subsection_map[row, bit // 64])
         state = "set" if word >> bit % 64 & 1 else "clear"
         offset = self._offset("struct mem_section_usage", "subsection_map") + bit // 64 * 8

@@ -78,7 +78,16 @@ def _sections(snapshot: Snapshot) -> Iterator[Unjudged]:
 
 def _usages(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
     sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
-    rows = np.flatnonzero(~sections.usage_readable & (sections.usage != 0))
+    crowded = np.flatnonzero(sections.crowded)
+    if len(crowded):
+        reason = "subsection_map changes more often than on any machine"
+        yield Unjudged(
+            int(sections.nr[crowded[0]]) * pages,
+            (int(sections.nr[crowded[-1]]) + 1) * pages,
+            f"{reason}: in {len(crowded)} sections, it is taken for garbage",
+        )
+    unread = ~sections.usage_readable & ~sections.crowded
+    rows = np.flatnonzero(unread & (sections.usage != 0))
     for group in _together(sections.nr[rows], sections.usage[rows]):
         first, last = rows[group[0]], rows[group[-1]]
         usage = int(sections.usage[first])

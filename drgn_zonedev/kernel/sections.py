@@ -10,6 +10,7 @@ arrays: a machine has up to half a million of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,11 @@ from drgn_zonedev.kernel.records import read_records
 
 __all__ = ("Sections", "common_mem_map", "sections")
 
+# A section has holes where RAM ends, and where devices begin and end: the largest
+# machines have some thousand of both. A damaged one can have a hundred for each section,
+# and half a million sections.
+_MAX_CHANGES = 1 << 14
+
 
 @dataclass(frozen=True)
 class Sections:
@@ -34,7 +40,8 @@ class Sections:
     bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
     have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
     mem_section`` could not be read, with the address that cannot be read or, if it
-    makes no sense, of the pointer that leads there.
+    makes no sense, of the pointer that leads there. ``crowded`` are rows whose bitmaps
+    were readable, but are not used: they change more often than those of any machine.
     """
 
     geometry: Geometry
@@ -45,6 +52,7 @@ class Sections:
     usage_readable: np.ndarray
     subsection_map: np.ndarray
     unreadable: tuple[tuple[int, int, int], ...]
+    crowded: np.ndarray
 
     def __len__(self) -> int:
         return len(self.nr)
@@ -139,7 +147,7 @@ def sections(prog: Program) -> Sections:
     rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
     usage = _usage_pointers(section_type, rows)
     bitmaps, readable = _subsection_maps(prog, usage)
-    return Sections(
+    found = Sections(
         geometry=sparsemem_geometry(prog),
         nr=nr,
         address=addresses,
@@ -148,6 +156,26 @@ def sections(prog: Program) -> Sections:
         usage_readable=readable,
         subsection_map=bitmaps,
         unreadable=tuple(unreadable),
+        crowded=np.zeros(len(nr), bool),
+    )
+    return _without_crowded(found)
+
+
+def _without_crowded(found: Sections) -> Sections:
+    # Everybody else takes time and memory for each change.
+    rows = np.flatnonzero(found.mixed)
+    bits = found.unpacked(found.subsection_map[rows])
+    changes = (bits[:, 1:] != bits[:, :-1]).sum(axis=1)
+    if changes.sum() <= _MAX_CHANGES:
+        return found
+    order = np.argsort(changes, kind="stable")
+    crowded = np.zeros(len(found), bool)
+    crowded[rows[order[np.cumsum(changes[order]) > _MAX_CHANGES]]] = True
+    return dataclasses.replace(
+        found,
+        crowded=crowded,
+        usage_readable=found.usage_readable & ~crowded,
+        subsection_map=np.where(crowded[:, None], np.uint64(0), found.subsection_map),
     )
 
 

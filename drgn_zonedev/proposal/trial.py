@@ -96,6 +96,9 @@ class ProposalReport:
     coverage: Coverage
 
 
+_TELLING = (Case.DEVICE, Case.PARTIAL, Case.GHOST)
+
+
 @takes_program_or_default
 def proposal(prog: Program, *, progress: Progress = lambda done, total: None) -> ProposalReport:
     """
@@ -108,9 +111,9 @@ def proposal(prog: Program, *, progress: Progress = lambda done, total: None) ->
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     # Only struct pages tell a hole from what a departed device left in it.
-    telling = [r for r in ranges if r.case in (Case.DEVICE, Case.PARTIAL, Case.GHOST)]
+    telling = [r for r in ranges if r.case in _TELLING]
     verification = verify_snapshot(prog, snapshot, telling, progress)
-    rest = [r for r in ranges if r not in telling]
+    rest = [r for r in ranges if r.case not in _TELLING]
     known = sorted((*verification.ranges, *rest), key=lambda r: r.start_pfn)
     marks = Marks(snapshot, known)
     asked, intervals = _ask(snapshot, marks, known)

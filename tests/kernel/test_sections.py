@@ -11,8 +11,11 @@ from drgn.helpers.linux.mm import for_each_valid_page_range
 from drgn.helpers.linux.mmzone import for_each_present_section, nr_to_section
 from fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, without_usage
 
+from drgn_zonedev.kernel import sections as module
 from drgn_zonedev.kernel.mmzone import Geometry, section_flags
 from drgn_zonedev.kernel.sections import Sections, sections
+from drgn_zonedev.model import Case
+from drgn_zonedev.report import check
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial, far])
@@ -135,6 +138,7 @@ def made(section_size_bits: int, maps: dict[int, int]) -> Sections:
             np.uint64,
         ).reshape(-1, words),
         unreadable=(),
+        crowded=np.zeros(len(maps), bool),
     )
 
 
@@ -176,3 +180,40 @@ def test_sections_that_are_populated_in_part_are_mixed(bits: int) -> None:
     full, half = (1 << count) - 1, (1 << count // 2) - 1
     found = made(bits, {0: 0, 1: full, 2: half, 3: full ^ half, 4: full - 1, 5: 1 << count - 1})
     assert found.mixed.tolist() == [False, False, True, True, True, True]
+
+
+# Maps that no machine has.
+
+
+def checkerboard(kernel: FakeKernel, numbers: range) -> None:
+    for nr in numbers:
+        kernel.section(nr, online=True, early=True, subsections=range(0, 64, 2))
+
+
+def test_maps_that_change_too_often_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_CHANGES", 2 + 63)
+    kernel = FakeKernel("6.1")
+    kernel.section(2, subsections=range(8, 16))
+    checkerboard(kernel, range(3, 6))
+    kernel.section(6)
+    found = sections(kernel.program())
+    # As many as there may be changes, those with the fewest first.
+    assert found.crowded.tolist() == [False, False, True, True, False]
+    assert found.usage_readable.tolist() == [True, True, False, False, True]
+    assert found.subsection_map[:2].any(axis=1).all()
+    assert not found.subsection_map[2:4].any()
+
+
+def test_checkerboards_on_a_large_machine_are_one_range_and_a_remark() -> None:
+    # Without a bound: a range for each of 262144 pieces, half a minute and half a
+    # gigabyte, and 128 times that for all of 64 TiB.
+    kernel = FakeKernel("6.1")
+    kernel.section(0, online=True, early=True)
+    checkerboard(kernel, range(1, 4097))
+    report = check(kernel.program())
+    assert len(report.ranges) < 2 * module._MAX_CHANGES
+    (gap,) = (u for u in report.unjudged if "more often than on any machine" in u.reason)
+    assert (gap.start_pfn % 0x8000, gap.end_pfn) == (0, 4097 << 15)
+    last = report.ranges[-1]
+    assert (last.start_pfn, last.end_pfn, last.case) == (gap.start_pfn, gap.end_pfn, Case.UNKNOWN)
+    assert report.ranges[0].case is Case.ONLINE
