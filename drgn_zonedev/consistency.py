@@ -39,6 +39,9 @@ from drgn_zonedev.spans import union
 
 __all__ = ("inconsistencies",)
 
+# Pgmaps for each section, on average.
+_MAX_OWNERS = 4
+
 
 @dataclass(frozen=True)
 class _Claim:
@@ -69,7 +72,23 @@ class _Scene:
     def claims(self) -> list[_Claim]:
         """Of live pgmaps, in ascending order."""
         found = [c for c in self.all_claims if c.range.start_pfn < c.range.end_pfn]
-        return sorted(found, key=lambda c: (c.range.start_pfn, c.range.end_pfn))
+        found.sort(key=lambda c: (c.range.start_pfn, c.range.end_pfn))
+        kept = self._affordable(found)
+        if kept < len(found):
+            start, end = found[kept].range.start_pfn, max(c.range.end_pfn for c in found)
+            reason = "too many pgmaps claim the same sections: only some were compared with them"
+            self.told.append(Unjudged(start, end, reason))
+        return found[:kept]
+
+    def _affordable(self, claims: Sequence[_Claim]) -> int:
+        # Each section belongs to few claims. Damaged ones can all be of everything.
+        sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
+        starts = np.array([c.range.start_pfn // pages for c in claims], np.int64)
+        ends = np.array([(c.range.end_pfn - 1) // pages for c in claims], np.int64)
+        touched = np.searchsorted(sections.nr, ends, side="right")
+        touched -= np.searchsorted(sections.nr, starts)
+        most = _MAX_OWNERS * (len(sections) + len(claims))
+        return int(np.searchsorted(np.cumsum(touched), most, side="right"))
 
     @property
     def all_claims(self) -> list[_Claim]:
@@ -189,8 +208,10 @@ def _runs(starts: np.ndarray, length: int) -> Iterator[tuple[int, int]]:
 
 
 def _array_entries(scene: _Scene) -> Iterator[Finding]:
+    torn = scene.snapshot.torn_pgmaps
+    notes = {a: _stray_note(scene, a) for a in {a for a, _ in scene.snapshot.stray_claims} - torn}
     for address, span in scene.snapshot.stray_claims:
-        note = None if address in scene.snapshot.torn_pgmaps else _stray_note(scene, address)
+        note = notes.get(address)
         if note:
             start, end = span.start_pfn, span.end_pfn
             entry = Evidence(f"pgmap_array[{start:#x}]", value=address, note=note)

@@ -14,8 +14,11 @@ everything that depends on it is unknown rather than wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 from drgn import FaultError, Object, Program, ProgramFlags
@@ -41,7 +44,7 @@ from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
-from drgn_zonedev.spans import union
+from drgn_zonedev.spans import Span, intersection, union
 from drgn_zonedev.unread import bad_address, unread_structures
 
 __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
@@ -49,6 +52,9 @@ __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_device
 # Namespaces and memory blocks come and go in milliseconds, and a reading takes
 # as long. Whoever changes something at every single try is out of reach.
 _MAX_TRIES = 5
+
+# Of all pgmaps together. Those of a damaged kernel can each claim thousands.
+_MAX_RANGES = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,18 @@ class Snapshot:
     retries: int = 0
     knows_spans: bool = True
     unread_zones: tuple[tuple[int, int], ...] = ()
+
+    def is_told(self, start_pfn: int, end_pfn: int) -> bool:
+        """Return whether all of a range is in something that could not be judged."""
+        starts, ends = self._told
+        i = bisect_right(starts, start_pfn)
+        return i > 0 and ends[i - 1] >= end_pfn
+
+    @cached_property
+    def _told(self) -> tuple[list[int], list[int]]:
+        # Where they start, and the last end of all that start no later.
+        spans = sorted((u.start_pfn, u.end_pfn) for u in self.unjudged)
+        return [a for a, _ in spans], list(accumulate((b for _, b in spans), max))
 
     @property
     def pgmap_array_gaps(self) -> tuple[tuple[int, int], ...]:
@@ -245,34 +263,39 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
     pgmaps: dict[int, Pgmap] = {}
     claims: list[tuple[int, PgmapRange]] = []
     unjudged: list[Unjudged] = []
-    spans = array.spans()
+    spans, ranges = array.spans(), 0
     for address in sorted(spans, key=lambda address: spans[address][0]):
         unread = None
         try:
+            if ranges > _MAX_RANGES:
+                raise ValueError("those in front of it have more ranges than any machine's")
             with debug_info():
-                pgmaps[address] = dev_pagemap_info(Object(prog, pgmap_type, address))
+                pgmap = dev_pagemap_info(Object(prog, pgmap_type, address))
+            ranges += len(pgmap.ranges)
+            pgmaps[address] = pgmap
             reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
         except (FaultError, ValueError, LookupError) as e:
             reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
             if isinstance(e, FaultError):
                 unread = bad_address(prog, address, "struct dev_pagemap")
-        for start, end in spans[address]:
-            for claim in _outside(PgmapRange(start, end), pgmaps.get(address)):
-                claims.append((address, claim))
-                unjudged.append(Unjudged(claim.start_pfn, claim.end_pfn, reason, unread))
+        known = pgmaps[address].ranges if address in pgmaps else ()
+        inside = union((r.start_pfn, r.end_pfn) for r in known)
+        for span in spans[address]:
+            for start, end in _outside(span, inside):
+                claims.append((address, PgmapRange(start, end)))
+                unjudged.append(Unjudged(start, end, reason, unread))
     return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
 
 
-def _outside(claim: PgmapRange, pgmap: Pgmap | None) -> Iterator[PgmapRange]:
-    # The parts of a claim that are not in the pgmap's ranges.
-    start = claim.start_pfn
-    ranges = sorted(pgmap.ranges, key=lambda r: r.start_pfn) if pgmap else []
-    for range_ in ranges:
-        if start < min(range_.start_pfn, claim.end_pfn):
-            yield PgmapRange(start, min(range_.start_pfn, claim.end_pfn))
-        start = max(start, min(range_.end_pfn, claim.end_pfn))
-    if start < claim.end_pfn:
-        yield PgmapRange(start, claim.end_pfn)
+def _outside(span: Span, others: Sequence[Span]) -> Iterator[Span]:
+    # The parts of a span that are not in others, which are sorted and disjoint.
+    start, end = span
+    for inside_start, inside_end in intersection(span, others):
+        if start < inside_start:
+            yield start, inside_start
+        start = inside_end
+    if start < end:
+        yield start, end
 
 
 def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:

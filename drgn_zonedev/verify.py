@@ -195,15 +195,10 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
 
 def _verify_nothing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    if range_.case is Case.UNKNOWN:
-        said = any(
-            u.start_pfn <= range_.start_pfn and range_.end_pfn <= u.end_pfn
-            for u in context.snapshot.unjudged
-        )
-        if not said:
-            context.results.unjudged.append(
-                Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
-            )
+    told = context.snapshot.is_told(range_.start_pfn, range_.end_pfn)
+    if range_.case is Case.UNKNOWN and not told:
+        gap = Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
+        context.results.unjudged.append(gap)
 
 
 def _verify_promised(context: Context, range_: Range) -> None:

@@ -7,12 +7,15 @@ why; everything else is judged as if nothing had happened.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from drgn import sizeof
 from fakekernel import LAYOUTS, FakeKernel, collision
 
+from drgn_zonedev import snapshot as snapshot_module
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, Range, Report
@@ -241,3 +244,66 @@ def test_altmap_larger_than_its_range(layout: str, member: str, value: int) -> N
         lambda: kernel.poke_member("dev_pagemap", pgmap, f"altmap.{member}", value),
         FIRST,
     )
+
+
+# More than any machine has.
+
+
+def fill_pgmap_array(kernel: FakeKernel, entries: np.ndarray) -> None:
+    """Store an entry for each PFN from 0 on, in nodes that are full."""
+    levels: list[tuple[int, np.ndarray]] = []
+    while len(entries) > 1:
+        number = np.arange(-(-len(entries) // 64), dtype=np.uint64)
+        nodes = np.zeros((len(number), 72), np.uint64)
+        start = kernel.allocate(nodes.nbytes)
+        address = np.uint64(start) + number * np.uint64(576)
+        # shift, offset
+        nodes[:, 0] = np.uint64(6 * len(levels)) | number % np.uint64(64) << np.uint64(8)
+        nodes[:, 5:69].flat[: len(entries)] = entries
+        if levels:
+            below = levels[-1][1]
+            below[:, 1] = np.repeat(address, 64)[: len(below)]
+        levels.append((start, nodes))
+        entries = address + np.uint64(2)
+    for start, nodes in levels:
+        kernel.poke(start, nodes.tobytes())
+    kernel.poke(kernel.variables["pgmap_array"][1] + 8, int(entries[0]).to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("different", [2, 1 << 20])
+def test_another_pgmap_for_each_of_a_million_pfns(different: int) -> None:
+    # Without a bound, several gigabytes and minutes.
+    kernel = machine("6.1")
+    second = pgmap_at(kernel, SECOND[0])
+    number = np.arange(1 << 20, dtype=np.uint64)
+    fill_pgmap_array(kernel, np.uint64(second) + number % np.uint64(different) * np.uint64(8))
+    start = time.process_time()
+    report = check(kernel.program())
+    assert time.process_time() - start < 60
+    (gap,) = (u for u in report.unjudged if "more than that of any machine" in u.reason)
+    assert (gap.start_pfn, gap.end_pfn) == (1 << 14, 1 << 20)
+    assert len(report.ranges) < 1 << 15
+
+
+def test_more_ranges_than_any_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "_MAX_RANGES", 1)
+    kernel = machine("6.1")
+    report = check(kernel.program())
+    assert [p.ranges[0].start_pfn for p in report.pgmaps] == [FIRST[0], SECOND[0]]
+    assert inside(report, THIRD) == {Case.UNKNOWN}
+    assert any(
+        (u.start_pfn, u.end_pfn) == THIRD and "more ranges than any machine's" in u.reason
+        for u in report.unjudged
+    )
+
+
+def test_pgmaps_that_all_claim_everything() -> None:
+    kernel = machine("6.1")
+    for nr in range(256, 356):
+        kernel.section(nr)
+    for i in range(100):
+        extra = kernel.pgmap((THIRD[1] + 512 * i, THIRD[1] + 512 * (i + 1)))
+        kernel.poke_member("dev_pagemap", extra, "range.start", 0)
+        kernel.poke_member("dev_pagemap", extra, "range.end", (1 << 46) - 1)
+    report = check(kernel.program())
+    assert any("too many pgmaps claim the same sections" in u.reason for u in report.unjudged)

@@ -67,6 +67,10 @@ _PGMAP_ALTMAP_VALID = 1 << 0
 # widest user is a devdax device, with one range per resource.
 _MAX_RANGES = 4096
 
+# The largest machines have some thousand ranges of device memory. A damaged array can
+# hold another pgmap for each of two million PFNs.
+_MAX_CLAIMS = 1 << 14
+
 # PUD_ORDER is 18 on x86-64, and 26 on arm64 with pages of 64 KiB.
 _MAX_VMEMMAP_SHIFT = 26
 
@@ -123,7 +127,8 @@ def pgmap_array_entries(prog: Program) -> XArrayEntries:
     :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
         (``CONFIG_ZONE_DEVICE=n``)
     """
-    return xa_entries(prog["pgmap_array"].address_of_())
+    entries = xa_entries(prog["pgmap_array"].address_of_())
+    return entries.at_most(_MAX_CLAIMS, "it holds more than that of any machine")
 
 
 @takes_program_or_default

@@ -101,6 +101,22 @@ class XArrayEntries:
         row = int(np.searchsorted(self.first, np.uint64(index), side="right")) - 1
         return int(self.value[row]) if row >= 0 and index <= int(self.last[row]) else 0
 
+    def at_most(self, runs: int, reason: str) -> XArrayEntries:
+        """
+        Give up what lies behind a number of runs: entries that touch each other and are
+        the same.
+
+        :param reason: Of the gap that takes its place.
+        """
+        starts = np.ones(len(self), bool)
+        starts[1:] = self.value[1:] != self.value[:-1]
+        starts[1:] |= self.first[1:] != self.last[:-1] + np.uint64(1)
+        if np.count_nonzero(starts) <= runs:
+            return self
+        end = int(np.flatnonzero(starts)[runs])
+        gap = XArrayGap(int(self.first[end]), int(self.last[-1]) + 1, 0, reason)
+        return XArrayEntries(self.first[:end], self.last[:end], self.value[:end], (*self.gaps, gap))
+
     def in_gap(self, index: int) -> bool:
         """Return whether nothing is known of an index."""
         return any(gap.start <= index < gap.end for gap in self.gaps)

@@ -408,3 +408,24 @@ def test_every_layout_has_what_the_walk_needs(layout: str) -> None:
     kernel = FakeKernel(layout)
     pgmap = kernel.pgmap((0x40000, 0x48000))
     assert {value for _, _, value in entries(kernel)} == {pgmap}
+
+
+# More than any array holds.
+
+
+@pytest.mark.parametrize(("runs", "end"), [(1, 0x40), (2, 0x80), (3, 0x81), (4, None), (9, None)])
+def test_runs_beyond_a_number_are_a_gap(runs: int, end: int | None) -> None:
+    # Two entries that touch and are the same are one run.
+    entries = XArrayEntries(
+        first=np.array([0, 0x20, 0x40, 0x80, 0x100], np.uint64),
+        last=np.array([0x1F, 0x3F, 0x7F, 0x80, 0x1FF], np.uint64),
+        value=np.array([8, 8, 16, 8, 8], np.uint64),
+        gaps=(),
+    )
+    found = entries.at_most(runs, "why")
+    if end is None:
+        assert found is entries
+        return
+    assert int(found.last[-1]) + 1 == end
+    (gap,) = found.gaps
+    assert (gap.start, gap.end, gap.reason) == ({0x81: 0x100}.get(end, end), 0x200, "why")
