@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -173,6 +174,22 @@ def test_dump_is_as_large_as_there_is_room_for(
     usage = type(shutil.disk_usage(tmp_path))(1 << 40, 0, int(free * (1 << 30)))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert guest.affordable_gib(tmp_path, 256, 64) == gib
+
+
+def test_each_device_of_the_guest_gets_its_own_page_size() -> None:
+    scenario = guest._large(128)
+    options = " ".join(scenario.devices)
+    sizes = re.findall(r"id=m\d,size=(\d+)M", options)
+    addresses = re.findall(r"addr=(0x[0-9a-f]+)", options)
+    gib = {int(a, 16): int(mib) >> 10 for a, mib in zip(addresses, sizes)}
+    assert sorted(gib.values()) == [4, 4, 128]
+    assert [step[0] for step in scenario.steps] == ["namespace_at"] * 3
+    made = {(gib.pop(int(step[1], 16)), *step[2:]) for step in scenario.steps}
+    assert made == {
+        (128, "fsdax", "mem", str(2 << 20)),
+        (4, "devdax", "mem", str(2 << 20)),
+        (4, "devdax", "mem", str(1 << 30)),
+    }
 
 
 def test_dump_that_is_smaller_than_it_should_be_is_said() -> None:
