@@ -210,7 +210,7 @@ def _rules(prog: Program) -> _Rules:
         huge_zero=_huge_zero_pfn(prog),
         large_mapcount=_offset(folio, "_large_mapcount"),
         entire_mapcount=_offset(folio, "_entire_mapcount"),
-        fake_heads=_has_variable(prog, "hugetlb_optimize_vmemmap_key"),
+        fake_heads="hugetlb_optimize_vmemmap_key" in prog,
     )
 
 
@@ -237,14 +237,6 @@ def _type(prog: Program, name: str) -> Type | None:
 
 def _offset(type_: Type | None, member: str) -> int | None:
     return offsetof(type_, member) if type_ and type_.has_member(member) else None
-
-
-def _has_variable(prog: Program, name: str) -> bool:
-    try:
-        prog.variable(name)
-    except LookupError:
-        return False
-    return True
 
 
 def _page_flags(prog: Program) -> dict[str, int]:

@@ -121,7 +121,7 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
     try:
         entries = xa_entries(prog["memory_blocks"].address_of_())
     except ObjectNotFoundError:
-        if _has_variable(prog, "sections_per_block"):
+        if "sections_per_block" in prog:
             # The two are in one file of the kernel.
             raise
         # CONFIG_MEMORY_HOTPLUG=n
@@ -148,14 +148,6 @@ def no_memory_blocks(reason: str) -> MemoryBlocks:
     nothing = np.empty(0, np.uint64)
     gap = XArrayGap(0, 1 << 64, 0, reason)
     return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), (), (gap,))
-
-
-def _has_variable(prog: Program, name: str) -> bool:
-    try:
-        prog.variable(name)
-    except LookupError:
-        return False
-    return True
 
 
 def _state_name(prog: Program, number: int) -> str:

@@ -173,7 +173,7 @@ def _section_flags(prog: Program) -> SectionFlags:
         # teach pfn_to_online_page() about ZONE_DEVICE section collisions") (in
         # v5.12), but that leaves no trace in the debugging information: its
         # function, which that commit made out of a macro, does.
-        taint = 1 << 4 if _has_function(prog, "pfn_to_online_page") else 0
+        taint = 1 << 4 if "pfn_to_online_page" in prog else 0
         return SectionFlags(1, 2, 4, 8, taint, 0, ~((taint or 8) * 2 - 1) & (1 << 64) - 1)
     return SectionFlags(
         # These are older than the enum.
@@ -194,14 +194,6 @@ def _flag(prog: Program, name: str) -> int:
         return 1 << int(prog.constant(name).value_())
     except LookupError:
         return 0
-
-
-def _has_function(prog: Program, name: str) -> bool:
-    try:
-        prog.function(name)
-    except LookupError:
-        return False
-    return True
 
 
 @takes_program_or_default

@@ -21,6 +21,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
@@ -150,8 +151,7 @@ def _system_ram(prog: Program) -> tuple[tuple[int, int], ...] | None:
 
 
 def _release(prog: Program) -> tuple[int, int]:
-    text = prog["UTS_RELEASE"].string_().decode(errors="backslashreplace")
-    found = re.match(r"(\d{1,4})\.(\d{1,4})", text)
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", c_string(prog["UTS_RELEASE"]))
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
@@ -162,11 +162,7 @@ def _present(prog: Program, walker: Walker) -> bool | None:
 
 
 def _has_function(prog: Program, name: str) -> bool:
-    try:
-        prog.function(name)
-    except LookupError:
-        return False
-    return True
+    return name in prog
 
 
 def _guard(prog: Program, walker: Walker, release: tuple[int, int]) -> Guard | None:

@@ -60,11 +60,7 @@ def _checks_poison(prog: Program) -> bool:
     # pages are only ever poisoned with CONFIG_DEBUG_VM, which has this variable since
     # Linux kernel commit f682a97a0059 ("mm: provide kernel parameter to allow
     # disabling page init poisoning") (in v4.20).
-    try:
-        prog.variable("page_init_poisoning")
-    except LookupError:
-        return False
-    return True
+    return "page_init_poisoning" in prog
 
 
 def _drops_by_pgmap(ground: Ground) -> bool:
