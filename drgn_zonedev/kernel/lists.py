@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from drgn import Object, Program, offsetof
 
-from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.kernel.reading import read_word
 
 __all__ = ("list_entries",)
 
@@ -40,13 +40,8 @@ def list_entries(prog: Program, type_name: str, head: Object, member: str) -> It
     in_entry = offsetof(entry_type, member)
     next_offset = offsetof(prog.type("struct list_head"), "next")
     seen = {head.value_()}
-    node = _word(prog, head.value_() + next_offset)
+    node = read_word(prog, head.value_() + next_offset)
     while node not in seen and len(seen) <= _MAX_ENTRIES:
         seen.add(node)
         yield Object(prog, pointer, node - in_entry & (1 << 64) - 1)
-        node = _word(prog, node + next_offset)
-
-
-def _word(prog: Program, address: int) -> int:
-    # A pointer of a 64-bit kernel.
-    return int.from_bytes(read_memory(prog, address, 8), "little")
+        node = read_word(prog, node + next_offset)

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Slots of pgmap_array
+Walks of pgmap_array
 --------------------
 
-The ``drgn_zonedev.kernel.pgmap_array`` module tells where the answer of
-``xa_load(&pgmap_array, pfn)`` is stored, so that it can be looked at.
+The ``drgn_zonedev.kernel.pgmap_array`` module tells what ``xa_load(&pgmap_array, pfn)``
+reads, and where its answer is stored, so that both can be looked at.
 """
 
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 
-from drgn import IntegerLike, Object, Program
+from drgn import IntegerLike, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
-__all__ = ("pgmap_array_slot",)
+from drgn_zonedev.kernel.reading import read_memory, read_word
+
+__all__ = ("Walk", "pgmap_array_slot", "walk_pgmap_array")
 
 # include/linux/xarray.h: an internal entry has 2 in its lowest bits. One below
 # this is not a node, but the offset of the slot that it is a sibling of.
@@ -23,6 +26,57 @@ _FIRST_NODE = 4096
 
 # A tree for 64-bit indices, 6 bits a level, is no higher than this.
 _MAX_HEIGHT = 11
+
+
+@dataclass(frozen=True)
+class Walk:
+    """
+    How ``xa_load()`` comes to its answer.
+
+    ``loads`` are the addresses that it reads, in order, ``depth`` is how many nodes
+    are on the way. ``slot`` is where the entry is, or the ``NULL`` that ends the walk,
+    and ``value`` what it holds.
+    """
+
+    loads: tuple[int, ...]
+    depth: int
+    slot: int
+    value: int
+
+
+@takes_program_or_default
+def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
+    """
+    Walk ``pgmap_array`` as ``xa_load()`` does.
+
+    :param pfn: ``unsigned long``
+    :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
+    :raises FaultError: if it cannot be read there
+    """
+    pfn = operator.index(pfn)
+    node_type = prog.type("struct xa_node")
+    shift_at, slots_at = offsetof(node_type, "shift"), offsetof(node_type, "slots")
+    slots = node_type.member("slots").type.length
+    bits = slots.bit_length() - 1
+    xa_head = offsetof(prog.type("struct xarray"), "xa_head")
+    slot = prog["pgmap_array"].address_of_().value_() + xa_head
+    loads, depth, value = [slot], 0, read_word(prog, slot)
+    while depth < _MAX_HEIGHT and _is_node(value):
+        node, depth = value - 2, depth + 1
+        loads.append(node + shift_at)
+        index = pfn >> read_memory(prog, node + shift_at, 1)[0]
+        if depth == 1 and index >> bits:
+            # Higher than the tree.
+            break
+        slot = node + slots_at + index % slots * 8
+        loads.append(slot)
+        value = read_word(prog, slot)
+        # xa_is_sibling(), xa_to_sibling()
+        if value & 3 == 2 and value >> 2 < slots - 1:
+            slot = node + slots_at + (value >> 2) * 8
+            loads.append(slot)
+            value = read_word(prog, slot)
+    return Walk(tuple(loads), depth, slot, value)
 
 
 @takes_program_or_default
@@ -36,30 +90,9 @@ def pgmap_array_slot(prog: Program, pfn: IntegerLike) -> tuple[int, int]:
         many PFNs is in one slot only, and its siblings refer to that.
     :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
     """
-    pfn = operator.index(pfn)
-    slot = prog["pgmap_array"].xa_head
-    node_type = prog.type("struct xa_node *")
-    bits = prog.type("struct xa_node").member("slots").type.length.bit_length() - 1
-    for _ in range(_MAX_HEIGHT):
-        entry = slot.value_()
-        if not _is_node(entry):
-            break
-        node = Object(prog, node_type, entry - 2)
-        index = pfn >> node.shift.value_()
-        if slot.address_ == prog["pgmap_array"].xa_head.address_ and index >> bits:
-            # Higher than the tree.
-            break
-        slot = _canonical(node, index & ((1 << bits) - 1), 1 << bits)
-    return slot.address_, slot.value_()
+    walk = walk_pgmap_array(prog, pfn)
+    return walk.slot, walk.value
 
 
 def _is_node(entry: int) -> bool:
     return entry & 3 == 2 and entry > _FIRST_NODE
-
-
-def _canonical(node: Object, offset: int, slots: int) -> Object:
-    # xa_is_sibling(), xa_to_sibling()
-    entry = node.slots[offset].value_()
-    if entry & 3 == 2 and entry >> 2 < slots - 1:
-        return node.slots[entry >> 2]
-    return node.slots[offset]

@@ -17,7 +17,7 @@ from drgn_zonedev.kernel.absence import refuse_what_is_left_out
 from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
-__all__ = ("first_unreadable", "need_object", "read_memory")
+__all__ = ("first_unreadable", "need_object", "read_memory", "read_word")
 
 # Nothing is mapped, or filtered, by less.
 _SMALLEST_PAGE = 4096
@@ -39,6 +39,15 @@ def read_memory(
     if leaves_something_out(prog):
         refuse_what_is_left_out(prog, address, raw, physical)
     return raw
+
+
+def read_word(prog: Program, address: int) -> int:
+    """
+    Read a pointer of a 64-bit kernel.
+
+    :raises FaultError: if it cannot be read
+    """
+    return int.from_bytes(read_memory(prog, address, 8), "little")
 
 
 @takes_program_or_default

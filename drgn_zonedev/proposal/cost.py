@@ -19,20 +19,15 @@ from drgn import FaultError, Program, TypeKind, offsetof, sizeof
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.pageblock import pageblock_layout
-from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.proposal.variants import Variant
 from drgn_zonedev.snapshot import Snapshot
 
-__all__ = ("Lookup", "Memory", "kmalloc_size", "lookup_cost", "memory_cost", "xarray_path")
+__all__ = ("Lookup", "Memory", "kmalloc_size", "lookup_cost", "memory_cost")
 
 _LINE = 64
 _TIB = 1 << 40
-
-# Internal entries of an xarray, and the lowest address that can be a node.
-_XA_INTERNAL, _XA_MAX_INTERNAL = 2, 4096
-# XA_MAX_DEPTH is 11 with 6 bits a level.
-_MAX_DEPTH = 12
 
 # KMALLOC_MIN_SIZE is 8 on x86-64; the caches of 96 and 192 bytes are between powers of two.
 _KMALLOC = sorted([96, 192] + [1 << i for i in range(3, 14)])
@@ -128,17 +123,46 @@ def lookup_cost(
     return max(found, key=lambda cost: (cost.lines, cost.loads), default=None)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What is looked up; ``pgmap`` is that of the PFN, if there is one."""
+
+    prog: Program
+    snapshot: Snapshot
+    variant: Variant
+    pfn: int
+    pgmap: Pgmap | None
+
+    @property
+    def section_nr(self) -> int:
+        return self.pfn // self.snapshot.geometry.pages_per_section
+
+    @property
+    def row(self) -> int:
+        """Of the section."""
+        row = self.snapshot.sections.find(self.section_nr)
+        if row is None:
+            raise LookupError(f"section {self.section_nr} is not present")
+        return row
+
+    def section_member(self, member: str) -> int:
+        """Address of a member of the ``struct mem_section``."""
+        offset = offsetof(self.prog.type("struct mem_section"), member)
+        return int(self.snapshot.sections.address[self.row]) + offset
+
+
 def _count(prog: Program, snapshot: Snapshot, variant: Variant, pfn: int) -> Lookup:
     addresses: list[int] = []
     depth = 0
     pgmap = next((p for p in snapshot.pgmaps if _has(p, pfn)), None)
+    question = _Question(prog, snapshot, variant, pfn, pgmap)
     for what in variant.reads:
         if what == "pgmap_array":
-            path = xarray_path(prog, prog["pgmap_array"].address_of_().value_(), pfn)
-            addresses += [a for a, _ in path]
-            depth = sum(1 for _, is_node in path if is_node)
+            walk = walk_pgmap_array(prog, pfn)
+            addresses += walk.loads
+            depth = walk.depth
         else:
-            addresses += _READS[what](prog, snapshot, variant, pgmap, pfn)
+            addresses += _READS[what](question)
     lines = {address // _LINE for address in addresses}
     atomics = 2 if "reference" in variant.reads and pgmap else 0
     return Lookup(pfn, len(addresses), len(lines), atomics, depth)
@@ -148,66 +172,40 @@ def _has(pgmap: Pgmap, pfn: int) -> bool:
     return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
 
 
-def _section(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
+def _section(q: _Question) -> Iterator[int]:
     # The root array's pointer, the root's, and the section's word.
-    nr = pfn // snapshot.geometry.pages_per_section
-    mem_section = prog["mem_section"]
-    section_type = prog.type("struct mem_section")
+    mem_section = q.prog["mem_section"]
     if mem_section.type_.unaliased_kind() == TypeKind.POINTER:
         yield mem_section.address_of_().value_()
-        yield mem_section.value_() + nr // prog["SECTIONS_PER_ROOT"].value_() * 8
-    yield _section_address(snapshot, nr) + offsetof(section_type, "section_mem_map")
+        yield mem_section.value_() + q.section_nr // q.prog["SECTIONS_PER_ROOT"].value_() * 8
+    yield q.section_member("section_mem_map")
 
 
-def _section_address(snapshot: Snapshot, nr: int) -> int:
-    return int(snapshot.sections.address[_row(snapshot, nr)])
+def _usage(q: _Question) -> Iterator[int]:
+    yield q.section_member("usage")
 
 
-def _row(snapshot: Snapshot, nr: int) -> int:
-    row = snapshot.sections.find(nr)
-    if row is None:
-        raise LookupError(f"section {nr} is not present")
-    return row
+def _subsection_map(q: _Question) -> Iterator[int]:
+    offset = offsetof(q.prog.type("struct mem_section_usage"), "subsection_map")
+    bit = q.snapshot.geometry.subsection_map_index(q.pfn)
+    yield int(q.snapshot.sections.usage[q.row]) + offset + bit // 64 * 8
 
 
-def _usage(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
-    nr = pfn // snapshot.geometry.pages_per_section
-    yield _section_address(snapshot, nr) + offsetof(prog.type("struct mem_section"), "usage")
-
-
-def _subsection_map(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
-    geometry = snapshot.geometry
-    row = _row(snapshot, pfn // geometry.pages_per_section)
-    offset = offsetof(prog.type("struct mem_section_usage"), "subsection_map")
-    bit = geometry.subsection_map_index(pfn)
-    yield int(snapshot.sections.usage[row]) + offset + bit // 64 * 8
-
-
-def _bitmap(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
+def _bitmap(q: _Question) -> Iterator[int]:
     # pfn_valid() reads subsection_map, except in early sections; the other bitmaps
     # would follow it.
-    (first,) = _subsection_map(prog, snapshot, variant, pgmap, pfn)
+    (first,) = _subsection_map(q)
     yield first
-    size = -(-snapshot.geometry.subsections_per_section // 64) * 8
-    for i in range(variant.bitmaps):
+    size = -(-q.snapshot.geometry.subsections_per_section // 64) * 8
+    for i in range(q.variant.bitmaps):
         yield first + (i + 1) * size
 
 
-def _reference(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
+def _reference(q: _Question) -> Iterator[int]:
     # percpu_ref_tryget_live(): the pointer, and the counter that it leads to.
-    if pgmap is None:
+    if q.pgmap is None:
         return
-    ref = find_dev_pagemap(prog, pfn).ref
+    ref = find_dev_pagemap(q.prog, q.pfn).ref
     if ref.type_.unaliased_kind() == TypeKind.POINTER:
         yield ref.address_of_().value_()
         ref = ref[0]
@@ -215,22 +213,20 @@ def _reference(
     yield ref.percpu_count_ptr.value_() & ~3
 
 
-def _ranges(
-    prog: Program, snapshot: Snapshot, variant: Variant, pgmap: Pgmap | None, pfn: int
-) -> Iterator[int]:
+def _ranges(q: _Question) -> Iterator[int]:
     # pgmap_pfn_valid(): each range up to the one that has the PFN, then the altmap.
-    if pgmap is None:
+    if q.pgmap is None:
         return
-    found = find_dev_pagemap(prog, pfn)
+    found = find_dev_pagemap(q.prog, q.pfn)
     yield found.nr_range.address_of_().value_()
-    size = sizeof(prog.type("struct range"))
-    first = pgmap.address + offsetof(prog.type("struct dev_pagemap"), "ranges")
-    for i, range_ in enumerate(pgmap.ranges):
+    size = sizeof(q.prog.type("struct range"))
+    first = q.pgmap.address + offsetof(q.prog.type("struct dev_pagemap"), "ranges")
+    for i, range_ in enumerate(q.pgmap.ranges):
         yield from (first + i * size, first + i * size + size // 2)
-        if range_.start_pfn <= pfn < range_.end_pfn:
+        if range_.start_pfn <= q.pfn < range_.end_pfn:
             break
     yield found.flags.address_of_().value_()
-    if pgmap.altmap:
+    if q.pgmap.altmap:
         yield found.altmap.reserve.address_of_().value_()
         yield found.altmap.free.address_of_().value_()
 
@@ -243,35 +239,3 @@ _READS = {
     "reference": _reference,
     "ranges": _ranges,
 }
-
-
-def xarray_path(prog: Program, xa: int, index: int) -> list[tuple[int, bool]]:
-    """
-    Get what ``xa_load()`` reads, in order.
-
-    :return: (address, whether it is the first one in another node) of each load.
-    """
-    head = offsetof(prog.type("struct xarray"), "xa_head")
-    node_type = prog.type("struct xa_node")
-    shift_at, slots_at = offsetof(node_type, "shift"), offsetof(node_type, "slots")
-    path = [(xa + head, False)]
-    entry = _word(prog, xa + head)
-    for _ in range(_MAX_DEPTH):
-        if entry & 3 != _XA_INTERNAL or entry <= _XA_MAX_INTERNAL:
-            break
-        node = entry - _XA_INTERNAL
-        path.append((node + shift_at, True))
-        shift = read_memory(prog, node + shift_at, 1)[0]
-        slot = node + slots_at + (index >> shift & 63) * 8
-        path.append((slot, False))
-        entry = _word(prog, slot)
-        if entry & 3 == _XA_INTERNAL and entry < 64 << 2:
-            # A sibling: the entry is in another slot.
-            slot = node + slots_at + (entry >> 2) * 8
-            path.append((slot, False))
-            entry = _word(prog, slot)
-    return path
-
-
-def _word(prog: Program, address: int) -> int:
-    return int.from_bytes(read_memory(prog, address, 8), "little")
