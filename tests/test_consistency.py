@@ -13,9 +13,8 @@ from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev import consistency
 from drgn_zonedev.classify import classify_snapshot
-from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.consistency import elsewhere, inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource, Resources
@@ -152,7 +151,7 @@ def test_resources(
     expected: list[tuple[str, int, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(consistency, "iomem_resources", resources(*tree))
+    monkeypatch.setattr(elsewhere, "iomem_resources", resources(*tree))
     assert spots(device(layout)) == expected
 
 
@@ -186,7 +185,7 @@ def test_ram_in_front_of_a_resource_that_cannot_be_read_is_still_seen(layout: st
 def test_migratetypes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first pageblock begins in the reserve, and so is never made movable.
     kernel = partial("6.1")
-    monkeypatch.setattr(consistency, "pageblock_layout", lambda prog: PageblockLayout(bits, 512, 1))
+    monkeypatch.setattr(elsewhere, "pageblock_layout", lambda prog: PageblockLayout(bits, 512, 1))
     (finding,) = found(kernel.program())
     assert finding.slug == "device-migratetype"
     # Of everything but the first pageblock, as nothing was ever set.

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Elsewhere
+---------
+
+What the rest of the kernel keeps of device memory: zones, altmaps, resources and
+pageblocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from drgn import Architecture, sizeof
+
+from drgn_zonedev.consistency.scene import Check, Claim, Scene
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
+from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.model import Case, Evidence, Finding, Unjudged
+
+__all__ = ("ELSEWHERE_CHECKS",)
+
+
+def _outside_zone(scene: Scene) -> Iterator[Finding]:
+    spans = scene.snapshot.zone_device_spans
+    if scene.snapshot.unread_zones:
+        return
+    for claim in scene.complete if scene.snapshot.knows_spans else ():
+        start, end = claim.range.start_pfn, claim.range.end_pfn
+        if any(first <= start and end <= last for first, last in spans.values()):
+            continue
+        facts = tuple(
+            Evidence(f"NODE_DATA({nid})->node_zones[ZONE_DEVICE]", note=f"[{a:#x}, {b:#x})")
+            for nid, (a, b) in spans.items()
+        )
+        yield make_finding(
+            "zone-device-span", Case.DEVICE, start, end, pgmap=claim.pgmap.address, evidence=facts
+        )
+
+
+def _altmaps(scene: Scene) -> Iterator[Finding]:
+    for claim in scene.complete:
+        altmap, pgmap = claim.pgmap.altmap, claim.pgmap
+        if claim.index or not altmap:
+            continue
+        start, end = claim.range.start_pfn, claim.range.end_pfn
+        facts: list[Evidence] = []
+        slug = "altmap-range"
+        if altmap.base_pfn != start:
+            facts.append(scene.pgmap_member(pgmap, "altmap.base_pfn", altmap.base_pfn, start))
+        if altmap.offset > end - start:
+            facts.append(scene.pgmap_member(pgmap, "altmap.reserve", altmap.reserve))
+            facts.append(scene.pgmap_member(pgmap, "altmap.free", altmap.free))
+        if not facts:
+            slug, facts = _account(scene, claim)
+        if facts:
+            yield make_finding(
+                slug, Case.METADATA, start, end, pgmap=pgmap.address, evidence=tuple(facts)
+            )
+
+
+def _account(scene: Scene, claim: Claim) -> tuple[str, list[Evidence]]:
+    altmap, pgmap = claim.pgmap.altmap, claim.pgmap
+    assert altmap is not None
+    if altmap.alloc + altmap.align > altmap.free:
+        return "altmap-account", [
+            scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc),
+            scene.pgmap_member(pgmap, "altmap.align", altmap.align),
+            scene.pgmap_member(pgmap, "altmap.free", altmap.free),
+        ]
+    expected = _expected_alloc(scene, claim)
+    if expected is None or expected == altmap.alloc:
+        return "", []
+    return "altmap-unaccounted", [scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc, expected)]
+
+
+def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
+    # vmemmap_populate() of x86-64 takes the altmap for whole sections only, and
+    # section_activate() reuses the memmap of early ones.
+    prog, geometry = scene.prog, scene.snapshot.geometry
+    assert prog.platform is not None
+    if prog.platform.arch != Architecture.X86_64 or scene.snapshot.sections.unreadable:
+        return None
+    pages = geometry.pages_per_section
+    whole = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
+    starts = scene.snapshot.sections.nr[whole] * pages
+    taken = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
+    taken &= ~scene.has_flag(scene.snapshot.flags.early)[whole]
+    memmap = pages * sizeof(prog.type("struct page"))
+    return int(taken.sum()) * (memmap >> geometry.page_shift)
+
+
+def _resources(scene: Scene) -> Iterator[Finding]:
+    if not scene.complete:
+        return
+    resources = iomem_resources(scene.prog)
+    for address in resources.unread[:1]:
+        reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
+        scene.told.append(Unjudged(0, 0, f"{reason} were compared", address))
+    shift = scene.snapshot.geometry.page_shift
+    for claim in scene.complete:
+        start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
+        ram = [r for r in resources.found if r.is_ram and r.start < end and start < r.end]
+        around = any(r.start <= start and end <= r.end for r in resources.found)
+        for resource in ram:
+            yield make_finding(
+                "device-in-ram",
+                Case.DEVICE,
+                max(start, resource.start) >> shift,
+                min(end, resource.end) >> shift,
+                pgmap=claim.pgmap.address,
+                evidence=(
+                    Evidence("struct resource", resource.address, note=resource.name),
+                    *scene.range_facts(claim),
+                ),
+            )
+        if not (ram or around or resources.unread):
+            yield make_finding(
+                "device-without-resource",
+                Case.DEVICE,
+                claim.range.start_pfn,
+                claim.range.end_pfn,
+                pgmap=claim.pgmap.address,
+                evidence=scene.range_facts(claim),
+            )
+
+
+def _migratetypes(scene: Scene) -> Iterator[Finding]:
+    layout = pageblock_layout(scene.prog)
+    if layout is None:
+        return
+    for claim in scene.complete:
+        altmap = claim.pgmap.altmap if claim.index == 0 else None
+        # A pageblock that begins in the reserve is never set.
+        reserve_end = claim.range.start_pfn + (altmap.reserve if altmap else 0)
+        wrong: list[int] = []
+        first: Evidence | None = None
+        for row in scene.rows(claim.range.start_pfn, claim.range.end_pfn).tolist():
+            usage = int(scene.snapshot.sections.usage[row])
+            types = section_migratetypes(scene.prog, usage, layout) if usage else None
+            if types is None or scene.torn[row]:
+                continue
+            starts = scene.section_span(row)[0] + np.arange(len(types)) * layout.pages
+            inside = (starts >= reserve_end) & (starts < claim.range.end_pfn)
+            odd = inside & (types != layout.movable)
+            if odd.any() and first is None:
+                value = int(types[odd][0])
+                first = Evidence(
+                    f"migratetype of the pageblock of PFN {int(starts[odd][0]):#x}",
+                    value=value,
+                    expected=layout.movable,
+                )
+            wrong += starts[odd].tolist()
+        if first:
+            yield make_finding(
+                "device-migratetype",
+                Case.DEVICE,
+                wrong[0],
+                wrong[-1] + layout.pages,
+                count=len(wrong) * layout.pages,
+                pgmap=claim.pgmap.address,
+                evidence=(first,),
+            )
+
+
+ELSEWHERE_CHECKS: tuple[Check, ...] = (
+    _outside_zone,
+    _altmaps,
+    _resources,
+    _migratetypes,
+)

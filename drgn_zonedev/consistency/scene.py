@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Scene
+-----
+
+What the checks look at, and the words of it that they show.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from drgn import Program, offsetof, sizeof
+
+from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("Check", "Claim", "Scene")
+
+# Pgmaps for each section, on average.
+_MAX_OWNERS = 4
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One range of a live pgmap."""
+
+    pgmap: Pgmap
+    index: int
+    range: PgmapRange
+
+    @property
+    def complete(self) -> bool:
+        return self.index < self.pgmap.nr_range
+
+
+@dataclass(frozen=True)
+class Scene:
+    """
+    What the checks look at; ``ranges`` are those of the classification. ``told`` gets
+    what could not be compared.
+    """
+
+    prog: Program
+    snapshot: Snapshot
+    ranges: Sequence[Range]
+    told: list[Unjudged]
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """Of live pgmaps, in ascending order."""
+        found = [c for c in self.all_claims if c.range.start_pfn < c.range.end_pfn]
+        found.sort(key=lambda c: (c.range.start_pfn, c.range.end_pfn))
+        kept = self._affordable(found)
+        if kept < len(found):
+            start, end = found[kept].range.start_pfn, max(c.range.end_pfn for c in found)
+            reason = "too many pgmaps claim the same sections: only some were compared with them"
+            self.told.append(Unjudged(start, end, reason))
+        return found[:kept]
+
+    def _affordable(self, claims: Sequence[Claim]) -> int:
+        # Each section belongs to few claims. Damaged ones can all be of everything.
+        sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
+        starts = np.array([c.range.start_pfn // pages for c in claims], np.int64)
+        ends = np.array([(c.range.end_pfn - 1) // pages for c in claims], np.int64)
+        touched = np.searchsorted(sections.nr, ends, side="right")
+        touched -= np.searchsorted(sections.nr, starts)
+        most = _MAX_OWNERS * (len(sections) + len(claims))
+        return int(np.searchsorted(np.cumsum(touched), most, side="right"))
+
+    @property
+    def all_claims(self) -> list[Claim]:
+        """Those of damaged pgmaps, too, whose ranges may be empty."""
+        return [
+            Claim(pgmap, i, range_)
+            for pgmap in self.snapshot.pgmaps
+            if pgmap.ref.state == "live" and pgmap.address not in self.snapshot.torn_pgmaps
+            for i, range_ in enumerate(pgmap.ranges)
+        ]
+
+    @cached_property
+    def complete(self) -> list[Claim]:
+        """Claims that are initialised."""
+        return [c for c in self.claims if c.complete]
+
+    @cached_property
+    def torn(self) -> np.ndarray:
+        """Which rows of the sections changed under the reader's hands."""
+        return np.isin(self.snapshot.sections.nr, list(self.snapshot.torn_sections))
+
+    def has_flag(self, flag: int) -> np.ndarray:
+        """Which sections have a flag."""
+        return (self.snapshot.sections.word & np.uint64(flag)) != 0
+
+    def rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
+        """Rows of the present sections that a PFN range touches."""
+        return self.snapshot.sections.rows(start_pfn, end_pfn)
+
+    @cached_property
+    def claimed(self) -> np.ndarray:
+        """Which sections have PFNs of a live pgmap."""
+        found = np.zeros(len(self.snapshot.sections), bool)
+        for claim in self.claims:
+            found[self.rows(claim.range.start_pfn, claim.range.end_pfn)] = True
+        return found
+
+    def section_span(self, row: int) -> tuple[int, int]:
+        """PFNs of a section."""
+        start = int(self.snapshot.sections.nr[row]) * self.snapshot.geometry.pages_per_section
+        return start, start + self.snapshot.geometry.pages_per_section
+
+    def section_word(self, row: int, expected: int | None = None) -> Evidence:
+        sections = self.snapshot.sections
+        offset = offsetof(self.prog.type("struct mem_section"), "section_mem_map")
+        return Evidence(
+            what=f"mem_section[{sections.nr[row]}].section_mem_map",
+            address=int(sections.address[row]) + offset,
+            value=int(sections.word[row]),
+            expected=expected,
+        )
+
+    def pgmap_member(
+        self, pgmap: Pgmap, member: str, value: int, expected: int | None = None
+    ) -> Evidence:
+        address = pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), member)
+        return Evidence(f"pgmap->{member}", address, value, expected)
+
+    def range_facts(self, claim: Claim) -> tuple[Evidence, Evidence]:
+        """The bytes that a pgmap's range was read from."""
+        shift = self.snapshot.geometry.page_shift
+        base = claim.pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), "range")
+        base += claim.index * sizeof(self.prog.type("struct range"))
+        what, range_ = f"pgmap->ranges[{claim.index}]", claim.range
+        start, end = range_.start_pfn << shift, (range_.end_pfn << shift) - 1
+        return (
+            Evidence(f"{what}.start", base, start),
+            # A range that ends in the first page is damaged.
+            Evidence(f"{what}.end", base + 8, max(end, 0)),
+        )
+
+    def case_at(self, pfn: int) -> Case:
+        """What the classification made of a PFN."""
+        i = bisect.bisect_right([r.start_pfn for r in self.ranges], pfn) - 1
+        if i >= 0 and pfn < self.ranges[i].end_pfn:
+            return self.ranges[i].case
+        return Case.UNKNOWN
+
+
+Check = Callable[[Scene], Iterator[Finding]]
