@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,12 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.evidence import Evidencer
 from drgn_zonedev.handles import bind
-from drgn_zonedev.model import Case, Memmap, Pgmap, Range
+from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.spans import containing
 
-__all__ = ("classify", "classify_snapshot", "range_of_pfn")
+__all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
 
 
 class Area(enum.IntEnum):
@@ -149,6 +149,12 @@ def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
     atoms = _cut(snapshot, intervals)
     verdict = _decide(snapshot, intervals, atoms)
     return _merge(prog, snapshot, intervals, atoms, verdict)
+
+
+def undecided(ranges: Iterable[Range]) -> tuple[Unjudged, ...]:
+    """Get the ranges of which nothing can be said, and why."""
+    unknown = (r for r in ranges if r.case is Case.UNKNOWN)
+    return tuple(Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in unknown)
 
 
 def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> Range | None:

@@ -78,8 +78,14 @@ def _print(
 _TEXT, _JSON = "drgn_zonedev.render.as_text", "drgn_zonedev.render.as_json"
 
 
-def _verbose(args: argparse.Namespace) -> str:
-    return ", verbose=True" if args.verbose else ""
+def _print_of_kernel(
+    builder: DrgnCodeBuilder, args: argparse.Namespace, name: str, text_only: str = ""
+) -> None:
+    # A view of the kernel's things that are in a variable of that name.
+    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
+    arguments = f"kernel_facts(), {name}"
+    text = (_TEXT, f"{name}_text", f"{arguments}{text_only}")
+    _print(builder, args, text, (_JSON, f"{name}_document", arguments))
 
 
 def _check(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
@@ -99,44 +105,26 @@ def _check(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _ranges(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "classify")
-    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
     builder.append("ranges = classify()\n")
-    _print(
-        builder,
-        args,
-        (_TEXT, "ranges_text", f"kernel_facts(), ranges{_verbose(args)}"),
-        (_JSON, "ranges_document", "kernel_facts(), ranges"),
-    )
+    _print_of_kernel(builder, args, "ranges", ", verbose=True" if args.verbose else "")
 
 
 def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
     builder.add_from_import("drgn_zonedev.sections", "section_rows")
     condition = f" if row.nr in {args.nr!r}" if args.nr else ""
     builder.append(f"sections = [row for row in section_rows(){condition}]\n")
-    _print(
-        builder,
-        args,
-        (_TEXT, "sections_text", "kernel_facts(), sections"),
-        (_JSON, "sections_document", "kernel_facts(), sections"),
-    )
+    _print_of_kernel(builder, args, "sections")
 
 
 def _pgmaps(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
     builder.add_from_import("drgn_zonedev", "dev_pagemap_info", "for_each_dev_pagemap")
-    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
     builder.add_from_import("drgn_zonedev.snapshot", "with_devices")
     builder.append(
         "pgmaps = tuple(dev_pagemap_info(pgmap) for _, pgmap in for_each_dev_pagemap())\n"
         "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
     )
-    _print(
-        builder,
-        args,
-        (_TEXT, "pgmaps_text", "kernel_facts(), pgmaps"),
-        (_JSON, "pgmaps_document", "kernel_facts(), pgmaps"),
-    )
+    _print_of_kernel(builder, args, "pgmaps")
 
 
 def _pfn(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

@@ -77,8 +77,6 @@ class OfPgmap(Result):
     @property
     def pgmap_object(self) -> Object | None:
         """``struct dev_pagemap *``, or ``None`` if no pgmap is concerned."""
-        return None if self.pgmap is None else _pgmap_object(self.prog, self.pgmap)
-
-
-def _pgmap_object(prog: Program, address: int) -> Object:
-    return Object(prog, "struct dev_pagemap *", address)
+        if self.pgmap is None:
+            return None
+        return Object(self.prog, "struct dev_pagemap *", self.pgmap)

@@ -26,7 +26,6 @@ from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.lacking import optional, unless_told
 from drgn_zonedev.missing import missing_memory
 from drgn_zonedev.model import (
-    Case,
     Coverage,
     Finding,
     KernelFacts,
@@ -45,7 +44,7 @@ from drgn_zonedev.snapshot import (
     take_snapshot,
     with_devices,
 )
-from drgn_zonedev.verify import Verification, verify_snapshot
+from drgn_zonedev.verify import PROMISED, Verification, verify_snapshot
 
 __all__ = ("check", "check_with", "kernel_facts")
 
@@ -160,8 +159,7 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapsho
 
 
 def _unverified(ranges: list[Range]) -> Verification:
-    promised = (Case.DEVICE, Case.METADATA)
-    pages = sum(r.pages for r in ranges if r.case in promised)
+    pages = sum(r.pages for r in ranges if r.case in PROMISED)
     return Verification(tuple(ranges), (), (), Coverage(pages_unreadable=pages))
 
 

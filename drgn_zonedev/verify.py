@@ -56,7 +56,10 @@ from drgn_zonedev.runs import Run
 from drgn_zonedev.scan import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
+__all__ = ("PROMISED", "PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
+
+# Of the others, nobody says what their struct pages hold, or it is for their users.
+PROMISED = (Case.DEVICE, Case.METADATA)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def verify_snapshot(
     :param scan_all: Who goes through the struct pages of which something is promised.
     """
     context = _context(prog, snapshot)
-    promised = [r for r in ranges if r.case in (Case.DEVICE, Case.METADATA)]
+    promised = [r for r in ranges if r.case in PROMISED]
     backings = [_backing(context, r) for r in promised]
     aliases = find_aliases(prog, backings)
     works = [Work(_promise(context, r), spans) for r, spans in zip(promised, aliases.spans)]
@@ -138,7 +141,7 @@ def verify_snapshot(
 
 def _pages_of_a_hazard(range_: Range) -> int:
     # What is read here, and not by scan_all.
-    promised = range_.case in (Case.DEVICE, Case.METADATA)
+    promised = range_.case in PROMISED
     read = range_.case in _VERIFIERS and range_.memmap is not Memmap.UNMAPPED and not promised
     return range_.pages if read else 0
 
@@ -179,7 +182,7 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     context = _context(prog, snapshot)
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     promise = None
-    if range_.case in (Case.DEVICE, Case.METADATA):
+    if range_.case in PROMISED:
         work = Work(_promise(context, range_), np.array([[pfn, pfn + 1]]))
         _judge(context, page, scan(prog, page_layout(prog), work))
         promise = _device_pages(context, range_)

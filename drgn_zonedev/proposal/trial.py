@@ -16,7 +16,7 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classify import classify_snapshot, undecided
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.model import Case, Coverage, KernelFacts, Range, Severity, Unjudged
 from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
@@ -128,9 +128,7 @@ def proposal(prog: Program, *, progress: Progress = lambda done, total: None) ->
         ),
         verdicts=_verdicts(prog, snapshot, asked, intervals),
         carried=carried_bitmaps(prog, marks),
-        unjudged=tuple(
-            Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in known if r.case is Case.UNKNOWN
-        ),
+        unjudged=undecided(known),
         coverage=verification.coverage,
     )
 

@@ -151,11 +151,16 @@ def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | 
     return views
 
 
+def kernel_name(kernel: KernelFacts) -> str:
+    """Which kernel it is, and whether it runs."""
+    live = ", live" if kernel.live else ""
+    return f"Linux {printable(kernel.release)} {kernel.architecture}{live}"
+
+
 def kernel_text(kernel: KernelFacts) -> str:
     """One line about the kernel."""
     return (
-        f"Linux {printable(kernel.release)} {kernel.architecture}"
-        f"{', live' if kernel.live else ''}: sections of {size_text(kernel.section_size)}, "
+        f"{kernel_name(kernel)}: sections of {size_text(kernel.section_size)}, "
         f"subsections of {size_text(kernel.subsection_size)}, "
         f"pages of {size_text(kernel.page_size)}, struct page of {kernel.sizeof_page} bytes"
     )

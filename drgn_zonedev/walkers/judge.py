@@ -18,7 +18,7 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classify import classify_snapshot, undecided
 from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.kernel.strings import c_string
@@ -108,9 +108,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
     return WalkersReport(
         kernel=kernel_facts(prog),
         walkers=walk_all(prog, snapshot, ranges, WALKERS, progress),
-        unjudged=tuple(
-            Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in ranges if r.case is Case.UNKNOWN
-        ),
+        unjudged=undecided(ranges),
         unread=tuple(_unread(prog)),
     )
 

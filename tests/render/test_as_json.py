@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import jsonschema
 import pytest
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from schema import validated
 
 from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.sections import sections
@@ -19,13 +17,6 @@ from drgn_zonedev.sections import section_rows
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
-def _validate(document: dict[str, Any]) -> dict[str, Any]:
-    # By way of the text, so that nothing survives that JSON cannot hold.
-    parsed: dict[str, Any] = json.loads(as_json.render(document))
-    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
-    return parsed
-
-
 def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(as_json.load_schema())
 
@@ -33,27 +24,27 @@ def test_the_schema_is_a_schema() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_reports_conform_to_the_schema(layout: str, scene: str) -> None:
-    _validate(as_json.report_document(check(SCENES[scene](layout).program())))
+    validated(as_json.report_document(check(SCENES[scene](layout).program())))
 
 
 def test_report_with_errors_and_gaps_conforms_to_the_schema() -> None:
     kernel = partial("7.2")
     kernel.poke_page_word(0x100801, 1, 0)
     kernel.unmap_memmap(0x102000, 0x102040)
-    document = _validate(as_json.report_document(check(kernel.program())))
+    document = validated(as_json.report_document(check(kernel.program())))
     assert document["summary"]["findings_by_severity"]["error"] == 1
     assert [(u["start_pfn"], u["end_pfn"]) for u in document["unjudged"]] == [(0x102000, 0x102040)]
 
 
 @pytest.mark.parametrize("pfn", [0x24000, 0x24002, 0x24400, 0x0, 0x80000])
 def test_explanations_conform_to_the_schema(pfn: int) -> None:
-    document = _validate(explanation_document(explain(collision("6.1").program(), pfn)))
+    document = validated(explanation_document(explain(collision("6.1").program(), pfn)))
     assert document["pfn"] == pfn
 
 
 def test_sections_hold_the_words_that_are_in_memory() -> None:
     prog = partial("6.1").program()
-    document = _validate(as_json.sections_document(kernel_facts(prog), section_rows(prog)))
+    document = validated(as_json.sections_document(kernel_facts(prog), section_rows(prog)))
     bulk = sections(prog)
     assert [int(s["word"], 16) for s in document["sections"]] == bulk.word.tolist()
     # The last section is covered up to its 32nd subsection.
@@ -63,7 +54,7 @@ def test_sections_hold_the_words_that_are_in_memory() -> None:
 def test_unknown_keys_are_refused() -> None:
     document = as_json.report_document(check(collision("6.1").program()))
     with pytest.raises(jsonschema.ValidationError):
-        _validate({**document, "extra": 1})
+        validated({**document, "extra": 1})
 
 
 def test_keys_are_in_a_fixed_order() -> None:

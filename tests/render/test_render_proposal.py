@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import jsonschema
 import pytest
 from drgn.commands import run_command
 from fakekernel import LAYOUTS, collision, in_flight, partial
+from schema import validated
 
 from drgn_zonedev import plugin
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, proposal
-from drgn_zonedev.render import as_json
 from drgn_zonedev.render.proposal import proposal_document, proposal_text
 
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
-def _validate(report: ProposalReport) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(as_json.render(proposal_document(report)))
-    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
-    return parsed
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
-    document = _validate(proposal(SCENES[scene](layout).program()))
+    document = validated(proposal_document(proposal(SCENES[scene](layout).program())))
     assert [v["name"] for v in document["variants"]] == [v.name for v in VARIANTS]
 
 
 def test_the_document_holds_every_mistake() -> None:
-    document = _validate(proposal(collision("6.1").program()))
+    document = validated(proposal_document(proposal(collision("6.1").program())))
     (late,) = (v for v in document["variants"] if v["name"] == "late-bit")
     assert late["false_yes"] == {"reserved": 2, "metadata": 0x3FE}
     assert late["false_no"] == {}

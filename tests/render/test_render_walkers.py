@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import jsonschema
 import pytest
 from drgn.commands import CommandError, run_command
 from fakekernel import LAYOUTS, collision, in_flight, partial
+from schema import validated
 
 from drgn_zonedev import plugin
 from drgn_zonedev.render import as_json
@@ -19,21 +16,15 @@ from drgn_zonedev.walkers import WALKERS, Outcome, WalkersReport, walkers
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
-def _validate(report: WalkersReport) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(as_json.render(walkers_document(report)))
-    jsonschema.Draft202012Validator(as_json.load_schema()).validate(parsed)
-    return parsed
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
-    document = _validate(walkers(SCENES[scene](layout).program()))
+    document = validated(walkers_document(walkers(SCENES[scene](layout).program())))
     assert [w["name"] for w in document["walkers"]] == [w.name for w in WALKERS]
 
 
 def test_the_document_holds_what_a_walker_meets() -> None:
-    document = _validate(walkers(in_flight("5.10").program()))
+    document = validated(walkers_document(walkers(in_flight("5.10").program())))
     (flags,) = (w for w in document["walkers"] if w["name"] == "kpageflags")
     assert flags["guard"]["steps"][-1] == "pfn_to_online_page()"
     assert flags["exposures"][2] == {

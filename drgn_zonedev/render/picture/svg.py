@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from drgn_zonedev.kernel.strings import printable
-from drgn_zonedev.render.as_text import kernel_text, size_text
+from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import finding_line, span
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, is_bad, mark_of
@@ -240,7 +240,7 @@ def _titles(scene: Scene, start_pfn: int, end_pfn: int) -> Iterator[str]:
 
 def _heading(scene: Scene, drawn: Grid) -> _Block:
     group = Element("g")
-    kernel = kernel_text(scene.kernel).split(": ", 1)[0]
+    kernel = kernel_name(scene.kernel)
     _text(group, _MARGIN, 16, _fit(kernel, _WIDTH - 2 * _MARGIN, 17), 17, font_weight="bold")
     words = f"In the map {scale_words(scene, drawn)}"
     if any(row.repeats > 1 for row in drawn.rows):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from drgn_zonedev.kernel.strings import printable
-from drgn_zonedev.render.as_text import kernel_text, size_text
+from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import type_text
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.marks import HOLE, MARKS, is_bad
@@ -153,7 +153,7 @@ def _as_it_is(line: str) -> str:
 
 
 def _head(scene: Scene, drawn: Grid) -> list[str]:
-    return [kernel_text(scene.kernel).split(": ", 1)[0], scale_words(scene, drawn)]
+    return [kernel_name(scene.kernel), scale_words(scene, drawn)]
 
 
 def _wrapped(text: str, terminal: Terminal) -> str:
