@@ -37,7 +37,6 @@ from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 
 __all__ = (
-    "dev_pagemap_claims",
     "dev_pagemap_info",
     "dev_pagemap_ranges",
     "dev_pagemap_type",
@@ -129,18 +128,6 @@ def pgmap_array_entries(prog: Program) -> XArrayEntries:
     """
     entries = xa_entries(prog["pgmap_array"].address_of_())
     return entries.at_most(_MAX_CLAIMS, "it holds more than that of any machine")
-
-
-@takes_program_or_default
-def dev_pagemap_claims(prog: Program, address: IntegerLike) -> list[tuple[int, int]]:
-    """
-    Get the PFNs that ``pgmap_array`` holds a pgmap for, without reading the
-    pgmap. For one that can be read, :func:`dev_pagemap_ranges()` is much cheaper.
-
-    :param address: ``struct dev_pagemap *``
-    :return: Half-open PFN ranges in ascending order.
-    """
-    return pgmap_array_entries(prog).spans().get(operator.index(address), [])
 
 
 def pgmap_array_slots(start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:

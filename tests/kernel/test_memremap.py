@@ -12,7 +12,6 @@ from drgn.helpers.linux.xarray import xa_for_each
 from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight
 
 from drgn_zonedev.kernel.memremap import (
-    dev_pagemap_claims,
     dev_pagemap_info,
     dev_pagemap_ranges,
     dev_pagemap_type,
@@ -22,6 +21,7 @@ from drgn_zonedev.kernel.memremap import (
     get_dev_pagemap,
     percpu_ref_state,
     pgmap_altmap,
+    pgmap_array_entries,
     pgmap_array_slots,
     pgmap_is_alive,
     pgmap_pfn_first,
@@ -70,14 +70,13 @@ def test_claims_are_the_stored_ranges(seed: int) -> None:
     pgmap = kernel.pgmap(*spans)
     # A neighbour right behind one of them.
     kernel.pgmap((spans[0][1], cuts[2]))
-    assert dev_pagemap_claims(kernel.program(), pgmap) == spans
+    assert pgmap_array_entries(kernel.program()).spans()[pgmap] == spans
 
 
 def test_claim_of_a_single_first_page() -> None:
     kernel = FakeKernel()
     pgmap = kernel.pgmap((0, 1))
-    assert dev_pagemap_claims(kernel.program(), pgmap) == [(0, 1)]
-    assert dev_pagemap_claims(kernel.program(), pgmap + 8) == []
+    assert pgmap_array_entries(kernel.program()).spans() == {pgmap: [(0, 1)]}
 
 
 @each_layout
