@@ -21,7 +21,7 @@ from drgn_zonedev.command import (
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Case, Finding, Report, Severity
-from drgn_zonedev.render import as_json, as_junit, as_lines, as_text
+from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -107,8 +107,8 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
         args,
         text,
         lambda: as_json.report_document(report),
-        jsonl=lambda: as_lines.report_lines(report),
-        junit=lambda: as_junit.report_junit(report, lambda f: fails(f, args.fail_on)),
+        jsonl=lambda: _lines(report),
+        junit=lambda: _junit(report, args.fail_on),
     )
     if failed(report, args.fail_on):
         return Outcome(report, Status.FINDINGS)
@@ -125,6 +125,21 @@ def _scanner(prog: Program, args: argparse.Namespace) -> AbstractContextManager[
         return contextlib.nullcontext(args.scan_all)
     # Nobody's REPL starts processes without being told to.
     return scanner(prog, args.jobs or 1)
+
+
+# Few want these, and whoever does not should not wait for them to be imported.
+
+
+def _lines(report: Report) -> str:
+    from drgn_zonedev.render.as_lines import report_lines
+
+    return report_lines(report)
+
+
+def _junit(report: Report, fail_on: tuple[str, ...]) -> str:
+    from drgn_zonedev.render.as_junit import report_junit
+
+    return report_junit(report, lambda finding: fails(finding, fail_on))
 
 
 def _nothing_judged(report: Report) -> bool:
