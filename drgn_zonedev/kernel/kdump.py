@@ -15,8 +15,11 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+# The command line asks whether a dump is whole before it needs numpy for anything.
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ("KdumpFile", "lacks_its_bitmaps", "read_kdump_header")
 
@@ -55,6 +58,8 @@ class KdumpFile:
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
         """Tell which page frames nothing is there of; none, if the bits cannot be read."""
+        import numpy as np
+
         if page_size != self.page_size:
             return np.zeros(len(frames), bool)
         first, end = self.start_pfn, min(self.end_pfn, self.max_pfn)
@@ -65,6 +70,8 @@ class KdumpFile:
         return absent
 
     def _is_set(self, bits: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         # What is not in the file counts as set: then reading tells.
         found = np.ones(len(bits), bool)
         byte = bits >> 3
