@@ -48,6 +48,7 @@ class Area(enum.IntEnum):
     TEARDOWN = 5
     UNREADABLE = 6
     STRAY = 7
+    UNSURE = 8
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ _VERDICTS = {
         Case.INITIALIZING,
         "claimed in pgmap_array, but nr_range says that memmap_init_zone_device() is not through",
     ),
+    "head_unsure": _Verdict(
+        Case.UNKNOWN,
+        "the altmap's pages that hold the memmap: as a node's zones cannot be read, nobody knows "
+        "whether they are initialised",
+    ),
     "section_unreadable": _Verdict(Case.UNKNOWN, "struct mem_section cannot be read"),
     "pgmap_without_memmap": _Verdict(
         Case.UNKNOWN, "the pgmap is complete, but the memory is not in a populated subsection"
@@ -105,6 +111,11 @@ _VERDICTS = {
     "ghost": _Verdict(
         Case.GHOST,
         "a hole in an early section that a device has left: no pgmap, but inside ZONE_DEVICE",
+    ),
+    "desertion_unsure": _Verdict(
+        Case.UNKNOWN,
+        "a hole in an early section: as a node's zones cannot be read, nobody knows whether a "
+        "device has left it",
     ),
     "hole_beside_device": _Verdict(
         Case.PARTIAL, "a boot-time hole in an early section that a device shares"
@@ -211,7 +222,8 @@ def _areas(
         head_end = min(start + pgmap.altmap.offset, end)
         head = Area.METADATA
         if in_progress and not _hot_added(snapshot, reserve_end):
-            head = Area.INITIALIZING
+            sure = snapshot.hotplug_in_progress or not snapshot.unread_zones
+            head = Area.INITIALIZING if sure else Area.UNSURE
         yield start, reserve_end, Area.RESERVED
         yield reserve_end, head_end, head
         start = head_end
@@ -364,6 +376,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "ref_unreadable": area == Area.UNREADABLE,
         "teardown": area == Area.TEARDOWN,
         "initializing": (area == Area.INITIALIZING) | (in_progress & without_memmap),
+        "head_unsure": area == Area.UNSURE,
         "section_unreadable": atoms.unreadable,
         "pgmap_without_memmap": claimed & without_memmap,
         "reserved": area == Area.RESERVED,
@@ -374,6 +387,10 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "array_unreadable": atoms.array_gap & ~_surely_ram(snapshot, word, populated),
         "online": online & populated,
         "ghost": early & ~populated & _deserted(snapshot, atoms, word, claimed, row),
+        "desertion_unsure": early
+        & ~populated
+        & bool(snapshot.unread_zones)
+        & _perhaps_deserted(snapshot, atoms, word, claimed, row),
         "hole_beside_device": early & ~populated & _shared(atoms, claimed, row),
         "hole": early & ~populated,
         "partial": ~populated,
@@ -434,14 +451,20 @@ def _shared(atoms: _Atoms, claimed: np.ndarray, row: np.ndarray) -> np.ndarray:
 def _deserted(
     snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
 ) -> np.ndarray:
-    # A device that covered a part of an early section left its taint there and
-    # ZONE_DEVICE's span around it. Where another device is still in the section,
-    # or where the kernel knows no taint, only the struct pages can tell.
+    # A device that covered a part of an early section left ZONE_DEVICE's span around it.
     in_span = np.zeros(len(row), bool)
     for start, end in snapshot.zone_device_spans.values():
         in_span |= (atoms.start < end) & (atoms.end > start)
+    return in_span & _perhaps_deserted(snapshot, atoms, word, claimed, row)
+
+
+def _perhaps_deserted(
+    snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
+) -> np.ndarray:
+    # It left its taint there, too. Where another device is still in the section, or
+    # where the kernel knows no taint, only the struct pages can tell.
     tainted = (word & np.uint64(snapshot.flags.taint)) != 0
-    return in_span & tainted & ~_shared(atoms, claimed, row)
+    return tainted & ~_shared(atoms, claimed, row)
 
 
 def _merge(

@@ -16,6 +16,7 @@ import numpy as np
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 
+from drgn_zonedev.kernel.dump import frames_in_other_parts
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
@@ -37,10 +38,16 @@ _CUT_OFF = (
     "the dump is filtered or incomplete: filter less, or see whether there was space enough to "
     "save it"
 )
+_OTHER_PART = (
+    "this is one part of a split dump, and another has it: put them together with makedumpfile "
+    "--reassemble"
+)
 _UNTRANSLATED = "its page tables are not readable, so nobody can tell where it is"
 
 # Beyond this, nobody adds ranges by hand.
 _MAX_RUNS = 256
+# Pages of vmemmap that are translated together: those of a TiB of memory.
+_PAGES_AT_ONCE = 1 << 22
 
 
 def missing_memory(
@@ -74,16 +81,19 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
         if where is None:
             yield Missing(0, 0, holds, _UNTRANSLATED)
         else:
-            why = _why(snapshot, where, fault)
+            why = _why(prog, snapshot, where, fault)
             yield Missing(where << shift, (where + 1) << shift, holds, why)
         return
     holds = f"struct pages of [{u.start_pfn:#x}, {u.end_pfn:#x})"
-    frames = vmemmap_page_frames(prog, *vmemmap_pages(prog, u.start_pfn, u.end_pfn))
-    if frames is None:
-        yield Missing(0, 0, holds, _UNTRANSLATED)
-        return
-    for start, end in _runs(sorted_set(frames[frames != UNMAPPED]), snapshot):
-        yield Missing(start << shift, end << shift, holds, _why(snapshot, start, u.reason))
+    first, last = vmemmap_pages(prog, u.start_pfn, u.end_pfn)
+    for page in range(first, last, _PAGES_AT_ONCE):
+        frames = vmemmap_page_frames(prog, page, min(page + _PAGES_AT_ONCE, last))
+        if frames is None:
+            yield Missing(0, 0, holds, _UNTRANSLATED)
+            return
+        for start, end in _runs(prog, sorted_set(frames[frames != UNMAPPED]), snapshot):
+            why = _why(prog, snapshot, start, u.reason)
+            yield Missing(start << shift, end << shift, holds, why)
 
 
 def _fault(prog: Program, address: int) -> str | None:
@@ -102,12 +112,13 @@ def _page_of(prog: Program, address: int, shift: int) -> int | None:
         return None
 
 
-def _runs(frames: np.ndarray, snapshot: Snapshot) -> Iterator[tuple[int, int]]:
-    # Runs of page frames, none of which is partly on a device.
+def _runs(prog: Program, frames: np.ndarray, snapshot: Snapshot) -> Iterator[tuple[int, int]]:
+    # Runs of page frames, none of which is partly on a device, or in another dump.
     if not len(frames):
         return
     borders = {border for span in _device_spans(snapshot) for border in span}
     split = (np.diff(frames) != 1) | np.isin(frames[1:], list(borders))
+    split |= np.diff(frames_in_other_parts(prog, frames))
     for run in np.split(frames, np.flatnonzero(split) + 1):
         yield int(run[0]), int(run[-1]) + 1
 
@@ -116,7 +127,9 @@ def _device_spans(snapshot: Snapshot) -> Sequence[tuple[int, int]]:
     return [(r.start_pfn, r.end_pfn) for pgmap in snapshot.pgmaps for r in pgmap.ranges]
 
 
-def _why(snapshot: Snapshot, pfn: int, reason: str) -> str:
+def _why(prog: Program, snapshot: Snapshot, pfn: int, reason: str) -> str:
+    if frames_in_other_parts(prog, np.array([pfn]))[0]:
+        return _OTHER_PART
     if any(start <= pfn < end for start, end in _device_spans(snapshot)):
         return _ON_DEVICE
     # The words of libkdumpfile, and of kernel/memmap.py for ELF dumps.

@@ -151,4 +151,20 @@ def _blocks_not_online(snapshot: Snapshot) -> np.ndarray:
 def _zones(snapshot: Snapshot) -> Iterator[Unjudged]:
     for nid, address in snapshot.unread_zones:
         reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
-        yield Unjudged(0, 0, f"{reason} was not compared with anything")
+        yield Unjudged(0, 0, f"{reason} was not compared with anything", address)
+        for start, end in _undecided_without_zones(snapshot):
+            yield Unjudged(start, end, f"{reason} could tell of this memory", address)
+
+
+def _undecided_without_zones(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
+    # The head of a device that is being initialised, and sections that one was in.
+    for pgmap in snapshot.pgmaps:
+        if pgmap.in_progress and pgmap.altmap and len(pgmap.ranges) == 1:
+            range_ = pgmap.ranges[0]
+            start = min(range_.start_pfn + pgmap.altmap.reserve, range_.end_pfn)
+            yield start, min(range_.start_pfn + pgmap.altmap.offset, range_.end_pfn)
+    sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
+    bits = np.uint64(snapshot.flags.early | snapshot.flags.taint)
+    left = (sections.word & bits == bits) & sections.mixed & bool(snapshot.flags.taint)
+    for nr in sections.nr[left].tolist():
+        yield nr * pages, (nr + 1) * pages

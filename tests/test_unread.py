@@ -183,3 +183,24 @@ def heap_pages(kernel: FakeKernel) -> list[int]:
     kernel.on_read = None
     heap = kernel.allocate(1)
     return sorted(page for page in seen if abs(page - heap) < 1 << 20)
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_what_only_zones_could_tell_is_unknown_without_them(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    # RAM ends in mid-section. A device was behind it, and left.
+    kernel.section(8, online=True, early=True, taint=True, subsections=range(40))
+    kernel.memory_block(8)
+    kernel.ram_pages(0x40000, 0x45000)
+    kernel.grow_zone("ZONE_DEVICE", 0x45000, 0x48000)
+    before = {r.start_pfn: r.case for r in check(kernel.program()).ranges}
+    assert before == {0x40000: Case.ONLINE, 0x45000: Case.GHOST}
+    prog = kernel.program()
+    zone = kernel.zone(0, prog.constant("ZONE_DEVICE").value_())
+    kernel.hide(zone, kernel.layout.structs["zone"].size)
+    report = check(prog)
+    after = {r.start_pfn: r.case for r in report.ranges}
+    assert after == {0x40000: Case.ONLINE, 0x45000: Case.UNKNOWN}
+    (unjudged,) = (u for u in report.unjudged if u.start_pfn <= 0x45000 < u.end_pfn)
+    assert unjudged.address is not None
+    assert zone <= unjudged.address < zone + kernel.layout.structs["zone"].size

@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.kdump import KdumpFile, read_kdump_header
 
 __all__ = (
     "absent_frames",
-    "is_part_of_a_dump",
+    "frames_in_other_parts",
     "leaves_something_out",
     "segment_pages",
     "tells_what_is_absent",
@@ -45,10 +45,17 @@ def leaves_something_out(prog: Program) -> bool:
 
 
 @takes_program_or_default
-def is_part_of_a_dump(prog: Program) -> bool:
-    """Tell whether a dump is one of those that ``makedumpfile --split`` wrote."""
+def frames_in_other_parts(prog: Program, frames: np.ndarray) -> np.ndarray:
+    """
+    Tell which page frames another part of a dump has, if the program is one of those
+    that ``makedumpfile --split`` wrote.
+
+    :param frames: PFNs, as for :func:`absent_frames()`.
+    """
     file = _dump_file(prog)
-    return isinstance(file, KdumpFile) and file.is_part
+    if not isinstance(file, KdumpFile):
+        return np.zeros(len(frames), bool)
+    return file.frames_in_other_parts(frames)
 
 
 @takes_program_or_default

@@ -33,7 +33,6 @@ _HEADER_SIZE = _BLOCKS_OFFSET + _BLOCKS.size
 # header_version 2; start_pfn_64, end_pfn_64 and max_mapnr_64 since 6.
 _SPLIT, _SPLIT_OFFSET = struct.Struct("<iQQ"), 12
 _WIDE, _WIDE_OFFSET = struct.Struct("<QQQ"), 80
-_ALL = (1 << 64) - 1
 _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 12, 1 << 18
 # What is read at once: the bits of 128 MiB of memory.
 _PART_ORDER = 12
@@ -62,12 +61,21 @@ class KdumpFile:
 
         if page_size != self.page_size:
             return np.zeros(len(frames), bool)
-        first, end = self.start_pfn, min(self.end_pfn, self.max_pfn)
-        absent = (frames < first) | (frames >= end)
+        absent = (frames < self.start_pfn) | (frames >= self.end_pfn)
         rows = np.flatnonzero(~absent)
         bits = frames[rows].astype(np.int64)
         absent[rows] = ~self._is_set(bits)
         return absent
+
+    def frames_in_other_parts(self, frames: np.ndarray) -> np.ndarray:
+        """Tell which page frames another part of a split dump has."""
+        import numpy as np
+
+        outside = (frames < self.start_pfn) | (frames >= self.end_pfn)
+        found = outside & (frames < self.max_pfn) & self.is_part
+        rows = np.flatnonzero(found)
+        found[rows] = self._is_set(frames[rows].astype(np.int64))
+        return found
 
     def _is_set(self, bits: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -111,7 +119,7 @@ def read_kdump_header(path: Path) -> KdumpFile | None:
                 return None
             file.seek(block_size)
             sub_header = file.read(_WIDE_OFFSET + _WIDE.size)
-        split, start_pfn, end_pfn = 0, 0, _ALL
+        split, start_pfn, end_pfn = 0, 0, 0
         if version >= 2:
             split, start_pfn, end_pfn = _SPLIT.unpack_from(sub_header, _SPLIT_OFFSET)
         if version >= 6:
@@ -123,13 +131,14 @@ def read_kdump_header(path: Path) -> KdumpFile | None:
         # There are two: of the pages that there were, and of those that were kept.
         blocks //= 2
         offset += block_size * blocks
+    max_pfn = min(max_pfn, 8 * block_size * blocks)
     return KdumpFile(
         path=path,
         page_size=block_size,
         offset=offset,
-        max_pfn=min(max_pfn, 8 * block_size * blocks),
-        start_pfn=start_pfn if split else 0,
-        end_pfn=end_pfn if split else _ALL,
+        max_pfn=max_pfn,
+        start_pfn=min(start_pfn, max_pfn) if split else 0,
+        end_pfn=min(end_pfn, max_pfn) if split else max_pfn,
         is_part=bool(split),
     )
 

@@ -392,13 +392,16 @@ def read_zone_device_spans(
         return {}, ()
     spans, unreadable = {}, []
     for nid in online_nodes(prog):
+        address = None
         try:
             zone = NODE_DATA(prog, nid).node_zones[zone_device]
+            address = zone.zone_start_pfn.address_
             need_object(zone.zone_start_pfn)
             need_object(zone.spanned_pages)
             start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
         except FaultError as e:
-            unreadable.append((nid, e.address))
+            # A fault may be at a physical address.
+            unreadable.append((nid, e.address if address is None else address))
             continue
         if spanned:
             # No machine has memory beyond max_pfn, whatever a damaged zone says.
