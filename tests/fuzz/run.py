@@ -42,13 +42,23 @@ def unpacked(directory: Path) -> list[Image]:
     dumps = default_directory()
     if dumps is None:
         raise SystemExit("there are no stored dumps")
-    images = []
-    for dump in stored_dumps(dumps):
-        target = directory / dump.name
-        target.mkdir()
-        unpack(dump.path / ARCHIVE, target)
-        images.append(Image(dump.name, target))
-    return images
+    return [_unpacked(d.name, d.path / ARCHIVE, directory) for d in stored_dumps(dumps)]
+
+
+def kept(directory: Path) -> list[Image]:
+    """
+    Unpack the dumps that are stored no more, but that recipes of the corpus damage: an
+    edit at an offset means something in the very dump that it was drawn for.
+    """
+    archives = sorted((CORPUS / "dumps").glob("*.tar.xz"))
+    return [_unpacked(a.name[: -len(".tar.xz")], a, directory) for a in archives]
+
+
+def _unpacked(name: str, archive: Path, directory: Path) -> Image:
+    target = directory / name
+    target.mkdir()
+    unpack(archive, target)
+    return Image(name, target)
 
 
 @dataclass
@@ -166,6 +176,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="zonedev-fuzz-") as directory:
         images = unpacked(Path(directory))
         if args.replay:
+            images += kept(Path(directory))
             outcomes = [replay(path, images) for path in args.replay]
             for outcome in outcomes:
                 print(outcome.statuses, f"{outcome.seconds:.3f} s", *outcome.failures, sep="\n")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from fuzz.image import Image
 from fuzz.mutation import Recipe, apply, draw_recipe, load_recipe, recipe_text
-from fuzz.run import CORPUS, known, unpacked, workers
+from fuzz.run import CORPUS, kept, known, unpacked, workers
 from fuzz.trial import Limits, try_recipes
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -33,7 +33,8 @@ def pool() -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPoolExecutor) -> dict[str, Image]:
-    found = {image.name: image for image in unpacked(tmp_path_factory.mktemp("dumps"))}
+    directory = tmp_path_factory.mktemp("dumps")
+    found = {image.name: image for image in unpacked(directory) + kept(directory)}
     return {**found, **{name: pool.submit(known, found[name]).result() for name in DUMPS}}
 
 
