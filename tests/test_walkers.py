@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from drgn import Program
@@ -14,10 +15,12 @@ from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
 from drgn_zonedev.model import Case
+from drgn_zonedev.stored import StoredDump
 from drgn_zonedev.walkers import WALKERS, Exposure, Judgement, Outcome, Walker, walkers
 from drgn_zonedev.walkers.guards import FILTERS, STEPS
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+VMCORES = Path(__file__).parent.parent / "vmcores"
 since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 
@@ -84,6 +87,14 @@ def test_a_walker_is_younger_than_the_kernel() -> None:
 
 def test_what_is_in_the_kernel_is_not_known_without_its_functions() -> None:
     assert {j.present for j in walkers(collision("6.1").program()).walkers} == {None}
+
+
+def test_kernel_has_what_vmlinux_has_and_may_have_what_can_be_a_module() -> None:
+    # Debian's cloud kernels have CONFIG_PROC_PAGE_MONITOR, and not CONFIG_PAGE_OWNER.
+    with StoredDump(VMCORES / "6.1-fsdax-collision").program() as prog:
+        present = {j.walker.name: j.present for j in walkers(prog).walkers}
+    names = "kpageflags", "page-owner", "hwpoison-inject"
+    assert [present[name] for name in names] == [True, False, None]
 
 
 # Which memory passes which guard. 0x24000-0x28000 shares section 4 with RAM,

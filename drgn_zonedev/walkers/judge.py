@@ -156,7 +156,9 @@ def _release(prog: Program) -> tuple[int, int]:
 def _present(prog: Program, walker: Walker) -> bool | None:
     if any(_has_function(prog, name) for name in walker.functions):
         return True
-    return False if walker.functions and _has_function(prog, _EVERYWHERE) else None
+    # Symbols of modules need not be loaded, nor the module itself.
+    elsewhere = walker.module or not walker.functions
+    return None if elsewhere or not _has_function(prog, _EVERYWHERE) else False
 
 
 def _has_function(prog: Program, name: str) -> bool:

@@ -43,7 +43,8 @@ class Walker:
 
     ``function`` is the one that reads the struct page; ``functions`` are names by
     which debugging information shows that a kernel has the walker, in case that one
-    is inlined. ``guards`` are in the order of kernels. It looks at one PFN in
+    is inlined, and ``module`` tells that a module can have them instead of vmlinux.
+    ``guards`` are in the order of kernels. It looks at one PFN in
     ``stride``, the one at ``offset``. ``proof`` says what compared a prediction with
     what a kernel did; without it, everything here is reasoned.
     """
@@ -55,6 +56,7 @@ class Walker:
     functions: tuple[str, ...]
     guards: tuple[Guard, ...]
     acts: frozenset[Act]
+    module: bool = False
     stride: int = 1
     offset: int = 0
     proof: str = ""
@@ -177,7 +179,8 @@ WALKERS = (
         functions=("hwpoison_inject",),
         guards=(Guard((_VALID,)),),
         acts=_acts(Act.HEAD),
-        note="with a filter set, it reads more than the compound link; usually a module",
+        module=True,
+        note="with a filter set, it reads more than the compound link",
     ),
     Walker(
         name="compaction",
