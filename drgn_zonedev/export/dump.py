@@ -10,6 +10,7 @@ debugging information of its own, as a vmcore that drgn opens like any other.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import drgn
-from drgn import Program, ProgramFlags
+from drgn import FaultError, MissingDebugInfoError, Program, ProgramFlags
 
 from drgn_zonedev.export.blank import device_names
 from drgn_zonedev.export.bundle import checksum, new_directory, write_file
@@ -100,7 +101,7 @@ def _record(
         file = build_vmlinux(prog, missing)
         write_file(vmlinux, file.contents)
         recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id), blanks)
-        recorder.prog.load_debug_info([vmlinux])
+        _load(recorder.prog, vmlinux)
         asked = Missing()
         asked.watch(recorder.prog)
         report = select(recorder, Selection(options.all_memmap, options.margin), progress)
@@ -109,6 +110,14 @@ def _record(
             break
         missing |= more
     return recorder, report
+
+
+def _load(prog: Program, vmlinux: Path) -> None:
+    next(prog.loaded_modules())[0].try_file(vmlinux)
+    # As plain drgn does, which goes through the list of modules, too. That may be
+    # damaged, and claim more memory than there is.
+    with contextlib.suppress(FaultError, MemoryError, MissingDebugInfoError):
+        prog.load_debug_info([vmlinux])
 
 
 def _vmcoreinfo(prog: Program, build_id: bytes) -> bytes:
