@@ -118,10 +118,9 @@ def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _pgmaps(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev", "dev_pagemap_info", "for_each_dev_pagemap")
-    builder.add_from_import("drgn_zonedev.snapshot", "with_devices")
+    builder.add_from_import("drgn_zonedev.snapshot", "take_snapshot", "with_devices")
     builder.append(
-        "pgmaps = tuple(dev_pagemap_info(pgmap) for _, pgmap in for_each_dev_pagemap())\n"
+        "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
         "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
     )
     _print_of_kernel(builder, args, "pgmaps")

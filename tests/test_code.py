@@ -82,6 +82,24 @@ def test_code_yields_what_the_command_yields(prog: drgn.Program, line: str, name
         assert printed == text
 
 
+def test_pgmap_that_makes_no_sense_is_left_out_by_both(caplog: pytest.LogCaptureFixture) -> None:
+    kernel = partial("6.1")
+    kernel.pgmap((0x400000, 0x408000), nr_range=-1)
+    program = kernel.program()
+    plugin.drgn_prog_set(program)
+    drgn.set_default_prog(program)
+    try:
+        value, _ = _printed(program, "zonedev pgmaps")
+        variables, _ = _executed(_printed(program, "zonedev pgmaps --drgn")[1])
+    finally:
+        drgn.set_default_prog(None)
+    assert variables["pgmaps"] == value
+    assert [r.start_pfn for p in value for r in p.ranges] == [0x100000]
+    assert caplog.messages == [
+        "pgmap_array holds what cannot be read or used: check says what and why"
+    ]
+
+
 def test_code_writes_the_file_that_the_command_writes(prog: drgn.Program, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     line = f"zonedev check --format json -o {out}"

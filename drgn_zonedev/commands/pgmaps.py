@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from drgn import Program
 
@@ -18,12 +19,17 @@ from drgn_zonedev.render import as_json, as_text
 
 __all__ = ("PGMAPS",)
 
+_logger = logging.getLogger("drgn_zonedev")
+
 
 def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.report import kernel_facts
     from drgn_zonedev.snapshot import take_snapshot, with_devices
 
-    kernel, pgmaps = kernel_facts(prog), with_devices(prog, take_snapshot(prog).pgmaps)
+    snapshot = take_snapshot(prog)
+    if snapshot.stray_claims or snapshot.pgmap_array_gaps:
+        _logger.warning("pgmap_array holds what cannot be read or used: check says what and why")
+    kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)
     print_result(
         args,
         lambda screen: as_text.pgmaps_text(kernel, pgmaps, screen=screen),
