@@ -27,14 +27,14 @@ def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.snapshot import take_snapshot, with_devices
 
     snapshot = take_snapshot(prog)
-    if snapshot.stray_claims or snapshot.pgmap_array_gaps:
-        _logger.warning("pgmap_array holds what cannot be read or used: check says what and why")
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)
     print_result(
         args,
         lambda screen: as_text.pgmaps_text(kernel, pgmaps, screen=screen),
         lambda: as_json.pgmaps_document(kernel, pgmaps),
     )
+    if snapshot.stray_claims or snapshot.pgmap_array_gaps:
+        _logger.warning("pgmap_array holds what cannot be read or used: check says what and why")
     return Outcome(pgmaps)
 
 

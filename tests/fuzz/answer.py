@@ -82,7 +82,8 @@ def _answer(run: Callable[[], int]) -> Answer:
 
 
 # What helpers raise, and whoever types a command in the REPL sees.
-_RAISED = (CommandError, LookupError, ValueError, drgn.FaultError, drgn.BadDataError)
+# The last is drgn's for headers of a dump that lead to where no file has anything.
+_RAISED = (CommandError, LookupError, ValueError, drgn.FaultError, drgn.BadDataError, OSError)
 
 
 def _in_repl(vmcore: Path, vmlinux: Path, words: list[str]) -> int:
