@@ -88,24 +88,37 @@ def _usages(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
         )
     unread = ~sections.usage_readable & ~sections.crowded
     rows = np.flatnonzero(unread & (sections.usage != 0))
-    for group in _together(sections.nr[rows], sections.usage[rows]):
-        first, last = rows[group[0]], rows[group[-1]]
-        usage = int(sections.usage[first])
-        yield Unjudged(
-            int(sections.nr[first]) * pages,
-            (int(sections.nr[last]) + 1) * pages,
-            f"subsection_map cannot be read (struct mem_section_usage at {usage:#x})",
-            bad_address(prog, usage, "struct mem_section_usage"),
-        )
+    yield from _missing_together(
+        prog,
+        "subsection_map",
+        "struct mem_section_usage",
+        sections.nr[rows] * pages,
+        sections.usage[rows],
+        pages,
+    )
 
 
-def _together(numbers: np.ndarray, addresses: np.ndarray) -> list[np.ndarray]:
-    # Indices of things that follow each other, and whose structures are in one page.
-    if not len(numbers):
-        return []
+def _missing_together(
+    prog: Program,
+    what: str,
+    type_name: str,
+    start_pfns: np.ndarray,
+    addresses: np.ndarray,
+    pages: int,
+) -> Iterator[Unjudged]:
+    # One for structures that lie in one page, each about so many PFNs that follow the
+    # other's.
     page = addresses // np.uint64(_SMALLEST_PAGE)
-    apart = (np.diff(numbers) != 1) | (page[1:] != page[:-1])
-    return np.split(np.arange(len(numbers)), np.flatnonzero(apart) + 1)
+    apart = (np.diff(start_pfns) != pages) | (page[1:] != page[:-1])
+    rows = np.arange(len(addresses))
+    for group in np.split(rows, np.flatnonzero(apart) + 1) if len(rows) else []:
+        address = int(addresses[group[0]])
+        yield Unjudged(
+            int(start_pfns[group[0]]),
+            int(start_pfns[group[-1]]) + pages,
+            f"{what} cannot be read ({type_name} at {address:#x})",
+            bad_address(prog, address, type_name),
+        )
 
 
 def _references(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
@@ -131,15 +144,14 @@ def _blocks(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
     pages = snapshot.geometry.pages_per_section * per_block
     unreadable = blocks.state == len(blocks.state_names) - 1
     rows = np.flatnonzero(unreadable & np.isin(blocks.id, _blocks_not_online(snapshot)))
-    for group in _together(blocks.id[rows].astype(np.int64), blocks.address[rows]):
-        first, last = rows[group[0]], rows[group[-1]]
-        address = int(blocks.address[first])
-        yield Unjudged(
-            int(blocks.id[first]) * pages,
-            (int(blocks.id[last]) + 1) * pages,
-            f"the state of memory cannot be read (struct memory_block at {address:#x})",
-            bad_address(prog, address, "struct memory_block"),
-        )
+    yield from _missing_together(
+        prog,
+        "the state of memory",
+        "struct memory_block",
+        blocks.id[rows].astype(np.int64) * pages,
+        blocks.address[rows],
+        pages,
+    )
 
 
 def _blocks_not_online(snapshot: Snapshot) -> np.ndarray:
