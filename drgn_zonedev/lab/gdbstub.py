@@ -20,7 +20,7 @@ from .errors import LabError
 _POLL_SECONDS = 0.1
 _RIP = slice(16 * 16, 16 * 16 + 16)
 """Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
-_RAX, _RSP = slice(0, 16), slice(7 * 16, 7 * 16 + 16)
+_RAX, _RSI, _RSP = (slice(number * 16, number * 16 + 16) for number in (0, 4, 7))
 _ENOMEM = 12
 
 
@@ -94,8 +94,11 @@ def stopped_at(
         yield
 
 
-def fail_call(path: Path, address: int, call: int, check: Callable[[], None]) -> None:
-    """Let the guest run up to the call-th entry of a function, have it return -ENOMEM, and go on.
+def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]) -> None:
+    """Have the first call of a function with that second argument return -ENOMEM.
+
+    Calls cannot be counted instead: of QEMU's single steps, one in several hundred ends where it
+    began, and the same call is then met twice.
 
     :param path: QEMU's gdb socket
     :param address: of the function, which must not have been inlined
@@ -103,13 +106,13 @@ def fail_call(path: Path, address: int, call: int, check: Callable[[], None]) ->
     """
     connection = _Connection(path, check)
     with connection.socket:
-        for number in range(1, call + 1):
-            _run_to(connection, address)
+        while True:
+            registers = _run_to(connection, address)
             # It would stop there for ever.
             connection.ask(f"z1,{address:x},1")
-            if number < call:
-                connection.ask("s")
-        registers = connection.ask("g")
+            if _decode(registers[_RSI]) == argument:
+                break
+            connection.ask("s")
         stack = _decode(registers[_RSP])
         caller = connection.ask(f"m{stack:x},8")
         changed = _replaced(registers, _RAX, _encode(-_ENOMEM % (1 << 64)))
@@ -131,7 +134,8 @@ def _replaced(text: str, where: slice, new: str) -> str:
     return text[: where.start] + new + text[where.stop :]
 
 
-def _run_to(connection: _Connection, address: int) -> None:
+def _run_to(connection: _Connection, address: int) -> str:
+    """Return the registers on entry."""
     # A hardware breakpoint: the guest has not mapped its code there yet.
     if connection.ask(f"Z1,{address:x},1") != "OK":
         raise LabError("QEMU's gdb server refuses the breakpoint")
@@ -140,6 +144,7 @@ def _run_to(connection: _Connection, address: int) -> None:
     rip = _decode(registers[_RIP])
     if rip != address:
         raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
+    return registers
 
 
 def _run_to_write(connection: _Connection, address: int, write_to: int) -> None:

@@ -155,8 +155,8 @@ def _started(
     with running(command, work) as process:
         check = _checker(process, scenario, work, timeout, cancelled)
         if scenario.failing_call:
-            name, call = scenario.failing_call
-            fail_call(work / "gdb.sock", function_address(kernel, name), call, check)
+            name, argument = scenario.failing_call
+            fail_call(work / "gdb.sock", function_address(kernel, name), argument, check)
         with _ready(scenario, work, address, check):
             guest = Guest(
                 kernel=kernel,

@@ -37,7 +37,7 @@ class Scenario:
     watch_pfn: int | None = None
     """From the breakpoint, go on until the struct page of this PFN is first written."""
     failing_call: tuple[str, int] | None = None
-    """A kernel function, and which call of it, counted from 1, has to return -ENOMEM."""
+    """A kernel function, which has to return -ENOMEM for this second argument, once."""
     expected: tuple[Expected, ...] = ()
     """What the tool must say, sorted. Everything else is RAM, or a hole between RAM."""
     was: tuple[Expected, ...] = ()
