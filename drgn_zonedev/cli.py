@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING
 
 import drgn
 
-from drgn_zonedev.command import Outcome, Status, UsageError
+from drgn_zonedev.command import (
+    Outcome,
+    OutputError,
+    ReaderGoneError,
+    Status,
+    UsageError,
+    print_text,
+)
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.completion import add_completion_command
 from drgn_zonedev.demo import add_demo_command
@@ -57,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--pause is for a guest: it needs --qemu")
     try:
         status = _run(args).status
-        sys.stdout.flush()
+    except ReaderGoneError:
+        _discard_output()
+        return Status.OK
+    except OutputError as e:
+        _discard_output()
+        return _complain(e, Status.USAGE)
     except (_CannotOpen, UsageError) as e:
         return _complain(e, Status.USAGE)
     except (_CannotJudge, LabError) as e:
@@ -69,17 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
         return _complain(message, Status.NOT_JUDGED)
-    except BrokenPipeError:
-        # Whoever read the output has seen enough. Python would complain once
-        # more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Status.OK
     except OSError as e:
-        # Output that cannot be written is a usage error.
         return _complain(f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
     except KeyboardInterrupt:
         return 130
     return int(status)
+
+
+def _discard_output() -> None:
+    # Python would complain once more when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
@@ -126,13 +137,17 @@ def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
 
     # Who reads the output must not keep the guest waiting.
     printed = io.StringIO()
+    is_paused = False
     try:
         with paused(args.monitor), contextlib.redirect_stdout(printed):
+            is_paused = True
             outcome: Outcome = args.run(prog, args)
     except QmpError as e:
+        if is_paused:
+            raise _CannotJudge(f"{args.qemu} is lost: {e}: see what QEMU says") from e
         raise _CannotOpen(f"cannot pause {args.qemu}: {e}: try without --pause") from e
     finally:
-        sys.stdout.write(printed.getvalue())
+        print_text(printed.getvalue(), end="")
     return outcome
 
 
@@ -169,11 +184,16 @@ def make_parser() -> argparse.ArgumentParser:
         "-k", "--kernel", action="store_true", help="debug the running kernel (default)"
     )
     group.add_argument(
-        "-c", "--core", metavar="PATH", help="debug the given core dump, or the given export"
+        "-c",
+        "--core",
+        metavar="PATH",
+        type=_not_empty,
+        help="debug the given core dump, or the given export",
     )
     group.add_argument(
         "--qemu",
         metavar="ADDRESS",
+        type=_not_empty,
         help="debug a QEMU guest over QMP: a Unix domain socket path or host:port",
     )
     parser.add_argument(
@@ -202,6 +222,13 @@ def make_parser() -> argparse.ArgumentParser:
     add_lab_command(subparsers)
     add_completion_command(subparsers, parser)
     return parser
+
+
+def _not_empty(text: str) -> str:
+    # An unset variable of a script must not make it debug the running kernel.
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a path or an address")
+    return text
 
 
 def _version() -> str:

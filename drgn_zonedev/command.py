@@ -26,11 +26,15 @@ from drgn_zonedev.render.screen import Screen, current_screen, is_folded
 __all__ = (
     "Command",
     "Outcome",
+    "OutputError",
+    "ReaderGoneError",
     "Status",
     "UsageError",
     "number",
     "output_arguments",
     "print_result",
+    "print_text",
+    "standard_output",
 )
 
 
@@ -45,6 +49,14 @@ class Status(enum.IntEnum):
 
 class UsageError(Exception):
     """The arguments do not make sense for this program."""
+
+
+class OutputError(UsageError):
+    """Standard output cannot be written."""
+
+
+class ReaderGoneError(BrokenPipeError):
+    """Whoever read standard output has seen enough. drgn's REPL knows what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,31 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
     )
 
 
+@contextlib.contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """
+    Write to standard output, whose failures are not those of reading memory.
+
+    :raises ReaderGoneError: if nobody reads it any more
+    :raises OutputError: if it cannot be written for another reason
+    """
+    try:
+        # Looked up now: drgn's pipes and redirections replace it.
+        yield sys.stdout
+    except BrokenPipeError as e:
+        raise ReaderGoneError from e
+    except OSError as e:
+        raise OutputError(
+            f"cannot write standard output: {e.strerror}: choose another place for it"
+        ) from e
+
+
+def print_text(text: str, *, end: str = "\n") -> None:
+    """Print to standard output; see :func:`standard_output()`."""
+    with standard_output() as f:
+        print(text, end=end, file=f, flush=True)
+
+
 def _screen(args: argparse.Namespace) -> Screen | None:
     # A file is no screen, and who wants to see all evidence wants to see all.
     if args.all or args.output is not None or getattr(args, "verbose", False):
@@ -95,8 +132,8 @@ def _screen(args: argparse.Namespace) -> Screen | None:
 @contextlib.contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
     if args.output is None:
-        # Looked up now: drgn's pipes and redirections replace it.
-        yield sys.stdout
+        with standard_output() as f:
+            yield f
         return
     try:
         with open(args.output, "w", encoding="utf-8") as f:
@@ -126,7 +163,7 @@ def print_result(
     }
     rendered = renderings[args.format]()
     with _output(args) as f:
-        print(rendered, file=f)
+        print(rendered, file=f, flush=True)
         is_screen = f.isatty()
     if args.format == "text" and is_folded(rendered) and not is_screen:
         # grep must not make anyone believe that what it did not see is not there.

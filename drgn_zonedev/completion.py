@@ -15,7 +15,7 @@ import argparse
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.command import Outcome, UsageError
+from drgn_zonedev.command import Outcome, UsageError, print_text
 
 __all__ = ("SHELLS", "add_completion_command", "completion_script")
 
@@ -42,7 +42,7 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
     command.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
 
     def run(args: argparse.Namespace) -> Outcome:
-        print(_script(parser, args.shell), end="")
+        print_text(_script(parser, args.shell), end="")
         return Outcome(None)
 
     command.set_defaults(run_lab=run)

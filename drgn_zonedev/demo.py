@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.command import Outcome, Status, UsageError
+from drgn_zonedev.command import Outcome, Status, UsageError, print_text
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case, Report
@@ -89,15 +89,17 @@ def _show(case: Case, dump: StoredDump) -> bool:
     except (ArchiveError, OSError, ValueError) as e:
         raise UsageError(f"{dump.path}: {e}: give other dumps with --vmcores") from e
     ranges = [r for r in report.ranges if r.case is case]
-    print(f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n")
+    print_text(
+        f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n"
+    )
     if case is _DRAWN:
-        print(f"{_map(report)}\n")
-    print(ranges_text(report.kernel, ranges))
+        print_text(f"{_map(report)}\n")
+    print_text(ranges_text(report.kernel, ranges))
     for line in _findings(report, case):
-        print(line)
+        print_text(line)
     wrong = compare_ranges(report.ranges, [Expected(*r) for r in expected["ranges"]])
     for line in wrong:
-        print(f"NOT AS EXPECTED: {line}")
+        print_text(f"NOT AS EXPECTED: {line}")
     return bool(ranges) and not wrong
 
 

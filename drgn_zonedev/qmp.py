@@ -54,14 +54,23 @@ def connect(address: str) -> socket.socket:
         monitor = socket.create_connection((host or "localhost", int(port)), _SECONDS)
         monitor.settimeout(None)
     else:
-        monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        monitor.connect(address)
+        monitor = _connect_unix(address)
     if not select.select([monitor], [], [], _GREETING_SECONDS)[0]:
         monitor.close()
         raise QmpError(
             f"QEMU does not answer within {_GREETING_SECONDS:.0f} s: it serves one client at a "
             "time, and there may be another one"
         )
+    return monitor
+
+
+def _connect_unix(path: str) -> socket.socket:
+    monitor = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        monitor.connect(path)
+    except BaseException:
+        monitor.close()
+        raise
     return monitor
 
 
@@ -119,6 +128,13 @@ def _watchdog(monitor: socket.socket) -> Iterator[Any]:
 
 
 def _execute(monitor: socket.socket, command: str) -> Any:
+    try:
+        return _converse(monitor, command)
+    except ConnectionError as e:
+        raise QmpError("QEMU closed the connection") from e
+
+
+def _converse(monitor: socket.socket, command: str) -> Any:
     tag = next(_IDS)
     monitor.sendall(json.dumps({"execute": command, "id": f"zonedev-{tag}"}).encode() + b"\n")
     deadline = time.monotonic() + _SECONDS

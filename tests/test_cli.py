@@ -16,6 +16,7 @@ import drgn
 import pytest
 from fakekernel import FakeKernel, collision, partial
 from opening import open_instead
+from test_qmp import Monitor
 
 from drgn_zonedev import cli
 from drgn_zonedev.findings import KINDS
@@ -240,6 +241,47 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     os.close(write)
     assert done.stderr == b""
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "argv", ["-c {dump} ranges", "-c {dump} ranges --all", "completion bash", "lab list", "demo"]
+)
+def test_standard_output_that_is_full_is_one_clear_line(argv: str) -> None:
+    dump = Path(__file__).parents[1] / "vmcores" / "6.1-empty"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "drgn_zonedev", *argv.format(dump=dump).split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("zonedev: error: cannot write standard output: No space left on device")
+
+
+def test_memory_that_ends_like_a_pipe_is_not_taken_for_a_reader(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: object) -> drgn.Program:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "_open", fail)
+    assert cli.main(["ranges"]) == 3
+    assert "reading memory fails: Broken pipe" in capsys.readouterr().err
+
+
+def test_guest_that_ends_while_it_is_paused_is_told(
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = Monitor(tmp_path / "qmp")
+    other.ends_after = "stop"
+    assert cli.main(["--qemu", str(tmp_path / "qmp"), "--pause", "ranges"]) == 3
+    output = capsys.readouterr()
+    assert "qmp is lost: QEMU closed the connection" in output.err
+    assert "[0x24000, 0x24002)" in output.out
 
 
 def test_every_kind_of_finding_can_be_named_in_fail_on(

@@ -247,6 +247,8 @@ PARSED = [
     (("check", "-c", "vmcore"), "-c vmcore: what says which program is meant comes before"),
     (("check", "--nosuch"), "--nosuch"),
     (("--pause", "check"), "--qemu"),
+    (("-c", "", "check"), "-c/--core: it is empty: give a path"),
+    (("--qemu", "", "check"), "--qemu: it is empty: give a path"),
     (("lab", "run", "-j", "0"), "'0'"),
     (("completion", "csh"), "bash"),
     (("walkers", "--walker", "nobody"), "nobody"),

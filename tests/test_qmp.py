@@ -37,6 +37,8 @@ class Monitor:
         # What is sent in front of the answer to a command.
         self.before: dict[str, bytes] = {}
         self.refused: set[str] = set()
+        self.ends_after = ""
+        self.ended = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -49,6 +51,10 @@ class Monitor:
             message = json.loads(line.strip(b"\x01\r\n") or b"{}")
             if message:
                 client.sendall(self.before.get(message["execute"], b"") + self._answer(message))
+                if message["execute"] == self.ends_after:
+                    break
+        client.shutdown(socket.SHUT_RDWR)
+        self.ended.set()
 
     def _answer(self, message: dict[str, Any]) -> bytes:
         command, tag = message["execute"], message["id"]
@@ -130,6 +136,14 @@ def test_refusal_is_told_and_the_guest_is_released(tmp_path: Path) -> None:
     assert other.heard[-1] == "cont"
 
 
+def test_machine_that_ends_while_it_is_stopped_is_told(tmp_path: Path) -> None:
+    other = Monitor(tmp_path / "qmp")
+    other.ends_after = "stop"
+    lost = pytest.raises(QmpError, match="QEMU closed the connection")
+    with connected(tmp_path / "qmp") as monitor, lost, paused(monitor):
+        other.ended.wait(10)
+
+
 def test_busy_socket_is_told_from_a_slow_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +202,8 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
     """A process that stops the machine, says so, and goes on with some code."""
     code = f"""
         import os, signal, sys, time
+        # Whoever started the tests may have told them to ignore it (nohup).
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         from drgn_zonedev.qmp import connect, paused
         monitor = connect({str(machine / "ours")!r})
         monitor.recv(4096)
@@ -198,6 +214,7 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
     """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -209,9 +226,10 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
 
 @pytest.mark.qemu
 def test_machine_is_paused_only_meanwhile(machine: Path) -> None:
-    with pausing(machine, "sys.stdin.readline; time.sleep(1)") as process:
+    with pausing(machine, "sys.stdin.readline()") as process:
         assert not is_running(machine)
-        assert process.wait() == 0
+        process.communicate("go on\n")
+        assert process.returncode == 0
     assert is_running(machine)
 
 

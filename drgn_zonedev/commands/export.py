@@ -8,7 +8,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, UsageError, number
+from drgn_zonedev.command import Command, Outcome, UsageError, number, print_text
 
 __all__ = ("EXPORT",)
 
@@ -52,7 +52,7 @@ def _export(prog: Program, args: argparse.Namespace) -> Outcome:
         raise UsageError(f"cannot write {args.out}: {e.strerror or e}: choose another place") from e
     except ValueError as e:
         raise UsageError(f"cannot export this: {e}") from e
-    print(export_text(done.path, done.meta))
+    print_text(export_text(done.path, done.meta))
     return Outcome(done)
 
 

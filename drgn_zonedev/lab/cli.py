@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable
 
-from drgn_zonedev.command import Outcome, Status, UsageError
+from drgn_zonedev.command import Outcome, Status, UsageError, print_text
 
 from .errors import LabError
 
@@ -116,16 +116,18 @@ def _say(message: str) -> None:
 def _list(args: argparse.Namespace) -> Outcome:
     from . import BUILT_KERNELS, KERNELS, SCENARIOS, UNFIXED_KERNELS
 
-    print("kernels:")
+    print_text("kernels:")
     for name, suite in KERNELS.items():
-        print(f"  {name:16} Debian {suite.codename}")
+        print_text(f"  {name:16} Debian {suite.codename}")
     for name, suite in UNFIXED_KERNELS.items():
-        print(f"  {name:16} Debian {suite.codename} without security updates: has a bug to find")
+        print_text(
+            f"  {name:16} Debian {suite.codename} without security updates: has a bug to find"
+        )
     for name, suite in BUILT_KERNELS.items():
-        print(f"  {name:16} Debian {suite.codename} with pfn_zone_device(): lab build-kernel")
-    print("scenarios:")
+        print_text(f"  {name:16} Debian {suite.codename} with pfn_zone_device(): lab build-kernel")
+    print_text("scenarios:")
     for scenario in SCENARIOS.values():
-        print(f"  {scenario.name:16} {scenario.summary}")
+        print_text(f"  {scenario.name:16} {scenario.summary}")
     return Outcome(None)
 
 
@@ -134,7 +136,7 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
-        print(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
+        print_text(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
     return Outcome(None)
 
 
@@ -144,7 +146,7 @@ def _build_kernel(args: argparse.Namespace) -> Outcome:
 
     for name in BUILT_KERNELS:
         kernel = build_kernel(name, jobs=args.jobs, refresh=args.refresh, progress=_say)
-        print(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
+        print_text(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
     return Outcome(None)
 
 
@@ -156,7 +158,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     kernels, scenarios = _chosen(args)
     cells = _run_all(kernels, scenarios, args)
     if len(cells) > 1:
-        print(f"\n{results.matrix_text(cells)}", flush=True)
+        print_text(f"\n{results.matrix_text(cells)}")
     _write(args.junit, results.junit_xml, cells)
     _write(args.json, results.results_json, cells)
     return Outcome(cells, _status(cells))
@@ -195,8 +197,8 @@ def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
     from .matrix import Verdict
 
     if cell.report and (few or args.verbose):
-        print(f"\n===== {cell.scenario.name}: {cell.scenario.summary} =====\n")
-        print(report_text(cell.report, verbose=args.verbose), flush=True)
+        print_text(f"\n===== {cell.scenario.name}: {cell.scenario.summary} =====\n")
+        print_text(report_text(cell.report, verbose=args.verbose))
     if cell.verdict in (Verdict.DIFFERS, Verdict.FAILED):
         for detail in cell.details:
             _say(results.printable(f"  {detail}"))
@@ -268,7 +270,7 @@ def _walk(args: argparse.Namespace) -> Outcome:
     for kernel in kernels:
         for name in names:
             trial = run_trial(kernel, name, accel=args.accel, progress=_say)
-            print(trial_text(trial, verbose=args.verbose), flush=True)
+            print_text(trial_text(trial, verbose=args.verbose))
             if trial.disagreements:
                 status = Status.FINDINGS
     return Outcome(None, status)
