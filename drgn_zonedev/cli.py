@@ -13,6 +13,7 @@ import logging
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +23,9 @@ import drgn
 from drgn_zonedev.command import (
     Outcome,
     OutputError,
-    ReaderGoneError,
     Status,
     UsageError,
+    discard_output,
     print_text,
 )
 from drgn_zonedev.commands import add_commands
@@ -54,6 +55,7 @@ class _CannotJudge(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
+    _have_output()
     parser = make_parser()
     args, rest = parser.parse_known_args(argv)
     if rest:
@@ -64,11 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--pause is for a guest: it needs --qemu")
     try:
         status = _run(args).status
-    except ReaderGoneError:
-        _discard_output()
-        return Status.OK
     except OutputError as e:
-        _discard_output()
+        # Python would complain once more when it flushes at exit.
+        discard_output()
         return _complain(e, Status.USAGE)
     except (_CannotOpen, UsageError) as e:
         return _complain(e, Status.USAGE)
@@ -85,12 +85,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        # Python's own status for it means that something was found.
+        traceback.print_exc()
+        return _complain(
+            "this is a bug of zonedev: report it with the lines above", Status.NOT_JUDGED
+        )
     return int(status)
 
 
-def _discard_output() -> None:
-    # Python would complain once more when it flushes at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _have_output() -> None:
+    # Whoever closed one of them wants to see nothing.
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import enum
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,9 +28,9 @@ __all__ = (
     "Command",
     "Outcome",
     "OutputError",
-    "ReaderGoneError",
     "Status",
     "UsageError",
+    "discard_output",
     "number",
     "output_arguments",
     "print_result",
@@ -53,10 +54,6 @@ class UsageError(Exception):
 
 class OutputError(UsageError):
     """Standard output cannot be written."""
-
-
-class ReaderGoneError(BrokenPipeError):
-    """Whoever read standard output has seen enough. drgn's REPL knows what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -100,20 +97,29 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
 @contextlib.contextmanager
 def standard_output() -> Iterator[TextIO]:
     """
-    Write to standard output, whose failures are not those of reading memory.
+    Write to standard output, whose failures are not those of reading memory. If nobody
+    reads it any more, work goes on without it: the exit status may be what counts.
 
-    :raises ReaderGoneError: if nobody reads it any more
     :raises OutputError: if it cannot be written for another reason
     """
+    # Looked up now: drgn's pipes and redirections replace it.
+    output = sys.stdout
     try:
-        # Looked up now: drgn's pipes and redirections replace it.
-        yield sys.stdout
-    except BrokenPipeError as e:
-        raise ReaderGoneError from e
+        yield output
+    except BrokenPipeError:
+        if output is not sys.__stdout__:
+            # drgn knows what to do about its own pipes.
+            raise
+        discard_output()
     except OSError as e:
         raise OutputError(
             f"cannot write standard output: {e.strerror}: choose another place for it"
         ) from e
+
+
+def discard_output() -> None:
+    """Have nothing more of standard output written, not even what is buffered."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_text(text: str, *, end: str = "\n") -> None:

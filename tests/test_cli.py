@@ -218,29 +218,54 @@ def test_output_file_that_cannot_be_written_is_a_usage_error(
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+IN_FLIGHT = Path(__file__).parents[1] / "vmcores" / "6.1-init-in-flight"
+
+
+@pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("case4", 1)])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_reader_that_goes_away_does_not_change_the_status(
+    fail_on: str, status: int, form: str
+) -> None:
     # Like zonedev … | head -n 0: the pipe is closed before anything is written.
-    script = (
-        "from drgn_zonedev import cli\n"
-        "from fakekernel import collision\n"
-        "cli._open = lambda args: collision('6.1').program()\n"
-        "cli._load_symbols = lambda prog, symbols: None\n"
-        "raise SystemExit(cli.main(['check', '-v']))\n"
-    )
     read, write = os.pipe()
     os.close(read)
-    tests = str(Path(__file__).parent)
+    words = ["-c", str(IN_FLIGHT), "check", "--fail-on", fail_on, "--format", form]
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-m", "drgn_zonedev", *words],
         stdout=write,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": tests},
         timeout=60,
         check=False,
     )
     os.close(write)
-    assert done.stderr == b""
-    assert done.returncode == 0
+    assert done.returncode == status
+    assert b"rror" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str) -> None:
+    words = f"-c {IN_FLIGHT} check --fail-on case4 --format json"
+    done = subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m drgn_zonedev {words} {closed}"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
+def test_mistake_of_ours_is_not_taken_for_a_finding(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(args: object) -> drgn.Program:
+        raise AssertionError("no such thing")
+
+    monkeypatch.setattr(cli, "_open", fail)
+    assert cli.main(["ranges"]) == 3
+    *_, raised, line = capsys.readouterr().err.splitlines()
+    assert raised == "AssertionError: no such thing"
+    assert line.startswith("zonedev: error: this is a bug of zonedev: report it")
 
 
 @pytest.mark.parametrize(
