@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from drgn import Program
 
@@ -22,7 +23,9 @@ def _pages(text: str) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", help="the directory to write")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument(
+        "--force", action="store_true", help="replace OUT if it is an earlier export"
+    )
     parser.add_argument(
         "--all-memmap", action="store_true", help="include the struct pages of RAM, too"
     )
@@ -40,6 +43,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.export import Options, export, export_text
+    from drgn_zonedev.export.bundle import NotEmptyError
     from drgn_zonedev.progress import progress_bar
 
     options = Options(args.all_memmap, args.margin, args.blank_names)
@@ -47,13 +51,22 @@ def _export(prog: Program, args: argparse.Namespace) -> Outcome:
         with progress_bar() as progress:
             done = export(prog, args.out, options, force=args.force, progress=progress)
     except FileExistsError as e:
-        raise UsageError(f"{args.out} exists: choose another name, or use --force") from e
+        hint = _about_force(args) if isinstance(e, NotEmptyError) else ""
+        raise UsageError(f"{e}: choose another name{hint}") from e
     except OSError as e:
         raise UsageError(f"cannot write {args.out}: {e.strerror or e}: choose another place") from e
     except ValueError as e:
         raise UsageError(f"cannot export this: {e}") from e
     print_text(export_text(done.path, done.meta))
     return Outcome(done)
+
+
+def _about_force(args: argparse.Namespace) -> str:
+    from drgn_zonedev.export.dump import is_earlier_export
+
+    if args.force:
+        return ": --force replaces an earlier export, and nothing else"
+    return ", or replace that export with --force" if is_earlier_export(Path(args.out)) else ""
 
 
 EXPORT = Command(

@@ -10,68 +10,83 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ("checksum", "new_directory", "write_file")
+__all__ = ("NotEmptyError", "checksum", "new_directory", "write_file")
+
+
+class NotEmptyError(FileExistsError):
+    """A directory holds more than may be replaced."""
 
 
 @contextlib.contextmanager
-def new_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
+def new_directory(target: Path, *, replaced: Collection[str] = ()) -> Iterator[Path]:
     """
     Yield a directory to fill, which becomes ``target`` if nothing goes wrong.
 
-    :param force: Replace ``target`` if it exists.
-    :raises FileExistsError: if it exists, and is not to be replaced
+    ``target`` may exist if it is an empty directory.
+
+    :param replaced: The names of files that it may hold nevertheless, which go with it.
+        Nothing else is ever deleted.
+    :raises NotEmptyError: if it holds anything else
+    :raises FileExistsError: if it is no directory, or one that this process is in
     """
     target = Path(os.path.abspath(target))
-    if not force:
-        _refuse(target)
+    _refuse(target, replaced)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(_mode(target))
         yield temporary
         _sync(temporary)
-        _move(temporary, target, force)
+        _refuse(target, replaced)
+        _move(temporary, target, replaced)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _sync(target.parent)
 
 
-def _refuse(target: Path) -> None:
-    if os.path.lexists(target):
-        raise FileExistsError(f"{target} exists")
+def _refuse(target: Path, replaced: Collection[str]) -> None:
+    if target.is_symlink():
+        raise FileExistsError(f"{target} is a symbolic link")
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise FileExistsError(f"{target} is a file")
+    here = Path.cwd()
+    if target.resolve() in (here, *here.parents):
+        raise FileExistsError(f"{target} is the working directory, or above it")
+    if any(name not in replaced for name in os.listdir(target)):
+        raise NotEmptyError(f"{target} is not empty")
 
 
-def _umask() -> int:
+def _mode(target: Path) -> int:
+    # Who made the directory before has decided who may read it.
+    if target.exists():
+        return stat.S_IMODE(target.stat().st_mode)
     umask = os.umask(0)
     os.umask(umask)
-    return umask
+    return 0o777 & ~umask
 
 
-def _move(temporary: Path, target: Path, force: bool) -> None:
-    if not force:
-        _refuse(target)
-    elif os.path.lexists(target):
-        # Out of the way first: a directory cannot be replaced by renaming.
-        old = temporary.with_name(temporary.name + ".old")
-        target.rename(old)
-        try:
-            temporary.rename(target)
-        except OSError:
-            old.rename(target)
-            raise
-        _remove(old)
+def _move(temporary: Path, target: Path, replaced: Collection[str]) -> None:
+    if not replaced:
+        # An empty directory can be replaced by renaming; with anything in it, this fails.
+        temporary.rename(target)
         return
-    temporary.rename(target)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    # Out of the way first.
+    old = temporary.with_name(temporary.name + ".old")
+    target.rename(old)
+    try:
+        temporary.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    for name in replaced:
+        (old / name).unlink()
+    old.rmdir()
 
 
 def _sync(directory: Path) -> None:

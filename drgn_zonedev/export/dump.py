@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,7 @@ from typing import Any
 import drgn
 from drgn import FaultError, MissingDebugInfoError, Program, ProgramFlags
 
+from drgn_zonedev.export.archive import FILES
 from drgn_zonedev.export.blank import device_names
 from drgn_zonedev.export.bundle import checksum, new_directory, write_file
 from drgn_zonedev.export.core import Read, write_core
@@ -36,9 +38,12 @@ from drgn_zonedev.model import Report
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.spans import Span, union
 
-__all__ = ("SCHEMA", "Export", "Options", "export")
+__all__ = ("SCHEMA", "Export", "Options", "export", "is_earlier_export")
 
 SCHEMA = "drgn-zonedev/export/1"
+
+# How any version of this begins its meta.json.
+_META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 
 # What one try lacks makes the next one ask for more, but not endlessly.
 _MAX_TRIES = 4
@@ -77,19 +82,31 @@ def export(
     """
     Export a kernel's memory map to a new directory.
 
-    :param force: Replace the directory if it exists.
-    :raises FileExistsError: if it exists, and is not to be replaced
+    :param force: Replace the directory if it is an earlier export, and nothing else.
+    :raises FileExistsError: if it holds anything, and is not to be replaced
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there are no exports for this architecture
     """
     options = options or Options()
     target = Path(path)
-    with new_directory(target, force=force) as directory:
+    replaced = FILES if force and is_earlier_export(target) else ()
+    with new_directory(target, replaced=replaced) as directory:
         recorder, report = _record(prog, directory / "vmlinux", options, progress)
         runs, lost = _write_vmcore(recorder, directory / "vmcore")
         meta = _meta(recorder, options, report, runs, lost, directory)
         write_file(directory / "meta.json", (json.dumps(meta, indent=2) + "\n").encode())
     return Export(target, meta, report)
+
+
+def is_earlier_export(path: Path) -> bool:
+    """Tell whether a directory is one that :func:`export()` made, and nothing else is in it."""
+    try:
+        if path.is_symlink() or sorted(os.listdir(path)) != sorted(FILES):
+            return False
+        with (path / "meta.json").open("rb") as f:
+            return _META.match(f.read(256)) is not None
+    except OSError:
+        return False
 
 
 def _record(

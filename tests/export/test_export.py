@@ -231,13 +231,53 @@ def test_command_says_how_to_open_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert f"drgn -c {out}/vmcore -s {out}/vmlinux" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("opened")
-def test_command_refuses_an_existing_directory(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["export", str(tmp_path)]) == 2
+def error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert cli.main(["export", *argv]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"zonedev: error: {tmp_path} exists: choose another name, or use --force"
+    return line
+
+
+@pytest.mark.usefixtures("opened")
+def test_force_is_for_exports_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("x")
+    refused = f"zonedev: error: {tmp_path} is not empty: choose another name"
+    assert error(capsys, str(tmp_path)) == refused
+    why = ": --force replaces an earlier export, and nothing else"
+    assert error(capsys, "--force", str(tmp_path)) == refused + why
+    assert precious.read_text() == "x"
+
+
+@pytest.mark.usefixtures("opened")
+def test_export_is_replaced_if_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    assert cli.main(["export", str(out)]) == 0
+    refused = f"zonedev: error: {out} is not empty: choose another name"
+    capsys.readouterr()
+    assert error(capsys, str(out)) == f"{refused}, or replace that export with --force"
+    (out / "vmcore").write_bytes(b"")
+    assert cli.main(["export", "--force", str(out)]) == 0
+    assert (out / "vmcore").stat().st_size > 0
+
+
+@pytest.mark.parametrize("spoil", ["add", "remove", "foreign", "link"])
+def test_what_only_looks_like_an_export_is_not_replaced(tmp_path: Path, spoil: str) -> None:
+    out = tmp_path / "out"
+    export(collision("6.1").program(), out)
+    if spoil == "add":
+        (out / "notes").write_text("x")
+    elif spoil == "remove":
+        (out / "meta.json").unlink()
+    elif spoil == "foreign":
+        (out / "meta.json").write_text('{"schema": "other/1"}')
+    else:
+        out = tmp_path / "link"
+        out.symlink_to("out")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(FileExistsError):
+        export(partial("6.1").program(), out, force=True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.usefixtures("opened")
@@ -319,5 +359,5 @@ def test_command_in_the_repl(tmp_path: Path) -> None:
     done = run_command(prog, f"zonedev export {tmp_path / 'out'}")
     assert done.path == tmp_path / "out"
     assert check_json(open_export(done.path)) == check_json(prog)
-    with pytest.raises(CommandError, match="exists"):
+    with pytest.raises(CommandError, match="is not empty"):
         run_command(prog, f"zonedev export {tmp_path / 'out'}")
