@@ -195,7 +195,7 @@ def _online_page(
         return Predicate("pfn_to_online_page", page, "")
     if not section.has(online_section):
         because = "not online_section()"
-    elif not section_flags(prog).taint:
+    elif not section_flags(prog).asks_subsection:
         because = "this kernel asks the section only, not the subsection or the pgmap"
     elif subsection.answer is not True:
         because, evidence = "not pfn_section_valid()", evidence + subsection.evidence

@@ -135,7 +135,9 @@ class SectionFlags:
     """
     The flag bits of ``mem_section.section_mem_map``.
 
-    A flag that the kernel does not have is 0, so that testing it is false.
+    A flag that the kernel does not have is 0, so that testing it is false: without
+    ``CONFIG_ZONE_DEVICE``, there is no ``taint``. ``asks_subsection`` tells whether
+    ``pfn_to_online_page()`` wants the subsection to be populated.
     """
 
     present: int
@@ -145,6 +147,7 @@ class SectionFlags:
     taint: int
     preinit: int
     map_mask: int
+    asks_subsection: bool
 
 
 @takes_program_or_default
@@ -174,18 +177,21 @@ def _section_flags(prog: Program) -> SectionFlags:
         # v5.12), but that leaves no trace in the debugging information: its
         # function, which that commit made out of a macro, does.
         taint = 1 << 4 if "pfn_to_online_page" in prog else 0
-        return SectionFlags(1, 2, 4, 8, taint, 0, ~((taint or 8) * 2 - 1) & (1 << 64) - 1)
+        map_mask = ~((taint or 8) * 2 - 1) & (1 << 64) - 1
+        return SectionFlags(1, 2, 4, 8, taint, 0, map_mask, bool(taint))
     return SectionFlags(
         # These are older than the enum.
         present=1 << prog.constant("SECTION_MARKED_PRESENT_BIT").value_(),
         has_mem_map=1 << prog.constant("SECTION_HAS_MEM_MAP_BIT").value_(),
         online=1 << prog.constant("SECTION_IS_ONLINE_BIT").value_(),
         early=1 << prog.constant("SECTION_IS_EARLY_BIT").value_(),
-        taint=1 << prog.constant("SECTION_TAINT_ZONE_DEVICE_BIT").value_(),
+        # Only with CONFIG_ZONE_DEVICE.
+        taint=_flag(prog, "SECTION_TAINT_ZONE_DEVICE_BIT"),
         # Linux kernel commit d65917c42373 ("mm/sparse: allow for alternate
         # vmemmap section init at boot") (in v6.15).
         preinit=_flag(prog, "SECTION_IS_VMEMMAP_PREINIT_BIT"),
         map_mask=~((1 << last) - 1) & (1 << 64) - 1,
+        asks_subsection=True,
     )
 
 
@@ -355,11 +361,10 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     section = _section_of(prog, pfn)
     if not online_section(section):
         return null
-    if section_flags(prog).taint:
-        if not pfn_section_valid(prog, pfn):
-            return null
-        if online_device_section(section) and get_dev_pagemap(prog, pfn):
-            return null
+    if section_flags(prog).asks_subsection and not pfn_section_valid(prog, pfn):
+        return null
+    if online_device_section(section) and get_dev_pagemap(prog, pfn):
+        return null
     return pfn_to_page(prog, pfn)
 
 

@@ -66,10 +66,11 @@ class Predicates:
     def online(self) -> np.ndarray:
         """Whether ``pfn_to_online_page()`` would return a page, see its scalar twin."""
         online = self.has_flag(self.flags.online)
+        if self.flags.asks_subsection:
+            online = online & self.pfn_section_valid
         if not self.flags.taint:
             return online
-        device = self.has_flag(self.flags.taint) & (self.pgmap != 0)
-        return online & self.pfn_section_valid & ~device
+        return online & ~(self.has_flag(self.flags.taint) & (self.pgmap != 0))
 
     @cached_property
     def pgmap(self) -> np.ndarray:

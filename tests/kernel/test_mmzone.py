@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from drgn import FindObjectFlags, Object, Program
 from drgn.helpers.linux.mm import for_each_valid_page_range, pfn_to_page
@@ -25,6 +27,7 @@ from drgn_zonedev.kernel.mmzone import (
     subsection_map_index,
     zone_device_spans,
 )
+from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
@@ -62,6 +65,28 @@ def test_section_flags(layout: str) -> None:
     flags = section_flags(FakeKernel(layout).program())
     found = (flags.present, flags.has_mem_map, flags.online, flags.early)
     assert (*found, flags.taint, flags.preinit, flags.map_mask) == FLAGS[layout]
+
+
+@since_taint
+def test_without_zone_device_there_is_no_taint(layout: str) -> None:
+    # CONFIG_ZONE_DEVICE=n: the enumerator is not there, and those behind it move up.
+    kernel = FakeKernel(layout)
+    enums = {key: dict(names) for key, names in kernel.layout.enums.items()}
+    bits = enums["-section_bits"]
+    taint = bits.pop("SECTION_TAINT_ZONE_DEVICE_BIT")
+    enums["-section_bits"] = {n: bit - (bit > taint) for n, bit in bits.items()}
+    kernel.layout = dataclasses.replace(kernel.layout, enums=enums)
+    kernel.section(1, online=True, early=True, subsections=[0])
+    kernel.ram_pages(0x8000, 0x8200)
+    prog = kernel.program()
+    flags, with_it = section_flags(prog), FLAGS[layout]
+    assert (flags.taint, flags.preinit) == (0, with_it[5] >> 1)
+    assert flags.map_mask == (with_it[6] >> 1 | 1 << 63)
+    # The subsection is asked for as ever: v5.12 came with both.
+    assert pfn_to_online_page(prog, 0x81FF)
+    assert not pfn_to_online_page(prog, 0x8200)
+    online = take_snapshot(prog).predicates(np.array([0x81FF, 0x8200])).online
+    assert online.tolist() == [True, False]
 
 
 def test_taint_was_a_macro_where_pfn_to_online_page_is_a_function() -> None:
