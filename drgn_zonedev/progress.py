@@ -32,6 +32,9 @@ def progress_bar() -> Iterator[Progress]:
     ) as bar:
 
         def show(done: int, total: int) -> None:
+            if bar.n and bar.n + done > total:
+                # What moved meanwhile is gone through once more.
+                bar.reset()
             bar.total = total
             bar.update(done)
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from guests import zonedev
 
-from drgn_zonedev.lab import SCENARIOS, Guest, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, Guest, LabError, boot, fetch_kernel
 from drgn_zonedev.lab.ways.churn import run_churn
+from drgn_zonedev.lab.ways.inside import boot_observed
 
 SECONDS = 20
 
@@ -28,13 +29,21 @@ def test_kernel_that_moves_is_never_accused(name: str) -> None:
     for tally in (found.outside, found.inside):
         assert_innocent(tally)
     # Both ends of what the guest does were seen: a device, and memory that was no RAM for a while.
-    assert {"online", "device", "offline"} <= set(found.outside["cases"])
+    seen = found.outside["cases"].keys() | found.inside["cases"].keys()
+    assert {"online", "device", "offline"} <= seen
 
 
 def assert_innocent(tally: dict[str, Any]) -> None:
     assert tally["checks"] > 0
     assert tally["crashes"] == {}
     assert tally["errors"] == {}
+
+
+@pytest.mark.qemu
+def test_observer_that_ends_too_early_is_told() -> None:
+    observed = boot_observed(fetch_kernel("6.1"), SCENARIOS["empty"], ["-c", "raise SystemExit"])
+    with pytest.raises(LabError, match="the observer ended"), observed:
+        pytest.fail("nobody observes")
 
 
 @pytest.mark.qemu
@@ -50,9 +59,11 @@ def test_guest_is_paused_while_it_is_checked_and_then_goes_on() -> None:
 
         looking = threading.Thread(target=look)
         looking.start()
-        result = zonedev(*command, "--format", "json")
-        done.set()
-        looking.join()
+        try:
+            result = zonedev(*command, "--format", "json")
+        finally:
+            done.set()
+            looking.join()
         assert (result.status, result.stderr) == (0, "")
         assert result.document["coverage"]["retries"] == 0
         assert seen == {True, False}

@@ -116,6 +116,12 @@ def scene(
         dump.unlink()
 
 
+def of_scenario(name: str) -> pytest.MarkDecorator:
+    """Run a test in the scenes of one scenario only."""
+    scenes = [(kernel, scenario) for kernel, scenario in COMBINATIONS if scenario == name]
+    return pytest.mark.parametrize("scene", scenes, ids="-".join, indirect=True)
+
+
 def _of_device(document: dict[str, Any], scenario: str) -> list[tuple[int, int, str]]:
     low, high = EXPECTED[scenario][0][0], EXPECTED[scenario][-1][1]
     return [
@@ -170,9 +176,8 @@ def test_uncovered_part_of_a_section_is_said_to_be_unmapped(scene: Scene) -> Non
         assert found == partial, source
 
 
+@of_scenario("init-in-flight")
 def test_the_evidence_of_a_range_in_flight_is_its_pgmap_and_nr_range(scene: Scene) -> None:
-    if scene.scenario != "init-in-flight":
-        return
     for source, document in scene.documents():
         (pgmap,) = document["pgmaps"]
         assert pgmap["in_progress"], source
@@ -341,9 +346,8 @@ def _environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if not k.startswith("DRGN_")}
 
 
+@of_scenario("fsdax-collision")
 def test_the_repl_pipes_redirects_and_survives_typos(scene: Scene, tmp_path: Path) -> None:
-    if scene.scenario != "fsdax-collision":
-        return
     repl = Repl(scene.sources["dump"])
     head = repl.type("%zonedev check | head -n 1")
     assert head.startswith("Linux ")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,15 @@ def test_people_see_bytes_and_a_rate() -> None:
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0
+
+
+def test_another_round_starts_from_nothing() -> None:
+    twice = SHOW.replace("range(12)", "range(36)")
+    child = pexpect.spawn(sys.executable, ["-c", twice], encoding="utf-8", timeout=60)
+    child.expect(pexpect.EOF)
+    percents = [int(p) for p in re.findall(r"memmap: +(\d+)%", child.before or "")]
+    assert max(percents) == 100
+    assert sum(a > b for a, b in zip(percents, percents[1:])) == 2
 
 
 @pytest.mark.parametrize("total", [0, 4096])

@@ -14,8 +14,10 @@ works here works on the export, too.
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.linux.mm import follow_phys, phys_to_virt
@@ -62,6 +64,7 @@ class Recorder:
         self._live = bool(source.flags & ProgramFlags.IS_LIVE)
         self._reads_left: int | None = None
         self._first: dict[Span, bytes] = {}
+        self._sorted_first: list[tuple[Span, int]] = []
 
     def keep(self, address: int, size: int) -> None:
         """Keep some memory if it can be read."""
@@ -114,12 +117,21 @@ class Recorder:
                 data = data[:start] + b"x" * (end - start) + data[end:]
         return data
 
+    def sort_first_reads(self) -> None:
+        """Have :meth:`read_run()` know what was read until now."""
+        self._sorted_first = sorted((span, number) for number, span in enumerate(self._first))
+
     def read_run(self, run: Run) -> bytes:
-        """Read what is to be written for a run."""
+        """Read what is to be written for a run; see :meth:`sort_first_reads()`."""
         data = bytearray(self.read(run.vaddr, run.size))
-        for (start, end), first in self._first.items():
-            if run.vaddr <= start and end <= run.vaddr + run.size:
-                data[start - run.vaddr : end - run.vaddr] = first
+        run_end = run.vaddr + run.size
+        low = bisect_left(self._sorted_first, ((run.vaddr, 0), 0))
+        high = bisect_left(self._sorted_first, ((run_end, 0), 0))
+        # In the order of reading: of reads that overlap, the last one counts.
+        for span, _ in sorted(self._sorted_first[low:high], key=itemgetter(1)):
+            start, end = span
+            if end <= run_end:
+                data[start - run.vaddr : end - run.vaddr] = self._first[span]
         return bytes(data)
 
     def read_table(self, run: Run) -> bytes:
@@ -147,6 +159,7 @@ class Recorder:
         """
         page_size = self.prog["PAGE_SIZE"].value_()
         where = self._translate(page_size)
+        self.sort_first_reads()
         memory: list[Run] = []
         for span in union(self._read):
             memory += _merged(

@@ -7,11 +7,11 @@ attached, watched and ended would be more to go wrong.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 
@@ -39,10 +39,16 @@ class _Connection:
         self._check = check
         self._received = b""
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(_POLL_SECONDS)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.socket)
+            self.socket.settimeout(_POLL_SECONDS)
+            self._connect(str(path))
+            stack.pop_all()
+
+    def _connect(self, path: str) -> None:
         while True:
             try:
-                self.socket.connect(str(path))
+                self.socket.connect(path)
                 return
             except OSError:  # QEMU has only just been started.
                 self._pause()
@@ -76,7 +82,7 @@ class _Connection:
             raise LabError(f"QEMU's gdb server has gone: {error}") from error
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopped_at(
     path: Path, address: int, check: Callable[[], None], *, write_to: int | None = None
 ) -> Iterator[None]:

@@ -30,8 +30,11 @@ _CHECK = ("-k", "-s", "/extra/vmlinux", "check", "--format", "json")
 def python_image(progress: Progress = None) -> Path:
     """Return the disk that guests run Python from, making it only if the cache lacks it."""
     image = cache_dir() / "programs" / f"python-{interpreter_digest()}.img"
-    if not image.exists():
-        with lock(cache_dir() / "lock", progress), _scratch() as work:
+    if image.exists():
+        return image
+    with lock(cache_dir() / "lock", progress), _scratch() as work:
+        # Who had the lock before may have made it.
+        if not image.exists():
             report(progress, "packing Python for guests")
             pack_interpreter(work / "tree")
             make_image(work / "tree", work / "python.img")
