@@ -110,7 +110,8 @@ _VERDICTS = {
     "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
     "ghost": _Verdict(
         Case.GHOST,
-        "a hole in an early section that a device has left: no pgmap, but inside ZONE_DEVICE",
+        "a hole in an early section that a device has left: no pgmap, but inside ZONE_DEVICE; "
+        "only struct pages tell which of them it never initialised",
     ),
     "desertion_unsure": _Verdict(
         Case.UNKNOWN,
@@ -118,7 +119,14 @@ _VERDICTS = {
         "device has left it",
     ),
     "hole_beside_device": _Verdict(
-        Case.PARTIAL, "a boot-time hole in an early section that a device shares"
+        Case.PARTIAL,
+        "a hole in an early section that a device shares: from boot, or what another device left, "
+        "which only struct pages tell",
+    ),
+    "hole_in_zone_device": _Verdict(
+        Case.PARTIAL,
+        "a hole in an early section, inside ZONE_DEVICE: from boot, or what a device left, which "
+        "only struct pages tell",
     ),
     "hole": _Verdict(Case.PARTIAL, "a boot-time hole in an early section"),
     "partial": _Verdict(
@@ -392,6 +400,10 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         & bool(snapshot.unread_zones)
         & _perhaps_deserted(snapshot, atoms, word, claimed, row),
         "hole_beside_device": early & ~populated & _shared(atoms, claimed, row),
+        "hole_in_zone_device": early
+        & ~populated
+        & (not snapshot.flags.taint)
+        & _in_zone_device(snapshot, atoms),
         "hole": early & ~populated,
         "partial": ~populated,
         "block_in_transition": block_exists & block_online,
@@ -452,10 +464,15 @@ def _deserted(
     snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
 ) -> np.ndarray:
     # A device that covered a part of an early section left ZONE_DEVICE's span around it.
-    in_span = np.zeros(len(row), bool)
-    for start, end in snapshot.zone_device_spans.values():
-        in_span |= (atoms.start < end) & (atoms.end > start)
+    in_span = _in_zone_device(snapshot, atoms)
     return in_span & _perhaps_deserted(snapshot, atoms, word, claimed, row)
+
+
+def _in_zone_device(snapshot: Snapshot, atoms: _Atoms) -> np.ndarray:
+    found = np.zeros(len(atoms.start), bool)
+    for start, end in snapshot.zone_device_spans.values():
+        found |= (atoms.start < end) & (atoms.end > start)
+    return found
 
 
 def _perhaps_deserted(

@@ -28,7 +28,7 @@ from drgn_zonedev.model import Case, Finding, Memmap, Range
 from drgn_zonedev.neighbours import Neighbours, neighbours
 from drgn_zonedev.resolve import Subject, resolve
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.verify import PageVerdict, verify_pfn
+from drgn_zonedev.verify import PageVerdict, divide_holes, verify_pfn
 
 __all__ = ("Explanation", "explain")
 
@@ -94,7 +94,7 @@ def explain(
     subject = resolve(prog, what, kind)
     pfn, snapshot = subject.pfn, take_snapshot(prog)
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
-    ranges = classify_snapshot(prog, snapshot)
+    ranges = _divided_at(prog, snapshot, classify_snapshot(prog, snapshot), pfn)
     range_ = range_of_pfn(prog, snapshot, ranges, pfn)
     judged = verify_pfn(prog, snapshot, range_, pfn) if range_ else None
     words = next(read_pages(prog, pfn, pfn + 1))
@@ -121,6 +121,15 @@ def explain(
         if part is not None:
             bind(prog, part)
     return bind(prog, explanation)
+
+
+def _divided_at(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> list[Range]:
+    # A hole as the check divides it.
+    first = next((i for i, r in enumerate(ranges) if r.start_pfn <= pfn < r.end_pfn), None)
+    if first is None:
+        return ranges
+    parts = divide_holes(prog, snapshot, ranges[first : first + 1])
+    return [*ranges[:first], *parts, *ranges[first + 1 :]]
 
 
 def _findings(

@@ -156,7 +156,9 @@ def _divide(context: Context, range_: Range, start_pfn: int, ghostly: np.ndarray
     for rows in np.split(np.arange(len(ghostly)), borders):
         if len(rows):
             first, last = start_pfn + int(rows[0]), start_pfn + int(rows[-1]) + 1
-            part = dataclasses.replace(range_, start_pfn=first, end_pfn=last)
+            reason = _GHOST_REASON if ghostly[rows[0]] else _HOLE_REASON
+            # Metadata alone cannot be sure.
+            part = dataclasses.replace(range_, start_pfn=first, end_pfn=last, reason=reason)
             _add_partial(context, part, Case.GHOST if ghostly[rows[0]] else Case.PARTIAL)
 
 
@@ -165,9 +167,7 @@ _HOLE_REASON = "a boot-time hole in an early section"
 
 
 def _add_partial(context: Context, range_: Range, case: Case) -> None:
-    if case is not range_.case:
-        reason = _GHOST_REASON if case is Case.GHOST else _HOLE_REASON
-        range_ = dataclasses.replace(range_, case=case, reason=reason)
+    range_ = dataclasses.replace(range_, case=case)
     context.results.ranges.append(range_)
     if case is Case.GHOST:
         _hazard(context, range_, "ghost-pages", read=reread_range)

@@ -14,7 +14,7 @@ meet the range, and what they would read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,15 @@ from drgn_zonedev.runs import Run
 from drgn_zonedev.scan import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("PROMISED", "PageVerdict", "Verification", "verify", "verify_pfn", "verify_snapshot")
+__all__ = (
+    "PROMISED",
+    "PageVerdict",
+    "Verification",
+    "divide_holes",
+    "verify",
+    "verify_pfn",
+    "verify_snapshot",
+)
 
 # Of the others, nobody says what their struct pages hold, or it is for their users.
 PROMISED = (Case.DEVICE, Case.METADATA)
@@ -194,6 +202,20 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     return PageVerdict(
         dataclasses.replace(range_, case=case, reason=reason), tuple(results.findings), promise
     )
+
+
+def divide_holes(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """
+    Tell holes in early sections from ghosts by their struct pages, and nothing else:
+    the ranges are those that :func:`verify_snapshot` returns, at the cost of the holes.
+    """
+    context = _context(prog, snapshot)
+    for range_ in ranges:
+        if range_.case in (Case.PARTIAL, Case.GHOST):
+            verify_hole(context, range_)
+        else:
+            context.results.ranges.append(range_)
+    return tuple(context.results.ranges)
 
 
 def _verify_nothing(context: Context, range_: Range) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, collision, in_flight, partial
+from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.explain import explain
 from drgn_zonedev.model import Case, Severity
+from drgn_zonedev.report import check
 
 PAGE_SHIFT = 12
 
@@ -43,6 +44,27 @@ def test_reserved_page_of_a_collision_is_online_only_before_the_taint(layout: st
     assert answers["pgmap_pfn_valid"] is False
     # 5.10 asks the section only, so it hands out the garbage.
     assert (answers["pfn_to_online_page"] == "NULL") is (layout != "5.10")
+
+
+def test_part_of_a_hole_is_the_one_that_the_check_finds() -> None:
+    kernel = FakeKernel("5.10")
+    kernel.section(8, online=True, early=True, subsections=range(32))
+    kernel.ram_pages(0x40000, 0x44000)
+    kernel.hole_pages(0x44000, 0x48000)
+    kernel.device_pages(0x44200, 0x48000, 0xFFFF888123450000)
+    kernel.grow_zone("ZONE_DEVICE", 0x44200, 0x48000)
+    prog = kernel.program()
+    checked = {(r.start_pfn, r.end_pfn, r.case) for r in check(prog).ranges}
+    for pfn in (0x43FFF, 0x44000, 0x441FF, 0x44200, 0x47FFF):
+        explanation = explain(prog, pfn)
+        here = explanation.range
+        assert here is not None
+        assert (here.start_pfn, here.end_pfn, here.case) in checked, hex(pfn)
+        assert here.start_pfn <= pfn < here.end_pfn
+    border = explain(prog, 0x44200).neighbours.below
+    assert border is not None
+    assert border.beyond is not None
+    assert (border.pfn, border.beyond.case) == (0x44200, Case.PARTIAL)
 
 
 def test_words_are_those_in_memory() -> None:

@@ -18,7 +18,7 @@ from fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_fligh
 from drgn_zonedev.classify import classify
 from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severity, Unjudged
 from drgn_zonedev.snapshot import take_snapshot
-from drgn_zonedev.verify import Verification, verify, verify_snapshot
+from drgn_zonedev.verify import Verification, divide_holes, verify, verify_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
@@ -720,6 +720,20 @@ def test_ghosts_are_told_from_the_hole_around_them(layout: str) -> None:
     assert holdings(ghosts) == {DANGLING_PGMAP: 0x1200}
     reasons = [r.reason for r in verification.ranges if r.case is Case.PARTIAL]
     assert all("hole" in reason and "left" not in reason for reason in reasons)
+    assert not any("only struct pages tell" in r.reason for r in verification.ranges)
+
+
+@each_layout
+def test_holes_are_divided_without_the_rest(layout: str) -> None:
+    kernel = early(layout, taint=True)
+    kernel.section(9)
+    kernel.device_pages(0x44200, 0x45400, DANGLING)
+    device = (0x48000, 0x50000)
+    kernel.device_pages(*device, kernel.pgmap(device))
+    prog = kernel.program()
+    ranges = classify(prog)
+    kernel.unmap_memmap(*device)
+    assert divide_holes(prog, take_snapshot(prog), ranges) == verify(prog, ranges).ranges
 
 
 @each_layout

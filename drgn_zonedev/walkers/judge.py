@@ -27,6 +27,7 @@ from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.spans import union
+from drgn_zonedev.verify import divide_holes
 from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground, read_max_pfn
 from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
 from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
@@ -107,7 +108,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
     ranges = classify_snapshot(prog, snapshot)
     return WalkersReport(
         kernel=kernel_facts(prog),
-        walkers=walk_all(prog, snapshot, ranges, WALKERS, progress),
+        walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
         unjudged=undecided(ranges),
         unread=tuple(_unread(prog)),
     )
