@@ -55,10 +55,10 @@ if TYPE_CHECKING:
         section_vmemmap_preinit,
         sparsemem_geometry,
         subsection_map_index,
-        zone_device_spans,
     )
     from drgn_zonedev.kernel.sections import sections
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
+    from drgn_zonedev.kernel.zones import zone_device_spans
     from drgn_zonedev.kpage import kpage_prediction
     from drgn_zonedev.proposal import proposal
     from drgn_zonedev.report import check
@@ -106,7 +106,7 @@ _HOME = {
     "verify": "verify",
     "vmem_altmap_offset": "kernel.memremap",
     "walkers": "walkers",
-    "zone_device_spans": "kernel.mmzone",
+    "zone_device_spans": "kernel.zones",
 }
 
 __all__ = (

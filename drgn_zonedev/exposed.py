@@ -16,7 +16,7 @@ from drgn import FaultError, Program
 
 from drgn_zonedev.model import Range
 from drgn_zonedev.snapshot import Snapshot
-from drgn_zonedev.walkers import Exposure, Judgement, walk_all
+from drgn_zonedev.walkers import Exposure, Judgement, unread_by_guards, walk_all
 
 __all__ = ("ExposedWalker", "exposed_walkers")
 
@@ -48,14 +48,19 @@ def exposed_walkers(
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     try:
         judgements = walk_all(prog, snapshot, [page])
+        unread = unread_by_guards(prog)
     except (FaultError, LookupError) as e:
         return f"what their guards ask cannot be read: {e}"
-    return tuple(
+    exposed = tuple(
         _exposed(judgement, exposure)
         for judgement in judgements
         if judgement.present is not False
         for exposure in judgement.exposures
     )
+    # Guards let pass what they cannot ask about, and keep out nothing else for that.
+    if exposed and unread:
+        return f"what their guards ask cannot be read: {', '.join(unread)}"
+    return exposed
 
 
 def _exposed(judgement: Judgement, exposure: Exposure) -> ExposedWalker:

@@ -35,13 +35,13 @@ from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgma
 from drgn_zonedev.kernel.mmzone import (
     Geometry,
     SectionFlags,
-    read_zone_device_spans,
     section_flags,
     sparsemem_geometry,
 )
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
+from drgn_zonedev.kernel.zones import read_zone_device_spans
 from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 from drgn_zonedev.spans import Span, intersection, union

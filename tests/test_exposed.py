@@ -56,3 +56,13 @@ def test_what_cannot_be_told_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert explanation.walkers == ()
     assert "cannot read the zones" in str(explanation.walkers_error)
     assert "cannot be told: " in explanation_text(explanation)
+
+
+def test_zone_that_cannot_be_read_is_said_where_it_matters() -> None:
+    kernel = collision("5.10")
+    dma = kernel.zone(0, kernel.layout.constant("ZONE_DMA"))
+    kernel.hide(dma, kernel.layout.structs["zone"].size)
+    prog = kernel.program()
+    assert "a zone of node 0" in str(explain(prog, 0x24000).walkers_error)
+    # Nobody asks what is promised.
+    assert explain(prog, 0).walkers_error is None

@@ -14,6 +14,7 @@ from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
+from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.model import Case
 from drgn_zonedev.stored import StoredDump
 from drgn_zonedev.walkers import WALKERS, Exposure, Judgement, Outcome, Walker, walkers
@@ -171,6 +172,52 @@ def test_zones_without_ram_are_not_walked(layout: str) -> None:
         (0x100000, 0x100002, "reserved", 2, 2),
         (0x100002, 0x100600, "metadata", 0x5FE, 0x5FE),
     ]
+
+
+def hide_zone(kernel: FakeKernel, number: int) -> None:
+    kernel.hide(kernel.zone(0, number), kernel.layout.structs["zone"].size)
+
+
+@each_layout
+@pytest.mark.parametrize("scene", [collision, in_flight])
+def test_zone_that_cannot_be_read_keeps_nobody_out(
+    scene: Callable[[str], FakeKernel], layout: str
+) -> None:
+    kernel = scene(layout)
+    before = walkers(kernel.program())
+    assert before.unread == ()
+    for number in {z.number for z in zones(kernel.program()).found if z.present_pages}:
+        hide_zone(kernel, number)
+        after = walkers(kernel.program())
+        kernel.memory.hidden.clear()
+        assert after.unread == ("a zone of node 0",)
+        for old, new in zip(before.walkers, after.walkers):
+            assert touched(old) <= touched(new), old.walker.name
+
+
+@each_layout
+def test_any_memory_may_be_in_a_zone_that_cannot_be_read(layout: str) -> None:
+    kernel = partial(layout)
+    assert seen(kernel.program(), "hibernation-free") == []
+    hide_zone(kernel, kernel.layout.constant("ZONE_NORMAL"))
+    # The pages say that they are in another one.
+    assert seen(kernel.program(), "hibernation-free") == [
+        (0x100000, 0x100002, "reserved", 2, 0),
+        (0x100002, 0x100600, "metadata", 0x5FE, 0),
+    ]
+
+
+def touched(judgement: Judgement) -> tuple[int, int]:
+    return sum(e.touched for e in judgement.exposures), sum(e.used for e in judgement.exposures)
+
+
+@each_layout
+def test_zones_of_devices_are_not_walked_whether_they_can_be_read_or_not(layout: str) -> None:
+    kernel = collision(layout)
+    before = walkers(kernel.program())
+    hide_zone(kernel, kernel.layout.constant("ZONE_DEVICE"))
+    after = walkers(kernel.program())
+    assert (after.walkers, after.unread) == (before.walkers, ())
 
 
 def test_one_page_in_a_pageblock() -> None:

@@ -24,7 +24,6 @@ import numpy as np
 from drgn import (
     NULL,
     BadDataError,
-    FaultError,
     IntegerLike,
     Object,
     Program,
@@ -33,7 +32,6 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import pfn_to_page
 from drgn.helpers.linux.mmzone import (
-    NODE_DATA,
     decode_section_flags,
     early_section,
     nr_to_section,
@@ -42,7 +40,6 @@ from drgn.helpers.linux.mmzone import (
     valid_section,
 )
 
-from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.kernel.reading import need_object
 
@@ -55,13 +52,11 @@ __all__ = (
     "pfn_section_valid",
     "pfn_to_online_page",
     "pfn_valid",
-    "read_zone_device_spans",
     "section_flags",
     "section_subsection_map",
     "section_vmemmap_preinit",
     "sparsemem_geometry",
     "subsection_map_index",
-    "zone_device_spans",
 )
 
 # SUBSECTION_SHIFT: a macro, 2 MiB on every architecture.
@@ -366,50 +361,3 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     if online_device_section(section) and get_dev_pagemap(prog, pfn):
         return null
     return pfn_to_page(prog, pfn)
-
-
-@takes_program_or_default
-def zone_device_spans(prog: Program) -> dict[int, tuple[int, int]]:
-    """
-    Get the span of each node's ZONE_DEVICE.
-
-    The span grows when memory is added and never shrinks
-    (``remove_pfn_range_from_zone()`` leaves ZONE_DEVICE alone), so it is the
-    hull of all device memory that a node has ever had.
-
-    :return: Mapping from node ID to half-open PFN range. Nodes that never had
-        device memory, or whose zones cannot be read, are missing.
-    """
-    return read_zone_device_spans(prog)[0]
-
-
-@takes_program_or_default
-def read_zone_device_spans(
-    prog: Program,
-) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
-    """
-    Like :func:`zone_device_spans()`, but also return the nodes whose zones cannot
-    be read, each with the address that faulted.
-    """
-    try:
-        zone_device = prog.constant("ZONE_DEVICE").value_()
-    except LookupError:
-        return {}, ()
-    spans, unreadable = {}, []
-    for nid in online_nodes(prog):
-        address = None
-        try:
-            zone = NODE_DATA(prog, nid).node_zones[zone_device]
-            address = zone.zone_start_pfn.address_
-            need_object(zone.zone_start_pfn)
-            need_object(zone.spanned_pages)
-            start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
-        except FaultError as e:
-            # A fault may be at a physical address.
-            unreadable.append((nid, e.address if address is None else address))
-            continue
-        if spanned:
-            # No machine has memory beyond max_pfn, whatever a damaged zone says.
-            max_pfn = sparsemem_geometry(prog).max_pfn
-            spans[nid] = (min(start, max_pfn), min(start + spanned, max_pfn))
-    return spans, tuple(unreadable)

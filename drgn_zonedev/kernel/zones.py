@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drgn import Program
+from drgn import FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import NODE_DATA
 
 from drgn_zonedev.kernel.masks import online_nodes
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.reading import need_object
 
-__all__ = ("Zone", "zones")
+__all__ = ("UnreadZone", "Zone", "Zones", "read_zone_device_spans", "zone_device_spans", "zones")
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,85 @@ class Zone:
     present_pages: int
 
 
+@dataclass(frozen=True)
+class UnreadZone:
+    """A ``struct zone`` that cannot be read, and the address that faulted."""
+
+    nid: int
+    number: int
+    address: int
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Zones that span anything, and those of which that is not known, by node and number."""
+
+    found: tuple[Zone, ...]
+    unread: tuple[UnreadZone, ...]
+
+
 @takes_program_or_default
-def zones(prog: Program) -> tuple[Zone, ...]:
-    """Get the zones that span anything, of all nodes that are online."""
-    found = []
-    for nid in online_nodes(prog):
-        for number, zone in enumerate(NODE_DATA(prog, nid).node_zones):
-            start, spanned = zone.zone_start_pfn.value_(), zone.spanned_pages.value_()
-            if spanned:
-                present = zone.present_pages.value_()
-                found.append(Zone(nid, number, start, start + spanned, present))
-    return tuple(found)
+def zones(prog: Program) -> Zones:
+    """
+    Get the zones of all nodes that are online.
+
+    :raises FaultError: if nobody can tell which nodes are online
+    :raises LookupError: if the debugging information lacks it
+    """
+    numbers = range(prog.type("struct pglist_data").member("node_zones").type.length or 0)
+    read = [_read_zone(prog, nid, number) for nid in online_nodes(prog) for number in numbers]
+    return Zones(
+        found=tuple(z for z in read if isinstance(z, Zone)),
+        unread=tuple(z for z in read if isinstance(z, UnreadZone)),
+    )
+
+
+def _read_zone(prog: Program, nid: int, number: int) -> Zone | UnreadZone | None:
+    address = None
+    try:
+        zone = NODE_DATA(prog, nid).node_zones[number]
+        address = zone.zone_start_pfn.address_
+        members = zone.zone_start_pfn, zone.spanned_pages, zone.present_pages
+        for member in members:
+            need_object(member)
+        start, spanned, present = (member.value_() for member in members)
+    except FaultError as e:
+        # A fault may be at a physical address.
+        return UnreadZone(nid, number, e.address if address is None else address)
+    if not spanned:
+        return None
+    # No machine has memory beyond max_pfn, whatever a damaged zone says.
+    max_pfn = sparsemem_geometry(prog).max_pfn
+    return Zone(nid, number, min(start, max_pfn), min(start + spanned, max_pfn), present)
+
+
+@takes_program_or_default
+def zone_device_spans(prog: Program) -> dict[int, tuple[int, int]]:
+    """
+    Get the span of each node's ZONE_DEVICE.
+
+    The span grows when memory is added and never shrinks
+    (``remove_pfn_range_from_zone()`` leaves ZONE_DEVICE alone), so it is the
+    hull of all device memory that a node has ever had.
+
+    :return: Mapping from node ID to half-open PFN range. Nodes that never had
+        device memory, or whose zones cannot be read, are missing.
+    """
+    return read_zone_device_spans(prog)[0]
+
+
+@takes_program_or_default
+def read_zone_device_spans(
+    prog: Program,
+) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
+    """
+    Like :func:`zone_device_spans()`, but also return the nodes whose zones cannot
+    be read, each with the address that faulted.
+    """
+    try:
+        zone_device = prog.constant("ZONE_DEVICE").value_()
+    except LookupError:
+        return {}, ()
+    read = zones(prog)
+    spans = {z.nid: (z.start_pfn, z.end_pfn) for z in read.found if z.number == zone_device}
+    return spans, tuple((z.nid, z.address) for z in read.unread if z.number == zone_device)

@@ -14,7 +14,14 @@ pages, and what would come of it.
 
 from __future__ import annotations
 
-from drgn_zonedev.walkers.judge import Exposure, Judgement, WalkersReport, walk_all, walkers
+from drgn_zonedev.walkers.judge import (
+    Exposure,
+    Judgement,
+    WalkersReport,
+    unread_by_guards,
+    walk_all,
+    walkers,
+)
 from drgn_zonedev.walkers.outcome import Outcome
 from drgn_zonedev.walkers.table import WALKERS, Walker
 
@@ -25,6 +32,7 @@ __all__ = (
     "Outcome",
     "Walker",
     "WalkersReport",
+    "unread_by_guards",
     "walk_all",
     "walkers",
 )

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Optional
 
 import numpy as np
 from drgn import FaultError, Program, offsetof
@@ -23,7 +24,7 @@ from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.kernel.zones import Zone, zones
+from drgn_zonedev.kernel.zones import Zones, zones
 from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.sets import sorted_set
@@ -85,12 +86,16 @@ class Runs:
 
 @dataclass(frozen=True)
 class Ground:
-    """Unpromised memory in runs, and who can be asked about any PFN."""
+    """
+    Unpromised memory in runs, and who can be asked about any PFN. ``zones`` are those
+    that may have RAM.
+    """
 
     prog: Program
     snapshot: Snapshot
     runs: Runs
     ram: np.ndarray
+    zones: Zones
 
     def ask(self, pfn: np.ndarray) -> Predicates:
         """The kernel's predicates for PFNs."""
@@ -110,27 +115,16 @@ class Ground:
         """``None`` if it cannot be read: an export from before the walkers lacks it."""
         return read_max_pfn(self.prog)
 
-    @cached_property
-    def zones(self) -> tuple[Zone, ...]:
-        return zones(self.prog)
-
     def is_populated(self, zones_of: np.ndarray, pfn: np.ndarray) -> np.ndarray:
         """Whether :meth:`zones_of` PFNs are populated zones that span them."""
-        found = np.zeros(len(pfn), bool)
-        for zone in self.zones:
-            inside = (pfn >= zone.start_pfn) & (pfn < zone.end_pfn)
-            links = zone.nid << self.layout.zones_shift | zone.number
-            found |= inside & (zones_of == links) & bool(zone.present_pages)
-        return found
+        return _is_populated(self.zones, self.layout, zones_of, pfn)
 
     def zones_of(self, pfn: np.ndarray) -> np.ndarray:
         """The bits of ``page->flags`` that say node and zone; -1 if they cannot be read."""
         layout = self.layout
-        shift = 64 - layout.nodes_shift - layout.zones_shift
         page = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
         raw, readable = read_records(self.prog, page + np.uint64(layout.flags_word * 8), 8)
-        links = raw.view("<u8")[:, 0] >> np.uint64(shift)
-        return np.where(readable, links.astype(np.int64), -1)
+        return np.where(readable, _links(layout, raw.view("<u8")[:, 0]), -1)
 
 
 def read_max_pfn(prog: Program) -> int | None:
@@ -138,6 +132,36 @@ def read_max_pfn(prog: Program) -> int | None:
         return int(prog["max_pfn"].value_())
     except FaultError:
         return None
+
+
+def read_zones(prog: Program) -> Zones:
+    """Like :func:`zones`, without an unread ZONE_DEVICE, which never has RAM."""
+    found, zone_device = zones(prog), page_layout(prog).zone_device
+    return Zones(found.found, tuple(z for z in found.unread if z.number != zone_device))
+
+
+def _is_populated(
+    zones: Zones, layout: PageLayout, links: np.ndarray, pfn: np.ndarray
+) -> np.ndarray:
+    # Whether pages that link to a zone are spanned by it, and it has RAM. One that could
+    # not be read may be like that.
+    found = np.zeros(len(pfn), bool)
+    for zone in zones.found:
+        inside = (pfn >= zone.start_pfn) & (pfn < zone.end_pfn) & bool(zone.present_pages)
+        found |= inside & (links == _link(layout, zone.nid, zone.number))
+    for unread in zones.unread:
+        found |= links == _link(layout, unread.nid, unread.number)
+    return found
+
+
+def _link(layout: PageLayout, nid: int, number: int) -> int:
+    # set_page_links()
+    return nid << layout.zones_shift | number
+
+
+def _links(layout: PageLayout, flags: np.ndarray) -> np.ndarray:
+    shift = 64 - layout.nodes_shift - layout.zones_shift
+    return (flags >> np.uint64(shift)).astype(np.int64)
 
 
 def lay_ground(
@@ -156,18 +180,20 @@ def lay_ground(
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
     bad = [r for r in ranges if r.case in UNPROMISED]
-    edges = _edges(prog, snapshot, bad, block_pages, ram)
+    walked = read_zones(prog)
+    edges = _edges(prog, snapshot, bad, block_pages, ram, walked)
     size = page_layout(prog).size
     total = size * sum(r.pages for r in bad if r.memmap is not Memmap.UNMAPPED)
 
     def read(pages: int) -> None:
         progress(pages * size, total)
 
-    parts = [part for range_ in bad for part in _parts(prog, snapshot, range_, edges, read)]
+    describe = partial(_describe, prog, snapshot, walked)
+    parts = [part for range_ in bad for part in _parts(prog, range_, edges, describe, read)]
     columns = np.array(parts, np.int64).reshape(-1, 5).T
     start, end, case, mapped, page = columns
     runs = Runs(start, end, case, mapped.astype(bool), page)
-    return Ground(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2))
+    return Ground(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
 
 
 def _edges(
@@ -176,6 +202,7 @@ def _edges(
     bad: Sequence[Range],
     block_pages: Iterable[int],
     ram: Sequence[tuple[int, int]],
+    walked: Zones,
 ) -> np.ndarray:
     # Wherever the answer of a predicate can change. Within the ranges, that is where
     # sections, subsections and pgmaps begin and end, all of which divide ranges
@@ -183,7 +210,7 @@ def _edges(
     geometry = snapshot.geometry
     edges = {pfn for r in bad for pfn in (r.start_pfn, r.end_pfn)}
     edges |= {pfn for span in ram for pfn in span} | pgmap_borders(snapshot)
-    for zone in zones(prog):
+    for zone in walked.found:
         edges |= {zone.start_pfn, zone.end_pfn}
     max_pfn = read_max_pfn(prog)
     if max_pfn is not None:
@@ -193,10 +220,15 @@ def _edges(
 
 
 _Part = tuple[int, int, int, int, int]
+_Describe = Callable[[Pages, Optional[int]], np.ndarray]
 
 
 def _parts(
-    prog: Program, snapshot: Snapshot, range_: Range, edges: np.ndarray, read: Callable[[int], None]
+    prog: Program,
+    range_: Range,
+    edges: np.ndarray,
+    describe: _Describe,
+    read: Callable[[int], None],
 ) -> Iterator[_Part]:
     case = CASES.index(range_.case)
     first, last = np.searchsorted(edges, [range_.start_pfn + 1, range_.end_pfn])
@@ -206,22 +238,21 @@ def _parts(
         for start, end in zip(borders, borders[1:]):
             yield start, end, case, 0, 0
         return
-    for start, end, page in _read(prog, snapshot, range_, read):
+    for start, end, page in _read(prog, range_, describe, read):
         cuts = [start, *(b for b in inside if start < b < end), end]
         for cut, next_cut in zip(cuts, cuts[1:]):
             yield cut, next_cut, case, 1, page
 
 
 def _read(
-    prog: Program, snapshot: Snapshot, range_: Range, read: Callable[[int], None]
+    prog: Program, range_: Range, describe: _Describe, read: Callable[[int], None]
 ) -> Iterator[tuple[int, int, int]]:
-    live = frozenset(p.address for p in snapshot.pgmaps)
     for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
         read(part.end_pfn - part.start_pfn)
         if not isinstance(part, Pages):
             yield part.start_pfn, part.end_pfn, UNREAD
             continue
-        code = _describe(prog, snapshot, part, range_.pgmap, live)
+        code = describe(part, range_.pgmap)
         first = np.flatnonzero(np.diff(code, prepend=code[:1] + 1))
         last = np.append(first[1:], len(code))
         for i, j in zip(first.tolist(), last.tolist()):
@@ -229,19 +260,15 @@ def _read(
 
 
 def _describe(
-    prog: Program, snapshot: Snapshot, pages: Pages, pgmap: int | None, live: frozenset[int]
+    prog: Program, snapshot: Snapshot, walked: Zones, pages: Pages, pgmap: int | None
 ) -> np.ndarray:
+    live = frozenset(p.address for p in snapshot.pgmaps)
     code = page_contents(prog, pages, pgmap, live).astype(np.int64)
-    tail = pages.is_tail
-    in_zone = np.zeros(len(code), bool)
-    for zone in zones(prog):
-        inside = (pages.pfn >= zone.start_pfn) & (pages.pfn < zone.end_pfn)
-        links = (pages.zone == np.uint64(zone.number)) & (pages.node == np.uint64(zone.nid))
-        in_zone |= inside & links & bool(zone.present_pages)
+    tail, layout = pages.is_tail, pages.layout
     bits = {
         TAIL: tail,
         WILD: tail & ~_in_memmap(snapshot, pages),
-        IN_ZONE: in_zone,
+        IN_ZONE: _is_populated(walked, layout, _links(layout, pages.flags), pages.pfn),
         REFERENCED: pages.refcount != 0,
         ON_LRU: _flag(prog, pages, "PG_lru"),
         CHARGED: _memcg(prog, pages) != 0,

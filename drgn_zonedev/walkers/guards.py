@@ -31,7 +31,7 @@ MAX_ORDER_PAGES = 1 << 10
 BLOCK_PAGES = (PAGEBLOCK_PAGES, MAX_ORDER_PAGES)
 
 
-# Where max_pfn is not known, it keeps nobody from anything.
+# What is not known, max_pfn or a zone, keeps nobody from anything.
 
 
 def _below_max_pfn(ground: Ground) -> np.ndarray:
@@ -66,8 +66,8 @@ def _system_ram_section(ground: Ground) -> np.ndarray:
 
 
 def _in_zone_with_ram(ground: Ground) -> np.ndarray:
-    found = np.zeros(len(ground.runs), bool)
-    for zone in ground.zones:
+    found = np.full(len(ground.runs), bool(ground.zones.unread))
+    for zone in ground.zones.found:
         inside = (ground.runs.start >= zone.start_pfn) & (ground.runs.start < zone.end_pfn)
         found |= inside & bool(zone.present_pages)
     return found

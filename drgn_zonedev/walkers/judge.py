@@ -28,12 +28,20 @@ from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.spans import union
 from drgn_zonedev.verify import divide_holes
-from drgn_zonedev.walkers.ground import CASES, CONTENTS, UNREAD, Ground, lay_ground, read_max_pfn
+from drgn_zonedev.walkers.ground import (
+    CASES,
+    CONTENTS,
+    UNREAD,
+    Ground,
+    lay_ground,
+    read_max_pfn,
+    read_zones,
+)
 from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
 from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
 from drgn_zonedev.walkers.table import WALKERS, Guard, Walker
 
-__all__ = ("Exposure", "Judgement", "WalkersReport", "walk_all", "walkers")
+__all__ = ("Exposure", "Judgement", "WalkersReport", "unread_by_guards", "walk_all", "walkers")
 
 # Any kernel with an MMU has this function: if the debugging information does not,
 # then it was cut down to what was needed, and lacks the walkers as well.
@@ -110,8 +118,13 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         kernel=kernel_facts(prog),
         walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
         unjudged=undecided(ranges),
-        unread=tuple(_unread(prog)),
+        unread=unread_by_guards(prog),
     )
+
+
+def unread_by_guards(prog: Program) -> tuple[str, ...]:
+    """Get what guards need and could not be read."""
+    return tuple(_unread(prog))
 
 
 def _unread(prog: Program) -> Iterator[str]:
@@ -119,6 +132,8 @@ def _unread(prog: Program) -> Iterator[str]:
         yield "max_pfn"
     if _system_ram(prog) is None:
         yield "iomem_resource"
+    for nid in sorted({zone.nid for zone in read_zones(prog).unread}):
+        yield f"a zone of node {nid}"
 
 
 def walk_all(

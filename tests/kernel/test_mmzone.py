@@ -25,7 +25,6 @@ from drgn_zonedev.kernel.mmzone import (
     section_vmemmap_preinit,
     sparsemem_geometry,
     subsection_map_index,
-    zone_device_spans,
 )
 from drgn_zonedev.snapshot import take_snapshot
 
@@ -272,14 +271,3 @@ def test_online_section_without_usage(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8, online=True, usage=False)
     assert bool(pfn_to_online_page(kernel.program(), 0x40000)) == (layout == "5.10")
-
-
-@each_layout
-def test_spans_of_zone_device(layout: str) -> None:
-    kernel = FakeKernel(layout)
-    assert zone_device_spans(kernel.program()) == {}
-    kernel.grow_zone("ZONE_DEVICE", 0x40000, 0x48000)
-    kernel.grow_zone("ZONE_DEVICE", 0x60000, 0x60200)
-    kernel.grow_zone("ZONE_DEVICE", 0x80000, 0x90000, nid=3)
-    spans = zone_device_spans(kernel.program())
-    assert spans == {0: (0x40000, 0x60200), 3: (0x80000, 0x90000)}
