@@ -10,16 +10,17 @@ page or folio, or by the resource in ``/proc/iomem`` that it lies in.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drgn import Object, Program, TypeKind
+from drgn import FaultError, Object, Program, TypeKind
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.mmzone import pfn_to_section, valid_section
+from drgn.helpers.linux.mmzone import valid_section
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
-from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import need_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, iomem_resources
 from drgn_zonedev.model import Finding, Range
 
@@ -127,17 +128,19 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
 
 
 def _is_memory(prog: Program, pfn: int) -> bool:
+    # As far as that can be read: another meaning of the number may fit better.
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
-    return _is_present(prog, pfn) or bool(find_dev_pagemap(prog, pfn))
+    for ask in (_is_present, find_dev_pagemap):
+        with contextlib.suppress(FaultError):
+            if ask(prog, pfn):
+                return True
+    return False
 
 
 def _is_present(prog: Program, pfn: int) -> bool:
-    # Small dumps have no root of mem_section that is not needed.
     nr = pfn // sparsemem_geometry(prog).pages_per_section
-    if nr > prog["__highest_present_section_nr"].value_():
-        return False
-    return bool(valid_section(pfn_to_section(prog, pfn)))
+    return bool(valid_section(need_section(prog, nr)))
 
 
 def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:

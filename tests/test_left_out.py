@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from drgn import FaultError, Program
+from drgn.helpers.linux.mmzone import pfn_to_section
 
-from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.answers import predicates
+from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
+from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
+from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case, Report, Severity
 from drgn_zonedev.report import check
+from drgn_zonedev.resolve import resolve_pfn
 from drgn_zonedev.stored import StoredDump
 
 PAGE = 4096
@@ -27,6 +32,8 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _PT_LOAD = 1
 # The kernel's image is never filtered: its page frames are reserved.
 _IMAGE = 0xFFFFFFFF80000000
+
+UNREAD = UnreadablePages(0, 1, 0, "not asked")
 
 Segment = tuple[int, int, int, int, int, int, int, int]
 
@@ -81,6 +88,15 @@ def structure_frames(prog: Program, dump: bytes) -> list[int]:
         if kind == _PT_LOAD and vaddr not in memmap and vaddr < _IMAGE:
             frames.update(range(paddr // PAGE, (paddr + size - 1) // PAGE + 1))
     return sorted(frames)
+
+
+def frame_of(dump: bytes, address: int) -> int:
+    """The page frame that an address is in."""
+    return next(
+        (paddr + address - vaddr) // PAGE
+        for kind, _, _, vaddr, paddr, size, _, _ in program_headers(dump)
+        if kind == _PT_LOAD and vaddr <= address < vaddr + size
+    )
 
 
 def differences(expected: Report, found: Report) -> list[str]:
@@ -151,6 +167,45 @@ def test_no_missing_page_changes_a_case_silently(name: str, tmp_path: Path) -> N
     assert check_without_each(name, tmp_path / "vmcore", None) == {}
 
 
+PREDICATES: list[Callable[[Program, int], object]] = [
+    pfn_valid,
+    pfn_section_valid,
+    pfn_to_online_page,
+    pfn_zone_device,
+    pfn_zone_device_reserved,
+]
+
+
+@pytest.mark.parametrize("name", ["6.1-fsdax-collision", "7.3-two-in-one"])
+@pytest.mark.parametrize("structure", ["section", "root"])
+def test_section_that_was_left_out_is_not_taken_for_none(
+    name: str, structure: str, tmp_path: Path
+) -> None:
+    path, pfn = tmp_path / "vmcore", 0x24400
+    with StoredDump(VMCORES / name).files() as directory:
+        dump = (directory / "vmcore").read_bytes()
+        prog = open_program(directory, directory / "vmcore")
+        layout = page_layout(prog)
+        assert pfn_zone_device(prog, pfn)
+        address = pfn_to_section(prog, pfn).value_()
+        if structure == "root":
+            address = prog["mem_section"].value_()
+        write_without(dump, frame_of(dump, address), path, hole=True)
+        prog = open_program(directory, path)
+        for predicate in PREDICATES:
+            with pytest.raises(FaultError, match="left out of the dump"):
+                predicate(prog, pfn)
+        # Behind the last section, nobody needs to ask.
+        assert not any(predicate(prog, 1 << 33) for predicate in PREDICATES)
+        # Stored dumps lack vmemmap_base.
+        prog.cache["zonedev_page_layout"] = layout
+        assert resolve_pfn(prog, pfn) == (pfn, "PFN")
+        answers = {p.name: p.answer for p in predicates(prog, pfn, UNREAD)}
+        for name in ("present_section", "valid_section", "pfn_section_valid", "pfn_zone_device"):
+            assert str(answers[name]).startswith("cannot be read: left out of the dump"), name
+        assert str(answers["get_dev_pagemap"]).startswith("0x")
+
+
 @pytest.mark.parametrize("name", ["6.1-fsdax-collision", "7.2-devdax-2m"])
 def test_struct_pages_that_were_left_out_are_told_by_any_number_of_jobs(
     name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -163,12 +218,7 @@ def test_struct_pages_that_were_left_out_are_told_by_any_number_of_jobs(
         device = next(r for r in whole.ranges if r.case is Case.DEVICE)
         # Not the first: tails may share their memory from the second page on.
         address = layout.page_address(device.start_pfn) + PAGE
-        frame = next(
-            paddr + address - vaddr
-            for kind, _, _, vaddr, paddr, size, _, _ in program_headers(dump)
-            if kind == _PT_LOAD and vaddr <= address < vaddr + size
-        )
-        write_without(dump, frame // PAGE, path, hole=True)
+        write_without(dump, frame_of(dump, address), path, hole=True)
         alone = check(open_program(directory, path))
         together = check(open_program(directory, path), jobs=2)
     # Nobody refused to be two.

@@ -24,6 +24,7 @@ import numpy as np
 from drgn import (
     NULL,
     BadDataError,
+    FaultError,
     IntegerLike,
     Object,
     Program,
@@ -36,7 +37,6 @@ from drgn.helpers.linux.mmzone import (
     early_section,
     nr_to_section,
     online_section,
-    pfn_to_section,
     valid_section,
 )
 
@@ -48,6 +48,7 @@ __all__ = (
     "SectionFlags",
     "decode_section_word",
     "for_each_subsection",
+    "need_section",
     "online_device_section",
     "pfn_section_valid",
     "pfn_to_online_page",
@@ -278,7 +279,7 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
     :return: Iterator of (start PFN, end PFN, whether its bit is set)
     """
     geometry = sparsemem_geometry(prog)
-    section = _needed(nr_to_section(prog, nr))
+    section = need_section(prog, nr)
     bitmap = section_subsection_map(section) if section else 0
     start_pfn = operator.index(nr) * geometry.pages_per_section
     for i in range(geometry.subsections_per_section):
@@ -287,14 +288,33 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
         yield pfn, pfn + geometry.pages_per_subsection, is_set
 
 
-def _section_of(prog: Program, pfn: IntegerLike) -> Object:
-    return _needed(pfn_to_section(prog, pfn))
+@takes_program_or_default
+def need_section(prog: Program, nr: IntegerLike) -> Object:
+    """
+    Get a section like :func:`drgn.helpers.linux.mmzone.nr_to_section()`, and make sure
+    that it is the kernel's word: in an ELF dump, drgn takes what was left out for zeros,
+    and small dumps have no roots behind that of the last section.
 
-
-def _needed(section: Object) -> Object:
-    if section:
-        need_object(section[0])
+    :param nr: Section number.
+    :return: ``struct mem_section *`` (``NULL`` if there is none)
+    :raises FaultError: if that cannot be told, or if the section cannot be read
+    """
+    nr = operator.index(nr)
+    try:
+        section = nr_to_section(prog, nr)
+        if section:
+            need_object(section[0])
+        elif prog["mem_section"]:
+            need_object(prog["mem_section"][nr // prog["SECTIONS_PER_ROOT"].value_()])
+    except FaultError:
+        if nr <= prog["__highest_present_section_nr"].value_():
+            raise
+        return NULL(prog, "struct mem_section *")
     return section
+
+
+def _section_of(prog: Program, pfn: int) -> Object:
+    return need_section(prog, pfn // sparsemem_geometry(prog).pages_per_section)
 
 
 @takes_program_or_default
@@ -305,6 +325,7 @@ def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
+    pfn = operator.index(pfn)
     section = _section_of(prog, pfn)
     if not section:
         return False

@@ -29,7 +29,7 @@ import operator
 
 from drgn import IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.mmzone import pfn_to_section, valid_section
+from drgn.helpers.linux.mmzone import valid_section
 
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_ranges,
@@ -37,7 +37,7 @@ from drgn_zonedev.kernel.memremap import (
     pgmap_altmap,
     pgmap_pfn_valid,
 )
-from drgn_zonedev.kernel.mmzone import pfn_section_valid, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import need_section, pfn_section_valid, sparsemem_geometry
 
 __all__ = ("pfn_zone_device", "pfn_zone_device_reserved")
 
@@ -92,6 +92,8 @@ def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
 
 
 def _populated(prog: Program, pfn: int) -> bool:
-    if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+    geometry = sparsemem_geometry(prog)
+    if not 0 <= pfn < geometry.max_pfn:
         return False
-    return valid_section(pfn_to_section(prog, pfn)) and pfn_section_valid(prog, pfn)
+    section = need_section(prog, pfn // geometry.pages_per_section)
+    return valid_section(section) and pfn_section_valid(prog, pfn)
