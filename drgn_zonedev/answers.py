@@ -77,7 +77,7 @@ def predicates(prog: Program, pfn: int, page: Pages | UnreadablePages) -> Iterat
     subsection = section.subsection()
     yield subsection
     yield _pfn_valid(prog, pfn, section, subsection)
-    pgmap = find_dev_pagemap(prog, pfn)
+    pgmap = _try(find_dev_pagemap, prog, pfn)
     claim = _claim(prog, pfn, pgmap)
     yield _online_page(prog, pfn, section, subsection, claim)
     yield claim
@@ -209,8 +209,13 @@ def _online_page(
     return Predicate("pfn_to_online_page", answer, because, evidence)
 
 
-def _claim(prog: Program, pfn: int, pgmap: Object) -> Predicate:
-    address, value = pgmap_array_slot(prog, pfn)
+def _claim(prog: Program, pfn: int, pgmap: Object | str) -> Predicate:
+    if isinstance(pgmap, str):
+        return Predicate("get_dev_pagemap", pgmap, "")
+    slot = _try(pgmap_array_slot, prog, pfn)
+    if isinstance(slot, str):
+        return Predicate("get_dev_pagemap", slot, "")
+    address, value = slot
     stored = Evidence(f"pgmap_array[{pfn:#x}]", address=address, value=value)
     if not pgmap:
         return Predicate("get_dev_pagemap", "NULL", "nothing in pgmap_array", (stored,))
@@ -233,7 +238,9 @@ def _reference(pgmap: Object) -> Evidence:
     return Evidence(what, address=word.address_, value=word.value_(), note=note)
 
 
-def _pgmap_pfn_valid(pgmap: Object, pfn: int) -> Predicate:
+def _pgmap_pfn_valid(pgmap: Object | str, pfn: int) -> Predicate:
+    if isinstance(pgmap, str):
+        return Predicate("pgmap_pfn_valid", pgmap, "")
     try:
         answer = pgmap_pfn_valid(pgmap, pfn)
         ranges, evidence = dev_pagemap_ranges(pgmap)[0], list(_extent(pgmap, pfn))

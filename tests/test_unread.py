@@ -7,18 +7,21 @@ that is missing is told, and everything else is as it was.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
 from drgn import Object, Program, offsetof, sizeof
 from fakekernel import LAYOUTS, FakeKernel, collision
 
+from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.memory import memory_blocks
 from drgn_zonedev.kernel.memremap import pgmap_ref
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import xa_entries
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.report import check
+from drgn_zonedev.resolve import resolve_pfn
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
@@ -126,6 +129,73 @@ def test_structure_that_is_missing_is_told_with_its_address(layout: str, structu
     for pfn, case in cases(before, span).items():
         assert case_at(after, pfn) is case, f"{pfn:#x}"
     assert errors(after) == errors(before) == set()
+
+
+# Predicates that need each of them for the first PFN that it is about.
+NEEDED_BY = {
+    "dev_pagemap": {"get_dev_pagemap", "pgmap_pfn_valid"},
+    "percpu_ref": {"get_dev_pagemap"},
+    "mem_section_usage": {"pfn_section_valid", "pfn_valid", "pfn_zone_device_reserved"},
+    "memory_block": set(),
+    "xa_node": {"get_dev_pagemap", "pgmap_pfn_valid", "pfn_zone_device"},
+}
+
+
+def answers(prog: Program, pfn: int) -> dict[str, bool | str]:
+    return {p.name: p.answer for p in explain(prog, pfn).predicates}
+
+
+@functools.cache
+def answers_of_whole_machine(layout: str) -> dict[int, dict[str, bool | str]]:
+    prog = machine(layout).program()
+    return {pfn: answers(prog, pfn) for pfn in cases(check(prog))}
+
+
+def is_unread(answer: bool | str) -> bool:
+    return str(answer).startswith("cannot be read: ")
+
+
+@each_layout
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_page_is_explained_without_the_structure(layout: str, structure: str) -> None:
+    place, span = STRUCTURES[structure]
+    kernel = machine(layout)
+    address, size = place(kernel.program())
+    kernel.hide(address, size)
+    prog = kernel.program()
+    after = check(prog)
+    for pfn, old in answers_of_whole_machine(layout).items():
+        explanation = explain(prog, pfn)
+        assert explanation.range is not None
+        assert explanation.range.case is case_at(after, pfn)
+        new = {p.name: p.answer for p in explanation.predicates}
+        for name, answer in new.items():
+            assert is_unread(answer) or answer == old.get(name, answer), f"{name} of {pfn:#x}"
+        assert old.keys() <= new.keys()
+        if not span[0] <= pfn < span[1]:
+            assert new == old
+    unread = {name for name, answer in answers(prog, span[0]).items() if is_unread(answer)}
+    assert NEEDED_BY[structure] <= unread
+
+
+@each_layout
+def test_page_is_explained_by_what_is_left_of_a_damaged_node(layout: str) -> None:
+    kernel = machine(layout)
+    address, _ = node_of_device(kernel.program())
+    kernel.poke(address + offsetof(kernel.program().type("struct xa_node"), "shift"), b"\x3f")
+    found = answers(kernel.program(), DEVICE[0])
+    unread = {name for name, answer in found.items() if is_unread(answer)}
+    assert {"get_dev_pagemap", "pgmap_pfn_valid", "pfn_zone_device"} <= unread
+    assert found["pfn_valid"] is True
+
+
+@each_layout
+def test_number_is_a_pfn_where_nothing_tells_what_else_it_is(layout: str) -> None:
+    kernel = machine(layout)
+    kernel.hide(kernel.program()["pgmap_array"].xa_head.value_() - 2, 8)
+    prog = kernel.program()
+    assert resolve_pfn(prog, 0x60000000) == (0x60000000, "PFN")
+    assert resolve_pfn(prog, DEVICE[0] << 12) == (DEVICE[0], "physical address")
 
 
 @each_layout
