@@ -56,16 +56,15 @@ def missing_memory(
     """
     Get the physical memory that the unjudged could not be judged without.
 
-    :return: In ascending order; memory whose place is not known (``start`` is
-        ``end``) comes first.
+    :return: In ascending order, at most 256; memory whose place is not known (``start``
+        is ``end``) comes first.
     """
     found: dict[tuple[int, int], Missing] = {}
-    for u in unjudged:
-        if u.address is not None:
-            for missing in _of(prog, snapshot, u, u.address):
-                found.setdefault((missing.start, missing.end), missing)
-                if len(found) == _MAX_RUNS:
-                    break
+    at = ((u, u.address) for u in unjudged if u.address is not None)
+    for missing in (m for u, address in at for m in _of(prog, snapshot, u, address)):
+        found.setdefault((missing.start, missing.end), missing)
+        if len(found) == _MAX_RUNS:
+            break
     return tuple(found[key] for key in sorted(found))
 
 

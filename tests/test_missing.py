@@ -75,6 +75,23 @@ def test_structure_that_cannot_be_read_is_told_by_its_address() -> None:
     assert [m.holds for m in report.missing] == [f"a structure at {pgmap:#x}"]
 
 
+def test_what_nobody_adds_by_hand_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each gap has a hundred runs of page frames.
+    calls = iter(range(1, 1000))
+
+    def translate(prog: Program, first: int, end: int) -> np.ndarray:
+        return next(calls) * 1000 + np.arange(0, 200, 2)
+
+    monkeypatch.setattr(missing, "vmemmap_page_frames", translate)
+    kernel = partial("6.1")
+    for pfn in range(0x110000, 0x110000 + 6 * 128, 128):
+        kernel.hide(kernel.page(pfn), 0x1000)
+    report = check(kernel.program())
+    assert len([u for u in report.unjudged if u.address]) == 6
+    assert len(report.missing) == 256
+    assert next(calls) == 4
+
+
 def test_structure_that_makes_no_sense_is_not_missing() -> None:
     kernel = FakeKernel()
     kernel.section(8)
