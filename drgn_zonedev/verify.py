@@ -14,7 +14,7 @@ meet the range, and what they would read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,7 @@ from drgn_zonedev.promised import ScanAll, Scanned, Work, scan, scan_here
 from drgn_zonedev.runs import Run
 from drgn_zonedev.scan import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.spans import Span, intersection, union
 
 __all__ = (
     "PROMISED",
@@ -89,7 +90,7 @@ class Verification:
 def verify(prog: Program, ranges: list[Range]) -> Verification:
     """
     Verify the struct pages of ranges that :func:`~drgn_zonedev.classify.classify`
-    returned.
+    returned. Ranges of a pgmap that has gone since then are unjudged.
 
     :raises LookupError: if the debugging information lacks what is needed
     """
@@ -114,11 +115,15 @@ def verify_snapshot(
     :param scan_all: Who goes through the struct pages of which something is promised.
     """
     context = _context(prog, snapshot)
-    promised = [r for r in ranges if r.case in PROMISED]
+    claims = {p.address: union((r.start_pfn, r.end_pfn) for r in p.ranges) for p in snapshot.pgmaps}
+    verifiers = [_verifier(claims, r) for r in ranges]
+    promised = [r for r, f in zip(ranges, verifiers) if f is _verify_promised]
     backings = [_backing(context, r) for r in promised]
     aliases = find_aliases(prog, backings)
     works = [Work(_promise(context, r), spans) for r, spans in zip(promised, aliases.spans)]
-    total = sum(w.pages for w in works) + sum(map(_pages_of_a_hazard, ranges))
+    hazards = (r for r, f in zip(ranges, verifiers) if f not in _READS_NO_HAZARD)
+    total = sum(w.pages for w in works)
+    total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
     def count_pages(pages: int) -> None:
         size = page_layout(prog).size
@@ -131,8 +136,8 @@ def verify_snapshot(
         scanned=scan_all(prog, works, count_pages),
     )
     context.results.findings += illegal_aliases(context.aliases)
-    for range_ in ranges:
-        _VERIFIERS.get(range_.case, _verify_nothing)(context, range_)
+    for range_, verify_range in zip(ranges, verifiers):
+        verify_range(context, range_)
     results = context.results
     return Verification(
         ranges=tuple(results.ranges),
@@ -147,11 +152,13 @@ def verify_snapshot(
     )
 
 
-def _pages_of_a_hazard(range_: Range) -> int:
-    # What is read here, and not by scan_all.
-    promised = range_.case in PROMISED
-    read = range_.case in _VERIFIERS and range_.memmap is not Memmap.UNMAPPED and not promised
-    return range_.pages if read else 0
+def _verifier(claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
+    if range_.pgmap is None or range_.case not in _VERIFIERS:
+        return _VERIFIERS.get(range_.case, _verify_nothing)
+    # Another device may have got the memory of its pgmap.
+    span = range_.start_pfn, range_.end_pfn
+    inside = next(intersection(span, claims.get(range_.pgmap, ())), None) == span
+    return _VERIFIERS[range_.case] if inside else _verify_gone
 
 
 def _backing(context: Context, range_: Range) -> Backing:
@@ -224,6 +231,12 @@ def _verify_nothing(context: Context, range_: Range) -> None:
     if range_.case is Case.UNKNOWN and not told:
         gap = Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
         context.results.unjudged.append(gap)
+
+
+def _verify_gone(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    reason = "its pgmap has gone since it was classified"
+    context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
 
 
 def _verify_promised(context: Context, range_: Range) -> None:
@@ -326,7 +339,9 @@ def _where_it_leads(context: Context, slug: str, run: Run) -> Iterator[Evidence]
         yield dangling_pgmap(context.prog, word, run.count, span)
 
 
-_VERIFIERS = {
+_Verifier = Callable[[Context, Range], None]
+
+_VERIFIERS: dict[Case, _Verifier] = {
     Case.DEVICE: _verify_promised,
     Case.METADATA: _verify_promised,
     Case.RESERVED: verify_reserved,
@@ -336,3 +351,6 @@ _VERIFIERS = {
     Case.PARTIAL: verify_hole,
     Case.GHOST: verify_hole,
 }
+
+# Nothing is read at all, or by scan_all.
+_READS_NO_HAZARD = (_verify_promised, _verify_nothing, _verify_gone)

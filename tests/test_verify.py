@@ -842,6 +842,51 @@ def test_page_without_pgmap_is_not_initialised_for_nobody(layout: str) -> None:
     assert holdings(hazard) == {OTHER: 1, SELF_LINKED: 0x7FFF}
 
 
+def forget_pgmaps(kernel: FakeKernel) -> None:
+    head = kernel.program()["pgmap_array"].xa_head.address_
+    assert head is not None
+    kernel.poke(head, bytes(8))
+
+
+def assert_gone(verification: Verification, ranges: list[Range]) -> None:
+    assert list(verification.ranges) == ranges
+    claimed = [r for r in ranges if r.pgmap]
+    assert claimed
+    reason = "its pgmap has gone since it was classified"
+    gone = [(u.start_pfn, u.end_pfn) for u in verification.unjudged if u.reason == reason]
+    assert gone == [(r.start_pfn, r.end_pfn) for r in claimed]
+    assert not [f for f in verification.findings if f.pgmap]
+
+
+@each_layout
+@pytest.mark.parametrize("scene", [collision, in_flight, partial])
+def test_ranges_of_a_pgmap_that_has_gone_are_not_judged(
+    layout: str, scene: Callable[[str], FakeKernel]
+) -> None:
+    kernel = scene(layout)
+    ranges = classify(kernel.program())
+    forget_pgmaps(kernel)
+    prog, counted = kernel.program(), [(0, 0)]
+    assert_gone(verify(prog, ranges), ranges)
+    verify_snapshot(prog, take_snapshot(prog), ranges, lambda *done: counted.append(done))
+    assert sum(done for done, _ in counted) == counted[-1][1]
+
+
+@each_layout
+def test_pgmap_that_is_now_another_device_says_nothing_of_this_one(layout: str) -> None:
+    kernel = device(layout)
+    ranges = classify(kernel.program())
+    (pgmap,) = {r.pgmap for r in ranges if r.pgmap}
+    forget_pgmaps(kernel)
+    kernel.poke_member("dev_pagemap", pgmap, "range.start", END << 12)
+    kernel.poke_member("dev_pagemap", pgmap, "range.end", (END + 0x8000 << 12) - 1)
+    kernel.pgmap_array.store_range(END, END + 0x7FFF, pgmap)
+    kernel.fill_pages(FIRST, END, 0)
+    prog = kernel.program()
+    assert [p.address for p in take_snapshot(prog).pgmaps] == [pgmap]
+    assert_gone(verify(prog, ranges), ranges)
+
+
 def test_ranges_are_handed_through() -> None:
     prog = collision("6.1").program()
     ranges: list[Range] = classify(prog)
