@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import logging
 import os
 import socket
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,10 +170,19 @@ def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     try:
         files = stack.enter_context(unpacked(export))
     except (ArchiveError, OSError) as e:
-        raise _CannotOpen(f"cannot open {args.core}: {e}: export it once more") from e
+        raise _CannotOpen(_why_not_unpacked(args.core, e)) from e
     args.core = str(files / "vmcore")
     if not args.symbols and (files / "vmlinux").exists():
         args.symbols = [str(files / "vmlinux")]
+
+
+def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
+    if isinstance(e, ArchiveError):
+        return f"cannot open {path}: {e}: copy it again, or export it once more"
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"there is no room for it in {tempfile.gettempdir()}"
+        return f"cannot unpack {path}: {where}: make room, or set TMPDIR to another directory"
+    return f"cannot unpack {path}: {e.strerror or e}: check its permissions and those of TMPDIR"
 
 
 def _complain(message: object, status: Status) -> int:

@@ -8,10 +8,12 @@ Each provocation is a command line, the exit status, and what the line has to na
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import drgn
@@ -20,7 +22,7 @@ from fakekernel import FakeKernel, collision
 from opening import open_instead
 from test_cli import _elf_core
 
-from drgn_zonedev import cli, completion
+from drgn_zonedev import cli, completion, stored
 from drgn_zonedev.command import UsageError
 from drgn_zonedev.stored import StoredDump
 
@@ -108,6 +110,25 @@ def test_what_cannot_be_opened(
         s.bind(str(files["socket"]))  # nobody listens
         line = _error(capsys, 2, *(word.format(**files) for word in argv))
     assert named.format(**files) in line
+
+
+def test_archive_that_is_damaged_is_named_once(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _error(capsys, 2, "-c", str(files["broken"]), "check")
+    assert line.count(str(files["broken"])) == 1
+    assert "copy it again" in line
+
+
+def test_export_that_there_is_no_room_to_unpack(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stored, "unpack", fail)
+    line = _error(capsys, 2, "-c", str(VMCORES / "6.1-empty"), "check")
+    assert f"no room for it in {tempfile.gettempdir()}: make room" in line
 
 
 NO_SYMBOLS = [

@@ -21,7 +21,7 @@ _MAX_SIZE = 1 << 32
 
 
 class ArchiveError(Exception):
-    """The file is no packed export."""
+    """The file is no packed export, or not a whole one. It is not named here."""
 
 
 def pack(directory: Path, archive: Path) -> None:
@@ -43,13 +43,16 @@ def unpack(archive: Path, directory: Path) -> None:
     an archive from anywhere does no harm.
 
     :raises ArchiveError: if one is missing or damaged
+    :raises OSError: if the archive cannot be read, or the files cannot be written
     """
     try:
         with tarfile.open(archive, "r:xz") as tar:
             for name in FILES:
                 _extract(tar, name, directory)
-    except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError) as e:
-        raise ArchiveError(f"{archive} is no packed export: {e}") from e
+    except EOFError as e:
+        raise ArchiveError("the file is cut off") from e
+    except (tarfile.TarError, lzma.LZMAError, KeyError) as e:
+        raise ArchiveError(f"this is no packed export: {e.args[0]}") from e
 
 
 def _extract(tar: tarfile.TarFile, name: str, directory: Path) -> None:

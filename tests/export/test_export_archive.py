@@ -67,6 +67,14 @@ def test_damaged_archive_is_one_clear_error(tmp_path: Path, contents: bytes) -> 
         unpack(tmp_path / "dump.tar.xz", tmp_path)
 
 
+def test_archive_that_is_cut_off_is_told_from_another_file(tmp_path: Path) -> None:
+    pack(_export(tmp_path / "in"), tmp_path / "dump.tar.xz")
+    whole = (tmp_path / "dump.tar.xz").read_bytes()
+    (tmp_path / "dump.tar.xz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ArchiveError, match="cut off"):
+        unpack(tmp_path / "dump.tar.xz", tmp_path)
+
+
 def test_missing_file_is_one_clear_error(tmp_path: Path) -> None:
     archive = _archive(tmp_path / "dump.tar.xz", [tarfile.TarInfo("vmcore")])
     with pytest.raises(ArchiveError, match="no packed export"):
