@@ -124,6 +124,7 @@ def _run(args: argparse.Namespace) -> Outcome:
             _load_symbols(prog, args.symbols)
             with debug_info():
                 outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
+            _tell_if_cut_off(prog)
     return outcome
 
 
@@ -183,6 +184,21 @@ def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
         where = f"there is no room for it in {tempfile.gettempdir()}"
         return f"cannot unpack {path}: {where}: make room, or set TMPDIR to another directory"
     return f"cannot unpack {path}: {e.strerror or e}: check its permissions and those of TMPDIR"
+
+
+def _tell_if_cut_off(prog: drgn.Program) -> None:
+    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
+        return
+    # It takes numpy, which there is by now.
+    from drgn_zonedev.kernel.elfdump import end_of_elf
+
+    size, claimed = end_of_elf(Path(prog.core_dump_path)) or (0, 0)
+    if size < claimed:
+        message = (
+            f"{prog.core_dump_path} is cut off: it ends at {size} of {claimed} bytes, and what is "
+            "missing could not be looked at"
+        )
+        print(f"zonedev: {printable(message)}", file=sys.stderr)
 
 
 def _complain(message: object, status: Status) -> int:

@@ -20,7 +20,9 @@ from test_qmp import Monitor
 
 from drgn_zonedev import cli
 from drgn_zonedev.findings import KINDS
+from drgn_zonedev.stored import StoredDump
 
+VMCORES = Path(__file__).parents[1] / "vmcores"
 ET_CORE, EM_X86_64, PT_NOTE = 4, 62, 4
 
 
@@ -92,6 +94,19 @@ def test_core_of_a_process_is_no_kernel(tmp_path: Path) -> None:
     core = tmp_path / "core"
     _elf_core(core)
     assert "is not a Linux kernel" in _one_line_error(_zonedev("-c", str(core), "check"), 2)
+
+
+@pytest.mark.parametrize("command", ["check", "ranges"])
+def test_dump_that_is_cut_off_is_told_whatever_comes_of_it(command: str, tmp_path: Path) -> None:
+    with StoredDump(VMCORES / "6.1-ghost").files() as files:
+        whole = _zonedev("-c", str(files), command)
+        vmcore = tmp_path / "vmcore"
+        size = vmcore.write_bytes((files / "vmcore").read_bytes()[:-1]) + 1
+        cut = _zonedev("-c", str(vmcore), "-s", str(files / "vmlinux"), command)
+    assert "cut off" not in whole.stderr
+    (line,) = (line for line in cut.stderr.splitlines() if "cut off" in line)
+    assert f"{vmcore} is cut off: it ends at {size - 1} of {size} bytes" in line
+    assert cut.returncode == whole.returncode
 
 
 def test_missing_socket_is_one_clear_line(tmp_path: Path) -> None:

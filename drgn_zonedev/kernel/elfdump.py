@@ -14,6 +14,7 @@ in pieces, in the order in which they were written.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ("ElfDump", "left_out_of_elf", "read_elf_dump")
+__all__ = ("ElfDump", "end_of_elf", "left_out_of_elf", "read_elf_dump")
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = np.dtype(
@@ -92,6 +93,19 @@ def left_out_of_elf(path: Path) -> tuple[tuple[int, int], ...]:
     return tuple(sorted((paddr + filesz, paddr + memsz) for paddr, filesz, memsz in rows))
 
 
+def end_of_elf(path: Path) -> tuple[int, int] | None:
+    """
+    Get the size of an ELF dump, and the one that its program headers claim: if that is
+    larger, the file was cut off. Both are in bytes; ``None`` for any other file.
+    """
+    headers, size = _load_headers(path)
+    headers = headers[headers["filesz"] > 0]
+    if size is None or not len(headers):
+        return None
+    end = headers["offset"] + np.minimum(headers["filesz"], ~headers["offset"])
+    return size, int(end.max())
+
+
 def read_elf_dump(path: Path) -> ElfDump | None:
     """Read the headers of an ELF dump; ``None`` for any other file."""
     headers, size = _load_headers(path)
@@ -124,7 +138,8 @@ def _covered(start: np.ndarray, size: np.ndarray) -> Covered:
 
 
 def _load_headers(path: Path) -> tuple[np.ndarray, int | None]:
-    # The PT_LOAD headers, and the size of the file if they are about what is in it.
+    # The PT_LOAD headers, and the size of the file if it has one and they are about
+    # what is in it.
     nothing = np.empty(0, _PHDR)
     try:
         with path.open("rb") as file:
@@ -141,7 +156,10 @@ def _load_headers(path: Path) -> tuple[np.ndarray, int | None]:
                 info = read(file, shoff + _SH_INFO_OFFSET, _SHDR_INFO.size)
                 (phnum,) = _SHDR_INFO.unpack(info)
             table = read(file, phoff, min(phnum, _MAX_PROGRAM_HEADERS) * _PHDR.itemsize)
-            size = None if flattened else os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
+            # A disk has no size of this kind.
+            known = not flattened and stat.S_ISREG(status.st_mode)
+            size = status.st_size if known else None
     except (OSError, OverflowError, struct.error):
         return nothing, None
     headers = np.frombuffer(table, _PHDR, len(table) // _PHDR.itemsize)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
-from drgn_zonedev.kernel.elfdump import left_out_of_elf
+from drgn_zonedev.kernel.elfdump import end_of_elf, left_out_of_elf
 from drgn_zonedev.kernel.kdump import lacks_its_bitmaps
 
 LOAD, NOTE = 1, 4
@@ -55,6 +56,19 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     assert left_out_of_elf(dump) == ()
 
 
+def test_end_of_a_dump_is_compared_with_its_headers(tmp_path: Path) -> None:
+    # All contents begin at offset 0 of this file.
+    dump = elf(tmp_path / "dump", [(LOAD, 0, 0x2000, 0x9000), (LOAD, 0x9000, 0x1000, 0x1000)])
+    headers = dump.stat().st_size
+    assert end_of_elf(dump) == (headers, 0x2000)
+    os.truncate(dump, 0x2000)
+    assert end_of_elf(dump) == (0x2000, 0x2000)
+    assert end_of_elf(elf(tmp_path / "empty", [(LOAD, 0, 0, 0x1000)])) is None
+    assert end_of_elf(tmp_path / "missing") is None
+    huge = elf(tmp_path / "huge", [(LOAD, 0, 2**64 - 1, 2**64 - 1)])
+    assert end_of_elf(huge) == (huge.stat().st_size, 2**64 - 1)
+
+
 def test_flattened_dumps_leave_out_what_their_last_headers_say(tmp_path: Path) -> None:
     segments = [(LOAD, 0x9000, 0x1000, 0x3000), (LOAD, 0x1000, 0x2000, 0x2000)]
     dump = elf(tmp_path / "dump", segments).read_bytes()
@@ -72,6 +86,7 @@ def test_flattened_dumps_leave_out_what_their_last_headers_say(tmp_path: Path) -
     assert left_out_of_elf(flattened) == ((0xA000, 0xC000),)
     write((0, b"KDUMP   ".ljust(4096, b"\0")))
     assert left_out_of_elf(flattened) == ()
+    assert end_of_elf(flattened) is None
     write((0, dump[:64]))
     assert left_out_of_elf(flattened) == ()
 
