@@ -279,6 +279,8 @@ def _open(args: argparse.Namespace) -> drgn.Program:
         platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
     prog = drgn.Program(platform)
     target = args.core or args.qemu or _LIVE
+    if args.core and platform:
+        _refuse_another_architecture(args.core, platform)
     if args.core and lacks_its_bitmaps(Path(args.core)):
         raise _CannotJudge(f"{args.core} ends before its contents begin: {_INCOMPLETE}")
     try:
@@ -291,10 +293,22 @@ def _open(args: argparse.Namespace) -> drgn.Program:
             prog.set_kernel()
     except Exception as e:
         # What libelf and libkdumpfile do not like about a file has no type of its own.
-        raise _CannotOpen(_why_not_opened(target, e)) from e
+        raise _CannotOpen(_why_not_opened(target, e, args.core)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
     return prog
+
+
+def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
+    prog = drgn.Program()
+    with contextlib.suppress(Exception):
+        # What is wrong with it is told by who opens it next.
+        prog.set_core_dump(core)
+    if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
+        architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()
+        raise _CannotOpen(
+            f"{core} says that it is of {architecture}, not {other}: take --architecture away"
+        )
 
 
 def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
@@ -303,13 +317,17 @@ def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContext
     return scanner(prog, jobs)
 
 
-def _why_not_opened(target: str, e: Exception) -> str:
+def _why_not_opened(target: str, e: Exception, core: str | None = None) -> str:
+    from drgn_zonedev.filekind import no_dump
+
     if isinstance(e, PermissionError):
         return f"cannot open {target}: {e.strerror}: try as root"
     if target == _LIVE:
         advice = "try as root, with /proc/kcore, or give a vmcore with -c"
     elif isinstance(e, FileNotFoundError):
         advice = "check the path"
+    elif core and (why := no_dump(core)):
+        return f"cannot open {target}: {why}"
     else:
         advice = "give an ELF or kdump vmcore, or an export"
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
@@ -367,7 +385,9 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:
-        given = ", ".join(f"{path} ({_what_is(path)})" for path in symbols)
+        from drgn_zonedev.filekind import no_symbols
+
+        given = ", ".join(f"{path} ({no_symbols(path, build_id)})" for path in symbols)
         return (
             f"{given}: not the debugging symbols of {which}, which this is: "
             f"give the vmlinux of that very build, with DWARF{_package(release)}"
@@ -380,24 +400,6 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
 
 def _package(release: str) -> str:
     return f" (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
-
-
-def _what_is(path: str) -> str:
-    """What was given for a vmlinux, as far as one can tell."""
-    with open(path, "rb") as f:
-        head = f.read(0x206)
-    if head[0x202:] == b"HdrS":
-        return "a compressed kernel without symbols"
-    if head[:4] != b"\x7fELF":
-        return "no ELF file"
-    # A program that is nothing but this file.
-    module = drgn.Program(drgn.host_platform).extra_module(path, create=True)
-    try:
-        module.try_file(path, force=True)
-    except (OSError, ValueError):
-        return "an ELF file that cannot be read"
-    which = f"build ID {module.build_id.hex()}" if module.build_id else "no build ID"
-    return f"{which}, no DWARF" if module.wants_debug_file() else which
 
 
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"

@@ -8,13 +8,18 @@ Each provocation is a command line, the exit status, and what the line has to na
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
+import lzma
 import re
 import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import drgn
 import pytest
@@ -29,7 +34,7 @@ from drgn_zonedev.stored import StoredDump
 # After the colon comes what to do about it.
 ADVICE = re.compile(
     r"[:;,] .*\b(apt-get install|build it|check|choose|give|install|is QEMU running|make room|"
-    r"needs|pip install|run|see|take|takes|try|use|export it)\b"
+    r"needs|pip install|run|see|take|takes|try|unpack|use|export it)\b"
 )
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
@@ -167,6 +172,61 @@ def test_symbols_of_another_build_are_told_by_their_build_id(
     assert wanted != other.build_id
     assert f"vmlinux (build ID {other.build_id.hex()}): not the debugging symbols of" in line
     assert f"(build ID {wanted.hex()}), which this is" in line
+
+
+@pytest.fixture
+def whole() -> Iterator[Path]:
+    """An export, with its own vmlinux."""
+    with StoredDump(VMCORES / "6.1-empty").files() as directory:
+        yield directory
+
+
+def test_vmlinux_that_is_cut_off_is_of_the_right_build(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = (whole / "vmlinux").read_bytes()
+    cut = tmp_path / "cut"
+    cut.write_bytes(contents[: len(contents) * 3 // 4])
+    line = _error(capsys, 3, "-c", str(whole / "vmcore"), "-s", str(cut), "check")
+    assert f"{cut} (of the right build, but stripped or cut off): not the debugging" in line
+    assert line.count("build ID") == 1
+
+
+@pytest.mark.parametrize("module", [gzip, lzma, bz2])
+def test_compressed_dump_is_to_be_unpacked(
+    module: ModuleType, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packer = {gzip: "gzip", lzma: "xz", bz2: "bzip2"}[module]
+    packed = tmp_path / "packed"
+    packed.write_bytes(module.compress((whole / "vmcore").read_bytes()))
+    line = _error(capsys, 2, "-c", str(packed), "check")
+    assert line.endswith(f"{packed}: it is compressed with {packer}: unpack it first")
+    # But libelf can read a vmlinux that is compressed.
+    packed.write_bytes(module.compress((whole / "vmlinux").read_bytes()))
+    assert cli.main(["-c", str(whole / "vmcore"), "-s", str(packed), "pgmaps"]) == 0
+    capsys.readouterr()
+    packed.write_bytes(module.compress(b"no ELF file"))
+    line = _error(capsys, 3, "-c", str(whole / "vmcore"), "-s", str(packed), "check")
+    assert f"{packed} (no build ID, no DWARF)" in line
+
+
+def test_dump_and_vmlinux_that_are_swapped(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vmcore, vmlinux = str(whole / "vmcore"), str(whole / "vmlinux")
+    line = _error(capsys, 2, "-c", vmlinux, "-s", vmcore, "check")
+    assert line.endswith(": -c takes the dump, and -s its vmlinux")
+    assert f"{vmcore} (a dump, which -c takes)" in _error(
+        capsys, 3, "-c", vmcore, "-s", vmcore, "check"
+    )
+
+
+@pytest.mark.parametrize("architecture", ["aarch64", "i386", "s390x"])
+def test_architecture_that_the_dump_contradicts(
+    architecture: str, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _error(capsys, 2, "--architecture", architecture, "-c", str(whole), "check")
+    assert f"says that it is of x86_64, not {architecture}: take --architecture away" in line
+    # What the dump itself says may be said.
+    assert cli.main(["--architecture", "x86_64", "-c", str(whole), "pgmaps"]) == 0
 
 
 @pytest.mark.parametrize(

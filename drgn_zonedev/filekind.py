@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+What files are that were given for a dump, or for its debugging symbols, and can be
+neither: for the message that says so.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import drgn
+
+__all__ = ("no_dump", "no_symbols")
+
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+}
+# Linux kernel Documentation/arch/x86/boot.rst: the magic number of a bzImage's header.
+_BZIMAGE_MAGIC_OFFSET, _BZIMAGE_MAGIC = 0x202, b"HdrS"
+_ELF, _ET_OFFSET, _ET_CORE = b"\x7fELF", 16, 4
+
+
+def no_dump(path: str) -> str | None:
+    """Say why a file is no dump and what to do about it, if it is easily mistaken for one."""
+    head = _head(path)
+    packer = _compressed_with(head)
+    if packer:
+        return f"it is compressed with {packer}: unpack it first"
+    if head.startswith(_ELF) and not _is_core(head):
+        return "it is an ELF file, but no dump: -c takes the dump, and -s its vmlinux"
+    return None
+
+
+def no_symbols(path: str, build_id: bytes | None) -> str:
+    """
+    Say what was given for a vmlinux, as far as one can tell.
+
+    :param build_id: That of the kernel whose symbols are missing.
+    """
+    head = _head(path)
+    if head[_BZIMAGE_MAGIC_OFFSET:].startswith(_BZIMAGE_MAGIC):
+        return "a compressed kernel without symbols"
+    if not head.startswith((_ELF, *_COMPRESSED)):
+        return "no ELF file"
+    if _is_core(head):
+        return "a dump, which -c takes"
+    # A program that is nothing but this file, which libelf unpacks if it has to.
+    module = drgn.Program(drgn.host_platform).extra_module(path, create=True)
+    try:
+        module.try_file(path, force=True)
+    except (OSError, ValueError):
+        return "an ELF file that cannot be read"
+    if module.build_id and module.build_id == build_id and module.wants_debug_file():
+        return "of the right build, but stripped or cut off"
+    which = f"build ID {module.build_id.hex()}" if module.build_id else "no build ID"
+    return f"{which}, no DWARF" if module.wants_debug_file() else which
+
+
+def _head(path: str) -> bytes:
+    try:
+        # Not of a device or a pipe, which may have nothing to say.
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as f:
+            return f.read(0x400)
+    except OSError:
+        return b""
+
+
+def _compressed_with(head: bytes) -> str | None:
+    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+
+
+def _is_core(head: bytes) -> bool:
+    # The byte order of what is neither is not worth asking for.
+    return head[_ET_OFFSET : _ET_OFFSET + 2] in (
+        struct.pack("<H", _ET_CORE),
+        struct.pack(">H", _ET_CORE),
+    )
