@@ -39,6 +39,7 @@ from drgn_zonedev.kernel.strings import c_string, printable
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.errors import LabError
 from drgn_zonedev.lacking import debug_info, what_lacks
+from drgn_zonedev.signals import held_back
 from drgn_zonedev.stored import is_export, unpacked
 
 if TYPE_CHECKING:
@@ -284,13 +285,9 @@ def _open(args: argparse.Namespace) -> drgn.Program:
     if args.core and lacks_its_bitmaps(Path(args.core)):
         raise _CannotJudge(f"{args.core} ends before its contents begin: {_INCOMPLETE}")
     try:
-        if args.core:
-            prog.set_core_dump(args.core)
-        elif args.qemu:
-            # drgn closes what it is given.
-            prog.set_qemu_qmp(os.dup(args.monitor.fileno()))
-        else:
-            prog.set_kernel()
+        # drgn loads its plugins here, and goes on whatever they raise.
+        with held_back():
+            _attach(prog, args)
     except Exception as e:
         # What libelf and libkdumpfile do not like about a file has no type of its own.
         raise _CannotOpen(_why_not_opened(target, e, args.core)) from e
@@ -299,10 +296,20 @@ def _open(args: argparse.Namespace) -> drgn.Program:
     return prog
 
 
+def _attach(prog: drgn.Program, args: argparse.Namespace) -> None:
+    if args.core:
+        prog.set_core_dump(args.core)
+    elif args.qemu:
+        # drgn closes what it is given.
+        prog.set_qemu_qmp(os.dup(args.monitor.fileno()))
+    else:
+        prog.set_kernel()
+
+
 def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
     prog = drgn.Program()
-    with contextlib.suppress(Exception):
-        # What is wrong with it is told by who opens it next.
+    # What is wrong with it is told by who opens it next.
+    with contextlib.suppress(Exception), held_back():
         prog.set_core_dump(core)
     if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
         architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()

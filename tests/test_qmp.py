@@ -253,6 +253,26 @@ def test_machine_goes_on_after_a_signal(machine: Path, number: signal.Signals) -
 
 
 @pytest.mark.qemu
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_machine_goes_on_before_the_command_line_has_ended(
+    machine: Path, number: signal.Signals
+) -> None:
+    then = """
+            from drgn_zonedev.signals import cleaning_up
+            with cleaning_up():
+                print("ready", flush=True)
+                time.sleep(60)
+    """
+    with pausing(machine, then.strip()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.wait() == 128 + number
+        # The watchdog was told that there is nothing to do, and not left alone.
+        assert is_running(machine)
+
+
+@pytest.mark.qemu
 @pytest.mark.parametrize(
     "crash",
     [
