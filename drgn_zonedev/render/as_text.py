@@ -34,12 +34,24 @@ from drgn_zonedev.render.cells import (
     advice_lines,
     case_text,
     device_text,
+    fitted_table,
     span,
     state_text,
-    table,
     type_text,
 )
-from drgn_zonedev.render.screen import Screen, chosen, cut, height, left_out, more, share
+from drgn_zonedev.render.screen import (
+    NARROWED,
+    SHOW_ALL,
+    Screen,
+    cut,
+    height,
+    is_folded,
+    placed,
+    placed_firsts,
+    share,
+    with_gaps,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from drgn_zonedev.sections import SectionRow
@@ -71,7 +83,7 @@ def _fold(
     screen: Screen | None,
     things: str,
     *,
-    as_table: Callable[[Sequence[T]], str],
+    as_table: Callable[[Sequence[T], Screen | None], str],
     kind: Callable[[T], str],
     rank: Callable[[T], int],
 ) -> str:
@@ -79,25 +91,29 @@ def _fold(
     Get a table, or as much of it as fits on a screen.
 
     :param things: what the items are, in plural
+    :param as_table: gives a line of headers and one per item, not wider than a screen
     :param kind: what an item is; what is left out is counted by it
     :param rank: how important an item is, 0 being the most
     """
     if screen is None:
-        return as_table(items)
+        return as_table(items, None)
     if len(items) < screen.lines:
-        text = as_table(items)
+        text = as_table(items, None)
         if height(text, screen) <= screen.lines:
             return text
-    # Lines of headings, and the one that counts.
-    room = max(screen.lines - 2, 1)
-    shown = chosen([kind(i) for i in items], [rank(i) for i in items], room)
-    rest = left_out(items, shown)
-    text = cut(as_table([items[i] for i in shown]), screen)
-    return f"{text}\n{printable(more(things, rest, kind, screen))}" if rest else text
-
-
-def _heading(title: str) -> str:
-    return f"\n{title}\n"
+        narrow = as_table(items, screen)
+        if len(items) + 2 <= screen.lines or narrow == text:
+            return narrow if narrow == text else f"{narrow}\n{NARROWED}"
+    kinds, ranks = [kind(i) for i in items], [rank(i) for i in items]
+    shown = placed(kinds, ranks, screen.lines - 1)
+    header, *lines = as_table([items[i] for i in shown], screen).split("\n")
+    if not shown:
+        # There is no room for headers.
+        shown = placed(kinds, ranks, screen.lines)
+        header, *lines = as_table([items[i] for i in shown], screen).split("\n")
+        header = ""
+    folded = with_gaps(lines, shown, items, things, kind, screen)
+    return "\n".join([*([header] if header else []), *map(printable, folded)])
 
 
 def report_text(report: Report, *, verbose: bool = False, screen: Screen | None = None) -> str:
@@ -108,27 +124,38 @@ def report_text(report: Report, *, verbose: bool = False, screen: Screen | None 
     :param screen: leave out, and count, what does not fit on it
     """
     views = _views(report, verbose)
-    head = [kernel_text(report.kernel)]
-    tail = ["", _coverage(report.coverage, report.kernel), _summary(report)]
-    headings = [_heading(title) for title, _ in views]
+    kernel, coverage = report.kernel, _coverage(report.coverage, report.kernel)
     texts = [view(screen) for _, view in views]
-    if screen is not None:
-        lines = screen.lines - sum(height(text, screen) for text in head + tail)
-        if lines < (3 + _LEAST_LINES) * len(views):
-            headings = [title for title, _ in views]
-        lines -= sum(height(text, screen) for text in headings)
-        heights = [height(text, screen) for text in texts]
-        weights = [3 if title == "FINDINGS" else 1 for title, _ in views]
-        for i, share_ in enumerate(share(lines, heights, weights, _LEAST_LINES)):
-            if share_ < heights[i]:
-                texts[i] = views[i][1](Screen(share_, screen.columns))
-    for heading, text in zip(headings, texts):
-        head += [heading, text]
-    return "\n".join(head + tail)
+    parts = [kernel_text(kernel)]
+    for (title, _), text in zip(views, texts):
+        parts += [f"\n{title}\n", text]
+    parts += ["", coverage, _summary(report)]
+    whole = "\n".join(parts)
+    if screen is None or height(whole, screen) <= screen.lines:
+        return whole
+    head, tail = kernel_line(kernel, screen), [wrapped(coverage, screen), _summary(report)]
+    lines = screen.lines - height(head, screen) - sum(height(text, screen) for text in tail)
+    # Blank lines, if there is room for them.
+    blank = "\n" if lines >= (3 + _FAIR_LINES) * len(views) + 1 else ""
+    headings = [f"{blank}{title}{blank}" for title, _ in views]
+    lines -= sum(height(text, screen) for text in headings) + len(blank)
+    heights = [height(text, screen) for text in texts]
+    weights = [_WEIGHTS.get(title, 1) for title, _ in views]
+    parts = [head]
+    for i, share_ in enumerate(share(lines, heights, weights, _LEAST_LINES)):
+        parts.append(headings[i])
+        if share_ < heights[i]:
+            texts[i] = views[i][1](Screen(max(share_, 1), screen.columns))
+        parts.append(texts[i])
+    return "\n".join([*parts, *([""] if blank else []), *tail])
 
 
 # A heading, what matters most, and how much more there is.
 _LEAST_LINES = 3
+# Some of everything.
+_FAIR_LINES = 6
+# Of the room that there is, who gets how much.
+_WEIGHTS = {"FINDINGS": 3, "RANGES": 2}
 
 
 def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | None], str]]]:
@@ -166,6 +193,12 @@ def kernel_text(kernel: KernelFacts) -> str:
     )
 
 
+def kernel_line(kernel: KernelFacts, screen: Screen) -> str:
+    """As much about the kernel as fits on a line, but which one it is."""
+    text = kernel_text(kernel)
+    return text if height(text, screen) == 1 else kernel_name(kernel)
+
+
 def _state(pgmap: Pgmap) -> str:
     state, count = state_text(pgmap), pgmap.ref.count
     return state if count is None else f"{state}, {count} {'ref' if count == 1 else 'refs'}"
@@ -189,13 +222,15 @@ def pgmaps_text(
         ranges,
         screen,
         "ranges of pgmaps",
-        as_table=lambda shown: _pgmaps_table(kernel, shown),
+        as_table=lambda shown, screen: _pgmaps_table(kernel, shown, screen),
         kind=lambda shown: type_text(shown[0]),
         rank=lambda shown: 0 if shown[0].in_progress else 1 + (shown[0].ref.state == "live"),
     )
 
 
-def _pgmaps_table(kernel: KernelFacts, ranges: Sequence[tuple[Pgmap, PgmapRange]]) -> str:
+def _pgmaps_table(
+    kernel: KernelFacts, ranges: Sequence[tuple[Pgmap, PgmapRange]], screen: Screen | None
+) -> str:
     rows = []
     last = None
     for pgmap, range_ in ranges:
@@ -214,7 +249,8 @@ def _pgmaps_table(kernel: KernelFacts, ranges: Sequence[tuple[Pgmap, PgmapRange]
                 (device_text(pgmap) or pgmap.ops or "?") if first else "",
             )
         )
-    return table(("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE"), rows)
+    headers = ("PGMAP", "TYPE", "PFNS", "SIZE", "PAGES OF", "STATE", "MEMMAP", "DEVICE")
+    return fitted_table(headers, rows, screen, ("PAGES OF", "MEMMAP", "PGMAP", "SIZE", "TYPE"))
 
 
 def ranges_text(
@@ -224,12 +260,14 @@ def ranges_text(
     verbose: bool = False,
     screen: Screen | None = None,
 ) -> str:
-    """A row per range, with the evidence below it if *verbose*, or as many as fit on a screen."""
+    """A row per range, all with their evidence if *verbose*, or as many as fit on a screen."""
+    if verbose:
+        screen = None
     return _fold(
         list(ranges),
         screen,
         "ranges",
-        as_table=lambda shown: _ranges_table(kernel, shown, verbose),
+        as_table=lambda shown, screen: _ranges_table(kernel, shown, verbose, screen),
         kind=lambda range_: range_.case.value,
         rank=lambda range_: _TELLING_RANKS[range_.case],
     )
@@ -238,8 +276,10 @@ def ranges_text(
 _TELLING_RANKS: dict[Case, int] = {case: rank for rank, case in enumerate(TELLING)}
 
 
-def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -> str:
-    text = table(
+def _ranges_table(
+    kernel: KernelFacts, ranges: Sequence[Range], verbose: bool, screen: Screen | None
+) -> str:
+    text = fitted_table(
         ("PFNS", "PAGES", "SIZE", "CASE", "MEMMAP", "PGMAP", "WHY"),
         [
             (
@@ -253,6 +293,8 @@ def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], verbose: bool) -
             )
             for r in ranges
         ],
+        screen,
+        ("PAGES", "PGMAP", "SIZE", "MEMMAP", "WHY"),
     )
     if not verbose:
         return text
@@ -285,28 +327,51 @@ def _findings_text(findings: Sequence[Finding], verbose: bool, screen: Screen | 
         text = "\n".join(line for finding in findings for line in _finding(finding, verbose))
         if screen is None or height(text, screen) <= screen.lines:
             return text
-    # The first of each kind, their evidence while there is room for it, and one line each for
-    # some others.
-    room = max(screen.lines - 1, 1)
+    text = _folded_findings(findings, verbose, screen, screen.lines)
+    if is_folded(text):
+        return text
+    return f"{_folded_findings(findings, verbose, screen, screen.lines - 1)}\n{_NO_EVIDENCE}"
+
+
+_NO_EVIDENCE = f"... evidence left out {SHOW_ALL}"
+
+
+def _folded_findings(findings: Sequence[Finding], verbose: bool, screen: Screen, room: int) -> str:
+    # A line for each, or else for the first of each kind; these in whole words and then with
+    # their evidence, while there is room for it; and then a line for some others.
     slugs = [finding.slug for finding in findings]
     ranks = [finding.severity.rank for finding in findings]
-    with_evidence = {}
-    used = min(room, len(set(slugs)))
-    for i in sorted(chosen(slugs, ranks, used), key=ranks.__getitem__):
-        block = "\n".join(_finding(findings[i], verbose))
-        evidence = height(block, screen) - 1
-        if used + evidence <= room:
-            with_evidence[i] = block
-            used += evidence
-    extra = sum(height(block, screen) - 1 for block in with_evidence.values())
-    shown = chosen(slugs, ranks, room - extra)
-    rest = left_out(findings, shown)
-    parts = [
-        with_evidence.get(i) or cut(next(_finding(findings[i], verbose)), screen) for i in shown
-    ]
-    if rest:
-        parts.append(printable(more("findings", rest, lambda f: f.slug, screen)))
-    return "\n".join(parts)
+    first = placed_firsts(slugs, ranks, room)
+    begun = range(len(findings)) if len(findings) <= room else first
+    left = room - _height_with_gaps(begun, len(findings))
+    blocks = {i: _headline(findings[i], screen) for i in first}
+    for lines in (1, None):
+        for i in sorted(first, key=ranks.__getitem__):
+            block = "\n".join(
+                wrapped(line, screen) for line in list(_finding(findings[i], verbose))[:lines]
+            )
+            extra = height(block, screen) - height(blocks[i], screen)
+            if extra <= left:
+                blocks[i] = block
+                left -= extra
+    extra = sum(height(block, screen) - 1 for block in blocks.values())
+    shown = placed(slugs, ranks, room - extra)
+    texts = [blocks[i] if i in blocks else _headline(findings[i], screen) for i in shown]
+    return "\n".join(with_gaps(texts, shown, findings, "findings", lambda f: f.slug, screen))
+
+
+def _height_with_gaps(shown: Sequence[int], count: int) -> int:
+    ends = [-1, *shown, count]
+    return len(shown) + sum(b - a > 1 for a, b in zip(ends, ends[1:]))
+
+
+def _headline(finding: Finding, screen: Screen) -> str:
+    """Get a line that has at least what it is, and where."""
+    line = next(_finding(finding, False))
+    where = f"{finding.slug} {span(finding.start_pfn, finding.end_pfn)}"
+    if height(line[: line.index(where) + len(where)], screen) > 1:
+        line = line[line.index(where) :]
+    return cut(line, screen)
 
 
 def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
@@ -335,8 +400,8 @@ def _unjudged(unjudged: Sequence[Unjudged], screen: Screen | None) -> str:
         unjudged,
         screen,
         "not judged",
-        as_table=lambda shown: table(
-            ("PFNS", "WHY"), [(span(u.start_pfn, u.end_pfn), u.reason) for u in shown]
+        as_table=lambda shown, screen: fitted_table(
+            ("PFNS", "WHY"), [(span(u.start_pfn, u.end_pfn), u.reason) for u in shown], screen
         ),
         kind=lambda u: u.reason,
         rank=lambda u: 0,
@@ -348,9 +413,11 @@ def _missing(missing: Sequence[Missing], screen: Screen | None) -> str:
         missing,
         screen,
         "missing",
-        as_table=lambda shown: table(
+        as_table=lambda shown, screen: fitted_table(
             ("PHYSICAL ADDRESSES", "SIZE", "WHAT IT HOLDS", "WHY"),
             [(_bytes(m), size_text(m.end - m.start), m.holds, m.hint) for m in shown],
+            screen,
+            ("SIZE", "WHY"),
         ),
         kind=lambda m: m.hint,
         rank=lambda m: 0,
@@ -423,8 +490,8 @@ def _is_full(row: SectionRow) -> bool:
     return present == row.subsections_per_section
 
 
-def _sections_table(rows: Sequence[SectionRow]) -> str:
-    return table(
+def _sections_table(rows: Sequence[SectionRow], screen: Screen | None) -> str:
+    return fitted_table(
         ("NR", "PFNS", "SECTION", "FLAGS", "BLOCK", "SUBSECTIONS"),
         [
             (
@@ -437,6 +504,8 @@ def _sections_table(rows: Sequence[SectionRow]) -> str:
             )
             for row in rows
         ],
+        screen,
+        ("SECTION", "BLOCK", "PFNS"),
     )
 
 

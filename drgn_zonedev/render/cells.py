@@ -14,12 +14,14 @@ from tabulate import tabulate
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case, Finding, Pgmap
+from drgn_zonedev.render.screen import Screen, cut
 
 __all__ = (
     "advice_lines",
     "case_text",
     "device_text",
     "finding_line",
+    "fitted_table",
     "span",
     "state_text",
     "table",
@@ -31,6 +33,39 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Get a table without any lines."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     return tabulate(cells, headers=headers, tablefmt="plain", disable_numparse=True)
+
+
+# The last column is what can be said at any length: so much of it has to fit.
+_LAST_COLUMN = 24
+
+
+def fitted_table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    screen: Screen | None,
+    least: Sequence[str] = (),
+) -> str:
+    """
+    Get a table whose lines do not wrap on a screen.
+
+    :param least: the columns that go first where there is no room for all, the least first
+    """
+    if screen is None or screen.columns is None:
+        return table(headers, rows)
+    # A header has two blanks behind it.
+    widths = {
+        header: max([len(header) + 2, *(len(printable(str(row[i]))) for row in rows)])
+        for i, header in enumerate(headers)
+    }
+    kept = list(headers)
+    for header in least:
+        *others, last = kept
+        width = sum(widths[h] + 2 for h in others) + min(widths[last], _LAST_COLUMN)
+        if width <= screen.columns:
+            break
+        kept.remove(header)
+    columns = [headers.index(header) for header in kept]
+    return cut(table(kept, ([row[i] for i in columns] for row in rows)), screen)
 
 
 def span(start_pfn: int, end_pfn: int) -> str:

@@ -10,35 +10,55 @@ would say, and its ``struct page`` next to what is promised.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drgn_zonedev.decode import PageWords
+from drgn_zonedev.answers import Predicate
 from drgn_zonedev.explain import Explanation
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Evidence, Finding, Range
 from drgn_zonedev.render.as_text import evidence_lines, size_text
-from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, span, table
-from drgn_zonedev.render.screen import Screen, chosen, cut, height, left_out, more, share
+from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, fitted_table, span
+from drgn_zonedev.render.screen import (
+    SHOW_ALL,
+    Screen,
+    cut,
+    height,
+    placed,
+    share,
+    with_gaps,
+    wrapped,
+)
 
 __all__ = ("explanation_text",)
 
 
+# What is in no table.
+_PROSE = "lines"
+
+
 @dataclass(frozen=True)
 class _Line:
-    """``rank`` 0 is what is shown first where there is no room for all; ``kind`` is in plural."""
+    """
+    ``rank`` 0 is what is shown first where there is no room for all; ``kind`` is in plural, and
+    empty if the line is the headers of those below.
+    """
 
     text: str
     rank: int = 0
-    kind: str = "lines"
+    kind: str = _PROSE
 
 
 @dataclass(frozen=True)
 class _View:
-    """Of the room that there is, a view gets a share by its ``weight``."""
+    """
+    Of the room that there is, a view gets a share by its ``weight``.
+
+    ``lines`` are not wider than a screen, if there is one.
+    """
 
     title: str
-    lines: Sequence[_Line]
+    lines: Callable[[Screen | None], Iterable[_Line]]
     weight: int = 1
 
 
@@ -60,46 +80,93 @@ def explanation_text(explanation: Explanation, *, screen: Screen | None = None) 
     text = "\n".join(parts)
     if screen is None or height(text, screen) <= screen.lines:
         return text
-    # Besides the views' lines: their titles, and that of the verdict.
-    fixed = len(views) + 1 + sum(height(part, screen) for part in (*head, verdict[-1]))
+    head = [wrapped(line, screen) for line in head]
+    last = wrapped(f"VERDICT: {e.verdict}", screen)
+    # Besides the views' lines: their titles.
+    fixed = len(views) + sum(height(part, screen) for part in (*head, last))
     room = max(screen.lines - fixed, 0)
     # A heading, what matters most, and how much more there is.
     least = min(3, room // len(views))
-    wanted, weights = zip(*((len(view.lines), view.weight) for view in views))
-    shares = share(room, wanted, weights, least)
-    for view, lines in zip(views, shares):
-        head += [view.title, *_folded(view.lines, lines, screen)]
-    return "\n".join([*head, verdict[0], verdict[-1]])
+    wanted = [len(list(view.lines(screen))) for view in views]
+    shares = share(room, wanted, [view.weight for view in views], least)
+    brief = _brief_answers(e, screen)
+    few = shares[_ANSWERS] < min(wanted[_ANSWERS], len(e.predicates))
+    if screen.columns and few and height(brief, screen) <= room:
+        # The answers alone tell more than some of them with their reasons.
+        room -= height(brief, screen)
+        weights = [view.weight for view in views]
+        wanted[_ANSWERS] = 0
+        shares = share(room, wanted, weights, min(3, room // (len(views) - 1)))
+    for i, (view, lines) in enumerate(zip(views, shares)):
+        head += _folded(view, lines, screen) if wanted[i] else [view.title, brief]
+    return "\n".join([*head, last])
+
+
+# Which of the views that is.
+_ANSWERS = 1
+
+
+def _brief_answers(e: Explanation, screen: Screen) -> str:
+    asked = [p for p in e.predicates if not _is_asked_by_others(p)]
+    words = ", ".join(f"{p.name}() {_answer(p)[0]}" for p in asked)
+    hidden = len(e.predicates) - len(asked)
+    count = f"{hidden} more predicates, and all reasons" if hidden else "all reasons"
+    return f"{wrapped(words, screen)}\n... {count} {SHOW_ALL}"
 
 
 def _views(e: Explanation) -> Iterator[_View]:
-    yield _View("RANGE", list(_range(e)))
-    yield _View("WHAT THE KERNEL WOULD SAY", list(_predicates(e)), weight=3)
-    if e.page:
-        yield _View("STRUCT PAGE", list(_page(e.page)), weight=2)
-    else:
-        yield _View("STRUCT PAGE", [_Line(f"not readable: {printable(e.page_error or '')}")])
+    yield _View("RANGE", lambda screen: _range(e, screen))
+    yield _View("WHAT THE KERNEL WOULD SAY", lambda screen: _predicates(e, screen), weight=3)
+    yield _View("STRUCT PAGE", lambda screen: _page(e, screen), weight=2)
     if e.findings:
-        yield _View("FINDINGS", list(_findings(e.findings)))
+        yield _View("FINDINGS", lambda screen: _findings(e.findings, screen), weight=2)
     if e.walkers or e.walkers_error:
-        yield _View("WALKERS THAT WOULD TOUCH IT", list(_walkers(e)))
+        yield _View("WALKERS THAT WOULD TOUCH IT", lambda screen: _walkers(e, screen), weight=2)
 
 
 def _whole(view: _View) -> list[str]:
-    return ["", view.title, "", *(line.text for line in view.lines)]
+    return ["", view.title, "", *(line.text for line in view.lines(None))]
 
 
-def _folded(lines: Sequence[_Line], room: int, screen: Screen) -> Iterator[str]:
+def _folded(view: _View, room: int, screen: Screen) -> Iterator[str]:
+    lines = list(view.lines(screen))
     if len(lines) <= room:
-        yield from (cut(line.text, screen) for line in lines)
+        yield view.title
+        yield from (line.text for line in lines)
         return
-    ranks = [line.rank for line in lines]
-    shown = chosen([""] * len(lines), ranks, max(room - 1, 1))
-    yield from (cut(lines[i].text, screen) for i in shown)
-    yield more("lines", left_out(lines, shown), lambda line: line.kind, screen)
+    headers = [line for line in lines if not line.kind]
+    rows = [line for line in lines if line.kind]
+    shown = _placed(rows, room - len(headers))
+    if all(rows[i].kind == _PROSE for i in shown):
+        headers, shown = [], _placed(rows, room)
+    if not shown:
+        kinds = {row.kind for row in rows}
+        yield f"{view.title}: {len(rows)} {kinds.pop() if len(kinds) == 1 else _PROSE} {SHOW_ALL}"
+        return
+    yield view.title
+    yield from (line.text for line in headers)
+    texts = [rows[i].text for i in shown]
+    yield from with_gaps(texts, shown, rows, "lines", lambda line: line.kind, screen)
 
 
-def _range(e: Explanation) -> Iterator[_Line]:
+def _placed(rows: Sequence[_Line], room: int) -> list[int]:
+    return placed([""] * len(rows), [row.rank for row in rows], room)
+
+
+def _table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    screen: Screen | None,
+    least: Sequence[str] = (),
+) -> list[str]:
+    return fitted_table(headers, rows, screen, least).split("\n")
+
+
+def _text(text: str, screen: Screen | None) -> str:
+    return cut(text, screen) if screen else text
+
+
+def _range(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     below, above, here = e.neighbours.below, e.neighbours.above, e.range
     start, end = below.pfn if below else 0, above.pfn if above else None
     rows = [("this", f"[{start:#x}, {'...' if end is None else hex(end)})", *_what(e, here))]
@@ -107,16 +174,20 @@ def _range(e: Explanation) -> Iterator[_Line]:
         rows.insert(0, ("below", _span(below.beyond), *_what(e, below.beyond)))
     if above:
         rows.append(("above", _span(above.beyond), *_what(e, above.beyond)))
-    yield from map(_Line, table(("", "PFNS", "SIZE", "CASE", "WHY"), rows).splitlines())
+    header, *lines = _table(("", "PFNS", "SIZE", "CASE", "WHY"), rows, screen, ("SIZE",))
+    yield _Line(header, kind="")
+    for line, row in zip(lines, rows):
+        yield _Line(line, 0 if row[0] == "this" else 1, "ranges")
     for border in (below, above):
         if border:
             why = "; ".join(border.why) or "what decides it changes in itself"
-            yield _Line(printable(f"  at {border.pfn:#x}: {why}"), 1, "borders")
+            line = printable(f"  at {border.pfn:#x}: {why}")
+            yield _Line(_text(line, screen), 2, "borders")
     if here:
         # What has an address is below, with the predicate that reads it.
         shown = {fact.address for p in e.predicates for fact in p.evidence}
         for text in evidence_lines(f for f in here.evidence if f.address not in shown):
-            yield _Line(text, 2, "facts")
+            yield _Line(_text(text, screen), 3, "facts")
 
 
 def _span(range_: Range | None) -> str:
@@ -129,29 +200,41 @@ def _what(e: Explanation, range_: Range | None) -> tuple[str, str, str]:
     return size_text(range_.pages * e.page_size), case_text(range_.case), range_.reason
 
 
-def _predicates(e: Explanation) -> Iterator[_Line]:
+def _predicates(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     # Each word is shown once, with the first answer that was read from it.
     seen: set[int | None] = set()
+    minor = {f"{p.name}()" for p in e.predicates if _is_asked_by_others(p)}
     rows: list[tuple[str, ...]] = []
     for p in e.predicates:
-        answer = p.answer if isinstance(p.answer, str) else ("true" if p.answer else "false")
-        because = p.because
-        if " " in answer:
-            # It could not be read, and says why.
-            answer, because = "?", answer
+        answer, because = _answer(p)
         facts = [fact for fact in p.evidence if fact.address not in seen]
         seen.update(fact.address for fact in facts)
         first, *others = [_word(fact) for fact in facts] or [""]
         rows.append((f"{p.name}()", answer, because, first))
         rows += [("", "", "", other) for other in others]
-    header, *lines = table(("PREDICATE", "ANSWER", "WHY", "READ FROM"), rows).splitlines()
-    yield _Line(header)
+    headers = ("PREDICATE", "ANSWER", "WHY", "READ FROM")
+    header, *lines = _table(headers, rows, screen, ("READ FROM",))
+    yield _Line(header, kind="")
     for line, row in zip(lines, rows):
         if not row[0]:
             yield _Line(line, 2, "words")
         else:
-            # Those that look at one flag of the section are asked by the others.
-            yield _Line(line, int("_section()" in row[0]), "predicates")
+            yield _Line(line, int(row[0] in minor), "predicates")
+
+
+def _is_asked_by_others(predicate: Predicate) -> bool:
+    """Return whether it looks at one flag of the section."""
+    return predicate.name.endswith("_section")
+
+
+def _answer(predicate: Predicate) -> tuple[str, str]:
+    """Get what a predicate says, and why."""
+    if not isinstance(predicate.answer, str):
+        return "true" if predicate.answer else "false", predicate.because
+    if " " in predicate.answer:
+        # It could not be read, and says why.
+        return "?", predicate.answer
+    return predicate.answer, predicate.because
 
 
 def _word(fact: Evidence) -> str:
@@ -159,7 +242,11 @@ def _word(fact: Evidence) -> str:
     return f"{fact.what} @ {fact.address:#x} = {fact.value or 0:#x}"
 
 
-def _page(page: PageWords) -> Iterator[_Line]:
+def _page(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
+    page = e.page
+    if page is None:
+        yield _Line(_text(f"not readable: {printable(e.page_error or '')}", screen))
+        return
     rows, ranks = [], []
     for f in page.fields:
         expected = "" if f.expected is None else f.expected
@@ -167,31 +254,31 @@ def _page(page: PageWords) -> Iterator[_Line]:
         rows.append((f"+{f.offset:02x}", f.name, f"{f.value:#x}", f.meaning, expected, mark))
         ranks.append(("DIFFERS", "ok", "").index(mark))
     headers = ("AT", "FIELD", "VALUE", "MEANING", "PROMISED", "")
-    header, *lines = table(headers, rows).splitlines()
-    yield _Line(header)
+    header, *lines = _table(headers, rows, screen, ("MEANING", "AT"))
+    yield _Line(header, kind="")
     for line, rank in zip(lines, ranks):
         yield _Line(line, rank, "fields")
-    yield _Line(f"it holds: {page.contents}")
+    yield _Line(_text(f"it holds: {page.contents}", screen))
 
 
-def _findings(findings: Iterable[Finding]) -> Iterator[_Line]:
+def _findings(findings: Iterable[Finding], screen: Screen | None) -> Iterator[_Line]:
     for finding in findings:
-        yield _Line(finding_line(finding), 0, "findings")
+        yield _Line(_text(finding_line(finding), screen), 0, "findings")
         for text in evidence_lines(f for f in finding.evidence if f.expected is not None):
-            yield _Line(text, 1, "facts")
+            yield _Line(_text(text, screen), 1, "facts")
         for text in advice_lines(finding):
-            yield _Line(text, 2, "words of advice")
+            yield _Line(_text(text, screen), 2, "words of advice")
 
 
-def _walkers(e: Explanation) -> Iterator[_Line]:
+def _walkers(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     if e.walkers_error:
-        yield _Line(f"cannot be told: {printable(e.walkers_error)}")
+        yield _Line(_text(f"cannot be told: {printable(e.walkers_error)}", screen))
         return
     rows = [
         (w.name, f"{w.function}()", "uses it" if w.uses else "reads its flags", w.outcome)
         for w in e.walkers
     ]
-    header, *lines = table(("WALKER", "IN", "", "AND"), rows).splitlines()
-    yield _Line(header)
+    header, *lines = _table(("WALKER", "IN", "", "AND"), rows, screen, ("IN",))
+    yield _Line(header, kind="")
     for line, walker in zip(lines, e.walkers):
         yield _Line(line, 0 if walker.uses else 1, "walkers")

@@ -10,9 +10,9 @@ from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Wrong
 from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
-from drgn_zonedev.render.as_text import kernel_text, size_text
-from drgn_zonedev.render.cells import case_text, span, table
-from drgn_zonedev.render.screen import SHOW_ALL, Screen, cut, fitting, height
+from drgn_zonedev.render.as_text import kernel_line, kernel_text, size_text
+from drgn_zonedev.render.cells import case_text, fitted_table, span
+from drgn_zonedev.render.screen import NARROWED, SHOW_ALL, Screen, fitting, height, wrapped
 
 __all__ = ("proposal_document", "proposal_text")
 
@@ -27,27 +27,28 @@ def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> st
 
     :param screen: Show only as much as fits, and count the rest.
     """
-    head = [
-        kernel_text(report.kernel),
-        "",
+    judged = (
         f"{report.judged} PFNs judged; of {report.valid}, the struct pages are ZONE_DEVICE's and "
-        "may be touched",
-        "",
-        _overview(report),
-        "",
-        _costs(report),
-    ]
+        "may be touched"
+    )
     # What a kernel's own bitmaps say wins over what one that it has not would say.
     blocks = ["\n".join(_carried(c)) for c in report.carried]
     blocks += ["\n".join(_mistakes(v)) for v in report.verdicts if v.wrong]
     remarks = list(_remarks(report))
     if screen is None:
+        overview, costs = _tables(report, None)
+        head = [kernel_text(report.kernel), "", judged, "", overview, "", costs]
         return "\n".join([*head, *(f"\n{block}" for block in blocks), "", *remarks])
-    head, blocks, remarks = (
-        [cut(part, screen) for part in parts] for parts in (head, blocks, remarks[:_MAX_REMARKS])
-    )
+    remarks = [wrapped(remark, screen) for remark in remarks[:_MAX_REMARKS]]
     # Two lines more: the blank one above the remarks, and the one that counts.
-    room = screen.lines - 2 - sum(height(part, screen) for part in (*head, *remarks))
+    room = screen.lines - 2 - sum(height(part, screen) for part in remarks)
+    judged = wrapped(judged, screen)
+    line, overview, costs = kernel_line(report.kernel, screen), *_tables(report, screen)
+    head = [line, "", judged, "", overview, "", costs]
+    if _is_cut(overview, report) or sum(height(part, screen) for part in head) > room:
+        head = [line, judged, "", _both(report, screen), NARROWED]
+    room -= sum(height(part, screen) for part in head)
+    blocks = [wrapped(block, screen) for block in blocks]
     shown = fitting(blocks, room, screen)
     head += [f"\n{block}" for block in blocks[:shown]]
     if blocks[shown:]:
@@ -55,8 +56,41 @@ def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> st
     return "\n".join([*head, "", *remarks])
 
 
-def _overview(report: ProposalReport) -> str:
-    return table(
+def _tables(report: ProposalReport, screen: Screen | None) -> tuple[str, str]:
+    return _overview(report, screen), _costs(report, screen)
+
+
+def _is_cut(overview: str, report: ProposalReport) -> bool:
+    """Return whether there was no room for more than what a variant is."""
+    whole = _overview(report, None).split("\n")
+    end = whole[0].index("WHAT IT IS")
+    return any(
+        not line.startswith(full[:end].rstrip()) for line, full in zip(overview.split("\n"), whole)
+    )
+
+
+def _both(report: ProposalReport, screen: Screen) -> str:
+    """Get how right each of them is and what it costs, in one table."""
+    return fitted_table(
+        ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "LOADS", "CACHE LINES", "ATOMICS", "MEMORY"),
+        [
+            (
+                v.variant.name,
+                v.right,
+                sum(v.pages(True).values()),
+                sum(v.pages(False).values()),
+                *_lookup(v.lookup),
+                size_text(v.memory.machine),
+            )
+            for v in report.verdicts
+        ],
+        screen,
+        ("CACHE LINES", "ATOMICS", "MEMORY", "LOADS"),
+    )
+
+
+def _overview(report: ProposalReport, screen: Screen | None) -> str:
+    return fitted_table(
         ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "WHAT IT IS"),
         [
             (
@@ -68,6 +102,8 @@ def _overview(report: ProposalReport) -> str:
             )
             for v in report.verdicts
         ],
+        screen,
+        ("WHAT IT IS",),
     )
 
 
@@ -77,8 +113,8 @@ def _cases(pages: dict[Case, int]) -> str:
     return ", ".join(f"{count} {case_text(c)}" for c, count in pages.items())
 
 
-def _costs(report: ProposalReport) -> str:
-    return table(
+def _costs(report: ProposalReport, screen: Screen | None) -> str:
+    return fitted_table(
         ("VARIANT", "LOADS", "CACHE LINES", "ATOMICS", "MEMORY", "PER TiB", "HOT-ADDED SECTION"),
         [
             (
@@ -90,6 +126,8 @@ def _costs(report: ProposalReport) -> str:
             )
             for v in report.verdicts
         ],
+        screen,
+        ("HOT-ADDED SECTION", "PER TiB"),
     )
 
 

@@ -4,20 +4,23 @@
 Screen
 ------
 
-No command prints more than a screen unless it is asked to. What there is no room
-for is counted, and what matters most is shown.
+No command prints more than a screen unless it is asked to. What matters most is shown,
+and what there is no room for is counted where it would have been.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
+from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 __all__ = (
+    "NARROWED",
     "SHOW_ALL",
     "Screen",
     "chosen",
@@ -26,14 +29,18 @@ __all__ = (
     "fitting",
     "height",
     "is_folded",
-    "left_out",
     "more",
+    "placed",
+    "placed_firsts",
     "share",
+    "with_gaps",
+    "wrapped",
 )
 
 T = TypeVar("T")
 
 SHOW_ALL = "(--all shows them)"
+NARROWED = f"... more columns {SHOW_ALL}"
 # A pipe has no height; whoever reads it does.
 _PIPE_LINES = 40
 # So many kinds of what is left out are named; the others are counted together.
@@ -75,6 +82,15 @@ def cut(text: str, screen: Screen) -> str:
     )
 
 
+def wrapped(text: str, screen: Screen, indent: str = "    ") -> str:
+    """Get text that is wrapped between words to fit on a screen."""
+    if screen.columns is None:
+        return text
+    room = max(screen.columns, len(indent) + 1)
+    lines = text.split("\n")
+    return "\n".join(textwrap.fill(line, room, subsequent_indent=indent) for line in lines)
+
+
 def share(lines: int, wanted: Sequence[int], weights: Sequence[int], least: int) -> list[int]:
     """
     Divide lines among those who want some.
@@ -93,6 +109,17 @@ def share(lines: int, wanted: Sequence[int], weights: Sequence[int], least: int)
     return shares
 
 
+def _by_importance(kinds: Sequence[Hashable], ranks: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Order the first one of each kind, and all others, by their ranks."""
+    seen: set[Hashable] = set()
+    first: list[int] = []
+    rest: list[int] = []
+    for i in sorted(range(len(kinds)), key=ranks.__getitem__):
+        (rest if kinds[i] in seen else first).append(i)
+        seen.add(kinds[i])
+    return first, rest
+
+
 def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
     """
     Choose what to show of many things: the first one of each kind, then the most important.
@@ -101,20 +128,73 @@ def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[i
     :param ranks: how important each of them is, 0 being the most
     :return: at most *room* indices, ascending
     """
-    seen: set[Hashable] = set()
-    first: list[int] = []
-    rest: list[int] = []
-    for i in sorted(range(len(kinds)), key=ranks.__getitem__):
-        (rest if kinds[i] in seen else first).append(i)
-        seen.add(kinds[i])
-    best = first + rest
-    return sorted(best[:room])
+    first, rest = _by_importance(kinds, ranks)
+    return sorted((first + rest)[:room])
 
 
-def left_out(items: Sequence[T], shown: Iterable[int]) -> list[T]:
-    """Get what :func:`chosen` did not choose."""
-    indices = frozenset(shown)
-    return [item for i, item in enumerate(items) if i not in indices]
+def placed(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
+    """
+    Choose as :func:`chosen` does, for lines that stay in order: wherever some are left out, a
+    line counts them, and there is room for these lines, too.
+
+    :return: indices, ascending; none if there is no room for the most important one
+    """
+    if len(kinds) <= room:
+        return list(range(len(kinds)))
+    first, rest = _by_importance(kinds, ranks)
+    return _places(first + rest, len(kinds), room)
+
+
+def placed_firsts(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
+    """Choose as :func:`placed` does, but of each kind the first one only."""
+    first, _ = _by_importance(kinds, ranks)
+    return _places(first, len(kinds), room)
+
+
+def _places(order: Iterable[int], count: int, room: int) -> list[int]:
+    # What is shown, with what is in front of the first and behind the last.
+    shown = [-1, count]
+    used = 1
+    for i in order:
+        at = bisect(shown, i)
+        below, above = i - shown[at - 1] - 1, shown[at] - i - 1
+        # The line that counted what is around it is there already.
+        extra = (below > 0) + (above > 0)
+        if used + extra <= room:
+            shown.insert(at, i)
+            used += extra
+        elif len(shown) == 2:
+            return []
+        if used == room:
+            break
+    # A line that counts a single one could as well be that one.
+    single = [a + 1 for a, b in zip(shown, shown[1:]) if b - a == 2]
+    return sorted(shown[1:-1] + single)
+
+
+def with_gaps(
+    lines: Sequence[str],
+    shown: Sequence[int],
+    items: Sequence[T],
+    things: str,
+    kind: Callable[[T], str],
+    screen: Screen,
+) -> Iterator[str]:
+    """
+    Get the lines of what :func:`placed` chose, and between them those that count the rest.
+
+    :param lines: for each index in *shown*
+    :param things: what the items are, in plural
+    """
+    ends = [-1, *shown, len(items)]
+    gaps = [(a + 1, b) for a, b in zip(ends, ends[1:])]
+    last = max((gap for gap in gaps if gap[0] < gap[1]), default=None)
+    for gap, line in zip(gaps, [*lines, None]):
+        if gap[0] < gap[1]:
+            hint = SHOW_ALL if gap == last else ""
+            yield more(things, items[gap[0] : gap[1]], kind, screen, hint)
+        if line is not None:
+            yield line
 
 
 def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
@@ -126,19 +206,26 @@ def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
     return len(blocks)
 
 
-def more(things: str, rest: Sequence[T], kind: Callable[[T], str], screen: Screen) -> str:
-    """Get the line that counts what there was no room for, by kind as far as that fits."""
+def more(
+    things: str, rest: Sequence[T], kind: Callable[[T], str], screen: Screen, hint: str = SHOW_ALL
+) -> str:
+    """
+    Get the line that counts what there was no room for, by kind as far as that fits.
+
+    :param hint: how to see it, unless a later line says so
+    """
+    hint = hint and f" {hint}"
     counts = Counter(map(kind, rest)).most_common()
     for n in range(min(len(counts), _MAX_KINDS), 0, -1):
         named = [f"{count:,} {name}" for name, count in counts[:n]]
         others = sum(count for _, count in counts[n:])
         if others:
             named.append(f"{others:,} others")
-        line = f"... {len(rest):,} more {things}: {', '.join(named)} {SHOW_ALL}"
+        line = f"... {len(rest):,} more {things}: {', '.join(named)}{hint}"
         if height(line, screen) == 1:
             return line
-    line = f"... {len(rest):,} more {things} {SHOW_ALL}"
-    return line if height(line, screen) == 1 else f"... {len(rest):,} more {SHOW_ALL}"
+    line = f"... {len(rest):,} more {things}{hint}"
+    return line if height(line, screen) == 1 else f"... {len(rest):,} more{hint}"
 
 
 def is_folded(text: str) -> bool:

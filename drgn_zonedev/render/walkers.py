@@ -4,21 +4,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_json import Document, kernel_document, unjudged_document
-from drgn_zonedev.render.as_text import kernel_text
-from drgn_zonedev.render.cells import case_text, span, table
+from drgn_zonedev.render.as_text import kernel_line, kernel_text
+from drgn_zonedev.render.cells import case_text, fitted_table, span
 from drgn_zonedev.render.screen import (
     SHOW_ALL,
     Screen,
-    chosen,
-    cut,
-    fitting,
     height,
-    left_out,
     more,
+    placed,
+    with_gaps,
+    wrapped,
 )
 from drgn_zonedev.walkers import Exposure, Judgement, Outcome, WalkersReport
 
@@ -26,50 +26,76 @@ __all__ = ("walkers_document", "walkers_text")
 
 # Of what a walker meets, and of what is not judged, a screen shows so many.
 _MAX_EXPOSURES = 6
+_FEWEST_EXPOSURES = 4
 _MAX_UNJUDGED = 3
 
 
 def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     """
-    A row per walker, and below that, what each of them would meet.
+    A row per walker, the worst first, and below that, what each of them would meet.
 
     :param screen: Show only as much as fits, and count the rest.
     """
-    head = [kernel_text(report.kernel), ""]
-    exposed = [j for j in report.walkers if j.exposures]
+    judgements = sorted(report.walkers, key=_rank)
+    exposed = [j for j in judgements if j.exposures]
     if screen is None:
         blocks = [f"\n{chr(10).join(_judgement(j, j.exposures))}" for j in exposed]
         parts = [
-            *head,
-            _overview(report.walkers),
+            kernel_text(report.kernel),
+            "",
+            _overview(judgements),
             *blocks,
             "",
             *_remarks(report, len(report.unjudged)),
         ]
         return "\n".join(parts)
-    tail = [cut(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
-    # Four lines more: the headings, what counts walkers and what they meet, and a blank one.
-    room = screen.lines - 4 - len(tail) - sum(height(part, screen) for part in head)
+    head = [kernel_line(report.kernel, screen), ""]
+    tail = [wrapped(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
+    if sum(height(line, screen) for line in tail) > screen.lines // 3:
+        tail = [wrapped(line, screen) for line in _shorter_remarks(report)]
+    # A line more: the blank one above the remarks.
+    room = screen.lines - 1 - sum(height(part, screen) for part in head + tail)
     # What the worst of them meet is worth more than those that meet nothing.
-    rows = room if room >= len(report.walkers) and not exposed else room * 2 // 3
-    head += _folded_overview(report.walkers, rows, screen)
-    room -= min(rows, len(report.walkers))
-    exposed.sort(key=_rank)
-    blocks = [cut("\n".join(_shortened(j, screen)), screen) for j in exposed]
-    shown = fitting(blocks, room, screen)
-    head += [f"\n{block}" for block in blocks[:shown]]
-    if exposed[shown:]:
-        head.append(more("walkers that would meet something", exposed[shown:], _worst, screen))
-    return "\n".join([*head, "", *tail])
+    wanted = len(exposed) + 2 if exposed else len(judgements) + 1
+    rows = min(wanted, max(room - _LEAST_BLOCK, room // 2))
+    blocks = _fitting_blocks(exposed, room - rows, screen)
+    if not blocks:
+        rows = room
+    overview = _folded_overview(judgements, rows, screen)
+    return "\n".join([*head, overview, *blocks, "", *tail])
 
 
-def _folded_overview(judgements: Sequence[Judgement], room: int, screen: Screen) -> Iterator[str]:
-    ranks = [_rank(j) for j in judgements]
-    shown = chosen([j.walker.name for j in judgements], ranks, max(room, 1))
-    yield cut(_overview([judgements[i] for i in shown]), screen)
-    rest = left_out(judgements, shown)
+def _fitting_blocks(exposed: Sequence[Judgement], room: int, screen: Screen) -> list[str]:
+    """Get what each of them meets, and at the end, of how many more there is no room for that."""
+    blocks: list[str] = []
+    for i, judgement in enumerate(exposed):
+        # Behind all but the last, there has to be room for the line that counts.
+        left = room - (i < len(exposed) - 1)
+        for lines in (_shortened(judgement, screen), _met(judgement, screen)):
+            block = "\n".join(["", *(wrapped(line, screen) for line in lines)])
+            if height(block, screen) <= left:
+                break
+        else:
+            break
+        blocks.append(block)
+        room -= height(block, screen)
+    rest = exposed[len(blocks) :]
+    if blocks and rest:
+        blocks.append(more("walkers that would meet something", rest, _worst, screen))
+    return blocks
+
+
+# A blank line, what it is, a heading, some ranges, and how many more there are.
+_LEAST_BLOCK = 7
+
+
+def _folded_overview(judgements: Sequence[Judgement], room: int, screen: Screen) -> str:
+    shown = judgements if len(judgements) < room else judgements[: max(room - 2, 0)]
+    rest = judgements[len(shown) :]
+    parts = [_overview(shown, screen)] if shown else []
     if rest:
-        yield more("walkers", rest, _worst, screen)
+        parts.append(more("walkers", rest, _worst, screen))
+    return "\n".join(parts)
 
 
 def _rank(judgement: Judgement) -> int:
@@ -78,20 +104,30 @@ def _rank(judgement: Judgement) -> int:
 
 
 def _shortened(judgement: Judgement, screen: Screen) -> Iterator[str]:
+    yield from _about(judgement)
+    yield from _some_exposures(judgement, _MAX_EXPOSURES, screen)
+
+
+def _met(judgement: Judgement, screen: Screen) -> Iterator[str]:
+    """Get less than all that is known of a walker: what it meets."""
+    yield f"{judgement.walker.name}: {judgement.walker.what}"
+    yield from _some_exposures(judgement, _FEWEST_EXPOSURES, screen)
+
+
+def _some_exposures(judgement: Judgement, room: int, screen: Screen) -> Iterator[str]:
     exposures = judgement.exposures
     ranks = [list(Outcome).index(e.worst) for e in exposures]
-    shown = chosen([e.case for e in exposures], ranks, _MAX_EXPOSURES)
-    yield from _judgement(judgement, [exposures[i] for i in shown])
-    rest = left_out(exposures, shown)
-    if rest:
-        yield more("ranges", rest, lambda e: e.case.value, screen)
+    shown = placed([e.case for e in exposures], ranks, room)
+    header, *lines = _exposures([exposures[i] for i in shown], screen).splitlines()
+    yield header
+    yield from with_gaps(lines, shown, exposures, "ranges", lambda e: e.case.value, screen)
 
 
 _PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
 
 
-def _overview(judgements: Iterable[Judgement]) -> str:
-    return table(
+def _overview(judgements: Iterable[Judgement], screen: Screen | None = None) -> str:
+    return fitted_table(
         ("WALKER", "FUNCTION", "IN KERNEL", "TOUCHED", "USED", "WORST", "FROM", "GUARD"),
         [
             (
@@ -106,6 +142,8 @@ def _overview(judgements: Iterable[Judgement]) -> str:
             )
             for j in judgements
         ],
+        screen,
+        ("FUNCTION", "FROM", "GUARD", "IN KERNEL"),
     )
 
 
@@ -125,6 +163,11 @@ def _word(outcome: Outcome) -> str:
 
 
 def _judgement(judgement: Judgement, exposures: Iterable[Exposure]) -> Iterator[str]:
+    yield from _about(judgement)
+    yield from _exposures(exposures, None).splitlines()
+
+
+def _about(judgement: Judgement) -> Iterator[str]:
     walker, guard = judgement.walker, judgement.guard
     assert guard is not None
     yield f"{walker.name}: {walker.what}"
@@ -135,6 +178,9 @@ def _judgement(judgement: Judgement, exposures: Iterable[Exposure]) -> Iterator[
         yield f"  note: {walker.note}"
     if walker.proof:
         yield f"  proof: {walker.proof}"
+
+
+def _exposures(exposures: Iterable[Exposure], screen: Screen | None) -> str:
     rows = [
         (
             span(e.start_pfn, e.end_pfn),
@@ -147,10 +193,26 @@ def _judgement(judgement: Judgement, exposures: Iterable[Exposure]) -> Iterator[
         for e in exposures
     ]
     headers = ("PFNS", "CASE", "TOUCHED", "USED", "OUTCOME", "STRUCT PAGES HOLD")
-    yield from (f"  {line}" for line in table(headers, rows).splitlines())
+    narrower = screen and Screen(screen.lines, screen.columns and max(screen.columns - 2, 1))
+    text = fitted_table(headers, rows, narrower, ("STRUCT PAGES HOLD", "USED"))
+    return textwrap.indent(text, "  ")
 
 
 def _remarks(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
+    yield from _verdict(report)
+    for outcome in _outcomes(report):
+        yield f"{_word(outcome)}: it {outcome.value}"
+    yield from _not_known(report, max_unjudged)
+
+
+def _shorter_remarks(report: WalkersReport) -> Iterator[str]:
+    yield from _verdict(report)
+    if _outcomes(report):
+        yield f"... what these words mean {SHOW_ALL}"
+    yield from _not_known(report, 0)
+
+
+def _verdict(report: WalkersReport) -> Iterator[str]:
     exposed = [j for j in report.walkers if j.exposures]
     harmed = [j for j in exposed if any(e.worst is not Outcome.HARMLESS for e in j.exposures)]
     yield (
@@ -163,10 +225,14 @@ def _remarks(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
             f"guards chosen by the release, which is {printable(report.kernel.release)}; if this "
             f"kernel was patched, they may be wrong: {', '.join(unsure)}"
         )
-    outcomes = {o for j in exposed for e in j.exposures for o in e.outcomes}
-    for outcome in Outcome:
-        if outcome in outcomes:
-            yield f"{_word(outcome)}: it {outcome.value}"
+
+
+def _outcomes(report: WalkersReport) -> list[Outcome]:
+    outcomes = {o for j in report.walkers for e in j.exposures for o in e.outcomes}
+    return [outcome for outcome in Outcome if outcome in outcomes]
+
+
+def _not_known(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
     for name in report.unread:
         yield f"{name} could not be read: the guards that need it let everything pass here"
     for gap in report.unjudged[:max_unjudged]:

@@ -30,7 +30,7 @@ def test_explanation_fits_on_a_screen_and_ends_with_the_verdict(pfn: int, screen
     explanation = explain(damaged().program(), pfn)
     text = explanation_text(explanation, screen=screen)
     assert height(text, screen) <= screen.lines
-    assert text.endswith(f"\n{explanation.verdict}")
+    assert re.sub(r"\s+", " ", text).endswith(explanation.verdict)
     assert text.startswith(f"PFN {pfn:#x}: ")
 
 
@@ -49,11 +49,36 @@ def test_what_is_shown_and_what_is_counted_is_everything() -> None:
     folded = explanation_text(explanation, screen=Screen(40)).splitlines()
     counted = [int(m[1]) for m in (re.match(r"\.\.\. (\d+) more", line) for line in folded) if m]
     assert counted
-    shown = [line for line in folded if not line.startswith("...")]
+    # The verdict is on a line of its own where there is room for that.
+    shown = [line for line in folded[:-1] if not line.startswith("...")]
     assert set(shown) <= set(whole)
-    assert len(shown) + sum(counted) == len(whole)
+    assert folded[-1] == f"VERDICT: {whole[-1]}"
+    assert len(shown) + sum(counted) == len(whole) - 2
     for predicate in ("pfn_valid()", "pfn_to_online_page()", "get_dev_pagemap()"):
         assert any(line.startswith(predicate) for line in shown)
+
+
+def test_small_screen_has_all_answers_and_no_headers_without_rows() -> None:
+    explanation = explain(in_flight("6.1").program(), 0x24400)
+    text = explanation_text(explanation, screen=Screen(23, 80))
+    words = re.sub(r"\s+", " ", text)
+    for predicate in explanation.predicates:
+        if not predicate.name.endswith("_section"):
+            assert f"{predicate.name}() " in words
+    lines = text.splitlines()
+    walkers = lines[lines.index("WALKERS THAT WOULD TOUCH IT") + 1]
+    assert walkers.startswith(explanation.walkers[0].name)
+    assert "warning: case4-initializing [0x24400, 0x24401)" in text
+    for title in ("AT ", "PREDICATE ", "WALKER ", "PFNS "):
+        for header, below in zip(lines, lines[1:]):
+            assert not (header.strip().startswith(title) and below.startswith("..."))
+
+
+def test_tiny_screen_counts_what_a_view_would_show() -> None:
+    explanation = explain(in_flight("6.1").program(), 0x24400)
+    lines = explanation_text(explanation, screen=Screen(12, 80)).splitlines()
+    walkers = len(explanation.walkers)
+    assert f"WALKERS THAT WOULD TOUCH IT: {walkers} walkers (--all shows them)" in lines
 
 
 def test_explanation_that_fits_is_not_folded() -> None:

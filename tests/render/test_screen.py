@@ -27,7 +27,9 @@ from drgn_zonedev.render.screen import (
     height,
     is_folded,
     more,
+    placed,
     share,
+    with_gaps,
 )
 
 SCREENS = [Screen(23, 80), Screen(29, 40), Screen(50, 200), Screen(40)]
@@ -76,6 +78,40 @@ def test_first_of_every_kind_is_chosen_before_the_most_important() -> None:
     assert chosen(kinds, ranks, 5) == [0, 5, 6, 7, 10]
     assert chosen(kinds, ranks, 1) == [10]
     assert chosen(kinds, ranks, 99) == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("room", "shown"),
+    [
+        # The worst is in the middle: it needs a line, and one on each side for the others.
+        (2, []),
+        (3, [6]),
+        (4, [0, 6]),
+        (7, [0, 1, 2, 3, 6]),
+        # A line that would count a single one is that one.
+        (8, [0, 1, 2, 3, 4, 5, 6]),
+        (9, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (10, list(range(10))),
+    ],
+)
+def test_lines_stay_in_place_and_leave_room_for_those_that_count(
+    room: int, shown: list[int]
+) -> None:
+    kinds, ranks = ["dull"] * 6 + ["worst"] + ["dull"] * 3, [2] * 6 + [0] + [2] * 3
+    found = placed(kinds, ranks, room)
+    assert found == shown
+    lines = list(with_gaps([str(i) for i in found], found, range(10), "things", str, Screen(9)))
+    assert len(lines) <= room
+    # What is shown and what is counted is everything, in order.
+    at = 0
+    for line in lines:
+        counted = re.match(r"\.\.\. (\d+) more things", line)
+        assert counted or int(line) == at
+        assert not counted or int(counted[1]) > 1
+        at += int(counted[1]) if counted else 1
+    assert at == 10
+    # How to see them is said once.
+    assert sum("--all" in line for line in lines) == (len(found) < 10)
 
 
 def test_left_out_things_are_counted_by_kind() -> None:
@@ -173,6 +209,14 @@ def big_kernel(monkeypatch: pytest.MonkeyPatch) -> FakeKernel:
     return kernel
 
 
+def _counted(text: str) -> int:
+    return sum(int(n) for n in re.findall(r"^\.\.\. (\d+) more ", text, re.MULTILINE))
+
+
+def _rows(text: str) -> int:
+    return len(re.findall(r"^(?!\.\.\.).*\[0x", text, re.MULTILINE))
+
+
 @pytest.mark.parametrize("command", ["ranges", "sections"])
 def test_command_prints_a_screen_unless_asked_for_all(
     big_kernel: FakeKernel, command: str, capsys: pytest.CaptureFixture[str]
@@ -180,7 +224,8 @@ def test_command_prints_a_screen_unless_asked_for_all(
     assert cli.main([command]) == 0
     folded = capsys.readouterr()
     assert len(folded.out.splitlines()) == 40
-    assert f"... 82 more {command}: " in folded.out
+    assert _counted(folded.out) + _rows(folded.out) == 120
+    assert f" more {command}: " in folded.out
     # Somebody who greps sees that, too.
     assert folded.err == "zonedev: not everything was printed: --all does that\n"
     assert cli.main([command, "--all"]) == 0

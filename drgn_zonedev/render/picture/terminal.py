@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import type_text
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.marks import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.scene import Scene
 from drgn_zonedev.render.picture.words import (
+    brief_pgmap_words,
+    brief_trouble_words,
     device_name,
     legend_marks,
     numbers_words,
@@ -33,7 +34,7 @@ from drgn_zonedev.render.picture.words import (
     trouble_words,
     troubles,
 )
-from drgn_zonedev.render.screen import Screen, chosen, cut, left_out, more, share
+from drgn_zonedev.render.screen import Screen, height, placed, share, with_gaps
 
 __all__ = ("Terminal", "current_terminal", "terminal_text")
 
@@ -87,8 +88,38 @@ def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> st
         if text.count("\n") < screen.lines:
             return text
     narrow = Screen(screen.lines, terminal.width)
-    pgmaps, found = share(left, wanted[1:], (1, 2), _LEAST_LINES)
-    return _text(scene, terminal, drawn, lambda line: cut(line, narrow), (pgmaps, found, narrow))
+    wanted = [sum(height(text, narrow) for text in texts) for texts in _whole(scene, terminal)]
+    pgmaps, found = share(left, wanted, (1, 2), _LEAST_LINES)
+    return _text(scene, terminal, drawn, _as_it_is, (pgmaps, found, narrow))
+
+
+def _whole(scene: Scene, terminal: Terminal) -> tuple[list[str], list[str]]:
+    """Get what there is to say about pgmaps and troubles."""
+    pgmaps = [_wrapped(pgmap_words(scene, i), terminal) for i in range(len(scene.pgmaps))]
+    found = [_wrapped(f"! {trouble_words(scene, t)}", terminal) for t, _, _ in troubles(scene)]
+    return pgmaps, found
+
+
+def _brief(scene: Scene, terminal: Terminal) -> tuple[list[str], list[str]]:
+    """Get less of that, but never without the PFNs."""
+    pgmaps, found = _whole(scene, terminal)
+    return (
+        [
+            _shorter(words, [brief_pgmap_words(scene, i)], terminal)
+            for i, words in enumerate(pgmaps)
+        ],
+        [
+            _shorter(words, [f"! {w}" for w in brief_trouble_words(trouble)], terminal)
+            for words, (trouble, _, _) in zip(found, troubles(scene))
+        ],
+    )
+
+
+def _shorter(words: str, others: Sequence[str], terminal: Terminal) -> str:
+    if "\n" not in words:
+        return words
+    fits = (other for other in others if len(other) <= terminal.width)
+    return next(fits, _wrapped(others[-1], terminal))
 
 
 def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
@@ -116,17 +147,20 @@ def _text(
     for row in drawn.rows:
         line = [*_line(scene, drawn, row, width), *_name(scene, drawn, row, width, terminal)]
         parts.append(_coloured(line) if terminal.colour else _plain(line).rstrip())
-    if scene.pgmaps:
+    found = troubles(scene)
+    if room is None:
+        pgmaps = [shape(pgmap_words(scene, i)) for i in range(len(scene.pgmaps))]
+        texts = [shape(f"! {trouble_words(scene, trouble)}") for trouble, _, _ in found]
+    else:
+        pgmaps, texts = _brief(scene, terminal)
         types = [type_text(p) for p in scene.pgmaps]
         calm = [not p.in_progress and p.ref.state == "live" for p in scene.pgmaps]
-        shown, count = _some(types, calm, "pgmaps", room and (room[0], room[2]))
-        parts += ["", *(shape(pgmap_words(scene, i)) for i in shown), *count]
-    found = troubles(scene)
-    if found:
+        pgmaps = _some(pgmaps, types, calm, "pgmaps", room[0], room[2])
         kinds, ranks = [kind for _, kind, _ in found], [rank for _, _, rank in found]
-        shown, count = _some(kinds, ranks, "troubles", room and (room[1], room[2]))
-        words = (f"! {trouble_words(scene, found[i][0])}" for i in shown)
-        parts += ["", *map(shape, words), *count]
+        texts = _more_words(texts, _whole(scene, terminal)[1], kinds, room[1], room[2])
+        texts = _some(texts, kinds, ranks, "troubles", room[1], room[2])
+    for lines in (pgmaps, texts):
+        parts += ["", *lines] if lines else []
     return "\n".join([*parts, "", *_wrapped_legend(legend, terminal)])
 
 
@@ -138,14 +172,34 @@ def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
 
 
 def _some(
-    kinds: Sequence[str], ranks: Sequence[int], things: str, room: tuple[int, Screen] | None
-) -> tuple[Sequence[int], list[str]]:
-    """Choose as many things as there are lines for, and count the others in a line."""
-    if room is None or len(kinds) <= room[0]:
-        return range(len(kinds)), []
-    lines, screen = room
-    shown = chosen(kinds, ranks, max(lines - 1, 1))
-    return shown, [printable(more(things, left_out(kinds, shown), str, screen))]
+    texts: Sequence[str],
+    kinds: Sequence[str],
+    ranks: Sequence[int],
+    things: str,
+    lines: int,
+    screen: Screen,
+) -> list[str]:
+    """Choose as many things as there are lines for, and count the others where they would be."""
+    if sum(height(text, screen) for text in texts) <= lines:
+        return list(texts)
+    tallest = max(height(text, screen) for text in texts)
+    shown = placed(kinds, ranks, lines // tallest)
+    return list(with_gaps([texts[i] for i in shown], shown, kinds, things, str, screen))
+
+
+def _more_words(
+    texts: Sequence[str], whole: Sequence[str], kinds: Sequence[str], lines: int, screen: Screen
+) -> list[str]:
+    """Say all of the first of each kind, where there is room for that."""
+    left = lines - sum(height(text, screen) for text in texts)
+    said = []
+    for i, text in enumerate(texts):
+        extra = height(whole[i], screen) - height(text, screen)
+        if kinds[i] not in kinds[:i] and extra <= left:
+            text = whole[i]
+            left -= extra
+        said.append(text)
+    return said
 
 
 def _as_it_is(line: str) -> str:

@@ -22,6 +22,8 @@ from drgn_zonedev.render.picture.marks import MARKS, mark_of
 from drgn_zonedev.render.picture.scene import Scene
 
 __all__ = (
+    "brief_pgmap_words",
+    "brief_trouble_words",
     "device_name",
     "legend_marks",
     "numbers_words",
@@ -58,13 +60,23 @@ def pgmap_words(scene: Scene, number: int) -> str:
     """Get a line about a pgmap."""
     pgmap = scene.pgmaps[number]
     pages = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges)
+    return printable(
+        f"#{number + 1} {device_name(pgmap)}: {type_text(pgmap)}, "
+        f"{_spans(pgmap)}, {size_text(pages * scene.kernel.page_size)}, {state_text(pgmap)}"
+    )
+
+
+def brief_pgmap_words(scene: Scene, number: int) -> str:
+    """Get whose a pgmap is, and where, without saying how it is."""
+    pgmap = scene.pgmaps[number]
+    return printable(f"#{number + 1} {device_name(pgmap)}: {_spans(pgmap)}")
+
+
+def _spans(pgmap: Pgmap) -> str:
     spans = [span(r.start_pfn, r.end_pfn) for r in pgmap.ranges[:2]]
     if len(pgmap.ranges) > len(spans):
         spans.append(f"and {len(pgmap.ranges) - len(spans):,} more")
-    return printable(
-        f"#{number + 1} {device_name(pgmap)}: {type_text(pgmap)}, "
-        f"{', '.join(spans)}, {size_text(pages * scene.kernel.page_size)}, {state_text(pgmap)}"
-    )
+    return ", ".join(spans)
 
 
 def range_words(scene: Scene, range_: Range) -> str:
@@ -90,6 +102,15 @@ def troubles(scene: Scene) -> list[tuple[Finding | Range, str, int]]:
 def trouble_words(scene: Scene, trouble: Finding | Range) -> str:
     """Get a line about one of them."""
     return finding_line(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
+
+
+def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
+    """Get what it is, and where, without saying what that means: longer and shorter."""
+    where = span(trouble.start_pfn, trouble.end_pfn)
+    if isinstance(trouble, Finding):
+        what = f"{trouble.slug} {where}"
+        return f"{trouble.severity.value}: {what}", what
+    return (f"{where} {MARKS[mark_of(trouble.case)].name}",)
 
 
 def scale_words(scene: Scene, grid: Grid) -> str:

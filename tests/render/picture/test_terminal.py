@@ -99,14 +99,25 @@ def test_picture_fits_the_window(machine: str, width: int) -> None:
     assert height(text, screen) <= 40
 
 
-def test_words_are_wrapped_where_there_is_room_and_cut_where_there_is_none() -> None:
-    report = check(in_flight("6.1").program())
-    tall, low = _text(report, 60, Screen(40, 60)), _text(report, 60, Screen(17, 60))
-    message = next(f.message for f in report.findings if f.slug == "case4-initializing")
-    assert message in re.sub(r"\n +", " ", tall)
-    assert message not in re.sub(r"\n +", " ", low)
-    assert "! warning: case4-initializing [0x24400, 0x30000)" in low
-    assert height(low, Screen(17, 60)) <= 17
+def test_words_are_wrapped_where_there_is_room_and_left_out_where_there_is_none() -> None:
+    report = machines.many_pgmaps(3)
+    tall, low = _text(report, 60, Screen(60, 60)), _text(report, 60, Screen(27, 60))
+    reserved = [f for f in report.findings if f.slug == "case5-reserved"]
+    assert re.sub(r"\n +", " ", tall).count(reserved[0].message) == 3
+    # Where it is, is said in any case.
+    assert re.sub(r"\n +", " ", low).count(reserved[0].message) < 3
+    for finding in reserved:
+        assert f"case5-reserved [{finding.start_pfn:#x}, {finding.end_pfn:#x})" in low
+    assert height(low, Screen(27, 60)) <= 27
+
+
+@pytest.mark.parametrize("lines", [15, 23, 40])
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_window_is_too_narrow_for_pfns(machine: str, lines: int) -> None:
+    text = _text(MACHINES[machine](), 40, Screen(lines, 40))
+    whole = re.findall(r"\[0x[0-9a-f]+,\s+0x[0-9a-f]+\)", text)
+    assert len(whole) == text.count("[0x")
+    assert whole or " more pgmaps" in text
 
 
 def test_finest_picture_of_arm64_has_a_cell_per_subsection() -> None:

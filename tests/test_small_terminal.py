@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""On a terminal of 24 lines by 80 columns, every command shows its answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+import pexpect
+
+from drgn_zonedev.stored import default_directory
+
+LINES, COLUMNS = 24, 80
+
+
+def screen_of(dump: str, *words: str) -> list[str]:
+    """Run a command on a terminal, and get what is on it."""
+    env = {k: v for k, v in os.environ.items() if k not in ("LINES", "COLUMNS")}
+    stored = default_directory()
+    assert stored is not None
+    core = str(stored / dump)
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "drgn_zonedev", "-c", core, *words],
+        env={**env, "NO_COLOR": "1"},
+        dimensions=(LINES, COLUMNS),
+        encoding="utf-8",
+        timeout=120,
+    )
+    child.expect(pexpect.EOF)
+    lines = (child.before or "").rstrip().split("\r\n")
+    child.close()
+    # The prompt comes below.
+    assert len(lines) < LINES
+    assert max(map(len, lines)) <= COLUMNS
+    return lines
+
+
+def test_check_shows_every_finding_and_some_of_all_else() -> None:
+    lines = screen_of("6.1-two-in-one", "check")
+    text = "\n".join(lines)
+    for finding in ("[0x20000, 0x20002)", "[0x100000, 0x100002)", "[0x102000, 0x102002)"):
+        assert f"warning: case5-reserved {finding} 2 pages" in text
+    assert "warning: case3-partial [0x106000, 0x108000) 8192 pages" in text
+    assert "no kernel ever initialises these struct pages" in text
+    ranges = lines[lines.index("RANGES") + 2 : lines.index("FINDINGS")]
+    assert any("partial (3)" in line for line in ranges)
+    assert any("reserved (5)" in line for line in ranges)
+    counted = sum(int(n) for n in re.findall(r"^\.\.\. (\d+) more ranges", text, re.MULTILINE))
+    assert counted + sum(line.startswith("[0x") for line in ranges) == 14
+    assert lines[-1] == "0 errors, 4 warnings, 0 info"
+
+
+def test_walkers_that_touch_something_come_first_with_what_they_touch() -> None:
+    lines = screen_of("6.1-two-in-one", "walkers")
+    header = next(i for i, line in enumerate(lines) if line.startswith("WALKER "))
+    assert lines[header].split() == ["WALKER", "IN", "KERNEL", "TOUCHED", "USED", "WORST"]
+    assert [line.split()[0] for line in lines[header + 1 : header + 4]] == [
+        "hwpoison-inject",
+        "page-owner",
+        "hibernation-free",
+    ]
+    assert lines[header + 4] == "... 20 more walkers: 20 - (--all shows them)"
+    assert any(line.startswith("3 of 23 walkers would touch") for line in lines)
+
+
+def test_pfn_shows_who_would_touch_it_and_what_the_kernel_would_say() -> None:
+    lines = screen_of("6.1-init-in-flight", "pfn", "0x24400")
+    text = re.sub(r"\s+", " ", "\n".join(lines))
+    assert "pfn_valid() true" in text
+    assert "pfn_to_online_page() NULL" in text
+    walkers = lines[lines.index("WALKERS THAT WOULD TOUCH IT") + 1 :]
+    assert walkers[0].startswith("hwpoison-inject")
+    assert walkers[1].startswith("hibernation-free")
+    assert text.endswith("It holds: a reserved page from boot, linked to itself.")
+
+
+def test_proposal_says_how_often_each_is_wrong() -> None:
+    lines = screen_of("6.1-two-in-one", "proposal")
+    header = next(line for line in lines if line.startswith("VARIANT "))
+    assert re.findall(r"FALSE \w+", header) == ["FALSE YES", "FALSE NO"]
+    (late,) = (line.split() for line in lines if line.startswith("late-bit "))
+    # 3 reserves of 2 pages, and 3 times 510 pages of metadata.
+    assert late[2:4] == [str(3 * 512), "0"]
+
+
+def test_map_has_every_range_whole() -> None:
+    text = "\n".join(screen_of("6.1-two-in-one", "check", "--map"))
+    assert text.count("[0x") == 8
+    assert len(re.findall(r"\[0x[0-9a-f]+, 0x[0-9a-f]+\)", text)) == 8
