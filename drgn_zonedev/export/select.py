@@ -39,7 +39,6 @@ from drgn_zonedev.kpage import kpage_end_pfn
 from drgn_zonedev.model import Memmap, Pgmap, Report
 from drgn_zonedev.report import check
 from drgn_zonedev.scan import Progress
-from drgn_zonedev.sections import section_rows
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.spans import Span, intersection, union
 
@@ -114,7 +113,6 @@ def _limits(recorder: Recorder, selection: Selection) -> None:
 def _sections(recorder: Recorder, selection: Selection) -> None:
     for _ in for_each_present_section(recorder.prog):
         pass
-    section_rows(recorder.prog)
 
 
 def _memory_blocks(recorder: Recorder, selection: Selection) -> None:
