@@ -29,7 +29,7 @@ from drgn_zonedev.export.bundle import checksum, new_directory, write_file
 from drgn_zonedev.export.core import Read, write_core
 from drgn_zonedev.export.elf import Encoding
 from drgn_zonedev.export.names import Missing
-from drgn_zonedev.export.select import Selection, select
+from drgn_zonedev.export.select import Options, select
 from drgn_zonedev.export.trace import Recorder, Run
 from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
@@ -47,19 +47,6 @@ _META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 
 # What one try lacks makes the next one ask for more, but not endlessly.
 _MAX_TRIES = 4
-
-
-@dataclass(frozen=True)
-class Options:
-    """
-    What to put into an export.
-
-    ``margin`` is in struct pages on each side of every device range.
-    """
-
-    all_memmap: bool = False
-    margin: int = 512
-    blank_names: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +108,7 @@ def _record(
         _load(recorder.prog, vmlinux)
         asked = Missing()
         asked.watch(recorder.prog)
-        report = select(recorder, Selection(options.all_memmap, options.margin), progress)
+        report = select(recorder, options, progress)
         more = asked.present_in(prog)
         if not more:
             break

@@ -42,7 +42,7 @@ from drgn_zonedev.scan import Progress
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.spans import Span, intersection, union
 
-__all__ = ("Selection", "select")
+__all__ = ("Options", "select")
 
 # Explaining a PFN costs milliseconds, and thousands of ranges explain nothing.
 _MAX_EXPLAINED = 256
@@ -58,26 +58,31 @@ _RANGE_SIZE = 16
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What to select besides what is always needed; ``margin`` is in pages."""
+class Options:
+    """
+    What to put into an export.
+
+    ``margin`` is in struct pages on each side of every device range.
+    """
 
     all_memmap: bool = False
     margin: int = 512
+    blank_names: bool = False
 
 
-def select(recorder: Recorder, selection: Selection, progress: Progress) -> Report:
+def select(recorder: Recorder, options: Options, progress: Progress) -> Report:
     """Read everything that is to be kept; returns what the analysis said."""
     report = check(recorder.prog, progress=progress)
     reads = _most_reads(recorder.prog)
     for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
         with _tolerance(), recorder.at_most(reads):
-            step(recorder, selection)
+            step(recorder)
     _explanations(recorder, report)
     with recorder.at_most(reads):
         for pgmap in report.pgmaps:
             with _tolerance():
                 _pgmap(recorder, pgmap)
-    for start, end in _memmap_ranges(recorder.prog, report, selection):
+    for start, end in _memmap_ranges(recorder.prog, report, options):
         _memmap(recorder.prog, start, end)
     _forget_neighbours(recorder)
     return report
@@ -103,19 +108,19 @@ def _keep_object(recorder: Recorder, pointer: Object) -> None:
     recorder.keep(pointer.value_(), sizeof(pointer.type_.type))
 
 
-def _limits(recorder: Recorder, selection: Selection) -> None:
+def _limits(recorder: Recorder) -> None:
     # Where drgn's follow_phys() begins, and where the kernel's PFN walkers stop.
     recorder.prog["init_mm"].pgd.value_()
     zones(recorder.prog)
     kpage_end_pfn(recorder.prog)
 
 
-def _sections(recorder: Recorder, selection: Selection) -> None:
+def _sections(recorder: Recorder) -> None:
     for _ in for_each_present_section(recorder.prog):
         pass
 
 
-def _memory_blocks(recorder: Recorder, selection: Selection) -> None:
+def _memory_blocks(recorder: Recorder) -> None:
     prog = recorder.prog
     block_type = prog.type("struct memory_block")
     for block in for_each_memory_block(prog):
@@ -125,7 +130,7 @@ def _memory_blocks(recorder: Recorder, selection: Selection) -> None:
                 recorder.keep(block.value_() + member.offset, sizeof(member.type))
 
 
-def _nodes(recorder: Recorder, selection: Selection) -> None:
+def _nodes(recorder: Recorder) -> None:
     for pgdat in for_each_online_pgdat(recorder.prog):
         _keep_object(recorder, pgdat)
         for zone in pgdat.node_zones:
@@ -133,7 +138,7 @@ def _nodes(recorder: Recorder, selection: Selection) -> None:
                 c_string(zone.name)
 
 
-def _resources(recorder: Recorder, selection: Selection) -> None:
+def _resources(recorder: Recorder) -> None:
     root = recorder.prog["iomem_resource"].address_of_()
     _keep_object(recorder, root)
     for resource in for_each_resource_below(root):
@@ -144,7 +149,7 @@ def _resources(recorder: Recorder, selection: Selection) -> None:
         c_string(root.name)
 
 
-def _modules(recorder: Recorder, selection: Selection) -> None:
+def _modules(recorder: Recorder) -> None:
     # drgn goes through them whenever it loads symbols.
     for _ in recorder.prog.loaded_modules():
         pass
@@ -179,7 +184,7 @@ def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
         c_string(info.slab_cache.name)
 
 
-def _xarrays(recorder: Recorder, selection: Selection) -> None:
+def _xarrays(recorder: Recorder) -> None:
     for name in ("pgmap_array", "memory_blocks"):
         with _tolerance():
             xa = recorder.prog[name]
@@ -202,17 +207,17 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
             entries += node.slots.value_()
 
 
-def _memmap_ranges(prog: Program, report: Report, selection: Selection) -> tuple[Span, ...]:
+def _memmap_ranges(prog: Program, report: Report, options: Options) -> tuple[Span, ...]:
     # What memory there is beside the sections that can be read, nobody knows, however
     # much of it a damaged structure claims.
     pages = sparsemem_geometry(prog).pages_per_section
     known = union((nr * pages, (nr + 1) * pages) for nr in sections(prog).nr.tolist())
     mapped = [r for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
     present = union(part for r in mapped for part in intersection((r.start_pfn, r.end_pfn), known))
-    if selection.all_memmap:
+    if options.all_memmap:
         return present
     wanted = union(
-        (max(r.start_pfn - selection.margin, 0), r.end_pfn + selection.margin)
+        (max(r.start_pfn - options.margin, 0), r.end_pfn + options.margin)
         for pgmap in report.pgmaps
         for r in pgmap.ranges
     )
