@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ("ElfDump", "end_of_elf", "left_out_of_elf", "read_elf_dump")
+__all__ = ("ElfDump", "end_of_elf", "read_elf_dump")
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = np.dtype(
@@ -79,18 +79,6 @@ class ElfDump:
             return np.zeros(len(frames), bool)
         start = frames.astype(np.uint64) * np.uint64(page_size)
         return ~self.physical.touch(start, start + np.uint64(page_size))
-
-
-def left_out_of_elf(path: Path) -> tuple[tuple[int, int], ...]:
-    """
-    Get the physical memory that an ELF dump has segments for, but not the contents.
-
-    :return: Half-open ranges of addresses in ascending order; none for any other file.
-    """
-    headers, _ = _load_headers(path)
-    headers = headers[headers["filesz"] < headers["memsz"]]
-    rows = zip(*(headers[name].tolist() for name in ("paddr", "filesz", "memsz")))
-    return tuple(sorted((paddr + filesz, paddr + memsz) for paddr, filesz, memsz in rows))
 
 
 def end_of_elf(path: Path) -> tuple[int, int] | None:
