@@ -116,7 +116,8 @@ class KpagePrediction:
     What the files hold for ``[start_pfn, end_pfn)``, an ``u64`` per PFN.
 
     Where ``decided`` is false, the struct page alone does not decide it: it cannot
-    be read, or belongs to a compound page of a kernel that looks at all of it.
+    be read, belongs to a compound page of a kernel that looks at all of it, or is an
+    anonymous page that some kernels take for one of KSM.
     """
 
     start_pfn: int
@@ -176,12 +177,10 @@ class _Rules:
 
     ``typed`` kernels keep one type in the upper byte of ``page_type`` and judge
     folios, since Linux kernel commit 4ffca5a96678 ("mm: support only one page_type per
-    page") (in v6.12). ``snapshot`` ones have ``kpage_read()``, and look at a copy of the
-    folio ("fs: stable_page_flags(): use snapshot_page()", 2025).
+    page") (in v6.12).
     """
 
     typed: bool
-    snapshot: bool
     no_page: int
     flag: dict[str, int]
     type: dict[str, int]
@@ -196,12 +195,12 @@ class _Rules:
 def _rules(prog: Program) -> _Rules:
     typed = _constant(prog, "PGTY_buddy") is not None
     # kpage_read() never calls stable_page_flags() without a page; its enum
-    # kpage_operation came with it.
+    # kpage_operation came with it ("fs/proc/page: refactor to reduce code duplication",
+    # in v6.16).
     reads_nothing = _constant(prog, "KPAGE_FLAGS") is not None or _is_folio_only(prog)
     folio = _type(prog, "struct folio")
     return _Rules(
         typed=typed,
-        snapshot=reads_nothing,
         no_page=0 if reads_nothing else 1 << KPF["NOPAGE"],
         flag=_page_flags(prog),
         type=_page_types(prog, typed),
@@ -430,19 +429,14 @@ class _Seen:
         """``stable_page_flags()``"""
         # Folios' flags count where folios are judged.
         k = self.head.flags if self.rules.typed else self.page.flags
-        mapping = self.head.words[:, self.around.layout.mapping_word]
-        anon = (mapping & np.uint64(1)).astype(bool)
-        low = mapping & np.uint64(3)
-        # From v6.9 to v6.16, the test for KSM was true for all anonymous pages.
-        ksm = anon if self.rules.typed and not self.rules.snapshot else low == np.uint64(3)
         bits = {kpf: self.flag(k, name) for kpf, name in _COPIED}
         # Untyped kernels tell it by the destructor of a compound page: not decided.
         huge = self.type_is(self.head, "hugetlb")
         head = self.flag(k, "PG_head") & ~self.tail
         bits |= {
             "MMAP": self.mapped,
-            "ANON": anon,
-            "KSM": ksm,
+            "ANON": (self._mapping_bits & np.uint64(1)).astype(bool),
+            "KSM": self._mapping_bits == np.uint64(3),
             "COMPOUND_HEAD": head,
             "COMPOUND_TAIL": self.tail,
             "HUGE": huge,
@@ -461,6 +455,10 @@ class _Seen:
         for name, column in bits.items():
             word |= column.astype(np.uint64) << np.uint64(KPF[name])
         return word
+
+    @property
+    def _mapping_bits(self) -> np.ndarray:
+        return self.head.words[:, self.around.layout.mapping_word] & np.uint64(3)
 
     @property
     def _swapcache(self) -> np.ndarray:
@@ -505,6 +503,11 @@ class _Seen:
         known = self.readable[self.row] & self._head_words[1]
         if not self.rules.typed:
             return known & ~self.compound
+        # Linux kernel commit dee3d0bef2b0 ("proc: rewrite stable_page_flags()") (in
+        # v6.10) took all anonymous pages for KSM's, up to 81401cebfc15 ("fs/proc: fix
+        # KPF_KSM reported for all anonymous pages") (in v7.2), which stable kernels have,
+        # too, and which leaves no trace in the debugging information.
+        known &= self._mapping_bits != np.uint64(1)
         if self.rules.fake_heads:
             # The vmemmap of a hugetlb page may show copies of its head.
             aligned = self.around.address[self.row] % np.uint64(4096) == 0
