@@ -74,9 +74,11 @@ def for_each_devres(dev: Object) -> Iterator[tuple[int, int, int | None]]:
     # Unconditional since Linux kernel commit 09705dcb63d2 ("devres: Enable trace
     # events") (in v5.14). Before that, only with CONFIG_DEBUG_DEVRES.
     has_size = prog.type("struct devres_node").has_member("size")
-    # Up to v6.12, the node's release function is that of the payload. In v7.2,
-    # it is that of the container: struct devres, which holds the payload's, or
-    # struct devres_action, which has no other.
+    # Since Linux kernel commits 55e329d0f7a0 ("devres: add free_node callback to struct
+    # devres_node") and 2b5c6a14b5b4 ("devres: don't require ARCH_DMA_MINALIGN for devres
+    # actions") (in v7.1), the node's release function is not that of the payload but
+    # that of the container: struct devres, which holds the payload's, or struct
+    # devres_action, which has no other.
     has_containers = devres_type.has_member("release")
     action = offsetof(prog.type("struct devres_action"), "action") if has_containers else data
     action_release = _function_address(prog, "devm_action_release")

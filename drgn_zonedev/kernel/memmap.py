@@ -183,10 +183,11 @@ def _compound_info_has_mask(prog: Program) -> bool:
 
 
 def _order_offset(prog: Program, page: Type) -> int | None:
-    # The places are those of drgn's compound_order(): struct page up to v6.2,
-    # struct folio::_folio_order since v6.1, and since Linux kernel commit
-    # ebc1baf5c9b4 ("mm: free up a word in the first tail page") (in v6.6) the low
-    # byte of struct folio::_flags_1.
+    # The places are those of drgn's compound_order(): struct page before Linux kernel
+    # commit 1c5509be58f6 ("mm: remove 'First tail page' members from struct page") (in
+    # v6.3), struct folio::_folio_order since 379708ffde1b ("mm: add the first tail page
+    # to struct folio") (in v6.1), and since ebc1baf5c9b4 ("mm: free up a word in the
+    # first tail page") (in v6.6) the low byte of struct folio::_flags_1.
     if page.has_member("compound_order"):
         return offsetof(page, "compound_order")
     folio = prog.type("struct folio")

@@ -21,7 +21,9 @@ from drgn_zonedev.kernel.reading import read_memory
 
 __all__ = ("PageblockLayout", "pageblock_layout", "section_migratetypes")
 
-# PB_migratetype_bits: a macro, and part of the enumerators' names since v6.18.
+# PB_migratetype_bits: a macro, and no more than the names of the enumerators PB_migrate_0
+# to PB_migrate_2 since "mm/pageblock-flags: remove PB_migratetype_bits/PB_migrate_end" (in
+# v6.18).
 _MIGRATETYPE_BITS = 3
 
 
@@ -54,12 +56,13 @@ def pageblock_layout(prog: Program) -> PageblockLayout | None:
 
 def _bits(prog: Program) -> int:
     # The enumerator became __NR_PAGEBLOCK_BITS, and NR_PAGEBLOCK_BITS a macro that
-    # rounds it up, when isolation got a bit of its own.
+    # rounds it up, in Linux kernel commit 42f46ed99ac6 ("mm/page_alloc: pageblock flags
+    # functions clean up") (in v6.17).
     try:
-        return int(prog.constant("NR_PAGEBLOCK_BITS").value_())
-    except LookupError:
         count = int(prog.constant("__NR_PAGEBLOCK_BITS").value_())
-        return 1 << (count - 1).bit_length()
+    except LookupError:
+        return int(prog.constant("NR_PAGEBLOCK_BITS").value_())
+    return 1 << (count - 1).bit_length()
 
 
 @takes_program_or_default

@@ -30,7 +30,8 @@ def uevent_seqnum(prog: Program) -> int | None:
     """
     try:
         seqnum = prog["uevent_seqnum"]
-        # u64 up to v6.1, atomic64_t by v6.12.
+        # u64 before Linux kernel commit 2444a80c1cc2 ("kobject: make uevent_seqnum
+        # atomic") (in v6.9).
         is_struct = seqnum.type_.unaliased_kind() == TypeKind.STRUCT
         return int((seqnum.counter if is_struct else seqnum).value_())
     except (LookupError, AttributeError, FaultError):

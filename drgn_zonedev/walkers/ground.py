@@ -284,8 +284,8 @@ def _flag(prog: Program, pages: Pages, name: str) -> np.ndarray:
 
 
 def _memcg(prog: Program, pages: Pages) -> np.ndarray:
-    # Renamed, with flags in its lower bits, in Linux kernel commit 87944e2992bd ("mm:
-    # Introduce page memcg flags")'s series (in v5.11).
+    # Renamed in Linux kernel commit bcfe06bf2622 ("mm: memcontrol: Use helpers to read
+    # page's memcg data") (in v5.11).
     page = prog.type("struct page")
     for name in ("memcg_data", "mem_cgroup"):
         if page.has_member(name):
