@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 __all__ = ("candidates", "complete_commands")
-
-Completer = Callable[[str, int], Optional[str]]
 
 _PREFIX = "%zonedev "
 

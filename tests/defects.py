@@ -20,7 +20,7 @@ from drgn.helpers.linux.mmzone import nr_to_section
 from fakekernel.layouts import TABLES, Layout
 
 SECTION_PAGES, SUBSECTION_PAGES = 0x8000, 512
-ZONE_SHIFT, NODE_SHIFT, ZONE_DEVICE, ZONES = 51, 54, 4, 5
+ZONE_SHIFT, NODE_SHIFT, ZONE_DEVICE = 51, 54, 4
 WORD, ALL_ONES = 1 << 64, (1 << 64) - 1
 DANGLING = 0xFFFF8880DEADBE00
 

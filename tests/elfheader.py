@@ -13,7 +13,7 @@ import struct
 from pathlib import Path
 
 _EHDR_SIZE = 64
-_E_PHOFF, _E_SHOFF = 32, 40
+_E_PHOFF = 32
 # e_phentsize, e_phnum, e_shentsize, e_shnum, e_shstrndx
 _SIZES = 54
 

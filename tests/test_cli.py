@@ -164,9 +164,7 @@ def test_version_names_drgn_too() -> None:
 
 
 def test_kernel_without_zone_device_cannot_be_judged(
-    opened: list[FakeKernel],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     kernel = collision("6.1")
     kernel.variables.pop("pgmap_array")
@@ -193,10 +191,7 @@ def test_kernel_without_zone_device_cannot_be_judged(
     ],
 )
 def test_fail_on_decides_the_exit_status(
-    opened: list[FakeKernel],
-    capsys: pytest.CaptureFixture[str],
-    fail_on: str,
-    status: int,
+    opened: list[FakeKernel], fail_on: str, status: int
 ) -> None:
     assert cli.main(["check", "--fail-on", fail_on]) == status
 
@@ -324,9 +319,7 @@ def test_guest_that_ends_while_it_is_paused_is_told(
     assert "[0x24000, 0x24002)" in output.out
 
 
-def test_every_kind_of_finding_can_be_named_in_fail_on(
-    opened: list[FakeKernel], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_kind_of_finding_can_be_named_in_fail_on(opened: list[FakeKernel]) -> None:
     for slug in KINDS:
         assert cli.main(["check", "--fail-on", slug]) == (slug == "case5-reserved")
 

@@ -88,9 +88,7 @@ def test_nothing_is_imported_where_drgn_tools_is_not(monkeypatch: pytest.MonkeyP
     assert "drgn_zonedev.corelens" not in sys.modules
 
 
-def test_older_drgn_tools_without_modules_are_left_alone(
-    drgn_tools: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_older_drgn_tools_without_modules_are_left_alone(drgn_tools: Path) -> None:
     (drgn_tools / "drgn_tools" / "corelens.py").write_text("")
     __import__("drgn_tools")
     plugin.drgn_prog_set(collision("6.1").program())

@@ -19,7 +19,6 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 # Words of struct page.
 FLAGS, LINK, COUNTS, PRIVATE, MAPPING = 0, 1, 6, 5, 3
-IDLE = 1 << 32 | 0xFFFFFFFF
 FREE = 0xFFFFFFFF
 RAM = 0x1234
 RESERVED = 1 << KPF["RESERVED"]

@@ -96,9 +96,7 @@ def test_command_returns_what_it_found(
 @pytest.mark.parametrize(
     "line", ["zonedev", "zonedev nosuch", "zonedev check --bogus", "zonedev pfn", "zonedev pfn x"]
 )
-def test_typos_are_command_errors_and_leave_the_repl_alone(
-    prog: drgn.Program, line: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_typos_are_command_errors_and_leave_the_repl_alone(prog: drgn.Program, line: str) -> None:
     with pytest.raises(CommandError):
         run_command(prog, line)
 
@@ -122,8 +120,6 @@ def test_help_is_no_error(prog: drgn.Program, capsys: pytest.CaptureFixture[str]
     assert "--fail-on" in capsys.readouterr().out
 
 
-def test_findings_do_not_make_a_command_fail(
-    prog: drgn.Program, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_findings_do_not_make_a_command_fail(prog: drgn.Program) -> None:
     # An exit status means nothing in a REPL.
     assert run_command(prog, "zonedev check --fail-on warning") is not None

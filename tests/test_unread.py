@@ -8,7 +8,6 @@ that is missing is told, and everything else is as it was.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import pytest
 from drgn import Object, Program, offsetof, sizeof
@@ -94,7 +93,6 @@ STRUCTURES = {
     "memory_block": (block, (OFFLINE * 0x8000, (OFFLINE + 1) * 0x8000)),
     "xa_node": (node_of_device, (0x100000, 0x140000)),
 }
-Place = Callable[[Program], "tuple[int, int]"]
 
 
 def case_at(report: Report, pfn: int) -> Case | None:

@@ -308,7 +308,6 @@ def test_one_process_starts_early_for_what_may_be_worth_it(
     size: int,
     cores: int,
     number: int,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     started: list[int],
 ) -> None:

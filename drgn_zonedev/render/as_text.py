@@ -124,7 +124,7 @@ def report_text(report: Report, *, verbose: bool = False, screen: Screen | None 
     :param screen: leave out, and count, what does not fit on it
     """
     views = _views(report, verbose)
-    kernel, coverage = report.kernel, _coverage(report.coverage, report.kernel)
+    kernel, coverage = report.kernel, _coverage(report.coverage)
     texts = [view(screen) for _, view in views]
     parts = [kernel_text(kernel)]
     for (title, _), text in zip(views, texts):
@@ -429,7 +429,7 @@ def _bytes(missing: Missing) -> str:
     return f"[{missing.start:#x}, {missing.end:#x})" if known else "not known"
 
 
-def _coverage(coverage: Coverage, kernel: KernelFacts) -> str:
+def _coverage(coverage: Coverage) -> str:
     text = (
         f"{coverage.pages_verified} struct pages looked at "
         f"({size_text(coverage.bytes_read)} of memmap)"

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4 * KIB
-SUBSECTION = 2 * MIB
 SECTION = 128 * MIB
 """Also the size of a memory block: x86 makes them larger only from 64 GiB of RAM on."""
 STRUCT_PAGE = 64

@@ -127,7 +127,7 @@ def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
     columns = _MOST_COLUMNS
     while True:
         drawn = grid(scene, columns, max_rows)
-        lines = (_line(scene, drawn, row, _label_width(drawn)) for row in drawn.rows)
+        lines = (_line(scene, row, _label_width(drawn)) for row in drawn.rows)
         widest = max((len(_plain(line)) for line in lines), default=0)
         if widest <= terminal.width or columns <= _FEWEST_COLUMNS:
             return drawn
@@ -141,11 +141,11 @@ def _text(
     shape: Callable[[str], str],
     room: _Room,
 ) -> str:
-    head, legend = _head(scene, drawn), _legend(scene, drawn)
+    head, legend = _head(scene, drawn), _legend(drawn)
     parts = [*(_wrapped(line, terminal) for line in head), ""]
     width = _label_width(drawn)
     for row in drawn.rows:
-        line = [*_line(scene, drawn, row, width), *_name(scene, drawn, row, width, terminal)]
+        line = [*_line(scene, row, width), *_name(scene, row, width, terminal)]
         parts.append(_coloured(line) if terminal.colour else _plain(line).rstrip())
     found = troubles(scene)
     if room is None:
@@ -166,7 +166,7 @@ def _text(
 
 def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
     wrapped = "\n".join(_wrapped(line, terminal) for line in _head(scene, drawn)).split("\n")
-    legend = _wrapped_legend(_legend(scene, drawn), terminal)
+    legend = _wrapped_legend(_legend(drawn), terminal)
     blank = [""] * (2 + bool(scene.pgmaps) + bool(troubles(scene)))
     return [*wrapped, *legend, *blank]
 
@@ -222,7 +222,7 @@ def _label_width(drawn: Grid) -> int:
 _Piece = tuple[str, str]
 
 
-def _line(scene: Scene, drawn: Grid, row: Row, width: int) -> list[_Piece]:
+def _line(scene: Scene, row: Row, width: int) -> list[_Piece]:
     trouble = any(map(is_bad, row.marks))
     label = f"{'!' if trouble else ' '}{f'{row.start_pfn:#x}':>{width}} "
     pieces = [(label, "1;31" if trouble else "")]
@@ -248,12 +248,12 @@ def _folded_cells(scene: Scene, row: Row) -> _Piece:
     return mark.letter * len(row.marks), mark.sgr
 
 
-def _name(scene: Scene, drawn: Grid, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
+def _name(scene: Scene, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
     """Get the name of a row's device, if there is one, and room for it."""
     if len(row.pgmaps) != 1:
         return []
     name = f" {device_name(scene.pgmaps[row.pgmaps[0]])}"
-    room = terminal.width - len(_plain(_line(scene, drawn, row, width)))
+    room = terminal.width - len(_plain(_line(scene, row, width)))
     return [(name, "")] if len(name) <= room else []
 
 
@@ -265,7 +265,7 @@ def _coloured(pieces: Iterable[_Piece]) -> str:
     return "".join(f"\x1b[{sgr}m{text}\x1b[0m" if sgr else text for text, sgr in pieces)
 
 
-def _legend(scene: Scene, drawn: Grid) -> list[_Piece]:
+def _legend(drawn: Grid) -> list[_Piece]:
     return [(f"{MARKS[i].letter} {MARKS[i].name}", MARKS[i].sgr) for i in legend_marks(drawn)]
 
 
