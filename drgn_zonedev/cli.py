@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_misplaced(parser, rest)}")
-    if not hasattr(args, "run") and not hasattr(args, "run_lab"):
+    if not hasattr(args, "run") and not hasattr(args, "run_alone"):
         parser.error("give a COMMAND, such as check: zonedev --help lists them")
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
@@ -113,8 +113,9 @@ def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    if hasattr(args, "run_lab"):
-        outcome: Outcome = args.run_lab(args)
+    # Commands that debug nothing set run_alone, all others run.
+    if hasattr(args, "run_alone"):
+        outcome: Outcome = args.run_alone(args)
     else:
         with contextlib.ExitStack() as stack:
             _unpack(args, stack)

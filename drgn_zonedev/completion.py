@@ -45,7 +45,7 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
         print_text(_script(parser, args.shell), end="")
         return Outcome(None)
 
-    command.set_defaults(run_lab=run)
+    command.set_defaults(run_alone=run)
 
 
 def _script(parser: argparse.ArgumentParser, shell: str) -> str:

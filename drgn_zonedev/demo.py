@@ -48,7 +48,7 @@ def add_demo_command(subparsers: Any) -> None:
         "kernel", metavar="KERNEL", nargs="?", default="7.3", help="default: %(default)s"
     )
     parser.add_argument("--vmcores", metavar="DIR", type=Path, help="take the dumps from there")
-    parser.set_defaults(run_lab=_demo)
+    parser.set_defaults(run_alone=_demo)
 
 
 def _demo(args: argparse.Namespace) -> Outcome:

@@ -34,20 +34,20 @@ def add_lab_command(subparsers: Any) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser("list", help="show the kernels and scenarios")
-    verb.set_defaults(run_lab=_list)
+    verb.set_defaults(run_alone=_list)
     verb = verbs.add_parser("fetch", help="download kernels and their symbols into the cache")
     verb.add_argument("names", metavar="KERNEL", nargs="+")
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
-    verb.set_defaults(run_lab=_fetch)
+    verb.set_defaults(run_alone=_fetch)
     verb = verbs.add_parser(
         "build-kernel", help="build a kernel that has pfn_zone_device() (a quarter of an hour)"
     )
     verb.add_argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors")
     verb.add_argument("--refresh", action="store_true", help="look for newer source")
-    verb.set_defaults(run_lab=_build_kernel)
+    verb.set_defaults(run_alone=_build_kernel)
     verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
     _run_arguments(verb)
-    verb.set_defaults(run_lab=_run)
+    verb.set_defaults(run_alone=_run)
     verb = verbs.add_parser(
         "walk", help="have PFN walkers of real kernels meet bad pages, and compare with what we say"
     )
@@ -56,11 +56,11 @@ def add_lab_command(subparsers: Any) -> None:
     )
     verb.add_argument("-v", "--verbose", action="store_true", help="show what the kernel printed")
     _kernel_arguments(verb)
-    verb.set_defaults(run_lab=_walk)
+    verb.set_defaults(run_alone=_walk)
     verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
     verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
     _kernel_arguments(verb)
-    verb.set_defaults(run_lab=_shell)
+    verb.set_defaults(run_alone=_shell)
 
 
 def _run_arguments(verb: argparse.ArgumentParser) -> None:
