@@ -22,6 +22,7 @@ from drgn import Object
 from drgn_zonedev.handles import OfPage, OfPgmap, Result
 
 __all__ = (
+    "CASES",
     "Altmap",
     "Case",
     "Coverage",
@@ -66,6 +67,9 @@ class Case(enum.Enum):
         """The case's number in the 2019 mail, or ``None`` if the mail did not list it."""
         return _CASE_NUMBERS.get(self)
 
+
+# Columns hold indices into this.
+CASES = tuple(Case)
 
 _CASE_NUMBERS = {
     Case.OFFLINE: 1,

@@ -18,17 +18,13 @@ import numpy as np
 from drgn import FaultError, Object, Program, sizeof
 
 from drgn_zonedev.kernel.memremap import pgmap_ref
-from drgn_zonedev.kernel.reading import first_unreadable
+from drgn_zonedev.kernel.reading import SMALLEST_PAGE, first_unreadable
 from drgn_zonedev.model import Unjudged
 
 if TYPE_CHECKING:
     from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("bad_address", "unread_structures")
-
-# Structures that are this close to each other are missing together: nothing is
-# filtered, or mapped, by less.
-_SMALLEST_PAGE = 4096
 
 
 def bad_address(prog: Program, address: int, type_name: str) -> int:
@@ -108,7 +104,7 @@ def _missing_together(
 ) -> Iterator[Unjudged]:
     # One for structures that lie in one page, each about so many PFNs that follow the
     # other's.
-    page = addresses // np.uint64(_SMALLEST_PAGE)
+    page = addresses // np.uint64(SMALLEST_PAGE)
     apart = (np.diff(start_pfns) != pages) | (page[1:] != page[:-1])
     rows = np.arange(len(addresses))
     for group in np.split(rows, np.flatnonzero(apart) + 1) if len(rows) else []:

@@ -17,10 +17,10 @@ from drgn_zonedev.kernel.absence import refuse_what_is_left_out
 from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
-__all__ = ("first_unreadable", "need_object", "read_memory", "read_word")
+__all__ = ("SMALLEST_PAGE", "first_unreadable", "need_object", "read_memory", "read_word")
 
 # Nothing is mapped, or filtered, by less.
-_SMALLEST_PAGE = 4096
+SMALLEST_PAGE = 4096
 
 
 @takes_program_or_default
@@ -60,7 +60,7 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
     """
     at, end = int(address), int(address) + int(size)
     while at < end:
-        stop = min((at // _SMALLEST_PAGE + 1) * _SMALLEST_PAGE, end)
+        stop = min((at // SMALLEST_PAGE + 1) * SMALLEST_PAGE, end)
         try:
             read_memory(prog, at, stop - at)
         except FaultError as e:

@@ -19,10 +19,9 @@ import numpy as np
 
 from drgn_zonedev.model import Case, Pgmap, Range
 from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.spans import Span
 
 __all__ = ("Marks", "mark")
-
-Span = tuple[int, int]
 
 
 def mark(snapshot: Snapshot, spans: Iterable[Span], *, outward: bool = True) -> np.ndarray:

@@ -18,7 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classify import classify_snapshot, undecided
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
-from drgn_zonedev.model import Case, Coverage, KernelFacts, Range, Severity, Unjudged
+from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
 from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.proposal.cost import Lookup, Memory, lookup_cost, memory_cost
 from drgn_zonedev.proposal.marks import Marks
@@ -31,8 +31,6 @@ from drgn_zonedev.spans import containing
 from drgn_zonedev.verify import verify_snapshot
 
 __all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
-
-CASES = tuple(Case)
 
 
 @dataclass(frozen=True)

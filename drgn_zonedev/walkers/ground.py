@@ -25,7 +25,7 @@ from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_page
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zones, zones
-from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.model import CASES, Case, Memmap, Range
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.sets import sorted_set
 from drgn_zonedev.snapshot import Snapshot
@@ -45,7 +45,6 @@ UNPROMISED = (
     Case.GHOST,
 )
 
-CASES = tuple(Case)
 CONTENTS = tuple(Contents)
 
 # What a run's struct pages are, as bits above the index into CONTENTS.

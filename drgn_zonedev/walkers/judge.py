@@ -22,14 +22,13 @@ from drgn_zonedev.classify import classify_snapshot, undecided
 from drgn_zonedev.contents import Contents
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.kernel.strings import c_string
-from drgn_zonedev.model import Case, KernelFacts, Range, Unjudged
+from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.spans import union
 from drgn_zonedev.verify import divide_holes
 from drgn_zonedev.walkers.ground import (
-    CASES,
     CONTENTS,
     UNREAD,
     Ground,

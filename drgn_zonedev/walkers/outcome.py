@@ -16,8 +16,8 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.contents import Contents
-from drgn_zonedev.model import Case
-from drgn_zonedev.walkers.ground import CASES, CHARGED, CONTENTS, REFERENCED, UNREAD, WILD, Ground
+from drgn_zonedev.model import CASES, Case
+from drgn_zonedev.walkers.ground import CHARGED, CONTENTS, REFERENCED, UNREAD, WILD, Ground
 
 __all__ = ("Act", "Outcome", "outcomes")
 
