@@ -16,7 +16,7 @@ import numpy as np
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.kernel.dump import frames_in_other_parts
+from drgn_zonedev.kernel.dump import LEFT_OUT, frames_in_other_parts
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
@@ -30,7 +30,7 @@ _ON_DEVICE = (
     "it is on the device itself (map=dev), and a kdump saves System RAM only: save this memory, "
     "too, or reconfigure the namespace with map=mem"
 )
-_LEFT_OUT = (
+_FILTERED = (
     "makedumpfile took it for memory that nobody needs: filter less (-d 1), without -e, and with "
     "a version that knows this kernel"
 )
@@ -131,5 +131,5 @@ def _why(prog: Program, snapshot: Snapshot, pfn: int, reason: str) -> str:
         return _OTHER_PART
     if any(start <= pfn < end for start, end in _device_spans(snapshot)):
         return _ON_DEVICE
-    # The words of libkdumpfile, and of kernel/memmap.py for ELF dumps.
-    return _LEFT_OUT if "Excluded page" in reason or "left out" in reason else _CUT_OFF
+    # The first words are those of libkdumpfile.
+    return _FILTERED if "Excluded page" in reason or LEFT_OUT in reason else _CUT_OFF

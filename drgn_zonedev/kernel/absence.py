@@ -15,6 +15,7 @@ from drgn import FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.dump import (
+    LEFT_OUT,
     absent_frames,
     leaves_something_out,
     segment_pages,
@@ -69,7 +70,7 @@ def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: b
     )
     if absent.any():
         where = max(address, int(blank[absent.argmax()]) * page_size)
-        raise FaultError("left out of the dump", where)
+        raise FaultError(LEFT_OUT, where)
 
 
 def _blank_pages(address: int, raw: bytes, page_size: int) -> np.ndarray:

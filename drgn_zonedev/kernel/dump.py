@@ -21,12 +21,16 @@ from drgn_zonedev.kernel.elfdump import ElfDump, read_elf_dump
 from drgn_zonedev.kernel.kdump import KdumpFile, read_kdump_header
 
 __all__ = (
+    "LEFT_OUT",
     "absent_frames",
     "frames_in_other_parts",
     "leaves_something_out",
     "segment_pages",
     "tells_what_is_absent",
 )
+
+# What is said of memory that an ELF dump has a segment for, and not the contents.
+LEFT_OUT = "left out of the dump"
 
 _DumpFile = Union[ElfDump, KdumpFile, None]
 

@@ -18,7 +18,7 @@ from drgn import Architecture, FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.kernel.dump import absent_frames, leaves_something_out
+from drgn_zonedev.kernel.dump import LEFT_OUT, absent_frames, leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
 __all__ = ("UNKNOWN", "UNMAPPED", "page_frames", "walks_in_bulk")
@@ -131,7 +131,7 @@ class _Walk:
 
     def _table(self, frame: int) -> bytes:
         if self._filtered and absent_frames(self._prog, np.array([frame]))[0]:
-            raise FaultError("left out of the dump", frame << _PAGE_SHIFT)
+            raise FaultError(LEFT_OUT, frame << _PAGE_SHIFT)
         return read_raw(self._prog, frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT, True)
 
     def _clip(self, start: int, count: int) -> tuple[int, int]:
