@@ -23,6 +23,7 @@ from drgn import (
     Object,
     ObjectNotFoundError,
     Program,
+    Type,
     TypeKind,
 )
 from drgn.helpers.common.prog import takes_program_or_default
@@ -153,13 +154,14 @@ def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     Get the pgmap that claims a PFN, whatever state it is in.
 
     :param pfn: ``unsigned long``
-    :return: ``struct dev_pagemap *`` (``NULL`` if no pgmap claims it)
+    :return: ``struct dev_pagemap *`` (``NULL`` if no pgmap claims it). A kernel without
+        ``CONFIG_ZONE_DEVICE`` may lack the type, too: then, it is a ``void *``.
     :raises FaultError: if ``pgmap_array`` cannot be read there
     """
     try:
         xa = prog["pgmap_array"].address_of_()
     except ObjectNotFoundError:
-        return NULL(prog, prog.type("void *"))
+        return NULL(prog, _dev_pagemap_pointer(prog))
     return Object(prog, "struct dev_pagemap *", xa_lookup(xa, pfn))
 
 
@@ -174,12 +176,19 @@ def get_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
 
     :param pfn: ``unsigned long``
     :return: ``struct dev_pagemap *`` (``NULL`` if there is none, or if its
-        reference was killed)
+        reference was killed), or a ``void *`` like that of :func:`find_dev_pagemap()`
     """
     pgmap = find_dev_pagemap(prog, pfn)
     if pgmap and not pgmap_is_alive(pgmap):
         return NULL(prog, pgmap.type_)
     return pgmap
+
+
+def _dev_pagemap_pointer(prog: Program) -> Type:
+    try:
+        return prog.type("struct dev_pagemap *")
+    except LookupError:
+        return prog.type("void *")
 
 
 def pgmap_ref(pgmap: Object) -> Object:

@@ -93,8 +93,12 @@ def test_kernel_without_zone_device() -> None:
     kernel = FakeKernel()
     del kernel.variables["pgmap_array"]
     prog = kernel.program()
-    assert not find_dev_pagemap(prog, 0)
-    assert not get_dev_pagemap(prog, 0)
+    for find in (find_dev_pagemap, get_dev_pagemap):
+        assert not find(prog, 0)
+        assert find(prog, 0).type_.type_name() == "struct dev_pagemap *"
+        bare = kernel.program(hidden=frozenset(["struct dev_pagemap"]))
+        assert not find(bare, 0)
+        assert find(bare, 0).type_.type_name() == "void *"
     with pytest.raises(ObjectNotFoundError):
         list(for_each_dev_pagemap(prog))
 
