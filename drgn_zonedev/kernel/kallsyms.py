@@ -38,8 +38,10 @@ def symbol_name(prog: Program, address: IntegerLike) -> str | None:
 
     :param address: ``void *``
     :return: The name, with an offset unless it is 0 and with the module unless
-        it is vmlinux, or ``None`` if no symbol contains the address. Names of
-        modules are untrusted text from the kernel, escaped.
+        it is vmlinux. In a module, the address itself stands for a symbol that is not
+        found: ``0xffffffffc0001000 [nd_pmem]``. ``None`` if the address is neither in
+        a symbol of vmlinux nor in a module. Names of modules are untrusted text from
+        the kernel, escaped.
     """
     address = int(address)
     try:
