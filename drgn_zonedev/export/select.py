@@ -34,6 +34,7 @@ from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.strings import c_string
+from drgn_zonedev.kernel.xarray import xa_is_err, xa_is_node
 from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.kpage import kpage_end_pfn
 from drgn_zonedev.model import Memmap, Pgmap, Report
@@ -52,8 +53,6 @@ _MAX_NODES = 1 << 16
 # The modules of a distribution's kernel, with the names of their sections.
 _MAX_READS = 1 << 17
 
-# Internal entries from here on are errors: xa_is_err().
-_ERRORS = (1 << 64) - 4 * 4096
 _RANGE_SIZE = 16
 
 
@@ -197,8 +196,7 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
     seen: set[int] = set()
     while entries and len(seen) < _MAX_NODES:
         entry = entries.pop()
-        # xa_is_node(): an internal entry that is no sibling, and no error.
-        if entry & 3 != 2 or entry <= 4096 or entry >= _ERRORS or entry in seen:
+        if not xa_is_node(entry) or xa_is_err(entry) or entry in seen:
             continue
         seen.add(entry)
         node = Object(prog, "struct xa_node *", entry - 2)

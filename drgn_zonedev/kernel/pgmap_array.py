@@ -17,12 +17,9 @@ from drgn import IntegerLike, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.reading import read_memory, read_word
+from drgn_zonedev.kernel.xarray import xa_is_node, xa_is_sibling
 
 __all__ = ("Walk", "pgmap_array_slot", "walk_pgmap_array")
-
-# include/linux/xarray.h: an internal entry has 2 in its lowest bits. One below
-# this is not a node, but the offset of the slot that it is a sibling of.
-_FIRST_NODE = 4096
 
 # A tree for 64-bit indices, 6 bits a level, is no higher than this.
 _MAX_HEIGHT = 11
@@ -61,7 +58,7 @@ def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
     xa_head = offsetof(prog.type("struct xarray"), "xa_head")
     slot = prog["pgmap_array"].address_of_().value_() + xa_head
     loads, depth, value = [slot], 0, read_word(prog, slot)
-    while depth < _MAX_HEIGHT and _is_node(value):
+    while depth < _MAX_HEIGHT and xa_is_node(value):
         node, depth = value - 2, depth + 1
         loads.append(node + shift_at)
         index = pfn >> read_memory(prog, node + shift_at, 1)[0]
@@ -71,8 +68,8 @@ def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
         slot = node + slots_at + index % slots * 8
         loads.append(slot)
         value = read_word(prog, slot)
-        # xa_is_sibling(), xa_to_sibling()
-        if value & 3 == 2 and value >> 2 < slots - 1:
+        if xa_is_sibling(value, slots):
+            # xa_to_sibling()
             slot = node + slots_at + (value >> 2) * 8
             loads.append(slot)
             value = read_word(prog, slot)
@@ -92,7 +89,3 @@ def pgmap_array_slot(prog: Program, pfn: IntegerLike) -> tuple[int, int]:
     """
     walk = walk_pgmap_array(prog, pfn)
     return walk.slot, walk.value
-
-
-def _is_node(entry: int) -> bool:
-    return entry & 3 == 2 and entry > _FIRST_NODE

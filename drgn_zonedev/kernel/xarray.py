@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from drgn import FaultError, IntegerLike, Object, Program, offsetof, sizeof
@@ -25,7 +26,16 @@ from drgn import FaultError, IntegerLike, Object, Program, offsetof, sizeof
 from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.records import read_records
 
-__all__ = ("XArrayEntries", "XArrayGap", "xa_entries", "xa_lookup")
+__all__ = (
+    "XArrayEntries",
+    "XArrayGap",
+    "xa_entries",
+    "xa_is_err",
+    "xa_is_internal",
+    "xa_is_node",
+    "xa_is_sibling",
+    "xa_lookup",
+)
 
 _INDEX_BITS = 64
 
@@ -46,6 +56,38 @@ _RETRY = "a retry entry: the node was being taken out of the tree"
 _INTERNAL = "an internal entry that no xarray holds"
 _TOO_MANY = "the array has more nodes than any kernel's"
 _TOO_MANY_GAPS = "too much of the array is damaged"
+
+
+# An entry, or a column of np.uint64; in answers, a bool or a column of them.
+_Entry = TypeVar("_Entry", int, np.ndarray)
+
+
+def xa_is_internal(entry: _Entry) -> _Entry:
+    """Tell whether an entry, or each of a column, means something to the array only."""
+    return entry & 3 == 2
+
+
+def xa_is_node(entry: _Entry) -> _Entry:
+    """
+    Tell whether an entry, or each of a column, is the address of a ``struct xa_node``,
+    plus 2. Like the kernel's, this takes errors for nodes, which cannot be read.
+    """
+    return xa_is_internal(entry) & (entry > 4096)
+
+
+def xa_is_err(entry: _Entry) -> _Entry:
+    """Tell whether an entry, or each of a column, is an error: down to ``-MAX_ERRNO``."""
+    return xa_is_internal(entry) & (entry >= (1 << 64) - (4095 << 2))
+
+
+def xa_is_sibling(entry: _Entry, chunk_size: int) -> _Entry:
+    """
+    Tell whether an entry, or each of a column, stands for an earlier slot of its node:
+    that of number ``entry >> 2``.
+
+    :param chunk_size: ``XA_CHUNK_SIZE``
+    """
+    return xa_is_internal(entry) & (entry < (chunk_size - 1) << 2)
 
 
 @dataclass(frozen=True)
@@ -138,10 +180,10 @@ def xa_entries(xa: Object) -> XArrayEntries:
         head = xa.xa_head.value_()
     except FaultError:
         return _only_gap(XArrayGap(0, 1 << _INDEX_BITS, 0, "the xarray cannot be read"))
-    if not _is_node(head):
+    if not xa_is_node(head):
         if head == 0 or head == _ZERO_ENTRY:
             return _columns([], [])
-        if head & 3 == 2:
+        if xa_is_internal(head):
             return _only_gap(XArrayGap(0, 1 << _INDEX_BITS, 0, _INTERNAL))
         alone = np.array([0], np.uint64), np.array([0], np.uint64), np.array([head], np.uint64)
         return _columns([alone], [])
@@ -161,7 +203,7 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
     prog = xa.prog_
     layout = _layout(prog)
     entry, node, offset, shift = xa.xa_head.value_(), 0, 0, -1
-    while _is_node(entry):
+    while xa_is_node(entry):
         parent, node = node, entry - 2
         raw = read_memory(prog, node, layout.size)
         at = raw[layout.shift]
@@ -178,11 +220,11 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
             return 0
         offset = index >> shift & layout.chunk_size - 1
         entry = _slot(layout, raw, offset, node)
-        if shift == 0 and _is_node(entry):
+        if shift == 0 and xa_is_node(entry):
             raise FaultError(_BELOW, node)
     if entry == _ZERO_ENTRY:
         return 0
-    if entry & 3 == 2:
+    if xa_is_internal(entry):
         raise FaultError(_RETRY if entry == _RETRY_ENTRY else _INTERNAL, node)
     # An entry that is not in a node is at index 0.
     return entry if node or index == 0 else 0
@@ -191,22 +233,12 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
 def _slot(layout: _Layout, raw: bytes, offset: int, node: int) -> int:
     slots = memoryview(raw)[layout.slots :].cast("Q")
     entry = slots[offset]
-    if not _is_sibling(layout, entry):
+    if not xa_is_sibling(entry, layout.chunk_size):
         return entry
     first = entry >> 2
-    if first >= offset or (slots[first] & 3 == 2 and slots[first] != _ZERO_ENTRY):
+    if first >= offset or (xa_is_internal(slots[first]) and slots[first] != _ZERO_ENTRY):
         raise FaultError(_SIBLING, node)
     return slots[first]
-
-
-def _is_sibling(layout: _Layout, entry: int) -> bool:
-    # xa_is_sibling()
-    return entry & 3 == 2 and entry < (layout.chunk_size - 1) << 2
-
-
-def _is_node(entry: int) -> bool:
-    # xa_is_node(). Error entries count as well: such a node cannot be read.
-    return entry & 3 == 2 and entry > 4096
 
 
 @dataclass(frozen=True)
@@ -329,11 +361,9 @@ def _decode_level(
     # Behind the last index there may be slots, but no lookup can get there.
     offsets = np.arange(min(layout.chunk_size, 1 << min(_INDEX_BITS - shift, 62)))
     slots = slots[:, : len(offsets)]
-    internal = slots & np.uint64(3) == 2
-    node = internal & (slots > 4096)
+    internal, node = xa_is_internal(slots), xa_is_node(slots)
     retry, zero = slots == _RETRY_ENTRY, slots == _ZERO_ENTRY
-    # xa_is_sibling()
-    sibling = internal & (slots < (layout.chunk_size - 1) << 2)
+    sibling = xa_is_sibling(slots, layout.chunk_size)
     # A sibling stands for the slot that it names, which is in front of it.
     target = np.where(sibling, (slots >> np.uint64(2)).astype(np.int64), offsets)
     value = np.take_along_axis(slots, target, axis=1)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,15 @@ from fakekernel import LAYOUTS, FakeKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
+from drgn_zonedev.kernel.xarray import (
+    XArrayEntries,
+    xa_entries,
+    xa_is_err,
+    xa_is_internal,
+    xa_is_node,
+    xa_is_sibling,
+    xa_lookup,
+)
 from drgn_zonedev.stored import stored_dumps
 
 DUMPS = stored_dumps(Path(__file__).parents[2] / "vmcores")
@@ -429,3 +438,38 @@ def test_runs_beyond_a_number_are_a_gap(runs: int, end: int | None) -> None:
     assert int(found.last[-1]) + 1 == end
     (gap,) = found.gaps
     assert (gap.start, gap.end, gap.reason) == ({0x81: 0x100}.get(end, end), 0x200, "why")
+
+
+# include/linux/xarray.h: xa_mk_internal(v) is v << 2 | 2, of an unsigned long.
+@pytest.mark.parametrize(
+    ("entry", "true"),
+    [
+        (0, ""),
+        (POINTER, ""),
+        # xa_mk_value(5)
+        (11, ""),
+        # XA_RETRY_ENTRY, XA_ZERO_ENTRY
+        (256 << 2 | 2, "internal"),
+        (257 << 2 | 2, "internal"),
+        (POINTER | 2, "internal node"),
+        # Slots 0, 62 and 63: the last one has none behind it.
+        (0 << 2 | 2, "internal sibling"),
+        (62 << 2 | 2, "internal sibling"),
+        (63 << 2 | 2, "internal"),
+        # -EIO, -MAX_ERRNO, and the next
+        (END - (5 << 2) | 2, "internal node err"),
+        (END - (4095 << 2) | 2, "internal node err"),
+        (END - (4096 << 2) | 2, "internal node"),
+    ],
+)
+def test_kinds_of_entries(entry: int, true: str) -> None:
+    tests: dict[str, Callable[[Any], Any]] = {
+        "internal": xa_is_internal,
+        "node": xa_is_node,
+        "sibling": lambda entry: xa_is_sibling(entry, 64),
+        "err": xa_is_err,
+    }
+    column = np.array([entry, 0], np.uint64)
+    for name, test in tests.items():
+        assert test(entry) is (name in true.split())
+        assert test(column).tolist() == [name in true.split(), False]
