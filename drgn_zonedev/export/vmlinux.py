@@ -88,8 +88,9 @@ def build_vmlinux(prog: Program, more: Missing | None = None) -> Vmlinux:
     dwarf = encode_dwarf(encoding, _tree(prog, image, more).top)
     # drgn ignores a file without one, but not all kernels tell theirs.
     build_id = image.build_id or hashlib.sha1(dwarf.info + dwarf.str).digest()
-    elf = _Elf(encoding, image, build_id)
-    return Vmlinux(elf.build(dwarf, symbols), build_id)
+    sections = _sections(encoding, image, build_id, dwarf)
+    sections += _symbol_table(encoding, image, symbols)
+    return Vmlinux(_assemble(encoding, image, sections), build_id)
 
 
 def _tree(prog: Program, image: _Image, more: Missing) -> Tree:
@@ -141,66 +142,60 @@ class _Section:
     entsize: int = 0
 
 
-class _Elf:
-    def __init__(self, encoding: Encoding, image: _Image, build_id: bytes) -> None:
-        self._encoding = encoding
-        self._image = image
-        self._build_id = build_id
+def _sections(
+    encoding: Encoding, image: _Image, build_id: bytes, dwarf: DwarfSections
+) -> list[_Section]:
+    size = image.end - image.start
+    note = encoding.note(b"GNU", _NT_GNU_BUILD_ID, build_id)
+    return [
+        # drgn takes a file with .init.text for a vmlinux.
+        _Section(".text", _SHT_NOBITS, b"", _SHF_ALLOC, image.start, size),
+        _Section(".init.text", _SHT_NOBITS, b"", _SHF_ALLOC, image.end),
+        _Section(".notes", _SHT_NOTE, note, _SHF_ALLOC, image.start),
+        _Section(".debug_info", _SHT_PROGBITS, dwarf.info),
+        _Section(".debug_abbrev", _SHT_PROGBITS, dwarf.abbrev),
+        _Section(".debug_str", _SHT_PROGBITS, dwarf.str),
+    ]
 
-    def build(self, dwarf: DwarfSections, symbols: list[Symbol]) -> bytes:
-        image, pack = self._image, self._encoding
-        symtab, strtab, first_global = self._symbol_table(symbols)
-        note = pack.note(b"GNU", _NT_GNU_BUILD_ID, self._build_id)
-        sections = [
-            # drgn takes a file with .init.text for a vmlinux.
-            _Section(
-                ".text", _SHT_NOBITS, b"", _SHF_ALLOC, image.start, size=image.end - image.start
-            ),
-            _Section(".init.text", _SHT_NOBITS, b"", _SHF_ALLOC, image.end),
-            _Section(".notes", _SHT_NOTE, note, _SHF_ALLOC, image.start),
-            _Section(".debug_info", _SHT_PROGBITS, dwarf.info),
-            _Section(".debug_abbrev", _SHT_PROGBITS, dwarf.abbrev),
-            _Section(".debug_str", _SHT_PROGBITS, dwarf.str),
-            _Section(".symtab", _SHT_SYMTAB, symtab, link=8, info=first_global, entsize=24),
-            _Section(".strtab", _SHT_STRTAB, strtab),
-        ]
-        shstrtab = _string_table([s.name for s in sections] + [".shstrtab"])
-        sections.append(_Section(".shstrtab", _SHT_STRTAB, shstrtab))
-        return self._assemble(pack, sections, shstrtab)
 
-    def _assemble(self, pack: Encoding, sections: list[_Section], shstrtab: bytes) -> bytes:
-        image = self._image
-        body, headers = bytearray(), [bytes(64)]
-        base = EHDR_SIZE + 2 * PHDR_SIZE
-        notes = Segment(PT_NOTE, 0, 0, 0, 0, 0)
-        for s in sections:
-            body += bytes(-(base + len(body)) % 8)
-            offset = base + len(body)
-            if s.type == _SHT_NOTE:
-                size = len(s.contents)
-                notes = Segment(PT_NOTE, offset, s.address, s.address, size, size, 4)
-            headers.append(_section_header(pack, s, offset, shstrtab))
-            body += s.contents
+def _assemble(encoding: Encoding, image: _Image, sections: list[_Section]) -> bytes:
+    shstrtab = _string_table([s.name for s in sections] + [".shstrtab"])
+    sections = [*sections, _Section(".shstrtab", _SHT_STRTAB, shstrtab)]
+    body, headers = bytearray(), [bytes(64)]
+    base = EHDR_SIZE + 2 * PHDR_SIZE
+    notes = Segment(PT_NOTE, 0, 0, 0, 0, 0)
+    for s in sections:
         body += bytes(-(base + len(body)) % 8)
-        load = Segment(PT_LOAD, base, image.start, 0, 0, image.end - image.start, 4096)
-        header = pack.header(
-            ET_EXEC, 2, base + len(body), shnum=len(headers), shstrndx=len(headers) - 1
-        )
-        segments = pack.segment(load) + pack.segment(notes)
-        return header + segments + bytes(body) + b"".join(headers)
+        offset = base + len(body)
+        if s.type == _SHT_NOTE:
+            size = len(s.contents)
+            notes = Segment(PT_NOTE, offset, s.address, s.address, size, size, 4)
+        headers.append(_section_header(encoding, s, offset, shstrtab))
+        body += s.contents
+    body += bytes(-(base + len(body)) % 8)
+    load = Segment(PT_LOAD, base, image.start, 0, 0, image.end - image.start, 4096)
+    header = encoding.header(
+        ET_EXEC, 2, base + len(body), shnum=len(headers), shstrndx=len(headers) - 1
+    )
+    segments = encoding.segment(load) + encoding.segment(notes)
+    return header + segments + bytes(body) + b"".join(headers)
 
-    def _symbol_table(self, symbols: list[Symbol]) -> tuple[bytes, bytes, int]:
-        # Local symbols come first, and sh_info says where they end.
-        local = [s for s in symbols if s.binding is SymbolBinding.LOCAL]
-        others = [s for s in symbols if s.binding is not SymbolBinding.LOCAL]
-        strtab = _string_table([s.name for s in symbols])
-        table = bytearray(24)
-        for s in local + others:
-            info = _elf_number(s.binding) << 4 | _elf_number(s.kind)
-            address = self._image.file_address(s.address)
-            name = _name_offset(strtab, s.name)
-            table += self._encoding.pack("IBBHQQ", name, info, 0, 1, address, s.size)
-        return bytes(table), strtab, 1 + len(local)
+
+def _symbol_table(
+    encoding: Encoding, image: _Image, symbols: list[Symbol]
+) -> tuple[_Section, _Section]:
+    # Local symbols come first, and sh_info says where they end.
+    local = [s for s in symbols if s.binding is SymbolBinding.LOCAL]
+    others = [s for s in symbols if s.binding is not SymbolBinding.LOCAL]
+    strtab = _string_table([s.name for s in symbols])
+    table = bytearray(24)
+    for s in local + others:
+        info = _elf_number(s.binding) << 4 | _elf_number(s.kind)
+        address = image.file_address(s.address)
+        name = _name_offset(strtab, s.name)
+        table += encoding.pack("IBBHQQ", name, info, 0, 1, address, s.size)
+    symtab = _Section(".symtab", _SHT_SYMTAB, bytes(table), link=8, info=1 + len(local), entsize=24)
+    return symtab, _Section(".strtab", _SHT_STRTAB, strtab)
 
 
 def _elf_number(value: SymbolBinding | SymbolKind) -> int:
@@ -216,9 +211,9 @@ def _name_offset(table: bytes, name: str) -> int:
     return table.index(b"\0" + name.encode() + b"\0") + 1
 
 
-def _section_header(pack: Encoding, s: _Section, offset: int, shstrtab: bytes) -> bytes:
+def _section_header(encoding: Encoding, s: _Section, offset: int, shstrtab: bytes) -> bytes:
     name = _name_offset(shstrtab, s.name)
     size = s.size or len(s.contents)
-    return pack.section(
+    return encoding.section(
         name, s.type, s.flags, s.address, offset, size, s.link, s.info, 8, s.entsize
     )
