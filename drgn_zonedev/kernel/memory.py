@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from drgn import (
-    NULL,
     FaultError,
     IntegerLike,
     Object,
@@ -30,6 +29,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
+from drgn_zonedev.kernel.reading import null_pointer
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
 
@@ -68,7 +68,8 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     ``find_memory_block_by_id(memory_block_id(nr))``.
 
     :param nr: Section number.
-    :return: ``struct memory_block *`` (``NULL`` if there is none)
+    :return: ``struct memory_block *`` (``NULL`` if there is none). A kernel without
+        ``CONFIG_MEMORY_HOTPLUG`` may lack the type, too: then, it is a ``void *``.
     :raises FaultError: if ``memory_blocks`` cannot be read there
     """
     # memory_blocks is an xarray since Linux kernel commit 4fb6eabf1037
@@ -78,7 +79,7 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
         xa = prog["memory_blocks"].address_of_()
     except ObjectNotFoundError:
         # CONFIG_MEMORY_HOTPLUG=n
-        return NULL(prog, "void *")
+        return null_pointer(prog, "struct memory_block *")
     block_id = operator.index(nr) // sections_per_block(prog)
     return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
 

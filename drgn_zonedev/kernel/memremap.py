@@ -23,7 +23,6 @@ from drgn import (
     Object,
     ObjectNotFoundError,
     Program,
-    Type,
     TypeKind,
 )
 from drgn.helpers.common.prog import takes_program_or_default
@@ -32,7 +31,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
-from drgn_zonedev.kernel.reading import need_object
+from drgn_zonedev.kernel.reading import need_object, null_pointer
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
@@ -161,7 +160,7 @@ def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     try:
         xa = prog["pgmap_array"].address_of_()
     except ObjectNotFoundError:
-        return NULL(prog, _dev_pagemap_pointer(prog))
+        return null_pointer(prog, "struct dev_pagemap *")
     return Object(prog, "struct dev_pagemap *", xa_lookup(xa, pfn))
 
 
@@ -182,13 +181,6 @@ def get_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     if pgmap and not pgmap_is_alive(pgmap):
         return NULL(prog, pgmap.type_)
     return pgmap
-
-
-def _dev_pagemap_pointer(prog: Program) -> Type:
-    try:
-        return prog.type("struct dev_pagemap *")
-    except LookupError:
-        return prog.type("void *")
 
 
 def pgmap_ref(pgmap: Object) -> Object:

@@ -10,14 +10,21 @@ garbage, from dumps that may have left it out.
 
 from __future__ import annotations
 
-from drgn import FaultError, IntegerLike, Object, Program, sizeof
+from drgn import NULL, FaultError, IntegerLike, Object, Program, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.absence import refuse_what_is_left_out
 from drgn_zonedev.kernel.dump import leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
-__all__ = ("SMALLEST_PAGE", "first_unreadable", "need_object", "read_memory", "read_word")
+__all__ = (
+    "SMALLEST_PAGE",
+    "first_unreadable",
+    "need_object",
+    "null_pointer",
+    "read_memory",
+    "read_word",
+)
 
 # Nothing is mapped, or filtered, by less.
 SMALLEST_PAGE = 4096
@@ -79,3 +86,15 @@ def need_object(obj: Object) -> None:
     """
     if obj.address_ is not None and leaves_something_out(obj.prog_):
         read_memory(obj.prog_, obj.address_, sizeof(obj))
+
+
+def null_pointer(prog: Program, type_name: str) -> Object:
+    """
+    Get ``NULL`` of a type, or a ``void *`` if the kernel at hand does not have it.
+
+    :param type_name: Of the pointer.
+    """
+    try:
+        return NULL(prog, type_name)
+    except LookupError:
+        return NULL(prog, "void *")

@@ -87,6 +87,9 @@ def test_kernel_without_memory_hotplug() -> None:
     prog = kernel.program()
     assert memory_block_states(prog) == {}
     assert not section_memory_block(prog, 0)
+    assert section_memory_block(prog, 0).type_.type_name() == "struct memory_block *"
+    bare = kernel.program(hidden=frozenset(["struct memory_block"]))
+    assert section_memory_block(bare, 0).type_.type_name() == "void *"
     assert not mem_hotplug_in_progress(prog)
 
 
