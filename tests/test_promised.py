@@ -169,17 +169,7 @@ def test_nothing_is_wrong_with_pages_that_are_used(layout: str, sizeof_page: int
 
 
 def test_pieces_are_the_whole_in_order() -> None:
-    kernel = machine("6.1")
-    prog = kernel.program()
-    works: list[Work] = []
-
-    def scan_all(
-        prog: Program, given: Sequence[Work], progress: Callable[[int], None]
-    ) -> Iterator[Scanned]:
-        works.extend(given)
-        return iter([Scanned() for _ in given])
-
-    verified(prog, scan_all)
+    works = _works(machine("6.1").program())
     assert [w.spans.tolist() for w in works] == [
         [[FSDAX + 2, DATA]],
         [[DATA, DEVDAX]],
