@@ -181,8 +181,7 @@ def _section_flags(prog: Program) -> SectionFlags:
         has_mem_map=1 << prog.constant("SECTION_HAS_MEM_MAP_BIT").value_(),
         online=1 << prog.constant("SECTION_IS_ONLINE_BIT").value_(),
         early=1 << prog.constant("SECTION_IS_EARLY_BIT").value_(),
-        # Only with CONFIG_ZONE_DEVICE.
-        taint=_flag(prog, "SECTION_TAINT_ZONE_DEVICE_BIT"),
+        taint=_taint_flag(prog),
         # Linux kernel commit d65917c42373 ("mm/sparse: allow for alternate
         # vmemmap section init at boot") (in v6.15).
         preinit=_flag(prog, "SECTION_IS_VMEMMAP_PREINIT_BIT"),
@@ -196,6 +195,13 @@ def _flag(prog: Program, name: str) -> int:
         return 1 << int(prog.constant(name).value_())
     except LookupError:
         return 0
+
+
+def _taint_flag(prog: Program) -> int:
+    # Only with CONFIG_ZONE_DEVICE, like pgmap_array: where there is that, the debugging
+    # information lacks something.
+    name = "SECTION_TAINT_ZONE_DEVICE_BIT"
+    return 1 << int(prog.constant(name).value_()) if "pgmap_array" in prog else _flag(prog, name)
 
 
 @takes_program_or_default
