@@ -19,7 +19,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import drgn
 import numpy as np
 import pytest
 from drgn import sizeof
@@ -36,6 +35,7 @@ from drgn_zonedev.lab.scenarios.steps import namespace
 from drgn_zonedev.lab.ways import Format, makedumpfile, write_filtered
 from drgn_zonedev.lab.ways.program import DebianProgram
 from drgn_zonedev.render import as_json
+from drgn_zonedev.stored import open_dump
 
 pytestmark = pytest.mark.qemu
 
@@ -154,7 +154,7 @@ def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_pa
     said = subprocess.run(command, check=True, capture_output=True, text=True)
     excluded = re.search(r"Excluded (\d+) unused vmemmap pages", said.stdout + said.stderr)
     assert excluded
-    prog = opened(kernel.vmlinux, small)
+    prog = open_dump(small, kernel.vmlinux)
     ram_pages = HUGE.memory_mib * MIB // 4096
     gaps = [p for p in read_pages(prog, 0, ram_pages) if isinstance(p, UnreadablePages)]
     absent = sum(gap.end_pfn - gap.start_pfn for gap in gaps)
@@ -198,14 +198,7 @@ def filtered(vmlinux: Path, program: DebianProgram, whole: Path, form: Format) -
 
 
 def check(vmlinux: Path, path: Path) -> Document:
-    return as_json.report_document(report.check(opened(vmlinux, path)))
-
-
-def opened(vmlinux: Path, path: Path) -> drgn.Program:
-    prog = drgn.Program()
-    prog.set_core_dump(path)
-    prog.load_debug_info([vmlinux])
-    return prog
+    return as_json.report_document(report.check(open_dump(path, vmlinux)))
 
 
 def errors(document: Document) -> set[tuple[str, int]]:

@@ -24,7 +24,7 @@ from fakekernel import collision
 from drgn_zonedev import cli, jobs, team, workers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import StoredDump, default_directory
+from drgn_zonedev.stored import StoredDump, default_directory, open_dump
 from drgn_zonedev.team import Dump, Worker
 
 DIRECTORY = default_directory()
@@ -46,19 +46,12 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "PIECE_BYTES", 64 * 4099)
 
 
-def opened(core: Path, vmlinux: Path) -> Program:
-    prog = Program()
-    prog.set_core_dump(core)
-    prog.load_debug_info([vmlinux])
-    return prog
-
-
 def said(prog: Program, jobs: int) -> str:
     return as_json.render(as_json.report_document(check(prog, jobs=jobs)))
 
 
 def test_number_of_processes_does_not_matter(files: Path, small_pieces: None) -> None:
-    prog = opened(files / "vmcore", files / "vmlinux")
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
     for number in (2, 3):
         assert said(prog, number) == expected
@@ -67,7 +60,7 @@ def test_number_of_processes_does_not_matter(files: Path, small_pieces: None) ->
 def spoiled(files: Path, target: Path) -> Program:
     """A dump in which the zones of some device pages are wrong, in runs and scattered."""
     shutil.copyfile(files / "vmcore", target)
-    prog = opened(files / "vmcore", files / "vmlinux")
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     (range_, *_) = (r for r in check(prog).ranges if r.case.value == "device")
     start = range_.start_pfn
     wrong = [*range(start + 4000, start + 4300), *range(start + 9000, start + 9040, 2)]
@@ -77,7 +70,7 @@ def spoiled(files: Path, target: Path) -> Program:
             physical = follow_phys(prog["init_mm"].address_of_(), address).value_()
             core.seek(file_offset(target, physical))
             core.write(bytes(8))
-    return opened(target, files / "vmlinux")
+    return open_dump(target, files / "vmlinux")
 
 
 def file_offset(core: Path, physical: int) -> int:
@@ -108,7 +101,7 @@ def test_worker_that_dies_is_said_and_replaced(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    prog = opened(files / "vmcore", files / "vmlinux")
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
     start = team._start
 
@@ -146,7 +139,7 @@ def test_worker_that_cannot_open_the_dump_is_said_and_replaced(
     assert DIRECTORY is not None
     with StoredDump(DIRECTORY / DUMPS[0]).files() as files:
         shutil.copyfile(files / "vmcore", tmp_path / "vmcore")
-        prog = opened(tmp_path / "vmcore", files / "vmlinux")
+        prog = open_dump(tmp_path / "vmcore", files / "vmlinux")
         expected = said(prog, 1)
         (tmp_path / "vmcore").unlink()
         with caplog.at_level(logging.WARNING):
@@ -183,7 +176,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_no_process_is_left_after_all_is_done(files: Path, started: list[int]) -> None:
-    check(opened(files / "vmcore", files / "vmlinux"), jobs=3)
+    check(open_dump(files / "vmcore", files / "vmlinux"), jobs=3)
     assert len(started) == 2
 
 
@@ -194,7 +187,7 @@ def test_no_process_is_left_after_an_interruption(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        check(opened(files / "vmcore", files / "vmlinux"), jobs=2, progress=interrupt)
+        check(open_dump(files / "vmcore", files / "vmlinux"), jobs=2, progress=interrupt)
     assert len(started) == 1
 
 
@@ -211,7 +204,7 @@ def test_no_process_is_left_if_there_is_nothing_to_do(
     files: Path, monkeypatch: pytest.MonkeyPatch, started: list[int]
 ) -> None:
     monkeypatch.setattr("drgn_zonedev.report.classify_snapshot", lambda prog, snapshot: [])
-    assert check(opened(files / "vmcore", files / "vmlinux"), jobs=2).ranges == ()
+    assert check(open_dump(files / "vmcore", files / "vmlinux"), jobs=2).ranges == ()
     assert len(started) == 1
 
 
@@ -222,7 +215,7 @@ def test_as_many_processes_as_can_start_do_the_work(
     caplog: pytest.LogCaptureFixture,
     started: list[int],
 ) -> None:
-    prog = opened(files / "vmcore", files / "vmlinux")
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     expected = said(prog, 1)
     start = team._start
 
@@ -294,7 +287,7 @@ def test_what_cannot_be_opened_again_is_read_by_one_process(
 
 
 def test_little_work_is_done_by_one_process(files: Path, started: list[int]) -> None:
-    prog = opened(files / "vmcore", files / "vmlinux")
+    prog = open_dump(files / "vmcore", files / "vmlinux")
     assert check(prog, jobs=None).coverage.pages_verified > 0
     assert started == []
 

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from drgn import Object, Program
 from drgn.helpers.linux.mm import for_each_valid_pfn_and_page, page_flags
@@ -14,24 +12,16 @@ from drgn_zonedev.classify import classify_snapshot
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.stored import open_dump
 from drgn_zonedev.verify import Verification, verify_snapshot
 
 from .guest import Image
 from .measure import Measurement, interleave, seconds
 
-__all__ = ("measure_pages", "open_image")
+__all__ = ("measure_pages",)
 
 _CHUNK = 256 << 10
 _ZONE_MASK = 7
-
-
-@contextmanager
-def open_image(image: Image) -> Iterator[Program]:
-    """Open a dump with its symbols."""
-    prog = Program()
-    prog.set_core_dump(image.core)
-    prog.load_debug_info([image.vmlinux])
-    yield prog
 
 
 def measure_pages(image: Image, rounds: int, objects: int) -> list[Measurement]:
@@ -40,32 +30,30 @@ def measure_pages(image: Image, rounds: int, objects: int) -> list[Measurement]:
 
     :param objects: How many pages are enough where one takes microseconds.
     """
-    with open_image(image) as prog:
-        snapshot = take_snapshot(prog)
-        ranges = classify_snapshot(prog, snapshot)
-        base = _largest(snapshot, ranges, shift=0)
-        contenders = {
-            "raw read": lambda: _per_page(lambda: _read_raw(prog, base), base.pages),
-            "verify, 4 KiB pages": lambda: _per_page(
-                lambda: _verify(prog, snapshot, base), base.pages
-            ),
-            "drgn objects": lambda: _per_page(
-                lambda: _check_objects(prog, base, min(objects, base.pages)),
-                min(objects, base.pages),
-            ),
-            "for_each_valid_pfn_and_page()": lambda: _per_page(
-                lambda: _consume(prog, objects), objects
-            ),
-        }
-        found = interleave(contenders, rounds, "ns/page")
-        for name, shift in (("2 MiB", 9), ("1 GiB", 18)):
-            compound = _largest(snapshot, ranges, shift)
-            if compound.pages:
-                share = _verify(prog, snapshot, compound).coverage.bytes_read / (
-                    compound.pages * page_layout(prog).size
-                )
-                found.append(Measurement(f"bytes read, {name} pages", "of the memmap", (share,)))
-        return found
+    prog = open_dump(image.core, image.vmlinux)
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    base = _largest(snapshot, ranges, shift=0)
+    contenders = {
+        "raw read": lambda: _per_page(lambda: _read_raw(prog, base), base.pages),
+        "verify, 4 KiB pages": lambda: _per_page(lambda: _verify(prog, snapshot, base), base.pages),
+        "drgn objects": lambda: _per_page(
+            lambda: _check_objects(prog, base, min(objects, base.pages)),
+            min(objects, base.pages),
+        ),
+        "for_each_valid_pfn_and_page()": lambda: _per_page(
+            lambda: _consume(prog, objects), objects
+        ),
+    }
+    found = interleave(contenders, rounds, "ns/page")
+    for name, shift in (("2 MiB", 9), ("1 GiB", 18)):
+        compound = _largest(snapshot, ranges, shift)
+        if compound.pages:
+            share = _verify(prog, snapshot, compound).coverage.bytes_read / (
+                compound.pages * page_layout(prog).size
+            )
+            found.append(Measurement(f"bytes read, {name} pages", "of the memmap", (share,)))
+    return found
 
 
 def _largest(snapshot: Snapshot, ranges: list[Range], shift: int) -> Range:

@@ -20,9 +20,11 @@ from drgn import FaultError, Object, Program, sizeof
 
 from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.xarray import xa_is_node
 from drgn_zonedev.report import check
 from drgn_zonedev.sections import section_rows
 from drgn_zonedev.snapshot import take_snapshot
+from drgn_zonedev.stored import open_dump
 
 __all__ = ("Image", "Span")
 
@@ -49,7 +51,7 @@ class Span:
 
 def _nodes(prog: Program, entry: int) -> Iterator[int]:
     # Of a sound xarray.
-    if entry & 3 == 2 and entry > 4096:
+    if xa_is_node(entry):
         yield entry - 2
         for slot in Object(prog, "struct xa_node *", entry - 2).slots.value_():
             yield from _nodes(prog, slot)
@@ -120,9 +122,7 @@ class Image:
     @contextlib.contextmanager
     def _traced(self) -> Iterator[tuple[Program, set[tuple[int, int]]]]:
         # A second program that sees the memory of the first one.
-        source = Program()
-        source.set_core_dump(self.vmcore)
-        source.load_debug_info([self.vmlinux])
+        source = open_dump(self.vmcore, self.vmlinux)
         seen: set[tuple[int, int]] = set()
 
         def read(address: int, count: int, offset: int, physical: bool) -> bytes:
@@ -167,9 +167,7 @@ class Image:
         What decides: section words, usages, pgmaps, nodes of xarrays, memory blocks,
         zones, struct pages, and the variables that lead there. Each kind is a tuple.
         """
-        prog = Program()
-        prog.set_core_dump(self.vmcore)
-        prog.load_debug_info([self.vmlinux])
+        prog = open_dump(self.vmcore, self.vmlinux)
         snapshot = take_snapshot(prog)
         sections, layout = snapshot.sections, page_layout(prog)
         sizes = {
@@ -234,18 +232,12 @@ class Image:
     @cached_property
     def vmemmap(self) -> int:
         """Where the struct page of PFN 0 would be."""
-        prog = Program()
-        prog.set_core_dump(self.vmcore)
-        prog.load_debug_info([self.vmlinux])
-        return page_layout(prog).vmemmap
+        return page_layout(open_dump(self.vmcore, self.vmlinux)).vmemmap
 
     @cached_property
     def pfns(self) -> tuple[int, ...]:
         """PFNs worth asking about: on both sides of every border between ranges."""
-        prog = Program()
-        prog.set_core_dump(self.vmcore)
-        prog.load_debug_info([self.vmlinux])
-        snapshot = take_snapshot(prog)
+        snapshot = take_snapshot(open_dump(self.vmcore, self.vmlinux))
         edges = {r.start_pfn for p in snapshot.pgmaps for r in p.ranges}
         edges |= {r.end_pfn for p in snapshot.pgmaps for r in p.ranges}
         edges |= {int(nr) * snapshot.geometry.pages_per_section for nr in snapshot.sections.nr}

@@ -19,7 +19,7 @@ from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.kernel import slab
 from drgn_zonedev.kernel.slab import SlabObject, slab_object
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import ARCHIVE, default_directory
+from drgn_zonedev.stored import ARCHIVE, default_directory, open_dump
 
 _END = (1 << 64) - 1
 _KERNEL_HALF = 1 << 63
@@ -37,9 +37,7 @@ class Damaged:
         dumps = default_directory()
         assert dumps is not None
         unpack(dumps / name / ARCHIVE, directory)
-        self.source = Program()
-        self.source.set_core_dump(directory / "vmcore")
-        self.source.load_debug_info([directory / "vmlinux"])
+        self.source = open_dump(directory / "vmcore", directory / "vmlinux")
         self.directory = directory
         self.words: dict[int, bytes] = {}
 
