@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +21,12 @@ from drgn import Program
 from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.dangling import dangling_pgmap
 from drgn_zonedev.findings import make_finding
-from drgn_zonedev.kernel.memmap import head_pgmaps, page_layout
-from drgn_zonedev.model import Case, Evidence, Memmap, Range
+from drgn_zonedev.holes import divide_hole
+from drgn_zonedev.kernel.memmap import head_pgmaps
+from drgn_zonedev.model import Case, Evidence, Finding, Memmap, Range
+from drgn_zonedev.runs import MAX_RUNS
 from drgn_zonedev.scan import Context, Reader, raw_page, read_range, reread_range
+from drgn_zonedev.spans import Span, containing, intersection, union
 
 __all__ = (
     "verify_hole",
@@ -49,12 +53,20 @@ class _Holding:
 _MAX_PGMAPS = 4
 
 
-def _holdings(context: Context, range_: Range, read: Reader) -> dict[Contents, _Holding]:
+def _holdings(
+    context: Context, range_: Range, parts: Sequence[Range], read: Reader
+) -> dict[Contents, _Holding]:
     holdings: dict[Contents, _Holding] = {}
     kinds = list(Contents)
+    spans = np.array([(part.start_pfn, part.end_pfn) for part in parts])
     for pages in read(context, range_):
         codes = page_contents(context.prog, pages, range_.pgmap, frozenset(context.pgmaps))
+        if len(parts) > 1:
+            inside = containing(pages.pfn, spans[:, 0], spans[:, 1]) >= 0
+            codes = np.where(inside, codes, len(kinds))
         for code, row, count in zip(*np.unique(codes, return_index=True, return_counts=True)):
+            if code == len(kinds):
+                continue
             holding = holdings.setdefault(kinds[code], _Holding(0, raw_page(pages, int(row))))
             holding.count += int(count)
             if kinds[code] in (Contents.OTHER_PGMAP, Contents.DANGLING_PGMAP):
@@ -83,112 +95,93 @@ def _contents_evidence(
 
 
 def _hazard(
-    context: Context, range_: Range, slug: str, detail: str = "", *, read: Reader = read_range
-) -> None:
+    context: Context,
+    range_: Range,
+    slug: str,
+    detail: str = "",
+    *,
+    parts: Sequence[Range] = (),
+    read: Reader = read_range,
+) -> Finding:
+    # If it has parts, the range is about those alone.
+    parts = parts or (range_,)
     holdings: dict[Contents, _Holding] = {}
     if range_.memmap is not Memmap.UNMAPPED:
-        holdings = _holdings(context, range_, read)
+        holdings = _holdings(context, range_, parts, read)
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
         detail = f"{initialized.count} of {range_.pages} are done"
-    context.results.findings.append(
-        make_finding(
-            slug,
-            range_.case,
-            range_.start_pfn,
-            range_.end_pfn,
-            detail=detail,
-            pgmap=range_.pgmap,
-            evidence=range_.evidence + _contents_evidence(context.prog, range_, holdings),
-        )
+    return make_finding(
+        slug,
+        range_.case,
+        range_.start_pfn,
+        range_.end_pfn,
+        count=sum(part.pages for part in parts),
+        detail=detail,
+        pgmap=range_.pgmap,
+        evidence=range_.evidence + _contents_evidence(context.prog, range_, holdings),
     )
 
 
-def verify_reserved(context: Context, range_: Range) -> None:
+def _add(context: Context, range_: Range, finding: Finding) -> None:
     context.results.ranges.append(range_)
-    _hazard(context, range_, "case5-reserved")
+    context.results.findings.append(finding)
+
+
+def verify_reserved(context: Context, range_: Range) -> None:
+    _add(context, range_, _hazard(context, range_, "case5-reserved"))
 
 
 def verify_initializing(context: Context, range_: Range) -> None:
-    context.results.ranges.append(range_)
-    absent = range_.memmap is Memmap.UNMAPPED
-    _hazard(context, range_, "case4-initializing", "the memmap is not there yet" if absent else "")
+    detail = "the memmap is not there yet" if range_.memmap is Memmap.UNMAPPED else ""
+    _add(context, range_, _hazard(context, range_, "case4-initializing", detail))
 
 
 def verify_teardown(context: Context, range_: Range) -> None:
-    context.results.ranges.append(range_)
-    _hazard(context, range_, "teardown")
+    _add(context, range_, _hazard(context, range_, "teardown"))
 
 
 def verify_orphan(context: Context, range_: Range) -> None:
-    context.results.ranges.append(range_)
-    _hazard(context, range_, "orphan-section")
+    _add(context, range_, _hazard(context, range_, "orphan-section"))
 
 
 def verify_hole(context: Context, range_: Range) -> None:
-    if range_.memmap is not Memmap.MAPPED:
-        _add_partial(context, range_, range_.case)
+    parts = divide_hole(context, range_)
+    context.results.ranges += parts
+    shared = _sections_of_devices(context)
+    ghosts, beside = [], []
+    for part in parts:
+        if part.case is Case.GHOST:
+            ghosts.append(part)
+        elif any(intersection((part.start_pfn, part.end_pfn), shared)):
+            beside.append(part)
+    state = "unmapped: reading them faults"
+    if range_.memmap is not Memmap.UNMAPPED:
+        state = "those of a hole at boot"
+    found = [
+        *_scattered(context, ghosts, "ghost-pages"),
+        *_scattered(context, beside, "case3-partial", f"its struct pages are {state}"),
+    ]
+    context.results.findings += sorted(found, key=lambda finding: finding.start_pfn)
+
+
+def _scattered(
+    context: Context, parts: Sequence[Range], slug: str, detail: str = ""
+) -> Iterator[Finding]:
+    # Like Runs.reported().
+    if len(parts) > MAX_RUNS:
+        whole = dataclasses.replace(parts[0], end_pfn=parts[-1].end_pfn)
+        yield _hazard(context, whole, slug, detail, parts=parts, read=reread_range)
         return
-    # Only the zone tells a page that a device left behind from a hole that was
-    # initialised at boot.
-    layout = page_layout(context.prog)
-    start, ghostly = range_.start_pfn, np.empty(0, bool)
-    for pages in read_range(context, range_):
-        if pages.start_pfn != start + len(ghostly):
-            _divide(context, range_, start, ghostly)
-            _keep(context, range_, start + len(ghostly), pages.start_pfn)
-            start, ghostly = pages.start_pfn, np.empty(0, bool)
-        poisoned = (pages.words == np.uint64(0xFFFFFFFFFFFFFFFF)).all(axis=1)
-        ghostly = np.concatenate([ghostly, (pages.zone == layout.zone_device) | poisoned])
-    _divide(context, range_, start, ghostly)
-    _keep(context, range_, start + len(ghostly), range_.end_pfn)
+    for part in parts:
+        yield _hazard(context, part, slug, detail, parts=(part,), read=reread_range)
 
 
-def _keep(context: Context, range_: Range, start_pfn: int, end_pfn: int) -> None:
-    # What could not be read stays what the metadata said.
-    if start_pfn < end_pfn:
-        part = dataclasses.replace(range_, start_pfn=start_pfn, end_pfn=end_pfn)
-        _add_partial(context, part, range_.case)
-
-
-def _divide(context: Context, range_: Range, start_pfn: int, ghostly: np.ndarray) -> None:
-    borders = np.flatnonzero(np.diff(ghostly.astype(np.int8))) + 1
-    for rows in np.split(np.arange(len(ghostly)), borders):
-        if len(rows):
-            first, last = start_pfn + int(rows[0]), start_pfn + int(rows[-1]) + 1
-            reason = _GHOST_REASON if ghostly[rows[0]] else _HOLE_REASON
-            # Metadata alone cannot be sure.
-            part = dataclasses.replace(range_, start_pfn=first, end_pfn=last, reason=reason)
-            _add_partial(context, part, Case.GHOST if ghostly[rows[0]] else Case.PARTIAL)
-
-
-_GHOST_REASON = "a hole in an early section whose struct pages a departed device left behind"
-_HOLE_REASON = "a boot-time hole in an early section"
-
-
-def _add_partial(context: Context, range_: Range, case: Case) -> None:
-    range_ = dataclasses.replace(range_, case=case)
-    context.results.ranges.append(range_)
-    if case is Case.GHOST:
-        _hazard(context, range_, "ghost-pages", read=reread_range)
-    elif _shares_section_with_device(context, range_):
-        unmapped = range_.memmap is Memmap.UNMAPPED
-        _hazard(
-            context,
-            range_,
-            "case3-partial",
-            "its struct pages are "
-            + ("unmapped: reading them faults" if unmapped else "those of a hole at boot"),
-            read=reread_range,
-        )
-
-
-def _shares_section_with_device(context: Context, range_: Range) -> bool:
+def _sections_of_devices(context: Context) -> tuple[Span, ...]:
     pages = context.snapshot.geometry.pages_per_section
-    start = range_.start_pfn // pages * pages
-    end = -(-range_.end_pfn // pages) * pages
-    return any(
-        r.start_pfn < end and start < r.end_pfn
+    return union(
+        (r.start_pfn // pages * pages, -(-r.end_pfn // pages) * pages)
         for pgmap in context.snapshot.pgmaps
         for r in pgmap.ranges
+        if r.start_pfn < r.end_pfn
     )

@@ -19,11 +19,11 @@ from drgn_zonedev.expected import Deviation
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Evidence
 
-__all__ = ("Run", "Runs", "add_deviation")
+__all__ = ("MAX_RUNS", "Run", "Runs", "add_deviation")
 
 # Runs of wrong pages that are reported one by one; what is more scattered than
 # that becomes one finding with a count.
-_MAX_RUNS = 32
+MAX_RUNS = 32
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Runs:
                     last, end_pfn=first.end_pfn, count=last.count + first.count
                 )
         if self.number == len(self.kept):
-            self.kept += kept[: _MAX_RUNS - len(self.kept)]
+            self.kept += kept[: MAX_RUNS - len(self.kept)]
         self.number += other.number - joined
         self.pages += other.pages
         self.end_pfn = other.end_pfn
 
     def reported(self) -> Iterator[Run]:
         """Go through the runs, or through one that stands for too many."""
-        if self.number > _MAX_RUNS:
+        if self.number > MAX_RUNS:
             yield dataclasses.replace(self.kept[0], end_pfn=self.end_pfn, count=self.pages)
         else:
             yield from self.kept
@@ -88,7 +88,7 @@ def add_deviation(runs: Runs, pages: Pages, deviation: Deviation) -> None:
     # One more than is kept, as the first one may become a part of the last one.
     kept = [
         _run(pages, deviation, int(first), int(last) + 1)
-        for first, last in zip(firsts[: _MAX_RUNS + 1], lasts)
+        for first, last in zip(firsts[: MAX_RUNS + 1], lasts)
     ]
     runs.extend(Runs(kept, len(firsts), len(rows), pages.start_pfn + int(lasts[-1]) + 1))
 

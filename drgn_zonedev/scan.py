@@ -40,7 +40,7 @@ last call, and with how many there are.
 
 @dataclass
 class Results:
-    """Collects while the ranges are gone through."""
+    """Collects while the ranges are gone through; ``cuts`` counts those in holes."""
 
     ranges: list[Range] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -49,6 +49,7 @@ class Results:
     pages_unreadable: int = 0
     bytes_read: int = 0
     aliases_skipped: int = 0
+    cuts: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ meet the range, and what they would read.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ from drgn_zonedev.hazards import (
     verify_reserved,
     verify_teardown,
 )
+from drgn_zonedev.holes import divide_hole
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import (
     Case,
@@ -217,12 +219,9 @@ def divide_holes(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> 
     the ranges are those that :func:`verify_snapshot` returns, at the cost of the holes.
     """
     context = _context(prog, snapshot)
-    for range_ in ranges:
-        if range_.case in (Case.PARTIAL, Case.GHOST):
-            verify_hole(context, range_)
-        else:
-            context.results.ranges.append(range_)
-    return tuple(context.results.ranges)
+    holes = (Case.PARTIAL, Case.GHOST)
+    divided = (divide_hole(context, r) if r.case in holes else [r] for r in ranges)
+    return tuple(itertools.chain.from_iterable(divided))
 
 
 def _verify_nothing(context: Context, range_: Range) -> None:

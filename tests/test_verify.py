@@ -15,7 +15,9 @@ from collections.abc import Callable
 import pytest
 from fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
 
+from drgn_zonedev import holes
 from drgn_zonedev.classify import classify
+from drgn_zonedev.kernel import memmap
 from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severity, Unjudged
 from drgn_zonedev.snapshot import take_snapshot
 from drgn_zonedev.verify import Verification, divide_holes, verify, verify_snapshot
@@ -776,6 +778,89 @@ def test_unreadable_part_of_a_hole_stays_what_the_metadata_said(layout: str) -> 
         (0x44040, 0x47000, "partial"),
         (0x47000, 0x48000, "ghost"),
     ]
+
+
+def scatter(kernel: FakeKernel, start: int, number: int) -> None:
+    """Ghosts on every second page."""
+    for pfn in range(start, start + 2 * number, 2):
+        kernel.fill_pages(pfn, pfn + 1, 0xFF)
+
+
+@each_layout
+@pytest.mark.parametrize("number", [32, 33, 1000])
+def test_scattered_ghosts_are_one_finding_and_their_ranges_are_exact(
+    layout: str, number: int
+) -> None:
+    kernel = early(layout, taint=True)
+    scatter(kernel, 0x45000, number)
+    verification = verified(kernel)
+    pfns = range(0x45000, 0x45000 + 2 * number, 2)
+    ghosts = [r for r in verification.ranges if r.case is Case.GHOST]
+    assert [(r.start_pfn, r.end_pfn) for r in ghosts] == [(pfn, pfn + 1) for pfn in pfns]
+    borders = [r.start_pfn for r in verification.ranges] + [verification.ranges[-1].end_pfn]
+    assert borders == sorted(set(borders))
+    if number <= 32:
+        assert [holdings(f) for f in verification.findings] == [{POISON: 1}] * number
+        return
+    (finding,) = verification.findings
+    assert spots([finding]) == [("ghost-pages", 0x45000, pfns[-1] + 1, number)]
+    # The pages between them hold something else.
+    assert holdings(finding) == {POISON: number}
+    assert verification.coverage.pages_verified == 0x4000
+
+
+@each_layout
+def test_holes_between_scattered_ghosts_are_one_case_3(layout: str) -> None:
+    kernel = early(layout, taint=True)
+    kernel.section(8, online=True, early=True, taint=True, subsections=range(33))
+    kernel.device_pages(0x44000, 0x44200, kernel.pgmap((0x44000, 0x44200)))
+    scatter(kernel, 0x45000, 100)
+    beside, ghosts = hazards(kernel)
+    assert spots([beside, ghosts]) == [
+        ("case3-partial", 0x44200, 0x48000, 0x3E00 - 100),
+        ("ghost-pages", 0x45000, 0x450C7, 100),
+    ]
+    assert holdings(beside) == {BOOT_PAGE: 0x3E00 - 100}
+
+
+@each_layout
+def test_hole_is_divided_no_more_often_than_any_machine_needs(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holes, "_MAX_CUTS", 100)
+    kernel = early(layout, taint=True)
+    kernel.hole_pages(0x48000, 0x50000)
+    kernel.section(9, online=True, early=True, subsections=range(32))
+    kernel.ram_pages(0x48000, 0x4C000)
+    scatter(kernel, 0x45001, 1000)
+    kernel.fill_pages(0x4D000, 0x4D010, 0xFF)
+    verification = verified(kernel)
+    first = [r for r in verification.ranges if 0x44000 <= r.start_pfn < 0x48000]
+    # Each cut begins a range, and the last one is all the rest.
+    assert [r.start_pfn for r in first] == [0x44000, *range(0x45001, 0x45001 + 101)]
+    assert (first[-1].end_pfn, first[-1].case) == (0x48000, Case.PARTIAL)
+    told = [(u.start_pfn, u.end_pfn) for u in verification.unjudged]
+    assert told == [(first[-1].start_pfn, 0x48000), (0x4D000, 0x50000)]
+    assert all("more often than on any machine" in u.reason for u in verification.unjudged)
+    # All of it was gone through.
+    assert verification.coverage == Coverage(0x8000, 0, 64 * 0x8000)
+
+
+@each_layout
+@pytest.mark.parametrize("chunk", [7, 0x200, 0x1000])
+def test_hole_is_divided_alike_in_chunks_of_any_size(
+    layout: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = early(layout, taint=True)
+    kernel.fill_pages(0x44FFF, 0x45002, 0xFF)
+    kernel.fill_pages(0x45800, 0x46000, 0xFF)
+    kernel.unmap_memmap(0x46000, 0x46040)
+    scatter(kernel, 0x47000, 40)
+    expected = verified(kernel)
+    assert len(expected.ranges) == 1 + 5 + 81
+    monkeypatch.setattr(memmap, "_CHUNK_BYTES", chunk * 64)
+    found = verified(kernel)
+    assert found == expected
 
 
 @each_layout
