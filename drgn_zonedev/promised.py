@@ -71,20 +71,27 @@ class Scanned:
         """Append what came of the work behind this."""
         for slug, runs in other.runs.items():
             self.runs.setdefault(slug, Runs()).extend(runs)
-        self.add_gaps(other.gaps)
+        self.append_gaps(other.gaps)
         self.unconfirmed += other.unconfirmed
         self.pages_read += other.pages_read
         self.bytes_read += other.bytes_read
 
-    def add_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
-        """Add gaps; those that touch become one, which keeps the words of its first part."""
-        united: list[UnreadablePages] = []
-        for gap in sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn):
-            if united and united[-1].end_pfn == gap.start_pfn:
-                united[-1] = dataclasses.replace(united[-1], end_pfn=gap.end_pfn)
+    def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
+        """
+        Append gaps in ascending order; those that touch become one, which keeps the
+        words of its first part.
+        """
+        for gap in gaps:
+            if self.gaps and self.gaps[-1].end_pfn == gap.start_pfn:
+                self.gaps[-1] = dataclasses.replace(self.gaps[-1], end_pfn=gap.end_pfn)
             else:
-                united.append(gap)
-        self.gaps = united
+                self.gaps.append(gap)
+
+    def insert_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
+        """Like :meth:`append_gaps`, wherever they belong."""
+        ordered = sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn)
+        self.gaps = []
+        self.append_gaps(ordered)
 
 
 ScanAll = Callable[[Program, Sequence[Work], Callable[[int], None]], Iterator[Scanned]]
@@ -103,8 +110,8 @@ def scan_here(
 
 
 def pieces(work: Work, pages: int) -> Iterator[Work]:
-    """Cut work in pieces of about so many struct pages."""
-    for first in range(0, len(work.spans), max(pages, 1)):
+    """Cut work in pieces of at most so many struct pages, which is one or more."""
+    for first in range(0, len(work.spans), pages):
         yield from _pieces(work.promise, work.spans[first : first + pages], pages)
 
 
@@ -210,7 +217,7 @@ def _cuts(start: int, end: int, first: int, size: int, chunk: int) -> Iterator[t
 
 def _look(prog: Program, promise: Promise, part: PagesOrGap, done: Scanned) -> None:
     if isinstance(part, UnreadablePages):
-        done.add_gaps([part])
+        done.append_gaps([part])
         return
     done.pages_read += part.end_pfn - part.start_pfn
     done.bytes_read += part.words.nbytes

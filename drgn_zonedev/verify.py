@@ -288,7 +288,7 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
 
 def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
-    scanned.add_gaps(list(context.aliases.absent(range_, scanned.gaps)))
+    scanned.insert_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
     results.pages_unreadable += missing
     results.pages_verified += range_.pages - missing

@@ -20,7 +20,7 @@ from fakekernel import LAYOUTS, Altmap, FakeKernel
 from drgn_zonedev.classify import classify
 from drgn_zonedev.expected import Promise
 from drgn_zonedev.kernel import memmap
-from drgn_zonedev.kernel.memmap import PageLayout, page_layout
+from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout
 from drgn_zonedev.promised import ScanAll, Scanned, Work, pieces, scan
 from drgn_zonedev.sieve import Sieve, make_sieve, one_sieve
 from drgn_zonedev.snapshot import take_snapshot
@@ -209,3 +209,51 @@ def _works(prog: Program) -> list[Work]:
 
     verified(prog, scan_all)
     return works
+
+
+def gap(start: int, end: int, reason: str = "") -> UnreadablePages:
+    return UnreadablePages(start, end, start * 64, reason)
+
+
+def test_gaps_that_touch_are_one_wherever_work_was_cut() -> None:
+    gaps = [gap(1, 2), gap(4, 6), gap(6, 9), gap(9, 10), gap(12, 13)]
+    expected = [gap(1, 2), dataclasses.replace(gap(4, 6), end_pfn=10), gap(12, 13)]
+    for cut in range(len(gaps) + 1):
+        first, second = Scanned(), Scanned()
+        first.append_gaps(gaps[:cut])
+        second.append_gaps(gaps[cut:])
+        first.extend(second)
+        assert first.gaps == expected
+    done = Scanned()
+    done.append_gaps(gaps[::2])
+    done.insert_gaps(reversed(gaps[1::2]))
+    assert done.gaps == expected
+
+
+def test_gap_is_compared_with_the_last_one_only() -> None:
+    class Untouched(list[UnreadablePages]):
+        """Gaps that nobody goes through."""
+
+        def __iter__(self) -> Iterator[UnreadablePages]:
+            raise AssertionError("all gaps are looked at for one more")
+
+    done = Scanned(gaps=Untouched())
+    for start in range(0, 200, 4):
+        done.append_gaps([gap(start, start + 1)])
+        done.extend(Scanned(gaps=[gap(start + 2, start + 3)]))
+    assert len(done.gaps) == 100
+
+
+def test_every_second_page_of_memmap_is_a_gap_however_work_is_cut() -> None:
+    # A page of memmap is there, the next one is not.
+    kernel = machine("6.1")
+    for page in range(DATA * 64, DEVDAX * 64, 2 << 12):
+        kernel.hide(kernel.vmemmap + page, 1 << 12)
+    prog = kernel.program()
+    (work,) = (w for w in _works(prog) if w.spans[0, 0] == DATA)
+    expected = [(pfn, pfn + 64) for pfn in range(DATA, DEVDAX, 128)]
+    for pages in (1 << 40, 1000, 64):
+        whole = Scanned()
+        for piece in pieces(work, pages):
+            whole.extend(scan(prog, page_layout(prog), piece))
+        assert [(g.start_pfn, g.end_pfn) for g in whole.gaps] == expected
