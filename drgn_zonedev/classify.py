@@ -37,7 +37,7 @@ from drgn_zonedev.spans import containing
 __all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
 
 
-class Area(enum.IntEnum):
+class _Area(enum.IntEnum):
     """What a pgmap says of one of its intervals."""
 
     NONE = 0
@@ -58,7 +58,7 @@ class _Interval:
     start_pfn: int
     end_pfn: int
     pgmap: int
-    area: Area
+    area: _Area
     claim: int
     in_progress: bool
 
@@ -206,7 +206,7 @@ def _all_intervals(snapshot: Snapshot) -> Iterator[_Interval]:
     claims = itertools.count()
     for address, range_ in snapshot.stray_claims:
         yield _Interval(
-            range_.start_pfn, range_.end_pfn, address, Area.STRAY, next(claims), in_progress=False
+            range_.start_pfn, range_.end_pfn, address, _Area.STRAY, next(claims), in_progress=False
         )
     for pgmap in snapshot.pgmaps:
         for i in range(len(pgmap.ranges)):
@@ -218,30 +218,30 @@ def _all_intervals(snapshot: Snapshot) -> Iterator[_Interval]:
 
 def _areas(
     snapshot: Snapshot, pgmap: Pgmap, index: int, in_progress: bool
-) -> Iterator[tuple[int, int, Area]]:
+) -> Iterator[tuple[int, int, _Area]]:
     start, end = pgmap.ranges[index].start_pfn, pgmap.ranges[index].end_pfn
     whole = _whole_range_area(pgmap)
-    if whole is not Area.NONE:
+    if whole is not _Area.NONE:
         yield start, end, whole
         return
     # An altmap is refused for all ranges but the first.
     if index == 0 and pgmap.altmap:
         reserve_end = min(start + pgmap.altmap.reserve, end)
         head_end = min(start + pgmap.altmap.offset, end)
-        head = Area.METADATA
+        head = _Area.METADATA
         if in_progress and not _hot_added(snapshot, reserve_end):
             sure = snapshot.hotplug_in_progress or not snapshot.unread_zones
-            head = Area.INITIALIZING if sure else Area.UNSURE
-        yield start, reserve_end, Area.RESERVED
+            head = _Area.INITIALIZING if sure else _Area.UNSURE
+        yield start, reserve_end, _Area.RESERVED
         yield reserve_end, head_end, head
         start = head_end
-    yield start, end, Area.INITIALIZING if in_progress else Area.DEVICE
+    yield start, end, _Area.INITIALIZING if in_progress else _Area.DEVICE
 
 
-def _whole_range_area(pgmap: Pgmap) -> Area:
+def _whole_range_area(pgmap: Pgmap) -> _Area:
     if pgmap.ref.state == "unreadable":
-        return Area.UNREADABLE
-    return Area.NONE if pgmap.ref.state == "live" else Area.TEARDOWN
+        return _Area.UNREADABLE
+    return _Area.NONE if pgmap.ref.state == "live" else _Area.TEARDOWN
 
 
 def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
@@ -372,24 +372,24 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     online = (word & np.uint64(flags.online)) != 0
     bit = sections.test_bit(sections.subsection_map, atoms.section, atoms.start)
     populated = usage_readable & bit
-    area = np.array([i.area for i in intervals] + [Area.NONE])[atoms.interval]
-    claimed = area != Area.NONE
+    area = np.array([i.area for i in intervals] + [_Area.NONE])[atoms.interval]
+    claimed = area != _Area.NONE
     in_progress = np.array([i.in_progress for i in intervals] + [False])[atoms.interval]
     without_memmap = ~(has_mem_map & (populated | ~usage_readable))
     block_exists, block_online, block_known = _blocks(snapshot, atoms)
 
     conditions = {
         "torn": atoms.torn,
-        "stray_claim": area == Area.STRAY,
-        "ref_unreadable": area == Area.UNREADABLE,
-        "teardown": area == Area.TEARDOWN,
-        "initializing": (area == Area.INITIALIZING) | (in_progress & without_memmap),
-        "head_unsure": area == Area.UNSURE,
+        "stray_claim": area == _Area.STRAY,
+        "ref_unreadable": area == _Area.UNREADABLE,
+        "teardown": area == _Area.TEARDOWN,
+        "initializing": (area == _Area.INITIALIZING) | (in_progress & without_memmap),
+        "head_unsure": area == _Area.UNSURE,
         "section_unreadable": atoms.unreadable,
         "pgmap_without_memmap": claimed & without_memmap,
-        "reserved": area == Area.RESERVED,
-        "metadata": area == Area.METADATA,
-        "device": area == Area.DEVICE,
+        "reserved": area == _Area.RESERVED,
+        "metadata": area == _Area.METADATA,
+        "device": area == _Area.DEVICE,
         "without_memmap": ~has_mem_map,
         "usage_unreadable": ~usage_readable,
         "array_unreadable": atoms.array_gap & ~_surely_ram(snapshot, word, populated),

@@ -14,6 +14,7 @@ memory, and are not judged.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -116,13 +117,12 @@ class MetadataPages:
 Promise = Union[DevicePages, MetadataPages]
 
 
-class Area(enum.Enum):
+class _Area(enum.Enum):
     """What a device page is within the memmap of its pgmap."""
 
     BASE = enum.auto()
     HEAD = enum.auto()
     TAIL = enum.auto()
-    METADATA = enum.auto()
 
 
 @dataclass(frozen=True)
@@ -147,29 +147,29 @@ class _Subject:
         size = np.uint64(self.layout.size)
         return self.pages.address - self.index.astype(np.uint64) * size
 
-    def of_area(self, area: Area) -> np.ndarray:
+    def of_area(self, area: _Area) -> np.ndarray:
         """Which pages are in an area."""
         if self.promise.vmemmap_shift:
-            return self.index == 0 if area is Area.HEAD else self.index > 0
+            return self.index == 0 if area is _Area.HEAD else self.index > 0
         return np.ones(len(self.pages.words), bool)
 
     @property
-    def areas(self) -> tuple[Area, ...]:
-        return (Area.HEAD, Area.TAIL) if self.promise.vmemmap_shift else (Area.BASE,)
+    def areas(self) -> tuple[_Area, ...]:
+        return (_Area.HEAD, _Area.TAIL) if self.promise.vmemmap_shift else (_Area.BASE,)
 
 
 _Rule = Callable[[_Subject], Deviation]
 
 
-def _flag(subject: _Subject, slug: str, what: str, bit: int, wanted: bool) -> Deviation:
-    flags = subject.pages.flags
+def _flag(pages: Pages, slug: str, what: str, bit: int, wanted: bool) -> Deviation:
+    flags = pages.flags
     is_set = (flags & np.uint64(bit)) != 0
     clear = flags & np.uint64(~bit & (1 << 64) - 1)
     return Deviation(
         slug,
         ~is_set if wanted else is_set,
         what,
-        subject.layout.flags_word * 8,
+        pages.layout.flags_word * 8,
         flags,
         clear | np.uint64(bit) if wanted else clear,
     )
@@ -177,27 +177,27 @@ def _flag(subject: _Subject, slug: str, what: str, bit: int, wanted: bool) -> De
 
 def _reserved(subject: _Subject) -> Deviation:
     bit = subject.layout.pg_reserved
-    return _flag(subject, "device-page-reserved", "PG_reserved", bit, wanted=True)
+    return _flag(subject.pages, "device-page-reserved", "PG_reserved", bit, wanted=True)
 
 
-def _metadata_reserved(subject: _Subject) -> Deviation:
-    bit = subject.layout.pg_reserved
-    return _flag(subject, "metadata-page-reserved", "PG_reserved", bit, wanted=True)
+def _metadata_reserved(pages: Pages) -> Deviation:
+    bit = pages.layout.pg_reserved
+    return _flag(pages, "metadata-page-reserved", "PG_reserved", bit, wanted=True)
 
 
 def _head_flag(subject: _Subject) -> Deviation:
-    return _flag(subject, "device-head-flag", "PG_head", subject.layout.pg_head, wanted=True)
+    bit = subject.layout.pg_head
+    return _flag(subject.pages, "device-head-flag", "PG_head", bit, wanted=True)
 
 
 def _no_head_flag(subject: _Subject) -> Deviation:
-    found = _flag(subject, "device-stray-head", "PG_head", subject.layout.pg_head, wanted=False)
+    bit = subject.layout.pg_head
+    found = _flag(subject.pages, "device-stray-head", "PG_head", bit, wanted=False)
     legal = np.full(len(found.wrong), subject.promise.folios)
     if subject.promise.vmemmap_shift and order_is_in_flags(subject.layout):
         # Since v6.6, the order is where PG_head is in other pages.
         legal |= subject.index == 1
-    return Deviation(
-        found.slug, found.wrong & ~legal, found.what, found.offset, found.found, found.expected
-    )
+    return _only(found, ~legal)
 
 
 def order_is_in_flags(layout: PageLayout) -> bool:
@@ -235,13 +235,13 @@ def _tail_mapping(subject: _Subject) -> Deviation:
     )
 
 
-def _references(subject: _Subject, slug: str, wrong: np.ndarray, expected: int) -> Deviation:
+def _references(pages: Pages, slug: str, wrong: np.ndarray, expected: int) -> Deviation:
     return Deviation(
         slug,
         wrong,
         "page->_refcount",
-        subject.layout.refcount_offset,
-        subject.pages.refcount.view(np.uint32),
+        pages.layout.refcount_offset,
+        pages.refcount.view(np.uint32),
         np.uint32(expected),
     )
 
@@ -249,15 +249,16 @@ def _references(subject: _Subject, slug: str, wrong: np.ndarray, expected: int) 
 def _enough_references(subject: _Subject) -> Deviation:
     fewest = subject.promise.fewest_references
     few = subject.pages.refcount < fewest
-    return _references(subject, "device-page-refcount", few, fewest)
+    return _references(subject.pages, "device-page-refcount", few, fewest)
 
 
 def _no_references(subject: _Subject) -> Deviation:
-    return _references(subject, "device-page-refcount", subject.pages.refcount != 0, 0)
+    pages = subject.pages
+    return _references(pages, "device-page-refcount", pages.refcount != 0, 0)
 
 
-def _one_reference(subject: _Subject) -> Deviation:
-    return _references(subject, "metadata-page-refcount", subject.pages.refcount < 1, 1)
+def _one_reference(pages: Pages) -> Deviation:
+    return _references(pages, "metadata-page-refcount", pages.refcount < 1, 1)
 
 
 def _mapcount(subject: _Subject) -> Deviation:
@@ -276,22 +277,23 @@ def _mapcount(subject: _Subject) -> Deviation:
 
 # What is written once and never changed, besides zone, node, and the way to the
 # pgmap, which are judged first: where they are wrong, the rest means nothing.
-_PROMISES: dict[Area, tuple[_Rule, ...]] = {
+_PROMISES: dict[_Area, tuple[_Rule, ...]] = {
     # __init_zone_device_page()
-    Area.BASE: (_reserved, _no_head_flag, _enough_references, _mapcount),
+    _Area.BASE: (_reserved, _no_head_flag, _enough_references, _mapcount),
     # memmap_init_compound(), prep_compound_head()
-    Area.HEAD: (_reserved, _head_flag, _enough_references, _mapcount),
+    _Area.HEAD: (_reserved, _head_flag, _enough_references, _mapcount),
     # prep_compound_tail(); the order comes from prep_compound_head()
-    Area.TAIL: (_reserved, _no_head_flag, _order, _tail_mapping, _no_references, _mapcount),
-    # memmap_init_range(), __init_single_page()
-    Area.METADATA: (_metadata_reserved, _one_reference),
+    _Area.TAIL: (_reserved, _no_head_flag, _order, _tail_mapping, _no_references, _mapcount),
 }
+
+# memmap_init_range(), __init_single_page()
+_METADATA_RULES: tuple[Callable[[Pages], Deviation], ...] = (_metadata_reserved, _one_reference)
 
 
 def deviations(prog: Program, pages: Pages, promise: Promise) -> Iterator[Deviation]:
     """Compare struct pages with what is promised for them."""
     if isinstance(promise, MetadataPages):
-        return metadata_deviations(prog, pages, promise.nodes)
+        return metadata_deviations(pages, promise.nodes)
     return device_deviations(prog, pages, promise)
 
 
@@ -317,20 +319,13 @@ def device_deviations(prog: Program, pages: Pages, promise: DevicePages) -> Iter
 
 
 def _only(deviation: Deviation, rows: np.ndarray) -> Deviation:
-    return Deviation(
-        deviation.slug,
-        deviation.wrong & rows,
-        deviation.what,
-        deviation.offset,
-        deviation.found,
-        deviation.expected,
-    )
+    return dataclasses.replace(deviation, wrong=deviation.wrong & rows)
 
 
 def _union(a: Deviation, b: Deviation) -> Deviation:
     # Of the same word.
     expected = np.where(a.wrong, a.expected, b.expected)
-    return Deviation(a.slug, a.wrong | b.wrong, a.what, a.offset, a.found, expected)
+    return dataclasses.replace(a, wrong=a.wrong | b.wrong, expected=expected)
 
 
 def _zone_and_node(
@@ -375,7 +370,7 @@ def _compound_deviations(subject: _Subject) -> Iterator[Deviation]:
     # the head, also those tails whose memory is shared with other tails of the
     # same compound page.
     pages, layout = subject.pages, subject.layout
-    is_head = subject.of_area(Area.HEAD)
+    is_head = subject.of_area(_Area.HEAD)
     pgmap = np.uint64(subject.promise.pgmap)
     yield Deviation(
         "device-page-pgmap",
@@ -430,9 +425,7 @@ def _in_good_folio(subject: _Subject) -> np.ndarray:
     return pages.is_tail & inside & (head_pgmaps(subject.prog, pages) == np.uint64(promise.pgmap))
 
 
-def metadata_deviations(
-    prog: Program, pages: Pages, nodes: tuple[int, ...] = ()
-) -> Iterator[Deviation]:
+def metadata_deviations(pages: Pages, nodes: tuple[int, ...] = ()) -> Iterator[Deviation]:
     """
     Compare struct pages with what ``memmap_init_range()`` writes for the part of
     an altmap that holds the memmap: a ZONE_DEVICE page without a pgmap, whose
@@ -446,9 +439,8 @@ def metadata_deviations(
     yield from bad_links
     bad = np.any([d.wrong for d in bad_links], axis=0)
     yield _only(link, ~bad)
-    subject = _Subject(prog, pages, DevicePages(0, pages.start_pfn, pages.end_pfn, nodes, 0, False))
-    for rule in _PROMISES[Area.METADATA]:
-        yield _only(rule(subject), ~bad & ~link.wrong)
+    for rule in _METADATA_RULES:
+        yield _only(rule(pages), ~bad & ~link.wrong)
 
 
 def _list_deviation(pages: Pages) -> Deviation:

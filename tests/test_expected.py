@@ -175,7 +175,7 @@ def test_folio_tail_that_links_nowhere_is_wrong(link: int) -> None:
 
 def judged_metadata(kernel: FakeKernel, nodes: tuple[int, ...] = (0,)) -> dict[str, list[int]]:
     prog = kernel.program()
-    return wrong(metadata_deviations(prog, chunk(prog), nodes))
+    return wrong(metadata_deviations(chunk(prog), nodes))
 
 
 @each_layout
@@ -202,7 +202,7 @@ def test_either_link_of_a_metadata_page(layout: str, word: int) -> None:
     kernel.metadata_pages(START, END)
     kernel.poke_page_word(START + 3, word, DANGLING)
     prog = kernel.program()
-    (found,) = (d for d in metadata_deviations(prog, chunk(prog)) if d.wrong.any())
+    (found,) = (d for d in metadata_deviations(chunk(prog)) if d.wrong.any())
     assert found.slug == "metadata-page-link"
     assert isinstance(found.offset, np.ndarray)
     assert (found.offset[3], found.found[3]) == (8 * word, DANGLING)
