@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from drgn_zonedev.lab import SCENARIOS
 from drgn_zonedev.lab.answers import Answer
 from drgn_zonedev.lab.store import differences
 from drgn_zonedev.lab.variants import kernel_differences, variant_differences, walker_differences
@@ -30,7 +31,7 @@ def judge_dump(path: Path) -> tuple[list[str], dict[str, Any]]:
         taint = met.kernel.features["section_taint_zone_device"]
         wrong = [
             *differences(prog, expected),
-            *variant_differences(proposal(prog), arranged),
+            *variant_differences(proposal(prog), arranged, SCENARIOS[expected["scenario"]].was),
             *walker_differences(met, arranged),
             *(kernel_differences(answers, arranged, taint=taint) if answers else ()),
         ]

@@ -33,6 +33,8 @@ STORED = (
     "nvdimm-partial",
     "devdax-2m",
     "init-in-flight",
+    "teardown",
+    "orphan",
     "dirty-media",
     "two-in-one",
     "hotplug-offline",
