@@ -268,8 +268,8 @@ def _extent(pgmap: Object, pfn: int) -> Iterator[Evidence]:
 
 
 def _proposed(prog: Program, pfn: int, evidence: tuple[Evidence, ...]) -> Iterator[Predicate]:
-    # What was posted in 2019; no kernel has them.
-    because = "pfn_section_valid() and pgmap_pfn_valid(); proposed in 2019"
+    # No kernel has them; how the first is defined is up to us.
+    because = "pfn_section_valid() and pgmap_pfn_valid(); zonedev's notion"
     answer = _try(pfn_zone_device, prog, pfn)
     yield Predicate("pfn_zone_device", answer, because, evidence)
     answer = _try(pfn_zone_device_reserved, prog, pfn)

@@ -11,14 +11,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
+from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial, teardown
 from fakekernel.layouts import Member
 
 from drgn_zonedev.classify import classify_snapshot
-from drgn_zonedev.lab.mistakes import Arranged, false_yes
+from drgn_zonedev.kernel.memremap import for_each_dev_pagemap, pgmap_ref
+from drgn_zonedev.lab.mistakes import Arranged, false_yes, taken_for_ram
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
-from drgn_zonedev.proposal.cost import kmalloc_size
+from drgn_zonedev.proposal.cost import Lookup, kmalloc_size, lookup_cost
 from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.proposal.variants import Asked
 from drgn_zonedev.snapshot import take_snapshot
@@ -39,6 +40,10 @@ def yes(report: ProposalReport, name: str) -> Counter[str]:
 
 def no(report: ProposalReport, name: str) -> Counter[str]:
     return Counter({c.value: n for c, n in verdict(report, name).pages(False).items()})
+
+
+def taken(report: ProposalReport, name: str) -> Counter[str]:
+    return Counter({c.value: n for c, n in verdict(report, name).taken_for_ram.items()})
 
 
 def wrong(report: ProposalReport, name: str) -> list[tuple[int, int, str, bool]]:
@@ -116,6 +121,9 @@ def test_mistakes_are_those_of_the_arithmetic(layout: str, scene: str) -> None:
         assert yes(report, name) == expected, name
         assert no(report, name) == Counter(), name
         assert verdict(report, name).right == report.judged - sum(expected.values())
+    for name, expected in taken_for_ram(arranged).items():
+        assert taken(report, name) == expected, name
+        assert verdict(report, name).lost_ram == false_yes(arranged)[name]["online"], name
     assert report.valid == sum(end - start for start, end, case in arranged if case == "device")
     assert report.broken == 0
 
@@ -128,8 +136,32 @@ def test_what_is_not_cleared_before_the_pages_go(layout: str) -> None:
     assert wrong(report, "early-bit") == section
     assert wrong(report, "late-bit") == section
     assert wrong(report, "late-bit-data") == [(0x40200, 0x48000, "teardown", True)]
-    for name in ("section-flag+pgmap", "taint+pgmap", "two-bits", "pgmap+range"):
+    for name in (
+        "section-flag+pgmap",
+        "taint+pgmap",
+        "late-bit+reserve",
+        "two-bits",
+        "pgmap+range",
+    ):
         assert wrong(report, name) == []
+
+
+@each_layout
+def test_beside_ram_only_an_early_bit_still_knows_a_dying_device(layout: str) -> None:
+    # Of its 0xc000 pages, 0x4000 are in a section of RAM; 0x400 of these are its head.
+    report = proposal(teardown(layout).program())
+    assert {v.variant.name: dict(taken(report, v.variant.name)) for v in report.verdicts} == {
+        "section-flag": {},
+        "section-flag+pgmap": {"teardown": 0x4000},
+        "taint+pgmap": {"teardown": 0x4000},
+        "early-bit": {},
+        "late-bit": {},
+        "late-bit+reserve": {"teardown": 0x4000},
+        "late-bit-data": {"teardown": 0x400},
+        "two-bits": {},
+        "pgmap+range": {"teardown": 0x4000},
+    }
+    assert [v.lost_ram for v in report.verdicts] == [0x4000] + [0] * 8
 
 
 @each_layout
@@ -144,6 +176,7 @@ def test_a_head_that_ends_inside_of_a_subsection(layout: str) -> None:
     report = proposal(kernel.program())
     head = [(0x40000, 0x40002, "reserved", True), (0x40002, 0x40103, "metadata", True)]
     assert wrong(report, "late-bit") == head
+    assert wrong(report, "late-bit+reserve") == head[1:]
     # The rest of the subsection is lost, so that nobody reads its beginning.
     for name in ("late-bit-data", "two-bits"):
         assert wrong(report, name) == [(0x40103, 0x40200, "device", False)]
@@ -169,7 +202,7 @@ def test_a_device_between_ram_and_another_device(layout: str) -> None:
     ]
     for name in ("section-flag+pgmap", "taint+pgmap", "early-bit"):
         assert wrong(report, name) == [(0x46000, 0x48000, "initializing", True)]
-    for name in ("late-bit", "late-bit-data", "two-bits", "pgmap+range"):
+    for name in ("late-bit", "late-bit+reserve", "late-bit-data", "two-bits", "pgmap+range"):
         assert wrong(report, name) == []
 
 
@@ -288,29 +321,112 @@ def test_kmalloc_has_caches_between_powers_of_two(size: int, spent: int) -> None
     assert kmalloc_size(size) == spent
 
 
+def counted(kernel: FakeKernel, pfn: int) -> dict[str, Lookup]:
+    prog = kernel.program()
+    snapshot = take_snapshot(prog)
+    marks = Marks(snapshot, classify_snapshot(prog, snapshot))
+    found = {v.name: lookup_cost(prog, marks, v, [pfn]) for v in VARIANTS}
+    return {name: lookup for name, lookup in found.items() if lookup}
+
+
+# In pgmap_array, [0x24000, 0x30000) is 12 slots of its only node: the first has the entry, the
+# others refer to it. So xa_load() reads the head, the node's shift, a slot, and maybe the first.
+XA_LOAD = {0x24400: 3, 0x2FFFF: 4}
+
+
 @each_layout
-def test_a_lookup_reads_what_it_has_to(layout: str) -> None:
-    report = proposal(collision(layout).program())
-    loads = {v.variant.name: v.lookup.loads for v in report.verdicts if v.lookup}
-    # mem_section, its root, the section's word, and its usage; two and three bitmaps.
-    assert loads["section-flag"] == 3
-    assert loads["early-bit"] == loads["late-bit"] == 6
-    assert loads["two-bits"] == 7
-    lines = {v.variant.name: v.lookup.lines for v in report.verdicts if v.lookup}
-    # Word and usage are of one section; bitmaps of one usage.
-    assert lines["section-flag"] == 3
-    assert lines["early-bit"] in (4, 5)
-    atomics = {v.variant.name: v.lookup.atomics for v in report.verdicts if v.lookup}
-    assert {name for name, n in atomics.items() if n} == {
-        "section-flag+pgmap",
-        "taint+pgmap",
-        "pgmap+range",
+@pytest.mark.parametrize("pfn", XA_LOAD)
+def test_a_lookup_loads_what_its_functions_load(layout: str, pfn: int) -> None:
+    costs = counted(collision(layout), pfn)
+    # 5.10 has a pointer to the reference.
+    pointer = 1 if layout == "5.10" else 0
+    get, put = XA_LOAD[pfn] + 2 + pointer, 2 + pointer
+    # Section 4 is early and online, and tainted; section 5 is the device's own.
+    beside_ram = pfn < 0x28000
+    pfn_valid = 3 if beside_ram else 5
+    online = 6 if beside_ram else 3
+    nested = get + put if beside_ram else 0
+    # mem_section, its root, the usage and the bitmap.
+    posted = pfn_valid + 4
+    assert {name: cost.first.loads for name, cost in costs.items()} == {
+        "section-flag": 3,
+        "section-flag+pgmap": 3 + get + put,
+        "taint+pgmap": pfn_valid + online + nested + get + put,
+        "early-bit": 5,
+        "late-bit": posted,
+        # The flags, two words of the altmap, and the end of the range.
+        "late-bit+reserve": posted + get + 4 + put,
+        "late-bit-data": 5,
+        "two-bits": 5,
+        # nr_range, both ends, the flags, and two words of the altmap.
+        "pgmap+range": get + 6 + put,
     }
-    # pgmap_array's head, then a shift and a slot of each node, and maybe a sibling.
-    depth = next(v.lookup.depth for v in report.verdicts if v.lookup and v.lookup.depth)
-    reference = 3 if layout == "5.10" else 2
-    path = loads["section-flag+pgmap"] - 3 - reference
-    assert 1 + 2 * depth <= path <= 2 + 2 * depth
+    assert {name: cost.again.loads for name, cost in costs.items()} == {
+        "section-flag": 3,
+        "section-flag+pgmap": 3 + 2,
+        "taint+pgmap": pfn_valid + online + nested + 2,
+        "early-bit": 5,
+        "late-bit": posted,
+        "late-bit+reserve": posted,
+        "late-bit-data": 5,
+        "two-bits": 5,
+        "pgmap+range": 2,
+    }
+    twice = {"taint+pgmap"} if beside_ram else set()
+    once = {"section-flag+pgmap", "taint+pgmap", "late-bit+reserve", "pgmap+range"} - twice
+    for name, cost in costs.items():
+        walks = 2 if name in twice else 1 if name in once else 0
+        assert (cost.walks, cost.depth) == (walks, min(walks, 1)), name
+        # percpu_ref is in percpu mode: a counter of this CPU goes up, and down again.
+        assert (cost.first.percpu, cost.first.atomics) == (2 * walks, 0), name
+        assert (cost.again.percpu, cost.again.atomics) == (2 if name in twice else 0, 0), name
+
+
+@each_layout
+def test_lines_and_read_side_sections(layout: str) -> None:
+    costs = counted(collision(layout), 0x2FFFF)
+    # mem_section, its root, a section; bitmaps follow each other, in one line or two.
+    assert costs["section-flag"].first.lines == 3
+    assert costs["early-bit"].first.lines == costs["late-bit-data"].first.lines == 4
+    assert costs["two-bits"].first.lines in (4, 5)
+    assert {name: cost.first.rcu for name, cost in costs.items()} == {
+        "section-flag": 0,
+        "section-flag+pgmap": 2,
+        "taint+pgmap": 3,
+        "early-bit": 1,
+        "late-bit": 1,
+        "late-bit+reserve": 3,
+        "late-bit-data": 1,
+        "two-bits": 1,
+        "pgmap+range": 2,
+    }
+
+
+@each_layout
+def test_a_reference_in_atomic_mode_costs_atomic_operations(layout: str) -> None:
+    kernel = collision(layout)
+    prog = kernel.program()
+    ((_, pgmap),) = for_each_dev_pagemap(prog)
+    word = pgmap_ref(pgmap).percpu_count_ptr
+    kernel.poke(word.address_of_().value_(), (word.value_() | 1).to_bytes(8, "little"))
+    costs = counted(kernel, 0x24400)
+    assert [costs["pgmap+range"].first.percpu, costs["pgmap+range"].first.atomics] == [0, 2]
+    assert [costs["taint+pgmap"].first.percpu, costs["taint+pgmap"].first.atomics] == [0, 4]
+    # The state is read twice, then the counter's pointer, and the counter; once for the put.
+    pointer = 1 if layout == "5.10" else 0
+    assert costs["section-flag+pgmap"].first.loads == 3 + (3 + 4 + pointer) + (3 + pointer)
+
+
+@each_layout
+def test_nobody_puts_a_reference_that_was_not_got(layout: str) -> None:
+    costs = counted(teardown(layout), 0x24400)
+    pointer = 1 if layout == "5.10" else 0
+    path = costs["pgmap+range"].first.loads
+    # The word that says that the reference is dead is read twice.
+    assert path == XA_LOAD[0x24400] + 2 + pointer
+    assert costs["section-flag+pgmap"].first.loads == 3 + path
+    assert costs["pgmap+range"].again.loads == 0
+    assert all(c.first.percpu == c.first.atomics == 0 for c in costs.values())
 
 
 # Kernels that have the bits.

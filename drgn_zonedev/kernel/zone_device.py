@@ -4,16 +4,18 @@
 pfn_zone_device()
 -----------------
 
-The ``drgn_zonedev.kernel.zone_device`` module provides the two functions that
-were proposed on linux-mm in September 2019 and that no kernel ever got.
+The ``drgn_zonedev.kernel.zone_device`` module provides two functions that were named
+on linux-mm in September 2019 and that no kernel ever got.
 
-Dan Williams and David Hildenbrand asked for a ``pfn_zone_device()`` by which a PFN
-walker can tell that a struct page belongs to ``ZONE_DEVICE`` *and* may be touched.
-The code that Toshiki Fukasawa posted in November 2019 looked at one more bitmap in
-``struct mem_section_usage``, ``subsection_dev_map``, which
-``subsections_mark_device()`` filled behind ``memmap_init_zone_device()``. A bit for
-2 MiB cannot tell the two pages of an altmap's reserve from the data that shares
-their subsection, and it was cleared only when the memory was removed.
+David Hildenbrand wanted "something like pfn_zone_device()" for PFN walkers, similar to
+the ``pfn_zone_device_reserved()`` of an earlier patch; Dan Williams a bit for each
+subsection that says "whether a sub-section is ZONE_DEVICE, or not". That the function
+be true exactly where a struct page belongs to ``ZONE_DEVICE`` *and* may be touched is
+the definition here. The series that Toshiki Fukasawa posted in November 2019 had one
+more bitmap in ``struct mem_section_usage``, ``subsection_dev_map``, which
+``subsections_mark_device()`` filled behind ``memmap_init_zone_device()``; a bit for
+2 MiB cannot tell the two pages of an altmap's reserve from what shares their
+subsection, and a walker then asked the pgmap for these.
 
 A debugger can do without the bitmap. ``pgmap_array`` says who claims a PFN,
 ``dev_pagemap.nr_range`` which of the claims is initialised, ``vmem_altmap`` where the

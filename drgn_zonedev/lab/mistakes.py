@@ -19,21 +19,32 @@ Mistakes = dict[str, "Counter[str]"]
 # A flag that says that a section has something to do with a device.
 _DEVICE = ("device", "initializing", "reserved", "metadata", "teardown", "orphan", "ghost")
 _PROMISED = {"online", "device"}
-_CLAIMED = ("initializing", "reserved", "metadata")
+_HEAD = ("reserved", "metadata")
+_CLAIMED = ("initializing", *_HEAD)
 
 
 def _sections(start_pfn: int, end_pfn: int) -> range:
     return range(start_pfn // SECTION_PAGES, (end_pfn - 1) // SECTION_PAGES + 1)
 
 
-def _in_sections(arranged: Iterable[Arranged], sections: set[int]) -> Counter[str]:
-    found: Counter[str] = Counter()
+def _clipped(arranged: Iterable[Arranged], sections: set[int]) -> list[Arranged]:
+    return [
+        (max(start, nr * SECTION_PAGES), min(end, (nr + 1) * SECTION_PAGES), case)
+        for start, end, case in arranged
+        for nr in _sections(start, end)
+        if nr in sections
+    ]
+
+
+def _counted(arranged: Iterable[Arranged]) -> Counter[str]:
+    pages: Counter[str] = Counter()
     for start, end, case in arranged:
-        for nr in _sections(start, end):
-            if nr in sections:
-                first, last = nr * SECTION_PAGES, (nr + 1) * SECTION_PAGES
-                found[case] += min(end, last) - max(start, first)
-    return found
+        pages[case] += end - start
+    return pages
+
+
+def _in_sections(arranged: Iterable[Arranged], sections: set[int]) -> Counter[str]:
+    return _counted(_clipped(arranged, sections))
 
 
 def _only(pages: Counter[str], cases: Iterable[str]) -> Counter[str]:
@@ -61,25 +72,53 @@ def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mis
 
     :param was: what the PFNs of a teardown were before; without it, all of them were data
     """
-    pages: Counter[str] = Counter()
-    for start, end, case in arranged:
-        pages[case] += end - start
+    pages = _counted(arranged)
     flagged = _in_sections(arranged, _sections_with(arranged, _DEVICE))
     del flagged["device"]
     in_flight = bool(pages["initializing"])
-    head = ("reserved", "metadata")
     # The head was never marked. The data's bit stays as long as its sections do.
     data = Counter(pages)
-    data["teardown"] -= _shared(arranged, "teardown", [r for r in was if r[2] in head])
+    data["teardown"] -= _shared(arranged, "teardown", [r for r in was if r[2] in _HEAD])
     return {
         "section-flag": flagged,
         "section-flag+pgmap": _only(pages, _CLAIMED),
         "taint+pgmap": _only(pages, _CLAIMED),
         "early-bit": _only(pages, (*_CLAIMED, "teardown", "orphan")),
-        "late-bit": _only(pages, ("teardown",) if in_flight else (*head, "teardown")),
+        "late-bit": _only(pages, ("teardown",) if in_flight else (*_HEAD, "teardown")),
+        # get_dev_pagemap() fails as soon as the reference is killed.
+        "late-bit+reserve": _only(pages, () if in_flight else ("metadata",)),
         "late-bit-data": _only(data, ("teardown",)),
         "two-bits": Counter(),
         "pgmap+range": Counter(),
+    }
+
+
+def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
+    """Count what pfn_to_online_page() would take for RAM if it asked each variant.
+
+    That is what the variant does not know for a device's, of all that is beside RAM in a section,
+    and in a populated subsection: not holes, nor what a device has left.
+
+    :param was: what the PFNs of a teardown were before
+    """
+    beside = _sections_with(arranged, ("online",))
+    shared = _clipped(arranged, beside)
+    pages = _counted(shared)
+    unset = _CLAIMED if pages["initializing"] else ()
+    dead = ("teardown", "orphan")
+    head = _counted(shared)
+    head["teardown"] = _shared(shared, "teardown", [r for r in was if r[2] in _HEAD])
+    return {
+        "section-flag": Counter(),
+        # The kernel's own way: whatever has a pgmap whose reference is alive is a device's.
+        "section-flag+pgmap": _only(pages, dead),
+        "taint+pgmap": _only(pages, dead),
+        "early-bit": Counter(),
+        "late-bit": _only(pages, (*unset, "orphan")),
+        "late-bit+reserve": _only(pages, (*(unset or ("reserved",)), *dead)),
+        "late-bit-data": _only(head, (*(unset or _HEAD), *dead)),
+        "two-bits": Counter(),
+        "pgmap+range": _only(pages, (*(unset or _HEAD), *dead)),
     }
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .mistakes import Arranged, false_yes, taken_for_online, valid
+from .mistakes import Arranged, false_yes, taken_for_online, taken_for_ram, valid
 
 if TYPE_CHECKING:
     from drgn_zonedev.proposal import ProposalReport
@@ -23,7 +23,7 @@ def variant_differences(
     report: ProposalReport, arranged: Sequence[Arranged], was: Sequence[Arranged] = ()
 ) -> Iterator[str]:
     """Say where the variants of pfn_zone_device() do not answer as arithmetic says."""
-    wanted = false_yes(arranged, was)
+    wanted, as_ram = false_yes(arranged, was), taken_for_ram(arranged, was)
     told = {v.variant.name: v for v in report.verdicts}
     for name in sorted(told.keys() ^ wanted.keys()):
         yield f"{name}: {'no arithmetic' if name in told else 'not tried'}"
@@ -39,6 +39,13 @@ def variant_differences(
         no = {case.value: n for case, n in verdict.pages(False).items()}
         if no:
             yield f"{name}: false no for {_text(no)}"
+        taken = Counter({case.value: n for case, n in verdict.taken_for_ram.items()})
+        if taken != as_ram[name]:
+            yield f"{name}: takes {_text(taken)} for RAM, not {_text(as_ram[name])}"
+        # Whoever takes RAM for a device's takes a device's for no RAM.
+        lost = wanted[name]["online"]
+        if verdict.lost_ram != lost:
+            yield f"{name}: loses {verdict.lost_ram} pages of RAM, not {lost}"
         right = report.judged - sum(wanted[name].values())
         if verdict.right != right:
             yield f"{name}: {verdict.right} pages right, not {right}"

@@ -4,18 +4,19 @@
 The Proposal
 ------------
 
-Every way that was ever proposed to tell a PFN walker that a struct page is
+The ways that were proposed, and some more, to tell a PFN walker that a struct page is
 ``ZONE_DEVICE`` and may be touched, tried on the memory at hand.
 
 ``marks.py`` builds the flags and bitmaps that a kernel would keep, ``variants.py``
-holds the ways as data, ``cost.py`` counts what a lookup and the bits cost,
+holds the ways as data, ``calls.py`` and ``cost.py`` count what a lookup executes and
+what the bits cost,
 ``carried.py`` reads the bits of a kernel that has them, ``trial.py`` compares.
 """
 
 from __future__ import annotations
 
 from drgn_zonedev.proposal.carried import Carried, Difference
-from drgn_zonedev.proposal.cost import Lookup, Memory
+from drgn_zonedev.proposal.cost import Lookup, Memory, Work
 from drgn_zonedev.proposal.trial import ProposalReport, Verdict, Wrong, proposal, try_variants
 from drgn_zonedev.proposal.variants import VARIANTS, Variant
 
@@ -28,6 +29,7 @@ __all__ = (
     "ProposalReport",
     "Variant",
     "Verdict",
+    "Work",
     "Wrong",
     "proposal",
     "try_variants",

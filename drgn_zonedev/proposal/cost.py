@@ -4,27 +4,28 @@
 Cost
 ----
 
-What a lookup reads, counted on the structures of the kernel at hand, for one PFN at a
-time: every address that has to be loaded, in order. Loads that end in the same line
-of the cache count once as a line. Nothing is said of what is in the cache already.
+What a lookup executes, counted on the structures of the kernel at hand, for one PFN:
+every word that is loaded, each time that it is; lines of the cache that these are in; RCU
+read-side critical sections, nested ones not counted; and changes of the pgmap's
+reference. No variant takes a lock. Nothing is said of what is in the cache already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from drgn import FaultError, Program, TypeKind, offsetof, sizeof
+from drgn import FaultError, Program, offsetof
 
-from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.pageblock import pageblock_layout
 from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
-from drgn_zonedev.model import Pgmap
+from drgn_zonedev.proposal.calls import Question, called, loaded, read_side
+from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.proposal.variants import Variant
 from drgn_zonedev.snapshot import Snapshot
 
-__all__ = ("Lookup", "Memory", "kmalloc_size", "lookup_cost", "memory_cost")
+__all__ = ("Lookup", "Memory", "Work", "kmalloc_size", "lookup_cost", "memory_cost")
 
 _LINE = 64
 _TIB = 1 << 40
@@ -34,19 +35,37 @@ _KMALLOC = sorted([96, 192] + [1 << i for i in range(3, 14)])
 
 
 @dataclass(frozen=True)
+class Work:
+    """
+    What is executed: ``loads`` of words in ``lines`` lines of the cache, in ``rcu``
+    read-side critical sections.
+
+    The counter of a pgmap's reference is changed ``percpu`` times where it is one per CPU,
+    which takes no atomic operation, and ``atomics`` times where percpu_ref is in atomic
+    mode.
+    """
+
+    loads: int
+    lines: int
+    rcu: int
+    percpu: int
+    atomics: int
+
+
+@dataclass(frozen=True)
 class Lookup:
     """
-    What one lookup costs.
+    What a lookup costs: ``first``, and ``again`` for one more PFN of the same range, to
+    a walker that keeps the pgmap and its reference.
 
-    ``loads`` words in ``lines`` lines of the cache, and ``atomics`` writes to a
-    counter that all holders of the pgmap share per CPU. ``depth`` is how many nodes of
-    ``pgmap_array`` are on the way, ``pfn`` the PFN that it was counted for.
+    ``walks`` is how often ``pgmap_array`` is searched the first time, ``depth`` how many
+    nodes are on the way, ``pfn`` the PFN that it was counted for.
     """
 
     pfn: int
-    loads: int
-    lines: int
-    atomics: int
+    first: Work
+    again: Work
+    walks: int
     depth: int
 
 
@@ -107,7 +126,7 @@ def _usage_size(prog: Program) -> int | None:
 
 
 def lookup_cost(
-    prog: Program, snapshot: Snapshot, variant: Variant, pfns: Iterable[int]
+    prog: Program, marks: Marks, variant: Variant, pfns: Iterable[int]
 ) -> Lookup | None:
     """
     Count what a lookup costs for the worst of some PFNs.
@@ -117,125 +136,34 @@ def lookup_cost(
     found: list[Lookup] = []
     for pfn in pfns:
         try:
-            found.append(_count(prog, snapshot, variant, pfn))
+            found.append(_count(Question(prog, marks, pfn), variant))
         except (FaultError, LookupError):
             continue
-    return max(found, key=lambda cost: (cost.lines, cost.loads), default=None)
+    return max(found, key=lambda cost: (cost.first.loads, cost.first.lines), default=None)
 
 
-@dataclass(frozen=True)
-class _Question:
-    """What is looked up; ``pgmap`` is that of the PFN, if there is one."""
-
-    prog: Program
-    snapshot: Snapshot
-    variant: Variant
-    pfn: int
-    pgmap: Pgmap | None
-
-    @property
-    def section_nr(self) -> int:
-        return self.pfn // self.snapshot.geometry.pages_per_section
-
-    @property
-    def row(self) -> int:
-        """Of the section."""
-        row = self.snapshot.sections.find(self.section_nr)
-        if row is None:
-            raise LookupError(f"section {self.section_nr} is not present")
-        return row
-
-    def section_member(self, member: str) -> int:
-        """Address of a member of the ``struct mem_section``."""
-        offset = offsetof(self.prog.type("struct mem_section"), member)
-        return int(self.snapshot.sections.address[self.row]) + offset
+def _count(question: Question, variant: Variant) -> Lookup:
+    first = list(called(question, variant.calls))
+    walks = first.count("get_dev_pagemap")
+    return Lookup(
+        pfn=question.pfn,
+        first=_work(question, first),
+        again=_work(question, list(called(question, variant.again))),
+        walks=walks,
+        depth=walk_pgmap_array(question.prog, question.pfn).depth if walks else 0,
+    )
 
 
-def _count(prog: Program, snapshot: Snapshot, variant: Variant, pfn: int) -> Lookup:
-    addresses: list[int] = []
-    depth = 0
-    pgmap = next((p for p in snapshot.pgmaps if _has(p, pfn)), None)
-    question = _Question(prog, snapshot, variant, pfn, pgmap)
-    for what in variant.reads:
-        if what == "pgmap_array":
-            walk = walk_pgmap_array(prog, pfn)
-            addresses += walk.loads
-            depth = walk.depth
-        else:
-            addresses += _READS[what](question)
-    lines = {address // _LINE for address in addresses}
-    atomics = 2 if "reference" in variant.reads and pgmap else 0
-    return Lookup(pfn, len(addresses), len(lines), atomics, depth)
-
-
-def _has(pgmap: Pgmap, pfn: int) -> bool:
-    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
-
-
-def _section(q: _Question) -> Iterator[int]:
-    # The root array's pointer, the root's, and the section's word.
-    mem_section = q.prog["mem_section"]
-    if mem_section.type_.unaliased_kind() == TypeKind.POINTER:
-        yield mem_section.address_of_().value_()
-        yield mem_section.value_() + q.section_nr // q.prog["SECTIONS_PER_ROOT"].value_() * 8
-    yield q.section_member("section_mem_map")
-
-
-def _usage(q: _Question) -> Iterator[int]:
-    yield q.section_member("usage")
-
-
-def _subsection_map(q: _Question) -> Iterator[int]:
-    offset = offsetof(q.prog.type("struct mem_section_usage"), "subsection_map")
-    bit = q.snapshot.geometry.subsection_map_index(q.pfn)
-    yield int(q.snapshot.sections.usage[q.row]) + offset + bit // 64 * 8
-
-
-def _bitmap(q: _Question) -> Iterator[int]:
-    # pfn_valid() reads subsection_map, except in early sections; the other bitmaps
-    # would follow it.
-    (first,) = _subsection_map(q)
-    yield first
-    size = -(-q.snapshot.geometry.subsections_per_section // 64) * 8
-    for i in range(q.variant.bitmaps):
-        yield first + (i + 1) * size
-
-
-def _reference(q: _Question) -> Iterator[int]:
-    # percpu_ref_tryget_live(): the pointer, and the counter that it leads to.
-    if q.pgmap is None:
-        return
-    ref = find_dev_pagemap(q.prog, q.pfn).ref
-    if ref.type_.unaliased_kind() == TypeKind.POINTER:
-        yield ref.address_of_().value_()
-        ref = ref[0]
-    yield ref.percpu_count_ptr.address_of_().value_()
-    yield ref.percpu_count_ptr.value_() & ~3
-
-
-def _ranges(q: _Question) -> Iterator[int]:
-    # pgmap_pfn_valid(): each range up to the one that has the PFN, then the altmap.
-    if q.pgmap is None:
-        return
-    found = find_dev_pagemap(q.prog, q.pfn)
-    yield found.nr_range.address_of_().value_()
-    size = sizeof(q.prog.type("struct range"))
-    first = q.pgmap.address + offsetof(q.prog.type("struct dev_pagemap"), "ranges")
-    for i, range_ in enumerate(q.pgmap.ranges):
-        yield from (first + i * size, first + i * size + size // 2)
-        if range_.start_pfn <= q.pfn < range_.end_pfn:
-            break
-    yield found.flags.address_of_().value_()
-    if q.pgmap.altmap:
-        yield found.altmap.reserve.address_of_().value_()
-        yield found.altmap.free.address_of_().value_()
-
-
-_READS = {
-    "section": _section,
-    "usage": _usage,
-    "subsection_map": _subsection_map,
-    "bitmap": _bitmap,
-    "reference": _reference,
-    "ranges": _ranges,
-}
+def _work(question: Question, calls: Sequence[str]) -> Work:
+    loads = [address for call in calls for address in loaded(question, call)]
+    mode, changes = None, 0
+    if question.held:
+        mode = question.held.ref.mode
+        changes = sum(call in ("get_dev_pagemap", "put_dev_pagemap") for call in calls)
+    return Work(
+        loads=len(loads),
+        lines=len({address // _LINE for address in loads}),
+        rcu=sum(read_side(question, call) for call in calls),
+        percpu=0 if mode == "atomic" else changes,
+        atomics=changes if mode == "atomic" else 0,
+    )

@@ -74,7 +74,7 @@ class Marks:
     @cached_property
     def late(self) -> np.ndarray:
         """
-        As posted in November 2019: set from the beginning of a range to its end, behind
+        As in patch 2/3 of November 2019: set from the beginning of a range to its end, behind
         ``memmap_init_zone_device()``, and cleared in ``section_deactivate()``.
 
         ``nr_range`` is counted up a moment after that, so it tells which ranges have

@@ -9,15 +9,14 @@ The tables of ``docs/proposal.md``, from dumps of real kernels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from drgn_zonedev.proposal.cost import Work
 from drgn_zonedev.proposal.trial import ProposalReport, Verdict, proposal
 from drgn_zonedev.stored import StoredDump
 
 __all__ = ("Measured", "measure", "with_tables")
-
-_BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 @dataclass(frozen=True)
@@ -45,18 +44,26 @@ def with_tables(text: str, measured: Sequence[Measured]) -> str:
 
     :raises ValueError: if it has no place for them
     """
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"there is no {_BEGIN} ... {_END}")
-    return f"{before}{_BEGIN}\n\n{_answers(measured)}\n\n{_costs(measured)}\n\n{_END}{after}"
+    taken = [m for m in measured if _any_taken(m)]
+    text = _with_table(text, "answers", lambda: _answers(measured, _mistakes))
+    text = _with_table(text, "online", lambda: _answers(taken, _taken))
+    return _with_table(text, "costs", lambda: _costs(measured))
 
 
-def _answers(measured: Sequence[Measured]) -> str:
+def _with_table(text: str, name: str, table: Callable[[], str]) -> str:
+    begin, end = f"<!-- measured: {name} -->", "<!-- measured: end -->"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"there is no {begin} ... {end}")
+    return f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+
+
+def _answers(measured: Sequence[Measured], cell: Callable[[Verdict], str]) -> str:
     names = [v.variant.name for v in measured[0].report.verdicts]
     rows: dict[str, dict[tuple[str, ...], list[str]]] = {}
     for m in measured:
-        cells = tuple(_mistakes(v) for v in m.report.verdicts)
+        cells = tuple(cell(v) for v in m.report.verdicts)
         rows.setdefault(m.scenario, {}).setdefault(cells, []).append(m.kernel)
     lines = [_row(["scenario", "kernels", *(f"`{name}`" for name in names)])]
     lines.append(_row(["---"] * (len(names) + 2)))
@@ -72,36 +79,51 @@ def _mistakes(verdict: Verdict) -> str:
     return ", ".join(parts) or "exact"
 
 
+def _taken(verdict: Verdict) -> str:
+    parts = [f"+{n} {case.value}" for case, n in verdict.taken_for_ram.items()]
+    parts += [f"-{verdict.lost_ram} online"] if verdict.lost_ram else []
+    return ", ".join(parts) or "exact"
+
+
+def _any_taken(measured: Measured) -> bool:
+    return any(v.taken_for_ram or v.lost_ram for v in measured.report.verdicts)
+
+
 def _in_order(kernels: Iterable[str]) -> list[str]:
     return sorted(set(kernels), key=lambda name: [int(part) for part in name.split(".")])
 
 
 def _costs(measured: Sequence[Measured]) -> str:
-    # A machine without a device costs a lookup nothing that would compare.
-    with_device = [
-        m for m in measured if any(v.lookup and v.lookup.depth for v in m.report.verdicts)
-    ]
+    # Only where a device is in use does every lookup go all the way.
+    in_use = [m.report.verdicts for m in measured if m.report.valid]
     headers = [
         "variant",
         "loads",
         "cache lines",
-        "atomics",
+        "RCU sections",
+        "reference",
+        "next PFN",
         "bytes a section",
         "per TiB",
         "hot-added section",
     ]
     lines = [_row(headers), _row(["---"] * len(headers))]
     for i, verdict in enumerate(measured[0].report.verdicts):
-        same = [m.report.verdicts[i] for m in with_device]
-        lookups = [v.lookup for v in same if v.lookup]
+        same = [verdicts[i] for verdicts in in_use]
+        first = [v.lookup.first for v in same if v.lookup]
+        again = [v.lookup.again for v in same if v.lookup]
         slabs = {v.memory.slab for v in same if v.memory.slab and v.memory.per_section}
+        more = _changes(again)
         lines.append(
             _row(
                 [
                     f"`{verdict.variant.name}`",
-                    _spread(lookup.loads for lookup in lookups),
-                    _spread(lookup.lines for lookup in lookups),
-                    _spread(lookup.atomics for lookup in lookups),
+                    _spread(work.loads for work in first),
+                    _spread(work.lines for work in first),
+                    _spread(work.rcu for work in first),
+                    _changes(first),
+                    f"{_spread(work.loads for work in again)} loads"
+                    + (f", {more}" if more != "-" else ""),
                     str(verdict.memory.per_section),
                     f"{verdict.memory.per_tib >> 10} KiB",
                     ", ".join(f"{a} → {b}" for a, b in sorted(slabs)) or "-",
@@ -109,6 +131,13 @@ def _costs(measured: Sequence[Measured]) -> str:
             )
         )
     return "\n".join(lines)
+
+
+def _changes(works: Sequence[Work]) -> str:
+    percpu, atomics = [work.percpu for work in works], [work.atomics for work in works]
+    kinds = ((percpu, "per-CPU"), (atomics, "atomic"))
+    parts = [f"{_spread(counts)} {kind}" for counts, kind in kinds if any(counts)]
+    return ", ".join(parts) or "-"
 
 
 def _spread(values: Iterable[int]) -> str:

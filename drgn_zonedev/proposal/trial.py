@@ -9,7 +9,7 @@ What each variant would answer on this memory, against what is true.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,11 +56,17 @@ class Verdict:
     """
     A variant on this memory: of ``right`` PFNs, the answer is true; ``wrong`` are all
     others that could be judged, by case and by what was answered.
+
+    ``taken_for_ram`` are the PFNs, by case, that ``pfn_to_online_page()`` would take for
+    RAM, and are not, if it told devices by this variant; ``lost_ram`` those that it would
+    not, and are. See :meth:`Variant.online`.
     """
 
     variant: Variant
     right: int
     wrong: tuple[Wrong, ...]
+    taken_for_ram: Mapping[Case, int]
+    lost_ram: int
     lookup: Lookup | None
     memory: Memory
 
@@ -171,14 +177,14 @@ def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Ask
 def _verdicts(
     prog: Program, snapshot: Snapshot, asked: Asked, intervals: _Intervals
 ) -> tuple[Verdict, ...]:
-    return tuple(
-        _verdict(prog, snapshot, variant, variant.lookup(asked), intervals) for variant in VARIANTS
-    )
+    return tuple(_verdict(prog, snapshot, variant, asked, intervals) for variant in VARIANTS)
 
 
 def _verdict(
-    prog: Program, snapshot: Snapshot, variant: Variant, answer: np.ndarray, found: _Intervals
+    prog: Program, snapshot: Snapshot, variant: Variant, asked: Asked, found: _Intervals
 ) -> Verdict:
+    answer, online = variant.lookup(asked), variant.online(asked)
+    ram = found.case == CASES.index(Case.ONLINE)
     rows = np.flatnonzero(answer != found.truth)
     apart = (
         (found.start[rows[1:]] != found.end[rows[:-1]])
@@ -198,7 +204,14 @@ def _verdict(
             for group in np.split(rows, np.flatnonzero(apart) + 1)
             if len(group)
         ),
-        lookup=lookup_cost(prog, snapshot, variant, _samples(snapshot)),
+        taken_for_ram={
+            case: int(found.pages[online & (found.case == i)].sum())
+            for i, case in enumerate(CASES)
+            if case is not Case.ONLINE and (online & (found.case == i)).any()
+        },
+        # What the kernel itself does not take for online is no variant's fault.
+        lost_ram=int(found.pages[ram & asked.online_memory & ~online].sum()),
+        lookup=lookup_cost(prog, asked.marks, variant, _samples(snapshot)),
         memory=memory_cost(prog, snapshot, variant),
     )
 

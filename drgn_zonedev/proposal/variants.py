@@ -50,9 +50,25 @@ class Asked:
     @cached_property
     def online_with_taint(self) -> np.ndarray:
         """``pfn_to_online_page() != NULL`` by the rules of v5.12, whatever kernel this is."""
+        return self.online_memory & ~(self.flag(self.marks.taint) & self.has_pgmap)
+
+    @cached_property
+    def online_memory(self) -> np.ndarray:
+        """Online by its section, and in a populated subsection: RAM, or a device beside it."""
         p = self.predicates
-        online = p.has_flag(self.snapshot.flags.online) & p.pfn_section_valid
-        return online & ~(self.flag(self.marks.taint) & self.has_pgmap)
+        return p.has_flag(self.snapshot.flags.online) & p.pfn_section_valid
+
+    @cached_property
+    def reserved(self) -> np.ndarray:
+        """``pfn < altmap->base_pfn + altmap->reserve``, of the pgmap that claims it"""
+        found = np.zeros(len(self.predicates.pfn), bool)
+        for pgmap in self.snapshot.pgmaps:
+            if pgmap.altmap:
+                end_pfn = pgmap.altmap.base_pfn + pgmap.altmap.reserve
+                for range_ in pgmap.ranges:
+                    pfn = self.predicates.pfn
+                    found |= (pfn >= range_.start_pfn) & (pfn < min(end_pfn, range_.end_pfn))
+        return found
 
 
 @dataclass(frozen=True)
@@ -61,8 +77,11 @@ class Variant:
     A way to build it.
 
     ``bitmaps`` is how many bits a subsection would have besides that of
-    ``subsection_map``. ``reads`` names what a lookup reads, in order: see
-    :mod:`drgn_zonedev.proposal.cost`.
+    ``subsection_map``. ``calls`` names what a lookup executes, in order, and ``again``
+    what one of a further PFN of the same range does, by a walker that keeps the pgmap
+    and its reference: see :mod:`drgn_zonedev.proposal.cost`.
+
+    ``lookup`` is what it answers, ``owned`` its other bit, if it has two.
     """
 
     name: str
@@ -70,83 +89,153 @@ class Variant:
     set: str
     cleared: str
     bitmaps: int
-    reads: tuple[str, ...]
+    calls: tuple[str, ...]
+    again: tuple[str, ...]
     lookup: Callable[[Asked], np.ndarray]
+    owned: Callable[[Asked], np.ndarray] | None = None
+
+    def online(self, asked: Asked) -> np.ndarray:
+        """
+        What ``pfn_to_online_page()`` would take for RAM, if it asked this instead of
+        ``SECTION_TAINT_ZONE_DEVICE`` and ``get_dev_pagemap()``.
+        """
+        return asked.online_memory & ~(self.owned or self.lookup)(asked)
 
 
-_BIT = ("section", "usage", "bitmap")
+_GET_PUT = ("get_dev_pagemap", "put_dev_pagemap")
+_LATE = ("pfn_valid", "posted_bit")
+
+
+def _section_flag(asked: Asked) -> np.ndarray:
+    return asked.flag(asked.marks.section)
+
+
+def _section_flag_pgmap(asked: Asked) -> np.ndarray:
+    return asked.flag(asked.marks.section) & asked.has_pgmap
+
+
+def _taint_pgmap(asked: Asked) -> np.ndarray:
+    return asked.predicates.pfn_valid & ~asked.online_with_taint & asked.has_pgmap
+
+
+def _early(asked: Asked) -> np.ndarray:
+    return _has_memmap(asked) & asked.bit(asked.marks.early)
+
+
+def _late(asked: Asked) -> np.ndarray:
+    return asked.predicates.pfn_valid & asked.bit(asked.marks.late)
+
+
+def _late_reserve(asked: Asked) -> np.ndarray:
+    return _late(asked) & asked.has_pgmap & ~asked.reserved
+
+
+def _late_data(asked: Asked) -> np.ndarray:
+    return _has_memmap(asked) & asked.bit(asked.marks.late_data)
+
+
+def _initialized(asked: Asked) -> np.ndarray:
+    return _has_memmap(asked) & asked.bit(asked.marks.touchable)
+
+
+def _pgmap_range(asked: Asked) -> np.ndarray:
+    return asked.predicates.pgmap_pfn_valid
+
+
+def _has_memmap(asked: Asked) -> np.ndarray:
+    return asked.predicates.has_flag(asked.snapshot.flags.has_mem_map)
+
 
 VARIANTS = (
     Variant(
         name="section-flag",
         what="a flag in the section's word",
+        lookup=_section_flag,
         set="early: when the memory is hot-added",
         cleared="with the section",
         bitmaps=0,
-        reads=("section",),
-        lookup=lambda a: a.flag(a.marks.section),
+        calls=("section",),
+        again=("section",),
     ),
     Variant(
         name="section-flag+pgmap",
         what="the same, and get_dev_pagemap() where it is set",
+        lookup=_section_flag_pgmap,
         set="early: when the memory is hot-added",
         cleared="with the section",
         bitmaps=0,
-        reads=("section", "pgmap_array", "reference"),
-        lookup=lambda a: a.flag(a.marks.section) & a.has_pgmap,
+        calls=("section", *_GET_PUT),
+        again=("section", "range"),
     ),
     Variant(
         name="taint+pgmap",
         what="pfn_valid(), not pfn_to_online_page(), and get_dev_pagemap(), as since v5.12",
+        lookup=_taint_pgmap,
         set="SECTION_TAINT_ZONE_DEVICE early, where a device ends inside of a section",
         cleared="with the section",
         bitmaps=0,
-        reads=("section", "usage", "subsection_map", "pgmap_array", "reference"),
-        lookup=lambda a: a.predicates.pfn_valid & ~a.online_with_taint & a.has_pgmap,
+        calls=("pfn_valid", "pfn_to_online_page", *_GET_PUT),
+        again=("pfn_valid", "pfn_to_online_page", "range"),
     ),
     Variant(
         name="early-bit",
         what="a bit for each subsection, set early",
+        lookup=_early,
         set="in fill_subsection_map(), when the memory is hot-added",
         cleared="in section_deactivate()",
         bitmaps=1,
-        reads=_BIT,
-        lookup=lambda a: a.predicates.pfn_valid & a.bit(a.marks.early),
+        calls=("first_bit",),
+        again=("first_bit",),
     ),
     Variant(
         name="late-bit",
-        what="a bit for each subsection, set late, as posted in November 2019",
+        what="a bit for each subsection, set late: patch 2/3 of November 2019 alone",
+        lookup=_late,
         set="behind memmap_init_zone_device(), for the whole range",
         cleared="in section_deactivate()",
         bitmaps=1,
-        reads=_BIT,
-        lookup=lambda a: a.predicates.pfn_valid & a.bit(a.marks.late),
+        calls=_LATE,
+        again=_LATE,
+    ),
+    Variant(
+        name="late-bit+reserve",
+        what="the same, and not in altmap->reserve: with patch 3/3, that series as a whole",
+        lookup=_late_reserve,
+        set="behind memmap_init_zone_device(), for the whole range",
+        cleared="in section_deactivate(); a killed reference says no before",
+        bitmaps=1,
+        calls=(*_LATE, "get_dev_pagemap", "reserve", "put_dev_pagemap"),
+        again=_LATE,
     ),
     Variant(
         name="late-bit-data",
-        what="the same, with the altmap's head left unmarked",
+        what="patch 2/3, with the altmap's head left unmarked",
+        lookup=_late_data,
         set="behind memmap_init_zone_device(), for the data only",
         cleared="in section_deactivate()",
         bitmaps=1,
-        reads=_BIT,
-        lookup=lambda a: a.predicates.pfn_valid & a.bit(a.marks.late_data),
+        calls=("first_bit",),
+        again=("first_bit",),
     ),
     Variant(
         name="two-bits",
-        what="two bits for each subsection: owned by a device, and initialised",
+        what="two bits for each subsection: owned by a device, and initialised, which is asked",
+        lookup=_initialized,
+        owned=_early,
         set="owned early; initialised behind memmap_init_zone_device(), for the data only",
         cleared="initialised before the reference is killed; owned in section_deactivate()",
         bitmaps=2,
-        reads=_BIT,
-        lookup=lambda a: a.predicates.populated & a.bit(a.marks.early) & a.bit(a.marks.touchable),
+        calls=("second_bit",),
+        again=("second_bit",),
     ),
     Variant(
         name="pgmap+range",
         what="get_dev_pagemap() and pgmap_pfn_valid(), as memory_failure() does",
+        lookup=_pgmap_range,
         set="nothing: nr_range is counted up behind memmap_init_zone_device()",
         cleared="nothing: the reference is killed first",
         bitmaps=0,
-        reads=("pgmap_array", "reference", "ranges"),
-        lookup=lambda a: a.predicates.pgmap_pfn_valid,
+        calls=("get_dev_pagemap", "pgmap_pfn_valid", "put_dev_pagemap"),
+        again=("range",),
     ),
 )

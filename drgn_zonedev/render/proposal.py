@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case
-from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Wrong
+from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Work, Wrong
 from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text, size_text
 from drgn_zonedev.render.cells import case_text, fitted_table, span
@@ -19,6 +19,7 @@ __all__ = ("proposal_document", "proposal_text")
 # Of each variant's mistakes, the document has all, the text these.
 _EXAMPLES = 4
 _MAX_REMARKS = 5
+_LOOKUP = ("LOADS", "LINES", "RCU", "REFERENCE", "NEXT PFN")
 
 
 def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> str:
@@ -33,6 +34,7 @@ def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> st
     )
     # What a kernel's own bitmaps say wins over what one that it has not would say.
     blocks = ["\n".join(_carried(c)) for c in report.carried]
+    blocks += ["\n".join(_ram(report))] if any(map(_mistakes_ram, report.verdicts)) else []
     blocks += ["\n".join(_mistakes(v)) for v in report.verdicts if v.wrong]
     remarks = list(_remarks(report))
     if screen is None:
@@ -72,7 +74,7 @@ def _is_cut(overview: str, report: ProposalReport) -> bool:
 def _both(report: ProposalReport, screen: Screen) -> str:
     """Get how right each of them is and what it costs, in one table."""
     return fitted_table(
-        ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "LOADS", "CACHE LINES", "ATOMICS", "MEMORY"),
+        ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", *_LOOKUP, "MEMORY"),
         [
             (
                 v.variant.name,
@@ -85,7 +87,7 @@ def _both(report: ProposalReport, screen: Screen) -> str:
             for v in report.verdicts
         ],
         screen,
-        ("CACHE LINES", "ATOMICS", "MEMORY", "LOADS"),
+        ("RCU", "LINES", "NEXT PFN", "REFERENCE", "MEMORY", "LOADS"),
     )
 
 
@@ -107,7 +109,7 @@ def _overview(report: ProposalReport, screen: Screen | None) -> str:
     )
 
 
-def _cases(pages: dict[Case, int]) -> str:
+def _cases(pages: Mapping[Case, int]) -> str:
     if not pages:
         return "-"
     return ", ".join(f"{count} {case_text(c)}" for c, count in pages.items())
@@ -115,7 +117,7 @@ def _cases(pages: dict[Case, int]) -> str:
 
 def _costs(report: ProposalReport, screen: Screen | None) -> str:
     return fitted_table(
-        ("VARIANT", "LOADS", "CACHE LINES", "ATOMICS", "MEMORY", "PER TiB", "HOT-ADDED SECTION"),
+        ("VARIANT", *_LOOKUP, "MEMORY", "PER TiB", "HOT-ADDED SECTION"),
         [
             (
                 v.variant.name,
@@ -127,14 +129,22 @@ def _costs(report: ProposalReport, screen: Screen | None) -> str:
             for v in report.verdicts
         ],
         screen,
-        ("HOT-ADDED SECTION", "PER TiB"),
+        ("HOT-ADDED SECTION", "PER TiB", "RCU", "LINES"),
     )
 
 
 def _lookup(lookup: Lookup | None) -> tuple[object, ...]:
     if lookup is None:
-        return "not known", "not known", "not known"
-    return lookup.loads, lookup.lines, lookup.atomics
+        return ("not known",) * 5
+    first, again = lookup.first, lookup.again
+    more = f", {_reference(again)}" if again.percpu or again.atomics else ""
+    return first.loads, first.lines, first.rcu, _reference(first), f"{again.loads} loads{more}"
+
+
+def _reference(work: Work) -> str:
+    if work.atomics:
+        return f"{work.atomics} atomic"
+    return f"{work.percpu} per-CPU" if work.percpu else "-"
 
 
 def _slab(memory: Memory) -> str:
@@ -145,6 +155,19 @@ def _slab(memory: Memory) -> str:
     before, after = memory.slab
     same = "stays in" if before == after else f"kmalloc-{before} becomes"
     return f"{same} kmalloc-{after}"
+
+
+def _ram(report: ProposalReport) -> Iterator[str]:
+    yield "if pfn_to_online_page() told devices by it, instead of SECTION_TAINT_ZONE_DEVICE:"
+    for verdict in report.verdicts:
+        if _mistakes_ram(verdict):
+            yield f"  {verdict.variant.name}: {', '.join(_mistakes_ram(verdict))}"
+
+
+def _mistakes_ram(verdict: Verdict) -> list[str]:
+    taken, lost = verdict.taken_for_ram, verdict.lost_ram
+    mistakes = [f"takes {_cases(taken)} for RAM"] if taken else []
+    return mistakes + ([f"loses {lost} pages of RAM"] if lost else [])
 
 
 def _mistakes(verdict: Verdict) -> Iterator[str]:
@@ -182,8 +205,13 @@ def _remarks(report: ProposalReport) -> Iterator[str]:
     depths = {v.lookup.depth for v in report.verdicts if v.lookup}
     yield (
         "a lookup is counted for the PFN of a device that costs most: words loaded, lines of 64 "
-        "bytes that they are in, and writes to a reference; "
+        "bytes that they are in, RCU read-side critical sections, and changes of the pgmap's "
+        "reference; the next PFN of its range is asked about with the reference kept; "
         f"pgmap_array is at most {max(depths, default=0)} deep there"
+    )
+    yield (
+        "two-bits and pgmap+range are made of what this judges by, but for the rounding of bits: "
+        "that they are exact says that this memory is consistent, no more"
     )
     coverage = report.coverage
     if coverage.pages_unreadable:
@@ -223,12 +251,14 @@ def _verdict(verdict: Verdict) -> Document:
         "false_yes": {case.value: count for case, count in verdict.pages(True).items()},
         "false_no": {case.value: count for case, count in verdict.pages(False).items()},
         "wrong": [_wrong(w) for w in verdict.wrong],
+        "taken_for_ram": {case.value: count for case, count in verdict.taken_for_ram.items()},
+        "lost_ram": verdict.lost_ram,
         "lookup": {
             "pfn": lookup.pfn,
-            "loads": lookup.loads,
-            "lines": lookup.lines,
-            "atomics": lookup.atomics,
+            "walks": lookup.walks,
             "depth": lookup.depth,
+            "first": _work(lookup.first),
+            "again": _work(lookup.again),
         }
         if lookup
         else None,
@@ -239,6 +269,16 @@ def _verdict(verdict: Verdict) -> Document:
             "usage": memory.usage,
             "slab": list(memory.slab) if memory.slab else None,
         },
+    }
+
+
+def _work(work: Work) -> Document:
+    return {
+        "loads": work.loads,
+        "lines": work.lines,
+        "rcu": work.rcu,
+        "percpu": work.percpu,
+        "atomics": work.atomics,
     }
 
 

@@ -6,7 +6,13 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS
-from drgn_zonedev.lab.mistakes import Arranged, false_yes, taken_for_online, valid
+from drgn_zonedev.lab.mistakes import (
+    Arranged,
+    false_yes,
+    taken_for_online,
+    taken_for_ram,
+    valid,
+)
 
 # A section is 0x8000 pages. The collision: 0x4000 pages of RAM, 2 of reserve, 0x3fe of metadata,
 # and data up to the end of the next section.
@@ -27,6 +33,7 @@ def test_a_device_beside_ram() -> None:
         "taint+pgmap": HEAD,
         "early-bit": HEAD,
         "late-bit": HEAD,
+        "late-bit+reserve": {"metadata": 0x3FE},
     }
 
 
@@ -56,6 +63,42 @@ def test_what_no_device_has_finished_or_left_has_no_late_bit() -> None:
         "early-bit": {"orphan": 0x10000},
     }
     assert mistakes("ghost") == {"section-flag": {"online": 0x4000, "partial": 2, "ghost": 0x3FFE}}
+
+
+def as_ram(name: str) -> dict[str, dict[str, int]]:
+    scenario = SCENARIOS[name]
+    found = taken_for_ram(scenario.expected, scenario.was)
+    return {variant: dict(pages) for variant, pages in found.items() if pages}
+
+
+def test_what_a_late_bit_takes_for_ram() -> None:
+    assert as_ram("fsdax-collision") == {
+        "late-bit+reserve": {"reserved": 2},
+        "late-bit-data": HEAD,
+        "pgmap+range": HEAD,
+    }
+    # Half of the first section, of which 0x400 pages are the head.
+    unset = {**HEAD, "initializing": 0x4000 - 0x400}
+    late = ("late-bit", "late-bit+reserve", "late-bit-data", "pgmap+range")
+    assert as_ram("init-in-flight") == dict.fromkeys(late, unset)
+    # Without RAM beside it, there is nothing to take for it.
+    assert as_ram("nvdimm-partial") == as_ram("orphan") == as_ram("ghost") == {}
+
+
+def test_what_a_killed_reference_has_taken_for_ram() -> None:
+    asks = ("section-flag+pgmap", "taint+pgmap", "late-bit+reserve", "pgmap+range")
+    assert as_ram("teardown") == {
+        **{variant: {"teardown": 0x4000} for variant in asks},
+        "late-bit-data": {"teardown": 0x400},
+    }
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_taint_and_pgmap_are_what_the_kernel_does(name: str) -> None:
+    # Which the lab asks of the kernel itself, PFN by PFN.
+    scenario = SCENARIOS[name]
+    kernel = taken_for_online(scenario.expected, taint=True)
+    assert taken_for_ram(scenario.expected, scenario.was)["taint+pgmap"] == kernel
 
 
 @pytest.mark.parametrize("name", ["empty", "kmem", "offlined", "hotplug-offline"])

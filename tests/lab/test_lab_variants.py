@@ -67,6 +67,7 @@ def test_a_false_yes_shows(prog: Program, monkeypatch: pytest.MonkeyPatch) -> No
     right = proposal(prog).judged - (0xC000 - 0x400)
     assert variants_wrong(proposal(prog)) == [
         "late-bit-data: false yes for 49152 teardown, not 48128 teardown",
+        "late-bit-data: takes none for RAM, not 1024 teardown",
         f"late-bit-data: {right - 0x400} pages right, not {right}",
     ]
 

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Calls
+-----
+
+The functions that lookups call, and the addresses that each of them loads from.
+
+Every function loads for itself what it needs, as ``pfn_to_online_page()``,
+``get_dev_pagemap()`` and ``pgmap_pfn_valid()`` do in the machine code of the kernels of
+the lab: they are not inline. A compiler may do with fewer loads in ``pfn_valid()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from drgn import Object, Program, TypeKind, offsetof, sizeof
+
+from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
+from drgn_zonedev.model import Pgmap
+from drgn_zonedev.proposal.marks import Marks
+from drgn_zonedev.snapshot import Snapshot
+
+__all__ = ("Question", "called", "loaded", "read_side")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A PFN that is asked about."""
+
+    prog: Program
+    marks: Marks
+    pfn: int
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.marks.snapshot
+
+    @cached_property
+    def pgmap(self) -> Pgmap | None:
+        """What ``pgmap_array`` has for it."""
+        return next((p for p in self.snapshot.pgmaps if _has(p, self.pfn)), None)
+
+    @property
+    def held(self) -> Pgmap | None:
+        """What ``get_dev_pagemap()`` returns."""
+        return self.pgmap if self.pgmap and self.pgmap.ref.state == "live" else None
+
+    @property
+    def got(self) -> Pgmap:
+        """The same, where there is no doubt about it."""
+        if self.held is None:
+            raise LookupError("no pgmap")
+        return self.held
+
+    @property
+    def section_nr(self) -> int:
+        return self.pfn // self.snapshot.geometry.pages_per_section
+
+    @property
+    def row(self) -> int:
+        """Of the section."""
+        row = self.snapshot.sections.find(self.section_nr)
+        if row is None:
+            raise LookupError(f"section {self.section_nr} is not present")
+        return row
+
+    def flag(self, flag: int) -> bool:
+        """Whether the section's word has it."""
+        return bool(int(self.snapshot.sections.word[self.row]) & flag)
+
+    def section_member(self, member: str) -> int:
+        """Address of a member of the ``struct mem_section``."""
+        offset = offsetof(self.prog.type("struct mem_section"), member)
+        return int(self.snapshot.sections.address[self.row]) + offset
+
+    def bitmap(self, index: int) -> int:
+        """Address of the word of a bitmap: 0 is ``subsection_map``, others would follow it."""
+        offset = offsetof(self.prog.type("struct mem_section_usage"), "subsection_map")
+        geometry = self.snapshot.geometry
+        size = -(-geometry.subsections_per_section // 64) * 8
+        word = geometry.subsection_map_index(self.pfn) // 64
+        return int(self.snapshot.sections.usage[self.row]) + offset + index * size + word * 8
+
+    def dev_pagemap(self, pgmap: Pgmap) -> Object:
+        """The ``struct dev_pagemap``."""
+        return Object(self.prog, "struct dev_pagemap", address=pgmap.address)
+
+
+def _has(pgmap: Pgmap, pfn: int) -> bool:
+    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
+
+
+def called(q: Question, calls: Iterable[str]) -> Iterator[str]:
+    """Go through what is really called for this PFN, and what that calls."""
+    for call in calls:
+        # Nobody puts, or looks into, a pgmap that was not got.
+        if call in _NEEDS_PGMAP and not q.held:
+            continue
+        yield call
+        if call == "pfn_to_online_page" and _asks_pgmap(q):
+            yield from called(q, ("get_dev_pagemap", "put_dev_pagemap"))
+
+
+def _asks_pgmap(q: Question) -> bool:
+    # online_device_section(), by the rules of v5.12, whatever kernel this is.
+    return q.flag(q.snapshot.flags.online) and bool(q.marks.taint[q.row])
+
+
+def loaded(q: Question, call: str) -> Iterator[int]:
+    """
+    Go through the addresses that a function loads from, in order.
+
+    :raises FaultError: if that cannot be found out
+    :raises LookupError: if there is no section
+    """
+    return _CALLS[call](q)
+
+
+def read_side(q: Question, call: str) -> bool:
+    """Return whether a function enters an RCU read-side critical section."""
+    if call == "pfn_valid":
+        # Since Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing
+        # memory_section->usage") (in v6.8, and in stable releases).
+        return bool(q.prog.type("struct mem_section_usage").has_member("rcu"))
+    return call in ("first_bit", "second_bit", "get_dev_pagemap", "put_dev_pagemap")
+
+
+def _root(q: Question) -> Iterator[int]:
+    # __pfn_to_section(): the array's pointer, and the root's in it.
+    mem_section = q.prog["mem_section"]
+    if mem_section.type_.unaliased_kind() == TypeKind.POINTER:
+        yield mem_section.address_of_().value_()
+        yield mem_section.value_() + q.section_nr // q.prog["SECTIONS_PER_ROOT"].value_() * 8
+
+
+def _section(q: Question) -> Iterator[int]:
+    yield from _root(q)
+    yield q.section_member("section_mem_map")
+
+
+def _pfn_valid(q: Question) -> Iterator[int]:
+    yield from _section(q)
+    if not q.flag(q.snapshot.flags.early):
+        yield q.section_member("usage")
+        yield q.bitmap(0)
+
+
+def _pfn_to_online_page(q: Question) -> Iterator[int]:
+    yield from _section(q)
+    if q.flag(q.snapshot.flags.online):
+        yield q.section_member("usage")
+        yield q.bitmap(0)
+        # online_device_section() reads the word again.
+        yield q.section_member("section_mem_map")
+
+
+def _posted_bit(q: Question) -> Iterator[int]:
+    # As posted: behind pfn_valid(), with a look at the section of its own.
+    yield from _root(q)
+    yield q.section_member("usage")
+    yield q.bitmap(1)
+
+
+def _first_bit(q: Question) -> Iterator[int]:
+    # test_subsection() of lab/patches/pfn_zone_device.edit: subsection_map is not asked.
+    yield from _section(q)
+    yield q.section_member("usage")
+    yield q.bitmap(1)
+
+
+def _second_bit(q: Question) -> Iterator[int]:
+    yield from _section(q)
+    yield q.section_member("usage")
+    yield q.bitmap(2)
+
+
+def _get_dev_pagemap(q: Question) -> Iterator[int]:
+    # xa_load(), and percpu_ref_tryget_live().
+    yield from walk_pgmap_array(q.prog, q.pfn).loads
+    if q.pgmap is None:
+        return
+    ref = q.dev_pagemap(q.pgmap).ref
+    state = list(_state(ref))
+    yield from state
+    if q.held is None or q.held.ref.mode == "atomic":
+        # Not in percpu mode, so __PERCPU_REF_DEAD is looked for in the same word.
+        yield state[-1]
+    if q.held:
+        yield from _counter(q.held, ref)
+
+
+def _put_dev_pagemap(q: Question) -> Iterator[int]:
+    ref = q.dev_pagemap(q.got).ref
+    yield from _state(ref)
+    yield from _counter(q.got, ref)
+
+
+def _state(ref: Object) -> Iterator[int]:
+    # The word whose lowest bits say what the reference is; 5.10 has a pointer to it.
+    if ref.type_.unaliased_kind() == TypeKind.POINTER:
+        yield ref.address_of_().value_()
+        if not ref:
+            return
+    yield ref.percpu_count_ptr.address_of_().value_()
+
+
+def _counter(pgmap: Pgmap, ref: Object) -> Iterator[int]:
+    if pgmap.ref.mode == "atomic":
+        yield ref.data.address_of_().value_()
+        yield ref.data.count.address_of_().value_()
+    else:
+        # As an offset: each CPU has its own.
+        yield ref.percpu_count_ptr.value_() & ~3
+
+
+def _pgmap_pfn_valid(q: Question) -> Iterator[int]:
+    # The ranges up to the one that has the PFN; an altmap belongs to the first.
+    pgmap = q.dev_pagemap(q.got)
+    yield pgmap.nr_range.address_of_().value_()
+    for i, range_ in enumerate(q.got.ranges[: q.got.nr_range]):
+        start, end = _range_words(q, i)
+        yield start
+        if q.pfn < range_.start_pfn:
+            continue
+        yield end
+        if q.pfn < range_.end_pfn:
+            if i == 0:
+                yield pgmap.flags.address_of_().value_()
+            if i == 0 and q.got.altmap:
+                yield pgmap.altmap.reserve.address_of_().value_()
+                yield pgmap.altmap.free.address_of_().value_()
+            return
+
+
+def _range(q: Question) -> Iterator[int]:
+    # What get_dev_pagemap(pfn, cached) compares in v6.12, and any walker can.
+    inside = [r.start_pfn <= q.pfn < r.end_pfn for r in q.got.ranges]
+    yield from _range_words(q, inside.index(True))
+
+
+def _reserve(q: Question) -> Iterator[int]:
+    # nr_valid_pages_zone_device() of November 2019; what was the only range is the first.
+    pgmap = q.dev_pagemap(q.got)
+    yield pgmap.flags.address_of_().value_()
+    if q.got.altmap:
+        yield pgmap.altmap.base_pfn.address_of_().value_()
+        yield pgmap.altmap.reserve.address_of_().value_()
+    yield _range_words(q, 0)[1]
+
+
+def _range_words(q: Question, index: int) -> tuple[int, int]:
+    size = sizeof(q.prog.type("struct range"))
+    ranges = offsetof(q.prog.type("struct dev_pagemap"), "ranges")
+    start = q.got.address + ranges + index * size
+    return start, start + size // 2
+
+
+_CALLS = {
+    "section": _section,
+    "pfn_valid": _pfn_valid,
+    "pfn_to_online_page": _pfn_to_online_page,
+    "posted_bit": _posted_bit,
+    "first_bit": _first_bit,
+    "second_bit": _second_bit,
+    "get_dev_pagemap": _get_dev_pagemap,
+    "put_dev_pagemap": _put_dev_pagemap,
+    "pgmap_pfn_valid": _pgmap_pfn_valid,
+    "range": _range,
+    "reserve": _reserve,
+}
+
+_NEEDS_PGMAP = ("put_dev_pagemap", "pgmap_pfn_valid", "range", "reserve")
