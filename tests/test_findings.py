@@ -20,7 +20,7 @@ OTHER_WORDS = {"lab", "proposal", "walkers"}
 SOURCES = [
     path
     for path in sorted((ROOT / "drgn_zonedev").rglob("*.py"))
-    if path.name != "findings.py" and not OTHER_WORDS.intersection(path.parts)
+    if path.name != "findings.py" and not OTHER_WORDS.intersection(path.relative_to(ROOT).parts)
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
