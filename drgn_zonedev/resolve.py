@@ -70,7 +70,7 @@ def resolve(
             number = int(what, 0)
         except ValueError:
             return _resolve_resource(prog, what)
-        return Subject(*resolve_pfn(prog, number, kind))
+        return _subject(prog, number, kind)
     if not isinstance(what, int):
         raise TypeError(
             f"a {type(what).__name__} names no page: give a PFN, a drgn object, a range, "
@@ -83,7 +83,13 @@ def _resolve_number(prog: Program, value: int, kind: str | None) -> Subject:
     # Who writes a program knows what a number is: only pointers cannot be PFNs.
     if kind is None:
         kind = "page" if value >= page_layout(prog).vmemmap else "pfn"
-    return Subject(*resolve_pfn(prog, value, kind))
+    return _subject(prog, value, kind)
+
+
+def _subject(prog: Program, value: int, kind: str | None) -> Subject:
+    pfn, found = resolve_pfn(prog, value, kind)
+    guessed = kind is None and found != _KINDS["pfn"]
+    return Subject(pfn, found, f"{value:#x} was taken for a {found}" if guessed else "")
 
 
 @takes_program_or_default
@@ -93,17 +99,19 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
 
     An address inside vmemmap is a ``struct page *`` or ``struct folio *``. Any
     other number is a PFN if there is memory at that PFN, and else a physical
-    address if there is memory at that address.
+    address if there is memory at that address and the number is so large that nobody
+    means a PFN.
 
     :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess.
     :return: Tuple of (PFN, how the number was understood).
-    :raises ValueError: if the number cannot be what *kind* says
+    :raises ValueError: if the number cannot be what *kind* says, or could be either
     """
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
     if kind is None:
         if value >= layout.vmemmap:
             kind = "page"
         elif not _is_memory(prog, value) and _is_memory(prog, value >> geometry.page_shift):
+            _refuse_either(prog, value)
             kind = "phys"
         else:
             kind = "pfn"
@@ -125,6 +133,24 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
             f"give one from {first:#x} to {lasts[kind]:#x}"
         )
     return pfn, _KINDS[kind]
+
+
+# A PFN that far beyond all memory is nobody's.
+_FAR_BEYOND = 16
+
+
+def _refuse_either(prog: Program, value: int) -> None:
+    try:
+        highest = prog["__highest_present_section_nr"].value_()
+    except FaultError:
+        return
+    geometry = sparsemem_geometry(prog)
+    if value < _FAR_BEYOND * (highest + 1) * geometry.pages_per_section:
+        raise ValueError(
+            f"{value:#x} can be PFN {value:#x}, where there is no memory, or a physical address "
+            f"of PFN {value >> geometry.page_shift:#x}: say which by --as pfn or --as phys "
+            "(in Python, by kind)"
+        )
 
 
 def _is_memory(prog: Program, pfn: int) -> bool:

@@ -15,7 +15,7 @@ from drgn_zonedev.explain import explain
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Case
 from drgn_zonedev.report import check
-from drgn_zonedev.resolve import resolve, resolve_pfn
+from drgn_zonedev.resolve import Subject, resolve, resolve_pfn
 from drgn_zonedev.stored import StoredDump
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
@@ -33,6 +33,26 @@ def test_number_is_a_pfn_if_there_is_memory(prog: Program) -> None:
 def test_number_without_memory_is_tried_as_physical_address(prog: Program) -> None:
     assert resolve_pfn(prog, 0x24000123) == (0x24000, "physical address")
     assert resolve(prog, "0x24000123").pfn == 0x24000
+
+
+@pytest.mark.parametrize("number", ["0x40000", "0x100000", hex(16 * 0x40000 - 1)])
+def test_number_that_can_be_either_is_refused(number: str) -> None:
+    # The first PFN behind all memory is somebody's off-by-one, not 256 KiB.
+    with StoredDump(VMCORES / "5.10-fsdax-collision").program() as prog:
+        value = int(number, 0)
+        both = f"PFN {number}, where there is no memory, .* of PFN {value >> 12:#x}: .*--as phys"
+        with pytest.raises(ValueError, match=both):
+            resolve(prog, number)
+        assert resolve(prog, number, "pfn") == Subject(value, "PFN")
+        assert resolve(prog, number, "phys") == Subject(value >> 12, "physical address")
+
+
+def test_what_was_guessed_is_said() -> None:
+    with StoredDump(VMCORES / "5.10-fsdax-collision").program() as prog:
+        assert resolve(prog, hex(16 * 0x40000)) == Subject(
+            0x400, "physical address", "0x400000 was taken for a physical address"
+        )
+        assert resolve(prog, "0x24000").note == ""
 
 
 def test_program_means_a_pfn_when_it_says_a_number(prog: Program) -> None:

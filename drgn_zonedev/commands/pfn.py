@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from drgn import Program
 
@@ -40,9 +39,6 @@ def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
         explanation = explain(prog, args.pfn, args.kind)
     except ValueError as e:
         raise UsageError(str(e)) from e
-    kind = explanation.subject.kind
-    if args.kind is None and kind not in ("PFN", "resource"):
-        print(f"zonedev: taking {args.pfn} for a {kind}", file=sys.stderr)
     print_result(
         args,
         lambda screen: explanation_text(explanation, screen=screen),
