@@ -86,7 +86,7 @@ _VERDICTS = {
     ),
     "head_unsure": _Verdict(
         Case.UNKNOWN,
-        "the altmap's pages that hold the memmap: as a node's zones cannot be read, nobody knows "
+        "set aside by the altmap for the memmap: as a node's zones cannot be read, nobody knows "
         "whether they are initialised",
     ),
     "section_unreadable": _Verdict(Case.UNKNOWN, "struct mem_section cannot be read"),
@@ -97,7 +97,7 @@ _VERDICTS = {
         Case.RESERVED, "the altmap's reserve: no kernel initialises these struct pages"
     ),
     "metadata": _Verdict(
-        Case.METADATA, "the altmap's pages that hold the memmap: initialised, but without a pgmap"
+        Case.METADATA, "set aside by the altmap for the memmap: initialised, but without a pgmap"
     ),
     "device": _Verdict(Case.DEVICE, "in an initialised range of a live pgmap"),
     "without_memmap": _Verdict(

@@ -204,11 +204,21 @@ def _state(pgmap: Pgmap) -> str:
     return state if count is None else f"{state}, {count} {'ref' if count == 1 else 'refs'}"
 
 
-def _altmap(pgmap: Pgmap) -> str:
+def _memmap(kernel: KernelFacts, pgmap: Pgmap) -> str:
     altmap = pgmap.altmap
     if altmap is None:
         return "in RAM"
-    return f"on device: reserve {altmap.reserve}, free {altmap.free}, alloc {altmap.alloc}"
+    pages = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges)
+    needed = -(-pages * kernel.sizeof_page // kernel.page_size)
+    # Memory that shares an early section with RAM has its struct pages there.
+    where = (
+        "in RAM (altmap unused)"
+        if altmap.alloc == 0
+        else "partly on device"
+        if altmap.alloc < needed
+        else "on device"
+    )
+    return f"{where}: reserve {altmap.reserve}, free {altmap.free}, alloc {altmap.alloc}"
 
 
 def pgmaps_text(
@@ -245,7 +255,7 @@ def _pgmaps_table(
                 size_text(pages * kernel.page_size),
                 size_text(kernel.page_size << pgmap.vmemmap_shift) if first else "",
                 _state(pgmap) if first else "",
-                _altmap(pgmap) if first else "",
+                _memmap(kernel, pgmap) if first else "",
                 (device_text(pgmap) or pgmap.ops or "?") if first else "",
             )
         )

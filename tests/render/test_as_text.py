@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import machines
 import pytest
 from fakekernel import FakeKernel, collision, in_flight
 
@@ -107,3 +108,21 @@ def test_struct_pages_are_counted_in_decimal() -> None:
         f"struct pages: a reserved page from boot, linked to itself = {0x28000 - 0x24400}\n" in text
     )
     assert "initializing, 1 ref " in text
+
+
+@pytest.mark.parametrize(
+    ("alloc", "where"),
+    [
+        (0, "in RAM (altmap unused): "),
+        (1, "partly on device: "),
+        # 64 bytes for each of 0x10000 pages.
+        (1023, "partly on device: "),
+        (1024, "on device: "),
+    ],
+)
+def test_memmap_is_where_the_altmap_was_used(alloc: int, where: str) -> None:
+    pgmap = machines.pgmap(1, 0x100000, 0x110000)
+    assert pgmap.altmap is not None
+    pgmap = dataclasses.replace(pgmap, altmap=dataclasses.replace(pgmap.altmap, alloc=alloc))
+    text = as_text.pgmaps_text(machines.kernel(), [pgmap])
+    assert f"  {where}reserve 2, free 510, alloc {alloc}  " in text
