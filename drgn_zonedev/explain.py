@@ -172,11 +172,11 @@ _VERDICTS = {
     Case.PARTIAL: "Case 3: not covered by the device or the RAM that has the rest of the section.",
     Case.INITIALIZING: "Case 4: device memory whose struct page is not initialised yet.",
     Case.RESERVED: "Case 5: reserved for the driver. The struct page is never initialised.",
-    Case.METADATA: "Part of the memmap of a device. The struct page is initialised, "
+    Case.METADATA: "Set aside for the memmap of a device. The struct page is initialised, "
     "but what looks like its pgmap is none.",
     Case.TEARDOWN: "Device memory on its way out. The struct page is not to be trusted.",
     Case.ORPHAN: "Left behind by a failed memremap_pages(). The struct page is not initialised.",
-    Case.GHOST: "Left behind by a device that is gone. The struct page points to a freed pgmap.",
+    Case.GHOST: "Left behind by a device that is gone. Nobody looks after the struct page.",
     Case.UNKNOWN: "It could not be decided what this is.",
 }
 

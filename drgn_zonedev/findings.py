@@ -44,8 +44,9 @@ _REWRITTEN = (
 )
 _UNBIND = "Unbind the device and bind it again: memremap_pages() writes all struct pages anew."
 _PFN_WALKERS = (
-    "Do not touch these struct pages in code that walks PFNs: ask pfn_to_online_page(), or "
-    "get_dev_pagemap() and pgmap_pfn_valid()."
+    "Do not touch these struct pages in code that walks PFNs: ask get_dev_pagemap() and "
+    "pgmap_pfn_valid(). pfn_to_online_page() is enough only where the section is not online, or "
+    "has SECTION_TAINT_ZONE_DEVICE (since v5.12)."
 )
 _REPORT = (
     "Report it to linux-mm with the evidence: no driver and no administrator can bring this about."
@@ -401,7 +402,7 @@ _WARNINGS = (
     Kind(
         "ghost-pages",
         Severity.WARNING,
-        "struct pages of a device that is gone: valid PFNs with dangling pgmaps",
+        "struct pages of a device that is gone, at valid PFNs",
         "Early sections keep their memmap when a device leaves: only the subsection bits are "
         "cleared, and pfn_valid() stays true. The struct pages still say ZONE_DEVICE.",
         "the zone is ZONE_DEVICE in an early section, the subsection bit is clear, and "

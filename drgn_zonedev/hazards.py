@@ -108,6 +108,9 @@ def _hazard(
     holdings: dict[Contents, _Holding] = {}
     if range_.memmap is not Memmap.UNMAPPED:
         holdings = _holdings(context, range_, parts, read)
+    dangling = holdings.get(Contents.DANGLING_PGMAP)
+    if range_.case is Case.GHOST and dangling:
+        detail = f"{dangling.count} of {range_.pages} point to a pgmap that no longer exists"
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
         detail = f"{initialized.count} of {range_.pages} are done"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.explain import explain
 from drgn_zonedev.model import Case, Severity
 from drgn_zonedev.report import check
+from drgn_zonedev.stored import StoredDump
+
+VMCORES = Path(__file__).parents[1] / "vmcores"
 
 PAGE_SHIFT = 12
 
@@ -131,3 +136,18 @@ def test_pfn_without_memory_is_said_to_have_none() -> None:
     explanation = explain(collision("6.1").program(), 0x80000)
     assert explanation.range is None
     assert "No memory" in explanation.verdict
+
+
+@pytest.mark.parametrize(
+    ("pfn", "holds"),
+    [
+        (0x24002, "a device page without a pgmap, linked to itself"),
+        (0x24400, "a device page of a pgmap that no longer exists"),
+    ],
+)
+def test_ghosts_are_what_they_hold(pfn: int, holds: str) -> None:
+    with StoredDump(VMCORES / "5.10-ghost").program() as prog:
+        verdict = explain(prog, pfn).verdict
+    assert verdict.startswith("Left behind by a device that is gone. ")
+    assert verdict.endswith(f" It holds: {holds}.")
+    assert "freed" not in verdict

@@ -976,3 +976,13 @@ def test_ranges_are_handed_through() -> None:
     prog = collision("6.1").program()
     ranges: list[Range] = classify(prog)
     assert list(verify(prog, ranges).ranges) == ranges
+
+
+@each_layout
+def test_only_ghosts_that_lead_to_a_pgmap_dangle(layout: str) -> None:
+    kernel = early(layout, taint=True)
+    kernel.device_pages(0x44200, 0x44400, DANGLING)
+    kernel.fill_pages(0x44400, 0x44600, 0xFF)
+    (ghosts,) = verified(kernel).findings
+    assert ghosts.count == 0x400
+    assert ghosts.message.endswith(f"; {0x200} of {0x400} point to a pgmap that no longer exists")
