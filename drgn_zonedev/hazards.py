@@ -110,7 +110,8 @@ def _hazard(
         holdings = _holdings(context, range_, parts, read)
     dangling = holdings.get(Contents.DANGLING_PGMAP)
     if range_.case is Case.GHOST and dangling:
-        detail = f"{dangling.count} of {range_.pages} point to a pgmap that no longer exists"
+        pages = sum(part.pages for part in parts)
+        detail = f"{dangling.count} of {pages} point to a pgmap that no longer exists"
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
         detail = f"{initialized.count} of {range_.pages} are done"

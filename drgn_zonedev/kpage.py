@@ -14,7 +14,6 @@ struct page, so it is where predictions can be held against facts.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +22,7 @@ from drgn import FaultError, IntegerLike, Program, Type, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_pfn
 
+from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.records import read_records
@@ -150,7 +150,7 @@ def kpage_prediction(
     :param end_pfn: One more than the last PFN; the files may end before that.
     :raises LookupError: if the debugging information lacks what is needed
     """
-    return predict(prog, take_snapshot(prog), operator.index(start_pfn), operator.index(end_pfn))
+    return predict(prog, take_snapshot(prog), need_number(start_pfn), need_number(end_pfn))
 
 
 def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> KpagePrediction:

@@ -67,7 +67,10 @@ def check(
         dump again, and know nothing of memory segments that were added to *prog*.
     :raises LookupError: if the debugging information lacks what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
+    :raises ValueError: if *jobs* is less than 1
     """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
     with scanner(prog, jobs) as scan_all:
         return check_with(prog, progress, scan_all)
 

@@ -61,6 +61,8 @@ def resolve(
     :raises ValueError: if there is no such page; says what to give instead
     :raises TypeError: if *what* is none of that
     """
+    if kind is not None and kind not in _KINDS:
+        raise ValueError(f"{kind!r} is no kind of number: give one of {', '.join(_KINDS)}")
     if isinstance(what, Object):
         return _resolve_object(prog, what, kind)
     if isinstance(what, (Range, Finding)):

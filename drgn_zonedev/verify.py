@@ -95,7 +95,11 @@ def verify(prog: Program, ranges: list[Range]) -> Verification:
     returned. Ranges of a pgmap that has gone since then are unjudged.
 
     :raises LookupError: if the debugging information lacks what is needed
+    :raises TypeError: if there is anything else than ranges
     """
+    for range_ in ranges:
+        if not isinstance(range_, Range):
+            raise TypeError(f"a {type(range_).__name__} is no Range: give what classify() returned")
     verification = verify_snapshot(prog, take_snapshot(prog), ranges)
     for part in (*verification.ranges, *verification.findings):
         bind(prog, part)

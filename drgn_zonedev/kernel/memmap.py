@@ -11,7 +11,6 @@ costs microseconds; this costs tens of nanoseconds a page.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +32,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.absence import absent_pages
+from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.mmzone import section_flags
 from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.sections import common_mem_map, sections
@@ -353,7 +353,7 @@ def read_pages(
     layout = layout or page_layout(prog)
     chunk = chunk or default_chunk(layout)
     gap: UnreadablePages | None = None
-    start, end = operator.index(start_pfn), operator.index(end_pfn)
+    start, end = need_number(start_pfn), need_number(end_pfn)
     for chunk_start in range(start, end, chunk):
         chunk_end = min(chunk_start + chunk, end)
         for part in _read_chunk(prog, layout, chunk_start, chunk_end):

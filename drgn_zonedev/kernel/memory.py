@@ -13,7 +13,6 @@ ZONE_DEVICE memory never has memory blocks.
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +28,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
+from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.reading import null_pointer
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
@@ -80,7 +80,7 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     except ObjectNotFoundError:
         # CONFIG_MEMORY_HOTPLUG=n
         return null_pointer(prog, "struct memory_block *")
-    block_id = operator.index(nr) // sections_per_block(prog)
+    block_id = need_number(nr, "section number") // sections_per_block(prog)
     return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
 
 

@@ -12,7 +12,6 @@ pgmap alive.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +28,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
 from drgn_zonedev.handles import bind
+from drgn_zonedev.kernel.arguments import need_number, need_struct
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
 from drgn_zonedev.kernel.reading import need_object, null_pointer
@@ -61,6 +61,8 @@ __all__ = (
 # 514caf23a70f ("memremap: replace the altmap_valid field with a PGMAP_ALTMAP_VALID
 # flag") (in v5.3).
 _PGMAP_ALTMAP_VALID = 1 << 0
+
+_PGMAP = "struct dev_pagemap"
 
 # Nobody has more ranges than this; a larger number is garbage. The kernel's
 # widest user is a devdax device, with one range per resource.
@@ -157,6 +159,7 @@ def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
         ``CONFIG_ZONE_DEVICE`` may lack the type, too: then, it is a ``void *``.
     :raises FaultError: if ``pgmap_array`` cannot be read there
     """
+    pfn = need_number(pfn)
     try:
         xa = prog["pgmap_array"].address_of_()
     except ObjectNotFoundError:
@@ -206,6 +209,7 @@ def pgmap_is_alive(pgmap: Object) -> bool:
 
     :param pgmap: ``struct dev_pagemap *``
     """
+    need_struct(pgmap, _PGMAP)
     ref = pgmap_ref(pgmap)
     if not ref:
         return False
@@ -287,6 +291,7 @@ def dev_pagemap_type(pgmap: Object) -> str:
 
     :param pgmap: ``struct dev_pagemap *``
     """
+    need_struct(pgmap, _PGMAP)
     try:
         return str(pgmap.type.format_(type_name=False))
     except AttributeError:
@@ -300,6 +305,7 @@ def pgmap_vmemmap_shift(pgmap: Object) -> int:
 
     :param pgmap: ``struct dev_pagemap *``
     """
+    need_struct(pgmap, _PGMAP)
     # Added in Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE
     # support for compound pages") (in v5.17).
     try:
@@ -322,6 +328,7 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
         of ranges that are not in progress is ``nr_range``.
     :raises ValueError: if ``nr_range`` is absurd
     """
+    need_struct(pgmap, _PGMAP)
     prog = pgmap.prog_
     shift = prog["PAGE_SHIFT"].value_()
     need_object(pgmap[0])
@@ -371,6 +378,7 @@ def pgmap_altmap(pgmap: Object) -> Altmap | None:
     :return: ``None`` if ``PGMAP_ALTMAP_VALID`` is not set. It is about the
         first range only.
     """
+    need_struct(pgmap, _PGMAP)
     if not pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
         return None
     altmap = pgmap.altmap.read_()
@@ -402,7 +410,8 @@ def pgmap_pfn_first(pgmap: Object, range_id: IntegerLike) -> int:
     :param pgmap: ``struct dev_pagemap *``
     :param range_id: Index into ``pgmap->ranges``.
     """
-    range_id = operator.index(range_id)
+    need_struct(pgmap, _PGMAP)
+    range_id = need_number(range_id, "index of a range")
     shift = pgmap.prog_["PAGE_SHIFT"].value_()
     pfn = int(pgmap.ranges[range_id].start.value_()) >> shift
     if range_id == 0 and pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
@@ -420,7 +429,8 @@ def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
     :param pgmap: ``struct dev_pagemap *``
     :param pfn: ``unsigned long``
     """
-    pfn = operator.index(pfn)
+    need_struct(pgmap, _PGMAP)
+    pfn = need_number(pfn)
     ranges, in_progress = dev_pagemap_ranges(pgmap)
     for i, range_ in enumerate(ranges[:-1] if in_progress else ranges):
         if range_.start_pfn <= pfn < range_.end_pfn:
@@ -463,6 +473,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     :param pgmap: ``struct dev_pagemap *``
     :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is absurd
     """
+    need_struct(pgmap, _PGMAP)
     prog = pgmap.prog_
     ranges, in_progress = dev_pagemap_ranges(pgmap)
     shift = pgmap_vmemmap_shift(pgmap)

@@ -40,6 +40,7 @@ from drgn.helpers.linux.mmzone import (
     valid_section,
 )
 
+from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.kernel.reading import need_object
 
@@ -252,7 +253,7 @@ def subsection_map_index(prog: Program, pfn: IntegerLike) -> int:
 
     :param pfn: ``unsigned long``
     """
-    return sparsemem_geometry(prog).subsection_map_index(operator.index(pfn))
+    return sparsemem_geometry(prog).subsection_map_index(need_number(pfn))
 
 
 def section_subsection_map(section: Object) -> int | None:
@@ -287,7 +288,7 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
     geometry = sparsemem_geometry(prog)
     section = need_section(prog, nr)
     bitmap = section_subsection_map(section) if section else 0
-    start_pfn = operator.index(nr) * geometry.pages_per_section
+    start_pfn = need_number(nr, "section number") * geometry.pages_per_section
     for i in range(geometry.subsections_per_section):
         pfn = start_pfn + i * geometry.pages_per_subsection
         is_set = bitmap is None or bool(bitmap >> i & 1)
@@ -305,7 +306,7 @@ def need_section(prog: Program, nr: IntegerLike) -> Object:
     :return: ``struct mem_section *`` (``NULL`` if there is none)
     :raises FaultError: if that cannot be told, or if the section cannot be read
     """
-    nr = operator.index(nr)
+    nr = need_number(nr, "section number")
     try:
         section = nr_to_section(prog, nr)
         if section:
@@ -331,7 +332,7 @@ def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = operator.index(pfn)
+    pfn = need_number(pfn)
     section = _section_of(prog, pfn)
     if not section:
         return False
@@ -351,7 +352,7 @@ def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = operator.index(pfn)
+    pfn = need_number(pfn)
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
     section = _section_of(prog, pfn)
@@ -376,7 +377,7 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     :param pfn: ``unsigned long``
     :return: ``struct page *`` (``NULL`` if it is not online)
     """
-    pfn = operator.index(pfn)
+    pfn = need_number(pfn)
     null = NULL(prog, "struct page *")
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return null

@@ -27,12 +27,11 @@ are exact to the page: nothing is rounded to subsections.
 
 from __future__ import annotations
 
-import operator
-
 from drgn import IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import valid_section
 
+from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_ranges,
     get_dev_pagemap,
@@ -62,7 +61,7 @@ def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = operator.index(pfn)
+    pfn = need_number(pfn)
     if not _populated(prog, pfn):
         return False
     pgmap = get_dev_pagemap(prog, pfn)
@@ -79,7 +78,7 @@ def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = operator.index(pfn)
+    pfn = need_number(pfn)
     if not _populated(prog, pfn):
         return False
     pgmap = get_dev_pagemap(prog, pfn)
