@@ -25,8 +25,8 @@ __all__ = ("ExposedWalker", "exposed_walkers")
 class ExposedWalker:
     """
     A walker whose guard lets the page through; ``function`` is the one that reads the
-    struct page, ``uses`` tells that more than its flags are looked at, ``outcome`` is
-    what comes of it, in words.
+    struct page, ``uses`` tells that it is not dropped after a look, ``outcome`` is what
+    comes of it, in words.
     """
 
     name: str
@@ -64,5 +64,5 @@ def exposed_walkers(
 
 
 def _exposed(judgement: Judgement, exposure: Exposure) -> ExposedWalker:
-    walker = judgement.walker
-    return ExposedWalker(walker.name, walker.function, bool(exposure.used), exposure.worst.value)
+    name, function = judgement.walker.name, judgement.function
+    return ExposedWalker(name, function, bool(exposure.used), exposure.worst.value)

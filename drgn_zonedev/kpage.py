@@ -28,7 +28,14 @@ from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 
-__all__ = ("KPF", "KpagePrediction", "kpage_end_pfn", "kpage_flag_names", "kpage_prediction")
+__all__ = (
+    "KPF",
+    "KpagePrediction",
+    "has_kpage_read",
+    "kpage_end_pfn",
+    "kpage_flag_names",
+    "kpage_prediction",
+)
 
 # include/uapi/linux/kernel-page-flags.h, and behind bit 31
 # include/linux/kernel-page-flags.h. Numbers are never used again for something else,
@@ -194,10 +201,8 @@ class _Rules:
 
 def _rules(prog: Program) -> _Rules:
     typed = _constant(prog, "PGTY_buddy") is not None
-    # kpage_read() never calls stable_page_flags() without a page; its enum
-    # kpage_operation came with it ("fs/proc/page: refactor to reduce code duplication",
-    # in v6.16).
-    reads_nothing = _constant(prog, "KPAGE_FLAGS") is not None or _is_folio_only(prog)
+    # kpage_read() never calls stable_page_flags() without a page.
+    reads_nothing = has_kpage_read(prog)
     folio = _type(prog, "struct folio")
     return _Rules(
         typed=typed,
@@ -211,6 +216,13 @@ def _rules(prog: Program) -> _Rules:
         entire_mapcount=_offset(folio, "_entire_mapcount"),
         fake_heads="hugetlb_optimize_vmemmap_key" in prog,
     )
+
+
+def has_kpage_read(prog: Program) -> bool:
+    """Whether the kernel has ``kpage_read()``, which looks at copies: ``snapshot_page()``."""
+    # Its enum kpage_operation came with it ("fs/proc/page: refactor to reduce code
+    # duplication", in v6.16).
+    return _constant(prog, "KPAGE_FLAGS") is not None or _is_folio_only(prog)
 
 
 def _is_folio_only(prog: Program) -> bool:

@@ -30,7 +30,7 @@ def test_page_meets_the_walkers_that_its_range_meets(
             j.walker.name
             for j in judgements
             # Some look at one PFN of many only.
-            if pfn % j.walker.stride == j.walker.offset
+            if pfn % j.stride == j.offset
             and any(e.start_pfn <= pfn < e.end_pfn for e in j.exposures)
         }
         explanation = explain(prog, pfn)

@@ -100,6 +100,7 @@ FUNCTIONS = (
     # Every kernel has it: that it is kept tells that the walkers were, too.
     "vfree",
     *sorted({name for walker in WALKERS for name in walker.functions}),
+    *sorted({g.function for walker in WALKERS for g in walker.guards if g.function}),
 )
 
 SYMBOLS = (

@@ -19,12 +19,21 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.reading import read_memory
 
-__all__ = ("PageblockLayout", "pageblock_layout", "section_migratetypes")
+__all__ = (
+    "PageblockLayout",
+    "max_order_nr_pages",
+    "pageblock_layout",
+    "pageblock_nr_pages",
+    "section_migratetypes",
+)
 
 # PB_migratetype_bits: a macro, and no more than the names of the enumerators PB_migrate_0
 # to PB_migrate_2 since "mm/pageblock-flags: remove PB_migratetype_bits/PB_migrate_end" (in
 # v6.18).
 _MIGRATETYPE_BITS = 3
+
+# No order reaches over a section of the largest size, 1 TiB in pages of 4 KiB.
+_MOST_ORDERS = 28
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,38 @@ def pageblock_layout(prog: Program) -> PageblockLayout | None:
     :return: ``None`` where the size of a pageblock is not known: it is a macro,
         min(HUGETLB_PAGE_ORDER, MAX_PAGE_ORDER) with huge pages, 9 on x86-64.
     """
-    assert prog.platform is not None
-    if prog.platform.arch != Architecture.X86_64:
+    pages = pageblock_nr_pages(prog)
+    if pages is None:
         return None
     try:
         movable = prog.constant("MIGRATE_MOVABLE").value_()
-        return PageblockLayout(bits=_bits(prog), pages=1 << 9, movable=movable)
+        return PageblockLayout(bits=_bits(prog), pages=pages, movable=movable)
     except LookupError:
         return None
+
+
+@takes_program_or_default
+def pageblock_nr_pages(prog: Program) -> int | None:
+    """``pageblock_nr_pages``, a macro; ``None`` where it is not known: see above."""
+    assert prog.platform is not None
+    return 1 << 9 if prog.platform.arch == Architecture.X86_64 else None
+
+
+@takes_program_or_default
+def max_order_nr_pages(prog: Program) -> int | None:
+    """
+    ``MAX_ORDER_NR_PAGES``, a macro: the largest of ``zone->free_area``'s orders.
+
+    :return: ``None`` where the debugging information does not tell; on x86-64, where it
+        cannot be configured, it is known all the same.
+    """
+    zone = prog.type("struct zone")
+    if zone.has_member("free_area"):
+        orders = zone.member("free_area").type.length
+        if orders is not None and 0 < orders <= _MOST_ORDERS:
+            return 1 << (orders - 1)
+    assert prog.platform is not None
+    return 1 << 10 if prog.platform.arch == Architecture.X86_64 else None
 
 
 def _bits(prog: Program) -> int:

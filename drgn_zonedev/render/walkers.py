@@ -20,7 +20,7 @@ from drgn_zonedev.render.screen import (
     with_gaps,
     wrapped,
 )
-from drgn_zonedev.walkers import Exposure, Judgement, Outcome, WalkersReport
+from drgn_zonedev.walkers import Act, Exposure, Judgement, Outcome, WalkersReport
 
 __all__ = ("walkers_document", "walkers_text")
 
@@ -32,19 +32,22 @@ _MAX_UNJUDGED = 3
 
 def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     """
-    A row per walker, the worst first, and below that, what each of them would meet.
+    A row per walker, the worst first, and below that, what each of them would meet; what
+    the kernel does not have comes after what it has.
 
     :param screen: Show only as much as fits, and count the rest.
     """
     judgements = sorted(report.walkers, key=_rank)
-    exposed = [j for j in judgements if j.exposures]
+    here = [j for j in judgements if j.present is not False]
+    lacking = [j for j in judgements if j.present is False]
+    exposed = [j for j in here if j.exposures]
     if screen is None:
-        blocks = [f"\n{chr(10).join(_judgement(j, j.exposures))}" for j in exposed]
         parts = [
             kernel_text(report.kernel),
-            "",
-            _overview(judgements),
-            *blocks,
+            *(["", _overview(here)] if here else []),
+            *_blocks(exposed),
+            *(["", _LACKING, _overview(lacking)] if lacking else []),
+            *_blocks([j for j in lacking if j.exposures]),
             "",
             *_remarks(report, len(report.unjudged)),
         ]
@@ -53,16 +56,40 @@ def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     tail = [wrapped(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
     if sum(height(line, screen) for line in tail) > screen.lines // 3:
         tail = [wrapped(line, screen) for line in _shorter_remarks(report)]
-    # A line more: the blank one above the remarks.
-    room = screen.lines - 1 - sum(height(part, screen) for part in head + tail)
+    # A line more: the blank one above the remarks; and one that counts what is lacking.
+    room = screen.lines - 1 - bool(lacking) - sum(height(part, screen) for part in head + tail)
     # What the worst of them meet is worth more than those that meet nothing.
-    wanted = len(exposed) + 2 if exposed else len(judgements) + 1
+    wanted = len(exposed) + 2 if exposed else len(here) + 1
     rows = min(wanted, max(room - _LEAST_BLOCK, room // 2))
     blocks = _fitting_blocks(exposed, room - rows, screen)
     if not blocks:
         rows = room
-    overview = _folded_overview(judgements, rows, screen)
-    return "\n".join([*head, overview, *blocks, "", *tail])
+    body = [_folded_overview(here, rows, screen)] if here else []
+    body += blocks
+    if lacking:
+        left = room + 1 - sum(height(part, screen) for part in body)
+        body += _folded_lacking(lacking, left, screen)
+    return "\n".join([*head, *body, "", *tail])
+
+
+_LACKING = "NOT IN THIS KERNEL. What they would do if it were built with them:"
+
+
+def _folded_lacking(lacking: Sequence[Judgement], room: int, screen: Screen) -> Iterator[str]:
+    # All or nothing: they are not what was asked for, unless nothing else was.
+    parts = ["", wrapped(_LACKING, screen), _overview(lacking, screen)]
+    for judgement in (j for j in lacking if j.exposures):
+        lines = [wrapped(line, screen) for line in _shortened(judgement, screen)]
+        parts.append("\n".join(["", *lines]))
+    if sum(height(part, screen) for part in parts) <= room:
+        yield from parts
+    else:
+        yield more("walkers that this kernel lacks", lacking, _worst, screen)
+
+
+def _blocks(judgements: Iterable[Judgement]) -> Iterator[str]:
+    for judgement in judgements:
+        yield "\n".join(["", *_judgement(judgement, judgement.exposures)])
 
 
 def _fitting_blocks(exposed: Sequence[Judgement], room: int, screen: Screen) -> list[str]:
@@ -128,23 +155,41 @@ _PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
 
 def _overview(judgements: Iterable[Judgement], screen: Screen | None = None) -> str:
     return fitted_table(
-        ("WALKER", "FUNCTION", "IN KERNEL", "TOUCHED", "USED", "WORST", "FROM", "GUARD"),
+        ("WALKER", "FUNCTION", "IN KERNEL", "TOUCHED", "FROM", "USED", "WORST", "GUARD"),
         [
             (
                 j.walker.name,
-                f"{j.walker.file}: {j.walker.function}()",
+                f"{j.file}: {j.function}()",
                 "a program" if not j.walker.functions else _PRESENT[j.present],
-                sum(e.touched for e in j.exposures),
-                sum(e.used for e in j.exposures),
+                _sum(j, "touched"),
+                "proved" if j.proof else "reasoned" if _is_judged(j) else "-",
+                _sum(j, "used"),
                 _worst(j),
-                "proved" if j.walker.proof else "reasoned",
-                "none: the kernel is older" if j.guard is None else ", ".join(_guard(j)),
+                _guard_text(j),
             )
             for j in judgements
         ],
         screen,
         ("FUNCTION", "FROM", "GUARD", "IN KERNEL"),
     )
+
+
+def _is_judged(judgement: Judgement) -> bool:
+    return judgement.guard is not None and judgement.unjudged is None
+
+
+def _sum(judgement: Judgement, name: str) -> int | str:
+    if not _is_judged(judgement):
+        return "-"
+    return sum(getattr(exposure, name) for exposure in judgement.exposures)
+
+
+def _guard_text(judgement: Judgement) -> str:
+    if judgement.guard is None:
+        return "none: the kernel is older"
+    if judgement.unjudged is not None:
+        return f"not judged: {judgement.unjudged}"
+    return ", ".join(_guard(judgement))
 
 
 def _guard(judgement: Judgement) -> Iterator[str]:
@@ -155,7 +200,11 @@ def _guard(judgement: Judgement) -> Iterator[str]:
 
 
 def _worst(judgement: Judgement) -> str:
-    return _word(list(Outcome)[_rank(judgement)]) if judgement.exposures else "-"
+    return _word(_worst_outcome(judgement)) if judgement.exposures else "-"
+
+
+def _worst_outcome(judgement: Judgement) -> Outcome:
+    return list(Outcome)[_rank(judgement)]
 
 
 def _word(outcome: Outcome) -> str:
@@ -173,11 +222,16 @@ def _about(judgement: Judgement) -> Iterator[str]:
     yield f"{walker.name}: {walker.what}"
     yield f"  guard: {', '.join(_guard(judgement))}"
     yield f"  known: {guard.known}{' (chosen by the release)' if judgement.by_release else ''}"
-    yield f"  it {', '.join(sorted(act.value for act in walker.acts))}"
+    yield f"  it {', '.join(_does(guard.does))}"
     if walker.note:
         yield f"  note: {walker.note}"
-    if walker.proof:
-        yield f"  proof: {walker.proof}"
+    if judgement.proof:
+        yield f"  proof: {judgement.proof}"
+
+
+def _does(does: Iterable[Act | str]) -> Iterator[str]:
+    for each in does:
+        yield each.value if isinstance(each, Act) else f"goes on if {each}"
 
 
 def _exposures(exposures: Iterable[Exposure], screen: Screen | None) -> str:
@@ -213,13 +267,20 @@ def _shorter_remarks(report: WalkersReport) -> Iterator[str]:
 
 
 def _verdict(report: WalkersReport) -> Iterator[str]:
-    exposed = [j for j in report.walkers if j.exposures]
-    harmed = [j for j in exposed if any(e.worst is not Outcome.HARMLESS for e in j.exposures)]
+    counted = [j for j in report.walkers if j.counts]
+    worst = [_worst_outcome(j) for j in counted if j.exposures]
+    looks = sum(outcome is Outcome.DROPPED for outcome in worst)
+    harmed = sum(o not in (Outcome.DROPPED, Outcome.HARMLESS) for o in worst)
     yield (
-        f"{len(harmed)} of {len(report.walkers)} walkers would touch struct pages that are not "
-        "initialised for what is there"
+        f"{harmed} of {len(counted)} walkers that this kernel has or may have would use struct "
+        f"pages that are not initialised for what is there"
+        + (f"; {looks} more would look and use nothing" if looks else "")
     )
-    unsure = [j.walker.name for j in report.walkers if j.by_release]
+    here = [j for j in report.walkers if j.present is not False]
+    skipped = [j.walker.name for j in here if j.unjudged]
+    if skipped:
+        yield f"not judged on this kernel: {', '.join(skipped)}"
+    unsure = [j.walker.name for j in here if j.by_release and not j.unjudged]
     if unsure:
         yield (
             f"guards chosen by the release, which is {printable(report.kernel.release)}; if this "
@@ -257,21 +318,26 @@ def _judgement_document(judgement: Judgement) -> Document:
     return {
         "name": walker.name,
         "what": walker.what,
-        "file": walker.file,
-        "function": walker.function,
+        "file": judgement.file,
+        "function": judgement.function,
         "in_kernel": judgement.present,
+        "counts": judgement.counts,
+        "unjudged": judgement.unjudged,
         "guard": {
             "steps": list(guard.steps),
             "filters": list(guard.filters),
+            "does": [
+                {"act": each.value} if isinstance(each, Act) else {"filter": each}
+                for each in guard.does
+            ],
             "known": guard.known,
             "by_release": judgement.by_release,
         }
         if guard
         else None,
-        "acts": sorted(act.value for act in walker.acts),
-        "stride": walker.stride,
-        "offset": walker.offset,
-        "proof": walker.proof or None,
+        "stride": judgement.stride,
+        "offset": judgement.offset,
+        "proof": judgement.proof,
         "note": walker.note,
         "exposures": [_exposure_document(e) for e in judgement.exposures],
     }

@@ -22,11 +22,12 @@ from drgn_zonedev.walkers.judge import (
     walk_all,
     walkers,
 )
-from drgn_zonedev.walkers.outcome import Outcome
+from drgn_zonedev.walkers.outcome import Act, Outcome
 from drgn_zonedev.walkers.table import WALKERS, Walker
 
 __all__ = (
     "WALKERS",
+    "Act",
     "Exposure",
     "Judgement",
     "Outcome",

@@ -22,6 +22,7 @@ from drgn import FaultError, Program, offsetof
 from drgn_zonedev.contents import Contents, page_contents
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
+from drgn_zonedev.kernel.pageblock import max_order_nr_pages, pageblock_nr_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zones, zones
@@ -47,11 +48,16 @@ UNPROMISED = (
 
 CONTENTS = tuple(Contents)
 
-# What a run's struct pages are, as bits above the index into CONTENTS.
-TAIL, WILD, IN_ZONE, REFERENCED, ON_LRU, CHARGED = (1 << bit for bit in range(8, 14))
+# What a run's struct pages are, as bits above the index into CONTENTS: their own words,
+# and what their compound links lead to.
+TAIL, IN_ZONE, REFERENCED, RESERVED, POISONED, CHARGED = (1 << bit for bit in range(8, 14))
+WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
 # Its struct pages are there, but this reader could not read them.
-UNREAD = 1 << 14
+UNREAD = 1 << 20
 _CONTENTS_MASK = 0xFF
+
+# More than MAX_FOLIO_NR_PAGES of any configuration, which is a macro: folios of 16 GiB.
+_FAR = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,16 @@ class Ground:
     @cached_property
     def layout(self) -> PageLayout:
         return page_layout(self.prog)
+
+    @cached_property
+    def max_order_pages(self) -> int | None:
+        """``None`` if it is not known."""
+        return max_order_nr_pages(self.prog)
+
+    @cached_property
+    def pageblock_pages(self) -> int | None:
+        """``None`` if it is not known."""
+        return pageblock_nr_pages(self.prog)
 
     @cached_property
     def max_pfn(self) -> int | None:
@@ -167,20 +183,20 @@ def lay_ground(
     prog: Program,
     snapshot: Snapshot,
     ranges: Sequence[Range],
-    block_pages: Iterable[int],
     ram: Sequence[tuple[int, int]],
     progress: Progress = lambda done, total: None,
 ) -> Ground:
     """
     Cut unpromised memory into runs.
 
-    :param block_pages: Sizes of the blocks that some walkers ask about as a whole.
     :param ram: PFNs that are System RAM.
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
     bad = [r for r in ranges if r.case in UNPROMISED]
+    # Some walkers ask about a block as a whole.
+    blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
     walked = read_zones(prog)
-    edges = _edges(prog, snapshot, bad, block_pages, ram, walked)
+    edges = _edges(prog, snapshot, bad, blocks, ram, walked)
     size = page_layout(prog).size
     total = size * sum(r.pages for r in bad if r.memmap is not Memmap.UNMAPPED)
 
@@ -264,32 +280,84 @@ def _describe(
     live = frozenset(p.address for p in snapshot.pgmaps)
     code = page_contents(prog, pages, pgmap, live).astype(np.int64)
     tail, layout = pages.is_tail, pages.layout
+    wild = tail & ~_in_memmap(snapshot, pages)
+    heads, known = _heads(prog, pages, wild)
     bits = {
         TAIL: tail,
-        WILD: tail & ~_in_memmap(snapshot, pages),
         IN_ZONE: _is_populated(walked, layout, _links(layout, pages.flags), pages.pfn),
         REFERENCED: pages.refcount != 0,
-        ON_LRU: _flag(prog, pages, "PG_lru"),
-        CHARGED: _memcg(prog, pages) != 0,
+        RESERVED: _flag(prog, pages, "PG_reserved"),
+        POISONED: _flag(prog, pages, "PG_hwpoison"),
+        CHARGED: _is_charged(prog, pages),
+        WILD: wild,
+        NEAR: pages.address - pages.head < np.uint64(_FAR * pages.layout.size),
+        # A head that could not be read may be anything.
+        HELD: (heads.refcount != 0) | ~known,
+        ON_LRU: _flag(prog, heads, "PG_lru") | ~known,
+        FREE: _is_buddy(prog, heads) | ~known,
+        MOVABLE: _is_movable(prog, heads) | ~known,
     }
     for bit, column in bits.items():
         code |= np.where(column, bit, 0)
     return code
 
 
+def _heads(prog: Program, pages: Pages, wild: np.ndarray) -> tuple[Pages, np.ndarray]:
+    """Struct pages that compound links lead to, a row for each page, and which are known."""
+    layout = pages.layout
+    first = np.uint64(layout.page_address(pages.start_pfn))
+    row = (pages.head - first) // np.uint64(layout.size)
+    known = ~wild
+    inside = known & (row < np.uint64(len(wild)))
+    words = pages.words[np.where(inside, row, 0).astype(np.int64)]
+    elsewhere = np.flatnonzero(known & ~inside)
+    if len(elsewhere):
+        heads, which = np.unique(pages.head[elsewhere], return_inverse=True)
+        raw, readable = read_records(prog, heads, layout.size)
+        words[elsewhere] = raw.view("<u8")[which]
+        known[elsewhere] = readable[which]
+    return Pages(pages.start_pfn, pages.end_pfn, words, layout), known
+
+
 def _flag(prog: Program, pages: Pages, name: str) -> np.ndarray:
-    bit = np.uint64(prog.constant(name).value_())
+    try:
+        bit = np.uint64(prog.constant(name).value_())
+    except LookupError:
+        # PAGEFLAG_FALSE(): the kernel is not configured for it.
+        return np.zeros(len(pages.words), bool)
     return (pages.flags >> bit & np.uint64(1)).astype(bool)
 
 
-def _memcg(prog: Program, pages: Pages) -> np.ndarray:
+def _is_charged(prog: Program, pages: Pages) -> np.ndarray:
     # Renamed in Linux kernel commit bcfe06bf2622 ("mm: memcontrol: Use helpers to read
-    # page's memcg data") (in v5.11).
+    # page's memcg data") (in v5.11). With bit 0, which has always meant something else than
+    # a memcg, page_cgroup_ino() leaves it alone.
     page = prog.type("struct page")
     for name in ("memcg_data", "mem_cgroup"):
         if page.has_member(name):
-            return pages.words[:, offsetof(page, name) // 8]
-    return np.zeros(len(pages.words), np.uint64)
+            memcg = pages.words[:, offsetof(page, name) // 8]
+            return (memcg != 0) & (memcg & np.uint64(1) == 0)
+    return np.zeros(len(pages.words), bool)
+
+
+def _is_buddy(prog: Program, pages: Pages) -> np.ndarray:
+    # PageBuddy(), see kpage.py. is_free_buddy_page() looks at what comes before as well.
+    page_type = pages.mapcount.view("<u4")
+    try:
+        buddy = prog.constant("PGTY_buddy").value_()
+    except LookupError:
+        return (page_type & np.uint32(0xF0000080)) == np.uint32(0xF0000000)
+    return (page_type >> np.uint32(24)) == np.uint32(buddy)
+
+
+def _is_movable(prog: Program, pages: Pages) -> np.ndarray:
+    # page_has_movable_ops(), or __PageMovable().
+    try:
+        prog.constant("PG_movable_ops")
+    except LookupError:
+        mapping = pages.words[:, pages.layout.mapping_word]
+        return (mapping & np.uint64(3)) == np.uint64(2)
+    return _flag(prog, pages, "PG_movable_ops")
 
 
 def _in_memmap(snapshot: Snapshot, pages: Pages) -> np.ndarray:

@@ -5,8 +5,8 @@ Guards
 ------
 
 What the walkers' guards are made of. A *step* asks about the PFN and reads no struct
-page; a *filter* reads the struct page and drops it. Memory that passes the steps is
-touched, and what passes the filters as well is used.
+page; a *filter* looks at the struct page and may drop it. Memory that passes the steps
+is touched, and what passes the filters as well is used.
 
 Each takes the ground and says yes or no for each run of it.
 """
@@ -16,19 +16,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from drgn import Architecture, FaultError, Program
 
+from drgn_zonedev.kpage import has_kpage_read
 from drgn_zonedev.spans import containing
-from drgn_zonedev.walkers.ground import IN_ZONE, ON_LRU, REFERENCED, TAIL, UNREAD, Ground
+from drgn_zonedev.walkers.ground import (
+    FREE,
+    HELD,
+    IN_ZONE,
+    MOVABLE,
+    ON_LRU,
+    POISONED,
+    REFERENCED,
+    RESERVED,
+    TAIL,
+    UNREAD,
+    Ground,
+)
 
-__all__ = ("BLOCK_PAGES", "FILTERS", "MAX_ORDER_PAGES", "PAGEBLOCK_PAGES", "STEPS")
+__all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 
 Ask = Callable[[Ground], np.ndarray]
-
-# pageblock_nr_pages and MAX_ORDER_NR_PAGES are macros: an order of 9 with huge pages of
-# 2 MiB, and of 10 since long ago, on x86-64 and arm64 with pages of 4 KiB.
-PAGEBLOCK_PAGES = 1 << 9
-MAX_ORDER_PAGES = 1 << 10
-BLOCK_PAGES = (PAGEBLOCK_PAGES, MAX_ORDER_PAGES)
 
 
 # What is not known, max_pfn or a zone, keeps nobody from anything.
@@ -48,7 +56,8 @@ def _in_last_section(ground: Ground) -> np.ndarray:
 
 
 def _valid_block(ground: Ground) -> np.ndarray:
-    first = ground.runs.start // MAX_ORDER_PAGES * MAX_ORDER_PAGES
+    assert ground.max_order_pages is not None
+    first = ground.runs.start // ground.max_order_pages * ground.max_order_pages
     return ground.ask(first).pfn_valid
 
 
@@ -74,9 +83,9 @@ def _in_zone_with_ram(ground: Ground) -> np.ndarray:
 
 
 def _begins_online(ground: Ground) -> np.ndarray:
-    blocks, which = np.unique(
-        ground.runs.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES, return_inverse=True
-    )
+    assert ground.pageblock_pages is not None
+    start = ground.runs.start // ground.pageblock_pages * ground.pageblock_pages
+    blocks, which = np.unique(start, return_inverse=True)
     passed = ground.ask(blocks).online
     rows = np.flatnonzero(passed)
     passed[rows] = ground.is_populated(ground.zones_of(blocks[rows]), blocks[rows])
@@ -88,14 +97,24 @@ def _pageblock(ground: Ground) -> np.ndarray:
     ``__pageblock_pfn_to_page()``: the first page online, the last one valid, and both in
     the zone that is compacted. Only the two are looked at.
     """
-    start = ground.runs.start // PAGEBLOCK_PAGES * PAGEBLOCK_PAGES
+    assert ground.pageblock_pages is not None
+    start = ground.runs.start // ground.pageblock_pages * ground.pageblock_pages
     blocks, which = np.unique(start, return_inverse=True)
-    last = blocks + PAGEBLOCK_PAGES - 1
+    last = blocks + ground.pageblock_pages - 1
     passed = ground.ask(blocks).online & ground.ask(last).pfn_valid
     rows = np.flatnonzero(passed)
     zone = ground.zones_of(blocks[rows])
     passed[rows] = (zone == ground.zones_of(last[rows])) & ground.is_populated(zone, blocks[rows])
     return passed[which]
+
+
+def _filters_injection(ground: Ground) -> np.ndarray:
+    # A variable of vmlinux, or of the module; 0 until debugfs sets it.
+    try:
+        is_set = bool(ground.prog.variable("hwpoison_filter_enable").value_())
+    except (LookupError, FaultError):
+        is_set = False
+    return np.full(len(ground.runs), is_set)
 
 
 STEPS: dict[str, Ask] = {
@@ -114,10 +133,39 @@ STEPS: dict[str, Ask] = {
     "the pageblock begins online": _begins_online,
 }
 
+
 # What could not be read is not known to be dropped.
 FILTERS: dict[str, Ask] = {
     "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREAD),
     "!PageTail()": lambda g: ~g.runs.has(TAIL),
-    "page_count() != 0": lambda g: g.runs.has(REFERENCED | UNREAD),
+    "!PageReserved()": lambda g: ~g.runs.has(RESERVED),
+    "page_count() != 0": lambda g: g.runs.has(HELD | UNREAD),
+    "folio_try_get()": lambda g: g.runs.has(HELD | UNREAD),
+    "get_page_unless_zero()": lambda g: g.runs.has(REFERENCED | UNREAD),
     "PageLRU()": lambda g: g.runs.has(ON_LRU | UNREAD),
+    "PageHWPoison()": lambda g: g.runs.has(POISONED | UNREAD),
+    "HWPoisonHandlable()": lambda g: g.runs.has(ON_LRU | FREE | UNREAD),
+    "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(ON_LRU | FREE | MOVABLE | UNREAD),
+    "corrupt-filter-enable is set": _filters_injection,
 }
+
+
+# What tells guards apart, other than that a function is there.
+FEATURES: dict[str, Callable[[Program], bool]] = {"kpage_read() looks at copies": has_kpage_read}
+
+
+def _is_x86_64(prog: Program) -> bool:
+    assert prog.platform is not None
+    return prog.platform.arch == Architecture.X86_64
+
+
+def unknown_here(ground: Ground, step: str) -> str | None:
+    """Say why a step cannot be evaluated on the kernel at hand; ``None`` if it can."""
+    if "pageblock" in step and ground.pageblock_pages is None:
+        return "the size of a pageblock is known on x86-64 only"
+    if "MAX_ORDER" in step and ground.max_order_pages is None:
+        return "MAX_ORDER is not known"
+    # Some architectures have one of their own, as arm64 had.
+    if "pfn_valid()" in step and "pgmap" not in step and not _is_x86_64(ground.prog):
+        return "what pfn_valid() asks is known on x86-64 only"
+    return None

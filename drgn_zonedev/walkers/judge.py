@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -36,15 +37,18 @@ from drgn_zonedev.walkers.ground import (
     read_max_pfn,
     read_zones,
 )
-from drgn_zonedev.walkers.guards import BLOCK_PAGES, FILTERS, STEPS
-from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, outcomes
-from drgn_zonedev.walkers.table import WALKERS, Guard, Walker
+from drgn_zonedev.walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
+from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, dropped, outcomes
+from drgn_zonedev.walkers.table import WALKERS, Guard, Release, Stride, Walker
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unread_by_guards", "walk_all", "walkers")
 
 # Any kernel with an MMU has this function: if the debugging information does not,
 # then it was cut down to what was needed, and lacks the walkers as well.
 _EVERYWHERE = "vfree"
+
+# Debugging information has paths of the machine that built the kernel.
+_IN_TREE = re.compile(r"(?:.*/)?((?:mm|fs|kernel)/.+\.c)")
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,9 @@ class Exposure:
     Memory of one case that passes a walker's guard although nobody promises its
     struct pages.
 
-    ``touched`` PFNs are looked at, ``used`` of them pass the filters as well; of the
-    others, only the flags are read. ``outcomes`` and ``contents`` count all that are
-    touched, by what comes of it and by what they hold.
+    ``touched`` PFNs are looked at, ``used`` of them pass the filters as well; the others
+    are dropped. ``outcomes`` and ``contents`` count all that are touched, by what comes
+    of it and by what they hold.
     """
 
     start_pfn: int
@@ -77,16 +81,33 @@ class Judgement:
     """
     A walker on this memory.
 
-    ``present`` is ``None`` if the debugging information does not tell. ``guard`` is
-    ``None`` if the kernel at hand is older than the walker. ``by_release`` tells
-    that the guard was chosen by the kernel's release, which distributors patch.
+    ``present`` is ``None`` if the debugging information does not tell; if it is false,
+    the rest is what a kernel like this one would do if it were built with the walker.
+    ``guard`` is ``None`` if the kernel at hand is older than the walker. ``by_release``
+    tells that the guard was chosen by the kernel's release, which distributors patch.
+    ``unjudged`` says why nobody knows what the guard does on the kernel at hand; there
+    are no exposures then. ``function`` in ``file`` is the one that reads struct pages, by
+    the names of this kernel. It looks at one PFN in ``stride``, the one at ``offset``.
+    ``proof`` says what compared ``touched`` with what this very kernel did, if something
+    has.
     """
 
     walker: Walker
     present: bool | None
     guard: Guard | None
     by_release: bool
+    unjudged: str | None
+    file: str
+    function: str
+    stride: int
+    offset: int
+    proof: str | None
     exposures: tuple[Exposure, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the kernel has the walker, or may have it, and it was judged."""
+        return self.present is not False and self.guard is not None and self.unjudged is None
 
 
 @dataclass(frozen=True)
@@ -147,7 +168,7 @@ def walk_all(
     if ram is None:
         # What is not known to be no RAM may be some.
         ram = ((0, snapshot.geometry.max_pfn),)
-    ground = lay_ground(prog, snapshot, ranges, BLOCK_PAGES, ram, progress)
+    ground = lay_ground(prog, snapshot, ranges, ram, progress)
     release = _release(prog)
     return tuple(_judge(ground, walker, release) for walker in table)
 
@@ -163,7 +184,7 @@ def _system_ram(prog: Program) -> tuple[tuple[int, int], ...] | None:
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 
 
-def _release(prog: Program) -> tuple[int, int]:
+def _release(prog: Program) -> Release:
     found = re.match(r"(\d{1,4})\.(\d{1,4})", c_string(prog["UTS_RELEASE"]))
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
@@ -171,51 +192,103 @@ def _release(prog: Program) -> tuple[int, int]:
 def _present(prog: Program, walker: Walker) -> bool | None:
     if any(_has_function(prog, name) for name in walker.functions):
         return True
+    whole = _has_function(prog, _EVERYWHERE)
+    if whole and not all(_has_function(prog, name) for name in walker.needs):
+        return False
     # Symbols of modules need not be loaded, nor the module itself.
     elsewhere = walker.module or not walker.functions
-    return None if elsewhere or not _has_function(prog, _EVERYWHERE) else False
+    return None if elsewhere or not whole else False
 
 
 def _has_function(prog: Program, name: str) -> bool:
     return name in prog
 
 
-def _guard(prog: Program, walker: Walker, release: tuple[int, int]) -> Guard | None:
-    fitting = [
-        guard
-        for guard in walker.guards
-        if (_has_function(prog, guard.function) if guard.function else guard.since <= release)
-    ]
+def _guard(prog: Program, walker: Walker, release: Release) -> Guard | None:
+    fitting = [guard for guard in walker.guards if _fits(prog, guard, release)]
     return fitting[-1] if fitting else None
 
 
-def _judge(ground: Ground, walker: Walker, release: tuple[int, int]) -> Judgement:
-    guard = _guard(ground.prog, walker, release)
-    return Judgement(
-        walker=walker,
-        present=_present(ground.prog, walker),
-        guard=guard,
-        by_release=any(g.since > (0, 0) for g in walker.guards),
-        exposures=_exposures(ground, walker, guard) if guard else (),
+def _fits(prog: Program, guard: Guard, release: Release) -> bool:
+    if guard.feature:
+        return FEATURES[guard.feature](prog)
+    if guard.function and (_has_function(prog, guard.function) or not any(guard.since)):
+        return _has_function(prog, guard.function)
+    return guard.since <= release
+
+
+def _is_by_release(prog: Program, walker: Walker) -> bool:
+    return any(
+        any(guard.since) and not (guard.function and _has_function(prog, guard.function))
+        for guard in walker.guards
     )
 
 
-def _exposures(ground: Ground, walker: Walker, guard: Guard) -> tuple[Exposure, ...]:
+def _judge(ground: Ground, walker: Walker, release: Release) -> Judgement:
+    prog = ground.prog
+    guard, present = _guard(prog, walker, release), _present(prog, walker)
+    function = walker.function
+    if _has_function(prog, walker.older) and not _has_function(prog, function):
+        function = walker.older
+    stride, unjudged = _stride(ground, walker), _unjudged(ground, walker, guard)
+    offset = stride - 1 if walker.last else 0
+    judged = guard and not unjudged
+    return Judgement(
+        walker=walker,
+        present=present,
+        guard=guard,
+        by_release=_is_by_release(prog, walker),
+        unjudged=unjudged,
+        file=_file(prog, walker, function, release),
+        function=function,
+        stride=stride,
+        offset=offset,
+        proof=_proof(prog, walker) if present and judged else None,
+        exposures=_exposures(ground, guard, stride, offset) if guard and judged else (),
+    )
+
+
+def _unjudged(ground: Ground, walker: Walker, guard: Guard | None) -> str | None:
+    asked = (*guard.steps, walker.stride.value if walker.stride else "") if guard else ()
+    return next(filter(None, (unknown_here(ground, step) for step in asked)), None)
+
+
+def _stride(ground: Ground, walker: Walker) -> int:
+    if walker.stride is Stride.SUBSECTION:
+        return ground.snapshot.geometry.pages_per_subsection
+    if walker.stride is Stride.PAGEBLOCK and ground.pageblock_pages:
+        return ground.pageblock_pages
+    return 1
+
+
+def _proof(prog: Program, walker: Walker) -> str | None:
+    proof = walker.proof
+    return proof.what if proof and c_string(prog["UTS_RELEASE"]) in proof.releases else None
+
+
+def _file(prog: Program, walker: Walker, function: str, release: Release) -> str:
+    # A function that was inlined into another function has no line of its own, and an export
+    # has no lines at all.
+    moved, before = walker.moved or ((0, 0), "")
+    known = before if release < moved else walker.file
+    try:
+        address = prog.function(function).address_
+        lines = prog.source_location(address) if address else ()
+    except LookupError:
+        return known
+    found = _IN_TREE.fullmatch(lines[-1].filename) if lines else None
+    return found[1] if found else known
+
+
+def _exposures(ground: Ground, guard: Guard, stride: int, offset: int) -> tuple[Exposure, ...]:
     runs = ground.runs
     if not len(runs):
         return ()
-    touched = np.ones(len(runs), bool)
+    pages = _looked_at(runs.start - offset, runs.end - offset, stride)
+    touched = pages > 0
     for step in guard.steps:
         touched &= STEPS[step](ground)
-    used = touched.copy()
-    for name in guard.filters:
-        used &= FILTERS[name](ground)
-    pages = _looked_at(runs.start - walker.offset, runs.end - walker.offset, walker.stride)
-    touched &= pages > 0
-    used &= pages > 0
-    outcome = np.where(
-        used, outcomes(ground, walker.acts), outcomes(ground, frozenset({Act.FLAGS}))
-    )
+    used, outcome = _walk(ground, guard, touched)
     rows = np.flatnonzero(touched)
     # A range of the memory's classification becomes one exposure again.
     apart = (runs.start[rows[1:]] != runs.end[rows[:-1]]) | (np.diff(runs.case[rows]) != 0)
@@ -224,6 +297,20 @@ def _exposures(ground: Ground, walker: Walker, guard: Guard) -> tuple[Exposure, 
         for group in np.split(rows, np.flatnonzero(apart) + 1)
         if len(group)
     )
+
+
+def _walk(ground: Ground, guard: Guard, touched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the runs that are touched are used, and what comes of each."""
+    used, acts = touched.copy(), frozenset[Act]()
+    outcome = outcomes(ground, acts)
+    for filtered, group in groupby(guard.does, key=lambda each: isinstance(each, str)):
+        if filtered:
+            for name in group:
+                used &= FILTERS[str(name)](ground)
+        else:
+            acts |= {act for act in group if isinstance(act, Act)}
+            outcome = np.where(used, outcomes(ground, acts), outcome)
+    return used, np.where(used, outcome, dropped(outcome))
 
 
 def _looked_at(start: np.ndarray, end: np.ndarray, stride: int) -> np.ndarray:

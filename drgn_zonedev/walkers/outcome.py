@@ -17,17 +17,31 @@ from drgn import Program
 
 from drgn_zonedev.contents import Contents
 from drgn_zonedev.model import CASES, Case
-from drgn_zonedev.walkers.ground import CHARGED, CONTENTS, REFERENCED, UNREAD, WILD, Ground
+from drgn_zonedev.walkers.ground import (
+    CHARGED,
+    CONTENTS,
+    HELD,
+    NEAR,
+    REFERENCED,
+    TAIL,
+    UNREAD,
+    WILD,
+    Ground,
+)
 
-__all__ = ("Act", "Outcome", "outcomes")
+__all__ = ("Act", "Outcome", "dropped", "outcomes")
 
 
 class Act(enum.Enum):
-    """What a walker does with a struct page that passed its guard; the value is for people."""
+    """What a walker does with a struct page; the value is for people."""
 
+    LINK = "loads its compound link"
     FLAGS = "reads its flags"
     HEAD = "follows its compound link"
-    REFERENCE = "takes and drops a reference"
+    COPY = "copies it, and the folio that its compound link leads to if that is near"
+    GET = "takes a reference to its folio"
+    REFERENCE = "takes and drops a reference to its folio"
+    PAGE_REFERENCE = "takes and drops a reference to the page"
     MARK = "sets flags in it"
     MEMCG = "follows its memcg"
     SCAN = "scans it for pointers"
@@ -45,6 +59,7 @@ class Outcome(enum.Enum):
     GARBAGE = "takes what the memory held before for a struct page"
     STALE = "takes a struct page of another time for this one"
     UNREADABLE = "reads a struct page that could not be read here"
+    DROPPED = "loads a word or two of it, and uses nothing"
     HARMLESS = "sees a struct page that is initialised"
 
 
@@ -77,24 +92,40 @@ def outcomes(ground: Ground, acts: frozenset[Act]) -> np.ndarray:
     def holds(*kinds: Contents) -> np.ndarray:
         return np.isin(contents, [CONTENTS.index(kind) for kind in kinds])
 
-    # init_unavailable_range() has initialised them for what they are.
-    hole = runs.case == CASES.index(Case.PARTIAL)
-    referenced = runs.has(REFERENCED)
-    poison = holds(Contents.POISON) & _checks_poison(ground.prog)
-    head = bool(acts & {Act.HEAD, Act.REFERENCE, Act.MARK, Act.MEMCG})
-    takes = referenced & (Act.REFERENCE in acts)
+    def of(case: Case) -> np.ndarray:
+        return runs.case == CASES.index(case)
+
+    takes_folio = runs.has(HELD) & bool(acts & {Act.GET, Act.REFERENCE})
+    takes_page = runs.has(REFERENCED) & (Act.PAGE_REFERENCE in acts)
+    # put_page() drops the folio's.
+    drops = (runs.has(HELD) & (Act.REFERENCE in acts)) | takes_page
+    follows = bool(acts & {Act.HEAD, Act.GET, Act.REFERENCE}) | takes_page
+    follows = follows | (runs.has(NEAR) & (Act.COPY in acts))
+    # A tail's memcg is that of its folio, for those who go there.
+    memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
+    # init_unavailable_range() has initialised holes for what they are. What a device left is
+    # initialised for what was there.
+    harmless = (holds(*_INITIALIZED) & ~of(Case.GHOST)) | (
+        of(Case.PARTIAL) & holds(Contents.BOOT_PAGE)
+    )
     conditions = {
         Outcome.FAULT: ~runs.mapped,
         Outcome.UNREADABLE: runs.has(UNREAD),
-        Outcome.BUG: poison,
-        Outcome.WILD_POINTER: runs.has(WILD) & head,
-        Outcome.WILD_MEMCG: runs.has(CHARGED) & holds(*_GARBAGE) & (Act.MEMCG in acts),
-        Outcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & takes & _drops_by_pgmap(ground),
-        Outcome.CHANGES: takes | (Act.MARK in acts),
-        Outcome.HARMLESS: holds(*_INITIALIZED) | (hole & holds(Contents.BOOT_PAGE)),
+        Outcome.BUG: holds(Contents.POISON) & _checks_poison(ground.prog) & (Act.FLAGS in acts),
+        Outcome.WILD_POINTER: runs.has(WILD) & follows,
+        Outcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
+        Outcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(ground),
+        Outcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
+        Outcome.HARMLESS: harmless,
         Outcome.GARBAGE: holds(*_GARBAGE),
         Outcome.STALE: np.ones(len(runs), bool),
     }
     codes = np.array([OUTCOMES.index(outcome) for outcome in conditions])
     matrix = np.stack([np.broadcast_to(c, len(runs)) for c in conditions.values()])
     return codes[np.argmax(matrix, axis=0)]
+
+
+def dropped(outcome: np.ndarray) -> np.ndarray:
+    """What came of runs, if in the end nothing of their struct pages is used."""
+    unused = np.isin(outcome, [OUTCOMES.index(o) for o in (Outcome.GARBAGE, Outcome.STALE)])
+    return np.where(unused, OUTCOMES.index(Outcome.DROPPED), outcome)

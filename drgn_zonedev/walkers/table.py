@@ -11,29 +11,61 @@ release decides, and that is said.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+from typing import Union
 
 from drgn_zonedev.walkers.outcome import Act
 
-__all__ = ("WALKERS", "Guard", "Walker")
+__all__ = ("WALKERS", "Guard", "Proof", "Release", "Stride", "Walker")
 
 Release = tuple[int, int]
+Does = tuple[Union[Act, str], ...]
+
+
+class Stride(enum.Enum):
+    """Which PFNs a walker looks at, if not all."""
+
+    PAGEBLOCK = "one in a pageblock"
+    SUBSECTION = "one in a subsection"
 
 
 @dataclass(frozen=True)
 class Guard:
     """
-    What is asked before a struct page is used: names of ``STEPS`` and ``FILTERS``.
+    What is asked before a struct page is used.
 
-    It is that of kernels that have ``function``, or if there is none that tells, from
-    the release ``since`` on; ``known`` says where that is from.
+    ``steps`` are names of ``STEPS``. ``does`` is what happens to a struct page that
+    passes them: acts, and between them names of ``FILTERS``, which drop pages from what
+    follows. It is the guard of kernels that have a ``feature`` (one of ``FEATURES``) or
+    a ``function``, or if neither tells, from the release ``since`` on; ``known`` says
+    where that is from.
     """
 
     steps: tuple[str, ...]
-    filters: tuple[str, ...] = ()
+    does: Does
     since: Release = (0, 0)
+    feature: str = ""
     function: str = ""
     known: str = "the same in v5.10, v6.1, v6.12, v7.2 and v7.3"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Names of ``FILTERS``, in the order in which they are asked."""
+        return tuple(each for each in self.does if isinstance(each, str))
+
+    @property
+    def acts(self) -> tuple[Act, ...]:
+        """What is done to struct pages, in that order."""
+        return tuple(each for each in self.does if isinstance(each, Act))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What compared a prediction with what kernels did, and which kernels (``uname -r``)."""
+
+    what: str
+    releases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,12 +73,13 @@ class Walker:
     """
     Code that looks at struct pages by PFN.
 
-    ``function`` is the one that reads the struct page; ``functions`` are names by
-    which debugging information shows that a kernel has the walker, in case that one
-    is inlined, and ``module`` tells that a module can have them instead of vmlinux.
-    ``guards`` are in the order of kernels. It looks at one PFN in
-    ``stride``, the one at ``offset``. ``proof`` says what compared a prediction with
-    what a kernel did; without it, everything here is reasoned.
+    ``function`` is the one that reads the struct page, ``older`` what it was called
+    before, ``file`` where it is, ``moved`` since when and where it was before that;
+    ``functions`` are names by which debugging information shows that a kernel has the
+    walker, in case that one is inlined. ``module`` tells that a module can have them
+    instead of vmlinux, which needs the kernel to have the functions ``needs``.
+    ``guards`` are in the order of kernels. It looks at all PFNs, or at the first one in
+    each ``stride``, or the ``last``. Without a ``proof``, everything here is reasoned.
     """
 
     name: str
@@ -55,16 +88,14 @@ class Walker:
     function: str
     functions: tuple[str, ...]
     guards: tuple[Guard, ...]
-    acts: frozenset[Act]
+    older: str = ""
+    moved: tuple[Release, str] | None = None
     module: bool = False
-    stride: int = 1
-    offset: int = 0
-    proof: str = ""
+    needs: tuple[str, ...] = ()
+    stride: Stride | None = None
+    last: bool = False
+    proof: Proof | None = None
     note: str = ""
-
-
-def _acts(*acts: Act) -> frozenset[Act]:
-    return frozenset(acts)
 
 
 _VALID = "pfn_valid()"
@@ -77,16 +108,42 @@ _SINCE_5_4 = (
     "aad5f69bc161 (\"fs/proc/page.c: don't access uninitialized memmaps in "
     'fs/proc/page.c") (in v5.4)'
 )
-_BEFORE_6_0 = "read in v5.10; changed in a release between that and v6.1, without a trace"
+_BEFORE_6_1 = "read in v5.10 and v6.1; it changed between them, without a trace"
+_BEFORE_6_12 = "read in v6.1 and v6.12; it changed between them, without a trace"
 
-_KPAGE = (Guard((_LAST_SECTION, _ONLINE), known=_SINCE_5_4),)
-# What "zonedev lab walk" compares (lab/trials.py).
-_KPAGE_PROOF = "the lab's guests read the file: each word of what is not RAM is as predicted"
-_VISIT_PROOF = (
-    "the lab's guests (v6.12 on) send it to each kind of page: it takes the predicted ones"
+# What "zonedev lab walk" compares (lab/trials.py), and the kernels that it did so on: of
+# those without CONFIG_MEMORY_FAILURE, only what /proc says.
+_PROVED_6_12 = (
+    "6.12.107+deb13-cloud-amd64",
+    "7.2.12+deb14-cloud-amd64",
+    "7.3.4+deb13-cloud-amd64",
 )
-_ONLINE_ONLY = (Guard((_ONLINE,)),)
-_ONLINE_IN_ZONE = (Guard((_IN_ZONE, _ONLINE), (_ZONE,)),)
+_PROVED = ("5.10.0-32-cloud-amd64", "6.1.0-56-cloud-amd64", *_PROVED_6_12)
+_KPAGE_PROOF = Proof(
+    "the lab's guest of this kernel read the file: each word of what is not RAM is as predicted",
+    _PROVED,
+)
+_VISIT_PROOF = Proof(
+    "the lab's guest of this kernel sent it to each kind of page: it let pass what is said here; "
+    "what it then does is reasoned",
+    _PROVED_6_12,
+)
+
+_KPAGE = (
+    Guard((_LAST_SECTION, _ONLINE), (Act.FLAGS, Act.HEAD), known=_SINCE_5_4),
+    Guard(
+        (_LAST_SECTION, _ONLINE),
+        (Act.COPY,),
+        feature="kpage_read() looks at copies",
+        known="kpage_read() uses snapshot_page(): read in v7.2 and v7.3",
+    ),
+)
+_ZONE_ONLY = (Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE)),)
+# PageHWPoison() looks at the page itself.
+_UNPOISON: Does = (
+    *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
+    *(Act.HEAD, Act.MARK, Act.REFERENCE),
+)
 
 WALKERS = (
     Walker(
@@ -96,7 +153,6 @@ WALKERS = (
         function="stable_page_flags",
         functions=("stable_page_flags", "kpageflags_read"),
         guards=_KPAGE,
-        acts=_acts(Act.FLAGS, Act.HEAD),
         proof=_KPAGE_PROOF,
     ),
     Walker(
@@ -106,17 +162,23 @@ WALKERS = (
         function="kpagecount_read",
         functions=("kpagecount_read",),
         guards=_KPAGE,
-        acts=_acts(Act.FLAGS, Act.HEAD),
         proof=_KPAGE_PROOF,
     ),
     Walker(
         name="kpagecgroup",
         what="/proc/kpagecgroup",
         file="fs/proc/page.c",
-        function="page_cgroup_ino",
+        function="kpagecgroup_read",
         functions=("kpagecgroup_read",),
-        guards=_KPAGE,
-        acts=_acts(Act.HEAD, Act.MEMCG),
+        guards=(
+            Guard((_LAST_SECTION, _ONLINE), (Act.MEMCG,), known=_SINCE_5_4),
+            Guard(
+                (_LAST_SECTION, _ONLINE),
+                (Act.HEAD, Act.MEMCG),
+                since=(6, 12),
+                known=_BEFORE_6_12,
+            ),
+        ),
     ),
     Walker(
         name="memory-failure",
@@ -124,8 +186,16 @@ WALKERS = (
         file="mm/memory-failure.c",
         function="memory_failure",
         functions=("memory_failure",),
-        guards=_ONLINE_ONLY,
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE, Act.MARK),
+        guards=(
+            Guard((_ONLINE,), (Act.FLAGS, Act.HEAD, Act.MARK, Act.GET), known="read in v5.10"),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, Act.MARK, "HWPoisonHandlable()", Act.GET),
+                since=(6, 1),
+                function="HWPoisonHandlable",
+                known=_BEFORE_6_1,
+            ),
+        ),
         proof=_VISIT_PROOF,
     ),
     Walker(
@@ -135,15 +205,19 @@ WALKERS = (
         function="memory_failure_dev_pagemap",
         functions=("memory_failure",),
         guards=(
-            Guard(("no pfn_to_online_page()", _VALID, "get_dev_pagemap()"), known="before that"),
+            Guard(
+                ("no pfn_to_online_page()", _VALID, "get_dev_pagemap()"),
+                (Act.FLAGS, Act.HEAD, Act.MARK),
+                known="before that",
+            ),
             Guard(
                 ("no pfn_to_online_page()", _VALID, "get_dev_pagemap()", "pgmap_pfn_valid()"),
+                (Act.FLAGS, Act.HEAD, Act.MARK),
                 function="pgmap_pfn_valid",
                 known='34dc45be4563 ("mm: fix memory_failure() handling of dax-namespace '
                 'metadata") (in v5.12), which brought pgmap_pfn_valid()',
             ),
         ),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.MARK),
         proof=_VISIT_PROOF,
         note="the only walker that asks everything there is to ask",
     ),
@@ -153,8 +227,16 @@ WALKERS = (
         file="mm/memory-failure.c",
         function="soft_offline_page",
         functions=("soft_offline_page",),
-        guards=(Guard((_VALID, _ONLINE)),),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
+        guards=(
+            Guard((_VALID, _ONLINE), (Act.FLAGS, Act.HEAD, Act.REFERENCE), known="read in v5.10"),
+            Guard(
+                (_VALID, _ONLINE),
+                (Act.FLAGS, Act.HEAD, "HWPoisonHandlable() for soft offline", Act.REFERENCE),
+                since=(6, 1),
+                function="HWPoisonHandlable",
+                known=_BEFORE_6_1,
+            ),
+        ),
         proof=_VISIT_PROOF,
     ),
     Walker(
@@ -164,10 +246,9 @@ WALKERS = (
         function="unpoison_memory",
         functions=("unpoison_memory",),
         guards=(
-            Guard((_VALID,), known="read in v5.10"),
-            Guard((_ONLINE,), since=(6, 1), known=_BEFORE_6_0),
+            Guard((_VALID,), _UNPOISON, known="read in v5.10"),
+            Guard((_ONLINE,), _UNPOISON, since=(6, 1), known=_BEFORE_6_1),
         ),
-        acts=_acts(Act.FLAGS, Act.HEAD),
         proof=_VISIT_PROOF,
         note="it changes only pages that are marked as poisoned",
     ),
@@ -177,10 +258,11 @@ WALKERS = (
         file="mm/hwpoison-inject.c",
         function="hwpoison_inject",
         functions=("hwpoison_inject",),
-        guards=(Guard((_VALID,)),),
-        acts=_acts(Act.HEAD),
+        guards=(Guard((_VALID,), (Act.LINK, "corrupt-filter-enable is set", Act.FLAGS, Act.HEAD)),),
         module=True,
-        note="with a filter set, it reads more than the compound link",
+        needs=("memory_failure",),
+        note="without a filter it works out the head, uses it for nothing, and goes on to "
+        "memory_failure()",
     ),
     Walker(
         name="compaction",
@@ -188,8 +270,20 @@ WALKERS = (
         file="mm/page_alloc.c",
         function="__pageblock_pfn_to_page",
         functions=("__pageblock_pfn_to_page",),
-        guards=(Guard((_IN_ZONE, "__pageblock_pfn_to_page()"), ("!PageTail()", "PageLRU()")),),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
+        guards=(
+            Guard(
+                (_IN_ZONE, "__pageblock_pfn_to_page()"),
+                (Act.FLAGS, "!PageTail()", "PageLRU()", Act.PAGE_REFERENCE),
+                known="read in v5.10",
+            ),
+            # It asks PageHuge() first.
+            Guard(
+                (_IN_ZONE, "__pageblock_pfn_to_page()"),
+                (Act.FLAGS, Act.HEAD, "!PageTail()", "PageLRU()", Act.PAGE_REFERENCE),
+                since=(6, 1),
+                known=_BEFORE_6_1,
+            ),
+        ),
         note="both ends are asked, what is between them is taken on trust",
     ),
     Walker(
@@ -198,10 +292,9 @@ WALKERS = (
         file="mm/page_alloc.c",
         function="__pageblock_pfn_to_page",
         functions=("__pageblock_pfn_to_page",),
-        guards=(Guard((_IN_ZONE, "the pageblock begins online", _VALID)),),
-        acts=_acts(Act.FLAGS),
-        stride=512,
-        offset=511,
+        guards=(Guard((_IN_ZONE, "the pageblock begins online", _VALID), (Act.FLAGS,)),),
+        stride=Stride.PAGEBLOCK,
+        last=True,
         note="its zone is compared with that of the first page, which is all that is read",
     ),
     Walker(
@@ -210,9 +303,15 @@ WALKERS = (
         file="mm/page_owner.c",
         function="read_page_owner",
         functions=("read_page_owner", "init_pages_in_zone"),
-        guards=(Guard(("below max_pfn", "pfn_valid() of the first PFN of each MAX_ORDER block")),),
-        acts=_acts(Act.FLAGS),
-        note="device memory has no page_ext, at which it stops; with one, its contents are used",
+        guards=(
+            Guard(
+                ("below max_pfn", "pfn_valid() of the first PFN of each MAX_ORDER block"),
+                (Act.FLAGS,),
+            ),
+        ),
+        note="it asks PageBuddy(), and skips as many pages as a buddy's order says; device memory "
+        "in sections of its own has no page_ext, at which it stops, and where it shares a section "
+        "with RAM, a page_ext that says nothing",
     ),
     Walker(
         name="pagetypeinfo",
@@ -220,18 +319,30 @@ WALKERS = (
         file="mm/vmstat.c",
         function="pagetypeinfo_showblockcount_print",
         functions=("pagetypeinfo_showblockcount_print", "pagetypeinfo_show"),
-        guards=_ONLINE_IN_ZONE,
-        acts=_acts(Act.FLAGS),
-        stride=512,
+        guards=_ZONE_ONLY,
+        stride=Stride.PAGEBLOCK,
     ),
     Walker(
         name="page-idle",
         what="/sys/kernel/mm/page_idle/bitmap",
         file="mm/page_idle.c",
         function="page_idle_get_folio",
+        older="page_idle_get_page",
         functions=("page_idle_get_folio", "page_idle_get_page", "page_idle_bitmap_read"),
-        guards=(Guard((_ONLINE,), ("!PageTail()", "PageLRU()")),),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
+        guards=(
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, "PageLRU()", Act.PAGE_REFERENCE),
+                known="read in v5.10 and v6.1",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, "!PageTail()", "PageLRU()", Act.REFERENCE),
+                since=(6, 12),
+                function="page_idle_get_folio",
+                known=_BEFORE_6_12,
+            ),
+        ),
     ),
     Walker(
         name="kmemleak",
@@ -239,8 +350,12 @@ WALKERS = (
         file="mm/kmemleak.c",
         function="kmemleak_scan",
         functions=("kmemleak_scan",),
-        guards=(Guard((_IN_ZONE, _ONLINE), (_ZONE, "page_count() != 0")),),
-        acts=_acts(Act.FLAGS, Act.SCAN),
+        guards=(
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                (Act.FLAGS, _ZONE, Act.HEAD, "page_count() != 0", Act.SCAN),
+            ),
+        ),
         note="what it takes for pointers hides leaks",
     ),
     Walker(
@@ -248,27 +363,52 @@ WALKERS = (
         what="DAMON on physical addresses",
         file="mm/damon/ops-common.c",
         function="damon_get_folio",
+        older="damon_get_page",
         functions=("damon_get_folio", "damon_get_page"),
-        guards=(Guard((_ONLINE,), ("!PageTail()",), since=(5, 15), known="DAMON is of v5.15"),),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
+        guards=(
+            Guard(
+                (_ONLINE,),
+                ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, "PageLRU()"),
+                since=(5, 16),
+                known="DAMON walks physical memory since v5.16; read in v6.1.192, where a fix lets "
+                "the reference come before PageLRU()",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.HEAD, "folio_try_get()", Act.REFERENCE, Act.FLAGS, "PageLRU()"),
+                since=(6, 12),
+                known="read in v6.12.107, v7.2 and v7.3; without two fixes that stable kernels "
+                "have, it drops tails, and asks PageLRU() first",
+            ),
+        ),
     ),
     Walker(
         name="split-huge-pages",
         what="/sys/kernel/debug/split_huge_pages",
         file="mm/huge_memory.c",
         function="split_huge_pages_all",
+        older="split_huge_pages_set",
         functions=("split_huge_pages_all", "split_huge_pages_set"),
         guards=(
-            Guard((_IN_ZONE, _VALID), ("page_count() != 0",), known="read in v5.10"),
+            Guard(
+                (_IN_ZONE, _VALID),
+                ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, _ZONE),
+                known="read in v5.10",
+            ),
             Guard(
                 (_IN_ZONE, _ONLINE),
-                ("!PageTail()", "page_count() != 0"),
+                ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, _ZONE),
                 since=(6, 0),
                 known='2b7aa91ba0e8 ("mm/huge_memory: use pfn_to_online_page() in '
                 'split_huge_pages_all()") (in v6.0), in some stable trees before that',
             ),
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                ("!PageTail()", "folio_try_get()", Act.REFERENCE, Act.FLAGS, _ZONE),
+                since=(6, 12),
+                known=_BEFORE_6_12,
+            ),
         ),
-        acts=_acts(Act.FLAGS, Act.HEAD, Act.REFERENCE),
         note="it takes the reference before it looks at the zone",
     ),
     Walker(
@@ -277,17 +417,16 @@ WALKERS = (
         file="kernel/power/snapshot.c",
         function="saveable_page",
         functions=("saveable_page", "count_data_pages"),
-        guards=(Guard((_IN_ZONE, _VALID, _ONLINE), (_ZONE,)),),
-        acts=_acts(Act.FLAGS),
+        guards=(Guard((_IN_ZONE, _VALID, _ONLINE), (Act.FLAGS, _ZONE)),),
     ),
     Walker(
         name="hibernation-free",
         what="hibernation: which pages are free",
         file="kernel/power/snapshot.c",
+        moved=((6, 5), "mm/page_alloc.c"),
         function="mark_free_pages",
         functions=("mark_free_pages",),
-        guards=(Guard((_IN_ZONE, _VALID), (_ZONE,)),),
-        acts=_acts(Act.FLAGS),
+        guards=(Guard((_IN_ZONE, _VALID), (Act.FLAGS, _ZONE)),),
     ),
     Walker(
         name="memory-offline",
@@ -295,14 +434,18 @@ WALKERS = (
         file="mm/memory_hotplug.c",
         function="scan_movable_pages",
         functions=("scan_movable_pages", "offline_pages"),
-        guards=(Guard(("a section of System RAM without holes", _ONLINE, _VALID)),),
-        acts=_acts(Act.FLAGS, Act.HEAD),
+        guards=(
+            Guard(
+                ("a section of System RAM without holes", _ONLINE, _VALID), (Act.FLAGS, Act.HEAD)
+            ),
+        ),
     ),
     Walker(
         name="alloc-contig",
         what="alloc_contig_pages(): gigantic pages",
         file="mm/page_alloc.c",
         function="pfn_range_valid_contig",
+        older="pfn_range_valid_gigantic",
         functions=(
             "pfn_range_valid_contig",
             "pfn_range_valid_gigantic",
@@ -310,30 +453,43 @@ WALKERS = (
             "alloc_contig_pages_noprof",
             "alloc_contig_frozen_pages_noprof",
         ),
-        guards=_ONLINE_IN_ZONE,
-        acts=_acts(Act.FLAGS, Act.HEAD),
-        note="it stops at pages that are reserved",
+        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE, "!PageReserved()", Act.HEAD)),),
+        note="it gives up a block at the first page that is dropped",
     ),
     Walker(
         name="zone-shrink",
-        what="removing memory: where a zone ends now",
+        what="removing memory: where a zone begins now",
         file="mm/memory_hotplug.c",
         function="find_smallest_section_pfn",
         functions=("find_smallest_section_pfn", "find_biggest_section_pfn", "shrink_zone_span"),
-        guards=_ONLINE_IN_ZONE,
-        acts=_acts(Act.FLAGS),
-        stride=512,
+        guards=_ZONE_ONLY,
+        stride=Stride.SUBSECTION,
+    ),
+    Walker(
+        name="zone-shrink-ends",
+        what="removing memory: where a zone ends now",
+        file="mm/memory_hotplug.c",
+        function="find_biggest_section_pfn",
+        functions=("find_biggest_section_pfn", "find_smallest_section_pfn", "shrink_zone_span"),
+        guards=_ZONE_ONLY,
+        stride=Stride.SUBSECTION,
+        last=True,
     ),
     Walker(
         name="kcore",
         what="/proc/kcore",
         file="fs/proc/kcore.c",
         function="read_kcore_iter",
+        older="read_kcore",
         functions=("read_kcore_iter", "read_kcore"),
         guards=(
-            Guard(("System RAM", _ONLINE), since=(5, 14), known="no struct page before v5.14"),
+            Guard(
+                ("System RAM", _ONLINE),
+                (Act.FLAGS, Act.HEAD),
+                since=(5, 14),
+                known="no struct page before v5.14",
+            ),
         ),
-        acts=_acts(Act.FLAGS),
     ),
     Walker(
         name="makedumpfile",
@@ -341,8 +497,7 @@ WALKERS = (
         file="makedumpfile.c",
         function="__exclude_unnecessary_pages",
         functions=(),
-        guards=(Guard(("System RAM", _VALID)),),
-        acts=_acts(Act.FLAGS, Act.HEAD),
+        guards=(Guard(("System RAM", _VALID), (Act.FLAGS, Act.HEAD), known="reasoned"),),
         note="a program, not part of the kernel: it sees what /proc/vmcore has",
     ),
 )

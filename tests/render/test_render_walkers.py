@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from drgn.commands import CommandError, run_command
 from fakekernel import LAYOUTS, collision, in_flight, partial
@@ -11,8 +13,10 @@ from drgn_zonedev import plugin
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, height, is_folded
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
+from drgn_zonedev.stored import StoredDump
 from drgn_zonedev.walkers import WALKERS, Outcome, WalkersReport, walkers
 
+VMCORES = Path(__file__).parent.parent.parent / "vmcores"
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
@@ -50,7 +54,10 @@ def test_text_says_which_guards_the_release_chose() -> None:
     text = walkers_text(walkers(in_flight("5.10").program()))
     (line,) = (line for line in text.splitlines() if "if this kernel was patched" in line)
     assert "5.10.223-fake" in line
-    assert line.endswith("unpoison, damon, split-huge-pages, kcore")
+    assert line.endswith(
+        "wrong: kpagecgroup, memory-failure, soft-offline, unpoison, compaction, page-idle, "
+        "damon, split-huge-pages, kcore"
+    )
     assert "[0x24400, 0x28000)  initializing (4)" in text
 
 
@@ -58,6 +65,27 @@ def test_text_explains_the_outcomes_that_it_names() -> None:
     text = walkers_text(walkers(collision("6.12").program()))
     assert "stale: it takes a struct page of another time for this one" in text
     assert "wild-pointer: " not in text
+
+
+def test_what_the_kernel_lacks_is_shown_apart_and_not_counted() -> None:
+    with StoredDump(VMCORES / "6.1-init-in-flight").program() as prog:
+        report = walkers(prog)
+    text = walkers_text(report)
+    here, lacking = text.split("NOT IN THIS KERNEL. What they would do if it were built with them:")
+    for name in ("hwpoison-inject", "page-owner", "memory-failure"):
+        assert f"\n{name} " not in here
+        assert f"\n{name} " in lacking
+    assert "\nhibernation-free " in here
+    assert "\nhibernation-free " not in lacking
+    # That one uses 15362 pages whose zone it walks; what it drops is not counted.
+    counted = sum(j.counts for j in report.walkers)
+    assert f"\n1 of {counted} walkers that this kernel has or may have would use " in text
+    (row,) = (line for line in here.splitlines() if line.startswith("hibernation-free "))
+    assert row.split()[3:8] == ["yes", "49152", "reasoned", "15362", "stale"]
+    documented = {w["name"]: w for w in validated(walkers_document(report))["walkers"]}
+    assert documented["page-owner"]["in_kernel"] is False
+    assert documented["page-owner"]["counts"] is False
+    assert documented["page-owner"]["exposures"]
 
 
 def test_one_walker(capsys: pytest.CaptureFixture[str]) -> None:
