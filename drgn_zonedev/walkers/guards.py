@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from drgn import Architecture, FaultError, Program
+from drgn import Architecture, FaultError, ObjectAbsentError, Program
 
 from drgn_zonedev.kpage import has_kpage_read
 from drgn_zonedev.spans import containing
@@ -112,7 +112,7 @@ def _filters_injection(ground: Ground) -> np.ndarray:
     # A variable of vmlinux, or of the module; 0 until debugfs sets it.
     try:
         is_set = bool(ground.prog.variable("hwpoison_filter_enable").value_())
-    except (LookupError, FaultError):
+    except (LookupError, ObjectAbsentError, FaultError):
         is_set = False
     return np.full(len(ground.runs), is_set)
 
