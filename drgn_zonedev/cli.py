@@ -72,28 +72,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OutputError as e:
         # Python would complain once more when it flushes at exit.
         discard_output()
-        return _complain(e, Status.USAGE)
+        return _complain(args, e, Status.USAGE)
     except (_CannotOpen, UsageError) as e:
-        return _complain(e, Status.USAGE)
+        return _complain(args, e, Status.USAGE)
     except (_CannotJudge, LabError) as e:
-        return _complain(e, Status.NOT_JUDGED)
+        return _complain(args, e, Status.NOT_JUDGED)
     except LookupError as e:
-        return _complain(f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
+        return _complain(args, f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.BadDataError as e:
-        return _complain(e, Status.NOT_JUDGED)
+        return _complain(args, e, Status.NOT_JUDGED)
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
-        return _complain(message, Status.NOT_JUDGED)
+        return _complain(args, message, Status.NOT_JUDGED)
     except OSError as e:
-        return _complain(f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
+        return _complain(args, f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
     except KeyboardInterrupt:
         return 130
     except Exception:
         # Python's own status for it means that something was found.
         traceback.print_exc()
-        return _complain(
-            "this is a bug of zonedev: report it with the lines above", Status.NOT_JUDGED
-        )
+        message = "this is a bug of zonedev: report it with the lines above"
+        return _complain(args, message, Status.NOT_JUDGED)
     return int(status)
 
 
@@ -203,9 +202,21 @@ def _tell_if_cut_off(prog: drgn.Program) -> None:
         print(f"zonedev: {printable(message)}", file=sys.stderr)
 
 
-def _complain(message: object, status: Status) -> int:
+def _complain(args: argparse.Namespace, message: object, status: Status) -> int:
     print(f"zonedev: error: {printable(str(message))}", file=sys.stderr)
+    _replace_junit(args, str(message))
     return int(status)
+
+
+def _replace_junit(args: argparse.Namespace, message: str) -> None:
+    # A CI server would take the file of last time for today's.
+    path = args.output if getattr(args, "format", None) == "junit" else getattr(args, "junit", None)
+    if path is None:
+        return
+    from drgn_zonedev.render.as_junit import error_junit
+
+    with contextlib.suppress(OSError):
+        Path(path).write_text(error_junit(message) + "\n", encoding="utf-8")
 
 
 def make_parser() -> argparse.ArgumentParser:

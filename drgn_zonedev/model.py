@@ -339,6 +339,14 @@ class Report(Result):
     coverage: Coverage
     missing: tuple[Missing, ...] = ()
 
+    @property
+    def nothing_judged(self) -> bool:
+        """Whether there was something to judge, and not one struct page could be read."""
+        wanted = self.coverage.pages_unreadable > 0 or any(
+            r.case is Case.UNKNOWN for r in self.ranges
+        )
+        return wanted and self.coverage.pages_verified == 0
+
     def __repr__(self) -> str:
         return (
             f"<Report Linux {self.kernel.release!r}: {len(self.pgmaps)} pgmaps, "

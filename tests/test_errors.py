@@ -20,6 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import drgn
 import pytest
@@ -134,6 +135,20 @@ def test_export_that_there_is_no_room_to_unpack(
     monkeypatch.setattr(stored, "unpack", fail)
     line = _error(capsys, 2, "-c", str(VMCORES / "6.1-empty"), "check")
     assert f"no room for it in {tempfile.gettempdir()}: make room" in line
+
+
+@pytest.mark.parametrize("word", ["{missing}", "{unpacked}"])
+def test_old_junit_file_does_not_outlive_an_error(
+    word: str, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results.xml"
+    results.write_text("those of last week")
+    argv = ["-c", word.format(**files), "check", "--format", "junit", "-o", str(results)]
+    assert cli.main(argv) == (2 if "missing" in word else 3)
+    error = ElementTree.parse(results).getroot().find("testsuite[@errors='1']/testcase/error")
+    assert error is not None
+    assert capsys.readouterr().err == f"zonedev: error: {error.text}\n"
+    assert cli.main([*argv[:-1], str(files["deep"])]) == (2 if "missing" in word else 3)
 
 
 NO_SYMBOLS = [

@@ -20,7 +20,7 @@ from drgn_zonedev.command import (
     print_result,
 )
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
-from drgn_zonedev.model import Case, Finding, Report, Severity
+from drgn_zonedev.model import Finding, Report, Severity
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
@@ -112,7 +112,7 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     )
     if failed(report, args.fail_on):
         return Outcome(report, Status.FINDINGS)
-    if _nothing_judged(report):
+    if report.nothing_judged:
         return Outcome(report, Status.NOT_JUDGED)
     return Outcome(report)
 
@@ -140,14 +140,6 @@ def _junit(report: Report, fail_on: tuple[str, ...]) -> str:
     from drgn_zonedev.render.as_junit import report_junit
 
     return report_junit(report, lambda finding: fails(finding, fail_on))
-
-
-def _nothing_judged(report: Report) -> bool:
-    # There was something to judge, and not one struct page could be read.
-    wanted = report.coverage.pages_unreadable > 0 or any(
-        r.case is Case.UNKNOWN for r in report.ranges
-    )
-    return wanted and report.coverage.pages_verified == 0
 
 
 CHECK = Command(

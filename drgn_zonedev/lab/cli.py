@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.command import Outcome, Status, UsageError, print_text
 
@@ -154,13 +155,20 @@ def _run(args: argparse.Namespace) -> Outcome:
     from . import results
     from .guest import check_host
 
+    # Before anything that takes long, and so that nobody takes old results for new ones.
+    for path in filter(None, (args.junit, args.json)):
+        _write(path, "")
+    if args.dump:
+        _make_directory(args.dump)
     check_host()
     kernels, scenarios = _chosen(args)
     cells = _run_all(kernels, scenarios, args)
     if len(cells) > 1:
         print_text(f"\n{results.matrix_text(cells)}")
-    _write(args.junit, results.junit_xml, cells)
-    _write(args.json, results.results_json, cells)
+    if args.junit:
+        _write(args.junit, results.junit_xml(cells))
+    if args.json:
+        _write(args.json, results.results_json(cells))
     return Outcome(cells, _status(cells))
 
 
@@ -204,11 +212,19 @@ def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
             _say(results.printable(f"  {detail}"))
 
 
-def _write(path: Path | None, render: Callable[[Sequence[Cell]], str], cells: list[Cell]) -> None:
-    if path is None:
-        return
+def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(render(cells), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise UsageError(f"cannot write {path}: {e.strerror}: choose another place") from e
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Whether there can be files in it is only known when there is one.
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as e:
         raise UsageError(f"cannot write {path}: {e.strerror}: choose another place") from e
 

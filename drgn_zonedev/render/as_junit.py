@@ -5,7 +5,8 @@ JUnit XML
 ---------
 
 A report as CI servers read it: a test for each kind of finding, which fails if the
-report has one that ``--fail-on`` names, and one for what could not be judged.
+report has one that ``--fail-on`` names, and one for what could not be judged. This is
+an error if nothing could be.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from xml.etree import ElementTree
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Finding, Report, Severity
 
-__all__ = ("report_junit", "xml_text")
+__all__ = ("error_junit", "report_junit", "xml_text")
+
+# The test of what could not be judged: its class, its name, and the type of its errors.
+_JUDGED, _NOT_JUDGED = (f"zonedev.{Severity.INFO.value}", "everything-was-judged"), "not judged"
 
 # What XML 1.0 has no way to say.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -32,20 +36,31 @@ def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
     found: dict[str, list[Finding]] = {slug: [] for slug in KINDS}
     for finding in report.findings:
         found[finding.slug].append(finding)
-    failures = sum(any(map(is_failure, findings)) for findings in found.values())
     root = ElementTree.Element("testsuites", name="zonedev")
-    suite = ElementTree.SubElement(
-        root,
-        "testsuite",
-        name=xml_text(f"zonedev check: Linux {report.kernel.release}"),
-        tests=str(len(found) + 1),
-        failures=str(failures),
-        errors="0",
-        skipped=str(int(bool(report.unjudged))),
-    )
+    suite = _add_suite(root, f"zonedev check: Linux {report.kernel.release}")
     for slug, findings in found.items():
         _add_kind(suite, slug, findings, is_failure)
     _add_unjudged(suite, report)
+    return _text(root)
+
+
+def error_junit(message: str) -> str:
+    """What is written instead if there is no report; *message* says why."""
+    root = ElementTree.Element("testsuites", name="zonedev")
+    test = _add_test(_add_suite(root, "zonedev"), *_JUDGED)
+    _add(test, "error", xml_text(message), message=xml_text(message), type=_NOT_JUDGED)
+    return _text(root)
+
+
+def _add_suite(root: ElementTree.Element, name: str) -> ElementTree.Element:
+    return ElementTree.SubElement(root, "testsuite", name=xml_text(name))
+
+
+def _text(root: ElementTree.Element) -> str:
+    for suite in root:
+        suite.set("tests", str(len(suite)))
+        for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            suite.set(count, str(len(suite.findall(f"testcase/{tag}"))))
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
 
@@ -69,9 +84,12 @@ def _add_kind(
 
 
 def _add_unjudged(suite: ElementTree.Element, report: Report) -> None:
-    test = _add_test(suite, f"zonedev.{Severity.INFO.value}", "everything-was-judged")
-    if report.unjudged:
-        lines = [f"[{u.start_pfn:#x}, {u.end_pfn:#x}): {u.reason}" for u in report.unjudged]
+    test = _add_test(suite, *_JUDGED)
+    lines = [f"[{u.start_pfn:#x}, {u.end_pfn:#x}): {u.reason}" for u in report.unjudged]
+    if report.nothing_judged:
+        message = xml_text(f"nothing could be judged: {lines[0] if lines else 'all is unknown'}")
+        _add(test, "error", xml_text("\n".join(lines)), message=message, type=_NOT_JUDGED)
+    elif lines:
         _add(test, "skipped", message=xml_text(f"{len(lines)} could not be judged: {lines[0]}"))
         _add(test, "system-out", xml_text("\n".join(lines)))
 

@@ -275,6 +275,42 @@ def test_results_are_written(verdicts: dict[str, Verdict], tmp_path: Path) -> No
     assert len(json.loads(document.read_text())["results"]) == 1
 
 
+def test_nothing_possible_is_an_error_in_junit() -> None:
+    impossible = Cell(KERNEL, EMPTY, Verdict.NOT_POSSIBLE, ("no such thing",))
+    root = ElementTree.fromstring(junit_xml([impossible, impossible]))
+    assert list(broken_rules(root)) == []
+    assert root.findall("testsuite[@errors='1']/testcase/error")
+    assert not ElementTree.fromstring(junit_xml([impossible, CELLS[0]])).findall(".//error")
+
+
+def test_old_results_do_not_outlive_an_error(tmp_path: Path) -> None:
+    junit, document = tmp_path / "junit.xml", tmp_path / "lab.json"
+    for path in (junit, document):
+        path.write_text("those of last week")
+    words = ["lab", "run", "6.3", "--junit", str(junit), "--json", str(document)]
+    assert cli.main(words) == 2
+    assert "'6.3'" in str(ElementTree.parse(junit).getroot().findtext(".//error"))
+    assert document.read_text() == ""
+
+
+@pytest.mark.parametrize("option", ["--junit", "--json", "--dump"])
+def test_place_that_cannot_be_written_is_found_out_first(
+    option: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(*args: object, **options: object) -> Iterator[Cell]:
+        pytest.fail("too late to refuse")
+
+    monkeypatch.setattr(matrix, "run_matrix", run)
+    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", run)
+    (tmp_path / "file").touch()
+    path = str(tmp_path / "file" / "below")
+    assert cli.main(["lab", "run", "6.1", "ghost", option, path]) == 2
+    assert f"cannot write {path}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

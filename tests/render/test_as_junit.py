@@ -14,7 +14,7 @@ from junitrules import broken_rules
 from drgn_zonedev import check
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Finding, Report, Severity, Unjudged
-from drgn_zonedev.render.as_junit import report_junit
+from drgn_zonedev.render.as_junit import error_junit, report_junit
 
 
 def _report() -> Report:
@@ -60,6 +60,34 @@ def test_what_could_not_be_judged_is_skipped() -> None:
     assert _tests(report_junit(_report(), _is_error))["everything-was-judged"].find("*") is None
 
 
+def _nothing_judged() -> Report:
+    report = _report()
+    return dataclasses.replace(
+        report,
+        unjudged=(Unjudged(1, 2, "left out of the dump"),),
+        coverage=dataclasses.replace(report.coverage, pages_verified=0, pages_unreadable=1),
+    )
+
+
+def test_nothing_judged_is_an_error() -> None:
+    text = report_junit(_nothing_judged(), lambda finding: False)
+    (suite,) = junitparser.JUnitXml.fromfile(io.StringIO(text))
+    assert (suite.errors, suite.skipped) == (1, 0)
+    error = _tests(text)["everything-was-judged"].find("error")
+    assert error is not None
+    assert "nothing could be judged: [0x1, 0x2): left out" in str(error.get("message"))
+
+
+def test_no_report_is_an_error_of_the_same_test() -> None:
+    text = error_junit("cannot open \x1b[2J <vmcore>: give another")
+    assert list(broken_rules(ElementTree.fromstring(text))) == []
+    ((name, test),) = _tests(text).items()
+    assert name == "everything-was-judged"
+    error = test.find("error")
+    assert error is not None
+    assert error.text == error.get("message") == "cannot open ?[2J <vmcore>: give another"
+
+
 def test_shape_is_the_common_one() -> None:
     # What Jenkins, GitLab and GitHub's actions agree on.
     root = ElementTree.fromstring(report_junit(_report(), lambda finding: True))
@@ -76,7 +104,7 @@ def test_shape_is_the_common_one() -> None:
 
 def test_common_schemas_are_obeyed() -> None:
     unjudged = dataclasses.replace(_report(), unjudged=(Unjudged(1, 2, "left out of the dump"),))
-    for report in (_report(), unjudged):
+    for report in (_report(), unjudged, _nothing_judged()):
         for is_failure in (_is_error, lambda finding: True, lambda finding: False):
             root = ElementTree.fromstring(report_junit(report, is_failure))
             assert list(broken_rules(root)) == []
