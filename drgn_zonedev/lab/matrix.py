@@ -82,14 +82,15 @@ def open_guest(guest: Guest) -> Program:
 
     prog = drgn.Program()
     prog.set_qemu_qmp(guest.qmp_socket)
-    prog.load_debug_info([guest.kernel.vmlinux])
-    require_symbols(prog, guest.kernel)
+    load_symbols(prog, guest.kernel)
     return prog
 
 
-def require_symbols(prog: Program, kernel: Kernel) -> None:
-    """Raise LabError if the kernel's vmlinux was built for another one."""
+def load_symbols(prog: Program, kernel: Kernel) -> None:
+    """Load the kernel's vmlinux, or raise LabError if it was built for another one."""
     main = next(prog.loaded_modules())[0]
+    # Not load_debug_info(), which would warn of what is an error here.
+    main.try_file(kernel.vmlinux)
     if main.wants_debug_file():
         raise LabError(
             f"{kernel.vmlinux} has no debugging symbols of the kernel that was booted, "

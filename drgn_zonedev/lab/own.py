@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import re
 import struct
 from pathlib import Path
@@ -30,6 +32,12 @@ def own_kernel(
                 f"there is no file {path}: check --kernel, --vmlinux, --modules and --system-map"
             )
     release = image_release(bzimage)
+    other = vmlinux_release(vmlinux)
+    if other not in (release, None):
+        raise LabError(
+            f"{vmlinux} is of Linux {other}, and {bzimage} of {release}: "
+            "give the vmlinux of that very build"
+        )
     return Kernel(
         name=OWN,
         release=release,
@@ -56,6 +64,16 @@ def image_release(bzimage: Path) -> str:
     if not re.fullmatch(r"[\w.+~-]+", release):
         raise LabError(f"{bzimage} does not say what release it is: give arch/x86/boot/bzImage")
     return release
+
+
+def vmlinux_release(vmlinux: Path) -> str | None:
+    """Return the release in a vmlinux's ``linux_banner``; None if it has been left out."""
+    with vmlinux.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return None
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as contents:
+            found = re.search(rb"Linux version ([\w.+~-]+) \(", contents)
+            return found[1].decode() if found else None
 
 
 def _modules(directory: Path, release: str) -> Path:

@@ -10,7 +10,7 @@ from drgn_zonedev.lab import SCENARIOS, LabError
 from drgn_zonedev.lab.errors import NotPossible
 from drgn_zonedev.lab.guest import _check_drivers
 from drgn_zonedev.lab.initramfs import binds_at_boot
-from drgn_zonedev.lab.own import image_release, own_kernel
+from drgn_zonedev.lab.own import image_release, own_kernel, vmlinux_release
 from drgn_zonedev.lab.symbols import elf_functions, function_address
 
 RELEASE = "7.4.0-rc1-me+"
@@ -51,6 +51,27 @@ def test_another_file_is_no_image(tmp_path: Path) -> None:
     path.write_bytes(b"\x7fELF" + bytes(0x300))
     with pytest.raises(LabError, match="is no bzImage"):
         image_release(path)
+
+
+def test_a_vmlinux_says_its_release(bzimage: Path, vmlinux: Path) -> None:
+    assert vmlinux_release(vmlinux) is None
+    own_kernel(bzimage, vmlinux)
+    banner = "Linux version %s (%s)\0Linux version {} (me@here) (gcc) #1 SMP\n"
+    with vmlinux.open("ab") as file:
+        file.write(banner.format(RELEASE).encode())
+    assert vmlinux_release(vmlinux) == RELEASE
+    own_kernel(bzimage, vmlinux)
+    (vmlinux.parent / "empty").touch()
+    assert vmlinux_release(vmlinux.parent / "empty") is None
+
+
+def test_a_vmlinux_of_another_release_is_refused(bzimage: Path, tmp_path: Path) -> None:
+    other = tmp_path / "vmlinux"
+    other.write_bytes(b"\x7fELF Linux version 7.4.0-rc2 (me@here)")
+    with pytest.raises(
+        LabError, match=r"is of Linux 7\.4\.0-rc2, and .* of 7\.4\.0-rc1-me\+: give"
+    ):
+        own_kernel(bzimage, other)
 
 
 @pytest.mark.parametrize("parents", ["lib/modules", "", "."])
