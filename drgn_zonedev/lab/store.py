@@ -67,10 +67,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="make-vmcores", description="Boot real kernels, and store exports of them."
     )
     parser.add_argument("--out", type=Path, default=Path("vmcores"), help="default: %(default)s")
-    parser.add_argument(
-        "names", metavar="KERNEL|SCENARIO", nargs="*", choices=[[], *KERNELS, *SCENARIOS]
-    )
+    parser.add_argument("names", metavar="KERNEL|SCENARIO", nargs="*", type=_kernel_or_scenario)
     return parser.parse_args(argv)
+
+
+def _kernel_or_scenario(name: str) -> str:
+    # Not choices, of which argparse takes an empty list for one.
+    if name not in KERNELS and name not in SCENARIOS:
+        known = ", ".join((*KERNELS, *SCENARIOS))
+        raise argparse.ArgumentTypeError(f"{name!r} is no kernel or scenario: choose from {known}")
+    return name
 
 
 def _chosen(names: Sequence[str]) -> Iterator[tuple[str, Scenario]]:
