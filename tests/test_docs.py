@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,10 +136,38 @@ def test_the_workflow_for_ci_gives_arguments_that_there_are() -> None:
 
     workflow = (ROOT / "docs" / "examples" / "kernel-ci.yml").read_text(encoding="utf-8")
     lines = workflow.replace("\\\n", " ").splitlines()
-    given = [shlex.split(line)[1:] for line in lines if line.strip().startswith("zonedev ")]
+    commands = [line.partition("||")[0] for line in lines if line.strip().startswith("zonedev ")]
+    given = [shlex.split(command)[1:] for command in commands]
     parsed = [make_parser().parse_args(words) for words in given]
     assert len(parsed) == 2
     assert set(parsed[0].names) <= set(SCENARIOS)
+
+
+@pytest.mark.parametrize(("dumps", "status"), [((), 0), (("a", "b", "c"), 3)])
+def test_the_workflow_for_ci_judges_every_dump(
+    dumps: tuple[str, ...], status: int, tmp_path: Path
+) -> None:
+    workflow = (ROOT / "docs" / "examples" / "kernel-ci.yml").read_text(encoding="utf-8")
+    step = workflow.partition("- name: Judge what it left in memory")[2].partition("      - uses")[
+        0
+    ]
+    (tmp_path / "dumps").mkdir()
+    for name in dumps:
+        (tmp_path / "dumps" / f"{name}.elf").touch()
+    # It cannot judge the second one.
+    fake = tmp_path / "zonedev"
+    fake.write_text('#!/bin/sh\nshift $(($# - 1)); touch "$1"; [ "$1" != b.xml ] || exit 3\n')
+    fake.chmod(0o755)
+    # As GitHub runs it.
+    done = subprocess.run(
+        ["bash", "-e", "-c", textwrap.dedent(step.partition("run: |\n")[2])],
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert sorted(path.stem for path in tmp_path.glob("*.xml")) == list(dumps)
 
 
 def test_the_book_builds_without_warnings(tmp_path: Path) -> None:
