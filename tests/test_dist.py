@@ -63,7 +63,6 @@ def test_sdist_and_wheel_hold_what_is_needed_at_run_time(dist: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     needed = {
         "drgn_zonedev/render/schema.json",
-        "drgn_zonedev/share/zonedev.1",
         "drgn_zonedev/share/zonedev.bash",
         "drgn_zonedev/vmcores/7.3-fsdax-collision/dump.tar.xz",
         "drgn_zonedev/lab/guest/init",
@@ -71,9 +70,12 @@ def test_sdist_and_wheel_hold_what_is_needed_at_run_time(dist: Path) -> None:
     }
     assert needed <= names
     assert not any(name.startswith("tests/") for name in names)
+    assert any(name.endswith(".data/data/share/man/man1/zonedev.1") for name in names)
     with tarfile.open(sdist) as tar:
         members = {name.split("/", 1)[-1] for name in tar.getnames()}
     assert needed - {"drgn_zonedev/vmcores/7.3-fsdax-collision/dump.tar.xz"} <= members
+    # README.md links there.
+    assert {"CHANGELOG.md", "docs/cases.md", "docs/examples/kernel-ci.yml"} <= members
 
 
 @pytest.mark.qemu
@@ -86,6 +88,58 @@ def test_wheel_works_in_an_empty_environment(installed: Path, tmp_path: Path) ->
     code = "import _drgn_util.plugins as p; print(*(n for n, _ in p._load_plugins()))"
     plugins = _run(installed / "python", "-c", code, cwd=tmp_path, LANG="C.UTF-8")
     assert "zonedev" in plugins.split()
+    # Where man looks if this directory is in PATH.
+    page = installed.parent / "share" / "man" / "man1" / "zonedev.1"
+    assert ".SH EXIT STATUS" in page.read_text(encoding="utf-8")
+
+
+def _copy_for_dist(directory: Path) -> Path:
+    # Of a checkout, what scripts/dist needs to fail in it.
+    (directory / "scripts").mkdir(parents=True)
+    (directory / "drgn_zonedev").mkdir()
+    shutil.copy(ROOT / "scripts" / "dist", directory / "scripts")
+    shutil.copy(ROOT / "scripts" / "write-man", directory / "scripts")
+    return directory
+
+
+def test_nothing_generated_is_left_behind_by_a_build_that_fails(tmp_path: Path) -> None:
+    copy = _copy_for_dist(tmp_path / "copy")
+    done = subprocess.run(
+        ["sh", copy / "scripts" / "dist"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": "false"},
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert list((copy / "drgn_zonedev").iterdir()) == []
+
+
+def test_manual_page_without_its_generator_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "argparse_manpage.py").write_text("raise ImportError")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "write-man"],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("pip install argparse-manpage")
+
+
+@pytest.mark.qemu  # Nothing is booted, but it takes as long.
+def test_editable_install_is_found_from_the_directory_above_a_clone(tmp_path: Path) -> None:
+    clone = tmp_path / "drgn_zonedev"
+    skipped = shutil.ignore_patterns(".git", ".venv", ".*_cache", "vmcores", "*.egg-info")
+    shutil.copytree(ROOT, clone, symlinks=True, ignore=skipped)
+    _run(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    _run(python, "-m", "pip", "install", "-q", "--no-deps", "-e", clone)
+    code = "import drgn_zonedev; print(drgn_zonedev.__file__)"
+    found = _run(python, "-c", code, cwd=tmp_path, LANG="C.UTF-8").strip()
+    assert found == str(clone / "drgn_zonedev" / "__init__.py")
 
 
 @pytest.fixture(scope="module")
