@@ -49,7 +49,7 @@ def _is_plain(args: argparse.Namespace) -> bool:
     if getattr(args, "format", "text") not in ("text", "json"):
         return False
     known = {"drgn", "run", "format", "output", "all", "verbose", "fail_on", "pfn", "kind", "nr"}
-    known |= {"out", "force", "all_memmap", "margin", "blank_names"}
+    known |= {"out", "force", "all_memmap", "margin", "blank_names", "walker"}
     return not any(value for name, value in vars(args).items() if name not in known)
 
 
@@ -68,7 +68,7 @@ def _print(
     if as_json:
         builder.add_from_import("drgn_zonedev.render.as_json", "render")
         value = f"render({value})"
-    if args.output is None:
+    if args.output in (None, "-"):
         builder.append(f"print({value})\n")
         return
     with builder.begin_block(f'with open({args.output!r}, "w") as f:\n'):
@@ -138,6 +138,30 @@ def _pfn(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     )
 
 
+def _proposal(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "proposal")
+    builder.append("report = proposal()\n")
+    _print_report(builder, args, "proposal")
+
+
+def _walkers(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "walkers")
+    builder.append("report = walkers()\n")
+    if args.walker:
+        builder.add_from_import("dataclasses", "replace")
+        builder.append(
+            f"chosen = [j for j in report.walkers if j.walker.name in {args.walker!r}]\n"
+            "report = replace(report, walkers=tuple(chosen))\n"
+        )
+    _print_report(builder, args, "walkers")
+
+
+def _print_report(builder: DrgnCodeBuilder, args: argparse.Namespace, name: str) -> None:
+    module = f"drgn_zonedev.render.{name}"
+    text, document = (f"{name}_{what}" for what in ("text", "document"))
+    _print(builder, args, (module, text, "report"), (module, document, "report"))
+
+
 def _export(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
     builder.add_from_import("drgn_zonedev.export", "Options", "export", "export_text")
@@ -155,4 +179,6 @@ _WRITERS: dict[str, Writer] = {
     "pgmaps": _pgmaps,
     "pfn": _pfn,
     "export": _export,
+    "proposal": _proposal,
+    "walkers": _walkers,
 }

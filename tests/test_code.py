@@ -64,6 +64,10 @@ LINES = [
     ("pfn 0x100801 --all", "explanation"),
     ("pfn 0x100801000 --all", "explanation"),
     ("pfn 0x100801 --as pfn --format json", "explanation"),
+    ("proposal --all", "report"),
+    ("proposal --format json", "report"),
+    ("walkers --all", "report"),
+    ("walkers --walker kpageflags --walker kcore --format json", "report"),
 ]
 
 
@@ -75,6 +79,7 @@ def test_code_yields_what_the_command_yields(prog: drgn.Program, line: str, name
     variables, printed = _executed(code)
     assert value
     assert variables[name] == value
+    assert "run_command" not in code
     if "--fail-on" in line:
         assert printed.endswith("there are findings\n")
     elif line not in ("check", "check --format json"):
