@@ -11,6 +11,7 @@ page or folio, or by the resource in ``/proc/iomem`` that it lies in.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ def resolve(
         try:
             number = int(what, 0)
         except ValueError:
+            _refuse_number(what)
             return _resolve_resource(prog, what)
         return _subject(prog, number, kind)
     if not isinstance(what, int):
@@ -79,6 +81,14 @@ def resolve(
             "a finding or a name"
         )
     return _resolve_number(prog, what, kind)
+
+
+def _refuse_number(text: str) -> None:
+    """Refuse what looks like a number, but is none in Python's notation."""
+    digits = text.strip().lstrip("0")
+    if re.fullmatch(r"\d[0-9a-fA-F]*", text.strip()) and digits:
+        others = f"0x{digits} or {digits}" if digits.isdecimal() else f"0x{digits}"
+        raise ValueError(f"{text!r} is not a number in Python's notation: give {others}")
 
 
 def _resolve_number(prog: Program, value: int, kind: str | None) -> Subject:

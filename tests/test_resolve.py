@@ -186,3 +186,11 @@ def test_resource_without_a_whole_page_is_refused(prog: Program) -> None:
 def test_tree_that_cannot_be_read_leaves_numbers(prog: Program) -> None:
     with pytest.raises(ValueError, match="give a PFN"):
         resolve(prog, "System RAM")
+
+
+@pytest.mark.parametrize(
+    ("text", "others"), [("010", "0x10 or 10"), ("24000f", "0x24000f"), ("0024", "0x24 or 24")]
+)
+def test_what_looks_like_a_number_is_no_name(prog: Program, text: str, others: str) -> None:
+    with pytest.raises(ValueError, match=f"{text!r} is not a number in .*: give {others}$"):
+        resolve(prog, text)
