@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -30,6 +31,7 @@ from sessions import (
     without_addresses,
 )
 
+import drgn_zonedev
 from drgn_zonedev.stored import StoredDump
 
 ALL = [block for path in documents() for block in blocks(path)]
@@ -197,3 +199,14 @@ def test_the_book_builds_without_warnings(tmp_path: Path) -> None:
 )
 def test_comparison_of_lines(written: list[str], printed: list[str], same: bool) -> None:
     assert matches(written, printed) is same
+
+
+def test_every_public_name_is_in_the_book() -> None:
+    text = (ROOT / "docs" / "helpers.md").read_text(encoding="utf-8")
+    modules = set(re.findall(r"automodule:: (\S+)", text))
+    named = set(re.findall(r"autofunction:: drgn_zonedev\.(\w+)$", text, re.MULTILINE))
+    for name in drgn_zonedev.__all__:
+        home = f"drgn_zonedev.{drgn_zonedev._HOME[name]}"
+        assert name in named or (
+            home in modules and name in importlib.import_module(home).__all__
+        ), name
