@@ -128,16 +128,19 @@ def print_text(text: str, *, end: str = "\n") -> None:
         print(text, end=end, file=f, flush=True)
 
 
+_STANDARD_OUTPUT = (None, "-")
+
+
 def _screen(args: argparse.Namespace) -> Screen | None:
     # A file is no screen, and who wants to see all evidence wants to see all.
-    if args.all or args.output is not None or getattr(args, "verbose", False):
+    if args.all or args.output not in _STANDARD_OUTPUT or getattr(args, "verbose", False):
         return None
     return current_screen()
 
 
 @contextlib.contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
-    if args.output is None:
+    if args.output in _STANDARD_OUTPUT:
         with standard_output() as f:
             yield f
         return

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import re
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -39,10 +41,15 @@ def _fail_on(value: str) -> tuple[str, ...]:
         if word in severities or re.fullmatch("case[345]", word) or word in KINDS:
             continue
         raise argparse.ArgumentTypeError(
-            f"{word!r} is not a severity ({', '.join(severities)}), "
-            f"case3, case4, case5 or one of: {', '.join(sorted(KINDS))}"
+            f"{word!r} is not a severity ({', '.join(severities)}), case3, case4, case5 or a "
+            f"finding, such as {_like(word, KINDS)}: docs/findings.md lists them"
         )
     return words
+
+
+def _like(word: str, names: Iterable[str]) -> str:
+    known = sorted(names)
+    return (difflib.get_close_matches(word, known, n=1) or known[:1])[0]
 
 
 def _jobs(text: str) -> int:

@@ -16,6 +16,7 @@ from drgn_zonedev.command import (
     print_result,
 )
 from drgn_zonedev.render import as_json, as_text
+from drgn_zonedev.render.screen import Screen
 
 __all__ = ("SECTIONS",)
 
@@ -31,9 +32,17 @@ def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
 
     kernel = kernel_facts(prog)
     rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]
+    found = {row.nr for row in rows}
+    absent = [f"section {nr} is not present" for nr in dict.fromkeys(args.nr) if nr not in found]
+
+    def text(screen: Screen | None) -> str:
+        if absent and not rows:
+            return "\n".join(absent)
+        return "\n".join([as_text.sections_text(kernel, rows, screen=screen), *absent])
+
     print_result(
         args,
-        lambda screen: as_text.sections_text(kernel, rows, screen=screen),
+        text,
         lambda: as_json.sections_document(kernel, rows),
     )
     return Outcome(rows)

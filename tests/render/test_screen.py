@@ -268,3 +268,28 @@ def test_small_machine_is_shown_with_all_its_evidence(
     done = capsys.readouterr()
     assert "struct page of PFN 0x24000" in done.out
     assert done.err == ""
+
+
+def test_hyphen_is_standard_output(
+    big_kernel: FakeKernel,
+    tmp_path: os.PathLike[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sections"]) == 0
+    printed = capsys.readouterr().out
+    assert cli.main(["sections", "-o", "-"]) == 0
+    assert capsys.readouterr().out == printed
+    assert not os.listdir(tmp_path)
+
+
+def test_section_that_is_asked_for_but_absent_is_named(
+    big_kernel: FakeKernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sections", "4000000"]) == 0
+    assert capsys.readouterr().out == "section 4000000 is not present\n"
+    assert cli.main(["sections", "2", "3"]) == 0
+    out = capsys.readouterr().out
+    assert re.search("^2 ", out, re.MULTILINE)
+    assert out.endswith("\nsection 3 is not present\n")
