@@ -30,7 +30,7 @@ from drgn_zonedev.resolve import Subject, resolve
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.verify import PageVerdict, divide_holes, verify_pfn
 
-__all__ = ("Explanation", "explain")
+__all__ = ("Explanation", "explain", "explain_subject")
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +92,12 @@ def explain(
     :raises ValueError: if there is no such page
     """
     subject = resolve(prog, what, kind)
-    pfn, snapshot = subject.pfn, take_snapshot(prog)
+    return explain_subject(prog, take_snapshot(prog), subject)
+
+
+def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Explanation:
+    """Explain what was resolved already, by a snapshot that is there already."""
+    pfn = subject.pfn
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
     ranges = _divided_at(prog, snapshot, classify_snapshot(prog, snapshot), pfn)
     range_ = range_of_pfn(prog, snapshot, ranges, pfn)

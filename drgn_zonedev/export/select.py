@@ -27,7 +27,7 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat, for_each_present_section
 from drgn.helpers.linux.slab import slab_object_info
 
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explain import explain_subject
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
@@ -39,8 +39,10 @@ from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.kpage import kpage_end_pfn
 from drgn_zonedev.model import Memmap, Pgmap, Report
 from drgn_zonedev.report import check
+from drgn_zonedev.resolve import resolve
 from drgn_zonedev.scan import Progress
 from drgn_zonedev.sets import sorted_set
+from drgn_zonedev.snapshot import take_snapshot
 from drgn_zonedev.spans import Span, intersection, union
 
 __all__ = ("Options", "select")
@@ -76,7 +78,8 @@ def select(recorder: Recorder, options: Options, progress: Progress) -> Report:
     for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
         with _tolerance(), recorder.at_most(reads):
             step(recorder)
-    _explanations(recorder, report)
+    with _tolerance():
+        _explanations(recorder, report)
     with recorder.at_most(reads):
         for pgmap in report.pgmaps:
             with _tolerance():
@@ -155,12 +158,13 @@ def _modules(recorder: Recorder) -> None:
 
 
 def _explanations(recorder: Recorder, report: Report) -> None:
+    prog, snapshot = recorder.prog, take_snapshot(recorder.prog)
     for range_ in report.ranges[:_MAX_EXPLAINED]:
         for pfn in (range_.start_pfn, range_.end_pfn - 1):
             with _tolerance():
-                explain(recorder.prog, pfn)
+                explain_subject(prog, snapshot, resolve(prog, pfn))
             with _tolerance():
-                _describe_page(recorder.prog, pfn)
+                _describe_page(prog, pfn)
 
 
 def _describe_page(prog: Program, pfn: int) -> None:
