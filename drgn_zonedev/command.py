@@ -15,7 +15,7 @@ import contextlib
 import enum
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -32,6 +32,8 @@ __all__ = (
     "UsageError",
     "discard_output",
     "number",
+    "offer",
+    "offered",
     "output_arguments",
     "print_result",
     "print_text",
@@ -129,6 +131,20 @@ def print_text(text: str, *, end: str = "\n") -> None:
 
 
 _STANDARD_OUTPUT = (None, "-")
+
+
+def offer(action: argparse.Action, candidates: Callable[[], Iterable[str]]) -> None:
+    """
+    Tell completion what an argument can be. ``choices`` would do so, too, but errors list
+    all of them, and they would have to be known whenever the parser is made.
+    """
+    action.candidates = candidates  # type: ignore[attr-defined]
+
+
+def offered(action: argparse.Action) -> list[str]:
+    """Return what an argument can be, as far as that is known."""
+    candidates = getattr(action, "candidates", lambda: action.choices or ())
+    return [str(candidate) for candidate in candidates()]
 
 
 def _screen(args: argparse.Namespace) -> Screen | None:

@@ -15,6 +15,8 @@ import argparse
 import sys
 from typing import Any
 
+from drgn_zonedev.command import offered
+
 __all__ = ("candidates", "complete_commands")
 
 _PREFIX = "%zonedev "
@@ -35,8 +37,8 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     if command is None:
         return []
     before = _option(command, words[-1]) if len(words) > 1 else None
-    if before is not None and before.choices:
-        return sorted(str(c) for c in before.choices if str(c).startswith(last))
+    if before is not None and offered(before):
+        return sorted(c for c in offered(before) if c.startswith(last))
     if before is not None and before.nargs != 0:
         return []
     options = [name for action in command._actions for name in action.option_strings]

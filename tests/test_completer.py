@@ -30,6 +30,8 @@ DUMP = Path(__file__).parents[1] / "vmcores" / "6.1-fsdax-collision"
         ("%zonedev check --format js", ["json", "jsonl"]),
         ("%zonedev check --format json --dr", ["--drgn"]),
         ("%zonedev pfn 0x1000 --as ph", ["phys"]),
+        ("%zonedev check --fail-on case3", ["case3", "case3-partial"]),
+        ("%zonedev walkers --walker hwp", ["hwpoison-inject"]),
         ("%zonedev check -o f", []),
         ("%zonedev nosuch --f", []),
         ("%zonedev pfn 0x", []),

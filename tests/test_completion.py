@@ -57,6 +57,21 @@ def test_bash_completes_choices(bash: Path) -> None:
     assert _complete(bash, "check", "--format", "j") == {"json", "jsonl", "junit"}
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("check", "--fail-on", "case"), {"case3", "case4", "case5"}),
+        (("walkers", "--walker", "hwp"), {"hwpoison-inject"}),
+        (("lab", "fetch", "6.12"), {"6.12", "6.12-proposal"}),
+        (("lab", "run", "6.12", "init-"), {"init-in-flight", "init-halfway"}),
+    ],
+)
+def test_bash_completes_what_is_hard_to_remember(
+    bash: Path, words: tuple[str, ...], found: set[str]
+) -> None:
+    assert {w for w in _complete(bash, *words) if w.startswith(words[-1])} >= found
+
+
 @pytest.mark.parametrize("shell", completion.SHELLS)
 def test_script_is_good_for_its_shell(shell: str, tmp_path: Path) -> None:
     program = shutil.which(shell)

@@ -7,7 +7,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
-import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from drgn_zonedev.command import (
     Command,
     Outcome,
     Status,
+    offer,
     output_arguments,
     print_result,
 )
@@ -38,13 +38,19 @@ def _fail_on(value: str) -> tuple[str, ...]:
     words = tuple(value.split(","))
     severities = [s.value for s in Severity]
     for word in words:
-        if word in severities or re.fullmatch("case[345]", word) or word in KINDS:
+        if word in _words():
             continue
         raise argparse.ArgumentTypeError(
             f"{word!r} is not a severity ({', '.join(severities)}), case3, case4, case5 or a "
             f"finding, such as {_like(word, KINDS)}: docs/findings.md lists them"
         )
     return words
+
+
+def _words() -> list[str]:
+    from drgn_zonedev.findings import KINDS
+
+    return [*(s.value for s in Severity), "case3", "case4", "case5", *KINDS]
 
 
 def _like(word: str, names: Iterable[str]) -> str:
@@ -62,7 +68,7 @@ def _jobs(text: str) -> int:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "junit")
     map_arguments(parser)
-    parser.add_argument(
+    action = parser.add_argument(
         "--fail-on",
         metavar="WHAT",
         type=_fail_on,
@@ -70,6 +76,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         help="comma-separated severities, case3, case4, case5, or findings that make the exit "
         "status 1; a severity includes what is worse (default: error)",
     )
+    offer(action, _words)
     parser.add_argument(
         "-j",
         "--jobs",

@@ -12,6 +12,7 @@ from drgn import Program
 from drgn_zonedev.command import (
     Command,
     Outcome,
+    offer,
     output_arguments,
     print_result,
 )
@@ -19,24 +20,28 @@ from drgn_zonedev.command import (
 __all__ = ("WALKERS",)
 
 
-def _name(text: str) -> str:
+def _names() -> list[str]:
     from drgn_zonedev.walkers import WALKERS
 
-    names = [walker.name for walker in WALKERS]
-    if text not in names:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(names)}")
+    return [walker.name for walker in WALKERS]
+
+
+def _name(text: str) -> str:
+    if text not in _names():
+        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(_names())}")
     return text
 
 
 def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    parser.add_argument(
+    action = parser.add_argument(
         "--walker",
         metavar="NAME",
         type=_name,
         action="append",
         help="only this one (may be given more than once)",
     )
+    offer(action, _names)
 
 
 def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:

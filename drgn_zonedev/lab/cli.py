@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.command import Outcome, Status, UsageError, print_text
+from drgn_zonedev.command import Outcome, Status, UsageError, offer, print_text
 
 from .errors import LabError
 
@@ -37,7 +37,7 @@ def add_lab_command(subparsers: Any) -> None:
     verb = verbs.add_parser("list", help="show the kernels and scenarios")
     verb.set_defaults(run_alone=_list)
     verb = verbs.add_parser("fetch", help="download kernels and their symbols into the cache")
-    verb.add_argument("names", metavar="KERNEL", nargs="+")
+    offer(verb.add_argument("names", metavar="KERNEL", nargs="+"), _kernel_names)
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
     verb.set_defaults(run_alone=_fetch)
     verb = verbs.add_parser(
@@ -52,22 +52,37 @@ def add_lab_command(subparsers: Any) -> None:
     verb = verbs.add_parser(
         "walk", help="have PFN walkers of real kernels meet bad pages, and compare with what we say"
     )
-    verb.add_argument(
+    action = verb.add_argument(
         "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all trials"
     )
+    offer(action, _kernel_and_scenario_names)
     verb.add_argument("-v", "--verbose", action="store_true", help="show what the kernel printed")
     _kernel_arguments(verb)
     verb.set_defaults(run_alone=_walk)
     verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
-    verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
+    action = verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
+    offer(action, _kernel_and_scenario_names)
     _kernel_arguments(verb)
     verb.set_defaults(run_alone=_shell)
 
 
+def _kernel_names() -> list[str]:
+    from . import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
+
+    return [*KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
+
+
+def _kernel_and_scenario_names() -> list[str]:
+    from . import SCENARIOS
+
+    return [*_kernel_names(), *SCENARIOS]
+
+
 def _run_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
+    action = verb.add_argument(
         "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all scenarios"
     )
+    offer(action, _kernel_and_scenario_names)
     verb.add_argument(
         "-j", "--jobs", metavar="N", type=_positive, help="guests at a time (default: what fits)"
     )
