@@ -13,6 +13,7 @@ html_theme_options = {
 }
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 
 

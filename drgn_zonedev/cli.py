@@ -105,6 +105,8 @@ def _have_output() -> None:
 
 
 def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
+    if "--drgn" in rest:
+        return ": it is for %zonedev, in drgn's REPL"
     # Much used with a dump: `zonedev check -c vmcore`.
     if any(word.partition("=")[0] in parser._option_string_actions for word in rest):
         return ": what says which program is meant comes before the command"

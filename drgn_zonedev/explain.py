@@ -24,8 +24,9 @@ from drgn_zonedev.exposed import ExposedWalker, exposed_walkers
 from drgn_zonedev.handles import Result, bind
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
-from drgn_zonedev.model import Case, Finding, Memmap, Range
+from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range
 from drgn_zonedev.neighbours import Neighbours, neighbours
+from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.resolve import Subject, resolve
 from drgn_zonedev.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.verify import PageVerdict, divide_holes, verify_pfn
@@ -45,6 +46,7 @@ class Explanation(Result):
     that cannot be told.
     """
 
+    kernel: KernelFacts
     subject: Subject
     pfn: int
     page_size: int
@@ -106,6 +108,7 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
     exposed = exposed_walkers(prog, snapshot, judged.range if judged else None, pfn)
     explanation = Explanation(
+        kernel=kernel_facts(prog),
         subject=subject,
         pfn=pfn,
         page_size=1 << geometry.page_shift,

@@ -19,6 +19,7 @@ __all__ = ("COMMANDS", "register")
 
 # The commands themselves are not imported before one of them runs.
 COMMANDS = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
+_OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
 _LONG = """
 Tell whose every page frame is, and whether its struct page is initialised. %zonedev COMMAND
@@ -73,6 +74,8 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     complete_commands(parser)
     if not words:
         raise CommandArgumentError(f"give a command: {COMMANDS}")
+    if words[0] in _OF_THE_SHELL:
+        raise CommandArgumentError(f"zonedev {words[0]} is for the shell: it looks at no program")
     try:
         args = parser.parse_args(words)
         if args.drgn:

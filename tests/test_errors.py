@@ -342,6 +342,7 @@ PARSED = [
     ((), "zonedev --help"),
     (("check", "-c", "vmcore"), "-c vmcore: what says which program is meant comes before"),
     (("check", "--nosuch"), "--nosuch"),
+    (("check", "--drgn"), "--drgn: it is for %zonedev, in drgn's REPL"),
     (("--pause", "check"), "--qemu"),
     (("-c", "", "check"), "-c/--core: it is empty: give a path"),
     (("--qemu", "", "check"), "--qemu: it is empty: give a path"),

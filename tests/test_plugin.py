@@ -107,6 +107,12 @@ def test_a_missing_command_lists_them_all(prog: drgn.Program) -> None:
     assert str(e.value).endswith(": " + ", ".join(c.name for c in COMMANDS))
 
 
+@pytest.mark.parametrize("name", ["demo", "lab", "completion"])
+def test_commands_of_the_shell_are_told_apart(prog: drgn.Program, name: str) -> None:
+    with pytest.raises(CommandError, match=f"zonedev {name} is for the shell"):
+        run_command(prog, f"zonedev {name}")
+
+
 def test_python_given_to_a_command_is_sent_to_the_helper(prog: drgn.Program) -> None:
     with pytest.raises(CommandError, match=r"Python objects go to explain\(\)"):
         run_command(prog, "zonedev pfn report.findings[0].page")

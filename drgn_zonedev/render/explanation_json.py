@@ -16,6 +16,7 @@ from drgn_zonedev.render.as_json import (
     Document,
     evidence_document,
     finding_document,
+    kernel_document,
     range_document,
 )
 
@@ -27,6 +28,7 @@ def explanation_document(explanation: Explanation) -> Document:
     e = explanation
     return {
         "schema": "drgn-zonedev/pfn/1",
+        "kernel": kernel_document(e.kernel),
         "subject": {"kind": e.subject.kind, "note": e.subject.note},
         "pfn": e.pfn,
         "physical_address": hex(e.physical_address),
