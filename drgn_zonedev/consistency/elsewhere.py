@@ -103,14 +103,16 @@ def _resources(scene: Scene) -> Iterator[Finding]:
     shift = scene.snapshot.geometry.page_shift
     for claim in scene.complete:
         start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
-        ram = [r for r in resources.found if r.is_ram and r.start < end and start < r.end]
+        # A resource that is damaged may run backwards.
+        ram = [r for r in resources.found if r.is_ram and max(start, r.start) < min(end, r.end)]
         around = any(r.start <= start and end <= r.end for r in resources.found)
         for resource in ram:
             yield make_finding(
                 "device-in-ram",
                 Case.DEVICE,
                 max(start, resource.start) >> shift,
-                min(end, resource.end) >> shift,
+                # It may end within a page.
+                -(-min(end, resource.end) >> shift),
                 pgmap=claim.pgmap.address,
                 evidence=(
                     Evidence("struct resource", resource.address, note=resource.name),
