@@ -35,15 +35,14 @@ __all__ = ("CHECK", "failed", "fails")
 def _fail_on(value: str) -> tuple[str, ...]:
     from drgn_zonedev.findings import KINDS
 
-    words = tuple(value.split(","))
-    severities = [s.value for s in Severity]
+    words, known = tuple(value.split(",")), _words()
     for word in words:
-        if word in _words():
-            continue
-        raise argparse.ArgumentTypeError(
-            f"{word!r} is not a severity ({', '.join(severities)}), case3, case4, case5 or a "
-            f"finding, such as {_like(word, KINDS)}: docs/findings.md lists them"
-        )
+        if word not in known:
+            raise argparse.ArgumentTypeError(
+                f"{word!r} is not a severity ({', '.join(s.value for s in Severity)}), case3, "
+                f"case4, case5 or a finding, such as {_like(word, KINDS)}: docs/findings.md "
+                "lists them"
+            )
     return words
 
 
