@@ -18,12 +18,19 @@ from drgn_zonedev.kernel.dump import (
     LEFT_OUT,
     absent_frames,
     leaves_something_out,
+    next_segment_page,
     segment_pages,
     tells_what_is_absent,
 )
-from drgn_zonedev.kernel.pagetables import UNMAPPED, page_frames, walks_in_bulk
+from drgn_zonedev.kernel.pagetables import (
+    UNKNOWN,
+    UNMAPPED,
+    next_mapped,
+    page_frames,
+    walks_in_bulk,
+)
 
-__all__ = ("absent_pages", "refuse_what_is_left_out")
+__all__ = ("absent_pages", "next_present_page", "refuse_what_is_left_out")
 
 # Pages that are translated together, and kept: whoever meets one that is absent meets
 # its neighbours next. 128 MiB of struct pages are 8 GiB of memory.
@@ -35,7 +42,8 @@ _MAX_WINDOWS = 64
 def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
     """
     Tell which pages of virtual memory are certainly not to be had from a core dump:
-    they are not mapped, or the dump does not have the memory that they are mapped to.
+    they are not mapped, or the dump does not have the memory that they are mapped to,
+    or not the page tables.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
@@ -52,6 +60,32 @@ def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
         start = number << _WINDOW_ORDER
         parts.append(_window(prog, number)[max(first - start, 0) : end - start])
     return np.concatenate([_none(0, 0), *parts])
+
+
+@takes_program_or_default
+def next_present_page(prog: Program, first: int, end: int) -> int:
+    """
+    Find the first page of which :func:`absent_pages()` does not say that it is not to
+    be had, in little time whatever the number of those.
+
+    :param first: Virtual page number.
+    :param end: One more than the last.
+    :return: Virtual page number; *end* if there is none.
+    """
+    if not tells_what_is_absent(prog) or not walks_in_bulk(prog):
+        return first
+    page = first
+    while page < end:
+        # A damaged structure can claim all memory that there could be.
+        page = min(next_segment_page(prog, page, end), next_mapped(prog, page, end))
+        if page == end:
+            break
+        stop = min((page >> _WINDOW_ORDER) + 1 << _WINDOW_ORDER, end)
+        absent = absent_pages(prog, page, stop)
+        if not absent.all():
+            return page + int(absent.argmin())
+        page = stop
+    return end
 
 
 def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: bool) -> None:
@@ -106,7 +140,8 @@ def _look_up(prog: Program, first: int, end: int) -> np.ndarray:
     frames = page_frames(prog, first, end)
     if frames is None:
         return empty
-    absent = frames == UNMAPPED
+    # Who reads comes by the same page tables.
+    absent = (frames == UNMAPPED) | (frames == UNKNOWN)
     mapped = np.flatnonzero(frames >= 0)
     absent[mapped] = absent_frames(prog, frames[mapped])
     return (absent | empty) & ~filled

@@ -25,6 +25,7 @@ __all__ = (
     "absent_frames",
     "frames_in_other_parts",
     "leaves_something_out",
+    "next_segment_page",
     "segment_pages",
     "tells_what_is_absent",
 )
@@ -98,6 +99,23 @@ def segment_pages(prog: Program, first: int, end: int) -> tuple[np.ndarray, np.n
     behind = start + (page_size - np.uint64(1))
     filled = file.virtual.touch(start, behind)
     return filled, file.promised.touch(start, behind) & ~filled
+
+
+@takes_program_or_default
+def next_segment_page(prog: Program, first: int, end: int) -> int:
+    """
+    Find the first page of which an ELF dump has contents by their virtual addresses.
+
+    :param first: Virtual page number.
+    :param end: One more than the last.
+    :return: Virtual page number; *end* if there is none.
+    """
+    file = _dump_file(prog)
+    if not isinstance(file, ElfDump):
+        return end
+    page_size = prog["PAGE_SIZE"].value_()
+    address = file.virtual.first(first * page_size)
+    return end if address is None else min(address // page_size, end)
 
 
 def _dump_file(prog: Program) -> _DumpFile:

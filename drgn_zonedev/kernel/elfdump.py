@@ -58,6 +58,14 @@ class Covered:
         reach = np.concatenate([np.zeros(1, np.uint64), self.furthest])
         return reach[before] > start
 
+    def first(self, address: int) -> int | None:
+        """Find the first of these addresses that is not below another one."""
+        at = np.uint64(min(address, int(_NO_ADDRESS)))
+        after = int(np.searchsorted(self.start, at, side="right"))
+        if after and self.furthest[after - 1] > at:
+            return address
+        return int(self.start[after]) if after < len(self.start) else None
+
 
 @dataclass(frozen=True)
 class ElfDump:

@@ -11,6 +11,7 @@ costs microseconds; this costs tens of nanoseconds a page.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
-from drgn_zonedev.kernel.absence import absent_pages
+from drgn_zonedev.kernel.absence import absent_pages, next_present_page
 from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.mmzone import section_flags
 from drgn_zonedev.kernel.reading import read_memory
@@ -354,9 +355,9 @@ def read_pages(
     chunk = chunk or default_chunk(layout)
     gap: UnreadablePages | None = None
     start, end = need_number(start_pfn), need_number(end_pfn)
-    for chunk_start in range(start, end, chunk):
-        chunk_end = min(chunk_start + chunk, end)
-        for part in _read_chunk(prog, layout, chunk_start, chunk_end):
+    while start < end:
+        chunk_end = min(start + chunk, end)
+        for part in _read_chunk(prog, layout, start, chunk_end):
             if isinstance(part, UnreadablePages):
                 gap = _extend(gap, part)
                 continue
@@ -364,8 +365,26 @@ def read_pages(
                 yield gap
                 gap = None
             yield part
+        start = chunk_end
+        if gap:
+            start = _next_chunk(prog, layout, start, end, chunk)
+            gap = dataclasses.replace(gap, end_pfn=start)
     if gap:
         yield gap
+
+
+def _next_chunk(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int, chunk: int) -> int:
+    # The first chunk that is not certainly absent, so that gaps do not take their time.
+    if start_pfn == end_pfn:
+        return end_pfn
+    page_size = prog["PAGE_SIZE"].value_()
+    first = layout.page_address(start_pfn) // page_size
+    end = (layout.page_address(end_pfn) - 1) // page_size + 1
+    page = next_present_page(prog, first, end)
+    if page == end:
+        return end_pfn
+    pages = max((page * page_size - layout.vmemmap) // layout.size - start_pfn, 0)
+    return start_pfn + pages // chunk * chunk
 
 
 def read_blocks(prog: Program, layout: PageLayout, starts: Sequence[int], count: int) -> bytes:

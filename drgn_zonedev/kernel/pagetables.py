@@ -21,7 +21,7 @@ from drgn.helpers.linux.mm import follow_phys
 from drgn_zonedev.kernel.dump import LEFT_OUT, absent_frames, leaves_something_out
 from drgn_zonedev.kernel.raw import read_raw
 
-__all__ = ("UNKNOWN", "UNMAPPED", "page_frames", "walks_in_bulk")
+__all__ = ("UNKNOWN", "UNMAPPED", "next_mapped", "page_frames", "walks_in_bulk")
 
 UNMAPPED = -1
 """Stands for the page frame of a page that is not mapped."""
@@ -49,8 +49,7 @@ def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
     :return: PFN of each page, or :data:`UNMAPPED` or :data:`UNKNOWN`; ``None`` if
-        nothing can be translated: drgn does not know the architecture's page tables,
-        or the dump does not have the top of them.
+        nothing can be translated, as drgn does not know the architecture's page tables.
     """
     try:
         if walks_in_bulk(prog):
@@ -58,6 +57,19 @@ def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
         return _one_by_one(prog, first, end)
     except (FaultError, LookupError, NotImplementedError, ValueError):
         return None
+
+
+@takes_program_or_default
+def next_mapped(prog: Program, first: int, end: int) -> int:
+    """
+    Find the first page of the kernel's memory that is mapped, as far as the page tables
+    can be read. This is for architectures where :func:`walks_in_bulk()`.
+
+    :param first: Virtual page number: the address divided by the page size.
+    :param end: One more than the last.
+    :return: Virtual page number; *end* if none is.
+    """
+    return _Walk(prog, first, end).next_mapped()
 
 
 @takes_program_or_default
@@ -86,27 +98,65 @@ class _Walk:
         self._levels = 5 if _five_levels(prog) else 4
         # Addresses are sign-extended: the bits above those that tables translate say nothing.
         bits = self._levels * _TABLE_BITS
+        self._asked = first
         self._first = first & (1 << bits) - 1
         self._end = self._first + end - first
         self._mask = np.uint64(_ADDRESS & ~_encryption_mask(prog))
-        self._frames = np.full(end - first, UNMAPPED, np.int64)
         self._filtered = leaves_something_out(prog)
 
     def frames(self) -> np.ndarray:
+        self._frames = np.full(self._end - self._first, UNMAPPED, np.int64)
+        try:
+            top = self._read_top()
+        except FaultError:
+            self._frames[:] = UNKNOWN
+        else:
+            self._descend(top, 0, (self._levels - 1) * _TABLE_BITS)
+        return self._frames
+
+    def next_mapped(self) -> int:
+        try:
+            top = self._read_top()
+        except FaultError:
+            found = None
+        else:
+            found = self._search(top, 0, (self._levels - 1) * _TABLE_BITS)
+        return self._asked + (self._end if found is None else found) - self._first
+
+    def _read_top(self) -> bytes:
         # The top of the tables is in the kernel's image, all others are anywhere.
         top = read_raw(self._prog, _top(self._prog), 1 << _PAGE_SHIFT)
         if not any(top):
             # The kernel itself is mapped.
             raise FaultError("the top of the page tables is not in the dump", _top(self._prog))
-        self._descend(top, 0, (self._levels - 1) * _TABLE_BITS)
-        return self._frames
+        return top
 
-    def _descend(self, raw: bytes, start: int, bits: int) -> None:
-        # ``start`` is the first page that the table maps, 1 << bits the number of
-        # pages that one entry maps.
+    def _entries(self, raw: bytes, start: int, bits: int) -> tuple[np.ndarray, int, int]:
+        # A table, and which of its entries are about what is asked for. ``start`` is the
+        # first page that it maps, 1 << bits the number of pages that one entry maps.
         entries = np.frombuffer(raw, "<u8")
         low = max(self._first - start, 0) >> bits
-        high = min((self._end - 1 - start >> bits) + 1, len(entries))
+        return entries, low, min((self._end - 1 - start >> bits) + 1, len(entries))
+
+    def _search(self, raw: bytes, start: int, bits: int) -> int | None:
+        entries, low, high = self._entries(raw, start, bits)
+        for i in (low + np.flatnonzero(entries[low:high] & _PRESENT)).tolist():
+            base = start + (i << bits)
+            if bits == 0 or entries[i] & _HUGE:
+                if bits <= _LARGEST_BITS:
+                    return max(base, self._first)
+                continue
+            try:
+                table = self._table(int(entries[i] & self._mask) >> _PAGE_SHIFT)
+            except FaultError:
+                continue
+            found = self._search(table, base, bits - _TABLE_BITS)
+            if found is not None:
+                return found
+        return None
+
+    def _descend(self, raw: bytes, start: int, bits: int) -> None:
+        entries, low, high = self._entries(raw, start, bits)
         if bits == 0:
             part = entries[low:high]
             frames = (part & self._mask).astype(np.int64) >> _PAGE_SHIFT

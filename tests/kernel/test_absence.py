@@ -19,7 +19,7 @@ from dumpfiles import PAGE, VMEMMAP, Machine, write_elf, write_kdump
 from fakekernel import FakeKernel
 
 from drgn_zonedev.kernel import pagetables, raw, reading
-from drgn_zonedev.kernel.absence import absent_pages
+from drgn_zonedev.kernel.absence import absent_pages, next_present_page
 from drgn_zonedev.kernel.dump import absent_frames, frames_in_other_parts, leaves_something_out
 from drgn_zonedev.kernel.kdump import read_kdump_header
 from drgn_zonedev.kernel.memmap import (
@@ -258,6 +258,20 @@ def huge(gib: int) -> Machine:
     return machine
 
 
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Get a list that grows with each read, of page tables or of what they map."""
+    reads: list[int] = []
+
+    def counted(*args: object) -> bytes:
+        reads.append(1)
+        return read_raw(*args)  # type: ignore[arg-type]
+
+    read_raw = raw.read_raw
+    monkeypatch.setattr(reading, "read_raw", counted)
+    monkeypatch.setattr(pagetables, "read_raw", counted)
+    return reads
+
+
 @without_part
 def test_missing_memmap_is_not_probed_page_by_page(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -271,16 +285,7 @@ def test_missing_memmap_is_not_probed_page_by_page(
             return write_kdump(machine, path, max_pfn=0x4000000 + (1 << 20), bitmaps=number)
 
     prog = open_dump(write(huge(gib), tmp_path / "dump"))
-    reads = 0
-
-    def counted(*args: object) -> bytes:
-        nonlocal reads
-        reads += 1
-        return read_raw(*args)  # type: ignore[arg-type]
-
-    read_raw = raw.read_raw
-    monkeypatch.setattr(reading, "read_raw", counted)
-    monkeypatch.setattr(pagetables, "read_raw", counted)
+    reads = count_reads(monkeypatch)
     pages = gib << 18
     parts = list(read_pages(prog, FIRST, FIRST + pages, layout=layout_of()))
     # Of the 262144 pages of memmap, one is there.
@@ -291,8 +296,59 @@ def test_missing_memmap_is_not_probed_page_by_page(
         (middle, middle + 64, True),
         (middle + 64, FIRST + pages, False),
     ]
-    # One that faults for each MiB of it, one for its words, and page tables.
-    assert reads < 2.2 * pages * 64 / (1 << 20) + 100
+    # Page tables, most of all: four for each 128 MiB of it.
+    assert len(reads) < 8 * pages * 64 / (128 << 20) + 100
+
+
+@without_part
+@pytest.mark.parametrize("seed", range(3))
+def test_next_present_page_is_the_first_that_is_not_absent(
+    form: str, seed: int, tmp_path: Path
+) -> None:
+    memmap = some_memmap(random.Random(seed), 1200)
+    prog = open_dump(FORMS[form](memmap.machine, tmp_path / "dump"))
+    first = (VMEMMAP + FIRST * 64) // PAGE - 5
+    end = first + 1210
+    present = [first + i for i, absent in enumerate(absent_pages(prog, first, end)) if not absent]
+    assert 100 < len(present) < 1100
+    for page in range(first, end + 1):
+        expected = next((p for p in present if p >= page), end)
+        assert next_present_page(prog, page, end) == expected
+
+
+def test_next_present_page_of_a_dump_by_virtual_addresses(tmp_path: Path) -> None:
+    # Like an export: no page tables.
+    first, machine = 0xFFFF888000000000 // PAGE, Machine()
+    machine.lose(*machine.frames)
+    machine.frames.update((i, bytearray(PAGE)) for i in (3, 4, 1 << 20))
+    prog = open_dump(write_elf(machine, tmp_path / "dump"))
+    for page, expected in ((0, 3), (3, 3), (4, 4), (5, 1 << 20), ((1 << 20) + 1, 1 << 24)):
+        assert next_present_page(prog, first + page, first + (1 << 24)) == first + expected
+    assert next_present_page(prog, first + 5, first + 9) == first + 9
+    # The last page of all, and what no address is.
+    assert next_present_page(prog, (1 << 52) - 1, 1 << 52) == 1 << 52
+    assert next_present_page(prog, 1 << 52, (1 << 52) + 5) == (1 << 52) + 5
+
+
+@without_part
+def test_gap_as_large_as_memory_can_be_takes_no_time(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(next_table=0x3000)
+    last = (1 << 34) - 64
+    for pfn in (FIRST, last):
+        machine.map(VMEMMAP + pfn * 64, 0x4000)
+    machine.frames[0x4000] = bytearray(b"x") * PAGE
+    prog = open_dump(FORMS[form](machine, tmp_path / "dump"))
+    reads = count_reads(monkeypatch)
+    parts = list(read_pages(prog, FIRST, 1 << 34, layout=layout_of()))
+    spans = [(p.start_pfn, p.end_pfn, isinstance(p, Pages)) for p in parts]
+    assert spans == [
+        (FIRST, FIRST + 64, True),
+        (FIRST + 64, last, False),
+        (last, 1 << 34, True),
+    ]
+    assert len(reads) < 1000
 
 
 # What an ELF dump leaves out reads as zeros.
