@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -20,11 +21,12 @@ from types import FrameType
 __all__ = ("cleaning_up", "held_back", "nothing_to_clean_up")
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
+_SECONDS = 0.1
 
 
 def nothing_to_clean_up() -> None:
     """Let Ctrl-C end this process without a word, unless it is ignored."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -34,22 +36,55 @@ def cleaning_up() -> Iterator[None]:
     Turn SIGTERM and SIGHUP into ``SystemExit(128 + n)``, as shells count, and SIGINT
     into :exc:`KeyboardInterrupt`. Those that are ignored, as by nohup, remain so.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
+        signal.signal(signal.SIGINT, _interrupt)
     for number in _ENDING:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _end)
+    hook, sys.unraisablehook = sys.unraisablehook, _ignore_what_comes_again
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.unraisablehook = hook
         nothing_to_clean_up()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    _repeat(number)
+    raise KeyboardInterrupt
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     # Cleaning up is not interrupted by another one.
-    for ending in _ENDING:
-        signal.signal(ending, signal.SIG_IGN)
-    raise SystemExit(128 + number)
+    if not _is_ending():
+        _repeat(number)
+        raise SystemExit(128 + number)
+
+
+def _repeat(number: int) -> None:
+    # What a handler raises is lost where Python takes no exceptions, as in the callbacks of
+    # weak references that imports have; where C takes it for another one, as when a
+    # buffered file is made; and just before a system call that then waits for ever.
+    def again(alarm: int, frame: FrameType | None) -> None:
+        if not _is_ending():
+            signal.raise_signal(number)
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS, _SECONDS)
+
+
+def _is_ending() -> bool:
+    # Whoever is cleaning up handles it at the time, or what came of it meanwhile.
+    e = sys.exc_info()[1]
+    while e is not None and not isinstance(e, (KeyboardInterrupt, SystemExit)):
+        e = e.__context__
+    return e is not None
+
+
+def _ignore_what_comes_again(unraisable: sys.UnraisableHookArgs) -> None:
+    if not isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit)):
+        sys.__unraisablehook__(unraisable)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
+from drgn_zonedev.export.bundle import temporary_directory
 
 __all__ = (
     "ARCHIVE",
@@ -100,9 +100,9 @@ def unpacked(export: Path) -> Iterator[Path]:
     if not archive.exists():
         yield export
         return
-    with tempfile.TemporaryDirectory(prefix="zonedev-") as directory:
-        unpack(archive, Path(directory))
-        yield Path(directory)
+    with temporary_directory("zonedev-") as directory:
+        unpack(archive, directory)
+        yield directory
 
 
 def stored_dumps(directory: Path) -> list[StoredDump]:

@@ -4,15 +4,23 @@
 
 from __future__ import annotations
 
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from drgn_zonedev.export.bundle import new_directory, temporary_directory, write_file
+from drgn_zonedev.signals import cleaning_up
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
 
@@ -118,3 +126,164 @@ def test_interrupted_import_says_nothing(tmp_path: Path) -> None:
     )
     # As shells see it, that is 130.
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+# At the worst moments, in this process.
+
+
+@pytest.fixture
+def ended() -> Iterator[None]:
+    """Whatever handles signals when a test has ended: as before."""
+    numbers = [*(number for number, _ in ENDING), signal.SIGALRM]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def signal_after(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: signal.Signals
+) -> None:
+    """Send this process a signal at the end of each call of a function."""
+    function = getattr(owner, name)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        signal.raise_signal(number)
+        return result
+
+    monkeypatch.setattr(owner, name, wrapper)
+
+
+def signal_before(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, number: signal.Signals
+) -> None:
+    """Send this process a signal at the beginning of each call of a function."""
+    function = getattr(owner, name)
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        signal.raise_signal(number)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapper)
+
+
+def status_of(body: Callable[[], None]) -> Any:
+    """Do what a process is for, and get its exit status."""
+    try:
+        with cleaning_up():
+            body()
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as e:
+        return e.code
+    return 0
+
+
+@each_signal
+@pytest.mark.parametrize("moment", ["made", "removed"])
+def test_temporary_directory_outlives_no_signal(
+    number: signal.Signals,
+    status: int,
+    moment: str,
+    unpacked: Path,
+    ended: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(unpacked))
+    if moment == "made":
+        signal_after(monkeypatch, tempfile, "mkdtemp", number)
+    else:
+        signal_before(monkeypatch, shutil, "rmtree", number)
+    came: list[str] = []
+
+    def body() -> None:
+        with temporary_directory("zonedev-") as directory:
+            write_file(directory / "file", b"")
+            came.append("inside")
+        came.append("behind")
+
+    assert status_of(body) == status
+    assert came == ([] if moment == "made" else ["inside"])
+    assert list(unpacked.iterdir()) == []
+
+
+@each_signal
+@pytest.mark.parametrize("moment", ["mkdtemp", "rename", "rmtree"])
+def test_replaced_directory_is_the_old_one_or_the_new(
+    number: signal.Signals,
+    status: int,
+    moment: str,
+    tmp_path: Path,
+    ended: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    write_file(out / "old", b"")
+    if moment == "mkdtemp":
+        signal_after(monkeypatch, tempfile, "mkdtemp", number)
+    elif moment == "rename":
+        signal_after(monkeypatch, Path, "rename", number)
+    else:
+        signal_before(monkeypatch, shutil, "rmtree", number)
+
+    def body() -> None:
+        with new_directory(out, replaced=["old"]) as directory:
+            write_file(directory / "new", b"")
+
+    assert status_of(body) == status
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert os.listdir(out) == (["old"] if moment == "mkdtemp" else ["new"])
+
+
+class Raw(io.RawIOBase):
+    """A file of which Python asks the position, and takes any error for no answer."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        signal.raise_signal(self.number)
+        return 0
+
+
+def in_callback_of_weak_reference(number: signal.Signals) -> None:
+    something = Raw(number)
+    reference = weakref.ref(something, lambda _: signal.raise_signal(number))
+    del something
+    assert reference() is None
+
+
+def in_buffered_reader(number: signal.Signals) -> None:
+    io.BufferedReader(Raw(number))
+
+
+@each_signal
+@pytest.mark.parametrize("lose", [in_callback_of_weak_reference, in_buffered_reader])
+def test_signal_comes_again_if_python_loses_it(
+    number: signal.Signals,
+    status: int,
+    lose: Callable[[signal.Signals], None],
+    ended: None,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    came: list[str] = []
+
+    def body() -> None:
+        try:
+            lose(number)
+            came.append("lost")
+            time.sleep(30)
+        finally:
+            # Cleaning up is not interrupted.
+            time.sleep(0.3)
+            came.append("cleaned up")
+
+    assert status_of(body) == status
+    assert came == ["lost", "cleaned up"]
+    assert capfd.readouterr() == ("", "")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

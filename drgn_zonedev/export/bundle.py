@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Directories that are there as a whole or not at all.
+Directories that are there as a whole or not at all, whatever signal comes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,24 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-__all__ = ("NotEmptyError", "checksum", "new_directory", "write_file")
+from drgn_zonedev.signals import held_back
+
+__all__ = ("NotEmptyError", "checksum", "new_directory", "temporary_directory", "write_file")
+
+
+@contextlib.contextmanager
+def temporary_directory(prefix: str) -> Iterator[Path]:
+    """Yield a directory that is removed in the end."""
+    with contextlib.ExitStack() as stack:
+        with held_back():
+            directory = tempfile.TemporaryDirectory(prefix=prefix)
+            stack.callback(_clean_up, directory)
+        yield Path(directory.name)
+
+
+def _clean_up(directory: tempfile.TemporaryDirectory[str]) -> None:
+    with held_back():
+        directory.cleanup()
 
 
 class NotEmptyError(FileExistsError):
@@ -36,16 +53,23 @@ def new_directory(target: Path, *, replaced: Collection[str] = ()) -> Iterator[P
     """
     target = Path(os.path.abspath(target))
     _refuse(target, replaced)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with contextlib.ExitStack() as stack:
+        with held_back():
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+            stack.callback(_remove, temporary)
         temporary.chmod(_mode(target))
         yield temporary
         _sync(temporary)
         _refuse(target, replaced)
-        _move(temporary, target, replaced)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        # What was there is out of the way for a moment.
+        with held_back():
+            _move(temporary, target, replaced)
     _sync(target.parent)
+
+
+def _remove(directory: Path) -> None:
+    with held_back():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _refuse(target: Path, replaced: Collection[str]) -> None:
