@@ -32,7 +32,7 @@ class Contents(enum.Enum):
     POISON = "PAGE_POISON_PATTERN (all ones)"
     INITIALIZED = "initialised for this pgmap"
     OTHER_PGMAP = "a device page of another live pgmap"
-    DANGLING_PGMAP = "a device page of a pgmap that no longer exists"
+    DANGLING_PGMAP = "a device page of a pgmap that is not found in pgmap_array"
     METADATA = "a device page without a pgmap, linked to itself"
     BOOT_PAGE = "a reserved page from boot, linked to itself"
     MEDIA = "no struct page: what the memory held before"

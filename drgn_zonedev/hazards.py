@@ -111,7 +111,7 @@ def _hazard(
     dangling = holdings.get(Contents.DANGLING_PGMAP)
     if range_.case is Case.GHOST and dangling:
         pages = sum(part.pages for part in parts)
-        detail = f"{dangling.count} of {pages} point to a pgmap that no longer exists"
+        detail = f"{dangling.count} of {pages} point to a pgmap that is not found in pgmap_array"
     initialized = holdings.get(Contents.INITIALIZED)
     if range_.case is Case.INITIALIZING and initialized:
         detail = f"{initialized.count} of {range_.pages} are done"

@@ -142,7 +142,7 @@ def test_pfn_without_memory_is_said_to_have_none() -> None:
     ("pfn", "holds"),
     [
         (0x24002, "a device page without a pgmap, linked to itself"),
-        (0x24400, "a device page of a pgmap that no longer exists"),
+        (0x24400, "a device page of a pgmap that is not found in pgmap_array"),
     ],
 )
 def test_ghosts_are_what_they_hold(pfn: int, holds: str) -> None:

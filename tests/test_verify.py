@@ -608,7 +608,7 @@ POISON = "PAGE_POISON_PATTERN (all ones)"
 BOOT_PAGE = "a reserved page from boot, linked to itself"
 MINE = "initialised for this pgmap"
 OTHER_PGMAP = "a device page of another live pgmap"
-DANGLING_PGMAP = "a device page of a pgmap that no longer exists"
+DANGLING_PGMAP = "a device page of a pgmap that is not found in pgmap_array"
 SELF_LINKED = "a device page without a pgmap, linked to itself"
 MEDIA_CONTENT = "no struct page: what the memory held before"
 OTHER = "something else"
@@ -985,4 +985,6 @@ def test_only_ghosts_that_lead_to_a_pgmap_dangle(layout: str) -> None:
     kernel.fill_pages(0x44400, 0x44600, 0xFF)
     (ghosts,) = verified(kernel).findings
     assert ghosts.count == 0x400
-    assert ghosts.message.endswith(f"; {0x200} of {0x400} point to a pgmap that no longer exists")
+    assert ghosts.message.endswith(
+        f"; {0x200} of {0x400} point to a pgmap that is not found in pgmap_array"
+    )
