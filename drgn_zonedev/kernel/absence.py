@@ -65,19 +65,21 @@ def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
 @takes_program_or_default
 def next_present_page(prog: Program, first: int, end: int) -> int:
     """
-    Find the first page of which :func:`absent_pages()` does not say that it is not to
-    be had, in little time whatever the number of those.
+    Find the first page that may be had, in little time whatever the number of those
+    that are not mapped. Of other programs than core dumps, this is about page tables only.
 
     :param first: Virtual page number.
     :param end: One more than the last.
     :return: Virtual page number; *end* if there is none.
     """
-    if not tells_what_is_absent(prog) or not walks_in_bulk(prog):
+    if not walks_in_bulk(prog):
         return first
+    if not tells_what_is_absent(prog):
+        return _next_mapped(prog, first, end)
     page = first
     while page < end:
         # A damaged structure can claim all memory that there could be.
-        page = min(next_segment_page(prog, page, end), next_mapped(prog, page, end))
+        page = min(next_segment_page(prog, page, end), _next_mapped(prog, page, end))
         if page == end:
             break
         stop = min((page >> _WINDOW_ORDER) + 1 << _WINDOW_ORDER, end)
@@ -86,6 +88,16 @@ def next_present_page(prog: Program, first: int, end: int) -> int:
             return page + int(absent.argmin())
         page = stop
     return end
+
+
+def _next_mapped(prog: Program, first: int, end: int) -> int:
+    try:
+        return next_mapped(prog, first, end)
+    except FaultError:
+        # /proc/kcore needs no page tables of ours.
+        return end if tells_what_is_absent(prog) else first
+    except (LookupError, ValueError):
+        return first
 
 
 def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: bool) -> None:

@@ -62,12 +62,14 @@ def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
 @takes_program_or_default
 def next_mapped(prog: Program, first: int, end: int) -> int:
     """
-    Find the first page of the kernel's memory that is mapped, as far as the page tables
-    can be read. This is for architectures where :func:`walks_in_bulk()`.
+    Find the first page of the kernel's memory that is mapped, or may be, because its page
+    table cannot be read. This is for architectures where :func:`walks_in_bulk()`.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
-    :return: Virtual page number; *end* if none is.
+    :return: Virtual page number; *end* if there is none.
+    :raises FaultError: if the top of the page tables cannot be read
+    :raises LookupError: if nobody knows where it is
     """
     return _Walk(prog, first, end).next_mapped()
 
@@ -115,12 +117,7 @@ class _Walk:
         return self._frames
 
     def next_mapped(self) -> int:
-        try:
-            top = self._read_top()
-        except FaultError:
-            found = None
-        else:
-            found = self._search(top, 0, (self._levels - 1) * _TABLE_BITS)
+        found = self._search(self._read_top(), 0, (self._levels - 1) * _TABLE_BITS)
         return self._asked + (self._end if found is None else found) - self._first
 
     def _read_top(self) -> bytes:
@@ -149,7 +146,7 @@ class _Walk:
             try:
                 table = self._table(int(entries[i] & self._mask) >> _PAGE_SHIFT)
             except FaultError:
-                continue
+                return max(base, self._first)
             found = self._search(table, base, bits - _TABLE_BITS)
             if found is not None:
                 return found

@@ -18,7 +18,7 @@ from drgn import FaultError, Program
 from dumpfiles import PAGE, VMEMMAP, Machine, write_elf, write_kdump
 from fakekernel import FakeKernel
 
-from drgn_zonedev.kernel import pagetables, raw, reading
+from drgn_zonedev.kernel import absence, pagetables, raw, reading
 from drgn_zonedev.kernel.absence import absent_pages, next_present_page
 from drgn_zonedev.kernel.dump import absent_frames, frames_in_other_parts, leaves_something_out
 from drgn_zonedev.kernel.kdump import read_kdump_header
@@ -30,6 +30,7 @@ from drgn_zonedev.kernel.memmap import (
     read_blocks,
     read_pages,
 )
+from drgn_zonedev.kernel.pagetables import next_mapped
 from drgn_zonedev.kernel.reading import first_unreadable, read_memory
 
 Write = Callable[[Machine, Path], Path]
@@ -331,8 +332,9 @@ def test_next_present_page_of_a_dump_by_virtual_addresses(tmp_path: Path) -> Non
 
 
 @without_part
+@pytest.mark.parametrize("tells", [True, False])
 def test_gap_as_large_as_memory_can_be_takes_no_time(
-    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, tells: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Machine(next_table=0x3000)
     last = (1 << 34) - 64
@@ -341,6 +343,9 @@ def test_gap_as_large_as_memory_can_be_takes_no_time(
     machine.frames[0x4000] = bytearray(b"x") * PAGE
     prog = open_dump(FORMS[form](machine, tmp_path / "dump"))
     reads = count_reads(monkeypatch)
+    if not tells:
+        # As of a guest, or of a flattened dump.
+        monkeypatch.setattr(absence, "tells_what_is_absent", lambda prog: False)
     parts = list(read_pages(prog, FIRST, 1 << 34, layout=layout_of()))
     spans = [(p.start_pfn, p.end_pfn, isinstance(p, Pages)) for p in parts]
     assert spans == [
@@ -348,7 +353,43 @@ def test_gap_as_large_as_memory_can_be_takes_no_time(
         (FIRST + 64, last, False),
         (last, 1 << 34, True),
     ]
-    assert len(reads) < 1000
+    # Who is not told looks for the borders page by page, within a MiB.
+    assert len(reads) < (100 if tells else 1200)
+
+
+@without_part
+@pytest.mark.parametrize("tells", [True, False])
+def test_page_whose_table_is_lost_may_be_mapped(
+    form: str, tells: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, machine = VMEMMAP // PAGE, Machine(next_table=0x3000)
+    for i in (5, 600):
+        machine.map((first + i) * PAGE, 0x4000)
+    machine.lose(machine.table((first + 512) * PAGE, 1))
+    prog = open_dump(FORMS[form](machine, tmp_path / "dump"))
+    assert next_mapped(prog, first, first + 2048) == first + 5
+    assert next_mapped(prog, first + 6, first + 2048) == first + 512
+    assert next_mapped(prog, first + 1024, first + 2048) == first + 2048
+    # Of a dump, it is not to be had: drgn needs the same table.
+    monkeypatch.setattr(absence, "tells_what_is_absent", lambda prog: tells)
+    assert next_present_page(prog, first + 6, first + 2048) == first + (2048 if tells else 512)
+    with pytest.raises(FaultError):
+        prog.read((first + 600) * PAGE, 8)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_without_page_tables_only_a_dump_lacks_everything(
+    tells: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine()
+    machine.lose(*machine.frames)
+    machine.frames[0x4000] = bytearray(PAGE)
+    prog = open_dump(write_elf(machine, tmp_path / "dump"))
+    first = VMEMMAP // PAGE
+    with pytest.raises(FaultError):
+        next_mapped(prog, first, first + 9)
+    monkeypatch.setattr(absence, "tells_what_is_absent", lambda prog: tells)
+    assert next_present_page(prog, first, first + 9) == first + (9 if tells else 0)
 
 
 # What an ELF dump leaves out reads as zeros.
