@@ -19,6 +19,7 @@ from drgn_zonedev.kernel.memremap import for_each_dev_pagemap, pgmap_ref
 from drgn_zonedev.lab.mistakes import Arranged, false_yes, taken_for_ram
 from drgn_zonedev.model import Case
 from drgn_zonedev.proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
+from drgn_zonedev.proposal.calls import Question
 from drgn_zonedev.proposal.cost import Lookup, kmalloc_size, lookup_cost
 from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.proposal.variants import Asked
@@ -325,7 +326,7 @@ def counted(kernel: FakeKernel, pfn: int) -> dict[str, Lookup]:
     prog = kernel.program()
     snapshot = take_snapshot(prog)
     marks = Marks(snapshot, classify_snapshot(prog, snapshot))
-    found = {v.name: lookup_cost(prog, marks, v, [pfn]) for v in VARIANTS}
+    found = {v.name: lookup_cost(v, [Question(prog, marks, pfn)]) for v in VARIANTS}
     return {name: lookup for name, lookup in found.items() if lookup}
 
 

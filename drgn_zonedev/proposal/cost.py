@@ -21,7 +21,6 @@ from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.pageblock import pageblock_layout
 from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
 from drgn_zonedev.proposal.calls import Question, called, loaded, read_side
-from drgn_zonedev.proposal.marks import Marks
 from drgn_zonedev.proposal.variants import Variant
 from drgn_zonedev.snapshot import Snapshot
 
@@ -125,18 +124,16 @@ def _usage_size(prog: Program) -> int | None:
     return int(fixed) + -(-blocks * layout.bits // 64) * 8
 
 
-def lookup_cost(
-    prog: Program, marks: Marks, variant: Variant, pfns: Iterable[int]
-) -> Lookup | None:
+def lookup_cost(variant: Variant, questions: Iterable[Question]) -> Lookup | None:
     """
     Count what a lookup costs for the worst of some PFNs.
 
     :return: ``None`` if it cannot be counted for any of them.
     """
     found: list[Lookup] = []
-    for pfn in pfns:
+    for question in questions:
         try:
-            found.append(_count(Question(prog, marks, pfn), variant))
+            found.append(_count(question, variant))
         except (FaultError, LookupError):
             continue
     return max(found, key=lambda cost: (cost.first.loads, cost.first.lines), default=None)

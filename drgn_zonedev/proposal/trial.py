@@ -19,6 +19,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classify import classify_snapshot, undecided
 from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
 from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
+from drgn_zonedev.proposal.calls import Question
 from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.proposal.cost import Lookup, Memory, lookup_cost, memory_cost
 from drgn_zonedev.proposal.marks import Marks
@@ -177,11 +178,19 @@ def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Ask
 def _verdicts(
     prog: Program, snapshot: Snapshot, asked: Asked, intervals: _Intervals
 ) -> tuple[Verdict, ...]:
-    return tuple(_verdict(prog, snapshot, variant, asked, intervals) for variant in VARIANTS)
+    questions = [Question(prog, asked.marks, pfn) for pfn in _samples(snapshot)]
+    return tuple(
+        _verdict(prog, snapshot, variant, asked, intervals, questions) for variant in VARIANTS
+    )
 
 
 def _verdict(
-    prog: Program, snapshot: Snapshot, variant: Variant, asked: Asked, found: _Intervals
+    prog: Program,
+    snapshot: Snapshot,
+    variant: Variant,
+    asked: Asked,
+    found: _Intervals,
+    questions: Sequence[Question],
 ) -> Verdict:
     answer, online = variant.lookup(asked), variant.online(asked)
     ram = found.case == CASES.index(Case.ONLINE)
@@ -211,7 +220,7 @@ def _verdict(
         },
         # What the kernel itself does not take for online is no variant's fault.
         lost_ram=int(found.pages[ram & asked.online_memory & ~online].sum()),
-        lookup=lookup_cost(prog, asked.marks, variant, _samples(snapshot)),
+        lookup=lookup_cost(variant, questions),
         memory=memory_cost(prog, snapshot, variant),
     )
 
@@ -221,10 +230,12 @@ _MAX_SAMPLES = 64
 
 
 def _samples(snapshot: Snapshot) -> list[int]:
-    # The first and the last page of data of each pgmap, or without any, a page of RAM.
+    # The first and the last page of data of each pgmap's first range, and of its last one,
+    # which is the most expensive to find. Without any pgmap, a page of RAM.
     pfns = []
     for pgmap in snapshot.pgmaps[:_MAX_SAMPLES]:
-        for i, range_ in enumerate(pgmap.ranges[: max(1, pgmap.nr_range)]):
-            pfns += [pgmap.pfn_first(i), range_.end_pfn - 1]
+        last = min(max(1, pgmap.nr_range), len(pgmap.ranges)) - 1
+        for i in sorted({0, last} if pgmap.ranges else ()):
+            pfns += [pgmap.pfn_first(i), pgmap.ranges[i].end_pfn - 1]
     sections, pages = snapshot.sections, snapshot.geometry.pages_per_section
     return pfns or [int(nr) * pages for nr in sections.nr[:1]]
