@@ -22,6 +22,7 @@ from operator import itemgetter
 from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.linux.mm import follow_phys, phys_to_virt
 
+from drgn_zonedev.kernel.raw import read_raw
 from drgn_zonedev.spans import Span, intersection, pages, union
 
 __all__ = ("Recorder", "Run")
@@ -104,13 +105,13 @@ class Recorder:
         return data
 
     def _read_physical(self, address: int, count: int, offset: int, physical: bool) -> bytes:
-        data = self.source.read(address, count, physical=True)
+        data = read_raw(self.source, address, count, physical=True)
         self._tables.add((address, address + count))
         return data
 
     def read(self, address: int, count: int) -> bytes:
         """Read without a trace; blanks are filled in."""
-        data = self.source.read(address, count)
+        data = read_raw(self.source, address, count)
         for start, end in self._blanks:
             start, end = max(start - address, 0), min(end - address, count)
             if start < end:
@@ -137,7 +138,7 @@ class Recorder:
     def read_table(self, run: Run) -> bytes:
         """Read what is to be written for a run of page tables."""
         assert run.paddr is not None
-        return self.source.read(run.paddr, run.size, physical=True)
+        return read_raw(self.source, run.paddr, run.size, physical=True)
 
     def narrow(self, starts: frozenset[int], objects: Sequence[Span]) -> None:
         """

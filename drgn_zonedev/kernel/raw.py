@@ -12,9 +12,10 @@ from __future__ import annotations
 
 from drgn import FaultError, Program
 
-__all__ = ("read_raw",)
+__all__ = ("END", "read_raw")
 
-_END = 1 << 64
+END = 1 << 64
+"""One more than the last address."""
 
 
 def read_raw(prog: Program, address: int, size: int, physical: bool = False) -> bytes:
@@ -24,8 +25,8 @@ def read_raw(prog: Program, address: int, size: int, physical: bool = False) -> 
 
     :raises FaultError: if it cannot be read
     """
-    if address < 0 or size < 0 or address + size > _END:
-        raise FaultError("beyond the end of the address space", address % _END)
+    if address < 0 or size < 0 or address + size > END:
+        raise FaultError("beyond the end of the address space", address % END)
     try:
         return prog.read(address, size, physical)
     except OSError as e:

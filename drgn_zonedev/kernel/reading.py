@@ -15,7 +15,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.absence import refuse_what_is_left_out
 from drgn_zonedev.kernel.dump import leaves_something_out
-from drgn_zonedev.kernel.raw import read_raw
+from drgn_zonedev.kernel.raw import END, read_raw
 
 __all__ = (
     "SMALLEST_PAGE",
@@ -71,7 +71,8 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
         try:
             read_memory(prog, at, stop - at)
         except FaultError as e:
-            return e.address if at <= e.address < stop else at
+            # Behind the last address is the first one, as for the kernel.
+            return (e.address if at <= e.address < stop else at) % END
         at = stop
     return None
 

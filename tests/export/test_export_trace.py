@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
 import pytest
@@ -68,6 +70,20 @@ def test_helper_that_goes_on_for_ever_is_stopped() -> None:
         with pytest.raises(FaultError, match="more was read than there can be"):
             recorder.prog.read(START, 1)
     assert recorder.prog.read(START, 1) == b"\3"
+
+
+@pytest.mark.parametrize(("address", "physical"), [(START, False), (0x1000, True)])
+def test_what_no_file_has_faults(address: int, physical: bool) -> None:
+    def read(address: int, count: int, offset: int, physical: bool) -> bytes:
+        # As of a segment whose place in the file is garbage.
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    prog = Program(Platform(Architecture.X86_64))
+    prog.set_linux_kernel_custom(_VMCOREINFO, False)
+    prog.add_memory_segment(address, SIZE, read, physical)
+    recorder = Recorder(prog, _VMCOREINFO)
+    with pytest.raises(FaultError, match="Invalid argument"):
+        recorder.prog.read(address, 8, physical)
 
 
 def test_time_does_not_grow_with_the_square_of_what_was_read() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from drgn import FaultError
+from drgn import Architecture, FaultError, Platform, Program
 from fakekernel import FakeKernel
 
 from drgn_zonedev.kernel.reading import first_unreadable, read_memory
@@ -28,3 +28,11 @@ def test_first_unreadable_of_nothing_is_none() -> None:
 def test_what_is_beyond_the_address_space_faults(address: int, size: int) -> None:
     with pytest.raises(FaultError, match="beyond the end"):
         read_memory(FakeKernel().program(), address, size)
+
+
+def test_first_unreadable_behind_the_last_address_is_the_first() -> None:
+    last = (1 << 64) - 4096
+    prog = Program(Platform(Architecture.X86_64))
+    prog.add_memory_segment(last, 4096, lambda address, count, offset, physical: bytes(count))
+    assert first_unreadable(prog, last, 4096) is None
+    assert first_unreadable(prog, last + 8, 4096) == 0
