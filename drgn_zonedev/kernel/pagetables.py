@@ -12,6 +12,7 @@ page tables are.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 from drgn import Architecture, FaultError, Program
@@ -97,9 +98,10 @@ class _Walk:
 
     def __init__(self, prog: Program, first: int, end: int) -> None:
         self._prog = prog
-        self._levels = 5 if _five_levels(prog) else 4
+        levels = 5 if _five_levels(prog) else 4
+        self._top_bits = (levels - 1) * _TABLE_BITS
         # Addresses are sign-extended: the bits above those that tables translate say nothing.
-        bits = self._levels * _TABLE_BITS
+        bits = levels * _TABLE_BITS
         self._asked = first
         self._first = first & (1 << bits) - 1
         self._end = self._first + end - first
@@ -107,18 +109,31 @@ class _Walk:
         self._filtered = leaves_something_out(prog)
 
     def frames(self) -> np.ndarray:
-        self._frames = np.full(self._end - self._first, UNMAPPED, np.int64)
+        frames = np.full(self._end - self._first, UNMAPPED, np.int64)
         try:
             top = self._read_top()
         except FaultError:
-            self._frames[:] = UNKNOWN
-        else:
-            self._descend(top, 0, (self._levels - 1) * _TABLE_BITS)
-        return self._frames
+            frames[:] = UNKNOWN
+            return frames
+        for at, count, leaf in self._leaves(top, 0, self._top_bits):
+            part = frames[at : at + count]
+            if leaf is None:
+                part[:] = UNKNOWN
+            elif isinstance(leaf, int):
+                part[:] = np.arange(leaf, leaf + count)
+            else:
+                mapped = (leaf & _PRESENT) != 0
+                part[mapped] = (leaf[mapped] & self._mask).astype(np.int64) >> _PAGE_SHIFT
+        return frames
 
     def next_mapped(self) -> int:
-        found = self._search(self._read_top(), 0, (self._levels - 1) * _TABLE_BITS)
-        return self._asked + (self._end if found is None else found) - self._first
+        for at, _, leaf in self._leaves(self._read_top(), 0, self._top_bits):
+            if leaf is None or isinstance(leaf, int):
+                return self._asked + at
+            present = np.flatnonzero(leaf & _PRESENT)
+            if len(present):
+                return self._asked + at + int(present[0])
+        return self._asked + self._end - self._first
 
     def _read_top(self) -> bytes:
         # The top of the tables is in the kernel's image, all others are anywhere.
@@ -128,73 +143,44 @@ class _Walk:
             raise FaultError("the top of the page tables is not in the dump", _top(self._prog))
         return top
 
-    def _entries(self, raw: bytes, start: int, bits: int) -> tuple[np.ndarray, int, int]:
-        # A table, and which of its entries are about what is asked for. ``start`` is the
-        # first page that it maps, 1 << bits the number of pages that one entry maps.
+    def _leaves(
+        self, raw: bytes, start: int, bits: int
+    ) -> Iterator[tuple[int, int, np.ndarray | int | None]]:
+        """
+        Go down a table, of which ``start`` is the first page that it maps, and ``1 << bits``
+        the number of pages that one entry maps.
+
+        :return: Tuples of (index, count, leaf) for pages that were asked for, the first of
+            which has index 0: their entries, the first frame of a part of a huge page, or
+            ``None`` if their table cannot be read.
+        """
         entries = np.frombuffer(raw, "<u8")
         low = max(self._first - start, 0) >> bits
-        return entries, low, min((self._end - 1 - start >> bits) + 1, len(entries))
-
-    def _search(self, raw: bytes, start: int, bits: int) -> int | None:
-        entries, low, high = self._entries(raw, start, bits)
-        for i in (low + np.flatnonzero(entries[low:high] & _PRESENT)).tolist():
-            base = start + (i << bits)
-            if bits == 0 or entries[i] & _HUGE:
-                if bits <= _LARGEST_BITS:
-                    return max(base, self._first)
-                continue
-            try:
-                table = self._table(int(entries[i] & self._mask) >> _PAGE_SHIFT)
-            except FaultError:
-                return max(base, self._first)
-            found = self._search(table, base, bits - _TABLE_BITS)
-            if found is not None:
-                return found
-        return None
-
-    def _descend(self, raw: bytes, start: int, bits: int) -> None:
-        entries, low, high = self._entries(raw, start, bits)
+        high = min((self._end - 1 - start >> bits) + 1, len(entries))
         if bits == 0:
-            part = entries[low:high]
-            frames = (part & self._mask).astype(np.int64) >> _PAGE_SHIFT
-            present = (part & _PRESENT) != 0
-            self._put(start + low, np.where(present, frames, UNMAPPED))
+            yield start + low - self._first, high - low, entries[low:high]
             return
         for i in (low + np.flatnonzero(entries[low:high] & _PRESENT)).tolist():
             base = start + (i << bits)
+            at = max(base - self._first, 0)
+            count = min(base + (1 << bits), self._end) - self._first - at
             frame = int(entries[i] & self._mask) >> _PAGE_SHIFT
             if entries[i] & _HUGE:
                 if bits <= _LARGEST_BITS:
                     # Below the address of a huge page, there are flags.
-                    self._put_huge(base, frame >> bits << bits, 1 << bits)
+                    yield at, count, (frame >> bits << bits) + self._first + at - base
                 continue
             try:
                 table = self._table(frame)
             except FaultError:
-                into, count = self._clip(base, 1 << bits)
-                self._frames[into : into + count] = UNKNOWN
+                yield at, count, None
                 continue
-            self._descend(table, base, bits - _TABLE_BITS)
+            yield from self._leaves(table, base, bits - _TABLE_BITS)
 
     def _table(self, frame: int) -> bytes:
         if self._filtered and absent_frames(self._prog, np.array([frame]))[0]:
             raise FaultError(LEFT_OUT, frame << _PAGE_SHIFT)
         return read_raw(self._prog, frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT, True)
-
-    def _clip(self, start: int, count: int) -> tuple[int, int]:
-        # The part of [start, start + count) that is asked for: where, and how many.
-        low, high = max(start, self._first), min(start + count, self._end)
-        return low - self._first, high - low
-
-    def _put(self, start: int, frames: np.ndarray) -> None:
-        into, count = self._clip(start, len(frames))
-        skip = self._first + into - start
-        self._frames[into : into + count] = frames[skip : skip + count]
-
-    def _put_huge(self, start: int, frame: int, size: int) -> None:
-        into, count = self._clip(start, size)
-        frame += self._first + into - start
-        self._frames[into : into + count] = np.arange(frame, frame + count)
 
 
 def _top(prog: Program) -> int:
