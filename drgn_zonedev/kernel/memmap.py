@@ -99,6 +99,14 @@ class PageLayout:
         """Address of the ``struct page`` of a PFN."""
         return self.vmemmap + pfn * self.size
 
+    def memmap_pages(self, start_pfn: int, end_pfn: int, page_size: int) -> tuple[int, int]:
+        """
+        The pages of virtual memory in which the struct pages of a range of PFNs lie, as a
+        half-open range of page numbers.
+        """
+        last = (self.page_address(end_pfn) - 1) // page_size
+        return self.page_address(start_pfn) // page_size, last + 1
+
 
 @takes_program_or_default
 def page_layout(prog: Program) -> PageLayout:
@@ -359,7 +367,7 @@ def read_pages(
         chunk_end = min(start + chunk, end)
         for part in _read_chunk(prog, layout, start, chunk_end):
             if isinstance(part, UnreadablePages):
-                gap = _extend(gap, part)
+                gap = dataclasses.replace(gap, end_pfn=part.end_pfn) if gap else part
                 continue
             if gap:
                 yield gap
@@ -378,8 +386,7 @@ def _next_chunk(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int,
     if start_pfn == end_pfn:
         return end_pfn
     page_size = prog["PAGE_SIZE"].value_()
-    first = layout.page_address(start_pfn) // page_size
-    end = (layout.page_address(end_pfn) - 1) // page_size + 1
+    first, end = layout.memmap_pages(start_pfn, end_pfn, page_size)
     page = next_present_page(prog, first, end)
     if page == end:
         return end_pfn
@@ -395,12 +402,6 @@ def read_blocks(prog: Program, layout: PageLayout, starts: Sequence[int], count:
     """
     size = count * layout.size
     return b"".join([read_memory(prog, layout.page_address(start), size) for start in starts])
-
-
-def _extend(gap: UnreadablePages | None, part: UnreadablePages) -> UnreadablePages:
-    if gap is None:
-        return part
-    return UnreadablePages(gap.start_pfn, part.end_pfn, gap.address, gap.reason)
 
 
 def _read_chunk(
@@ -435,8 +436,7 @@ def _runs(
     # Cut where what is certainly absent begins and ends.
     page_size = prog["PAGE_SIZE"].value_()
     base = layout.page_address(start_pfn)
-    first, last = base // page_size, (layout.page_address(end_pfn) - 1) // page_size
-    absent = absent_pages(prog, first, last + 1)
+    absent = absent_pages(prog, *layout.memmap_pages(start_pfn, end_pfn, page_size))
     if absent[0] == absent.all() == absent.any():
         return [(start_pfn, end_pfn, bool(absent[0]))]
     # A struct page that lies across two pages needs both.
@@ -474,11 +474,10 @@ def _split(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int) -> i
     # Memory is mapped, and filtered, by whole pages: if these struct pages lie
     # in one page of memmap, they fault together.
     page_size = prog["PAGE_SIZE"].value_()
-    first = layout.page_address(start_pfn) // page_size
-    last = (layout.page_address(end_pfn) - 1) // page_size
-    if first == last or end_pfn - start_pfn == 1:
+    first, end = layout.memmap_pages(start_pfn, end_pfn, page_size)
+    if end - first == 1 or end_pfn - start_pfn == 1:
         return None
-    border = (first + last + 1) // 2 * page_size
+    border = (first + end) // 2 * page_size
     middle = (border - layout.vmemmap) // layout.size
     return min(max(middle, start_pfn + 1), end_pfn - 1)
 

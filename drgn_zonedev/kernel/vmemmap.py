@@ -32,10 +32,8 @@ def vmemmap_pages(prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike) -
     :return: Half-open range of page numbers (virtual address divided by the page
         size).
     """
-    layout, page_size = page_layout(prog), prog["PAGE_SIZE"].value_()
-    first = layout.page_address(operator.index(start_pfn)) // page_size
-    last = (layout.page_address(operator.index(end_pfn)) - 1) // page_size
-    return first, last + 1
+    start, end = operator.index(start_pfn), operator.index(end_pfn)
+    return page_layout(prog).memmap_pages(start, end, prog["PAGE_SIZE"].value_())
 
 
 @takes_program_or_default
