@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from drgn import Program
 from drgn.commands import DrgnCodeBuilder
 
+from drgn_zonedev.command import STANDARD_OUTPUT
+
 __all__ = ("python_code",)
 
 Writer = Callable[[DrgnCodeBuilder, argparse.Namespace], None]
@@ -68,7 +70,7 @@ def _print(
     if as_json:
         builder.add_from_import("drgn_zonedev.render.as_json", "render")
         value = f"render({value})"
-    if args.output in (None, "-"):
+    if args.output in STANDARD_OUTPUT:
         builder.append(f"print({value})\n")
         return
     with builder.begin_block(f'with open({args.output!r}, "w") as f:\n'):

@@ -25,6 +25,7 @@ from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, current_screen, is_folded
 
 __all__ = (
+    "STANDARD_OUTPUT",
     "Command",
     "Outcome",
     "OutputError",
@@ -130,7 +131,8 @@ def print_text(text: str, *, end: str = "\n") -> None:
         print(text, end=end, file=f, flush=True)
 
 
-_STANDARD_OUTPUT = (None, "-")
+STANDARD_OUTPUT = (None, "-")
+"""What ``--output`` is if nothing goes to a file."""
 
 
 def offer(action: argparse.Action, candidates: Callable[[], Iterable[str]]) -> None:
@@ -149,14 +151,14 @@ def offered(action: argparse.Action) -> list[str]:
 
 def _screen(args: argparse.Namespace) -> Screen | None:
     # A file is no screen, and who wants to see all evidence wants to see all.
-    if args.all or args.output not in _STANDARD_OUTPUT or getattr(args, "verbose", False):
+    if args.all or args.output not in STANDARD_OUTPUT or getattr(args, "verbose", False):
         return None
     return current_screen()
 
 
 @contextlib.contextmanager
 def _output(args: argparse.Namespace) -> Iterator[TextIO]:
-    if args.output in _STANDARD_OUTPUT:
+    if args.output in STANDARD_OUTPUT:
         with standard_output() as f:
             yield f
         return
