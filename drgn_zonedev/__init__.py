@@ -15,16 +15,14 @@ it is used (:pep:`562`).
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drgn_zonedev.classify import classify
-    from drgn_zonedev.explain import explain
+    from drgn_zonedev.classification.classify import classify
+    from drgn_zonedev.explanation.explain import explain
     from drgn_zonedev.kernel.kallsyms import symbol_name
     from drgn_zonedev.kernel.memmap import page_layout, page_pgmap, read_pages
-    from drgn_zonedev.kernel.memory import (
+    from drgn_zonedev.kernel.memory_blocks import (
         mem_hotplug_in_progress,
         memory_block_states,
         section_memory_block,
@@ -59,26 +57,26 @@ if TYPE_CHECKING:
     from drgn_zonedev.kernel.sections import sections
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
     from drgn_zonedev.kernel.zones import zone_device_spans
-    from drgn_zonedev.kpage import kpage_prediction
-    from drgn_zonedev.proposal import proposal
+    from drgn_zonedev.pfn_proposal import proposal
+    from drgn_zonedev.pfn_walkers import walkers
+    from drgn_zonedev.pfn_walkers.kpageflags import kpage_prediction
     from drgn_zonedev.report import check
-    from drgn_zonedev.verify import verify
-    from drgn_zonedev.walkers import walkers
+    from drgn_zonedev.verification.verify import verify
 
 _HOME = {
     "check": "report",
-    "classify": "classify",
+    "classify": "classification.classify",
     "dev_pagemap_info": "kernel.memremap",
     "dev_pagemap_ranges": "kernel.memremap",
     "dev_pagemap_type": "kernel.memremap",
-    "explain": "explain",
+    "explain": "explanation.explain",
     "find_dev_pagemap": "kernel.memremap",
     "for_each_dev_pagemap": "kernel.memremap",
     "for_each_subsection": "kernel.mmzone",
     "get_dev_pagemap": "kernel.memremap",
-    "kpage_prediction": "kpage",
-    "mem_hotplug_in_progress": "kernel.memory",
-    "memory_block_states": "kernel.memory",
+    "kpage_prediction": "pfn_walkers.kpageflags",
+    "mem_hotplug_in_progress": "kernel.memory_blocks",
+    "memory_block_states": "kernel.memory_blocks",
     "online_device_section": "kernel.mmzone",
     "page_layout": "kernel.memmap",
     "page_pgmap": "kernel.memmap",
@@ -93,19 +91,19 @@ _HOME = {
     "pgmap_pfn_first": "kernel.memremap",
     "pgmap_pfn_valid": "kernel.memremap",
     "pgmap_vmemmap_shift": "kernel.memremap",
-    "proposal": "proposal",
+    "proposal": "pfn_proposal",
     "read_pages": "kernel.memmap",
     "section_flags": "kernel.mmzone",
-    "section_memory_block": "kernel.memory",
+    "section_memory_block": "kernel.memory_blocks",
     "section_subsection_map": "kernel.mmzone",
     "section_vmemmap_preinit": "kernel.mmzone",
     "sections": "kernel.sections",
     "sparsemem_geometry": "kernel.mmzone",
     "subsection_map_index": "kernel.mmzone",
     "symbol_name": "kernel.kallsyms",
-    "verify": "verify",
+    "verify": "verification.verify",
     "vmem_altmap_offset": "kernel.memremap",
-    "walkers": "walkers",
+    "walkers": "pfn_walkers",
     "zone_device_spans": "kernel.zones",
 }
 
@@ -160,14 +158,3 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    # Importing drgn_zonedev.classify, as every command does, would put the
-    # module where the function of the same name belongs.
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

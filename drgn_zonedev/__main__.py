@@ -4,14 +4,14 @@
 
 import sys
 
-from drgn_zonedev.signals import cleaning_up, nothing_to_clean_up
+from drgn_zonedev.util.signals import cleaning_up, nothing_to_clean_up
 
 
 def run() -> int:
     """Run the command line in a process of its own; returns the exit status."""
     # The rest takes a third of a second to be imported.
     nothing_to_clean_up()
-    from drgn_zonedev.cli import main
+    from drgn_zonedev.shell.cli import main
 
     try:
         with cleaning_up():

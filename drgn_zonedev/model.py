@@ -6,7 +6,7 @@ Model
 
 What the tool says, as plain data. Everything that people or programs see is a
 rendering of a :class:`Report`; nothing in here knows about drgn, except that
-:mod:`drgn_zonedev.handles` leads from it to drgn objects.
+:mod:`drgn_zonedev.util.handles` leads from it to drgn objects.
 
 PFN ranges are half-open: ``[start_pfn, end_pfn)``. Addresses, PFNs and words
 are plain ``int``.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from drgn import Object
 
-from drgn_zonedev.handles import OfPage, OfPgmap, Result
+from drgn_zonedev.util.handles import OfPage, OfPgmap, Result
 
 __all__ = (
     "CASES",

@@ -20,7 +20,7 @@ __all__ = ("drgn_prog_set",)
 def drgn_prog_set(prog: Program) -> None:
     """Register ``%zonedev`` as soon as somebody debugs a kernel. Called once per program."""
     if prog.flags & ProgramFlags.IS_LINUX_KERNEL:
-        from drgn_zonedev.repl import register
+        from drgn_zonedev.repl.repl import register
 
         register()
         if "drgn_tools" in sys.modules:
@@ -31,4 +31,4 @@ def _register_with_corelens() -> None:
     # drgn-tools is a plugin of drgn, too. It takes for a module whatever class is known
     # by the time that somebody says %corelens.
     with contextlib.suppress(ImportError):
-        importlib.import_module("drgn_zonedev.corelens")
+        importlib.import_module("drgn_zonedev.repl.corelens")

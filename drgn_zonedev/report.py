@@ -15,16 +15,19 @@ from typing import Optional
 from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.missing_debuginfo import optional, unless_told
+from drgn_zonedev.classification.snapshot import (
+    Changes,
+    Snapshot,
+    changed_since,
+    take_snapshot,
+    with_devices,
+)
 from drgn_zonedev.consistency import inconsistencies
-from drgn_zonedev.handles import bind
-from drgn_zonedev.jobs import scanner
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
-from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.uevent import uevent_seqnum
-from drgn_zonedev.lacking import optional, unless_told
-from drgn_zonedev.missing import missing_memory
 from drgn_zonedev.model import (
     Coverage,
     Finding,
@@ -35,16 +38,13 @@ from drgn_zonedev.model import (
     Severity,
     Unjudged,
 )
-from drgn_zonedev.promised import ScanAll
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.snapshot import (
-    Changes,
-    Snapshot,
-    changed_since,
-    take_snapshot,
-    with_devices,
-)
-from drgn_zonedev.verify import PROMISED, Verification, verify_snapshot
+from drgn_zonedev.util.handles import bind
+from drgn_zonedev.util.strings import c_string
+from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.missing_memory import missing_memory
+from drgn_zonedev.verification.pool.scanner import scanner
+from drgn_zonedev.verification.scan import ScanAll
+from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
 
 __all__ = ("check", "check_with", "kernel_facts")
 

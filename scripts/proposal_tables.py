@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from drgn_zonedev.proposal.cost import Work
-from drgn_zonedev.proposal.trial import ProposalReport, Verdict, proposal
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.pfn_proposal.cost import Work
+from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, proposal
 
 __all__ = ("Measured", "measure", "with_tables")
 

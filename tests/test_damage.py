@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import sizeof
-from fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev import snapshot as snapshot_module
+from drgn_zonedev.classification import snapshot as snapshot_module
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, Range, Report

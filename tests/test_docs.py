@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sessions import (
+from support.sessions import (
     DUMP,
     ROOT,
     RUN,
@@ -32,7 +32,7 @@ from sessions import (
 )
 
 import drgn_zonedev
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.export.store import StoredDump
 
 ALL = [block for path in documents() for block in blocks(path)]
 
@@ -113,7 +113,7 @@ def test_every_command_is_in_the_book() -> None:
 
 
 def test_the_readme_lists_every_command_and_chapter() -> None:
-    from drgn_zonedev.cli import make_parser
+    from drgn_zonedev.shell.cli import make_parser
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     usage = make_parser().format_help()
@@ -133,8 +133,8 @@ def test_the_readme_begins_with_a_picture() -> None:
 
 
 def test_the_workflow_for_ci_gives_arguments_that_there_are() -> None:
-    from drgn_zonedev.cli import make_parser
     from drgn_zonedev.lab import SCENARIOS
+    from drgn_zonedev.shell.cli import make_parser
 
     workflow = (ROOT / "docs" / "examples" / "kernel-ci.yml").read_text(encoding="utf-8")
     lines = workflow.replace("\\\n", " ").splitlines()

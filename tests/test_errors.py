@@ -24,13 +24,14 @@ from xml.etree import ElementTree
 
 import drgn
 import pytest
-from fakekernel import FakeKernel, collision
-from opening import open_instead
-from test_cli import _elf_core
+from support.fakekernel import FakeKernel, collision
+from support.opening import open_instead
+from support.processcore import write_process_core
 
-from drgn_zonedev import cli, completion, stored
-from drgn_zonedev.command import UsageError
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.commands.base import UsageError
+from drgn_zonedev.export import store as stored
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.shell import cli, completion
 
 # After the colon comes what to do about it.
 ADVICE = re.compile(
@@ -52,7 +53,7 @@ def files(tmp_path: Path) -> Files:
     """Things that are not what they are given for."""
     text, core, taken = tmp_path / "notes.txt", tmp_path / "core", tmp_path / "taken"
     text.write_text("no core at all\n")
-    _elf_core(core)
+    write_process_core(core)
     taken.mkdir()
     other, unpacked = tmp_path / "other", tmp_path / "unpacked"
     other.write_bytes(Path(sys.executable).read_bytes())

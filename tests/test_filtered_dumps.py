@@ -17,14 +17,14 @@ import pytest
 from drgn import FaultError, Program
 from drgn.helpers.linux.mmzone import pfn_to_section
 
-from drgn_zonedev.answers import predicates
+from drgn_zonedev.explanation.kernel_answers import predicates
+from drgn_zonedev.explanation.resolve import resolve_pfn
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
 from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
 from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case, Report, Severity
 from drgn_zonedev.report import check
-from drgn_zonedev.resolve import resolve_pfn
-from drgn_zonedev.stored import StoredDump
 
 PAGE = 4096
 VMCORES = Path(__file__).parent.parent / "vmcores"

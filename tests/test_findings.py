@@ -11,8 +11,8 @@ import pytest
 
 from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind, document, make_finding
 from drgn_zonedev.model import Case, Evidence, Severity
-from drgn_zonedev.proposal import VARIANTS
-from drgn_zonedev.walkers import WALKERS
+from drgn_zonedev.pfn_proposal import VARIANTS
+from drgn_zonedev.pfn_walkers import WALKERS
 
 ROOT = Path(__file__).parents[1]
 # Everything but the table itself; the laboratory, variants and walkers have words of their own.

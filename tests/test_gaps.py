@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.report import check
-from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from largedevice import LargeDevice
+from support.largedevice import LargeDevice
 
 import drgn_zonedev
 from drgn_zonedev.report import check
@@ -39,7 +39,7 @@ def test_each_page_table_is_read_once_per_walk() -> None:
 
 @pytest.mark.parametrize(("gib", "shift"), [(16, 0), (1024, 18)])
 def test_memory_does_not_grow_with_the_device(gib: int, shift: int) -> None:
-    program = Path(__file__).parent / "largedevice.py"
+    program = Path(__file__).parent / "support" / "largedevice.py"
     root = Path(drgn_zonedev.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, str(program), str(gib), str(shift)],

@@ -13,7 +13,7 @@ from typing import Any
 import drgn
 import pytest
 from drgn.commands import DEFAULT_COMMAND_NAMESPACE, CommandError, run_command
-from fakekernel import collision
+from support.fakekernel import collision
 
 import drgn_zonedev
 from drgn_zonedev import plugin
@@ -39,7 +39,7 @@ def _modules_after(code: str) -> set[str]:
     [
         "import drgn_zonedev",
         "import drgn_zonedev.plugin",
-        "import drgn_zonedev.plugin, drgn_zonedev.repl; drgn_zonedev.repl.register()",
+        "import drgn_zonedev.plugin, drgn_zonedev.repl.repl; drgn_zonedev.repl.repl.register()",
     ],
 )
 def test_nothing_heavy_is_imported_before_a_command_runs(code: str) -> None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from defects import ALL_ONES, DANGLING, Change, Defect, Injector, Overlay, Pages, Spot
 from drgn import Program
-from fakekernel import LAYOUTS, Altmap, FakeKernel, partial
+from support.defects import ALL_ONES, DANGLING, Change, Defect, Injector, Overlay, Pages, Spot
+from support.fakekernel import LAYOUTS, partial
+from support.littlemachine import DATA, DEVDAX, END, FSDAX, OWN, SHARED, areas, machine, places
 
-from drgn_zonedev.lab.kernels import kernel_dir, load_kernel
+from drgn_zonedev.export.store import open_dump
+from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import open_dump
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 PRESENT, HAS_MEM_MAP, ONLINE, TAINT = 1, 2, 4, 16
@@ -54,49 +54,6 @@ class Bench:
     def rest(self) -> None:
         """With all defects taken back, everything is as it was."""
         assert spots(self.prog) == self.before
-
-
-# A machine that has everything in little: fsdax that shares its first section with
-# RAM and its second one with devdax, and ends with it in mid-section.
-FSDAX, DATA, DEVDAX, END = 0x47800, 0x47A00, 0x48400, 0x48C00
-SHARED, OWN = 8, 9
-
-
-def machine(layout: str) -> FakeKernel:
-    kernel = FakeKernel(layout)
-    kernel.section(SHARED, online=True, early=True, taint=True)
-    kernel.memory_block(SHARED)
-    kernel.ram_pages(0x40000, FSDAX)
-    kernel.section(OWN, taint=True, subsections=range(6))
-    kernel.map_memmap(FSDAX, END)
-    altmap = Altmap(FSDAX, DEVDAX - 1, reserve=2, free=DATA - FSDAX - 2)
-    fsdax = kernel.pgmap((FSDAX, DEVDAX), altmap=altmap)
-    kernel.metadata_pages(FSDAX + 2, DATA)
-    kernel.device_pages(DATA, DEVDAX, fsdax)
-    devdax = kernel.pgmap((DEVDAX, END), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=9)
-    kernel.device_pages(DEVDAX, END, devdax)
-    return kernel
-
-
-def areas(layout: str) -> list[Pages]:
-    order = 0 if layout == "5.10" else 9
-    return [
-        Pages(FSDAX + 2, DATA, metadata=True),
-        Pages(DATA, DEVDAX),
-        Pages(DEVDAX, END, "MEMORY_DEVICE_GENERIC", order),
-    ]
-
-
-def places(pages: Pages, rng: random.Random, count: int) -> Iterator[int]:
-    """The corners of an area, and random PFNs between them."""
-    size = 1 << pages.order
-    yield pages.start_pfn
-    yield pages.end_pfn - 1
-    if pages.order:
-        last = pages.end_pfn - size
-        yield from (last, last + 1, last + 2, last + 3, last + 4, last + 64, last + 128)
-    for _ in range(count):
-        yield rng.randrange(pages.start_pfn, pages.end_pfn)
 
 
 @each_layout

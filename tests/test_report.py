@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 from drgn import FaultError, ProgramFlags
-from fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.model import Case, Coverage, Report, Severity
 from drgn_zonedev.report import check, kernel_facts

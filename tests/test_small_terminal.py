@@ -10,7 +10,7 @@ import sys
 
 import pexpect
 
-from drgn_zonedev.stored import default_directory
+from drgn_zonedev.export.store import default_directory
 
 LINES, COLUMNS = 24, 80
 

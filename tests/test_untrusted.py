@@ -14,7 +14,7 @@ import pytest
 
 import drgn_zonedev
 from drgn_zonedev.export.archive import unpack
-from drgn_zonedev.stored import ARCHIVE, default_directory
+from drgn_zonedev.export.store import ARCHIVE, default_directory
 
 PACKAGE = Path(drgn_zonedev.__file__).parent
 # What runs or unpacks whatever it is given.

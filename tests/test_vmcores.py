@@ -19,9 +19,9 @@ from typing import Any
 
 import jsonschema
 import pytest
-from dumps import judge_dump
+from support.dumps import judge_dump
 
-from drgn_zonedev.stored import StoredDump, stored_dumps
+from drgn_zonedev.export.store import StoredDump, stored_dumps
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
 MORE = [Path(name) for name in os.environ.get("ZONEDEV_VMCORES", "").split(":") if name]

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("aligned", "pgmap_borders", "section_borders")
 

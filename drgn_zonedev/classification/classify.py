@@ -27,12 +27,12 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.evidence import Evidencer
-from drgn_zonedev.handles import bind
+from drgn_zonedev.classification.evidence import Evidencer
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.spans import containing
+from drgn_zonedev.util.handles import bind
+from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
 

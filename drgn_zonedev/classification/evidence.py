@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from drgn import Program, offsetof
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.model import Evidence, Pgmap
-from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("Evidencer",)
 

@@ -23,8 +23,10 @@ from itertools import accumulate
 import numpy as np
 from drgn import FaultError, Object, Program, ProgramFlags
 
+from drgn_zonedev.classification.missing_debuginfo import debug_info, optional, unless_told
+from drgn_zonedev.classification.unreadable import bad_address, unread_structures
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
-from drgn_zonedev.kernel.memory import (
+from drgn_zonedev.kernel.memory_blocks import (
     MemoryBlocks,
     mem_hotplug_in_progress,
     memory_blocks,
@@ -42,10 +44,8 @@ from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.kernel.zones import read_zone_device_spans
-from drgn_zonedev.lacking import debug_info, optional, unless_told
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
-from drgn_zonedev.spans import Span, intersection, union
-from drgn_zonedev.unread import bad_address, unread_structures
+from drgn_zonedev.util.intervals import Span, intersection, union
 
 __all__ = ("Changes", "Snapshot", "changed_since", "take_snapshot", "with_devices")
 

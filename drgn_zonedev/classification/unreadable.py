@@ -18,11 +18,11 @@ import numpy as np
 from drgn import FaultError, Object, Program, sizeof
 
 from drgn_zonedev.kernel.memremap import pgmap_ref
-from drgn_zonedev.kernel.reading import SMALLEST_PAGE, first_unreadable
 from drgn_zonedev.model import Unjudged
+from drgn_zonedev.vmcore.reads import SMALLEST_PAGE, first_unreadable
 
 if TYPE_CHECKING:
-    from drgn_zonedev.snapshot import Snapshot
+    from drgn_zonedev.classification.snapshot import Snapshot
 
 __all__ = ("bad_address", "unread_structures")
 

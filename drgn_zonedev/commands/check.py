@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
-from drgn_zonedev.command import (
+from drgn_zonedev.commands.base import (
     Command,
     Outcome,
     Status,
@@ -27,7 +27,7 @@ from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
-    from drgn_zonedev.promised import ScanAll
+    from drgn_zonedev.verification.scan import ScanAll
 
 __all__ = ("CHECK", "failed", "fails")
 
@@ -103,7 +103,7 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 
 def _check(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.progress import progress_bar
+    from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.report import check_with
 
     check_map_arguments(args)
@@ -131,7 +131,7 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
 
 
 def _scanner(prog: Program, args: argparse.Namespace) -> AbstractContextManager[ScanAll]:
-    from drgn_zonedev.jobs import scanner
+    from drgn_zonedev.verification.pool.scanner import scanner
 
     if hasattr(args, "scan_all"):
         # The command line did not wait for the debugging symbols.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from drgn import Program
 from drgn.commands import DrgnCodeBuilder
 
-from drgn_zonedev.command import STANDARD_OUTPUT
+from drgn_zonedev.commands.base import STANDARD_OUTPUT
 
 __all__ = ("python_code",)
 
@@ -112,7 +112,7 @@ def _ranges(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 
 def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev.sections", "section_rows")
+    builder.add_from_import("drgn_zonedev.classification.section_rows", "section_rows")
     condition = f" if row.nr in {args.nr!r}" if args.nr else ""
     builder.append(f"sections = [row for row in section_rows(){condition}]\n")
     _print_of_kernel(builder, args, "sections")
@@ -120,7 +120,7 @@ def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _pgmaps(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.snapshot", "take_snapshot", "with_devices")
+    builder.add_from_import("drgn_zonedev.classification.snapshot", "take_snapshot", "with_devices")
     builder.append(
         "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
         "pgmaps = with_devices(get_default_prog(), pgmaps)\n"

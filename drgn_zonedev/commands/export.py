@@ -9,7 +9,7 @@ from pathlib import Path
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, UsageError, number, print_text
+from drgn_zonedev.commands.base import Command, Outcome, UsageError, number, print_text
 
 __all__ = ("EXPORT",)
 
@@ -42,9 +42,9 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.export import Options, export, export_text
-    from drgn_zonedev.export.bundle import NotEmptyError
-    from drgn_zonedev.progress import progress_bar
+    from drgn_zonedev.util.directories import NotEmptyError
 
     options = Options(args.all_memmap, args.margin, args.blank_names)
     try:
@@ -62,7 +62,7 @@ def _export(prog: Program, args: argparse.Namespace) -> Outcome:
 
 
 def _about_force(args: argparse.Namespace) -> str:
-    from drgn_zonedev.export.dump import is_earlier_export
+    from drgn_zonedev.export.write import is_earlier_export
 
     if args.force:
         return ": --force replaces an earlier export, and nothing else"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
-from drgn_zonedev.command import UsageError
+from drgn_zonedev.commands.base import UsageError
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range
 from drgn_zonedev.render.screen import Screen
 

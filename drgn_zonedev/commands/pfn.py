@@ -8,7 +8,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import Command, Outcome, UsageError, output_arguments, print_result
+from drgn_zonedev.commands.base import Command, Outcome, UsageError, output_arguments, print_result
 
 __all__ = ("PFN",)
 
@@ -31,7 +31,7 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.explain import explain
+    from drgn_zonedev.explanation.explain import explain
     from drgn_zonedev.render.explanation_json import explanation_document
     from drgn_zonedev.render.explanation_text import explanation_text
 

@@ -8,7 +8,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
-from drgn_zonedev.scan import Progress
+from drgn_zonedev.verification.context import Progress
 
 __all__ = ("progress_bar",)
 

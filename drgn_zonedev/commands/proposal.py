@@ -8,7 +8,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import (
+from drgn_zonedev.commands.base import (
     Command,
     Outcome,
     output_arguments,
@@ -19,8 +19,8 @@ __all__ = ("PROPOSAL",)
 
 
 def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.progress import progress_bar
-    from drgn_zonedev.proposal import proposal
+    from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.pfn_proposal import proposal
     from drgn_zonedev.render.proposal import proposal_document, proposal_text
 
     with progress_bar() as progress:

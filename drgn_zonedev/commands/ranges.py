@@ -8,7 +8,7 @@ import argparse
 
 from drgn import Program
 
-from drgn_zonedev.command import (
+from drgn_zonedev.commands.base import (
     Command,
     Outcome,
     output_arguments,
@@ -28,9 +28,9 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.classify import classify
+    from drgn_zonedev.classification.classify import classify
+    from drgn_zonedev.classification.snapshot import take_snapshot, with_devices
     from drgn_zonedev.report import kernel_facts
-    from drgn_zonedev.snapshot import take_snapshot, with_devices
 
     check_map_arguments(args)
     kernel, ranges = kernel_facts(prog), classify(prog)

@@ -9,7 +9,7 @@ import dataclasses
 
 from drgn import Program
 
-from drgn_zonedev.command import (
+from drgn_zonedev.commands.base import (
     Command,
     Outcome,
     offer,
@@ -21,7 +21,7 @@ __all__ = ("WALKERS",)
 
 
 def _names() -> list[str]:
-    from drgn_zonedev.walkers import WALKERS
+    from drgn_zonedev.pfn_walkers import WALKERS
 
     return [walker.name for walker in WALKERS]
 
@@ -45,9 +45,9 @@ def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.progress import progress_bar
+    from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.pfn_walkers import walkers
     from drgn_zonedev.render.walkers import walkers_document, walkers_text
-    from drgn_zonedev.walkers import walkers
 
     with progress_bar() as progress:
         report = walkers(prog, progress=progress)

@@ -22,13 +22,13 @@ from collections.abc import Sequence
 
 from drgn import Program
 
-from drgn_zonedev.consistency.array import ARRAY_CHECKS
+from drgn_zonedev.classification.missing_debuginfo import optional
+from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.consistency.elsewhere import ELSEWHERE_CHECKS
-from drgn_zonedev.consistency.scene import Check, Scene
+from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
-from drgn_zonedev.lacking import optional
 from drgn_zonedev.model import Finding, Range, Unjudged
-from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("inconsistencies",)
 

@@ -17,8 +17,8 @@ from functools import cached_property
 import numpy as np
 from drgn import Program, offsetof, sizeof
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
-from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("Check", "Claim", "Scene")
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from drgn import Architecture, sizeof
 
-from drgn_zonedev.consistency.scene import Check, Claim, Scene
+from drgn_zonedev.consistency.claims import Check, Claim, Scene
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import iomem_resources

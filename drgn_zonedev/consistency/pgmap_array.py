@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from drgn import FaultError, Object
 
-from drgn_zonedev.consistency.scene import Check, Claim, Scene
+from drgn_zonedev.consistency.claims import Check, Claim, Scene
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 from drgn import offsetof
 
-from drgn_zonedev.consistency.scene import Check, Claim, Scene
+from drgn_zonedev.consistency.claims import Check, Claim, Scene
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.sections import common_mem_map
 from drgn_zonedev.model import Case, Evidence, Finding, PgmapRange
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.spans import union
+from drgn_zonedev.util.intervals import union
+from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("SECTION_CHECKS",)
 

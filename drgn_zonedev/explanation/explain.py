@@ -15,21 +15,21 @@ from dataclasses import dataclass
 from drgn import Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.answers import Predicate, predicates
-from drgn_zonedev.classify import classify_snapshot, range_of_pfn
+from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.consistency import inconsistencies
-from drgn_zonedev.contents import Contents, page_contents
-from drgn_zonedev.decode import PageWords, decode_page, flag_names, zone_name
-from drgn_zonedev.exposed import ExposedWalker, exposed_walkers
-from drgn_zonedev.handles import Result, bind
+from drgn_zonedev.explanation.exposed_walkers import ExposedWalker, exposed_walkers
+from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
+from drgn_zonedev.explanation.neighbours import Neighbours, neighbours
+from drgn_zonedev.explanation.resolve import Subject, resolve
+from drgn_zonedev.explanation.struct_page import PageWords, decode_page, flag_names, zone_name
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range
-from drgn_zonedev.neighbours import Neighbours, neighbours
 from drgn_zonedev.report import kernel_facts
-from drgn_zonedev.resolve import Subject, resolve
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.verify import PageVerdict, divide_holes, verify_pfn
+from drgn_zonedev.util.handles import Result, bind
+from drgn_zonedev.verification.patterns import Contents, page_contents
+from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
 
 __all__ = ("Explanation", "explain", "explain_subject")
 
@@ -88,7 +88,7 @@ def explain(
     :param what: A PFN; an object (``struct page *``, ``struct folio *``, or an
         integer); a range or finding, for its first page; or text, which can also be a
         physical address or the name of a resource in ``/proc/iomem``: see
-        :func:`~drgn_zonedev.resolve.resolve`.
+        :func:`~drgn_zonedev.explanation.resolve.resolve`.
     :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there is no such page

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Program
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Range
-from drgn_zonedev.snapshot import Snapshot
-from drgn_zonedev.walkers import Exposure, Judgement, unread_by_guards, walk_all
+from drgn_zonedev.pfn_walkers import Exposure, Judgement, unread_by_guards, walk_all
 
 __all__ = ("ExposedWalker", "exposed_walkers")
 

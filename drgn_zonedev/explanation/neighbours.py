@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from drgn import Program
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.model import Pgmap, Range
-from drgn_zonedev.snapshot import Snapshot
 
 __all__ = ("Border", "Neighbours", "neighbours")
 

@@ -11,16 +11,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drgn_zonedev.export.dump import SCHEMA, Export, Options, export
-    from drgn_zonedev.export.text import export_text
+    from drgn_zonedev.export.write import SCHEMA, Export, Options, export
+    from drgn_zonedev.render.export import export_text
 
 # Most of it is needed to write an export, and little to open one.
 _HOME = {
-    "SCHEMA": "dump",
-    "Export": "dump",
-    "Options": "dump",
-    "export": "dump",
-    "export_text": "text",
+    "SCHEMA": "write",
+    "Export": "write",
+    "Options": "write",
+    "export": "write",
+    "export_text": "render",
 }
 
 __all__ = ("SCHEMA", "Export", "Options", "export", "export_text")

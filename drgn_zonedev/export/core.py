@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from drgn import FaultError
 
-from drgn_zonedev.export.elf import (
+from drgn_zonedev.export.elf_writer import (
     EHDR_SIZE,
     ET_CORE,
     PHDR_SIZE,

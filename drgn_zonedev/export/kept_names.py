@@ -13,7 +13,7 @@ from typing import Any
 
 from drgn import FindObjectFlags, Program, Symbol, TypeKind, TypeKindSet
 
-from drgn_zonedev.walkers.table import WALKERS
+from drgn_zonedev.pfn_walkers.table import WALKERS
 
 __all__ = ("CONSTANTS", "FUNCTIONS", "SYMBOLS", "TYPES", "VARIABLES", "Missing")
 

@@ -27,23 +27,23 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat, for_each_present_section
 from drgn.helpers.linux.slab import slab_object_info
 
-from drgn_zonedev.explain import explain_subject
+from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.explanation.explain import explain_subject
+from drgn_zonedev.explanation.resolve import resolve
 from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.kernel.sections import sections
-from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.kernel.xarray import xa_is_err, xa_is_node
 from drgn_zonedev.kernel.zones import zones
-from drgn_zonedev.kpage import kpage_end_pfn
 from drgn_zonedev.model import Memmap, Pgmap, Report
+from drgn_zonedev.pfn_walkers.kpageflags import kpage_end_pfn
 from drgn_zonedev.report import check
-from drgn_zonedev.resolve import resolve
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import take_snapshot
-from drgn_zonedev.spans import Span, intersection, union
+from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.util.strings import c_string
+from drgn_zonedev.verification.context import Progress
 
 __all__ = ("Options", "select")
 

@@ -21,7 +21,7 @@ from typing import Any
 from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
-from drgn_zonedev.export.bundle import temporary_directory
+from drgn_zonedev.util.directories import temporary_directory
 
 __all__ = (
     "ARCHIVE",
@@ -112,7 +112,7 @@ def stored_dumps(directory: Path) -> list[StoredDump]:
 
 def default_directory() -> Path | None:
     """Find the dumps that come with this package: in it, or in the checkout that it is in."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     for place in (package / "vmcores", package.parent / "vmcores"):
         if stored_dumps(place):
             return place

@@ -22,8 +22,8 @@ from operator import itemgetter
 from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.linux.mm import follow_phys, phys_to_virt
 
-from drgn_zonedev.kernel.raw import read_raw
-from drgn_zonedev.spans import Span, intersection, pages, union
+from drgn_zonedev.util.intervals import Span, intersection, pages, union
+from drgn_zonedev.vmcore.raw import read_raw
 
 __all__ = ("Recorder", "Run")
 

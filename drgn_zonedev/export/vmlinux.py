@@ -19,10 +19,10 @@ from dataclasses import dataclass
 
 from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeKind
 
-from drgn_zonedev.export import names
-from drgn_zonedev.export.dies import Tree
-from drgn_zonedev.export.dwarf import DwarfSections, encode_dwarf
-from drgn_zonedev.export.elf import (
+from drgn_zonedev.export import kept_names as names
+from drgn_zonedev.export.dwarf.dies import Tree
+from drgn_zonedev.export.dwarf.encode import DwarfSections, encode_dwarf
+from drgn_zonedev.export.elf_writer import (
     EHDR_SIZE,
     ET_EXEC,
     PHDR_SIZE,
@@ -31,7 +31,7 @@ from drgn_zonedev.export.elf import (
     Encoding,
     Segment,
 )
-from drgn_zonedev.export.names import Missing
+from drgn_zonedev.export.kept_names import Missing
 
 __all__ = ("Vmlinux", "build_vmlinux")
 

@@ -25,18 +25,18 @@ from drgn import FaultError, MissingDebugInfoError, Program, ProgramFlags
 
 from drgn_zonedev.export.archive import FILES
 from drgn_zonedev.export.blank import device_names
-from drgn_zonedev.export.bundle import checksum, new_directory, write_file
 from drgn_zonedev.export.core import Read, write_core
-from drgn_zonedev.export.elf import Encoding
-from drgn_zonedev.export.names import Missing
+from drgn_zonedev.export.elf_writer import Encoding
+from drgn_zonedev.export.kept_names import Missing
 from drgn_zonedev.export.select import Options, select
 from drgn_zonedev.export.trace import Recorder, Run
 from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.model import Report
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.spans import Span, union
+from drgn_zonedev.util.directories import checksum, new_directory, write_file
+from drgn_zonedev.util.intervals import Span, union
+from drgn_zonedev.verification.context import Progress
 
 __all__ = ("SCHEMA", "Export", "Options", "export", "is_earlier_export")
 

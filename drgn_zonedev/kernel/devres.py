@@ -21,8 +21,8 @@ from drgn import FaultError, Object, Program, container_of, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.lists import list_entries
-from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import PgmapDevice
+from drgn_zonedev.util.strings import c_string
 
 __all__ = (
     "dev_pagemap_devices",

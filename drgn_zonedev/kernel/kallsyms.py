@@ -16,8 +16,8 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.module import module_address_regions
 
 from drgn_zonedev.kernel.lists import list_entries
-from drgn_zonedev.kernel.reading import read_memory
-from drgn_zonedev.kernel.strings import c_string, printable, string_at
+from drgn_zonedev.util.strings import c_string, printable, string_at
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = ("symbol_name",)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from drgn import Object, Program, offsetof
 
-from drgn_zonedev.kernel.reading import read_word
+from drgn_zonedev.vmcore.reads import read_word
 
 __all__ = ("list_entries",)
 

@@ -32,11 +32,11 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
-from drgn_zonedev.kernel.absence import absent_pages, next_present_page
 from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.mmzone import section_flags
-from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.sections import common_mem_map, sections
+from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
     "PageLayout",

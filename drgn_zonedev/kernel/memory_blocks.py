@@ -4,7 +4,7 @@
 Memory Blocks
 -------------
 
-The ``drgn_zonedev.kernel.memory`` module provides helpers for working with
+The ``drgn_zonedev.kernel.memory_blocks`` module provides helpers for working with
 memory blocks, the unit in which RAM is onlined and offlined, as
 :linux:`drivers/base/memory.c` keeps them.
 
@@ -29,9 +29,9 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
 from drgn_zonedev.kernel.arguments import need_number
-from drgn_zonedev.kernel.reading import null_pointer
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
+from drgn_zonedev.vmcore.reads import null_pointer
 
 # x86-64 has no larger blocks than 2 GiB, which is 16; others may have a few thousand.
 _MAX_SECTIONS_PER_BLOCK = 1 << 16

@@ -27,14 +27,14 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
-from drgn_zonedev.handles import bind
 from drgn_zonedev.kernel.arguments import need_number, need_struct
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
-from drgn_zonedev.kernel.reading import need_object, null_pointer
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
+from drgn_zonedev.util.handles import bind
+from drgn_zonedev.vmcore.reads import need_object, null_pointer
 
 __all__ = (
     "dev_pagemap_info",

@@ -42,7 +42,7 @@ from drgn.helpers.linux.mmzone import (
 
 from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
-from drgn_zonedev.kernel.reading import need_object
+from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = (
     "Geometry",

@@ -17,7 +17,7 @@ from drgn import Architecture, FaultError, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
-from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
     "PageblockLayout",

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from drgn import IntegerLike, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.reading import read_memory, read_word
 from drgn_zonedev.kernel.xarray import xa_is_node, xa_is_sibling
+from drgn_zonedev.vmcore.reads import read_memory, read_word
 
 __all__ = ("Walk", "pgmap_array_slot", "walk_pgmap_array")
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from drgn import FaultError, Program
 
-from drgn_zonedev.kernel.reading import read_memory
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = ("read_records",)
 

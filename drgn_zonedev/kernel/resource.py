@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.reading import need_object
-from drgn_zonedev.kernel.strings import string_or
+from drgn_zonedev.util.strings import string_or
+from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = ("Resource", "Resources", "for_each_resource_below", "iomem_resources")
 

@@ -20,8 +20,8 @@ from drgn import FaultError, Program, Type, TypeKind, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, section_flags, sparsemem_geometry
-from drgn_zonedev.kernel.reading import first_unreadable, read_memory
 from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
 
 __all__ = ("Sections", "common_mem_map", "sections")
 

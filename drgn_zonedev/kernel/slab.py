@@ -23,7 +23,7 @@ from drgn.helpers.linux.slab import find_containing_slab_cache, slab_object_info
 
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.kernel.masks import masks_are_sound, online_cpus
-from drgn_zonedev.kernel.strings import c_string
+from drgn_zonedev.util.strings import c_string
 
 __all__ = ("SlabObject", "slab_object")
 

@@ -19,7 +19,7 @@ from drgn import IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.kernel.pagetables import UNKNOWN, UNMAPPED, page_frames
+from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames
 
 __all__ = ("UNMAPPED", "vmemmap_page_frames", "vmemmap_pages")
 
@@ -39,7 +39,7 @@ def vmemmap_pages(prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike) -
 @takes_program_or_default
 def vmemmap_page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
     """
-    Translate pages of vmemmap: see :func:`~drgn_zonedev.kernel.pagetables.page_frames()`.
+    Translate pages of vmemmap: see :func:`~drgn_zonedev.vmcore.pagetables.page_frames()`.
 
     :param first: Virtual page number, see :func:`vmemmap_pages()`.
     :param end: One more than the last.

@@ -23,8 +23,8 @@ from typing import TypeVar
 import numpy as np
 from drgn import FaultError, IntegerLike, Object, Program, offsetof, sizeof
 
-from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
     "XArrayEntries",

@@ -52,7 +52,7 @@ def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
     That is so if its section has a memmap, its subsection is populated (asked of
     early sections, too, for which ``pfn_valid()`` does not ask), and it lies behind
     the altmap's head in an initialised range of a live pgmap: exactly where
-    :func:`~drgn_zonedev.classify.classify` says ``device``.
+    :func:`~drgn_zonedev.classification.classify.classify` says ``device``.
 
     It is false for memory that ``memmap_init_zone_device()`` is not through with,
     for an altmap's reserve, for the pages that store the memmap (they are

@@ -17,7 +17,7 @@ from drgn.helpers.linux.mmzone import NODE_DATA
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
-from drgn_zonedev.kernel.reading import need_object
+from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = ("UnreadZone", "Zone", "Zones", "read_zone_device_spans", "zone_device_spans", "zones")
 

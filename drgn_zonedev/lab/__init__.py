@@ -13,28 +13,35 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import LabError
+from drgn_zonedev.lab.host.errors import LabError
 
 if TYPE_CHECKING:
-    from .guest import Guest, boot
-    from .kernels import ALL_KERNELS, BUILT_KERNELS, KERNELS, UNFIXED_KERNELS, Kernel, fetch_kernel
-    from .scenarios import SCENARIOS, Scenario
-    from .tools import DEBIAN_PACKAGES, missing_tools
+    from drgn_zonedev.lab.host.tools import DEBIAN_PACKAGES, missing_tools
+    from drgn_zonedev.lab.kernels.known import (
+        ALL_KERNELS,
+        BUILT_KERNELS,
+        KERNELS,
+        UNFIXED_KERNELS,
+        Kernel,
+        fetch_kernel,
+    )
+    from drgn_zonedev.lab.machine.boot import Guest, boot
+    from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 
 # Whoever checks a dump needs no guests: nothing is imported until it is used.
 _HOME = {
-    "ALL_KERNELS": "kernels",
-    "BUILT_KERNELS": "kernels",
-    "DEBIAN_PACKAGES": "tools",
-    "KERNELS": "kernels",
+    "ALL_KERNELS": "kernels.known",
+    "BUILT_KERNELS": "kernels.known",
+    "DEBIAN_PACKAGES": "host.tools",
+    "KERNELS": "kernels.known",
     "SCENARIOS": "scenarios",
-    "UNFIXED_KERNELS": "kernels",
-    "Guest": "guest",
-    "Kernel": "kernels",
+    "UNFIXED_KERNELS": "kernels.known",
+    "Guest": "machine.boot",
+    "Kernel": "kernels.known",
     "Scenario": "scenarios",
-    "boot": "guest",
-    "fetch_kernel": "kernels",
-    "missing_tools": "tools",
+    "boot": "machine.boot",
+    "fetch_kernel": "kernels.known",
+    "missing_tools": "host.tools",
 }
 
 __all__ = [

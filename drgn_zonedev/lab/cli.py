@@ -11,13 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.command import Outcome, Status, UsageError, offer, print_text
-
-from .errors import LabError
+from drgn_zonedev.commands.base import Outcome, Status, UsageError, offer, print_text
+from drgn_zonedev.lab.host.errors import LabError
 
 if TYPE_CHECKING:
-    from . import Kernel, Scenario
-    from .matrix import Cell
+    from drgn_zonedev.lab.kernels.known import Kernel
+    from drgn_zonedev.lab.scenarios import Scenario
+    from drgn_zonedev.lab.verdict.matrix import Cell
 
 __all__ = ("add_lab_command",)
 
@@ -67,13 +67,13 @@ def add_lab_command(subparsers: Any) -> None:
 
 
 def _kernel_names() -> list[str]:
-    from . import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
+    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
 
     return [*KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
 
 
 def _kernel_and_scenario_names() -> list[str]:
-    from . import SCENARIOS
+    from drgn_zonedev.lab.scenarios import SCENARIOS
 
     return [*_kernel_names(), *SCENARIOS]
 
@@ -130,7 +130,8 @@ def _say(message: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> Outcome:
-    from . import BUILT_KERNELS, KERNELS, SCENARIOS, UNFIXED_KERNELS
+    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
+    from drgn_zonedev.lab.scenarios import SCENARIOS
 
     print_text("kernels:")
     for name, suite in KERNELS.items():
@@ -148,7 +149,7 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 
 def _fetch(args: argparse.Namespace) -> Outcome:
-    from . import fetch_kernel
+    from drgn_zonedev.lab.kernels.known import fetch_kernel
 
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
@@ -157,8 +158,8 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 
 
 def _build_kernel(args: argparse.Namespace) -> Outcome:
-    from . import BUILT_KERNELS
-    from .build import build_kernel
+    from drgn_zonedev.lab.kernels.build import build_kernel
+    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS
 
     for name in BUILT_KERNELS:
         kernel = build_kernel(name, jobs=args.jobs, refresh=args.refresh, progress=_say)
@@ -167,8 +168,8 @@ def _build_kernel(args: argparse.Namespace) -> Outcome:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    from . import results
-    from .guest import check_host
+    from drgn_zonedev.lab.machine.boot import check_host
+    from drgn_zonedev.lab.verdict import matrix_results as results
 
     # Before anything that takes long, and so that nobody takes old results for new ones.
     for path in filter(None, (args.junit, args.json)):
@@ -190,8 +191,8 @@ def _run(args: argparse.Namespace) -> Outcome:
 def _run_all(
     kernels: Sequence[Kernel], scenarios: Sequence[Scenario], args: argparse.Namespace
 ) -> list[Cell]:
-    from . import results
-    from .matrix import Options, default_jobs, run_matrix
+    from drgn_zonedev.lab.verdict import matrix_results as results
+    from drgn_zonedev.lab.verdict.matrix import Options, default_jobs, run_matrix
 
     count = len(kernels) * len(scenarios)
     options = Options(args.accel, args.dump, truth=args.truth, progress=_say)
@@ -208,16 +209,15 @@ def _run_all(
 
 
 def _lacks_modules(cell: Cell) -> bool:
-    from .matrix import Verdict
+    from drgn_zonedev.lab.verdict.matrix import Verdict
 
     return cell.verdict is Verdict.NOT_POSSIBLE and cell.kernel.modules is None
 
 
 def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
+    from drgn_zonedev.lab.verdict import matrix_results as results
+    from drgn_zonedev.lab.verdict.matrix import Verdict
     from drgn_zonedev.render.as_text import report_text
-
-    from . import results
-    from .matrix import Verdict
 
     if cell.report and (few or args.verbose):
         print_text(f"\n===== {cell.scenario.name}: {cell.scenario.summary} =====\n")
@@ -245,7 +245,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _status(cells: Sequence[Cell]) -> Status:
-    from .matrix import Verdict
+    from drgn_zonedev.lab.verdict.matrix import Verdict
 
     verdicts = {cell.verdict for cell in cells}
     if Verdict.DIFFERS in verdicts:
@@ -256,7 +256,8 @@ def _status(cells: Sequence[Cell]) -> Status:
 
 
 def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
-    from . import KERNELS, SCENARIOS, fetch_kernel
+    from drgn_zonedev.lab.kernels.known import KERNELS, fetch_kernel
+    from drgn_zonedev.lab.scenarios import SCENARIOS
 
     names, scenarios = _split(args.names)
     if args.kernel or args.vmlinux or args.modules or args.system_map:
@@ -267,7 +268,7 @@ def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
 
 
 def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
-    from .own import own_kernel
+    from drgn_zonedev.lab.kernels.custom_kernel import own_kernel
 
     if names:
         raise UsageError(f"{names[0]} and a kernel of your own: choose one of them")
@@ -280,7 +281,8 @@ def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
-    from . import ALL_KERNELS, BUILT_KERNELS, SCENARIOS
+    from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS
+    from drgn_zonedev.lab.scenarios import SCENARIOS
 
     known = (*ALL_KERNELS, *BUILT_KERNELS)
     unknown = [w for w in words if w not in known and w not in SCENARIOS]
@@ -291,8 +293,8 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
 
 
 def _walk(args: argparse.Namespace) -> Outcome:
-    from .guest import check_host
-    from .trials import TRIALS, run_trial, trial_text
+    from drgn_zonedev.lab.machine.boot import check_host
+    from drgn_zonedev.lab.verdict.trials import TRIALS, run_trial, trial_text
 
     check_host()
     kernels, scenarios = _chosen(args)
@@ -308,8 +310,8 @@ def _walk(args: argparse.Namespace) -> Outcome:
 
 
 def _shell(args: argparse.Namespace) -> Outcome:
-    from .guest import boot
-    from .shell import run_shell
+    from drgn_zonedev.lab.machine.boot import boot
+    from drgn_zonedev.lab.shell import run_shell
 
     kernels, scenarios = _chosen(args)
     if len(kernels) != 1 or len(scenarios) != 1:

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from .guest import Guest
-from .matrix import open_guest
+from drgn_zonedev.lab.machine.boot import Guest
+from drgn_zonedev.lab.verdict.matrix import open_guest
 
 
 def run_shell(guest: Guest) -> None:
     """Start drgn's REPL on a guest, with our helpers at hand; returns when the user leaves it."""
     from drgn.cli import run_interactive
 
-    from drgn_zonedev.repl import COMMANDS, register
+    from drgn_zonedev.repl.repl import COMMANDS, register
 
     register()
     prog = open_guest(guest)

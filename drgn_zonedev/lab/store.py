@@ -16,17 +16,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import LabError
-from .guest import Guest, boot
-from .judge import compare_ranges
-from .kernels import KERNELS, Kernel, fetch_kernel
-from .scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.kernels.known import KERNELS, Kernel, fetch_kernel
+from drgn_zonedev.lab.machine.boot import Guest, boot
+from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.verdict.compare import compare_ranges
 
 if TYPE_CHECKING:
     from drgn import Program
 
+    from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.model import Report
-    from drgn_zonedev.snapshot import Snapshot
 
 STORED = (
     "fsdax-collision",
@@ -98,7 +98,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
     """
     from drgn_zonedev.export import export
     from drgn_zonedev.export.archive import pack
-    from drgn_zonedev.stored import ARCHIVE, EXPECTED, open_dump
+    from drgn_zonedev.export.store import ARCHIVE, EXPECTED, open_dump
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
         work = Path(directory)
@@ -118,7 +118,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
 
 
 def _expected(guest: Guest) -> dict[str, Any]:
-    from drgn_zonedev.stored import SCHEMA
+    from drgn_zonedev.export.store import SCHEMA
 
     answers = guest.facts.get("truth")
     return {
@@ -133,9 +133,9 @@ def _expected(guest: Guest) -> dict[str, Any]:
 
 
 def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Iterator[str]:
+    from drgn_zonedev.export.store import open_dump
     from drgn_zonedev.render import as_json
     from drgn_zonedev.report import check
-    from drgn_zonedev.stored import open_dump
 
     prog = open_dump(path / "vmcore", path / "vmlinux")
     yield from differences(prog, expected)
@@ -146,10 +146,9 @@ def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Itera
 
 def differences(prog: Program, expected: dict[str, Any]) -> list[str]:
     """Say where the tool contradicts what ``expected.json`` holds."""
+    from drgn_zonedev.classification.snapshot import take_snapshot
+    from drgn_zonedev.lab.scenarios import Expected
     from drgn_zonedev.report import check
-    from drgn_zonedev.snapshot import take_snapshot
-
-    from .scenarios import Expected
 
     report = check(prog)
     wrong = compare_ranges(report.ranges, [Expected(*range_) for range_ in expected["ranges"]])
@@ -198,7 +197,7 @@ own kernel answered for every PFN (start, end, `pfn_valid`, `pfn_to_online_page`
 
 
 def _readme(directory: Path) -> str:
-    from drgn_zonedev.stored import stored_dumps
+    from drgn_zonedev.export.store import stored_dumps
 
     rows = ((dump.name, dump.expected()) for dump in stored_dumps(directory))
     return _README + "".join(

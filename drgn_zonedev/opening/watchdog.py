@@ -3,7 +3,7 @@
 """
 The process that has a stopped guest go on if who stopped it is gone.
 
-It is run by :func:`drgn_zonedev.qmp.paused`, by its path, and needs nothing but
+It is run by :func:`drgn_zonedev.opening.guest.paused`, by its path, and needs nothing but
 the standard library. Its argument is the file descriptor of a QMP connection; its
 standard input is a pipe, which closes when the other process ends, even by SIGKILL.
 """

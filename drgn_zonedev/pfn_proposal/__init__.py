@@ -15,10 +15,10 @@ what the bits cost,
 
 from __future__ import annotations
 
-from drgn_zonedev.proposal.carried import Carried, Difference
-from drgn_zonedev.proposal.cost import Lookup, Memory, Work
-from drgn_zonedev.proposal.trial import ProposalReport, Verdict, Wrong, proposal, try_variants
-from drgn_zonedev.proposal.variants import VARIANTS, Variant
+from drgn_zonedev.pfn_proposal.carried import Carried, Difference
+from drgn_zonedev.pfn_proposal.cost import Lookup, Memory, Work
+from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, Wrong, proposal, try_variants
+from drgn_zonedev.pfn_proposal.variants import VARIANTS, Variant
 
 __all__ = (
     "VARIANTS",

@@ -19,10 +19,10 @@ from functools import cached_property
 
 from drgn import Object, Program, TypeKind, offsetof, sizeof
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
 from drgn_zonedev.model import Pgmap
-from drgn_zonedev.proposal.marks import Marks
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.pfn_proposal.marks import Marks
 
 __all__ = ("Question", "called", "loaded", "read_side")
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program, offsetof
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.model import Case, Unjudged
-from drgn_zonedev.proposal.marks import Marks, mark
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.pfn_proposal.marks import Marks, mark
 
 __all__ = ("NAMES", "Carried", "Difference", "carried_bitmaps")
 

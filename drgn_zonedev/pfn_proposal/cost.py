@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from drgn import FaultError, Program, offsetof
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.pageblock import pageblock_layout
 from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
-from drgn_zonedev.proposal.calls import Question, called, loaded, read_side
-from drgn_zonedev.proposal.variants import Variant
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.pfn_proposal.calls import Question, called, loaded, read_side
+from drgn_zonedev.pfn_proposal.variants import Variant
 
 __all__ = ("Lookup", "Memory", "Work", "kmalloc_size", "lookup_cost", "memory_cost")
 

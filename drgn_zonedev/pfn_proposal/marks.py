@@ -17,9 +17,9 @@ from functools import cached_property
 
 import numpy as np
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Pgmap, Range
-from drgn_zonedev.snapshot import Snapshot
-from drgn_zonedev.spans import Span
+from drgn_zonedev.util.intervals import Span
 
 __all__ = ("Marks", "mark")
 

@@ -16,20 +16,20 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classify import classify_snapshot, undecided
-from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
+from drgn_zonedev.classification.boundaries import aligned, pgmap_borders, section_borders
+from drgn_zonedev.classification.classify import classify_snapshot, undecided
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
-from drgn_zonedev.proposal.calls import Question
-from drgn_zonedev.proposal.carried import Carried, carried_bitmaps
-from drgn_zonedev.proposal.cost import Lookup, Memory, lookup_cost, memory_cost
-from drgn_zonedev.proposal.marks import Marks
-from drgn_zonedev.proposal.variants import VARIANTS, Asked, Variant
+from drgn_zonedev.pfn_proposal.calls import Question
+from drgn_zonedev.pfn_proposal.carried import Carried, carried_bitmaps
+from drgn_zonedev.pfn_proposal.cost import Lookup, Memory, lookup_cost, memory_cost
+from drgn_zonedev.pfn_proposal.marks import Marks
+from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
 from drgn_zonedev.report import kernel_facts
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.spans import containing
-from drgn_zonedev.verify import verify_snapshot
+from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.verify import verify_snapshot
 
 __all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
 

@@ -15,9 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.predicates import Predicates
-from drgn_zonedev.proposal.marks import Marks
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.pfn_proposal.marks import Marks
 
 __all__ = ("VARIANTS", "Asked", "Variant")
 
@@ -79,7 +79,7 @@ class Variant:
     ``bitmaps`` is how many bits a subsection would have besides that of
     ``subsection_map``. ``calls`` names what a lookup executes, in order, and ``again``
     what one of a further PFN of the same range does, by a walker that keeps the pgmap
-    and its reference: see :mod:`drgn_zonedev.proposal.cost`.
+    and its reference: see :mod:`drgn_zonedev.pfn_proposal.cost`.
 
     ``lookup`` is what it answers, ``owned`` its other bit, if it has two.
     """

@@ -14,7 +14,7 @@ pages, and what would come of it.
 
 from __future__ import annotations
 
-from drgn_zonedev.walkers.judge import (
+from drgn_zonedev.pfn_walkers.judge import (
     Exposure,
     Judgement,
     WalkersReport,
@@ -22,8 +22,8 @@ from drgn_zonedev.walkers.judge import (
     walk_all,
     walkers,
 )
-from drgn_zonedev.walkers.outcome import Act, Outcome
-from drgn_zonedev.walkers.table import WALKERS, Walker
+from drgn_zonedev.pfn_walkers.outcome import Act, Outcome
+from drgn_zonedev.pfn_walkers.table import WALKERS, Walker
 
 __all__ = (
     "WALKERS",

@@ -18,9 +18,8 @@ from collections.abc import Callable
 import numpy as np
 from drgn import Architecture, FaultError, ObjectAbsentError, Program
 
-from drgn_zonedev.kpage import has_kpage_read
-from drgn_zonedev.spans import containing
-from drgn_zonedev.walkers.ground import (
+from drgn_zonedev.pfn_walkers.kpageflags import has_kpage_read
+from drgn_zonedev.pfn_walkers.memory import (
     FREE,
     HELD,
     IN_ZONE,
@@ -33,6 +32,7 @@ from drgn_zonedev.walkers.ground import (
     UNREAD,
     Ground,
 )
+from drgn_zonedev.util.intervals import containing
 
 __all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 

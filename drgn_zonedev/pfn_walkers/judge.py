@@ -19,17 +19,12 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classify import classify_snapshot, undecided
-from drgn_zonedev.contents import Contents
+from drgn_zonedev.classification.classify import classify_snapshot, undecided
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.kernel.resource import iomem_resources
-from drgn_zonedev.kernel.strings import c_string
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
-from drgn_zonedev.report import kernel_facts
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.spans import union
-from drgn_zonedev.verify import divide_holes
-from drgn_zonedev.walkers.ground import (
+from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
+from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
     UNREAD,
     Ground,
@@ -37,9 +32,14 @@ from drgn_zonedev.walkers.ground import (
     read_max_pfn,
     read_zones,
 )
-from drgn_zonedev.walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
-from drgn_zonedev.walkers.outcome import OUTCOMES, Act, Outcome, dropped, outcomes
-from drgn_zonedev.walkers.table import WALKERS, Guard, Release, Stride, Walker
+from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, Outcome, dropped, outcomes
+from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
+from drgn_zonedev.report import kernel_facts
+from drgn_zonedev.util.intervals import union
+from drgn_zonedev.util.strings import c_string
+from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.patterns import Contents
+from drgn_zonedev.verification.verify import divide_holes
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unread_by_guards", "walk_all", "walkers")
 

@@ -19,17 +19,17 @@ from typing import Optional
 import numpy as np
 from drgn import FaultError, Program, offsetof
 
-from drgn_zonedev.contents import Contents, page_contents
-from drgn_zonedev.intervals import aligned, pgmap_borders, section_borders
+from drgn_zonedev.classification.boundaries import aligned, pgmap_borders, section_borders
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
 from drgn_zonedev.kernel.pageblock import max_order_nr_pages, pageblock_nr_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zones, zones
 from drgn_zonedev.model import CASES, Case, Memmap, Range
-from drgn_zonedev.scan import Progress
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.patterns import Contents, page_contents
 
 __all__ = ("UNPROMISED", "Ground", "Runs", "lay_ground")
 

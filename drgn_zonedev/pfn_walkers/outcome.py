@@ -15,9 +15,8 @@ import enum
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.contents import Contents
 from drgn_zonedev.model import CASES, Case
-from drgn_zonedev.walkers.ground import (
+from drgn_zonedev.pfn_walkers.memory import (
     CHARGED,
     CONTENTS,
     HELD,
@@ -28,6 +27,7 @@ from drgn_zonedev.walkers.ground import (
     WILD,
     Ground,
 )
+from drgn_zonedev.verification.patterns import Contents
 
 __all__ = ("Act", "Outcome", "dropped", "outcomes")
 

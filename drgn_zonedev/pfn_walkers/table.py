@@ -15,7 +15,7 @@ import enum
 from dataclasses import dataclass
 from typing import Union
 
-from drgn_zonedev.walkers.outcome import Act
+from drgn_zonedev.pfn_walkers.outcome import Act
 
 __all__ = ("WALKERS", "Guard", "Proof", "Release", "Stride", "Walker")
 

@@ -30,7 +30,7 @@ from drgn_zonedev.model import (
 )
 
 if TYPE_CHECKING:
-    from drgn_zonedev.sections import SectionRow
+    from drgn_zonedev.classification.section_rows import SectionRow
 
 __all__ = (
     "Document",

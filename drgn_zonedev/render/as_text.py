@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import (
     Case,
     Coverage,
@@ -52,9 +51,10 @@ from drgn_zonedev.render.screen import (
     with_gaps,
     wrapped,
 )
+from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
-    from drgn_zonedev.sections import SectionRow
+    from drgn_zonedev.classification.section_rows import SectionRow
 
 __all__ = (
     "evidence_lines",

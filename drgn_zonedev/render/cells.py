@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from tabulate import tabulate
 
 from drgn_zonedev.findings import KINDS
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case, Finding, Pgmap
 from drgn_zonedev.render.screen import Screen, cut
+from drgn_zonedev.util.strings import printable
 
 __all__ = (
     "advice_lines",

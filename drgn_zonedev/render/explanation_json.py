@@ -9,9 +9,9 @@ What ``pfn --format json`` prints; see :mod:`drgn_zonedev.render.as_json`.
 
 from __future__ import annotations
 
-from drgn_zonedev.decode import PageField, PageWords
-from drgn_zonedev.explain import Explanation
-from drgn_zonedev.neighbours import Border
+from drgn_zonedev.explanation.explain import Explanation
+from drgn_zonedev.explanation.neighbours import Border
+from drgn_zonedev.explanation.struct_page import PageField, PageWords
 from drgn_zonedev.render.as_json import (
     Document,
     evidence_document,

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from drgn_zonedev.answers import Predicate
-from drgn_zonedev.explain import Explanation
-from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.explanation.explain import Explanation
+from drgn_zonedev.explanation.kernel_answers import Predicate
 from drgn_zonedev.model import Evidence, Finding, Range
 from drgn_zonedev.render.as_text import evidence_lines, size_text
 from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, fitted_table, span
@@ -29,6 +28,7 @@ from drgn_zonedev.render.screen import (
     with_gaps,
     wrapped,
 )
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("explanation_text",)
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import size_text
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("export_text",)
 

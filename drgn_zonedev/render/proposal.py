@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Case
-from drgn_zonedev.proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Work, Wrong
+from drgn_zonedev.pfn_proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Work, Wrong
 from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text, size_text
 from drgn_zonedev.render.cells import case_text, fitted_table, span
 from drgn_zonedev.render.screen import NARROWED, SHOW_ALL, Screen, fitting, height, wrapped
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("proposal_document", "proposal_text")
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from drgn_zonedev.explain import Explanation
-from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
 from drgn_zonedev.render.as_text import evidence_lines, report_text
 from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
 from drgn_zonedev.render.explanation_text import explanation_text
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("result_text",)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.pfn_walkers import Act, Exposure, Judgement, Outcome, WalkersReport
 from drgn_zonedev.render.as_json import Document, kernel_document, unjudged_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text
 from drgn_zonedev.render.cells import case_text, fitted_table, span
@@ -20,7 +20,7 @@ from drgn_zonedev.render.screen import (
     with_gaps,
     wrapped,
 )
-from drgn_zonedev.walkers import Act, Exposure, Judgement, Outcome, WalkersReport
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("walkers_document", "walkers_text")
 

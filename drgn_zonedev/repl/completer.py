@@ -15,7 +15,7 @@ import argparse
 import sys
 from typing import Any
 
-from drgn_zonedev.command import offered
+from drgn_zonedev.commands.base import offered
 
 __all__ = ("candidates", "complete_commands")
 

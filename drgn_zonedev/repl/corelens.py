@@ -2,7 +2,7 @@
 
 """
 A module for corelens, the report generator of drgn-tools: ``%corelens zonedev`` in a
-REPL that has both, or ``python -m drgn_zonedev.corelens VMCORE -M zonedev``, because
+REPL that has both, or ``python -m drgn_zonedev.repl.corelens VMCORE -M zonedev``, because
 the ``corelens`` program looks for modules before it loads plugins.
 
 Importing this needs drgn-tools.

@@ -67,8 +67,8 @@ def _registration() -> dict[str, Any]:
 
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
-    from drgn_zonedev.command import UsageError
-    from drgn_zonedev.completer import complete_commands
+    from drgn_zonedev.commands.base import UsageError
+    from drgn_zonedev.repl.completer import complete_commands
 
     parser = _parser()
     complete_commands(parser)
@@ -79,7 +79,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     try:
         args = parser.parse_args(words)
         if args.drgn:
-            from drgn_zonedev.code import python_code
+            from drgn_zonedev.commands.drgn_code import python_code
 
             print(python_code(prog, words[0], args, words), end="")
             return None

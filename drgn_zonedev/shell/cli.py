@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 
 import drgn
 
-from drgn_zonedev.command import (
+from drgn_zonedev.classification.missing_debuginfo import debug_info, what_lacks
+from drgn_zonedev.commands import add_commands
+from drgn_zonedev.commands.base import (
     Outcome,
     OutputError,
     Status,
@@ -30,20 +32,18 @@ from drgn_zonedev.command import (
     discard_output,
     print_text,
 )
-from drgn_zonedev.commands import add_commands
-from drgn_zonedev.completion import add_completion_command
-from drgn_zonedev.demo import add_demo_command
 from drgn_zonedev.export.archive import ArchiveError
-from drgn_zonedev.kernel.kdump import lacks_its_bitmaps
-from drgn_zonedev.kernel.strings import c_string, printable
+from drgn_zonedev.export.store import is_export, unpacked
 from drgn_zonedev.lab.cli import add_lab_command
-from drgn_zonedev.lab.errors import LabError
-from drgn_zonedev.lacking import debug_info, what_lacks
-from drgn_zonedev.signals import held_back
-from drgn_zonedev.stored import is_export, unpacked
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.shell.completion import add_completion_command
+from drgn_zonedev.shell.demo import add_demo_command
+from drgn_zonedev.util.signals import held_back
+from drgn_zonedev.util.strings import c_string, printable
+from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
 if TYPE_CHECKING:
-    from drgn_zonedev.promised import ScanAll
+    from drgn_zonedev.verification.scan import ScanAll
 
 __all__ = ("main", "make_parser")
 
@@ -132,7 +132,7 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 
 def _connect(address: str) -> socket.socket:
-    from drgn_zonedev.qmp import connect
+    from drgn_zonedev.opening.guest import connect
 
     try:
         return connect(address)
@@ -148,7 +148,7 @@ def _connect(address: str) -> socket.socket:
 
 
 def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.qmp import QmpError, paused
+    from drgn_zonedev.opening.guest import QmpError, paused
 
     # Who reads the output must not keep the guest waiting.
     printed = io.StringIO()
@@ -193,7 +193,7 @@ def _tell_if_cut_off(prog: drgn.Program) -> None:
     if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
         return
     # It takes numpy, which there is by now.
-    from drgn_zonedev.kernel.elfdump import end_of_elf
+    from drgn_zonedev.vmcore.elf import end_of_elf
 
     size, claimed = end_of_elf(Path(prog.core_dump_path)) or (0, 0)
     if size < claimed:
@@ -333,13 +333,13 @@ def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
 
 
 def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
-    from drgn_zonedev.jobs import scanner
+    from drgn_zonedev.verification.pool.scanner import scanner
 
     return scanner(prog, jobs)
 
 
 def _why_not_opened(target: str, e: Exception, core: str | None = None) -> str:
-    from drgn_zonedev.filekind import no_dump
+    from drgn_zonedev.vmcore.file_types import no_dump
 
     if isinstance(e, PermissionError):
         return f"cannot open {target}: {e.strerror}: try as root"
@@ -406,7 +406,7 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:
-        from drgn_zonedev.filekind import no_symbols
+        from drgn_zonedev.vmcore.file_types import no_symbols
 
         given = ", ".join(f"{path} ({no_symbols(path, build_id)})" for path in symbols)
         return (

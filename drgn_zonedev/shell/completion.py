@@ -15,7 +15,7 @@ import argparse
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.command import Outcome, UsageError, offered, print_text
+from drgn_zonedev.commands.base import Outcome, UsageError, offered, print_text
 
 __all__ = ("SHELLS", "add_completion_command", "completion_script")
 

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.command import Outcome, Status, UsageError, print_text
+from drgn_zonedev.commands.base import Outcome, Status, UsageError, print_text
 from drgn_zonedev.export.archive import ArchiveError
-from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.export.store import StoredDump, default_directory, stored_dumps
 from drgn_zonedev.model import Case, Report
-from drgn_zonedev.stored import StoredDump, default_directory, stored_dumps
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("add_demo_command",)
 
@@ -77,8 +77,8 @@ def _kernels(names: Iterable[str]) -> str:
 
 
 def _show(case: Case, dump: StoredDump) -> bool:
-    from drgn_zonedev.lab.judge import compare_ranges
     from drgn_zonedev.lab.scenarios import Expected
+    from drgn_zonedev.lab.verdict.compare import compare_ranges
     from drgn_zonedev.render.as_text import ranges_text
     from drgn_zonedev.report import check
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from drgn_zonedev.signals import held_back
+from drgn_zonedev.util.signals import held_back
 
 __all__ = ("NotEmptyError", "checksum", "new_directory", "temporary_directory", "write_file")
 

@@ -4,7 +4,7 @@
 Strings
 -------
 
-The ``drgn_zonedev.kernel.strings`` module reads strings that nobody vouches for.
+The ``drgn_zonedev.util.strings`` module reads strings that nobody vouches for.
 In a damaged or hostile dump, a name can be a gigabyte long, or hold what a
 terminal takes for a command.
 """

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 from drgn import Program
 
-from drgn_zonedev.aliases import Aliases
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
-from drgn_zonedev.promised import Scanned
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.verification.scan import Scanned
+from drgn_zonedev.verification.shared_vmemmap import Aliases
 
 __all__ = (
     "Context",

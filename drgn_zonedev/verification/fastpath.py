@@ -6,7 +6,7 @@ Sieve
 
 Tells at the speed of memory whether struct pages are as promised, all of them.
 
-It may say no of pages that are: then :mod:`~drgn_zonedev.expected` takes them
+It may say no of pages that are: then :mod:`~drgn_zonedev.verification.rules` takes them
 apart, and it alone decides what is wrong. It must never say yes of a page that
 deviates.
 
@@ -24,7 +24,8 @@ from collections.abc import Callable
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.expected import (
+from drgn_zonedev.kernel.memmap import PageLayout, Pages
+from drgn_zonedev.verification.rules import (
     DevicePages,
     MetadataPages,
     Promise,
@@ -32,7 +33,6 @@ from drgn_zonedev.expected import (
     order_is_in_flags,
     tail_link,
 )
-from drgn_zonedev.kernel.memmap import PageLayout, Pages
 
 __all__ = ("Sieve", "make_sieve", "one_sieve")
 

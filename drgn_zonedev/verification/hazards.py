@@ -18,15 +18,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.contents import Contents, page_contents
-from drgn_zonedev.dangling import dangling_pgmap
 from drgn_zonedev.findings import make_finding
-from drgn_zonedev.holes import divide_hole
 from drgn_zonedev.kernel.memmap import head_pgmaps
 from drgn_zonedev.model import Case, Evidence, Finding, Memmap, Range
-from drgn_zonedev.runs import MAX_RUNS
-from drgn_zonedev.scan import Context, Reader, raw_page, read_range, reread_range
-from drgn_zonedev.spans import Span, containing, intersection, union
+from drgn_zonedev.util.intervals import Span, containing, intersection, union
+from drgn_zonedev.verification.context import Context, Reader, raw_page, read_range, reread_range
+from drgn_zonedev.verification.dangling import dangling_pgmap
+from drgn_zonedev.verification.holes import divide_hole
+from drgn_zonedev.verification.patterns import Contents, page_contents
+from drgn_zonedev.verification.runs import MAX_RUNS
 
 __all__ = (
     "verify_hole",

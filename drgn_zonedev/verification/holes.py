@@ -17,7 +17,7 @@ import numpy as np
 
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Case, Memmap, Range, Unjudged
-from drgn_zonedev.scan import Context, read_range
+from drgn_zonedev.verification.context import Context, read_range
 
 __all__ = ("divide_hole",)
 

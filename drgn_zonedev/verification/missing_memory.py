@@ -16,13 +16,13 @@ import numpy as np
 from drgn import FaultError, Program
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.kernel.dump import LEFT_OUT, frames_in_other_parts
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.kernel.reading import read_memory
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Missing, Unjudged
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.snapshot import Snapshot
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.vmcore.left_out import LEFT_OUT, frames_in_other_parts
+from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = ("missing_memory",)
 

@@ -24,9 +24,9 @@ from typing import Union
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.contents import self_link
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, head_pgmaps
 from drgn_zonedev.model import Pgmap
+from drgn_zonedev.verification.patterns import self_link
 
 __all__ = (
     "Deviation",

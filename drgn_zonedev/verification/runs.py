@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from drgn_zonedev.expected import Deviation
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Evidence
+from drgn_zonedev.verification.rules import Deviation
 
 __all__ = ("MAX_RUNS", "Run", "Runs", "add_deviation")
 

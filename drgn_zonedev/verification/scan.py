@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from drgn import FaultError, Program, ProgramFlags
 
-from drgn_zonedev.expected import Deviation, DevicePages, Promise, deviations
 from drgn_zonedev.kernel.memmap import (
     PageLayout,
     Pages,
@@ -30,9 +29,10 @@ from drgn_zonedev.kernel.memmap import (
     read_pages,
 )
 from drgn_zonedev.model import Unjudged
-from drgn_zonedev.runs import Runs, add_deviation
-from drgn_zonedev.sets import sorted_set
-from drgn_zonedev.sieve import Sieve, make_sieve
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.fastpath import Sieve, make_sieve
+from drgn_zonedev.verification.rules import Deviation, DevicePages, Promise, deviations
+from drgn_zonedev.verification.runs import Runs, add_deviation
 
 __all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")
 

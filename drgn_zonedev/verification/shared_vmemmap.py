@@ -24,7 +24,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Evidence, Finding, Range
-from drgn_zonedev.sets import sorted_set
+from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("NO_ALIASES", "Aliases", "Backing", "find_aliases", "illegal_aliases")
 

@@ -22,26 +22,8 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.aliases import NO_ALIASES, Backing, find_aliases, illegal_aliases
-from drgn_zonedev.contents import Contents, is_kernel_pointer, page_contents
-from drgn_zonedev.dangling import dangling_pgmap
-from drgn_zonedev.expected import (
-    DevicePages,
-    MetadataPages,
-    Promise,
-    builds_folios,
-    fewest_references,
-)
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.findings import make_finding
-from drgn_zonedev.handles import bind
-from drgn_zonedev.hazards import (
-    verify_hole,
-    verify_initializing,
-    verify_orphan,
-    verify_reserved,
-    verify_teardown,
-)
-from drgn_zonedev.holes import divide_hole
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import (
     Case,
@@ -53,11 +35,34 @@ from drgn_zonedev.model import (
     Range,
     Unjudged,
 )
-from drgn_zonedev.promised import ScanAll, Scanned, Work, scan, scan_here
-from drgn_zonedev.runs import Run
-from drgn_zonedev.scan import Context, Progress, Results, raw_page, unreadable
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.spans import Span, intersection, union
+from drgn_zonedev.util.handles import bind
+from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.verification.context import Context, Progress, Results, raw_page, unreadable
+from drgn_zonedev.verification.dangling import dangling_pgmap
+from drgn_zonedev.verification.hazards import (
+    verify_hole,
+    verify_initializing,
+    verify_orphan,
+    verify_reserved,
+    verify_teardown,
+)
+from drgn_zonedev.verification.holes import divide_hole
+from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
+from drgn_zonedev.verification.rules import (
+    DevicePages,
+    MetadataPages,
+    Promise,
+    builds_folios,
+    fewest_references,
+)
+from drgn_zonedev.verification.runs import Run
+from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, scan, scan_here
+from drgn_zonedev.verification.shared_vmemmap import (
+    NO_ALIASES,
+    Backing,
+    find_aliases,
+    illegal_aliases,
+)
 
 __all__ = (
     "PROMISED",
@@ -91,7 +96,7 @@ class Verification:
 @takes_program_or_default
 def verify(prog: Program, ranges: list[Range]) -> Verification:
     """
-    Verify the struct pages of ranges that :func:`~drgn_zonedev.classify.classify`
+    Verify the struct pages of ranges that :func:`~drgn_zonedev.classification.classify.classify`
     returned. Ranges of a pgmap that has gone since then are unjudged.
 
     :raises LookupError: if the debugging information lacks what is needed

@@ -14,7 +14,7 @@ import numpy as np
 from drgn import FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.dump import (
+from drgn_zonedev.vmcore.left_out import (
     LEFT_OUT,
     absent_frames,
     leaves_something_out,
@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.dump import (
     segment_pages,
     tells_what_is_absent,
 )
-from drgn_zonedev.kernel.pagetables import (
+from drgn_zonedev.vmcore.pagetables import (
     UNKNOWN,
     UNMAPPED,
     next_mapped,

@@ -17,8 +17,8 @@ import numpy as np
 from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.elfdump import ElfDump, read_elf_dump
-from drgn_zonedev.kernel.kdump import KdumpFile, read_kdump_header
+from drgn_zonedev.vmcore.elf import ElfDump, read_elf_dump
+from drgn_zonedev.vmcore.kdump import KdumpFile, read_kdump_header
 
 __all__ = (
     "LEFT_OUT",

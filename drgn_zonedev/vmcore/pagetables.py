@@ -4,7 +4,7 @@
 The Kernel's Page Tables
 ------------------------
 
-The ``drgn_zonedev.kernel.pagetables`` module translates many virtual pages of the
+The ``drgn_zonedev.vmcore.pagetables`` module translates many virtual pages of the
 kernel at once. On x86-64 this needs no debugging symbols: VMCOREINFO says where the
 page tables are.
 """
@@ -19,8 +19,8 @@ from drgn import Architecture, FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.kernel.dump import LEFT_OUT, absent_frames, leaves_something_out
-from drgn_zonedev.kernel.raw import read_raw
+from drgn_zonedev.vmcore.left_out import LEFT_OUT, absent_frames, leaves_something_out
+from drgn_zonedev.vmcore.raw import read_raw
 
 __all__ = ("UNKNOWN", "UNMAPPED", "next_mapped", "page_frames", "walks_in_bulk")
 

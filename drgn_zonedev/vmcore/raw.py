@@ -5,7 +5,7 @@ Raw Reads
 ---------
 
 Memory as drgn reads it, at addresses that may be garbage. Only
-:mod:`~drgn_zonedev.kernel.reading` tells zeros from what a dump left out.
+:mod:`~drgn_zonedev.vmcore.reads` tells zeros from what a dump left out.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 Reading
 -------
 
-The ``drgn_zonedev.kernel.reading`` module reads memory at addresses that may be
+The ``drgn_zonedev.vmcore.reads`` module reads memory at addresses that may be
 garbage, from dumps that may have left it out.
 """
 
@@ -13,9 +13,9 @@ from __future__ import annotations
 from drgn import NULL, FaultError, IntegerLike, Object, Program, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.absence import refuse_what_is_left_out
-from drgn_zonedev.kernel.dump import leaves_something_out
-from drgn_zonedev.kernel.raw import END, read_raw
+from drgn_zonedev.vmcore.absence import refuse_what_is_left_out
+from drgn_zonedev.vmcore.left_out import leaves_something_out
+from drgn_zonedev.vmcore.raw import END, read_raw
 
 __all__ = (
     "SMALLEST_PAGE",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.export.store import StoredDump
 
 from .claims import claims
 from .devices import measure_devices

@@ -8,10 +8,10 @@ import sys
 from functools import partial
 
 from drgn import Program
-from largedevice import LargeDevice
+from support.largedevice import LargeDevice
 
-from drgn_zonedev.classify import classify
-from drgn_zonedev.verify import verify
+from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.verification.verify import verify
 
 from .measure import Measurement, interleave, seconds
 from .memory import growth_of, in_child

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from elfheader import without_sections
+from support.elfheader import without_sections
 
 from drgn_zonedev.lab import SCENARIOS, LabError, boot, fetch_kernel
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Memory
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY
-from drgn_zonedev.lab.scenarios.layout import GIB, MIB, Memory
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import namespace_at
-from drgn_zonedev.lab.tools import find_tool
 
 __all__ = ("Dumps", "Image", "affordable_gib", "dumps_in")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from fakekernel import Altmap, FakeKernel
+from support.fakekernel import Altmap, FakeKernel
 
 __all__ = ("SECTIONS_PER_TIB", "large_machine")
 

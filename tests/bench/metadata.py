@@ -11,7 +11,7 @@ from typing import Callable
 
 from drgn import Program
 
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Case, Range
 
 from .machines import SECTIONS_PER_TIB, large_machine

@@ -8,12 +8,12 @@ import itertools
 from drgn import Object, Program
 from drgn.helpers.linux.mm import for_each_valid_pfn_and_page, page_flags
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.model import Case, Range
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.stored import open_dump
-from drgn_zonedev.verify import Verification, verify_snapshot
+from drgn_zonedev.verification.verify import Verification, verify_snapshot
 
 from .guest import Image
 from .measure import Measurement, interleave, seconds

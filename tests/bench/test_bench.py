@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import pytest
+
 from bench import __main__ as bench_main
 from bench import guest
 from bench.claims import claims
@@ -24,12 +25,11 @@ from bench.machines import SECTIONS_PER_TIB, large_machine
 from bench.measure import Claim, Measurement, interleave, judge
 from bench.metadata import measure_metadata
 from bench.report import as_markdown, as_text, machine_facts
-
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

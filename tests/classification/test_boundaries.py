@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from fakekernel import collision
+from support.fakekernel import collision
 
-from drgn_zonedev.intervals import section_borders
+from drgn_zonedev.classification.boundaries import section_borders
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel.mmzone import Geometry
-from drgn_zonedev.snapshot import take_snapshot
 
 ALL_ONES = (1 << 64) - 1
 

@@ -25,11 +25,11 @@ from drgn.helpers.linux.mmzone import (
 )
 from drgn.helpers.linux.nodemask import for_each_online_node
 from drgn.helpers.linux.xarray import xa_load
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Case, Memmap, Range
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)

@@ -12,13 +12,13 @@ import json
 from collections import Counter
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision
-from opening import open_instead
+from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support.opening import open_instead
 
-from drgn_zonedev import cli
-from drgn_zonedev.lacking import debug_info, what_lacks
+from drgn_zonedev.classification.missing_debuginfo import debug_info, what_lacks
 from drgn_zonedev.model import Report
 from drgn_zonedev.report import check
+from drgn_zonedev.shell import cli
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

@@ -8,11 +8,16 @@ from collections.abc import Callable
 
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.classification.snapshot import (
+    Snapshot,
+    changed_since,
+    take_snapshot,
+    with_devices,
+)
 from drgn_zonedev.model import PgmapRange
-from drgn_zonedev.snapshot import Snapshot, changed_since, take_snapshot, with_devices
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

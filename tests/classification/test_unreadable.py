@@ -11,16 +11,16 @@ import functools
 
 import pytest
 from drgn import Object, Program, offsetof, sizeof
-from fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev.explain import explain
-from drgn_zonedev.kernel.memory import memory_blocks
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.explanation.resolve import resolve_pfn
+from drgn_zonedev.kernel.memory_blocks import memory_blocks
 from drgn_zonedev.kernel.memremap import pgmap_ref
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import xa_entries
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.report import check
-from drgn_zonedev.resolve import resolve_pfn
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

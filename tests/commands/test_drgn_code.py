@@ -14,11 +14,11 @@ from typing import Any
 import drgn
 import pytest
 from drgn.commands import run_command
-from fakekernel import partial
+from support.fakekernel import partial
 
 from drgn_zonedev import plugin
-from drgn_zonedev.code import _WRITERS
 from drgn_zonedev.commands import COMMANDS
+from drgn_zonedev.commands.drgn_code import _WRITERS
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 SHOW = """
 import time
-from drgn_zonedev.progress import progress_bar
+from drgn_zonedev.commands.progress import progress_bar
 with progress_bar() as progress:
     for _ in range(12):
         time.sleep(0.15)

@@ -11,15 +11,15 @@ from collections.abc import Callable
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.consistency import elsewhere, inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Finding, Unjudged
-from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 START, END = 0x40000, 0x48000

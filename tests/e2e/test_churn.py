@@ -3,7 +3,7 @@
 """
 Kernels that move: namespaces are bound, unbound and resized, and memory blocks set
 online and offline, while the tool looks from outside and from inside. Ten minutes
-of that are for hands: python -m drgn_zonedev.lab.ways.churn 6.1 --seconds 600
+of that are for hands: python -m drgn_zonedev.lab.targets.churn 6.1 --seconds 600
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import threading
 from typing import Any
 
 import pytest
-from guests import zonedev
+from support.guests import zonedev
 
 from drgn_zonedev.lab import SCENARIOS, Guest, LabError, boot, fetch_kernel
-from drgn_zonedev.lab.ways.churn import run_churn
-from drgn_zonedev.lab.ways.inside import boot_observed
+from drgn_zonedev.lab.targets.churn import run_churn
+from drgn_zonedev.lab.targets.inside import boot_observed
 
 SECONDS = 20
 

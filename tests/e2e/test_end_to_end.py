@@ -21,7 +21,7 @@ import pexpect
 import pytest
 from drgn.helpers.linux.mm import for_each_valid_page_range
 from drgn.helpers.linux.mmzone import for_each_present_section
-from guests import (
+from support.guests import (
     MIB,
     PAGE,
     SECTION_PAGES,

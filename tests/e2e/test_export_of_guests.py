@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 from drgn import Program
-from exports import check_json, open_export
-from guests import zonedev
+from support.exports import check_json, open_export
+from support.guests import zonedev
 
 from drgn_zonedev.export import Options, export
+from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.steps import namespace
-from drgn_zonedev.stored import open_dump
 
 pytestmark = pytest.mark.qemu
 

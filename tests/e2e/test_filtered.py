@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 import pytest
 from drgn import sizeof
-from elfheader import without_sections
+from support.elfheader import without_sections
 
 from drgn_zonedev import report
-from drgn_zonedev.cli import main
-from drgn_zonedev.kernel.elfdump import read_elf_dump
+from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
 from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
-from drgn_zonedev.lab.scenarios.layout import MIB, Memory
 from drgn_zonedev.lab.scenarios.steps import namespace
-from drgn_zonedev.lab.ways import Format, makedumpfile, write_filtered
-from drgn_zonedev.lab.ways.program import DebianProgram
+from drgn_zonedev.lab.targets import Format, makedumpfile, write_filtered
+from drgn_zonedev.lab.targets.program import DebianProgram
 from drgn_zonedev.render import as_json
-from drgn_zonedev.stored import open_dump
+from drgn_zonedev.shell.cli import main
+from drgn_zonedev.vmcore.elf import read_elf_dump
 
 pytestmark = pytest.mark.qemu
 

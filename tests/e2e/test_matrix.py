@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from drgn_zonedev.lab import KERNELS, SCENARIOS, fetch_kernel
-from drgn_zonedev.lab.matrix import Cell, Options, Verdict, default_jobs, run_matrix
+from drgn_zonedev.lab.verdict.matrix import Cell, Options, Verdict, default_jobs, run_matrix
 
 pytestmark = pytest.mark.qemu
 

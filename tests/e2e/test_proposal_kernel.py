@@ -10,15 +10,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario, boot, fetch_kernel
-from drgn_zonedev.lab.agreement import Truth, compare
-from drgn_zonedev.lab.bits import kernel_bits
-from drgn_zonedev.lab.errors import NotPossible
-from drgn_zonedev.lab.judge import judge
-from drgn_zonedev.lab.matrix import open_guest
-from drgn_zonedev.proposal import proposal
+from drgn_zonedev.lab.host.errors import NotPossible
+from drgn_zonedev.lab.verdict.agreement import Truth, compare
+from drgn_zonedev.lab.verdict.bits import kernel_bits
+from drgn_zonedev.lab.verdict.compare import judge
+from drgn_zonedev.lab.verdict.matrix import open_guest
+from drgn_zonedev.pfn_proposal import proposal
 from drgn_zonedev.report import check
-from drgn_zonedev.snapshot import take_snapshot
 
 pytestmark = pytest.mark.qemu
 

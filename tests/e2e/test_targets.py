@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elfheader import without_sections
-from guests import Result, zonedev
+from support.elfheader import without_sections
+from support.guests import Result, zonedev
 
 from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
-from drgn_zonedev.lab.ways import (
+from drgn_zonedev.lab.targets import (
     FORMATS,
     NOT_POSSIBLE,
     Format,

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab import KERNELS, SCENARIOS, Guest, boot, fetch_kernel
-from drgn_zonedev.lab.agreement import Agreement, compare
-from drgn_zonedev.lab.matrix import open_guest
+from drgn_zonedev.lab.verdict.agreement import Agreement, compare
+from drgn_zonedev.lab.verdict.matrix import open_guest
 
 pytestmark = pytest.mark.qemu
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab import fetch_kernel
-from drgn_zonedev.lab.trials import run_trial
+from drgn_zonedev.lab.verdict.trials import run_trial
 
 pytestmark = pytest.mark.qemu
 

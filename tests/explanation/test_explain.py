@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.model import Case, Severity
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import StoredDump
 
-VMCORES = Path(__file__).parents[1] / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 PAGE_SHIFT = 12
 

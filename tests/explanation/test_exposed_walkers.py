@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 from drgn import FaultError
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev import exposed
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation import exposed_walkers as exposed
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.render.explanation_text import explanation_text
-from drgn_zonedev.walkers import walkers
 
 PFNS = (0x0, 0x24000, 0x24002, 0x24400, 0x2FFFF, 0x100000, 0x100600, 0x114000, 0x114001)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.answers import Predicate, predicates
+from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
 from drgn_zonedev.kernel.memmap import read_pages
 
 

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.explanation.neighbours import Border, Neighbours
 from drgn_zonedev.model import Case
-from drgn_zonedev.neighbours import Border, Neighbours
 
 
 def _around(kernel: FakeKernel, pfn: int) -> Neighbours:

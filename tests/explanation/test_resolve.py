@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 from drgn import Object, Program
-from fakekernel import LAYOUTS, collision
+from support.fakekernel import LAYOUTS, collision
 
-from drgn_zonedev import resolve as module
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation import resolve as module
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.explanation.resolve import Subject, resolve, resolve_pfn
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Case
 from drgn_zonedev.report import check
-from drgn_zonedev.resolve import Subject, resolve, resolve_pfn
-from drgn_zonedev.stored import StoredDump
 
-VMCORES = Path(__file__).parents[1] / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from __future__ import annotations
 import random
 
 import pytest
-from defects import Injector, Overlay
 from drgn import Program
-from fakekernel import LAYOUTS, collision, partial
-from test_recall import DATA, DEVDAX, FSDAX, areas, machine, places
+from support.defects import Injector, Overlay
+from support.fakekernel import LAYOUTS, collision, partial
+from support.littlemachine import DATA, DEVDAX, FSDAX, areas, machine, places
 
-from drgn_zonedev.decode import PageField
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.explanation.struct_page import PageField
 
 ZONE, NODE = "page_zonenum()", "page_to_nid()"
 

@@ -11,7 +11,7 @@ import pytest
 from drgn import Architecture, FaultError, Platform, Program
 
 from drgn_zonedev.export.core import Read, write_core
-from drgn_zonedev.export.elf import Encoding
+from drgn_zonedev.export.elf_writer import Encoding
 from drgn_zonedev.export.trace import Run
 
 BASE = 0xFFFF888000000000

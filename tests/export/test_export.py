@@ -15,16 +15,18 @@ from drgn.commands import CommandError, run_command
 from drgn.helpers.linux.mm import compound_head, decode_page_flags, pfn_to_page
 from drgn.helpers.linux.mmzone import for_each_present_section
 from drgn.helpers.linux.xarray import xa_for_each
-from exports import check_json, open_export
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
-from opening import open_instead
+from support.exports import check_json, open_export
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.opening import open_instead
 
-from drgn_zonedev import cli, plugin
-from drgn_zonedev.export import Options, dump, export, select
+from drgn_zonedev import plugin
+from drgn_zonedev.export import Options, export, select
+from drgn_zonedev.export import write as dump
 from drgn_zonedev.kernel.sections import sections
+from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
-from drgn_zonedev.walkers import walkers
+from drgn_zonedev.shell import cli
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])

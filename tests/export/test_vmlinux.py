@@ -24,8 +24,8 @@ from drgn import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgn_zonedev.export.dwarf import sleb128, uleb128
-from drgn_zonedev.export.names import Missing
+from drgn_zonedev.export.dwarf.encode import sleb128, uleb128
+from drgn_zonedev.export.kept_names import Missing
 from drgn_zonedev.export.vmlinux import build_vmlinux
 
 ADDRESS = 0xFFFFFFFF82000040

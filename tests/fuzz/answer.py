@@ -25,9 +25,9 @@ import drgn
 import fastjsonschema
 from drgn.commands import CommandError, run_command
 
-from drgn_zonedev import cli
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render import as_json
+from drgn_zonedev.shell import cli
+from drgn_zonedev.util.strings import printable
 
 from .image import Image
 from .question import OUT, may_be_refused

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from drgn_zonedev.walkers import WALKERS
+from drgn_zonedev.pfn_walkers import WALKERS
 
 from .image import Image
 

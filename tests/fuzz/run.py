@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drgn_zonedev.export.archive import unpack
-from drgn_zonedev.stored import ARCHIVE, default_directory, stored_dumps
+from drgn_zonedev.export.store import ARCHIVE, default_directory, stored_dumps
 
 from .image import Image
 from .mutation import Recipe, describe, draw_recipe, load_recipe, recipe_text

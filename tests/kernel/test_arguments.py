@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from drgn import NULL, Object, Program
-from fakekernel import collision
+from support.fakekernel import collision
 
 import drgn_zonedev as zd
 

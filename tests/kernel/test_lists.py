@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from drgn import FaultError, Object, Program, TypeMember
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
 from drgn_zonedev.kernel.lists import list_entries
 

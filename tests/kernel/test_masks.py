@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import LAYOUTS, FakeKernel
 
 from drgn_zonedev.kernel.masks import masks_are_sound, online_cpus, online_nodes, possible_cpus
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mm import PageTail, compound_head, page_flags, page_to_pfn, pfn_to_page
-from fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.kernel.memmap import (
     Pages,

@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev.kernel.memory import (
+from drgn_zonedev.kernel.memory_blocks import (
     mem_hotplug_in_progress,
     memory_block_states,
     memory_blocks,

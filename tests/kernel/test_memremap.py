@@ -9,7 +9,7 @@ import random
 import pytest
 from drgn import Object, ObjectNotFoundError, Program
 from drgn.helpers.linux.xarray import xa_for_each
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight
 
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,

@@ -12,7 +12,15 @@ import pytest
 from drgn import FindObjectFlags, Object, Program
 from drgn.helpers.linux.mm import for_each_valid_page_range, pfn_to_page
 from drgn.helpers.linux.mmzone import nr_to_section
-from fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, without_usage
+from support.fakekernel import (
+    LAYOUTS,
+    FakeKernel,
+    collision,
+    far,
+    in_flight,
+    partial,
+    without_usage,
+)
 
 from drgn_zonedev.kernel.mmzone import (
     for_each_subsection,

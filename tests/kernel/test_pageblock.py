@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import LAYOUTS, FakeKernel
 
 from drgn_zonedev.kernel.pageblock import PageblockLayout, pageblock_layout, section_migratetypes
 

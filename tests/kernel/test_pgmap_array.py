@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.pgmap_array import pgmap_array_slot

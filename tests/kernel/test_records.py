@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakekernel import FakeKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakekernel import FakeKernel
 
 from drgn_zonedev.kernel.records import read_records
 

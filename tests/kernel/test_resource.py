@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from drgn import Object, Program, Type, TypeMember
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
 import drgn_zonedev.kernel.resource as module
 from drgn_zonedev.kernel.resource import (

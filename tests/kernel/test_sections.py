@@ -9,7 +9,15 @@ import pytest
 from drgn import Program
 from drgn.helpers.linux.mm import for_each_valid_page_range
 from drgn.helpers.linux.mmzone import for_each_present_section, nr_to_section
-from fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, without_usage
+from support.fakekernel import (
+    LAYOUTS,
+    FakeKernel,
+    collision,
+    far,
+    in_flight,
+    partial,
+    without_usage,
+)
 
 from drgn_zonedev.kernel import sections as module
 from drgn_zonedev.kernel.mmzone import Geometry, section_flags

@@ -13,13 +13,13 @@ import pytest
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn.helpers.linux.slab import find_containing_slab_cache, slab_object_info
-from fakekernel import collision
+from support.fakekernel import collision
 
 from drgn_zonedev.export.archive import unpack
+from drgn_zonedev.export.store import ARCHIVE, default_directory, open_dump
 from drgn_zonedev.kernel import slab
 from drgn_zonedev.kernel.slab import SlabObject, slab_object
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import ARCHIVE, default_directory, open_dump
 
 _END = (1 << 64) - 1
 _KERNEL_HALF = 1 << 63

@@ -7,11 +7,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drgn import FaultError, FindObjectFlags, Object, Program, TypeMember
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
-from drgn_zonedev.kernel import pagetables
-from drgn_zonedev.kernel.pagetables import UNKNOWN, UNMAPPED, page_frames
 from drgn_zonedev.kernel.vmemmap import vmemmap_page_frames, vmemmap_pages
+from drgn_zonedev.vmcore import pagetables
+from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames
 
 PRESENT, HUGE, NX = 1, 1 << 7, 1 << 63
 PGD = 0xFFFFFFFF82A0C000

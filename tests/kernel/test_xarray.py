@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from drgn import FaultError, Object, Program
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
-from fakekernel import LAYOUTS, FakeKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fakekernel import LAYOUTS, FakeKernel
 
+from drgn_zonedev.export.store import stored_dumps
 from drgn_zonedev.kernel.xarray import (
     XArrayEntries,
     xa_entries,
@@ -27,7 +28,6 @@ from drgn_zonedev.kernel.xarray import (
     xa_is_sibling,
     xa_lookup,
 )
-from drgn_zonedev.stored import stored_dumps
 
 DUMPS = stored_dumps(Path(__file__).parents[2] / "vmcores")
 SLOTS, SHIFT, OFFSET, PARENT = 40, 0, 1, 8

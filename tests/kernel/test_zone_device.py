@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case
-from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 Spans = list[tuple[int, int]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from drgn.helpers.linux.mmzone import NODE_DATA
-from fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import LAYOUTS, FakeKernel
 
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.zones import (

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -19,54 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.monitor import Monitor
 
-from drgn_zonedev import qmp
-from drgn_zonedev.lab.qmp import execute
-from drgn_zonedev.lab.tools import find_tool
-from drgn_zonedev.qmp import QmpError, connect, paused
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.machine.qmp import execute
+from drgn_zonedev.opening import guest as qmp
+from drgn_zonedev.opening.guest import QmpError, connect, paused
 
 EVENT = b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
-
-
-class Monitor:
-    """The other end of a QMP connection, which says what it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        self.running = True
-        self.heard: list[str] = []
-        # What is sent in front of the answer to a command.
-        self.before: dict[str, bytes] = {}
-        self.refused: set[str] = set()
-        self.ends_after = ""
-        self.ended = threading.Event()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        client, _ = self._listener.accept()
-        client.sendall(b'{"QMP": {}}\r\n')
-        for line in client.makefile("rb"):
-            message = json.loads(line.strip(b"\x01\r\n") or b"{}")
-            if message:
-                client.sendall(self.before.get(message["execute"], b"") + self._answer(message))
-                if message["execute"] == self.ends_after:
-                    break
-        client.shutdown(socket.SHUT_RDWR)
-        self.ended.set()
-
-    def _answer(self, message: dict[str, Any]) -> bytes:
-        command, tag = message["execute"], message["id"]
-        self.heard.append(command)
-        if command in self.refused:
-            body: dict[str, Any] = {"error": {"class": "GenericError", "desc": "not now"}}
-        elif command == "query-status":
-            body = {"return": {"running": self.running}}
-        else:
-            self.running = command == "cont"
-            body = {"return": {}}
-        return json.dumps({**body, "id": tag}).encode() + b"\r\n"
 
 
 @contextmanager
@@ -204,7 +163,7 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
         import os, signal, sys, time
         # Whoever started the tests may have told them to ignore it (nohup).
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        from drgn_zonedev.qmp import connect, paused
+        from drgn_zonedev.opening.guest import connect, paused
         monitor = connect({str(machine / "ours")!r})
         monitor.recv(4096)
         monitor.sendall(b'{{"execute":"qmp_capabilities"}}\\n')
@@ -258,7 +217,7 @@ def test_machine_goes_on_before_the_command_line_has_ended(
     machine: Path, number: signal.Signals
 ) -> None:
     then = """
-            from drgn_zonedev.signals import cleaning_up
+            from drgn_zonedev.util.signals import cleaning_up
             with cleaning_up():
                 print("ready", flush=True)
                 time.sleep(60)

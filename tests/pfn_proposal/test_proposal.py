@@ -11,19 +11,19 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial, teardown
-from fakekernel.layouts import Member
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial, teardown
+from support.fakekernel.layouts import Member
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel.memremap import for_each_dev_pagemap, pgmap_ref
-from drgn_zonedev.lab.mistakes import Arranged, false_yes, taken_for_ram
+from drgn_zonedev.lab.verdict.mistakes import Arranged, false_yes, taken_for_ram
 from drgn_zonedev.model import Case
-from drgn_zonedev.proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
-from drgn_zonedev.proposal.calls import Question
-from drgn_zonedev.proposal.cost import Lookup, kmalloc_size, lookup_cost
-from drgn_zonedev.proposal.marks import Marks
-from drgn_zonedev.proposal.variants import Asked
-from drgn_zonedev.snapshot import take_snapshot
+from drgn_zonedev.pfn_proposal import VARIANTS, ProposalReport, Verdict, Wrong, proposal
+from drgn_zonedev.pfn_proposal.calls import Question
+from drgn_zonedev.pfn_proposal.cost import Lookup, kmalloc_size, lookup_cost
+from drgn_zonedev.pfn_proposal.marks import Marks
+from drgn_zonedev.pfn_proposal.variants import Asked
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 Scene = Callable[[str], FakeKernel]
@@ -269,7 +269,7 @@ def test_intervals_answer_what_every_pfn_would(layout: str, scene: str) -> None:
 
 
 def _verdicts(prog: Program) -> tuple[Verdict, ...]:
-    from drgn_zonedev.proposal import try_variants
+    from drgn_zonedev.pfn_proposal import try_variants
 
     snapshot = take_snapshot(prog)
     return try_variants(prog, snapshot, classify_snapshot(prog, snapshot))

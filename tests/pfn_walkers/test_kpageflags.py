@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.kpage import (
+from drgn_zonedev.pfn_walkers.kpageflags import (
     KPF,
     kpage_end_pfn,
     kpage_flag_names,

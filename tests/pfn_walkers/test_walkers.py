@@ -12,35 +12,35 @@ from typing import cast
 
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
-from fakekernel.layouts import Member
-from schema import validated
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel.layouts import Member
+from support.schema import validated
 
-from drgn_zonedev.contents import Contents
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
 from drgn_zonedev.kernel.pageblock import max_order_nr_pages
 from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.model import Case
-from drgn_zonedev.render.walkers import walkers_document, walkers_text
-from drgn_zonedev.report import check
-from drgn_zonedev.stored import StoredDump
-from drgn_zonedev.walkers import (
+from drgn_zonedev.pfn_walkers import (
     WALKERS,
     Exposure,
     Judgement,
     Outcome,
-    ground,
     guards,
     judge,
+    memory,
     walkers,
 )
-from drgn_zonedev.walkers.ground import UNPROMISED
-from drgn_zonedev.walkers.guards import FILTERS, STEPS
+from drgn_zonedev.pfn_walkers.guards import FILTERS, STEPS
+from drgn_zonedev.pfn_walkers.memory import UNPROMISED
+from drgn_zonedev.render.walkers import walkers_document, walkers_text
+from drgn_zonedev.report import check
+from drgn_zonedev.verification.patterns import Contents
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-VMCORES = Path(__file__).parent.parent / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 
@@ -623,7 +623,7 @@ def test_what_is_known_on_x86_64_only_is_not_judged_elsewhere(
 ) -> None:
     prog = in_flight("5.10").program()
     monkeypatch.setattr(guards, "_is_x86_64", lambda prog: False)
-    monkeypatch.setattr(ground, "pageblock_nr_pages", lambda prog: None)
+    monkeypatch.setattr(memory, "pageblock_nr_pages", lambda prog: None)
     report = walkers(prog)
     unjudged = {j.walker.name: j for j in report.walkers if j.unjudged}
     assert {"hwpoison-inject", "compaction", "page-owner", "pagetypeinfo"} <= set(unjudged)
@@ -703,9 +703,9 @@ def test_runs_say_what_is_said_of_each_pfn(layout: str, scene: str) -> None:
 
 
 def everything(prog: Program) -> list[Exposure]:
-    from drgn_zonedev.classify import classify_snapshot
-    from drgn_zonedev.snapshot import take_snapshot
-    from drgn_zonedev.walkers.ground import UNPROMISED
+    from drgn_zonedev.classification.classify import classify_snapshot
+    from drgn_zonedev.classification.snapshot import take_snapshot
+    from drgn_zonedev.pfn_walkers.memory import UNPROMISED
 
     ranges = classify_snapshot(prog, take_snapshot(prog))
     return [

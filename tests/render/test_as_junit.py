@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import junitparser
 import pytest
-from fakekernel import partial
-from junitrules import broken_rules
+from support.fakekernel import partial
+from support.junitrules import broken_rules
 
 from drgn_zonedev import check
 from drgn_zonedev.findings import KINDS

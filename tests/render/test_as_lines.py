@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import jsonschema
-from fakekernel import partial
+from support.fakekernel import partial
 
 from drgn_zonedev import check
 from drgn_zonedev.render.as_json import load_schema, report_document

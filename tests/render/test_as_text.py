@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 
-import machines
 import pytest
-from fakekernel import FakeKernel, collision, in_flight
+from support import machines
+from support.fakekernel import FakeKernel, collision, in_flight
 
-from drgn_zonedev.kernel.strings import printable
+from drgn_zonedev.classification.section_rows import section_rows
 from drgn_zonedev.model import PgmapDevice
 from drgn_zonedev.render import as_text
 from drgn_zonedev.report import check, kernel_facts
-from drgn_zonedev.sections import section_rows
+from drgn_zonedev.util.strings import printable
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from fakekernel import FakeKernel, collision, in_flight
-from opening import open_instead
+from support.fakekernel import FakeKernel, collision, in_flight
+from support.opening import open_instead
 
-from drgn_zonedev import cli
-from drgn_zonedev.explain import explain
+from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.render.explanation_text import explanation_text
 from drgn_zonedev.render.screen import Screen, height, is_folded
+from drgn_zonedev.shell import cli
 
 SCREENS = [Screen(23, 80), Screen(29, 40), Screen(40), Screen(60, 120)]
 RESERVED, DEVICE, RAM, NOTHING = 0x24000, 0x28000, 0x10, 0x1000000

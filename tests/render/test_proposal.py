@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 from drgn.commands import run_command
-from fakekernel import LAYOUTS, collision, in_flight, partial
-from schema import validated
+from support.fakekernel import LAYOUTS, collision, in_flight, partial
+from support.schema import validated
 
 from drgn_zonedev import plugin
-from drgn_zonedev.proposal import VARIANTS, ProposalReport, proposal
+from drgn_zonedev.pfn_proposal import VARIANTS, ProposalReport, proposal
 from drgn_zonedev.render.proposal import proposal_document, proposal_text
 
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}

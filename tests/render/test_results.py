@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakekernel import collision, in_flight
+from support.fakekernel import collision, in_flight
 
 from drgn_zonedev import check, explain
 from drgn_zonedev.model import PgmapDevice, RefState

@@ -10,12 +10,11 @@ import os
 import re
 import sys
 
-import machines
 import pytest
-from fakekernel import FakeKernel, collision
-from opening import open_instead
+from support import machines
+from support.fakekernel import FakeKernel, collision
+from support.opening import open_instead
 
-from drgn_zonedev import cli
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.render import as_text
 from drgn_zonedev.render.cases import LETTERS, TELLING
@@ -31,6 +30,7 @@ from drgn_zonedev.render.screen import (
     share,
     with_gaps,
 )
+from drgn_zonedev.shell import cli
 
 SCREENS = [Screen(23, 80), Screen(29, 40), Screen(50, 200), Screen(40)]
 

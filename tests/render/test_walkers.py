@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 from drgn.commands import CommandError, run_command
-from fakekernel import LAYOUTS, collision, in_flight, partial
-from schema import validated
+from support.fakekernel import LAYOUTS, collision, in_flight, partial
+from support.schema import validated
 
 from drgn_zonedev import plugin
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.pfn_walkers import WALKERS, Outcome, WalkersReport, walkers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, height, is_folded
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
-from drgn_zonedev.stored import StoredDump
-from drgn_zonedev.walkers import WALKERS, Outcome, WalkersReport, walkers
 
-VMCORES = Path(__file__).parent.parent.parent / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from drgn_zonedev.completer import candidates
-from drgn_zonedev.repl import _parser
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.repl.completer import candidates
+from drgn_zonedev.repl.repl import _parser
 
-DUMP = Path(__file__).parents[1] / "vmcores" / "6.1-fsdax-collision"
+DUMP = Path(__file__).parents[2] / "vmcores" / "6.1-fsdax-collision"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from fakekernel import collision
+from support.fakekernel import collision
 
 from drgn_zonedev import check, plugin
 from drgn_zonedev.render.as_text import report_text
@@ -59,7 +59,7 @@ def drgn_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "__init__.py").write_text("")
     (package / "corelens.py").write_text(CORELENS)
     monkeypatch.syspath_prepend(tmp_path)
-    for name in ("drgn_tools", "drgn_tools.corelens", "drgn_zonedev.corelens"):
+    for name in ("drgn_tools", "drgn_tools.corelens", "drgn_zonedev.repl.corelens"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -82,23 +82,23 @@ def test_plugin_makes_it_known_where_drgn_tools_is(
 
 
 def test_nothing_is_imported_where_drgn_tools_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "drgn_zonedev.corelens", raising=False)
+    monkeypatch.delitem(sys.modules, "drgn_zonedev.repl.corelens", raising=False)
     monkeypatch.delitem(sys.modules, "drgn_tools", raising=False)
     plugin.drgn_prog_set(collision("6.1").program())
-    assert "drgn_zonedev.corelens" not in sys.modules
+    assert "drgn_zonedev.repl.corelens" not in sys.modules
 
 
 def test_older_drgn_tools_without_modules_are_left_alone(drgn_tools: Path) -> None:
     (drgn_tools / "drgn_tools" / "corelens.py").write_text("")
     __import__("drgn_tools")
     plugin.drgn_prog_set(collision("6.1").program())
-    assert "drgn_zonedev.corelens" not in sys.modules
+    assert "drgn_zonedev.repl.corelens" not in sys.modules
 
 
 def test_program_lists_it(drgn_tools: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "drgn_zonedev.corelens", "-L"],
-        env={"PYTHONPATH": f"{drgn_tools}:{Path(__file__).parents[1]}", "PATH": "/usr/bin"},
+        [sys.executable, "-m", "drgn_zonedev.repl.corelens", "-L"],
+        env={"PYTHONPATH": f"{drgn_tools}:{Path(__file__).parents[2]}", "PATH": "/usr/bin"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.proposal.measured import measure, with_tables
-from drgn_zonedev.stored import stored_dumps
+from drgn_zonedev.export.store import stored_dumps
+from scripts.proposal_tables import measure, with_tables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_tables_are_what_real_kernels_answer() -> None:

@@ -7,22 +7,22 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import drgn
 import pytest
-from fakekernel import FakeKernel, collision, partial
-from opening import open_instead
-from test_qmp import Monitor
+from support.fakekernel import FakeKernel, collision, partial
+from support.monitor import Monitor
+from support.opening import open_instead
+from support.processcore import write_process_core
 
-from drgn_zonedev import cli
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.findings import KINDS
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.shell import cli
 
-VMCORES = Path(__file__).parents[1] / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 ET_CORE, EM_X86_64, PT_NOTE = 4, 62, 4
 
 
@@ -68,31 +68,9 @@ def test_directory_is_no_core(tmp_path: Path) -> None:
     assert "directory" in _one_line_error(_zonedev("-c", str(tmp_path), "check"), 2)
 
 
-def _elf_core(path: Path) -> None:
-    # Just enough for a core dump of a process: a header and an empty note segment.
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH",
-        b"\x7fELF\x02\x01\x01",
-        ET_CORE,
-        EM_X86_64,
-        1,
-        0,
-        64,
-        0,
-        0,
-        64,
-        56,
-        1,
-        0,
-        0,
-        0,
-    )
-    path.write_bytes(header + struct.pack("<IIQQQQQQ", PT_NOTE, 4, 120, 0, 0, 0, 0, 4))
-
-
 def test_core_of_a_process_is_no_kernel(tmp_path: Path) -> None:
     core = tmp_path / "core"
-    _elf_core(core)
+    write_process_core(core)
     assert "is not a Linux kernel" in _one_line_error(_zonedev("-c", str(core), "check"), 2)
 
 
@@ -154,7 +132,14 @@ def test_help_is_status_0(args: tuple[str, ...]) -> None:
 
 
 def test_module_of_the_command_line_is_the_command_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "drgn_zonedev.cli", "-c", str(tmp_path / "none"), "check"]
+    command = [
+        sys.executable,
+        "-m",
+        "drgn_zonedev.shell.cli",
+        "-c",
+        str(tmp_path / "none"),
+        "check",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert str(tmp_path / "none") in _one_line_error(done, 2)
 
@@ -228,7 +213,7 @@ def test_output_file_that_cannot_be_written_is_a_usage_error(
     assert "cannot write" in capsys.readouterr().err
 
 
-IN_FLIGHT = Path(__file__).parents[1] / "vmcores" / "6.1-init-in-flight"
+IN_FLIGHT = Path(__file__).parents[2] / "vmcores" / "6.1-init-in-flight"
 
 
 @pytest.mark.parametrize(("fail_on", "status"), [("error", 0), ("case4", 1)])
@@ -282,7 +267,7 @@ def test_mistake_of_ours_is_not_taken_for_a_finding(
     "argv", ["-c {dump} ranges", "-c {dump} ranges --all", "completion bash", "lab list", "demo"]
 )
 def test_standard_output_that_is_full_is_one_clear_line(argv: str) -> None:
-    dump = Path(__file__).parents[1] / "vmcores" / "6.1-empty"
+    dump = Path(__file__).parents[2] / "vmcores" / "6.1-empty"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "drgn_zonedev", *argv.format(dump=dump).split()],
@@ -334,7 +319,7 @@ def test_lab_rejects_names_that_it_does_not_know(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("part", ["", "dump.tar.xz"])
 def test_export_is_opened_with_its_own_symbols(part: str) -> None:
-    dump = Path(__file__).parents[1] / "vmcores" / "6.1-init-in-flight"
+    dump = Path(__file__).parents[2] / "vmcores" / "6.1-init-in-flight"
     done = _zonedev("-c", str(dump / part), "ranges", "--format", "json")
     assert done.returncode == 0, done.stderr
     expected = json.loads((dump / "expected.json").read_text(encoding="utf-8"))["ranges"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev import cli, completion
 from drgn_zonedev.commands import COMMANDS
+from drgn_zonedev.shell import cli, completion
 
 # Sources a script and completes a line the way that readline would.
 BASH = """

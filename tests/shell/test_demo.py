@@ -8,15 +8,16 @@ import json
 from pathlib import Path
 
 import pytest
-from exports import check_json
-from fakekernel import collision
+from support.exports import check_json
+from support.fakekernel import collision
 
-from drgn_zonedev import cli, stored
 from drgn_zonedev.export import export
+from drgn_zonedev.export import store as stored
 from drgn_zonedev.export.archive import pack
-from drgn_zonedev.stored import ARCHIVE, EXPECTED, SCHEMA, StoredDump, stored_dumps
+from drgn_zonedev.export.store import ARCHIVE, EXPECTED, SCHEMA, StoredDump, stored_dumps
+from drgn_zonedev.shell import cli
 
-VMCORES = Path(__file__).parents[1] / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 def _store(directory: Path, *, packed: bool) -> StoredDump:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from drgn import Object, Program, offsetof
 from drgn.helpers.linux.mmzone import nr_to_section
-from fakekernel.layouts import TABLES, Layout
+from support.fakekernel.layouts import TABLES, Layout
 
 SECTION_PAGES, SUBSECTION_PAGES = 0x8000, 512
 ZONE_SHIFT, NODE_SHIFT, ZONE_DEVICE = 51, 54, 4

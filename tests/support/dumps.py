@@ -8,15 +8,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.lab import SCENARIOS
-from drgn_zonedev.lab.answers import Answer
 from drgn_zonedev.lab.store import differences
-from drgn_zonedev.lab.variants import kernel_differences, variant_differences, walker_differences
-from drgn_zonedev.proposal import proposal
+from drgn_zonedev.lab.truth.answers import Answer
+from drgn_zonedev.lab.verdict.proposal_differences import (
+    kernel_differences,
+    variant_differences,
+    walker_differences,
+)
+from drgn_zonedev.pfn_proposal import proposal
+from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import StoredDump
-from drgn_zonedev.walkers import walkers
 
 
 def judge_dump(path: Path) -> tuple[list[str], dict[str, Any]]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from drgn import Program
 
+from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import open_dump
 
 
 def open_export(path: Path) -> Program:

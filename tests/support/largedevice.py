@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from drgn import FindObjectFlags, Object, Program, TypeMember
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
 START = 0x1000000
 _PGD = 0xFFFFFFFF82A0C000

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from drgn import Program
 
-from drgn_zonedev import cli
+from drgn_zonedev.shell import cli
 
 
 def open_instead(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Program]) -> None:

@@ -42,9 +42,9 @@ import drgn
 import drgn.cli
 import drgn.commands
 
-from drgn_zonedev.stored import open_dump
+from drgn_zonedev.export.store import open_dump
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DUMP = "6.1-init-in-flight"
 RUN = ("console", "console clone", "console guest", "pycon", "python")
 # What is only looked at.

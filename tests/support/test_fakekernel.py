@@ -50,7 +50,7 @@ from drgn.helpers.linux.mmzone import (
 )
 from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
-from fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.export.bundle import checksum, new_directory, write_file
+from drgn_zonedev.util.directories import checksum, new_directory, write_file
 
 
 def names(directory: Path) -> list[str]:

@@ -13,7 +13,7 @@ import sys
 import drgn
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, collision
+from support.fakekernel import LAYOUTS, collision
 
 from drgn_zonedev import check, classify, dev_pagemap_info, explain, find_dev_pagemap, verify
 from drgn_zonedev.model import Finding

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgn_zonedev.spans import Span, containing, intersection, pages, union
+from drgn_zonedev.util.intervals import Span, containing, intersection, pages, union
 
 SPAN = st.tuples(st.integers(0, 60), st.integers(0, 60))
 

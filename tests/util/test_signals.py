@@ -19,10 +19,10 @@ from typing import Any
 
 import pytest
 
-from drgn_zonedev.export.bundle import new_directory, temporary_directory, write_file
-from drgn_zonedev.signals import cleaning_up
+from drgn_zonedev.util.directories import new_directory, temporary_directory, write_file
+from drgn_zonedev.util.signals import cleaning_up
 
-VMCORES = Path(__file__).parents[1] / "vmcores"
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 # A plugin of drgn, which waits where drgn prints what is raised, and goes on.
 _PLUGIN = """
@@ -118,7 +118,7 @@ def test_signal_that_is_ignored_stays_so(tmp_path: Path, unpacked: Path) -> None
 def test_interrupted_import_says_nothing(tmp_path: Path) -> None:
     # In front of the real one: what is imported first of all that takes its time.
     (tmp_path / "drgn.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     code = f"import sys; sys.path[:0] = {[str(tmp_path), str(root)]}; "
     code += "from drgn_zonedev.__main__ import run; sys.exit(run())"
     done = subprocess.run(

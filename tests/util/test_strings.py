@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import pytest
 from drgn import FaultError, Object, Program
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
-from drgn_zonedev.kernel.strings import c_string, printable, string_at, string_or
+from drgn_zonedev.util.strings import c_string, printable, string_at, string_or
 
 ADDRESS = 0x10000
 

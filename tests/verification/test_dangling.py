@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev import dangling as module
-from drgn_zonedev.classify import classify
-from drgn_zonedev.dangling import dangling_pgmap
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.slab import SlabObject
 from drgn_zonedev.model import Severity
-from drgn_zonedev.verify import verify
+from drgn_zonedev.verification import dangling as module
+from drgn_zonedev.verification.dangling import dangling_pgmap
+from drgn_zonedev.verification.verify import verify
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 GONE = 0xFFFF8880DEADBE00

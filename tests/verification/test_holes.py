@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
-from drgn_zonedev import holes
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import Case, Range
-from drgn_zonedev.scan import Context
-from drgn_zonedev.snapshot import take_snapshot
-from drgn_zonedev.verify import divide_holes
+from drgn_zonedev.verification import holes
+from drgn_zonedev.verification.context import Context
+from drgn_zonedev.verification.verify import divide_holes
 
 CHUNK = 1 << 16
 

@@ -12,13 +12,13 @@ import dataclasses
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel, partial
+from support.fakekernel import LAYOUTS, FakeKernel, partial
 
-from drgn_zonedev import missing
 from drgn_zonedev.kernel.vmemmap import UNMAPPED
 from drgn_zonedev.model import Missing
 from drgn_zonedev.render import as_text
 from drgn_zonedev.report import check
+from drgn_zonedev.verification import missing_memory as missing
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fakekernel import LAYOUTS, VMEMMAP, FakeKernel
+from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel
 
-from drgn_zonedev.contents import Contents, page_contents, self_link
 from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.verification.patterns import Contents, page_contents, self_link
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])

@@ -10,17 +10,17 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import LAYOUTS, FakeKernel
 
-from drgn_zonedev.expected import (
+from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
+from drgn_zonedev.verification.rules import (
     Deviation,
     DevicePages,
     device_deviations,
     fewest_references,
     metadata_deviations,
 )
-from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
-from drgn_zonedev.snapshot import take_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])

@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, Altmap, FakeKernel
+from support.fakekernel import LAYOUTS, Altmap, FakeKernel
 
-from drgn_zonedev.classify import classify
-from drgn_zonedev.expected import Promise
+from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout
-from drgn_zonedev.promised import ScanAll, Scanned, Work, pieces, scan
-from drgn_zonedev.sieve import Sieve, make_sieve, one_sieve
-from drgn_zonedev.snapshot import take_snapshot
-from drgn_zonedev.verify import Verification, verify_snapshot
+from drgn_zonedev.verification.fastpath import Sieve, make_sieve, one_sieve
+from drgn_zonedev.verification.rules import Promise
+from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, pieces, scan
+from drgn_zonedev.verification.verify import Verification, verify_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

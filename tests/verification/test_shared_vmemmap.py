@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import LAYOUTS, FakeKernel
 
-from drgn_zonedev import aliases as module
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Severity
-from drgn_zonedev.verify import Verification, verify
+from drgn_zonedev.verification import shared_vmemmap as module
+from drgn_zonedev.verification.verify import Verification, verify
 
 since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 START, END = 0x40000, 0x48000

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev import holes
-from drgn_zonedev.classify import classify
+from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severity, Unjudged
-from drgn_zonedev.snapshot import take_snapshot
-from drgn_zonedev.verify import Verification, divide_holes, verify, verify_snapshot
+from drgn_zonedev.verification import holes
+from drgn_zonedev.verification.verify import Verification, divide_holes, verify, verify_snapshot
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])

@@ -15,13 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drgn import FaultError, Program
-from dumpfiles import PAGE, VMEMMAP, Machine, write_elf, write_kdump
-from fakekernel import FakeKernel
+from support.dumpfiles import PAGE, VMEMMAP, Machine, write_elf, write_kdump
+from support.fakekernel import FakeKernel
 
-from drgn_zonedev.kernel import absence, pagetables, raw, reading
-from drgn_zonedev.kernel.absence import absent_pages, next_present_page
-from drgn_zonedev.kernel.dump import absent_frames, frames_in_other_parts, leaves_something_out
-from drgn_zonedev.kernel.kdump import read_kdump_header
 from drgn_zonedev.kernel.memmap import (
     PageLayout,
     Pages,
@@ -30,8 +26,13 @@ from drgn_zonedev.kernel.memmap import (
     read_blocks,
     read_pages,
 )
-from drgn_zonedev.kernel.pagetables import next_mapped
-from drgn_zonedev.kernel.reading import first_unreadable, read_memory
+from drgn_zonedev.vmcore import absence, pagetables, raw
+from drgn_zonedev.vmcore import reads as reading
+from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
+from drgn_zonedev.vmcore.kdump import read_kdump_header
+from drgn_zonedev.vmcore.left_out import absent_frames, frames_in_other_parts, leaves_something_out
+from drgn_zonedev.vmcore.pagetables import next_mapped
+from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
 
 Write = Callable[[Machine, Path], Path]
 

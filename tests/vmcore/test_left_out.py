@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drgn_zonedev.kernel.elfdump import end_of_elf, read_elf_dump
-from drgn_zonedev.kernel.kdump import lacks_its_bitmaps
+from drgn_zonedev.vmcore.elf import end_of_elf, read_elf_dump
+from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
 LOAD, NOTE = 1, 4
 PAGE, PAGES = 0x1000, 16

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from drgn import Architecture, FaultError, Platform, Program
-from fakekernel import FakeKernel
+from support.fakekernel import FakeKernel
 
-from drgn_zonedev.kernel.reading import first_unreadable, read_memory
+from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
 
 
 def test_first_unreadable_is_where_the_first_page_that_is_missing_begins() -> None:

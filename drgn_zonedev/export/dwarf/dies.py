@@ -5,7 +5,7 @@ Debugging information entries
 -----------------------------
 
 The types that an export keeps, taken out of a program's debugging information
-and made into a tree that :mod:`drgn_zonedev.export.dwarf` can write.
+and made into a tree that :mod:`drgn_zonedev.export.dwarf.encode` can write.
 
 A type that only pointers lead to stays a declaration, unless it was asked for:
 otherwise ``struct page`` alone would drag in half of the kernel.
@@ -19,7 +19,7 @@ from typing import Union
 
 from drgn import Qualifiers, Type, TypeKind
 
-from drgn_zonedev.export import constants as dw
+from drgn_zonedev.export.dwarf import constants as dw
 
 __all__ = ("Attribute", "Die", "Tree", "Value")
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drgn_zonedev.export import constants as dw
-from drgn_zonedev.export.dies import Die
-from drgn_zonedev.export.elf import Encoding
+from drgn_zonedev.export.dwarf import constants as dw
+from drgn_zonedev.export.dwarf.dies import Die
+from drgn_zonedev.export.elf_writer import Encoding
 
 __all__ = ("DwarfSections", "encode_dwarf", "sleb128", "uleb128")
 

@@ -12,9 +12,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LabError
-from .kernels import Suite
-from .tools import find_tool
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.kernels.known import Suite
 
 _KEYRINGS = tuple(
     Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg")

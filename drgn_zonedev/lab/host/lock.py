@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, Progress, report
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import LabError
+from drgn_zonedev.lab.host.errors import LabError
 
 _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",

@@ -9,8 +9,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import LabError
-from .kernels import Kernel
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.kernels.known import Kernel
 
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")

@@ -16,10 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .apt import find_mirror, private_apt
-from .edits import apply_edits, parse_edits
-from .errors import LabError, Progress, report
-from .kernels import (
+from drgn_zonedev.lab.host.apt import find_mirror, private_apt
+from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.lock import lock
+from drgn_zonedev.lab.host.tools import find_tool, run_build
+from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
+from drgn_zonedev.lab.kernels.known import (
     BUILT_KERNELS,
     Kernel,
     cache_dir,
@@ -28,13 +30,11 @@ from .kernels import (
     load_kernel,
     replace_directory,
 )
-from .lock import lock
-from .tools import find_tool, run_build
-from .unpack import destination
+from drgn_zonedev.lab.kernels.unpack import destination
 
 __all__ = ("build_kernel", "build_tree", "built_kernel", "recipe_digest")
 
-_PATCHES = Path(__file__).parent / "patches"
+_PATCHES = Path(__file__).parents[1] / "patches"
 _CONFIG = _PATCHES / "config"
 _EDITS = _PATCHES / "pfn_zone_device.edit"
 

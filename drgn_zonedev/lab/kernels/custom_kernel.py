@@ -9,8 +9,8 @@ import re
 import struct
 from pathlib import Path
 
-from .errors import LabError
-from .kernels import Kernel
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.kernels.known import Kernel
 
 OWN = "own"
 """The name of such a kernel."""

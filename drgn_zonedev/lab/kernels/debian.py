@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .apt import Apt, Mirror, Package, find_mirror, private_apt
-from .errors import LabError, Progress, report
-from .kernels import (
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, find_mirror, private_apt
+from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.lock import lock
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.kernels.known import (
     Kernel,
     Suite,
     cache_dir,
@@ -22,9 +24,7 @@ from .kernels import (
     load_kernel,
     replace_directory,
 )
-from .lock import lock
-from .tools import find_tool
-from .unpack import unpack_package
+from drgn_zonedev.lab.kernels.unpack import unpack_package
 
 METAPACKAGE = "linux-image-cloud-amd64"
 _NEEDED_BYTES = 3 << 30

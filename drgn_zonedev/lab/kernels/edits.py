@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LabError
+from drgn_zonedev.lab.host.errors import LabError
 
 __all__ = ("Edit", "apply_edits", "edited", "parse_edits")
 

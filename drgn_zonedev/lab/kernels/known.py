@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import LabError, Progress
+from drgn_zonedev.lab.host.errors import LabError, Progress
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None)
     :raises LabError: if it is one of BUILT_KERNELS, and not built yet
     """
     if name in BUILT_KERNELS:
-        from .build import built_kernel
+        from drgn_zonedev.lab.kernels.build import built_kernel
 
         return built_kernel(name)
     suite = ALL_KERNELS.get(name)
@@ -133,6 +133,6 @@ def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None)
     cached = load_kernel(name, kernel_dir(name))
     if cached is not None and not refresh:
         return cached
-    from .debian import install_kernel
+    from drgn_zonedev.lab.kernels.debian import install_kernel
 
     return install_kernel(name, suite, progress)

@@ -9,8 +9,8 @@ import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from .errors import LabError
-from .tools import find_tool
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.tools import find_tool
 
 _MODULES = r"(?:usr/)?lib/modules/(?P<release>[^/]+)"
 _DESTINATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(

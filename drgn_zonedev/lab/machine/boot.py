@@ -15,18 +15,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from .errors import LabError, NotPossible, Progress, report
-from .facts import Facts, failure, inability, is_ready, parse_facts, waits_for_host
-from .gdbstub import fail_call, stopped_at
-from .initramfs import binds_at_boot, build_initramfs
-from .kernels import Kernel
-from .qemu import accelerator, qemu_command, running
-from .qmp import execute, require_qmp
-from .scenarios import Scenario
-from .scenarios.layout import struct_page
-from .symbols import function_address
-from .tools import find_tool
-from .truth import truth_module
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress, report
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.kernels.addresses import function_address
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.gdbstub import fail_call, stopped_at
+from drgn_zonedev.lab.machine.initramfs import binds_at_boot, build_initramfs
+from drgn_zonedev.lab.machine.qemu import accelerator, qemu_command, running
+from drgn_zonedev.lab.machine.qmp import execute, require_qmp
+from drgn_zonedev.lab.scenarios import Scenario
+from drgn_zonedev.lab.scenarios.arithmetic import struct_page
+from drgn_zonedev.lab.truth.guest_facts import (
+    Facts,
+    failure,
+    inability,
+    is_ready,
+    parse_facts,
+    waits_for_host,
+)
+from drgn_zonedev.lab.truth.module import truth_module
 
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 15

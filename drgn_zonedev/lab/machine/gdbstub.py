@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
-from .errors import LabError
+from drgn_zonedev.lab.host.errors import LabError
 
 _POLL_SECONDS = 0.1
 _RIP = slice(16 * 16, 16 * 16 + 16)

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from .errors import LabError, NotPossible
-from .kernels import Kernel
-from .programs import compile_program
-from .scenarios import Scenario
-from .tools import find_tool, run_tool
+from drgn_zonedev.lab.host.errors import LabError, NotPossible
+from drgn_zonedev.lab.host.tools import find_tool, run_tool
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.programs import compile_program
+from drgn_zonedev.lab.scenarios import Scenario
 
 BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
 """What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
 
-_GUEST_SCRIPT = Path(__file__).parent / "guest" / "init"
+_GUEST_SCRIPT = Path(__file__).parents[1] / "guest" / "init"
 _CAPTURE_SCRIPT = _GUEST_SCRIPT.with_name("capture")
 _DIRECTORY, _FILE, _CHARACTER_DEVICE = 0o040000, 0o100000, 0o020000
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from .tools import run_tool
+from drgn_zonedev.lab.host.tools import run_tool
 
-_SOURCES = Path(__file__).parent / "guest"
+_SOURCES = Path(__file__).parents[1] / "guest"
 _FLAGS = ("-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-O1")
 
 

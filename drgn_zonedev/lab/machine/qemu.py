@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import LabError
-from .kernels import Kernel
-from .qmp import execute
-from .scenarios import Scenario
-from .tools import find_tool
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.qmp import execute
+from drgn_zonedev.lab.scenarios import Scenario
 
 # QEMU 7.2 emulates cmpxchg16b in a way that now and then leaves garbage in the flags, of which 6.12
 # panics: its slab allocator uses the instruction wherever it can. Programs do not.

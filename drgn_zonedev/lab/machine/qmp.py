@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import LabError
+from drgn_zonedev.lab.host.errors import LabError
 
 
 def require_qmp() -> None:

@@ -7,8 +7,8 @@ them, ``hardware.py`` and ``steps.py`` what they are made of, ``scenario.py`` wh
 
 from __future__ import annotations
 
-from .catalogue import SCENARIOS
-from .layout import Expected
-from .scenario import Command, QmpCommand, Scenario
+from drgn_zonedev.lab.scenarios.arithmetic import Expected
+from drgn_zonedev.lab.scenarios.catalogue import SCENARIOS
+from drgn_zonedev.lab.scenarios.scenario import Command, QmpCommand, Scenario
 
 __all__ = ["SCENARIOS", "Command", "Expected", "QmpCommand", "Scenario"]

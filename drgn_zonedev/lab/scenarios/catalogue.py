@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
-from .hardware import (
+from drgn_zonedev.lab.scenarios.arithmetic import (
+    GIB,
+    MIB,
+    PAGE,
+    Memory,
+    block_number,
+    blocks,
+    expect,
+)
+from drgn_zonedev.lab.scenarios.arithmetic import namespace_ranges as ranges
+from drgn_zonedev.lab.scenarios.arithmetic import section_head as head
+from drgn_zonedev.lab.scenarios.arithmetic import section_tail as tail
+from drgn_zonedev.lab.scenarios.hardware import (
     CXL_MACHINE,
     CXL_WINDOW,
     DEVICE_MEMORY,
@@ -13,12 +25,8 @@ from .hardware import (
     plug_dimm,
     virtio_pmem,
 )
-from .layout import GIB, MIB, PAGE, Memory, block_number, blocks, expect
-from .layout import namespace_ranges as ranges
-from .layout import section_head as head
-from .layout import section_tail as tail
-from .scenario import Scenario
-from .steps import block, hotplug, namespace
+from drgn_zonedev.lab.scenarios.scenario import Scenario
+from drgn_zonedev.lab.scenarios.steps import block, hotplug, namespace
 
 _E820 = ("nd_e820", "nd_pmem")
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from .layout import GIB, MIB, Memory, align_up
-from .scenario import QmpCommand
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Memory, align_up
+from drgn_zonedev.lab.scenarios.scenario import QmpCommand
 
 DEVICE_MEMORY = 4 * GIB
 """Where QEMU's memory slots begin in a guest that has less than 3 GiB of RAM."""

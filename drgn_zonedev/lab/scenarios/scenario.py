@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .layout import Expected
+from drgn_zonedev.lab.scenarios.arithmetic import Expected
 
 Command = tuple[str, ...]
 """A command of the guest script (``guest/init``): its name and its arguments."""

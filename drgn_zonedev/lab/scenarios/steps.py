@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from .layout import MIB, Memory, block_number
-from .scenario import Command
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory, block_number
+from drgn_zonedev.lab.scenarios.scenario import Command
 
 
 def namespace(kind: str, memmap: str = "dev", *, region: int = 0, align: int = 2 * MIB) -> Command:

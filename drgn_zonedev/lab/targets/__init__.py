@@ -11,9 +11,15 @@
 
 from __future__ import annotations
 
-from .filtered import FORMATS, NOT_POSSIBLE, Format, makedumpfile, write_filtered
-from .inside import boot_inside
-from .kdump import Kdump, take_kdump
+from drgn_zonedev.lab.targets.capture import Kdump, take_kdump
+from drgn_zonedev.lab.targets.filtered import (
+    FORMATS,
+    NOT_POSSIBLE,
+    Format,
+    makedumpfile,
+    write_filtered,
+)
+from drgn_zonedev.lab.targets.inside import boot_inside
 
 __all__ = [
     "FORMATS",

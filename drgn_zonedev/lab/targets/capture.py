@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import LabError, Progress
-from ..facts import Facts
-from ..guest import boot
-from ..initramfs import build_capture_initramfs, file_entry
-from ..kernels import Kernel
-from ..scenarios import Scenario
-from .filtered import makedumpfile
-from .image import blank_image, disk_device
-from .program import DebianProgram
+from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.boot import boot
+from drgn_zonedev.lab.machine.initramfs import build_capture_initramfs, file_entry
+from drgn_zonedev.lab.scenarios import Scenario
+from drgn_zonedev.lab.targets.filtered import makedumpfile
+from drgn_zonedev.lab.targets.image import blank_image, disk_device
+from drgn_zonedev.lab.targets.program import DebianProgram
+from drgn_zonedev.lab.truth.guest_facts import Facts
 
 TIMEOUT = 60
 _RESERVED_MIB = 256

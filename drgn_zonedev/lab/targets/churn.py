@@ -3,7 +3,7 @@
 
 ::
 
-    python -m drgn_zonedev.lab.ways.churn 6.1 --seconds 600
+    python -m drgn_zonedev.lab.targets.churn 6.1 --seconds 600
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import LabError, Progress
-from ..guest import Guest
-from ..kernels import Kernel, fetch_kernel
-from ..scenarios.hardware import DEVICE_MEMORY, plug_dimm
-from ..scenarios.layout import MIB, Memory, block_number
-from ..scenarios.scenario import Scenario
-from ..scenarios.steps import hotplug, namespace
-from .inside import boot_observed
-from .labels import AREA_BYTES, write_labels_command
-from .watch import MARK
+from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.kernels.known import Kernel, fetch_kernel
+from drgn_zonedev.lab.machine.boot import Guest
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory, block_number
+from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, plug_dimm
+from drgn_zonedev.lab.scenarios.scenario import Scenario
+from drgn_zonedev.lab.scenarios.steps import hotplug, namespace
+from drgn_zonedev.lab.targets.inside import boot_observed
+from drgn_zonedev.lab.targets.labels import AREA_BYTES, write_labels_command
+from drgn_zonedev.lab.targets.watch import MARK
 
 # The labels take the end of it.
 _LABELLED = Memory(DEVICE_MEMORY, 256 * MIB)
@@ -79,7 +79,7 @@ class Churned:
 @contextmanager
 def boot_churning(kernel: Kernel, seconds: float, progress: Progress = None) -> Iterator[Guest]:
     """Boot a guest that churns, and checks itself for some time from now on."""
-    words = ["-m", "drgn_zonedev.lab.ways.watch", "-s", "/extra/vmlinux"]
+    words = ["-m", "drgn_zonedev.lab.targets.watch", "-s", "/extra/vmlinux"]
     words += ["--seconds", str(seconds), "--ready", "/tmp/observing"]
     with tempfile.NamedTemporaryFile() as labels:
         labels.write(write_labels_command())
@@ -92,7 +92,13 @@ def boot_churning(kernel: Kernel, seconds: float, progress: Progress = None) -> 
 def run_churn(kernel: Kernel, seconds: float, progress: Progress = None) -> Churned:
     """Check a churning guest from the outside and inside at the same time."""
     with boot_churning(kernel, seconds, progress) as guest:
-        watcher = [sys.executable, "-m", "drgn_zonedev.lab.ways.watch", "--qemu", guest.qmp_socket]
+        watcher = [
+            sys.executable,
+            "-m",
+            "drgn_zonedev.lab.targets.watch",
+            "--qemu",
+            guest.qmp_socket,
+        ]
         watcher += ["-s", str(kernel.vmlinux), "--seconds", str(seconds)]
         done = subprocess.run(
             watcher, capture_output=True, text=True, timeout=seconds + _SPARE_SECONDS, check=False

@@ -8,9 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import LabError, Progress
-from ..kernels import KERNELS, Kernel, Suite
-from .program import DebianProgram, fetch_program
+from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.kernels.known import KERNELS, Kernel, Suite
+from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
 _SECONDS = 60
 

@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import LabError
-from ..tools import find_tool
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.tools import find_tool
 
 _MAKE_SECONDS = 120
 _SPARE_BYTES = 32 << 20

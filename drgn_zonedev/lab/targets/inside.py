@@ -11,14 +11,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import drgn_zonedev
-
-from ..errors import Progress, report
-from ..guest import Guest, boot
-from ..kernels import Kernel, cache_dir
-from ..lock import lock
-from ..scenarios import Scenario
-from .image import disk_device, file_image, make_image
-from .interpreter import ENVIRONMENT, PROGRAM, interpreter_digest, pack_interpreter
+from drgn_zonedev.lab.host.errors import Progress, report
+from drgn_zonedev.lab.host.lock import lock
+from drgn_zonedev.lab.kernels.known import Kernel, cache_dir
+from drgn_zonedev.lab.machine.boot import Guest, boot
+from drgn_zonedev.lab.scenarios import Scenario
+from drgn_zonedev.lab.targets.image import disk_device, file_image, make_image
+from drgn_zonedev.lab.targets.interpreter import (
+    ENVIRONMENT,
+    PROGRAM,
+    interpreter_digest,
+    pack_interpreter,
+)
 
 TIMEOUT = 120
 # Whoever observes has checked once before anything happens; on a busy host, that takes minutes.

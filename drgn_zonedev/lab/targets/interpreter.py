@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 
-from ..errors import LabError
-from ..tools import find_tool
+from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.tools import find_tool
 
 PROGRAM = "/python/bin/python"
 ENVIRONMENT = {

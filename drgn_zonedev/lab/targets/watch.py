@@ -3,7 +3,7 @@
 
 ::
 
-    python -m drgn_zonedev.lab.ways.watch --qemu SOCKET -s VMLINUX --seconds 60
+    python -m drgn_zonedev.lab.targets.watch --qemu SOCKET -s VMLINUX --seconds 60
 
 This is what the tests run beside a guest whose memory never comes to rest, and inside of it.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Callable
 
-from .answers import parse_kpageflags, parse_truth, parse_values, parse_visits
+from drgn_zonedev.lab.truth.answers import parse_kpageflags, parse_truth, parse_values, parse_visits
 
 Facts = dict[str, Any]
 """Keys are those of the guest script's ``report_facts``."""

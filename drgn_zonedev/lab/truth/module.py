@@ -16,16 +16,16 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .apt import Apt, Package, find_mirror, private_apt
-from .build import build_tree
-from .errors import LabError, Progress, report
-from .kernels import ALL_KERNELS, BUILT_KERNELS, Kernel, Suite, cache_dir
-from .lock import lock
-from .tools import find_tool, run_build
+from drgn_zonedev.lab.host.apt import Apt, Package, find_mirror, private_apt
+from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.lock import lock
+from drgn_zonedev.lab.host.tools import find_tool, run_build
+from drgn_zonedev.lab.kernels.build import build_tree
+from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, Suite, cache_dir
 
 __all__ = ("build_module", "truth_module")
 
-_GUEST = Path(__file__).parent / "guest"
+_GUEST = Path(__file__).parents[1] / "guest"
 _SOURCES = ("zonedev_truth.c", "Kbuild")
 _MODULE = "zonedev_truth.ko"
 _BUILD_SECONDS = 300

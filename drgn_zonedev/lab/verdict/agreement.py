@@ -16,19 +16,18 @@ from typing import Any
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, head_pgmaps, read_pages
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
 from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
+from drgn_zonedev.lab.truth.guest_facts import Facts
+from drgn_zonedev.lab.verdict.bits import bits_disagreements, claimed_by_case
+from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
+from drgn_zonedev.lab.verdict.sysfs import system_disagreements
 from drgn_zonedev.model import Case, Memmap, Range
-from drgn_zonedev.snapshot import Snapshot, take_snapshot
-
-from .answers import Answer, Kpageflags
-from .bits import bits_disagreements, claimed_by_case
-from .disagreement import Disagreement, differences, runs
-from .facts import Facts
-from .sysfs import system_disagreements
 
 __all__ = ("Agreement", "Disagreement", "compare", "disagreements")
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program, offsetof, sizeof
 
+from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.model import Case, Range
-from drgn_zonedev.snapshot import Snapshot
-
-from .disagreement import Disagreement, differences
 
 __all__ = ("KernelBits", "bits_disagreements", "claimed_by_case", "kernel_bits")
 

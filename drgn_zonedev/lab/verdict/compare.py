@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from .scenarios import Expected
+from drgn_zonedev.lab.scenarios import Expected
 
 if TYPE_CHECKING:
     from drgn import Program
 
+    from drgn_zonedev.lab.machine.boot import Guest
     from drgn_zonedev.model import Range, Report
-
-    from .guest import Guest
 
 # Outside what a scenario arranges there is nothing but RAM, and holes between RAM.
 _ORDINARY = ("online", "partial")
@@ -21,7 +20,7 @@ _ORDINARY = ("online", "partial")
 
 def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
     """Compare a report with the scenario's arithmetic and with what the guest says of itself."""
-    from .proofs import failed_proofs
+    from drgn_zonedev.lab.verdict.proofs import failed_proofs
 
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
@@ -33,10 +32,13 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
 
 
 def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
-    from drgn_zonedev.proposal import proposal
-    from drgn_zonedev.walkers import walkers
-
-    from .variants import kernel_differences, variant_differences, walker_differences
+    from drgn_zonedev.lab.verdict.proposal_differences import (
+        kernel_differences,
+        variant_differences,
+        walker_differences,
+    )
+    from drgn_zonedev.pfn_proposal import proposal
+    from drgn_zonedev.pfn_walkers import walkers
 
     scenario, met = guest.scenario, walkers(prog)
     yield from variant_differences(proposal(prog), scenario.expected, scenario.was)
@@ -49,13 +51,12 @@ def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
     # What a frozen guest said is from before its steps, but its memory is as it is now.
     if guest.scenario.breakpoint:
-        from drgn_zonedev.snapshot import take_snapshot
-
-        from .bits import bits_disagreements
+        from drgn_zonedev.classification.snapshot import take_snapshot
+        from drgn_zonedev.lab.verdict.bits import bits_disagreements
 
         yield from map(str, bits_disagreements(prog, take_snapshot(prog), report.ranges))
         return
-    from .agreement import disagreements
+    from drgn_zonedev.lab.verdict.agreement import disagreements
 
     yield from map(str, disagreements(prog, guest.facts))
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from .errors import LabError, NotPossible, Progress, report
-from .guest import Guest, boot
-from .judge import judge
-from .kernels import Kernel
-from .scenarios import Scenario
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress, report
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.boot import Guest, boot
+from drgn_zonedev.lab.scenarios import Scenario
+from drgn_zonedev.lab.verdict.compare import judge
 
 if TYPE_CHECKING:
     from drgn import Program

@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
+from drgn_zonedev.lab.verdict.matrix import Cell, Verdict
 from drgn_zonedev.render.as_junit import xml_text
-
-from .matrix import Cell, Verdict
 
 SCHEMA = "drgn-zonedev/lab/1"
 

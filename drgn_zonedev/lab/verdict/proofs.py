@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import NotPossible
+from drgn_zonedev.lab.host.errors import NotPossible
 
 if TYPE_CHECKING:
     from drgn import Program
 
+    from drgn_zonedev.lab.machine.boot import Guest
+    from drgn_zonedev.lab.scenarios import Scenario
     from drgn_zonedev.model import Finding, Report
-
-    from .guest import Guest
-    from .scenarios import Scenario
 
 
 @dataclass(frozen=True)

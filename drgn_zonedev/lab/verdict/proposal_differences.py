@@ -10,13 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .mistakes import Arranged, false_yes, taken_for_online, taken_for_ram, valid
+from drgn_zonedev.lab.verdict.mistakes import (
+    Arranged,
+    false_yes,
+    taken_for_online,
+    taken_for_ram,
+    valid,
+)
 
 if TYPE_CHECKING:
-    from drgn_zonedev.proposal import ProposalReport
-    from drgn_zonedev.walkers import WalkersReport
-
-    from .answers import Answer
+    from drgn_zonedev.lab.truth.answers import Answer
+    from drgn_zonedev.pfn_proposal import ProposalReport
+    from drgn_zonedev.pfn_walkers import WalkersReport
 
 
 def variant_differences(

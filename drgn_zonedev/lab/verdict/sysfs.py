@@ -8,11 +8,10 @@ from typing import Any
 
 from drgn import Program
 
+from drgn_zonedev.classification.snapshot import Snapshot, with_devices
+from drgn_zonedev.lab.truth.guest_facts import Facts, Resource
+from drgn_zonedev.lab.verdict.disagreement import Disagreement
 from drgn_zonedev.model import Case, Pgmap, Range
-from drgn_zonedev.snapshot import Snapshot, with_devices
-
-from .disagreement import Disagreement
-from .facts import Facts, Resource
 
 __all__ = ("system_disagreements",)
 

@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drgn_zonedev.kpage import KPF, kpage_end_pfn, predict
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress
+from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.boot import Guest, boot
+from drgn_zonedev.lab.machine.initramfs import has_module
+from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.truth.answers import Values, Visit
+from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
+from drgn_zonedev.lab.verdict.matrix_results import printable
 from drgn_zonedev.model import Case
-
-from .answers import Values, Visit
-from .disagreement import Disagreement, differences
-from .errors import LabError, NotPossible, Progress
-from .guest import Guest, boot
-from .initramfs import has_module
-from .kernels import Kernel
-from .results import printable
-from .scenarios import SCENARIOS, Scenario
+from drgn_zonedev.pfn_walkers.kpageflags import KPF, kpage_end_pfn, predict
 
 if TYPE_CHECKING:
     from drgn import Program
 
+    from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.model import Range
-    from drgn_zonedev.snapshot import Snapshot
-    from drgn_zonedev.walkers import Exposure
+    from drgn_zonedev.pfn_walkers import Exposure
 
 __all__ = (
     "PROVED",
@@ -125,7 +124,7 @@ def trial_scenario(kernel: Kernel, scenario: Scenario) -> Scenario:
 
 def run_trial(kernel: Kernel, name: str, *, accel: str = "tcg", progress: Progress = None) -> Trial:
     """Boot a kernel into a scenario of TRIALS, and compare what its walkers did."""
-    from .matrix import open_guest
+    from drgn_zonedev.lab.verdict.matrix import open_guest
 
     scenario = SCENARIOS[name]
     if kernel.name in scenario.impossible:
@@ -150,8 +149,8 @@ def _panic(error: str) -> str:
 
 def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
     """Compare what the guest's walkers did with what is said of them."""
-    from drgn_zonedev.classify import classify_snapshot
-    from drgn_zonedev.snapshot import take_snapshot
+    from drgn_zonedev.classification.classify import classify_snapshot
+    from drgn_zonedev.classification.snapshot import take_snapshot
 
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
@@ -177,7 +176,7 @@ class _Table:
 
     @staticmethod
     def judge(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> _Table:
-        from drgn_zonedev.walkers import walk_all
+        from drgn_zonedev.pfn_walkers import walk_all
 
         found = walk_all(prog, snapshot, ranges)
         return _Table(ranges, {j.walker.name: j.exposures for j in found})

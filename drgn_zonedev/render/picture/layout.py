@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drgn_zonedev.render.picture.marks import BAD, HOLE, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, HOLE, mark_of
 from drgn_zonedev.render.picture.scene import (
     Scene,
     errors_between,
     pgmaps_between,
     ranges_between,
 )
-from drgn_zonedev.sets import sorted_set
+from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("Grid", "Row", "grid")
 

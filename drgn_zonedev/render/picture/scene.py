@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
-from drgn_zonedev.render.picture.marks import BAD, mark_of
-from drgn_zonedev.spans import union
+from drgn_zonedev.render.picture.glyphs import BAD, mark_of
+from drgn_zonedev.util.intervals import union
 
 __all__ = (
     "Scene",

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, PgmapRange
-from drgn_zonedev.render.picture.marks import BAD, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, mark_of
 from drgn_zonedev.render.picture.scene import Scene, errors_between, ranges_between
 from drgn_zonedev.render.screen import chosen
 

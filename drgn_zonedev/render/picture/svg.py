@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import finding_line, span
+from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, is_bad, mark_of
 from drgn_zonedev.render.picture.scene import Scene, error_findings_between, ranges_between
 from drgn_zonedev.render.picture.strips import Part, Strip, edges, strip
 from drgn_zonedev.render.picture.words import (
@@ -33,6 +32,7 @@ from drgn_zonedev.render.picture.words import (
     troubles,
 )
 from drgn_zonedev.render.screen import chosen
+from drgn_zonedev.util.strings import printable
 
 __all__ = ("svg_text",)
 

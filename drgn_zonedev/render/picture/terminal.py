@@ -20,8 +20,8 @@ from typing import Optional
 
 from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import type_text
+from drgn_zonedev.render.picture.glyphs import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.marks import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.scene import Scene
 from drgn_zonedev.render.picture.words import (
     brief_pgmap_words,

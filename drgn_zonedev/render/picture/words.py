@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from drgn_zonedev.kernel.strings import printable
 from drgn_zonedev.model import Finding, Pgmap, Range, Severity
 from drgn_zonedev.render.as_text import size_text
 from drgn_zonedev.render.cases import may_read
 from drgn_zonedev.render.cells import device_text, finding_line, span, state_text, type_text
+from drgn_zonedev.render.picture.glyphs import MARKS, mark_of
 from drgn_zonedev.render.picture.layout import Grid
-from drgn_zonedev.render.picture.marks import MARKS, mark_of
 from drgn_zonedev.render.picture.scene import Scene
+from drgn_zonedev.util.strings import printable
 
 __all__ = (
     "brief_pgmap_words",

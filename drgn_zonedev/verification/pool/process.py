@@ -4,8 +4,8 @@
 Team
 ----
 
-The processes that :mod:`~drgn_zonedev.workers` has the work done by: how they start,
-and that they end.
+The processes that :mod:`~drgn_zonedev.verification.pool.scheduler` has the work done
+by: how they start, and that they end.
 
 They start while nothing is known but the dump, so nothing else is imported here:
 numpy would take as long as the rest.
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from drgn import Program
 
 if TYPE_CHECKING:
-    from drgn_zonedev.promised import Work
+    from drgn_zonedev.verification.scan import Work
 
 __all__ = ("Dump", "Worker", "end", "end_all", "start_workers", "team")
 
@@ -39,7 +39,7 @@ _SECONDS_TO_END = 5
 # decide what a worker imports.
 _START = (
     "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
-    "from drgn_zonedev.worker import main; main(fd)"
+    "from drgn_zonedev.verification.pool.worker import main; main(fd)"
 )
 
 

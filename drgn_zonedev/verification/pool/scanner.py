@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from drgn import Architecture, Program, ProgramFlags
 
-from drgn_zonedev.team import start_workers, team
+from drgn_zonedev.verification.pool.process import start_workers, team
 
 if TYPE_CHECKING:
-    from drgn_zonedev.promised import ScanAll, Scanned, Work
+    from drgn_zonedev.verification.scan import ScanAll, Scanned, Work
 
 __all__ = ("scanner", "why_alone")
 
@@ -46,8 +46,8 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     with team() as workers:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
         # Both take a while to be imported.
-        from drgn_zonedev.promised import scan_here
-        from drgn_zonedev.workers import scan_in_processes
+        from drgn_zonedev.verification.pool.scheduler import scan_in_processes
+        from drgn_zonedev.verification.scan import scan_here
 
         def scan_all(
             prog: Program, works: Sequence[Work], progress: Callable[[int], None]
@@ -78,7 +78,7 @@ def why_alone(prog: Program) -> str | None:
 
 def _leaves_something_out(prog: Program) -> bool:
     # Only then is it worth numpy.
-    from drgn_zonedev.kernel.dump import leaves_something_out
+    from drgn_zonedev.vmcore.left_out import leaves_something_out
 
     return leaves_something_out(prog)
 

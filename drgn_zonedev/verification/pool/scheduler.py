@@ -25,9 +25,9 @@ from multiprocessing.connection import wait
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.promised import Scanned, Work, pieces, scan
-from drgn_zonedev.sieve import one_sieve
-from drgn_zonedev.team import Worker, end, end_all
+from drgn_zonedev.verification.fastpath import one_sieve
+from drgn_zonedev.verification.pool.process import Worker, end, end_all
+from drgn_zonedev.verification.scan import Scanned, Work, pieces, scan
 
 __all__ = ("PIECE_BYTES", "scan_in_processes")
 

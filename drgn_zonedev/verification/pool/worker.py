@@ -2,7 +2,7 @@
 
 """
 A process that goes through struct pages for another one: see
-:mod:`~drgn_zonedev.workers`.
+:mod:`~drgn_zonedev.verification.pool.scheduler`.
 
 It opens the same core dump, and needs no debugging symbols: what it must know of
 ``struct page`` it is told with the work. So it can start before anybody has loaded them.
@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection
 
 from drgn import Architecture, Platform, PlatformFlags, Program
 
-from drgn_zonedev.promised import scan
-from drgn_zonedev.sieve import one_sieve
-from drgn_zonedev.team import Dump
+from drgn_zonedev.verification.fastpath import one_sieve
+from drgn_zonedev.verification.pool.process import Dump
+from drgn_zonedev.verification.scan import scan
 
 __all__ = ("main", "open_dump")
 
@@ -39,10 +39,10 @@ def main(fd: int) -> None:
     """
     Do what comes over a socket until it is closed.
 
-    The first message is a :class:`~drgn_zonedev.team.Dump`, and the answer is why it
-    cannot be opened, or nothing. Each one behind that is a number, the layout of
-    ``struct page`` and a piece of work, and the answer is the number and what came
-    of it.
+    The first message is a :class:`~drgn_zonedev.verification.pool.process.Dump`, and
+    the answer is why it cannot be opened, or nothing. Each one behind that is a number,
+    the layout of ``struct page`` and a piece of work, and the answer is the number and
+    what came of it.
     """
     with Connection(fd) as connection:
         try:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab import apt as apt_module
-from drgn_zonedev.lab.apt import (
+from drgn_zonedev.lab.host import apt as apt_module
+from drgn_zonedev.lab.host.apt import (
     Mirror,
     find_mirror,
     parse_mirror,
@@ -15,7 +15,7 @@ from drgn_zonedev.lab.apt import (
     private_apt,
     sources_list,
 )
-from drgn_zonedev.lab.kernels import Suite
+from drgn_zonedev.lab.kernels.known import Suite
 
 MAIN = "http://mirror.example/debian/"
 SECURITY = "http://mirror.example/debian-security/"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.lock import lock
+from drgn_zonedev.lab.host.lock import lock
 
 
 def test_the_second_waits_visibly_and_not_for_ever(tmp_path: Path) -> None:

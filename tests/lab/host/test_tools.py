@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import DEBIAN_PACKAGES, LabError, missing_tools, qmp, tools
+from drgn_zonedev.lab import DEBIAN_PACKAGES, LabError, missing_tools
+from drgn_zonedev.lab.host import tools
+from drgn_zonedev.lab.machine import qmp
 
 
 @pytest.fixture

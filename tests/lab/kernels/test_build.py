@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import LabError, build, fetch_kernel
-from drgn_zonedev.lab.kernels import BUILT_KERNELS, kernel_dir
+from drgn_zonedev.lab import LabError, fetch_kernel
+from drgn_zonedev.lab.kernels import build
+from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, kernel_dir
 
 (NAME,) = BUILT_KERNELS
 RELEASE = "6.12.1-pfn-zone-device"

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS, LabError
-from drgn_zonedev.lab.errors import NotPossible
-from drgn_zonedev.lab.guest import _check_drivers
-from drgn_zonedev.lab.initramfs import binds_at_boot
-from drgn_zonedev.lab.own import image_release, own_kernel, vmlinux_release
-from drgn_zonedev.lab.symbols import elf_functions, function_address
+from drgn_zonedev.lab.host.errors import NotPossible
+from drgn_zonedev.lab.kernels.addresses import elf_functions, function_address
+from drgn_zonedev.lab.kernels.custom_kernel import image_release, own_kernel, vmlinux_release
+from drgn_zonedev.lab.machine.boot import _check_drivers
+from drgn_zonedev.lab.machine.initramfs import binds_at_boot
 
 RELEASE = "7.4.0-rc1-me+"
 
@@ -35,7 +35,7 @@ def vmlinux(tmp_path: Path) -> Path:
     gcc = shutil.which("gcc")
     if gcc is None:
         pytest.skip("no compiler")
-    from drgn_zonedev.lab.programs import compile_program
+    from drgn_zonedev.lab.machine.programs import compile_program
 
     path = tmp_path / "vmlinux"
     path.write_bytes(compile_program("busy"))

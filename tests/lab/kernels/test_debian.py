@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import LabError, debian
-from drgn_zonedev.lab.apt import Apt, Mirror, Package
-from drgn_zonedev.lab.debian import image_release, parts_of_image
-from drgn_zonedev.lab.kernels import Suite
+from drgn_zonedev.lab import LabError
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package
+from drgn_zonedev.lab.kernels import debian
+from drgn_zonedev.lab.kernels.debian import image_release, parts_of_image
+from drgn_zonedev.lab.kernels.known import Suite
 
 
 def package(name: str, *depends: str) -> Package:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.build import _CONFIG, _EDITS, check_config
-from drgn_zonedev.lab.edits import apply_edits, parse_edits
+from drgn_zonedev.lab.kernels.build import _CONFIG, _EDITS, check_config
+from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
 
 SOURCE = """\
 int work(int a,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import LabError, debian, fetch_kernel
-from drgn_zonedev.lab.kernels import cache_dir, kernel_dir
+from drgn_zonedev.lab import LabError, fetch_kernel
+from drgn_zonedev.lab.kernels import debian
+from drgn_zonedev.lab.kernels.known import cache_dir, kernel_dir
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab.unpack import destination, unpack_members
+from drgn_zonedev.lab.kernels.unpack import destination, unpack_members
 
 R = "7.3.4+deb13-cloud-amd64"
 KERNEL = "kernel/drivers/nvdimm/nd_pmem.ko"

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, LabError, boot, guest, qemu
+from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, LabError, boot
+from drgn_zonedev.lab.machine import boot as guest
+from drgn_zonedev.lab.machine import qemu
 
 NONE = Path("/none")
 KERNEL = Kernel("6.1", "6.1.0-56", "1", NONE, NONE, NONE, (), NONE)
@@ -91,7 +93,7 @@ def test_a_killed_caller_takes_its_guest_along(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from drgn_zonedev.lab.qemu import running
+from drgn_zonedev.lab.machine.qemu import running
 with running(["/bin/sleep", "60"], Path({str(tmp_path)!r})) as process:
     print(process.pid, flush=True)
     while Path(f"/proc/{{process.pid}}/comm").read_text() != "sleep\\n":
@@ -104,7 +106,7 @@ with running(["/bin/sleep", "60"], Path({str(tmp_path)!r})) as process:
         capture_output=True,
         timeout=20,
         check=False,
-        env={"PYTHONPATH": str(Path(guest.__file__).parents[2]), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(Path(guest.__file__).parents[3]), "PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == -9
     assert ends(int(done.stdout))

@@ -13,8 +13,8 @@ from typing import Callable
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.gdbstub import encode_packet, fail_call, stopped_at
-from drgn_zonedev.lab.symbols import symbol_address
+from drgn_zonedev.lab.kernels.addresses import symbol_address
+from drgn_zonedev.lab.machine.gdbstub import encode_packet, fail_call, stopped_at
 
 ADDRESS = 0xFFFFFFFF81234560
 CALLER = 0xFFFFFFFF81ABCDEF

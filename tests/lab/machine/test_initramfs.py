@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario, initramfs
-from drgn_zonedev.lab.initramfs import (
+from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario
+from drgn_zonedev.lab.machine import initramfs
+from drgn_zonedev.lab.machine.initramfs import (
     Entry,
     build_initramfs,
     cpio,

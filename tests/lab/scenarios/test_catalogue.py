@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, qemu
-from drgn_zonedev.lab.initramfs import BASE_MODULES
-from drgn_zonedev.lab.proofs import PROOFS
-from drgn_zonedev.lab.scenarios import layout
-from drgn_zonedev.lab.scenarios.layout import GIB, MIB, Expected, Memory
+from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel
+from drgn_zonedev.lab.machine import qemu
+from drgn_zonedev.lab.machine.initramfs import BASE_MODULES
+from drgn_zonedev.lab.scenarios import arithmetic
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Expected, Memory
+from drgn_zonedev.lab.verdict.proofs import PROOFS
 from drgn_zonedev.model import Case
 
-GUEST_SCRIPT = Path(qemu.__file__).parent / "guest" / "init"
+GUEST_SCRIPT = Path(qemu.__file__).parents[1] / "guest" / "init"
 NONE = Path("/none")
 KERNEL = Kernel("6.1", "6.1.0", "1", Path("/k/vmlinuz"), NONE, NONE, (), NONE)
 
@@ -138,16 +139,16 @@ def test_something_is_expected_or_proven(name: str) -> None:
 def test_data_of_a_namespace_begins_behind_its_struct_pages(
     size: int, memmap: str, align: int, offset: int
 ) -> None:
-    assert layout.data_offset(Memory(4 * GIB, size), memmap, align) == offset
+    assert arithmetic.data_offset(Memory(4 * GIB, size), memmap, align) == offset
 
 
 def test_a_namespace_that_starts_unaligned_has_aligned_data() -> None:
     memory = Memory(4 * GIB + MIB, 31 * MIB)
-    assert layout.data_offset(memory, "mem", 2 * MIB) == MIB
+    assert arithmetic.data_offset(memory, "mem", 2 * MIB) == MIB
 
 
 def test_an_altmap_reserves_two_pages() -> None:
-    assert layout.namespace_ranges(Memory(0x24000000, 192 * MIB)) == (
+    assert arithmetic.namespace_ranges(Memory(0x24000000, 192 * MIB)) == (
         Expected(0x24000, 0x24002, "reserved"),
         Expected(0x24002, 0x24400, "metadata"),
         Expected(0x24400, 0x30000, "device"),
@@ -155,17 +156,17 @@ def test_an_altmap_reserves_two_pages() -> None:
 
 
 def test_an_unaligned_end_is_cut_off() -> None:
-    (expected,) = layout.namespace_ranges(Memory(4 * GIB, 33 * MIB), "mem")
+    (expected,) = arithmetic.namespace_ranges(Memory(4 * GIB, 33 * MIB), "mem")
     assert expected == Expected(0x100000, 0x102000, "device")
 
 
 def test_only_whole_memory_blocks_become_ram() -> None:
-    assert layout.blocks(Memory(4 * GIB + 2 * MIB, 510 * MIB)) == Memory(
+    assert arithmetic.blocks(Memory(4 * GIB + 2 * MIB, 510 * MIB)) == Memory(
         4 * GIB + 128 * MIB, 384 * MIB
     )
 
 
 def test_sections_are_completed() -> None:
-    assert layout.section_head(0x24000000, "online") == (Expected(0x20000, 0x24000, "online"),)
-    assert layout.section_tail(0x24000000, "online") == (Expected(0x24000, 0x28000, "online"),)
-    assert layout.section_tail(0x28000000, "online") == ()
+    assert arithmetic.section_head(0x24000000, "online") == (Expected(0x20000, 0x24000, "online"),)
+    assert arithmetic.section_tail(0x24000000, "online") == (Expected(0x24000, 0x28000, "online"),)
+    assert arithmetic.section_tail(0x28000000, "online") == ()

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import KERNELS, LabError
-from drgn_zonedev.lab.ways import FORMATS, NOT_POSSIBLE, filtered, image, kdump, program
-from drgn_zonedev.lab.ways.interpreter import interpreter_digest
-from drgn_zonedev.lab.ways.program import LOADER, DebianProgram
+from drgn_zonedev.lab.targets import FORMATS, NOT_POSSIBLE, capture, filtered, image, program
+from drgn_zonedev.lab.targets.interpreter import interpreter_digest
+from drgn_zonedev.lab.targets.program import LOADER, DebianProgram
 
 
 def debian_program(directory: Path, script: str) -> DebianProgram:
@@ -93,10 +93,10 @@ def test_an_image_holds_the_files(tmp_path: Path) -> None:
 def test_the_vmcore_is_cut_from_the_disk(tmp_path: Path) -> None:
     disk, vmcore = tmp_path / "disk", tmp_path / "vmcore"
     disk.write_bytes(b"x" * (3 << 19) + b"\0" * 100)
-    kdump._cut(disk, vmcore, 3 << 19)
+    capture._cut(disk, vmcore, 3 << 19)
     assert vmcore.read_bytes() == b"x" * (3 << 19)
     with pytest.raises(LabError, match="saved 0 bytes"):
-        kdump._cut(disk, vmcore, 0)
+        capture._cut(disk, vmcore, 0)
 
 
 def test_another_python_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
-from drgn_zonedev.lab.facts import (
+from drgn_zonedev.lab.truth.guest_facts import (
     Resource,
     failure,
     inability,

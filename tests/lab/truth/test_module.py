@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import Kernel, LabError, truth
-from drgn_zonedev.lab.answers import Answer, Kpageflags
-from drgn_zonedev.lab.apt import Apt, Package
-from drgn_zonedev.lab.facts import parse_facts
+from drgn_zonedev.lab import Kernel, LabError
+from drgn_zonedev.lab.host.apt import Apt, Package
+from drgn_zonedev.lab.truth import module as truth
+from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
+from drgn_zonedev.lab.truth.guest_facts import parse_facts
 
 TOLD = """\
 == begin truth\r

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
+from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
-from drgn_zonedev.lab.agreement import compare, disagreements
-from drgn_zonedev.lab.answers import Answer, Kpageflags
-from drgn_zonedev.lab.disagreement import Disagreement, differences, runs
-from drgn_zonedev.lab.facts import Facts, Resource
-from drgn_zonedev.snapshot import take_snapshot
+from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
+from drgn_zonedev.lab.truth.guest_facts import Facts, Resource
+from drgn_zonedev.lab.verdict.agreement import compare, disagreements
+from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

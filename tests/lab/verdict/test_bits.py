@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
-from drgn_zonedev.classify import classify_snapshot
-from drgn_zonedev.lab.bits import bits_disagreements, kernel_bits
-from drgn_zonedev.snapshot import take_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
 
 LAYOUT = "6.12-proposal"
 ALL = (1 << 64) - 1

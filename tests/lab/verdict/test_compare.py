@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from drgn_zonedev.lab.judge import compare_ranges
 from drgn_zonedev.lab.scenarios import Expected
+from drgn_zonedev.lab.verdict.compare import compare_ranges
 from drgn_zonedev.model import Case, Memmap, Range
 
 WANTED = [Expected(0x100, 0x102, "reserved"), Expected(0x102, 0x200, "device")]

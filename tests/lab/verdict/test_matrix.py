@@ -12,16 +12,19 @@ from xml.etree import ElementTree
 
 import drgn
 import pytest
-from junitrules import broken_rules
+from support.junitrules import broken_rules
 
-from drgn_zonedev import cli
-from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario, guest, kernels, matrix
-from drgn_zonedev.lab.errors import NotPossible
-from drgn_zonedev.lab.matrix import Cell, Options, Verdict, run_cell, run_matrix
-from drgn_zonedev.lab.results import junit_xml, line_text, matrix_text, results_json
-from drgn_zonedev.stored import StoredDump
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario
+from drgn_zonedev.lab.host.errors import NotPossible
+from drgn_zonedev.lab.kernels import known as kernels
+from drgn_zonedev.lab.machine import boot as guest
+from drgn_zonedev.lab.verdict import matrix
+from drgn_zonedev.lab.verdict.matrix import Cell, Options, Verdict, run_cell, run_matrix
+from drgn_zonedev.lab.verdict.matrix_results import junit_xml, line_text, matrix_text, results_json
+from drgn_zonedev.shell import cli
 
-VMCORES = Path(__file__).parents[2] / "vmcores"
+VMCORES = Path(__file__).parents[3] / "vmcores"
 
 NONE = Path("/none")
 KERNEL = Kernel("6.1", "6.1.0-56", "1", NONE, NONE, NONE, (), NONE)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS
-from drgn_zonedev.lab.mistakes import (
+from drgn_zonedev.lab.verdict.mistakes import (
     Arranged,
     false_yes,
     taken_for_online,

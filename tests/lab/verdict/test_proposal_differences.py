@@ -13,17 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 from drgn import Program
-from fakekernel import LAYOUTS, FakeKernel, collision, in_flight, teardown
+from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, teardown
 
-from drgn_zonedev import cli
-from drgn_zonedev.lab import SCENARIOS, Kernel, guest, kernels, matrix
-from drgn_zonedev.lab.answers import Answer
-from drgn_zonedev.lab.judge import judge
-from drgn_zonedev.lab.variants import kernel_differences, variant_differences, walker_differences
-from drgn_zonedev.proposal import VARIANTS, ProposalReport, proposal, trial
-from drgn_zonedev.proposal.marks import Marks
+from drgn_zonedev.lab import SCENARIOS, Kernel
+from drgn_zonedev.lab.kernels import known as kernels
+from drgn_zonedev.lab.machine import boot as guest
+from drgn_zonedev.lab.truth.answers import Answer
+from drgn_zonedev.lab.verdict import matrix
+from drgn_zonedev.lab.verdict.compare import judge
+from drgn_zonedev.lab.verdict.proposal_differences import (
+    kernel_differences,
+    variant_differences,
+    walker_differences,
+)
+from drgn_zonedev.pfn_proposal import VARIANTS, ProposalReport, proposal, trial
+from drgn_zonedev.pfn_proposal.marks import Marks
+from drgn_zonedev.pfn_walkers import WalkersReport, walkers
 from drgn_zonedev.report import check
-from drgn_zonedev.walkers import WalkersReport, walkers
+from drgn_zonedev.shell import cli
 
 SCENES: dict[str, Callable[[str], FakeKernel]] = {
     "fsdax-collision": collision,

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from fakekernel import collision
+from support.fakekernel import collision
 
 from drgn_zonedev.lab import SCENARIOS, Guest, Kernel
-from drgn_zonedev.lab.answers import Values, Visit
-from drgn_zonedev.lab.facts import parse_facts
-from drgn_zonedev.lab.trials import (
+from drgn_zonedev.lab.truth.answers import Values, Visit
+from drgn_zonedev.lab.truth.guest_facts import parse_facts
+from drgn_zonedev.lab.verdict.trials import (
     PROVED,
     TRIALS,
     Trial,
@@ -23,7 +23,7 @@ from drgn_zonedev.lab.trials import (
     trial_text,
     visited_pfns,
 )
-from drgn_zonedev.walkers import WALKERS, judge
+from drgn_zonedev.pfn_walkers import WALKERS, judge
 
 NOPAGE, RESERVED = 1 << 20, 1 << 32
 REJECTED, NOT_ONLINE, REACHED = "No such device or address", "Input/output error", "Device busy"

@@ -4,16 +4,16 @@
 
 from __future__ import annotations
 
-import machines
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machines import GIB, MIB, TIB
+from support import machines
+from support.machines import GIB, MIB, TIB
 
 from drgn_zonedev.model import Case, Range
+from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, Mark, mark_of
 from drgn_zonedev.render.picture.layout import grid
-from drgn_zonedev.render.picture.marks import BAD, HOLE, MARKS, Mark, mark_of
 from drgn_zonedev.render.picture.scene import Scene, make_scene
 
 SECTION = 128 * MIB // 4096

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import machines
 import pytest
+from support import machines
 
 from drgn_zonedev.model import Case, Finding
-from drgn_zonedev.render.picture.marks import BAD, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, mark_of
 from drgn_zonedev.render.picture.scene import Scene, make_scene
 from drgn_zonedev.render.picture.strips import Part, edges, strip
 

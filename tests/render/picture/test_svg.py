@@ -8,16 +8,16 @@ import dataclasses
 import re
 from xml.etree import ElementTree
 
-import machines
 import pytest
-from fakekernel import collision, in_flight
-from opening import open_instead
+from support import machines
+from support.fakekernel import collision, in_flight
+from support.opening import open_instead
 
-from drgn_zonedev import cli
 from drgn_zonedev.model import PgmapDevice, Report
 from drgn_zonedev.render.picture.scene import make_scene
 from drgn_zonedev.render.picture.svg import svg_text
 from drgn_zonedev.report import check
+from drgn_zonedev.shell import cli
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -8,11 +8,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import machines
 import pytest
-from browser import measure
-from fakekernel import collision, in_flight, partial
-from machines import MIB, TIB
+from support import machines
+from support.browser import measure
+from support.fakekernel import collision, in_flight, partial
+from support.machines import MIB, TIB
 
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.render.picture.scene import make_scene

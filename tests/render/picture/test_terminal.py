@@ -10,10 +10,10 @@ import re
 import sys
 from collections.abc import Callable
 
-import machines
 import pytest
-from fakekernel import collision, in_flight, partial
-from machines import MIB, TIB
+from support import machines
+from support.fakekernel import collision, in_flight, partial
+from support.machines import MIB, TIB
 
 from drgn_zonedev.model import Case, PgmapDevice, Report
 from drgn_zonedev.render.picture.scene import Scene, make_scene

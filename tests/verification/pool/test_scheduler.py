@@ -19,13 +19,16 @@ from pathlib import Path
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
-from fakekernel import collision
+from support.fakekernel import collision
 
-from drgn_zonedev import cli, jobs, team, workers
+from drgn_zonedev.export.store import StoredDump, default_directory, open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
-from drgn_zonedev.stored import StoredDump, default_directory, open_dump
-from drgn_zonedev.team import Dump, Worker
+from drgn_zonedev.shell import cli
+from drgn_zonedev.verification.pool import process as team
+from drgn_zonedev.verification.pool import scanner as jobs
+from drgn_zonedev.verification.pool import scheduler as workers
+from drgn_zonedev.verification.pool.process import Dump, Worker
 
 DIRECTORY = default_directory()
 assert DIRECTORY is not None
