@@ -17,6 +17,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from drgn_zonedev.util.rendering import rendered_by
+
 if TYPE_CHECKING:
     from drgn_zonedev.classification.classify import classify
     from drgn_zonedev.explanation.explain import explain
@@ -62,6 +64,9 @@ if TYPE_CHECKING:
     from drgn_zonedev.pfn_walkers.kpageflags import kpage_prediction
     from drgn_zonedev.report import check
     from drgn_zonedev.verification.verify import verify
+
+# What prints is imported when the first result is printed.
+rendered_by(f"{__name__}.render.results")
 
 _HOME = {
     "check": "report",

@@ -7,17 +7,16 @@ Kinds of Findings
 Every slug that a finding can have, with everything that findings of that slug
 have in common. Slugs are stable: scripts name them in ``--fail-on``.
 
-``docs/findings.md`` is this table for readers, written by :func:`document`.
+``docs/findings.md`` is this table for readers, written by ``scripts/write-findings``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, Evidence, Finding, Severity
 
-__all__ = ("KINDS", "UNTELLABLE", "Kind", "document", "make_finding")
+__all__ = ("KINDS", "UNTELLABLE", "Kind", "make_finding")
 
 
 @dataclass(frozen=True)
@@ -568,39 +567,3 @@ def make_finding(
         pgmap=pgmap,
         evidence=evidence,
     )
-
-
-def document() -> str:
-    """Get ``docs/findings.md``."""
-    return "\n".join(_document()) + "\n"
-
-
-def _document() -> Iterator[str]:
-    yield "# Findings"
-    yield ""
-    yield "Everything that `zonedev check` can find, by slug. An *error* is a broken promise of the"
-    yield "kernel, a *warning* a hazard that kernels allow, and an *info* is worth knowing."
-    for severity in Severity:
-        yield ""
-        yield f"## {severity.value}"
-        for kind in KINDS.values():
-            if kind.severity is severity:
-                yield from _section(kind)
-    yield ""
-    yield "## What cannot be told from legal state"
-    yield ""
-    yield "Silence says nothing about these:"
-    yield ""
-    for defect, reason in UNTELLABLE:
-        yield f"- {defect}: {reason}"
-
-
-def _section(kind: Kind) -> Iterator[str]:
-    yield ""
-    yield f"### {kind.slug}"
-    yield ""
-    yield f"**Meaning**: {kind.message}. {kind.explanation}"
-    yield ""
-    yield f"**Proof**: {kind.proof}."
-    yield ""
-    yield f"**Cure**: {kind.cure}"

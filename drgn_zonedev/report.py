@@ -16,22 +16,15 @@ from drgn import FaultError, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.missing_debuginfo import optional, unless_told
-from drgn_zonedev.classification.snapshot import (
-    Changes,
-    Snapshot,
-    changed_since,
-    take_snapshot,
-    with_devices,
-)
+from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
+from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
-from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.model import (
     Coverage,
     Finding,
-    KernelFacts,
     Missing,
     Range,
     Report,
@@ -39,14 +32,13 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
 from drgn_zonedev.verification.scan import ScanAll
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
 
-__all__ = ("check", "check_with", "kernel_facts")
+__all__ = ("check", "check_with")
 
 # How often a running kernel may change under the verification before the
 # answer is that it could not be judged.
@@ -207,34 +199,3 @@ def _counted(verification: Verification, retries: int, torn: int) -> Verificatio
     coverage = verification.coverage
     coverage = dataclasses.replace(coverage, retries=retries, torn=coverage.torn + torn)
     return dataclasses.replace(verification, coverage=coverage)
-
-
-@takes_program_or_default
-def kernel_facts(prog: Program) -> KernelFacts:
-    """
-    Get what every answer depends on.
-
-    :raises LookupError: if the debugging information lacks it
-    """
-    geometry, flags = sparsemem_geometry(prog), section_flags(prog)
-    # What is said of struct page is 0 if the debugging information lacks it.
-    layout = optional([], "", None, lambda: page_layout(prog))
-    assert prog.platform is not None
-    return KernelFacts(
-        release=c_string(prog["UTS_RELEASE"]),
-        architecture=prog.platform.arch.name.lower(),
-        live=bool(prog.flags & ProgramFlags.IS_LIVE),
-        page_size=1 << geometry.page_shift,
-        section_size=1 << geometry.section_size_bits,
-        subsection_size=geometry.pages_per_subsection << geometry.page_shift,
-        sizeof_page=layout.size if layout else 0,
-        vmemmap=layout.vmemmap if layout else 0,
-        highest_present_section_nr=prog["__highest_present_section_nr"].value_(),
-        features={
-            "section_taint_zone_device": bool(flags.taint),
-            "section_is_vmemmap_preinit": bool(flags.preinit),
-            "vmemmap_shift": prog.type("struct dev_pagemap").has_member("vmemmap_shift"),
-            "pgmap_in_folio": bool(layout and layout.pgmap_in_folio),
-            "compound_info_is_mask": bool(layout and layout.compound_mask),
-        },
-    )

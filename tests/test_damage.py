@@ -15,7 +15,7 @@ import pytest
 from drgn import sizeof
 from support.fakekernel import LAYOUTS, FakeKernel, collision
 
-from drgn_zonedev.classification import snapshot as snapshot_module
+from drgn_zonedev.classification import reading
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, Range, Report
@@ -286,7 +286,7 @@ def test_another_pgmap_for_each_of_a_million_pfns(different: int) -> None:
 
 
 def test_more_ranges_than_any_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "_MAX_RANGES", 1)
+    monkeypatch.setattr(reading, "_MAX_RANGES", 1)
     kernel = machine("6.1")
     report = check(kernel.program())
     assert [p.ranges[0].start_pfn for p in report.pgmaps] == [FIRST[0], SECOND[0]]

@@ -31,6 +31,7 @@ from support.processcore import write_process_core
 from drgn_zonedev.commands.base import UsageError
 from drgn_zonedev.export import store as stored
 from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.opening import live
 from drgn_zonedev.shell import cli, completion
 
 # After the colon comes what to do about it.
@@ -249,7 +250,7 @@ def test_architecture_that_the_dump_contradicts(
     "error", [PermissionError(13, "Permission denied"), FileNotFoundError(2, "No such file")]
 )
 def test_running_kernel_that_cannot_be_read(error: OSError) -> None:
-    line = cli._why_not_opened("the running kernel", error)
+    line = live._why_not_opened(error)
     assert str(error.strerror) in line
     assert "try as root" in line
 

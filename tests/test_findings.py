@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind, document, make_finding
+from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind, make_finding
 from drgn_zonedev.model import Case, Evidence, Severity
 from drgn_zonedev.pfn_proposal import VARIANTS
 from drgn_zonedev.pfn_walkers import WALKERS
+from scripts.findings_document import document
 
 ROOT = Path(__file__).parents[1]
 # Everything but the table itself; the laboratory, variants and walkers have words of their own.

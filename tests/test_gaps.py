@@ -8,7 +8,7 @@ import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
 from drgn_zonedev.classification.classify import classify
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.report import check
 

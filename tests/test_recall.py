@@ -20,8 +20,8 @@ from support.defects import ALL_ONES, DANGLING, Change, Defect, Injector, Overla
 from support.fakekernel import LAYOUTS, partial
 from support.littlemachine import DATA, DEVDAX, END, FSDAX, OWN, SHARED, areas, machine, places
 
-from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.report import check
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)

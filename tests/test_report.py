@@ -11,9 +11,10 @@ from drgn import FaultError, ProgramFlags
 from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classification.classify import classify
+from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.model import Case, Coverage, Report, Severity
-from drgn_zonedev.report import check, kernel_facts
+from drgn_zonedev.report import check
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

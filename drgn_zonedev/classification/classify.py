@@ -28,7 +28,8 @@ from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.evidence import Evidencer
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.util.intervals import containing

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
 
 __all__ = ("SectionRow", "section_rows")

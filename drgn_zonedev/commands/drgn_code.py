@@ -84,7 +84,7 @@ def _print_of_kernel(
     builder: DrgnCodeBuilder, args: argparse.Namespace, name: str, text_only: str = ""
 ) -> None:
     # A view of the kernel's things that are in a variable of that name.
-    builder.add_from_import("drgn_zonedev.report", "kernel_facts")
+    builder.add_from_import("drgn_zonedev.classification.facts", "kernel_facts")
     arguments = f"kernel_facts(), {name}"
     text = (_TEXT, f"{name}_text", f"{arguments}{text_only}")
     _print(builder, args, text, (_JSON, f"{name}_document", arguments))
@@ -120,7 +120,7 @@ def _sections(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _pgmaps(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.classification.snapshot", "take_snapshot", "with_devices")
+    builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", "with_devices")
     builder.append(
         "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
         "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
@@ -166,7 +166,8 @@ def _print_report(builder: DrgnCodeBuilder, args: argparse.Namespace, name: str)
 
 def _export(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.export", "Options", "export", "export_text")
+    builder.add_from_import("drgn_zonedev.export.write", "Options", "export")
+    builder.add_from_import("drgn_zonedev.render.export", "export_text")
     options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}"
     builder.append(
         f"done = export(get_default_prog(), {args.out!r}, Options({options}), "

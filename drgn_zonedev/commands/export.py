@@ -43,7 +43,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
-    from drgn_zonedev.export import Options, export, export_text
+    from drgn_zonedev.export.write import Options, export
+    from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
 
     options = Options(args.all_memmap, args.margin, args.blank_names)

@@ -23,8 +23,8 @@ _logger = logging.getLogger("drgn_zonedev")
 
 
 def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.classification.snapshot import take_snapshot, with_devices
-    from drgn_zonedev.report import kernel_facts
+    from drgn_zonedev.classification.facts import kernel_facts
+    from drgn_zonedev.classification.reading import take_snapshot, with_devices
 
     snapshot = take_snapshot(prog)
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)

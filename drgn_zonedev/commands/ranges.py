@@ -29,8 +29,8 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.classify import classify
-    from drgn_zonedev.classification.snapshot import take_snapshot, with_devices
-    from drgn_zonedev.report import kernel_facts
+    from drgn_zonedev.classification.facts import kernel_facts
+    from drgn_zonedev.classification.reading import take_snapshot, with_devices
 
     check_map_arguments(args)
     kernel, ranges = kernel_facts(prog), classify(prog)

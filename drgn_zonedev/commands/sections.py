@@ -27,8 +27,8 @@ def _sections_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.section_rows import section_rows
-    from drgn_zonedev.report import kernel_facts
 
     kernel = kernel_facts(prog)
     rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]

@@ -16,7 +16,9 @@ from drgn import Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.facts import kernel_facts
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.explanation.exposed_walkers import ExposedWalker, exposed_walkers
 from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
@@ -26,7 +28,6 @@ from drgn_zonedev.explanation.struct_page import PageWords, decode_page, flag_na
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range
-from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn

@@ -27,7 +27,7 @@ from drgn.helpers.linux.mm import (
 from drgn.helpers.linux.mmzone import for_each_online_pgdat, for_each_present_section
 from drgn.helpers.linux.slab import slab_object_info
 
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.explanation.explain import explain_subject
 from drgn_zonedev.explanation.resolve import resolve
 from drgn_zonedev.export.trace import Recorder

@@ -21,6 +21,7 @@ from typing import Any
 from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.util.directories import temporary_directory
 
 __all__ = (
@@ -30,7 +31,6 @@ __all__ = (
     "StoredDump",
     "default_directory",
     "is_export",
-    "open_dump",
     "stored_dumps",
     "unpacked",
 )
@@ -72,14 +72,6 @@ class StoredDump:
         """Open it with its symbols."""
         with self.files() as files:
             yield open_dump(files / "vmcore", files / "vmlinux")
-
-
-def open_dump(core: Path, vmlinux: Path) -> Program:
-    """Open a dump with the symbols of its kernel."""
-    prog = Program()
-    prog.set_core_dump(core)
-    prog.load_debug_info([vmlinux])
-    return prog
 
 
 def is_export(path: Path) -> bool:

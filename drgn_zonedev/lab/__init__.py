@@ -17,13 +17,13 @@ from drgn_zonedev.lab.host.errors import LabError
 
 if TYPE_CHECKING:
     from drgn_zonedev.lab.host.tools import DEBIAN_PACKAGES, missing_tools
+    from drgn_zonedev.lab.kernels.fetch import fetch_kernel
     from drgn_zonedev.lab.kernels.known import (
         ALL_KERNELS,
         BUILT_KERNELS,
         KERNELS,
         UNFIXED_KERNELS,
         Kernel,
-        fetch_kernel,
     )
     from drgn_zonedev.lab.machine.boot import Guest, boot
     from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
@@ -40,7 +40,7 @@ _HOME = {
     "Kernel": "kernels.known",
     "Scenario": "scenarios",
     "boot": "machine.boot",
-    "fetch_kernel": "kernels.known",
+    "fetch_kernel": "kernels.fetch",
     "missing_tools": "host.tools",
 }
 

@@ -149,7 +149,7 @@ def _list(args: argparse.Namespace) -> Outcome:
 
 
 def _fetch(args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.lab.kernels.known import fetch_kernel
+    from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
@@ -256,7 +256,8 @@ def _status(cells: Sequence[Cell]) -> Status:
 
 
 def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
-    from drgn_zonedev.lab.kernels.known import KERNELS, fetch_kernel
+    from drgn_zonedev.lab.kernels.fetch import fetch_kernel
+    from drgn_zonedev.lab.kernels.known import KERNELS
     from drgn_zonedev.lab.scenarios import SCENARIOS
 
     names, scenarios = _split(args.names)

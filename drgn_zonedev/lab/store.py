@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.lab.host.errors import LabError
-from drgn_zonedev.lab.kernels.known import KERNELS, Kernel, fetch_kernel
+from drgn_zonedev.lab.kernels.fetch import fetch_kernel
+from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.verdict.compare import compare_ranges
@@ -96,9 +97,10 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
 
     :raises LabError: if the tool does not say of it what is true
     """
-    from drgn_zonedev.export import export
     from drgn_zonedev.export.archive import pack
-    from drgn_zonedev.export.store import ARCHIVE, EXPECTED, open_dump
+    from drgn_zonedev.export.store import ARCHIVE, EXPECTED
+    from drgn_zonedev.export.write import export
+    from drgn_zonedev.opening.core import open_dump
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
         work = Path(directory)
@@ -133,7 +135,7 @@ def _expected(guest: Guest) -> dict[str, Any]:
 
 
 def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Iterator[str]:
-    from drgn_zonedev.export.store import open_dump
+    from drgn_zonedev.opening.core import open_dump
     from drgn_zonedev.render import as_json
     from drgn_zonedev.report import check
 
@@ -146,7 +148,7 @@ def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Itera
 
 def differences(prog: Program, expected: dict[str, Any]) -> list[str]:
     """Say where the tool contradicts what ``expected.json`` holds."""
-    from drgn_zonedev.classification.snapshot import take_snapshot
+    from drgn_zonedev.classification.reading import take_snapshot
     from drgn_zonedev.lab.scenarios import Expected
     from drgn_zonedev.report import check
 

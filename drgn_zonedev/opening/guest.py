@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import select
 import socket
 import subprocess
@@ -26,7 +27,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ("QmpError", "connect", "paused")
+import drgn
+
+from drgn_zonedev.opening.failures import CannotOpenError
+from drgn_zonedev.util.signals import held_back
+
+__all__ = ("QmpError", "connect", "connect_guest", "open_guest", "paused")
 
 _SECONDS = 10.0
 _GREETING_SECONDS = 5.0
@@ -72,6 +78,58 @@ def _connect_unix(path: str) -> socket.socket:
         monitor.close()
         raise
     return monitor
+
+
+def connect_guest(address: str) -> socket.socket:
+    """
+    Like :func:`connect()`.
+
+    :raises CannotOpenError: if that fails; says what to do about it
+    """
+    try:
+        return connect(address)
+    except OSError as e:
+        hint = ": check the address"
+        if isinstance(e, (ConnectionError, FileNotFoundError)):
+            # As drgn tells them apart.
+            kind = "tcp" if ":" in address and "/" not in address else "unix"
+            hint = f": is QEMU running with -qmp {kind}:{address},server=on,wait=off?"
+        elif isinstance(e, PermissionError):
+            hint = ": try as root"
+        raise CannotOpenError(f"cannot open {address}: {e.strerror or e}{hint}") from e
+
+
+def open_guest(address: str, monitor: socket.socket) -> drgn.Program:
+    """
+    Open a QEMU guest, without its debugging symbols.
+
+    :param address: For messages.
+    :param monitor: Of :func:`connect_guest()`.
+    :raises CannotOpenError: if drgn cannot, or it is no Linux kernel
+    """
+    prog = drgn.Program()
+    try:
+        # drgn loads its plugins here, and goes on whatever they raise.
+        with held_back():
+            # drgn closes what it is given.
+            prog.set_qemu_qmp(os.dup(monitor.fileno()))
+    except Exception as e:
+        raise CannotOpenError(_why_not_opened(address, e)) from e
+    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        raise CannotOpenError(
+            f"{address} is not a Linux kernel: give a vmcore, not a process's core"
+        )
+    return prog
+
+
+def _why_not_opened(address: str, e: Exception) -> str:
+    if isinstance(e, PermissionError):
+        return f"cannot open {address}: {e.strerror}: try as root"
+    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+    advice = "give an ELF or kdump vmcore, or an export"
+    if isinstance(e, FileNotFoundError):
+        advice = "check the path"
+    return f"cannot open {address}: {reason}: {advice}"
 
 
 @contextlib.contextmanager

@@ -18,14 +18,15 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.boundaries import aligned, pgmap_borders, section_borders
 from drgn_zonedev.classification.classify import classify_snapshot, undecided
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.facts import kernel_facts
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
 from drgn_zonedev.pfn_proposal.calls import Question
 from drgn_zonedev.pfn_proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.pfn_proposal.cost import Lookup, Memory, lookup_cost, memory_cost
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
-from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.util.intervals import containing
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress

@@ -20,7 +20,9 @@ from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot, undecided
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.facts import kernel_facts
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
@@ -34,7 +36,6 @@ from drgn_zonedev.pfn_walkers.memory import (
 )
 from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, Outcome, dropped, outcomes
 from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
-from drgn_zonedev.report import kernel_facts
 from drgn_zonedev.util.intervals import union
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.verification.context import Progress

@@ -22,7 +22,8 @@ from drgn import FaultError, IntegerLike, Program, Type, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_pfn
 
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import need_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry

@@ -9,29 +9,20 @@ What ``print()`` and drgn's REPL show for a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
 from drgn_zonedev.render.as_text import evidence_lines, report_text
 from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
 from drgn_zonedev.render.explanation_text import explanation_text
+from drgn_zonedev.util.rendering import result_text
 from drgn_zonedev.util.strings import printable
 
-__all__ = ("result_text",)
+__all__ = ()
 
-
-def result_text(result: object) -> str:
-    """
-    Get the text of a report, an explanation, a range, a finding or a pgmap.
-
-    :raises TypeError: if it is none of these
-    """
-    for kind, text in _TEXTS.items():
-        if isinstance(result, kind):
-            return text(result)
-    raise TypeError(f"{type(result).__name__} has no text of its own: use repr()")
+result_text.register(Report, report_text)
+result_text.register(Explanation, explanation_text)
 
 
 def _span(result: Range | Finding) -> str:
@@ -39,11 +30,13 @@ def _span(result: Range | Finding) -> str:
     return f"{span(result.start_pfn, result.end_pfn)}, {pages} {'page' if pages == 1 else 'pages'}"
 
 
+@result_text.register
 def _range_text(range_: Range) -> str:
     head = printable(f"{_span(range_)}: {case_text(range_.case)}: {range_.reason}")
     return "\n".join([head, *evidence_lines(range_.evidence)])
 
 
+@result_text.register
 def _finding_text(finding: Finding) -> str:
     head = printable(
         f"{finding.severity.value}: {finding.slug} {_span(finding)}, {finding.count} concerned, "
@@ -52,6 +45,7 @@ def _finding_text(finding: Finding) -> str:
     return "\n".join([head, *evidence_lines(finding.evidence), *advice_lines(finding)])
 
 
+@result_text.register
 def _pgmap_text(pgmap: Pgmap) -> str:
     return "\n".join(printable(line) for line in _pgmap_lines(pgmap))
 
@@ -74,12 +68,3 @@ def _pgmap_lines(pgmap: Pgmap) -> Iterator[str]:
         yield f"    owner: {pgmap.owner or '?'} @ {pgmap.owner_address:#x}"
     if pgmap.device:
         yield f"    device: {device_text(pgmap)}, {pgmap.device.kind}"
-
-
-_TEXTS: dict[type, Callable[[Any], str]] = {
-    Report: report_text,
-    Explanation: explanation_text,
-    Range: _range_text,
-    Finding: _finding_text,
-    Pgmap: _pgmap_text,
-}

@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import errno
 import io
-import logging
 import os
 import socket
 import sys
@@ -36,24 +35,18 @@ from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.opening.core import open_core, warn_if_cut_off
+from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
+from drgn_zonedev.opening.live import open_live
+from drgn_zonedev.opening.symbols import load_symbols
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
-from drgn_zonedev.util.signals import held_back
-from drgn_zonedev.util.strings import c_string, printable
-from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
+from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
     from drgn_zonedev.verification.scan import ScanAll
 
 __all__ = ("main", "make_parser")
-
-
-class _CannotOpen(Exception):
-    """The program that was asked for cannot be debugged; says what to do about it."""
-
-
-class _CannotJudge(Exception):
-    """The program can be opened, but what is known of it is not enough."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,16 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python would complain once more when it flushes at exit.
         discard_output()
         return _complain(args, e, Status.USAGE)
-    except (_CannotOpen, UsageError) as e:
+    except (CannotOpenError, UsageError) as e:
         return _complain(args, e, Status.USAGE)
-    except (_CannotJudge, LabError) as e:
+    except (CannotJudgeError, LabError) as e:
         return _complain(args, e, Status.NOT_JUDGED)
     except LookupError as e:
         return _complain(args, f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.BadDataError as e:
         return _complain(args, e, Status.NOT_JUDGED)
     except drgn.FaultError as e:
-        message = f"what everything else depends on is not readable: {e}: {_INCOMPLETE}"
+        message = f"what everything else depends on is not readable: {e}: {INCOMPLETE}"
         return _complain(args, message, Status.NOT_JUDGED)
     except OSError as e:
         return _complain(args, f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
@@ -124,27 +117,17 @@ def _run(args: argparse.Namespace) -> Outcome:
             prog = _open(args)
             if hasattr(args, "jobs"):
                 args.scan_all = stack.enter_context(_scanner(prog, args.jobs))
-            _load_symbols(prog, args.symbols)
+            load_symbols(prog, args.symbols)
             with debug_info():
                 outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
-            _tell_if_cut_off(prog)
+            warn_if_cut_off(prog)
     return outcome
 
 
 def _connect(address: str) -> socket.socket:
-    from drgn_zonedev.opening.guest import connect
+    from drgn_zonedev.opening.guest import connect_guest
 
-    try:
-        return connect(address)
-    except OSError as e:
-        hint = ""
-        if isinstance(e, (ConnectionError, FileNotFoundError)):
-            # As drgn tells them apart.
-            kind = "tcp" if ":" in address and "/" not in address else "unix"
-            hint = f": is QEMU running with -qmp {kind}:{address},server=on,wait=off?"
-        elif isinstance(e, PermissionError):
-            hint = ": try as root"
-        raise _CannotOpen(f"cannot open {address}: {e.strerror or e}{hint or _CHECK}") from e
+    return connect_guest(address)
 
 
 def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
@@ -159,8 +142,8 @@ def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
             outcome: Outcome = args.run(prog, args)
     except QmpError as e:
         if is_paused:
-            raise _CannotJudge(f"{args.qemu} is lost: {e}: see what QEMU says") from e
-        raise _CannotOpen(f"cannot pause {args.qemu}: {e}: try without --pause") from e
+            raise CannotJudgeError(f"{args.qemu} is lost: {e}: see what QEMU says") from e
+        raise CannotOpenError(f"cannot pause {args.qemu}: {e}: try without --pause") from e
     finally:
         print_text(printed.getvalue(), end="")
     return outcome
@@ -174,7 +157,7 @@ def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
     try:
         files = stack.enter_context(unpacked(export))
     except (ArchiveError, OSError) as e:
-        raise _CannotOpen(_why_not_unpacked(args.core, e)) from e
+        raise CannotOpenError(_why_not_unpacked(args.core, e)) from e
     args.core = str(files / "vmcore")
     if not args.symbols and (files / "vmlinux").exists():
         args.symbols = [str(files / "vmlinux")]
@@ -187,21 +170,6 @@ def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
         where = f"there is no room for it in {tempfile.gettempdir()}"
         return f"cannot unpack {path}: {where}: make room, or set TMPDIR to another directory"
     return f"cannot unpack {path}: {e.strerror or e}: check its permissions and those of TMPDIR"
-
-
-def _tell_if_cut_off(prog: drgn.Program) -> None:
-    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
-        return
-    # It takes numpy, which there is by now.
-    from drgn_zonedev.vmcore.elf import end_of_elf
-
-    size, claimed = end_of_elf(Path(prog.core_dump_path)) or (0, 0)
-    if size < claimed:
-        message = (
-            f"{prog.core_dump_path} is cut off: it ends at {size} of {claimed} bytes, and what is "
-            "missing could not be looked at"
-        )
-        print(f"zonedev: {printable(message)}", file=sys.stderr)
 
 
 def _complain(args: argparse.Namespace, message: object, status: Status) -> int:
@@ -289,138 +257,19 @@ def _version() -> str:
 
 
 def _open(args: argparse.Namespace) -> drgn.Program:
-    platform = None
-    if args.architecture:
-        platform = drgn.Platform(drgn.Architecture[args.architecture.upper()])
-    prog = drgn.Program(platform)
-    target = args.core or args.qemu or _LIVE
-    if args.core and platform:
-        _refuse_another_architecture(args.core, platform)
-    if args.core and lacks_its_bitmaps(Path(args.core)):
-        raise _CannotJudge(f"{args.core} ends before its contents begin: {_INCOMPLETE}")
-    try:
-        # drgn loads its plugins here, and goes on whatever they raise.
-        with held_back():
-            _attach(prog, args)
-    except Exception as e:
-        # What libelf and libkdumpfile do not like about a file has no type of its own.
-        raise _CannotOpen(_why_not_opened(target, e, args.core)) from e
-    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise _CannotOpen(f"{target} is not a Linux kernel: give a vmcore, not a process's core")
-    return prog
-
-
-def _attach(prog: drgn.Program, args: argparse.Namespace) -> None:
     if args.core:
-        prog.set_core_dump(args.core)
-    elif args.qemu:
-        # drgn closes what it is given.
-        prog.set_qemu_qmp(os.dup(args.monitor.fileno()))
-    else:
-        prog.set_kernel()
+        return open_core(args.core, args.architecture)
+    if args.qemu:
+        from drgn_zonedev.opening.guest import open_guest
 
-
-def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
-    prog = drgn.Program()
-    # What is wrong with it is told by who opens it next.
-    with contextlib.suppress(Exception), held_back():
-        prog.set_core_dump(core)
-    if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
-        architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()
-        raise _CannotOpen(
-            f"{core} says that it is of {architecture}, not {other}: take --architecture away"
-        )
+        return open_guest(args.qemu, args.monitor)
+    return open_live()
 
 
 def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
     from drgn_zonedev.verification.pool.scanner import scanner
 
     return scanner(prog, jobs)
-
-
-def _why_not_opened(target: str, e: Exception, core: str | None = None) -> str:
-    from drgn_zonedev.vmcore.file_types import no_dump
-
-    if isinstance(e, PermissionError):
-        return f"cannot open {target}: {e.strerror}: try as root"
-    if target == _LIVE:
-        advice = "try as root, with /proc/kcore, or give a vmcore with -c"
-    elif isinstance(e, FileNotFoundError):
-        advice = "check the path"
-    elif core and (why := no_dump(core)):
-        return f"cannot open {target}: {why}"
-    else:
-        advice = "give an ELF or kdump vmcore, or an export"
-    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    return f"cannot open {target}: {reason}: {advice}"
-
-
-_LIVE = "the running kernel"
-_CHECK = ": check the address"
-_INCOMPLETE = (
-    "take the dump whole and with less left out (parts of a split one: makedumpfile "
-    "--reassemble), or look at the running kernel"
-)
-
-
-def _load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
-    for path in symbols:
-        if not os.path.exists(path):
-            raise _CannotOpen(f"there is no file {path}: check the path given to -s")
-        if os.path.isdir(path):
-            raise _CannotOpen(f"{path} is a directory: give the vmlinux in it to -s")
-        if not os.access(path, os.R_OK):
-            raise _CannotOpen(f"cannot read symbols from {path}: try as root")
-    # What drgn warns about becomes one error below.
-    logging.getLogger("drgn").setLevel(logging.CRITICAL)
-    # Only vmlinux matters: modules can be named without their symbols. It comes
-    # first, and drgn goes on to the kernel's list of modules only if asked to.
-    main = next(prog.loaded_modules())[0]
-    try:
-        modules = [path for path in symbols if not _is_of(main, path)]
-        if main.wants_debug_file():
-            with contextlib.suppress(drgn.MissingDebugInfoError):
-                prog.load_module_debug_info(main)
-        if modules and not main.wants_debug_file():
-            # That list may be damaged, and claim more memory than there is.
-            with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
-                prog.load_debug_info(modules)
-    except (OSError, ValueError) as e:
-        raise _CannotOpen(
-            f"cannot load symbols from {', '.join(symbols)}: {e}: give the vmlinux of the kernel"
-        ) from e
-    if main.wants_debug_file():
-        raise _CannotJudge(_missing_symbols(prog, symbols))
-
-
-def _is_of(module: drgn.Module, path: str) -> bool:
-    """Whether a file has a module's symbols; then they are loaded."""
-    if not module.wants_debug_file():
-        return False
-    module.try_file(path)
-    return not module.wants_debug_file()
-
-
-def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
-    release = c_string(prog["UTS_RELEASE"])
-    build_id = prog.main_module().build_id
-    which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
-    if symbols:
-        from drgn_zonedev.vmcore.file_types import no_symbols
-
-        given = ", ".join(f"{path} ({no_symbols(path, build_id)})" for path in symbols)
-        return (
-            f"{given}: not the debugging symbols of {which}, which this is: "
-            f"give the vmlinux of that very build, with DWARF{_package(release)}"
-        )
-    return (
-        f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
-        f"that has it{_package(release)}"
-    )
-
-
-def _package(release: str) -> str:
-    return f" (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
 
 
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"

@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from drgn import Object, Program, get_default_prog
 
+from drgn_zonedev.util.rendering import text_of
+
 __all__ = ("OfPage", "OfPgmap", "Result", "bind")
 
 _PROGRAM = "_prog"
@@ -36,9 +38,7 @@ class Result:
             cli.display_str(cls)
 
     def __str__(self) -> str:
-        from drgn_zonedev.render.results import result_text
-
-        return result_text(self)
+        return text_of(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != _PROGRAM}

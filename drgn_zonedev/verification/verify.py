@@ -22,7 +22,8 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import (

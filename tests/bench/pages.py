@@ -9,10 +9,11 @@ from drgn import Object, Program
 from drgn.helpers.linux.mm import for_each_valid_pfn_and_page, page_flags
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
-from drgn_zonedev.export.store import open_dump
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.model import Case, Range
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.verification.verify import Verification, verify_snapshot
 
 from .guest import Image

@@ -8,7 +8,7 @@ import numpy as np
 from support.fakekernel import collision
 
 from drgn_zonedev.classification.boundaries import section_borders
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.mmzone import Geometry
 
 ALL_ONES = (1 << 64) - 1

@@ -11,12 +11,8 @@ from drgn import Program
 from support.fakekernel import LAYOUTS, FakeKernel, collision
 
 from drgn_zonedev.classification.classify import classify
-from drgn_zonedev.classification.snapshot import (
-    Snapshot,
-    changed_since,
-    take_snapshot,
-    with_devices,
-)
+from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import PgmapRange
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,7 +14,7 @@ from drgn.helpers.linux.mmzone import nr_to_section
 from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.consistency import elsewhere, inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout

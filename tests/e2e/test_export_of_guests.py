@@ -17,10 +17,10 @@ from drgn import Program
 from support.exports import check_json, open_export
 from support.guests import zonedev
 
-from drgn_zonedev.export import Options, export
-from drgn_zonedev.export.store import open_dump
+from drgn_zonedev.export.write import Options, export
 from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.steps import namespace
+from drgn_zonedev.opening.core import open_dump
 
 pytestmark = pytest.mark.qemu
 
@@ -134,7 +134,7 @@ def test_plain_drgn_opens_an_export(dumped: Dumped, tmp_path: Path) -> None:
 _MEASURE = """
 import resource, sys, time
 from drgn import Program
-from drgn_zonedev.export import export
+from drgn_zonedev.export.write import export
 prog = Program()
 prog.set_core_dump(sys.argv[1])
 prog.load_debug_info([sys.argv[2]])

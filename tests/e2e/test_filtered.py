@@ -25,7 +25,6 @@ from drgn import sizeof
 from support.elfheader import without_sections
 
 from drgn_zonedev import report
-from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
 from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory
@@ -33,6 +32,7 @@ from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.steps import namespace
 from drgn_zonedev.lab.targets import Format, makedumpfile, write_filtered
 from drgn_zonedev.lab.targets.program import DebianProgram
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.shell.cli import main
 from drgn_zonedev.vmcore.elf import read_elf_dump

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.verdict.agreement import Truth, compare

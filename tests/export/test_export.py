@@ -20,8 +20,9 @@ from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partia
 from support.opening import open_instead
 
 from drgn_zonedev import plugin
-from drgn_zonedev.export import Options, export, select
+from drgn_zonedev.export import select
 from drgn_zonedev.export import write as dump
+from drgn_zonedev.export.write import Options, export
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.render import as_json

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from drgn import FaultError, Object, Program, sizeof
 
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.section_rows import section_rows
-from drgn_zonedev.classification.snapshot import take_snapshot
 from drgn_zonedev.explanation.explain import explain
-from drgn_zonedev.export.store import open_dump
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.xarray import xa_is_node
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.report import check
 
 __all__ = ("Image", "Span")

@@ -16,9 +16,10 @@ from drgn.helpers.linux.slab import find_containing_slab_cache, slab_object_info
 from support.fakekernel import collision
 
 from drgn_zonedev.export.archive import unpack
-from drgn_zonedev.export.store import ARCHIVE, default_directory, open_dump
+from drgn_zonedev.export.store import ARCHIVE, default_directory
 from drgn_zonedev.kernel import slab
 from drgn_zonedev.kernel.slab import SlabObject, slab_object
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.report import check
 
 _END = (1 << 64) - 1

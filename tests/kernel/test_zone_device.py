@@ -12,7 +12,7 @@ from drgn import Program
 from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case

@@ -15,7 +15,7 @@ from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight
 from support.fakekernel.layouts import Member
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memremap import for_each_dev_pagemap, pgmap_ref
 from drgn_zonedev.lab.verdict.mistakes import Arranged, false_yes, taken_for_ram
 from drgn_zonedev.model import Case

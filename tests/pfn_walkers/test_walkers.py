@@ -704,7 +704,7 @@ def test_runs_say_what_is_said_of_each_pfn(layout: str, scene: str) -> None:
 
 def everything(prog: Program) -> list[Exposure]:
     from drgn_zonedev.classification.classify import classify_snapshot
-    from drgn_zonedev.classification.snapshot import take_snapshot
+    from drgn_zonedev.classification.reading import take_snapshot
     from drgn_zonedev.pfn_walkers.memory import UNPROMISED
 
     ranges = classify_snapshot(prog, take_snapshot(prog))

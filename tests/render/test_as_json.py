@@ -7,12 +7,13 @@ import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 from support.schema import validated
 
+from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.section_rows import section_rows
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.explanation_json import explanation_document
-from drgn_zonedev.report import check, kernel_facts
+from drgn_zonedev.report import check
 
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 

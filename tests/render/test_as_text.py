@@ -9,10 +9,11 @@ import pytest
 from support import machines
 from support.fakekernel import FakeKernel, collision, in_flight
 
+from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.section_rows import section_rows
 from drgn_zonedev.model import PgmapDevice
 from drgn_zonedev.render import as_text
-from drgn_zonedev.report import check, kernel_facts
+from drgn_zonedev.report import check
 from drgn_zonedev.util.strings import printable
 
 

@@ -13,7 +13,7 @@ from drgn_zonedev import check, explain
 from drgn_zonedev.model import PgmapDevice, RefState
 from drgn_zonedev.render.as_text import report_text
 from drgn_zonedev.render.explanation_text import explanation_text
-from drgn_zonedev.render.results import result_text
+from drgn_zonedev.util.rendering import text_of as result_text
 
 
 def test_report_prints_as_the_command_does() -> None:

@@ -11,10 +11,10 @@ import pytest
 from support.exports import check_json
 from support.fakekernel import collision
 
-from drgn_zonedev.export import export
 from drgn_zonedev.export import store as stored
 from drgn_zonedev.export.archive import pack
 from drgn_zonedev.export.store import ARCHIVE, EXPECTED, SCHEMA, StoredDump, stored_dumps
+from drgn_zonedev.export.write import export
 from drgn_zonedev.shell import cli
 
 VMCORES = Path(__file__).parents[2] / "vmcores"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from drgn import Program
 
-from drgn_zonedev.export.store import open_dump
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 

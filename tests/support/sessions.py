@@ -42,7 +42,7 @@ import drgn
 import drgn.cli
 import drgn.commands
 
-from drgn_zonedev.export.store import open_dump
+from drgn_zonedev.opening.core import open_dump
 
 ROOT = Path(__file__).parents[2]
 DUMP = "6.1-init-in-flight"

@@ -13,7 +13,7 @@ import pytest
 from support.fakekernel import FakeKernel
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.verification import holes

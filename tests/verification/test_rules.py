@@ -12,7 +12,7 @@ import pytest
 from drgn import Program
 from support.fakekernel import LAYOUTS, FakeKernel
 
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.verification.rules import (
     Deviation,

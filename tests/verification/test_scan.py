@@ -18,7 +18,7 @@ from drgn import Program
 from support.fakekernel import LAYOUTS, Altmap, FakeKernel
 
 from drgn_zonedev.classification.classify import classify
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout
 from drgn_zonedev.verification.fastpath import Sieve, make_sieve, one_sieve

@@ -16,7 +16,7 @@ import pytest
 from support.fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classification.classify import classify
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severity, Unjudged
 from drgn_zonedev.verification import holes

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
-from drgn_zonedev.lab.kernels.known import Suite
 
 _KEYRINGS = tuple(
     Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg")
@@ -26,6 +25,15 @@ _DEBIAN_SUITE = re.compile(
 _INDEX_FIELDS = ("REPO_URI", "RELEASE", "ORIGIN", "SIGNED_BY")
 _UPDATE_SECONDS = 300
 _DOWNLOAD_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The Debian suite that carries a kernel."""
+
+    codename: str
+    security: bool = False
+    """Newer builds are in the suite's security archive, which has a URI of its own."""
 
 
 @dataclass(frozen=True)

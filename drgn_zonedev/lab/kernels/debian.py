@@ -11,13 +11,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, find_mirror, private_apt
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, Progress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import (
     Kernel,
-    Suite,
     cache_dir,
     check_space,
     kernel_dir,

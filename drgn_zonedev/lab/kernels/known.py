@@ -9,17 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from drgn_zonedev.lab.host.errors import LabError, Progress
-
-
-@dataclass(frozen=True)
-class Suite:
-    """The Debian suite that carries a kernel."""
-
-    codename: str
-    security: bool = False
-    """Newer builds are in the suite's security archive, which has a URI of its own."""
-
+from drgn_zonedev.lab.host.apt import Suite
+from drgn_zonedev.lab.host.errors import LabError
 
 KERNELS: dict[str, Suite] = {
     "5.10": Suite("bullseye"),
@@ -115,24 +106,3 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
         debug_modules=tuple(sorted((directory / "debug").glob("*.ko"))),
         system_map=directory / "System.map",
     )
-
-
-def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None) -> Kernel:
-    """Return the kernel called `name`, downloading it only if the cache lacks it.
-
-    :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
-    :raises LabError: if it is one of BUILT_KERNELS, and not built yet
-    """
-    if name in BUILT_KERNELS:
-        from drgn_zonedev.lab.kernels.build import built_kernel
-
-        return built_kernel(name)
-    suite = ALL_KERNELS.get(name)
-    if suite is None:
-        raise LabError(f"unknown kernel {name!r}: choose one of {', '.join(KERNELS)}")
-    cached = load_kernel(name, kernel_dir(name))
-    if cached is not None and not refresh:
-        return cached
-    from drgn_zonedev.lab.kernels.debian import install_kernel
-
-    return install_kernel(name, suite, progress)

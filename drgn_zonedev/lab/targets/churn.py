@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from drgn_zonedev.lab.host.errors import LabError, Progress
-from drgn_zonedev.lab.kernels.known import Kernel, fetch_kernel
+from drgn_zonedev.lab.kernels.fetch import fetch_kernel
+from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest
 from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory, block_number
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, plug_dimm

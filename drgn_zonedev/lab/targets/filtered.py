@@ -8,8 +8,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from drgn_zonedev.lab.host.apt import Suite
 from drgn_zonedev.lab.host.errors import LabError, Progress
-from drgn_zonedev.lab.kernels.known import KERNELS, Kernel, Suite
+from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
 _SECONDS = 60

@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from drgn_zonedev.lab.host.apt import Apt, find_mirror, private_apt
+from drgn_zonedev.lab.host.apt import Apt, Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, Progress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
-from drgn_zonedev.lab.kernels.known import Suite, cache_dir
+from drgn_zonedev.lab.kernels.known import cache_dir
 from drgn_zonedev.lab.machine.initramfs import Entry, file_entry
 
 LOADER = "ld-linux-x86-64.so.2"

@@ -16,12 +16,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from drgn_zonedev.lab.host.apt import Apt, Package, find_mirror, private_apt
+from drgn_zonedev.lab.host.apt import Apt, Package, Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, Progress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.build import build_tree
-from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, Suite, cache_dir
+from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, cache_dir
 
 __all__ = ("build_module", "truth_module")
 

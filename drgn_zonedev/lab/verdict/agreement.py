@@ -17,7 +17,8 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import Snapshot, take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, head_pgmaps, read_pages
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid

@@ -51,7 +51,7 @@ def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
     # What a frozen guest said is from before its steps, but its memory is as it is now.
     if guest.scenario.breakpoint:
-        from drgn_zonedev.classification.snapshot import take_snapshot
+        from drgn_zonedev.classification.reading import take_snapshot
         from drgn_zonedev.lab.verdict.bits import bits_disagreements
 
         yield from map(str, bits_disagreements(prog, take_snapshot(prog), report.ranges))

@@ -8,7 +8,8 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_zonedev.classification.snapshot import Snapshot, with_devices
+from drgn_zonedev.classification.reading import with_devices
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.lab.truth.guest_facts import Facts, Resource
 from drgn_zonedev.lab.verdict.disagreement import Disagreement
 from drgn_zonedev.model import Case, Pgmap, Range

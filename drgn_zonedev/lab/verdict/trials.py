@@ -150,7 +150,7 @@ def _panic(error: str) -> str:
 def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
     """Compare what the guest's walkers did with what is said of them."""
     from drgn_zonedev.classification.classify import classify_snapshot
-    from drgn_zonedev.classification.snapshot import take_snapshot
+    from drgn_zonedev.classification.reading import take_snapshot
 
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)

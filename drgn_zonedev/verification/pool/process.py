@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING
 
 from drgn import Program
 
+from drgn_zonedev.opening.core import Dump, dump_of
+
 if TYPE_CHECKING:
     from drgn_zonedev.verification.scan import Work
 
-__all__ = ("Dump", "Worker", "end", "end_all", "start_workers", "team")
+__all__ = ("Worker", "end", "end_all", "start_workers", "team")
 
 _logger = logging.getLogger("drgn_zonedev")
 
@@ -41,15 +43,6 @@ _START = (
     "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
     "from drgn_zonedev.verification.pool.worker import main; main(fd)"
 )
-
-
-@dataclass(frozen=True)
-class Dump:
-    """What a worker must know; ``platform`` is the architecture and the flags."""
-
-    path: str
-    platform: tuple[str, int]
-    vmcoreinfo: bytes
 
 
 @dataclass
@@ -79,21 +72,11 @@ def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
     """
     while len(workers) < number:
         try:
-            workers.append(_start(_dump(prog)))
+            workers.append(_start(dump_of(prog)))
         except OSError as e:
             count, wanted, why = len(workers) + 1, number + 1, e.strerror or e
             _logger.warning("there are only %d of %d processes: %s", count, wanted, why)
             return
-
-
-def _dump(prog: Program) -> Dump:
-    assert prog.core_dump_path is not None
-    assert prog.platform is not None
-    return Dump(
-        path=os.path.abspath(prog.core_dump_path),
-        platform=(prog.platform.arch.name, prog.platform.flags.value),
-        vmcoreinfo=prog["VMCOREINFO"].string_(),
-    )
 
 
 def _start(dump: Dump) -> Worker:

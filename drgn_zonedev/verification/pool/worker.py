@@ -12,34 +12,18 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 
-from drgn import Architecture, Platform, PlatformFlags, Program
-
+from drgn_zonedev.opening.core import Dump, reopen
 from drgn_zonedev.verification.fastpath import one_sieve
-from drgn_zonedev.verification.pool.process import Dump
 from drgn_zonedev.verification.scan import scan
 
-__all__ = ("main", "open_dump")
-
-
-def open_dump(dump: Dump) -> Program:
-    """
-    Open a core dump once more.
-
-    :raises ValueError: if the file is another one now
-    """
-    architecture, flags = dump.platform
-    prog = Program(Platform(Architecture[architecture], PlatformFlags(flags)))
-    prog.set_core_dump(dump.path)
-    if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:
-        raise ValueError(f"{dump.path} is another dump now")
-    return prog
+__all__ = ("main",)
 
 
 def main(fd: int) -> None:
     """
     Do what comes over a socket until it is closed.
 
-    The first message is a :class:`~drgn_zonedev.verification.pool.process.Dump`, and
+    The first message is a :class:`~drgn_zonedev.opening.core.Dump`, and
     the answer is why it cannot be opened, or nothing. Each one behind that is a number,
     the layout of ``struct page`` and a piece of work, and the answer is the number and
     what came of it.
@@ -48,7 +32,7 @@ def main(fd: int) -> None:
         try:
             dump: Dump = connection.recv()
             try:
-                prog = open_dump(dump)
+                prog = reopen(dump)
             except Exception as e:
                 # What libelf and libkdumpfile do not like has no type of its own.
                 connection.send(str(e) or type(e).__name__)

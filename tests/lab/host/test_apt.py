@@ -9,13 +9,13 @@ from drgn_zonedev.lab import LabError
 from drgn_zonedev.lab.host import apt as apt_module
 from drgn_zonedev.lab.host.apt import (
     Mirror,
+    Suite,
     find_mirror,
     parse_mirror,
     parse_packages,
     private_apt,
     sources_list,
 )
-from drgn_zonedev.lab.kernels.known import Suite
 
 MAIN = "http://mirror.example/debian/"
 SECURITY = "http://mirror.example/debian-security/"

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.host.apt import Apt, Mirror, Package
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite
 from drgn_zonedev.lab.kernels import debian
 from drgn_zonedev.lab.kernels.debian import image_release, parts_of_image
-from drgn_zonedev.lab.kernels.known import Suite
 
 
 def package(name: str, *depends: str) -> Package:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError, fetch_kernel
-from drgn_zonedev.lab.kernels import debian
+from drgn_zonedev.lab.kernels import fetch
 from drgn_zonedev.lab.kernels.known import cache_dir, kernel_dir
 
 
@@ -32,7 +32,7 @@ def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
 
 def test_a_cached_kernel_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(debian, "install_kernel", None)  # Calling it would fail.
+    monkeypatch.setattr(fetch, "install_kernel", None)  # Calling it would fail.
     kernel_dir("6.1").mkdir(parents=True)
     record = {"release": "6.1.0-1-cloud-amd64", "version": "6.1.1-1"}
     (kernel_dir("6.1") / "kernel.json").write_text(json.dumps(record))

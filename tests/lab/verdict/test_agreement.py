@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags

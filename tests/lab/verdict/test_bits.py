@@ -10,7 +10,7 @@ import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
 
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.snapshot import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
 
 LAYOUT = "6.12-proposal"

@@ -17,7 +17,7 @@ from support.junitrules import broken_rules
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel, LabError, Scenario
 from drgn_zonedev.lab.host.errors import NotPossible
-from drgn_zonedev.lab.kernels import known as kernels
+from drgn_zonedev.lab.kernels import fetch as fetch_module
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.verdict import matrix
 from drgn_zonedev.lab.verdict.matrix import Cell, Options, Verdict, run_cell, run_matrix
@@ -227,7 +227,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
 
     monkeypatch.setattr(guest, "check_host", lambda: None)
     monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", fetch)
-    monkeypatch.setattr(kernels, "fetch_kernel", fetch)
+    monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "run_matrix", run_all)
     return chosen
 

@@ -16,7 +16,7 @@ from drgn import Program
 from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, teardown
 
 from drgn_zonedev.lab import SCENARIOS, Kernel
-from drgn_zonedev.lab.kernels import known as kernels
+from drgn_zonedev.lab.kernels import fetch as fetch_module
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.truth.answers import Answer
 from drgn_zonedev.lab.verdict import matrix
@@ -197,7 +197,7 @@ def guests(prog: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(guest, "check_host", lambda: None)
     monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", fetch)
-    monkeypatch.setattr(kernels, "fetch_kernel", fetch)
+    monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "boot", boot)
     monkeypatch.setattr(matrix, "open_guest", lambda guest: prog)
 

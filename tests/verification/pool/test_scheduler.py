@@ -21,14 +21,16 @@ from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
 from support.fakekernel import collision
 
-from drgn_zonedev.export.store import StoredDump, default_directory, open_dump
+from drgn_zonedev.export.store import StoredDump, default_directory
+from drgn_zonedev.opening.core import Dump, open_dump
+from drgn_zonedev.opening.symbols import load_symbols
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
 from drgn_zonedev.verification.pool import process as team
 from drgn_zonedev.verification.pool import scanner as jobs
 from drgn_zonedev.verification.pool import scheduler as workers
-from drgn_zonedev.verification.pool.process import Dump, Worker
+from drgn_zonedev.verification.pool.process import Worker
 
 DIRECTORY = default_directory()
 assert DIRECTORY is not None
@@ -241,13 +243,13 @@ def test_command_line_starts_processes_before_it_loads_symbols(
     capsys: pytest.CaptureFixture[str],
     started: list[int],
 ) -> None:
-    load, early = cli._load_symbols, list[int]()
+    early: list[int] = []
 
     def load_later(prog: Program, symbols: list[str]) -> None:
         early.extend(started)
-        load(prog, symbols)
+        load_symbols(prog, symbols)
 
-    monkeypatch.setattr(cli, "_load_symbols", load_later)
+    monkeypatch.setattr(cli, "load_symbols", load_later)
     arguments = ["-c", str(files / "vmcore"), "-s", str(files / "vmlinux"), "check"]
     assert cli.main([*arguments, "--jobs", "1"]) in (0, 1)
     alone = capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 from drgn_zonedev.export.store import stored_dumps
 from scripts.proposal_tables import measure, with_tables
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_tables_are_what_real_kernels_answer() -> None:

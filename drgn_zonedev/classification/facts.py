@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Kernel Facts
+------------
+
+The kernel at hand: what every answer depends on.
+"""
+
+from __future__ import annotations
+
+from drgn import Program, ProgramFlags
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.classification.missing_debuginfo import optional
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.model import KernelFacts
+from drgn_zonedev.util.strings import c_string
+
+__all__ = ("kernel_facts",)
+
+
+@takes_program_or_default
+def kernel_facts(prog: Program) -> KernelFacts:
+    """
+    Get what every answer depends on.
+
+    :raises LookupError: if the debugging information lacks it
+    """
+    geometry, flags = sparsemem_geometry(prog), section_flags(prog)
+    # What is said of struct page is 0 if the debugging information lacks it.
+    layout = optional([], "", None, lambda: page_layout(prog))
+    assert prog.platform is not None
+    return KernelFacts(
+        release=c_string(prog["UTS_RELEASE"]),
+        architecture=prog.platform.arch.name.lower(),
+        live=bool(prog.flags & ProgramFlags.IS_LIVE),
+        page_size=1 << geometry.page_shift,
+        section_size=1 << geometry.section_size_bits,
+        subsection_size=geometry.pages_per_subsection << geometry.page_shift,
+        sizeof_page=layout.size if layout else 0,
+        vmemmap=layout.vmemmap if layout else 0,
+        highest_present_section_nr=prog["__highest_present_section_nr"].value_(),
+        features={
+            "section_taint_zone_device": bool(flags.taint),
+            "section_is_vmemmap_preinit": bool(flags.preinit),
+            "vmemmap_shift": prog.type("struct dev_pagemap").has_member("vmemmap_shift"),
+            "pgmap_in_folio": bool(layout and layout.pgmap_in_folio),
+            "compound_info_is_mask": bool(layout and layout.compound_mask),
+        },
+    )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Reading
+-------
+
+Takes a :class:`~drgn_zonedev.classification.snapshot.Snapshot`.
+
+A running kernel moves while it is read. :func:`take_snapshot` reads everything
+twice until two readings agree; what never agrees is marked as torn, and
+everything that depends on it is unknown rather than wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from drgn import FaultError, Object, Program, ProgramFlags
+
+from drgn_zonedev.classification.missing_debuginfo import debug_info, optional, unless_told
+from drgn_zonedev.classification.snapshot import Changes, Snapshot, changes_between
+from drgn_zonedev.classification.unreadable import bad_address, unread_structures
+from drgn_zonedev.kernel.devres import dev_pagemap_devices
+from drgn_zonedev.kernel.memory_blocks import (
+    MemoryBlocks,
+    mem_hotplug_in_progress,
+    memory_blocks,
+    no_memory_blocks,
+    sections_per_block,
+)
+from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgmap_array_entries
+from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.sections import sections
+from drgn_zonedev.kernel.xarray import XArrayEntries
+from drgn_zonedev.kernel.zones import read_zone_device_spans
+from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
+from drgn_zonedev.util.intervals import Span, intersection, union
+
+__all__ = ("changed_since", "take_snapshot", "with_devices")
+
+# Namespaces and memory blocks come and go in milliseconds, and a reading takes
+# as long. Whoever changes something at every single try is out of reach.
+_MAX_TRIES = 5
+
+# Of all pgmaps together. Those of a damaged kernel can each claim thousands.
+_MAX_RANGES = 1 << 15
+
+
+def take_snapshot(prog: Program) -> Snapshot:
+    """
+    Read the sections, pgmaps and memory blocks of a program.
+
+    :raises LookupError: if the debugging information lacks one of them, or the
+        kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
+    """
+    if not prog.flags & ProgramFlags.IS_LIVE:
+        return _read(prog)
+    snapshot = _read_moving(prog)
+    for retries in range(_MAX_TRIES):
+        before, snapshot = snapshot, _read_moving(prog)
+        # A section that was being added when it was read looks abandoned if that
+        # was over when the lock was.
+        busy = before.hotplug_in_progress or snapshot.hotplug_in_progress
+        changes = changes_between(before, snapshot)
+        # A node that was freed while it was read leaves a gap.
+        gaps = snapshot.pgmap_array.gaps or snapshot.memory_blocks.gaps
+        if not changes and (not gaps or retries == _MAX_TRIES - 1):
+            return dataclasses.replace(snapshot, hotplug_in_progress=busy, retries=retries)
+    return dataclasses.replace(
+        snapshot,
+        hotplug_in_progress=busy,
+        torn_sections=changes.sections,
+        torn_pgmaps=changes.pgmaps,
+        torn_spans=changes.spans,
+        retries=_MAX_TRIES,
+    )
+
+
+def _read_moving(prog: Program) -> Snapshot:
+    # A structure that goes away while it is followed leads anywhere.
+    for _ in range(_MAX_TRIES):
+        try:
+            return _read(prog)
+        except FaultError as e:
+            fault = e
+    raise fault
+
+
+def changed_since(prog: Program, snapshot: Snapshot) -> Changes:
+    """Read again, and tell what came, went or changed."""
+    return changes_between(snapshot, _read_moving(prog))
+
+
+def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
+    """Name the devices that pgmaps belong to. This is for people: nothing is decided by it."""
+    devices = dev_pagemap_devices(prog, frozenset(p.address for p in pgmaps))
+    return tuple(dataclasses.replace(p, device=devices.get(p.address)) for p in pgmaps)
+
+
+def _read(prog: Program) -> Snapshot:
+    geometry = sparsemem_geometry(prog)
+    array = pgmap_array_entries(prog)
+    pgmaps, stray_claims, unjudged = _read_pgmaps(prog, array)
+    lacks: list[Unjudged] = []
+    known = optional(
+        lacks,
+        "whether RAM is online or offline is not known",
+        None,
+        lambda: _read_blocks(prog),
+    )
+    spans = optional(
+        lacks, "which nodes have device memory is not known", None, lambda: _zone_spans(prog)
+    )
+    if any(pgmap.ref.state == "unreadable" for pgmap in pgmaps):
+        optional(
+            lacks, "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
+        )
+    # What the debugging information lacks is told already.
+    blocks, per_block = known or (no_memory_blocks(""), 1)
+    zones, unread_zones = spans or ({}, ())
+    snapshot = Snapshot(
+        geometry=geometry,
+        flags=section_flags(prog),
+        sections=sections(prog),
+        pgmap_array=array,
+        pgmaps=pgmaps,
+        memory_blocks=blocks,
+        sections_per_block=per_block,
+        zone_device_spans=zones,
+        knows_spans=spans is not None,
+        unread_zones=unread_zones,
+        hotplug_in_progress=mem_hotplug_in_progress(prog),
+        unjudged=unjudged,
+        stray_claims=stray_claims,
+    )
+    unread = unread_structures(prog, snapshot)
+    return dataclasses.replace(snapshot, unjudged=unless_told((*unjudged, *lacks, *unread)))
+
+
+def _zone_spans(
+    prog: Program,
+) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
+    # Without the number of the zone, there would be none.
+    prog.constant("ZONE_DEVICE")
+    return read_zone_device_spans(prog)
+
+
+def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:
+    # Which block is whose depends on how large they are.
+    try:
+        return memory_blocks(prog), sections_per_block(prog)
+    except (FaultError, ValueError) as e:
+        return no_memory_blocks(str(e)), 1
+
+
+_PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tuple[Unjudged, ...]]
+
+
+def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
+    pgmap_type = prog.type("struct dev_pagemap *")
+    pgmaps: dict[int, Pgmap] = {}
+    claims: list[tuple[int, PgmapRange]] = []
+    unjudged: list[Unjudged] = []
+    spans, ranges = array.spans(), 0
+    for address in sorted(spans, key=lambda address: spans[address][0]):
+        unread = None
+        try:
+            if ranges > _MAX_RANGES:
+                raise ValueError("those in front of it have more ranges than any machine's")
+            with debug_info():
+                pgmap = dev_pagemap_info(Object(prog, pgmap_type, address))
+            ranges += len(pgmap.ranges)
+            pgmaps[address] = pgmap
+            reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
+        except (FaultError, ValueError, LookupError) as e:
+            reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
+            if isinstance(e, FaultError):
+                unread = bad_address(prog, address, "struct dev_pagemap")
+        known = pgmaps[address].ranges if address in pgmaps else ()
+        inside = union((r.start_pfn, r.end_pfn) for r in known)
+        for span in spans[address]:
+            for start, end in _outside(span, inside):
+                claims.append((address, PgmapRange(start, end)))
+                unjudged.append(Unjudged(start, end, reason, unread))
+    return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
+
+
+def _outside(span: Span, others: Sequence[Span]) -> Iterator[Span]:
+    # The parts of a span that are not in others, which are sorted and disjoint.
+    start, end = span
+    for inside_start, inside_end in intersection(span, others):
+        if start < inside_start:
+            yield start, inside_start
+        start = inside_end
+    if start < end:
+        yield start, end

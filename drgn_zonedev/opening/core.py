@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Core Dumps
+----------
+
+Opens core dumps, and says why one cannot be opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import drgn
+
+from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
+from drgn_zonedev.util.signals import held_back
+from drgn_zonedev.util.strings import printable
+from drgn_zonedev.vmcore.file_types import no_dump
+from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
+
+__all__ = ("Dump", "dump_of", "open_core", "open_dump", "reopen", "warn_if_cut_off")
+
+
+def open_core(path: str, architecture: str | None = None) -> drgn.Program:
+    """
+    Open a core dump that somebody named, without its debugging symbols.
+
+    :param architecture: Of a dump that does not say, as :class:`drgn.Architecture`
+        calls it, in lower case.
+    :raises CannotOpenError: if it is no dump of a kernel that drgn can read
+    :raises CannotJudgeError: if it ends before its contents begin
+    """
+    platform = None
+    if architecture:
+        platform = drgn.Platform(drgn.Architecture[architecture.upper()])
+        _refuse_another_architecture(path, platform)
+    prog = drgn.Program(platform)
+    if lacks_its_bitmaps(Path(path)):
+        raise CannotJudgeError(f"{path} ends before its contents begin: {INCOMPLETE}")
+    try:
+        # drgn loads its plugins here, and goes on whatever they raise.
+        with held_back():
+            prog.set_core_dump(path)
+    except Exception as e:
+        # What libelf and libkdumpfile do not like about a file has no type of its own.
+        raise CannotOpenError(_why_not_opened(path, e)) from e
+    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        raise CannotOpenError(f"{path} is not a Linux kernel: give a vmcore, not a process's core")
+    return prog
+
+
+def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
+    prog = drgn.Program()
+    # What is wrong with it is told by who opens it next.
+    with contextlib.suppress(Exception), held_back():
+        prog.set_core_dump(core)
+    if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
+        architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()
+        raise CannotOpenError(
+            f"{core} says that it is of {architecture}, not {other}: take --architecture away"
+        )
+
+
+def _why_not_opened(path: str, e: Exception) -> str:
+    if isinstance(e, PermissionError):
+        return f"cannot open {path}: {e.strerror}: try as root"
+    if isinstance(e, FileNotFoundError):
+        advice = "check the path"
+    elif why := no_dump(path):
+        return f"cannot open {path}: {why}"
+    else:
+        advice = "give an ELF or kdump vmcore, or an export"
+    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+    return f"cannot open {path}: {reason}: {advice}"
+
+
+def warn_if_cut_off(prog: drgn.Program) -> None:
+    """Say on standard error that a program's ELF dump is shorter than its headers claim."""
+    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
+        return
+    # It takes numpy, which there is by now.
+    from drgn_zonedev.vmcore.elf import end_of_elf
+
+    size, claimed = end_of_elf(Path(prog.core_dump_path)) or (0, 0)
+    if size < claimed:
+        message = (
+            f"{prog.core_dump_path} is cut off: it ends at {size} of {claimed} bytes, and what is "
+            "missing could not be looked at"
+        )
+        print(f"zonedev: {printable(message)}", file=sys.stderr)
+
+
+def open_dump(core: Path, vmlinux: Path) -> drgn.Program:
+    """Open a dump with the symbols of its kernel."""
+    prog = drgn.Program()
+    prog.set_core_dump(core)
+    prog.load_debug_info([vmlinux])
+    return prog
+
+
+@dataclass(frozen=True)
+class Dump:
+    """What opens a dump once more; ``platform`` is the architecture and the flags."""
+
+    path: str
+    platform: tuple[str, int]
+    vmcoreinfo: bytes
+
+
+def dump_of(prog: drgn.Program) -> Dump:
+    """Get what opens a program's core dump once more, in another process."""
+    assert prog.core_dump_path is not None
+    assert prog.platform is not None
+    return Dump(
+        path=os.path.abspath(prog.core_dump_path),
+        platform=(prog.platform.arch.name, prog.platform.flags.value),
+        vmcoreinfo=prog["VMCOREINFO"].string_(),
+    )
+
+
+def reopen(dump: Dump) -> drgn.Program:
+    """
+    Open a core dump once more, without its debugging symbols.
+
+    :raises ValueError: if the file is another one now
+    """
+    architecture, flags = dump.platform
+    platform = drgn.Platform(drgn.Architecture[architecture], drgn.PlatformFlags(flags))
+    prog = drgn.Program(platform)
+    prog.set_core_dump(dump.path)
+    if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:
+        raise ValueError(f"{dump.path} is another dump now")
+    return prog

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Why a program cannot be debugged, and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = ("INCOMPLETE", "CannotJudgeError", "CannotOpenError")
+
+INCOMPLETE = (
+    "take the dump whole and with less left out (parts of a split one: makedumpfile "
+    "--reassemble), or look at the running kernel"
+)
+"""What to do about a dump that lacks what everything else depends on."""
+
+
+class CannotOpenError(Exception):
+    """The program that was asked for cannot be debugged; says what to do about it."""
+
+
+class CannotJudgeError(Exception):
+    """The program can be opened, but what is known of it is not enough."""

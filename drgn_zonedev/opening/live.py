@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The Running Kernel
+------------------
+"""
+
+from __future__ import annotations
+
+import drgn
+
+from drgn_zonedev.opening.failures import CannotOpenError
+from drgn_zonedev.util.signals import held_back
+
+__all__ = ("open_live",)
+
+
+def open_live() -> drgn.Program:
+    """
+    Open the running kernel, without its debugging symbols.
+
+    :raises CannotOpenError: if drgn cannot
+    """
+    prog = drgn.Program()
+    try:
+        # drgn loads its plugins here, and goes on whatever they raise.
+        with held_back():
+            prog.set_kernel()
+    except Exception as e:
+        raise CannotOpenError(_why_not_opened(e)) from e
+    return prog
+
+
+def _why_not_opened(e: Exception) -> str:
+    if isinstance(e, PermissionError):
+        return f"cannot open the running kernel: {e.strerror}: try as root"
+    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+    return (
+        f"cannot open the running kernel: {reason}: try as root, with /proc/kcore, or give a "
+        "vmcore with -c"
+    )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Debugging Symbols
+-----------------
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+import drgn
+
+from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
+from drgn_zonedev.util.strings import c_string
+from drgn_zonedev.vmcore.file_types import no_symbols
+
+__all__ = ("load_symbols",)
+
+
+def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
+    """
+    Load the debugging symbols of a program's kernel.
+
+    :param symbols: Files that somebody named; drgn looks for what is not among them.
+    :raises CannotOpenError: if one of them cannot be used
+    :raises CannotJudgeError: if those of the kernel itself are missing
+    """
+    for path in symbols:
+        if not os.path.exists(path):
+            raise CannotOpenError(f"there is no file {path}: check the path given to -s")
+        if os.path.isdir(path):
+            raise CannotOpenError(f"{path} is a directory: give the vmlinux in it to -s")
+        if not os.access(path, os.R_OK):
+            raise CannotOpenError(f"cannot read symbols from {path}: try as root")
+    # What drgn warns about becomes one error below.
+    logging.getLogger("drgn").setLevel(logging.CRITICAL)
+    # Only vmlinux matters: modules can be named without their symbols. It comes
+    # first, and drgn goes on to the kernel's list of modules only if asked to.
+    main = next(prog.loaded_modules())[0]
+    try:
+        modules = [path for path in symbols if not _is_of(main, path)]
+        if main.wants_debug_file():
+            with contextlib.suppress(drgn.MissingDebugInfoError):
+                prog.load_module_debug_info(main)
+        if modules and not main.wants_debug_file():
+            # That list may be damaged, and claim more memory than there is.
+            with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
+                prog.load_debug_info(modules)
+    except (OSError, ValueError) as e:
+        raise CannotOpenError(
+            f"cannot load symbols from {', '.join(symbols)}: {e}: give the vmlinux of the kernel"
+        ) from e
+    if main.wants_debug_file():
+        raise CannotJudgeError(_missing_symbols(prog, symbols))
+
+
+def _is_of(module: drgn.Module, path: str) -> bool:
+    """Whether a file has a module's symbols; then they are loaded."""
+    if not module.wants_debug_file():
+        return False
+    module.try_file(path)
+    return not module.wants_debug_file()
+
+
+def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
+    release = c_string(prog["UTS_RELEASE"])
+    build_id = prog.main_module().build_id
+    which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
+    if symbols:
+        given = ", ".join(f"{path} ({no_symbols(path, build_id)})" for path in symbols)
+        return (
+            f"{given}: not the debugging symbols of {which}, which this is: "
+            f"give the vmlinux of that very build, with DWARF{_package(release)}"
+        )
+    return (
+        f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
+        f"that has it{_package(release)}"
+    )
+
+
+def _package(release: str) -> str:
+    return f" (Debian: linux-image-{release}-dbg, Fedora: kernel-debuginfo-{release})"
