@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from drgn_zonedev.export.store import StoredDump
-from drgn_zonedev.pfn_proposal.cost import Work
+from drgn_zonedev.pfn_proposal.cost import LookupWork
 from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, proposal
 
 __all__ = ("Measured", "measure", "with_tables")
@@ -133,7 +133,7 @@ def _costs(measured: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def _changes(works: Sequence[Work]) -> str:
+def _changes(works: Sequence[LookupWork]) -> str:
     percpu, atomics = [work.percpu for work in works], [work.atomics for work in works]
     kinds = ((percpu, "per-CPU"), (atomics, "atomic"))
     parts = [f"{_spread(counts)} {kind}" for counts, kind in kinds if any(counts)]

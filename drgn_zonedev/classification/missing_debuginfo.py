@@ -19,7 +19,7 @@ from drgn_zonedev.model import Unjudged
 
 __all__ = ("debug_info", "lacking", "optional", "unless_told", "what_lacks")
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # drgn's words; whatever else raises these exceptions is a mistake of ours.
 _WORDS = re.compile(
@@ -92,7 +92,7 @@ def lacking(e: Exception, consequence: str) -> Unjudged:
     return Unjudged(0, 0, f"{consequence}: {what_lacks(e)}")
 
 
-def optional(told: list[Unjudged], consequence: str, default: T, read: Callable[[], T]) -> T:
+def optional(told: list[Unjudged], consequence: str, default: _T, read: Callable[[], _T]) -> _T:
     """
     Read something that can be done without.
 

@@ -15,11 +15,11 @@ from drgn_zonedev.commands.pgmaps import PGMAPS
 from drgn_zonedev.commands.proposal import PROPOSAL
 from drgn_zonedev.commands.ranges import RANGES
 from drgn_zonedev.commands.sections import SECTIONS
-from drgn_zonedev.commands.walkers import WALKERS
+from drgn_zonedev.commands.walkers import WALKERS_COMMAND
 
 __all__ = ("COMMANDS", "add_commands")
 
-COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, PROPOSAL, WALKERS, EXPORT)
+COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, PROPOSAL, WALKERS_COMMAND, EXPORT)
 
 
 def add_commands(subparsers: Any) -> None:

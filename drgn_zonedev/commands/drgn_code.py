@@ -166,11 +166,11 @@ def _print_report(builder: DrgnCodeBuilder, args: argparse.Namespace, name: str)
 
 def _export(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.export.write", "Options", "export")
+    builder.add_from_import("drgn_zonedev.export.write", "ExportOptions", "write_export")
     builder.add_from_import("drgn_zonedev.render.export", "export_text")
     options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}"
     builder.append(
-        f"done = export(get_default_prog(), {args.out!r}, Options({options}), "
+        f"done = write_export(get_default_prog(), {args.out!r}, ExportOptions({options}), "
         f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n"
     )
 

@@ -43,14 +43,14 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(prog: Program, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
-    from drgn_zonedev.export.write import Options, export
+    from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
 
-    options = Options(args.all_memmap, args.margin, args.blank_names)
+    options = ExportOptions(args.all_memmap, args.margin, args.blank_names)
     try:
         with progress_bar() as progress:
-            done = export(prog, args.out, options, force=args.force, progress=progress)
+            done = write_export(prog, args.out, options, force=args.force, progress=progress)
     except FileExistsError as e:
         hint = _about_force(args) if isinstance(e, NotEmptyError) else ""
         raise UsageError(f"{e}: choose another name{hint}") from e

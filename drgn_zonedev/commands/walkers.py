@@ -17,7 +17,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 
-__all__ = ("WALKERS",)
+__all__ = ("WALKERS_COMMAND",)
 
 
 def _names() -> list[str]:
@@ -62,7 +62,7 @@ def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
-WALKERS = Command(
+WALKERS_COMMAND = Command(
     "walkers",
     "tell which PFN walkers of the kernel would touch struct pages that nobody promises",
     _walkers_arguments,

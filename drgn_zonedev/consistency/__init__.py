@@ -11,7 +11,7 @@ Only pgmaps that are live are held to anything, and most promises are kept only
 once a range is complete: while memory is added or removed, everything here is
 legal for a moment.
 
-``array.py``, ``sections.py`` and ``elsewhere.py`` hold the checks, ``scene.py`` what
+``pgmap_array.py``, ``sections.py`` and ``elsewhere.py`` hold the checks, ``claims.py`` what
 they look at.
 """
 

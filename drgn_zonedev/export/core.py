@@ -29,19 +29,19 @@ from drgn_zonedev.export.elf_writer import (
     Encoding,
     Segment,
 )
-from drgn_zonedev.export.trace import Run
+from drgn_zonedev.export.trace import MemoryRun
 
 __all__ = ("Read", "write_core")
 
-Read = Callable[[Run], bytes]
+Read = Callable[[MemoryRun], bytes]
 
 _CHUNK = 1 << 20
 _NO_ADDRESS = (1 << 64) - 1
 
 
 def write_core(
-    file: BinaryIO, encoding: Encoding, vmcoreinfo: bytes, runs: list[tuple[Run, Read]]
-) -> list[Run]:
+    file: BinaryIO, encoding: Encoding, vmcoreinfo: bytes, runs: list[tuple[MemoryRun, Read]]
+) -> list[MemoryRun]:
     """
     Write a core dump.
 
@@ -69,7 +69,7 @@ def write_core(
 
 
 def _write_run(
-    file: BinaryIO, run: Run, read: Read, written: dict[tuple[int, int], int]
+    file: BinaryIO, run: MemoryRun, read: Read, written: dict[tuple[int, int], int]
 ) -> int | None:
     # Struct pages of compound device pages share memory; so do their segments.
     if run.paddr is not None and (run.paddr, run.size) in written:
@@ -78,7 +78,7 @@ def _write_run(
     try:
         for start in range(0, run.size, _CHUNK):
             paddr = None if run.paddr is None else run.paddr + start
-            part = Run(run.vaddr + start, paddr, min(_CHUNK, run.size - start))
+            part = MemoryRun(run.vaddr + start, paddr, min(_CHUNK, run.size - start))
             file.write(read(part))
     except FaultError:
         file.seek(offset)

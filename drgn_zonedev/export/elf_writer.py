@@ -20,7 +20,6 @@ __all__ = (
     "SHDR_SIZE",
     "Encoding",
     "Segment",
-    "align_up",
 )
 
 ET_EXEC, ET_CORE = 2, 4
@@ -35,11 +34,6 @@ _MACHINES = {
     Architecture.RISCV64: 243,
     Architecture.S390X: 22,
 }
-
-
-def align_up(value: int, alignment: int) -> int:
-    """``ALIGN()``."""
-    return -(-value // alignment) * alignment
 
 
 @dataclass(frozen=True)

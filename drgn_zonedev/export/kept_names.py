@@ -15,7 +15,7 @@ from drgn import FindObjectFlags, Program, Symbol, TypeKind, TypeKindSet
 
 from drgn_zonedev.pfn_walkers.table import WALKERS
 
-__all__ = ("CONSTANTS", "FUNCTIONS", "SYMBOLS", "TYPES", "VARIABLES", "Missing")
+__all__ = ("CONSTANTS", "FUNCTIONS", "SYMBOLS", "TYPES", "VARIABLES", "MissingNames")
 
 TYPES = (
     # What drgn's C needs, whatever is debugged.
@@ -119,7 +119,7 @@ _KEYWORDS = {
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingNames:
     """Collects what a program is asked for and does not have."""
 
     types: set[str] = field(default_factory=set)
@@ -149,16 +149,16 @@ class Missing:
             self.symbols.add(address)
         return []
 
-    def present_in(self, prog: Program) -> Missing:
+    def present_in(self, prog: Program) -> MissingNames:
         """Return what another program does have."""
-        return Missing(
+        return MissingNames(
             {name for name in self.types if _has(prog.type, name)},
             {name for name in self.objects if _has(prog.object, name)},
             {key for key in self.symbols if _has(prog.symbol, key)},
         )
 
-    def __or__(self, other: Missing) -> Missing:
-        return Missing(
+    def __or__(self, other: MissingNames) -> MissingNames:
+        return MissingNames(
             self.types | other.types, self.objects | other.objects, self.symbols | other.symbols
         )
 

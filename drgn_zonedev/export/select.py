@@ -45,7 +45,7 @@ from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.verification.context import Progress
 
-__all__ = ("Options", "select")
+__all__ = ("ExportOptions", "select")
 
 # Explaining a PFN costs milliseconds, and thousands of ranges explain nothing.
 _MAX_EXPLAINED = 256
@@ -59,7 +59,7 @@ _RANGE_SIZE = 16
 
 
 @dataclass(frozen=True)
-class Options:
+class ExportOptions:
     """
     What to put into an export.
 
@@ -71,7 +71,7 @@ class Options:
     blank_names: bool = False
 
 
-def select(recorder: Recorder, options: Options, progress: Progress) -> Report:
+def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Report:
     """Read everything that is to be kept; returns what the analysis said."""
     report = check(recorder.prog, progress=progress)
     reads = _most_reads(recorder.prog)
@@ -209,7 +209,7 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
             entries += node.slots.value_()
 
 
-def _memmap_ranges(prog: Program, report: Report, options: Options) -> tuple[Span, ...]:
+def _memmap_ranges(prog: Program, report: Report, options: ExportOptions) -> tuple[Span, ...]:
     # What memory there is beside the sections that can be read, nobody knows, however
     # much of it a damaged structure claims.
     pages = sparsemem_geometry(prog).pages_per_section

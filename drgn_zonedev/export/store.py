@@ -27,7 +27,7 @@ from drgn_zonedev.util.directories import temporary_directory
 __all__ = (
     "ARCHIVE",
     "EXPECTED",
-    "SCHEMA",
+    "EXPECTED_SCHEMA",
     "StoredDump",
     "default_directory",
     "is_export",
@@ -35,7 +35,7 @@ __all__ = (
     "unpacked",
 )
 
-SCHEMA = "drgn-zonedev/expected/1"
+EXPECTED_SCHEMA = "drgn-zonedev/expected/1"
 ARCHIVE, EXPECTED = "dump.tar.xz", "expected.json"
 
 
@@ -57,8 +57,8 @@ class StoredDump:
         :raises ValueError: if that is in a format of another time
         """
         document: dict[str, Any] = json.loads((self.path / EXPECTED).read_text(encoding="utf-8"))
-        if document.get("schema") != SCHEMA:
-            raise ValueError(f"{self.path / EXPECTED} is not of schema {SCHEMA}")
+        if document.get("schema") != EXPECTED_SCHEMA:
+            raise ValueError(f"{self.path / EXPECTED} is not of schema {EXPECTED_SCHEMA}")
         return document
 
     @contextlib.contextmanager

@@ -25,7 +25,7 @@ from drgn.helpers.linux.mm import follow_phys, phys_to_virt
 from drgn_zonedev.util.intervals import Span, intersection, pages, union
 from drgn_zonedev.vmcore.raw import read_raw
 
-__all__ = ("Recorder", "Run")
+__all__ = ("MemoryRun", "Recorder")
 
 # Everything that kernels of the supported architectures map is in the upper
 # half. A dump by QEMU would show physical memory at virtual address 0.
@@ -34,7 +34,7 @@ _END = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
-class Run:
+class MemoryRun:
     """Bytes to keep; ``paddr`` is ``None`` if nothing tells where they are."""
 
     vaddr: int
@@ -122,7 +122,7 @@ class Recorder:
         """Have :meth:`read_run()` know what was read until now."""
         self._sorted_first = sorted((span, number) for number, span in enumerate(self._first))
 
-    def read_run(self, run: Run) -> bytes:
+    def read_run(self, run: MemoryRun) -> bytes:
         """Read what is to be written for a run; see :meth:`sort_first_reads()`."""
         data = bytearray(self.read(run.vaddr, run.size))
         run_end = run.vaddr + run.size
@@ -135,7 +135,7 @@ class Recorder:
                 data[start - run.vaddr : end - run.vaddr] = self._first[span]
         return bytes(data)
 
-    def read_table(self, run: Run) -> bytes:
+    def read_table(self, run: MemoryRun) -> bytes:
         """Read what is to be written for a run of page tables."""
         assert run.paddr is not None
         return read_raw(self.source, run.paddr, run.size, physical=True)
@@ -152,7 +152,7 @@ class Recorder:
         for span in wide:
             self._read.update(intersection(span, objects))
 
-    def runs(self) -> tuple[list[Run], list[Run]]:
+    def runs(self) -> tuple[list[MemoryRun], list[MemoryRun]]:
         """
         Return the memory that was read, and the page tables that lead there.
 
@@ -161,14 +161,14 @@ class Recorder:
         page_size = self.prog["PAGE_SIZE"].value_()
         where = self._translate(page_size)
         self.sort_first_reads()
-        memory: list[Run] = []
+        memory: list[MemoryRun] = []
         for span in union(self._read):
             memory += _merged(
-                Run(start, _physical(where, start, page_size), end - start)
+                MemoryRun(start, _physical(where, start, page_size), end - start)
                 for start, end in pages(span, page_size)
             )
         tables = [
-            Run(phys_to_virt(self.prog, start).value_(), start, end - start)
+            MemoryRun(phys_to_virt(self.prog, start).value_(), start, end - start)
             for start, end in union(self._tables)
         ]
         return memory, tables
@@ -200,11 +200,11 @@ def _physical(where: dict[int, int], address: int, page_size: int) -> int | None
     return where[page] + offset if page in where else None
 
 
-def _merged(runs: Iterator[Run]) -> Iterator[Run]:
-    last: Run | None = None
+def _merged(runs: Iterator[MemoryRun]) -> Iterator[MemoryRun]:
+    last: MemoryRun | None = None
     for run in runs:
         if last and _follows(last, run):
-            last = Run(last.vaddr, last.paddr, last.size + run.size)
+            last = MemoryRun(last.vaddr, last.paddr, last.size + run.size)
             continue
         if last:
             yield last
@@ -213,7 +213,7 @@ def _merged(runs: Iterator[Run]) -> Iterator[Run]:
         yield last
 
 
-def _follows(last: Run, run: Run) -> bool:
+def _follows(last: MemoryRun, run: MemoryRun) -> bool:
     if last.paddr is None or run.paddr is None:
         return last.paddr is run.paddr
     return last.paddr + last.size == run.paddr

@@ -31,7 +31,7 @@ from drgn_zonedev.export.elf_writer import (
     Encoding,
     Segment,
 )
-from drgn_zonedev.export.kept_names import Missing
+from drgn_zonedev.export.kept_names import MissingNames
 
 __all__ = ("Vmlinux", "build_vmlinux")
 
@@ -75,13 +75,13 @@ class Vmlinux:
     build_id: bytes
 
 
-def build_vmlinux(prog: Program, more: Missing | None = None) -> Vmlinux:
+def build_vmlinux(prog: Program, more: MissingNames | None = None) -> Vmlinux:
     """
     Build the file.
 
     :param more: What is wanted besides what :mod:`.names` lists.
     """
-    more = more or Missing()
+    more = more or MissingNames()
     assert prog.platform is not None
     symbols = _symbols(prog, more)
     encoding, image = Encoding(prog.platform), _image(prog, symbols)
@@ -93,7 +93,7 @@ def build_vmlinux(prog: Program, more: Missing | None = None) -> Vmlinux:
     return Vmlinux(_assemble(encoding, image, sections), build_id)
 
 
-def _tree(prog: Program, image: _Image, more: Missing) -> Tree:
+def _tree(prog: Program, image: _Image, more: MissingNames) -> Tree:
     types = (*names.TYPES, *sorted(more.types))
     tree = Tree(name.split()[1] for name in types if name.startswith(("struct ", "union ")))
     for name in types:
@@ -118,7 +118,7 @@ def _add_object(tree: Tree, image: _Image, name: str, found: Object) -> None:
         tree.add_type(found.type_)
 
 
-def _symbols(prog: Program, more: Missing) -> list[Symbol]:
+def _symbols(prog: Program, more: MissingNames) -> list[Symbol]:
     found: dict[tuple[int, str], Symbol] = {}
     for key in (*names.SYMBOLS, *names.VARIABLES, *names.FUNCTIONS, *more.symbols):
         with contextlib.suppress(LookupError):

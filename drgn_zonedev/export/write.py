@@ -27,9 +27,9 @@ from drgn_zonedev.export.archive import FILES
 from drgn_zonedev.export.blank import device_names
 from drgn_zonedev.export.core import Read, write_core
 from drgn_zonedev.export.elf_writer import Encoding
-from drgn_zonedev.export.kept_names import Missing
-from drgn_zonedev.export.select import Options, select
-from drgn_zonedev.export.trace import Recorder, Run
+from drgn_zonedev.export.kept_names import MissingNames
+from drgn_zonedev.export.select import ExportOptions, select
+from drgn_zonedev.export.trace import MemoryRun, Recorder
 from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
@@ -38,9 +38,9 @@ from drgn_zonedev.util.directories import checksum, new_directory, write_file
 from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.verification.context import Progress
 
-__all__ = ("SCHEMA", "Export", "Options", "export", "is_earlier_export")
+__all__ = ("EXPORT_SCHEMA", "Export", "ExportOptions", "is_earlier_export", "write_export")
 
-SCHEMA = "drgn-zonedev/export/1"
+EXPORT_SCHEMA = "drgn-zonedev/export/1"
 
 # How any version of this begins its meta.json.
 _META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
@@ -58,10 +58,10 @@ class Export:
     report: Report
 
 
-def export(
+def write_export(
     prog: Program,
     path: str | os.PathLike[str],
-    options: Options | None = None,
+    options: ExportOptions | None = None,
     *,
     force: bool = False,
     progress: Progress = lambda done, total: None,
@@ -74,7 +74,7 @@ def export(
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there are no exports for this architecture
     """
-    options = options or Options()
+    options = options or ExportOptions()
     target = Path(path)
     replaced = FILES if force and is_earlier_export(target) else ()
     with new_directory(target, replaced=replaced) as directory:
@@ -86,7 +86,7 @@ def export(
 
 
 def is_earlier_export(path: Path) -> bool:
-    """Tell whether a directory is one that :func:`export()` made, and nothing else is in it."""
+    """Tell whether a directory is one that :func:`write_export()` made, with nothing else in it."""
     try:
         if path.is_symlink() or sorted(os.listdir(path)) != sorted(FILES):
             return False
@@ -97,16 +97,16 @@ def is_earlier_export(path: Path) -> bool:
 
 
 def _record(
-    prog: Program, vmlinux: Path, options: Options, progress: Progress
+    prog: Program, vmlinux: Path, options: ExportOptions, progress: Progress
 ) -> tuple[Recorder, Report]:
     blanks = tuple(device_names(prog)) if options.blank_names else ()
-    missing = Missing()
+    missing = MissingNames()
     for _ in range(_MAX_TRIES):
         file = build_vmlinux(prog, missing)
         write_file(vmlinux, file.contents)
         recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id), blanks)
         _load(recorder.prog, vmlinux)
-        asked = Missing()
+        asked = MissingNames()
         asked.watch(recorder.prog)
         report = select(recorder, options, progress)
         more = asked.present_in(prog)
@@ -133,11 +133,11 @@ def _vmcoreinfo(prog: Program, build_id: bytes) -> bytes:
     return text + b"BUILD-ID=" + build_id.hex().encode() + b"\n"
 
 
-def _write_vmcore(recorder: Recorder, path: Path) -> tuple[list[Run], list[Run]]:
+def _write_vmcore(recorder: Recorder, path: Path) -> tuple[list[MemoryRun], list[MemoryRun]]:
     memory, tables = recorder.runs()
     platform = recorder.prog.platform
     assert platform is not None
-    runs: list[tuple[Run, Read]] = [(run, recorder.read_run) for run in memory]
+    runs: list[tuple[MemoryRun, Read]] = [(run, recorder.read_run) for run in memory]
     runs += [(run, recorder.read_table) for run in tables]
     with path.open("wb") as f:
         lost = write_core(f, Encoding(platform), recorder.vmcoreinfo, runs)
@@ -153,14 +153,14 @@ def _build_id(vmcoreinfo: bytes) -> str:
 
 def _meta(
     recorder: Recorder,
-    options: Options,
+    options: ExportOptions,
     report: Report,
-    runs: list[Run],
-    lost: list[Run],
+    runs: list[MemoryRun],
+    lost: list[MemoryRun],
     directory: Path,
 ) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": EXPORT_SCHEMA,
         "kernel": {
             "release": report.kernel.release,
             "architecture": report.kernel.architecture,
@@ -189,11 +189,11 @@ def _version() -> str:
         return "unknown"
 
 
-def _extents(runs: list[Run]) -> Iterable[Span]:
+def _extents(runs: list[MemoryRun]) -> Iterable[Span]:
     return ((run.vaddr, run.vaddr + run.size) for run in runs)
 
 
-def _memmap_pfns(prog: Program, runs: list[Run]) -> list[Span]:
+def _memmap_pfns(prog: Program, runs: list[MemoryRun]) -> list[Span]:
     # PFNs of whole struct pages in the export; what helpers read of single ones
     # besides does not count.
     layout, max_pfn = page_layout(prog), sparsemem_geometry(prog).max_pfn

@@ -192,10 +192,10 @@ def _run_all(
     kernels: Sequence[Kernel], scenarios: Sequence[Scenario], args: argparse.Namespace
 ) -> list[Cell]:
     from drgn_zonedev.lab.verdict import matrix_results as results
-    from drgn_zonedev.lab.verdict.matrix import Options, default_jobs, run_matrix
+    from drgn_zonedev.lab.verdict.matrix import MatrixOptions, default_jobs, run_matrix
 
     count = len(kernels) * len(scenarios)
-    options = Options(args.accel, args.dump, truth=args.truth, progress=_say)
+    options = MatrixOptions(args.accel, args.dump, truth=args.truth, progress=_say)
     jobs = min(args.jobs or default_jobs(), count)
     cells = []
     with closing(run_matrix(kernels, scenarios, options=options, jobs=jobs)) as done:
@@ -209,22 +209,22 @@ def _run_all(
 
 
 def _lacks_modules(cell: Cell) -> bool:
-    from drgn_zonedev.lab.verdict.matrix import Verdict
+    from drgn_zonedev.lab.verdict.matrix import CellVerdict
 
-    return cell.verdict is Verdict.NOT_POSSIBLE and cell.kernel.modules is None
+    return cell.verdict is CellVerdict.NOT_POSSIBLE and cell.kernel.modules is None
 
 
 def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
     from drgn_zonedev.lab.verdict import matrix_results as results
-    from drgn_zonedev.lab.verdict.matrix import Verdict
+    from drgn_zonedev.lab.verdict.matrix import CellVerdict
     from drgn_zonedev.render.as_text import report_text
 
     if cell.report and (few or args.verbose):
         print_text(f"\n===== {cell.scenario.name}: {cell.scenario.summary} =====\n")
         print_text(report_text(cell.report, verbose=args.verbose))
-    if cell.verdict in (Verdict.DIFFERS, Verdict.FAILED):
+    if cell.verdict in (CellVerdict.DIFFERS, CellVerdict.FAILED):
         for detail in cell.details:
-            _say(results.printable(f"  {detail}"))
+            _say(results.ascii_only(f"  {detail}"))
 
 
 def _write(path: Path, text: str) -> None:
@@ -245,12 +245,12 @@ def _make_directory(path: Path) -> None:
 
 
 def _status(cells: Sequence[Cell]) -> Status:
-    from drgn_zonedev.lab.verdict.matrix import Verdict
+    from drgn_zonedev.lab.verdict.matrix import CellVerdict
 
     verdicts = {cell.verdict for cell in cells}
-    if Verdict.DIFFERS in verdicts:
+    if CellVerdict.DIFFERS in verdicts:
         return Status.FINDINGS
-    if Verdict.FAILED in verdicts or Verdict.AGREES not in verdicts:
+    if CellVerdict.FAILED in verdicts or CellVerdict.AGREES not in verdicts:
         return Status.NOT_JUDGED
     return Status.OK
 

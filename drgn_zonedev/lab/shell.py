@@ -6,24 +6,24 @@ from __future__ import annotations
 from typing import Any
 
 from drgn_zonedev.lab.machine.boot import Guest
-from drgn_zonedev.lab.verdict.matrix import open_guest
+from drgn_zonedev.lab.verdict.matrix import debug_guest
 
 
 def run_shell(guest: Guest) -> None:
     """Start drgn's REPL on a guest, with our helpers at hand; returns when the user leaves it."""
     from drgn.cli import run_interactive
 
-    from drgn_zonedev.repl.repl import COMMANDS, register
+    from drgn_zonedev.repl.repl import COMMAND_NAMES, register
 
     register()
-    prog = open_guest(guest)
+    prog = debug_guest(guest)
     scenario = guest.scenario
 
     def banner(drgn_banner: str) -> str:
         return (
             f"{drgn_banner}\n"
             f"{guest.kernel.release}: {scenario.name}, {scenario.summary}\n"
-            f"%zonedev {COMMANDS}; `guest` is the guest, and ends with this session."
+            f"%zonedev {COMMAND_NAMES}; `guest` is the guest, and ends with this session."
         )
 
     def globals_(symbols: dict[str, Any]) -> dict[str, Any]:

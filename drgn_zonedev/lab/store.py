@@ -99,7 +99,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
     """
     from drgn_zonedev.export.archive import pack
     from drgn_zonedev.export.store import ARCHIVE, EXPECTED
-    from drgn_zonedev.export.write import export
+    from drgn_zonedev.export.write import write_export
     from drgn_zonedev.opening.core import open_dump
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
@@ -107,7 +107,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
         with boot(kernel, scenario, truth=not scenario.breakpoint, progress=_say) as guest:
             dump = guest.dump(work / "dump.elf")
         prog = open_dump(dump, kernel.vmlinux)
-        done = export(prog, work / "export")
+        done = write_export(prog, work / "export")
         expected = _expected(guest)
         wrong = [*_differences(work / "export", prog, expected), *_errors(done.report)]
         if wrong:
@@ -120,11 +120,11 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
 
 
 def _expected(guest: Guest) -> dict[str, Any]:
-    from drgn_zonedev.export.store import SCHEMA
+    from drgn_zonedev.export.store import EXPECTED_SCHEMA
 
     answers = guest.facts.get("truth")
     return {
-        "schema": SCHEMA,
+        "schema": EXPECTED_SCHEMA,
         "kernel": guest.kernel.release,
         "scenario": guest.scenario.name,
         "summary": guest.scenario.summary,
@@ -140,13 +140,13 @@ def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Itera
     from drgn_zonedev.report import check
 
     prog = open_dump(path / "vmcore", path / "vmlinux")
-    yield from differences(prog, expected)
+    yield from dump_differences(prog, expected)
     documents = [as_json.report_document(check(p)) for p in (source, prog)]
     if documents[0] != documents[1]:
         yield "the export is not like its source"
 
 
-def differences(prog: Program, expected: dict[str, Any]) -> list[str]:
+def dump_differences(prog: Program, expected: dict[str, Any]) -> list[str]:
     """Say where the tool contradicts what ``expected.json`` holds."""
     from drgn_zonedev.classification.reading import take_snapshot
     from drgn_zonedev.lab.scenarios import Expected

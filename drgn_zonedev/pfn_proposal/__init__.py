@@ -16,7 +16,7 @@ what the bits cost,
 from __future__ import annotations
 
 from drgn_zonedev.pfn_proposal.carried import Carried, Difference
-from drgn_zonedev.pfn_proposal.cost import Lookup, Memory, Work
+from drgn_zonedev.pfn_proposal.cost import Lookup, LookupWork, MemoryCost
 from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, Wrong, proposal, try_variants
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Variant
 
@@ -25,11 +25,11 @@ __all__ = (
     "Carried",
     "Difference",
     "Lookup",
-    "Memory",
+    "LookupWork",
+    "MemoryCost",
     "ProposalReport",
     "Variant",
     "Verdict",
-    "Work",
     "Wrong",
     "proposal",
     "try_variants",

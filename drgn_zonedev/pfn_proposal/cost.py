@@ -24,7 +24,7 @@ from drgn_zonedev.kernel.pgmap_array import walk_pgmap_array
 from drgn_zonedev.pfn_proposal.calls import Question, called, loaded, read_side
 from drgn_zonedev.pfn_proposal.variants import Variant
 
-__all__ = ("Lookup", "Memory", "Work", "kmalloc_size", "lookup_cost", "memory_cost")
+__all__ = ("Lookup", "LookupWork", "MemoryCost", "kmalloc_size", "lookup_cost", "memory_cost")
 
 _LINE = 64
 _TIB = 1 << 40
@@ -34,7 +34,7 @@ _KMALLOC = sorted([96, 192] + [1 << i for i in range(3, 14)])
 
 
 @dataclass(frozen=True)
-class Work:
+class LookupWork:
     """
     What is executed: ``loads`` of words in ``lines`` lines of the cache, in ``rcu``
     read-side critical sections.
@@ -62,14 +62,14 @@ class Lookup:
     """
 
     pfn: int
-    first: Work
-    again: Work
+    first: LookupWork
+    again: LookupWork
     walks: int
     depth: int
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryCost:
     """
     What the bits cost, in bytes.
 
@@ -91,7 +91,7 @@ def kmalloc_size(size: int) -> int:
     return next((s for s in _KMALLOC if s >= size), -(-size // 4096) * 4096)
 
 
-def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> Memory:
+def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> MemoryCost:
     """Count what the bits of a variant cost on this machine, and for a TiB of memory."""
     geometry = snapshot.geometry
     # DECLARE_BITMAP() makes whole words.
@@ -100,7 +100,7 @@ def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> Memory:
     slab = None
     if usage is not None:
         slab = kmalloc_size(usage), kmalloc_size(usage + per_section)
-    return Memory(
+    return MemoryCost(
         per_section=per_section,
         machine=per_section * len(snapshot.sections),
         per_tib=per_section * (_TIB >> geometry.section_size_bits),
@@ -151,13 +151,13 @@ def _count(question: Question, variant: Variant) -> Lookup:
     )
 
 
-def _work(question: Question, calls: Sequence[str]) -> Work:
+def _work(question: Question, calls: Sequence[str]) -> LookupWork:
     loads = [address for call in calls for address in loaded(question, call)]
     mode, changes = None, 0
     if question.held:
         mode = question.held.ref.mode
         changes = sum(call in ("get_dev_pagemap", "put_dev_pagemap") for call in calls)
-    return Work(
+    return LookupWork(
         loads=len(loads),
         lines=len({address // _LINE for address in loads}),
         rcu=sum(read_side(question, call) for call in calls),

@@ -24,7 +24,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
 from drgn_zonedev.pfn_proposal.calls import Question
 from drgn_zonedev.pfn_proposal.carried import Carried, carried_bitmaps
-from drgn_zonedev.pfn_proposal.cost import Lookup, Memory, lookup_cost, memory_cost
+from drgn_zonedev.pfn_proposal.cost import Lookup, MemoryCost, lookup_cost, memory_cost
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
 from drgn_zonedev.util.intervals import containing
@@ -70,7 +70,7 @@ class Verdict:
     taken_for_ram: Mapping[Case, int]
     lost_ram: int
     lookup: Lookup | None
-    memory: Memory
+    memory: MemoryCost
 
     def pages(self, answer: bool) -> dict[Case, int]:
         """Count the wrong answers of one kind by case."""

@@ -9,7 +9,7 @@ it applies, the memory that passes the guard although nobody promises its struct
 pages, and what would come of it.
 
 ``table.py`` holds the walkers as data, ``guards.py`` what their guards are made of,
-``ground.py`` the memory that they are let loose on, ``outcome.py`` what can happen.
+``memory.py`` the memory that they are let loose on, ``outcome.py`` what can happen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from drgn_zonedev.pfn_walkers.judge import (
     walk_all,
     walkers,
 )
-from drgn_zonedev.pfn_walkers.outcome import Act, Outcome
+from drgn_zonedev.pfn_walkers.outcome import Act, WalkOutcome
 from drgn_zonedev.pfn_walkers.table import WALKERS, Walker
 
 __all__ = (
@@ -30,7 +30,7 @@ __all__ = (
     "Act",
     "Exposure",
     "Judgement",
-    "Outcome",
+    "WalkOutcome",
     "Walker",
     "WalkersReport",
     "unread_by_guards",

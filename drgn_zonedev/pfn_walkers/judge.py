@@ -34,7 +34,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     read_max_pfn,
     read_zones,
 )
-from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, Outcome, dropped, outcomes
+from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped, outcomes
 from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
 from drgn_zonedev.util.intervals import union
 from drgn_zonedev.util.strings import c_string
@@ -68,11 +68,11 @@ class Exposure:
     case: Case
     touched: int
     used: int
-    outcomes: dict[Outcome, int]
+    outcomes: dict[WalkOutcome, int]
     contents: dict[Contents, int]
 
     @property
-    def worst(self) -> Outcome:
+    def worst(self) -> WalkOutcome:
         """The worst that can happen."""
         return min(self.outcomes, key=OUTCOMES.index)
 

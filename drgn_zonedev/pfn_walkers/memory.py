@@ -31,7 +31,7 @@ from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.patterns import Contents, page_contents
 
-__all__ = ("UNPROMISED", "Ground", "Runs", "lay_ground")
+__all__ = ("UNPROMISED", "Ground", "PfnRuns", "lay_ground")
 
 # Nobody promises the struct pages of these. Those of METADATA are initialised, but
 # lead to no pgmap.
@@ -61,7 +61,7 @@ _FAR = 1 << 22
 
 
 @dataclass(frozen=True)
-class Runs:
+class PfnRuns:
     """
     Columns, a row per run; ``case`` is an index into ``CASES``, ``mapped`` tells
     whether struct pages are there at all, ``page`` what they hold (see above).
@@ -98,7 +98,7 @@ class Ground:
 
     prog: Program
     snapshot: Snapshot
-    runs: Runs
+    runs: PfnRuns
     ram: np.ndarray
     zones: Zones
 
@@ -207,7 +207,7 @@ def lay_ground(
     parts = [part for range_ in bad for part in _parts(prog, range_, edges, describe, read)]
     columns = np.array(parts, np.int64).reshape(-1, 5).T
     start, end, case, mapped, page = columns
-    runs = Runs(start, end, case, mapped.astype(bool), page)
+    runs = PfnRuns(start, end, case, mapped.astype(bool), page)
     return Ground(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
 
 

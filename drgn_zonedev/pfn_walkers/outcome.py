@@ -29,7 +29,7 @@ from drgn_zonedev.pfn_walkers.memory import (
 )
 from drgn_zonedev.verification.patterns import Contents
 
-__all__ = ("Act", "Outcome", "dropped", "outcomes")
+__all__ = ("Act", "WalkOutcome", "dropped", "outcomes")
 
 
 class Act(enum.Enum):
@@ -47,7 +47,7 @@ class Act(enum.Enum):
     SCAN = "scans it for pointers"
 
 
-class Outcome(enum.Enum):
+class WalkOutcome(enum.Enum):
     """What comes of it, the worst first; the value is for people."""
 
     FAULT = "faults: there is no struct page"
@@ -63,7 +63,7 @@ class Outcome(enum.Enum):
     HARMLESS = "sees a struct page that is initialised"
 
 
-OUTCOMES = tuple(Outcome)
+OUTCOMES = tuple(WalkOutcome)
 
 _GARBAGE = (Contents.ZERO, Contents.POISON, Contents.MEDIA, Contents.OTHER)
 _FALSE_PGMAP = (Contents.METADATA, Contents.DANGLING_PGMAP)
@@ -109,16 +109,16 @@ def outcomes(ground: Ground, acts: frozenset[Act]) -> np.ndarray:
         of(Case.PARTIAL) & holds(Contents.BOOT_PAGE)
     )
     conditions = {
-        Outcome.FAULT: ~runs.mapped,
-        Outcome.UNREADABLE: runs.has(UNREAD),
-        Outcome.BUG: holds(Contents.POISON) & _checks_poison(ground.prog) & (Act.FLAGS in acts),
-        Outcome.WILD_POINTER: runs.has(WILD) & follows,
-        Outcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
-        Outcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(ground),
-        Outcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
-        Outcome.HARMLESS: harmless,
-        Outcome.GARBAGE: holds(*_GARBAGE),
-        Outcome.STALE: np.ones(len(runs), bool),
+        WalkOutcome.FAULT: ~runs.mapped,
+        WalkOutcome.UNREADABLE: runs.has(UNREAD),
+        WalkOutcome.BUG: holds(Contents.POISON) & _checks_poison(ground.prog) & (Act.FLAGS in acts),
+        WalkOutcome.WILD_POINTER: runs.has(WILD) & follows,
+        WalkOutcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
+        WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(ground),
+        WalkOutcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
+        WalkOutcome.HARMLESS: harmless,
+        WalkOutcome.GARBAGE: holds(*_GARBAGE),
+        WalkOutcome.STALE: np.ones(len(runs), bool),
     }
     codes = np.array([OUTCOMES.index(outcome) for outcome in conditions])
     matrix = np.stack([np.broadcast_to(c, len(runs)) for c in conditions.values()])
@@ -127,5 +127,5 @@ def outcomes(ground: Ground, acts: frozenset[Act]) -> np.ndarray:
 
 def dropped(outcome: np.ndarray) -> np.ndarray:
     """What came of runs, if in the end nothing of their struct pages is used."""
-    unused = np.isin(outcome, [OUTCOMES.index(o) for o in (Outcome.GARBAGE, Outcome.STALE)])
-    return np.where(unused, OUTCOMES.index(Outcome.DROPPED), outcome)
+    unused = np.isin(outcome, [OUTCOMES.index(o) for o in (WalkOutcome.GARBAGE, WalkOutcome.STALE)])
+    return np.where(unused, OUTCOMES.index(WalkOutcome.DROPPED), outcome)

@@ -65,7 +65,7 @@ __all__ = (
     "size_text",
 )
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 def size_text(size: int) -> str:
@@ -79,13 +79,13 @@ def size_text(size: int) -> str:
 
 
 def _fold(
-    items: Sequence[T],
+    items: Sequence[_T],
     screen: Screen | None,
     things: str,
     *,
-    as_table: Callable[[Sequence[T], Screen | None], str],
-    kind: Callable[[T], str],
-    rank: Callable[[T], int],
+    as_table: Callable[[Sequence[_T], Screen | None], str],
+    kind: Callable[[_T], str],
+    rank: Callable[[_T], int],
 ) -> str:
     """
     Get a table, or as much of it as fits on a screen.

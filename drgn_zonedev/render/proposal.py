@@ -7,7 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from drgn_zonedev.model import Case
-from drgn_zonedev.pfn_proposal import Carried, Lookup, Memory, ProposalReport, Verdict, Work, Wrong
+from drgn_zonedev.pfn_proposal import (
+    Carried,
+    Lookup,
+    LookupWork,
+    MemoryCost,
+    ProposalReport,
+    Verdict,
+    Wrong,
+)
 from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text, size_text
 from drgn_zonedev.render.cells import case_text, fitted_table, span
@@ -141,13 +149,13 @@ def _lookup(lookup: Lookup | None) -> tuple[object, ...]:
     return first.loads, first.lines, first.rcu, _reference(first), f"{again.loads} loads{more}"
 
 
-def _reference(work: Work) -> str:
+def _reference(work: LookupWork) -> str:
     if work.atomics:
         return f"{work.atomics} atomic"
     return f"{work.percpu} per-CPU" if work.percpu else "-"
 
 
-def _slab(memory: Memory) -> str:
+def _slab(memory: MemoryCost) -> str:
     if not memory.per_section:
         return "-"
     if memory.slab is None:
@@ -272,7 +280,7 @@ def _verdict(verdict: Verdict) -> Document:
     }
 
 
-def _work(work: Work) -> Document:
+def _work(work: LookupWork) -> Document:
     return {
         "loads": work.loads,
         "lines": work.lines,

@@ -37,7 +37,7 @@ __all__ = (
     "wrapped",
 )
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 SHOW_ALL = "(--all shows them)"
 NARROWED = f"... more columns {SHOW_ALL}"
@@ -175,9 +175,9 @@ def _places(order: Iterable[int], count: int, room: int) -> list[int]:
 def with_gaps(
     lines: Sequence[str],
     shown: Sequence[int],
-    items: Sequence[T],
+    items: Sequence[_T],
     things: str,
-    kind: Callable[[T], str],
+    kind: Callable[[_T], str],
     screen: Screen,
 ) -> Iterator[str]:
     """
@@ -207,7 +207,7 @@ def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
 
 
 def more(
-    things: str, rest: Sequence[T], kind: Callable[[T], str], screen: Screen, hint: str = SHOW_ALL
+    things: str, rest: Sequence[_T], kind: Callable[[_T], str], screen: Screen, hint: str = SHOW_ALL
 ) -> str:
     """
     Get the line that counts what there was no room for, by kind as far as that fits.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from drgn_zonedev.pfn_walkers import Act, Exposure, Judgement, Outcome, WalkersReport
+from drgn_zonedev.pfn_walkers import Act, Exposure, Judgement, WalkersReport, WalkOutcome
 from drgn_zonedev.render.as_json import Document, kernel_document, unjudged_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text
 from drgn_zonedev.render.cells import case_text, fitted_table, span
@@ -126,7 +126,7 @@ def _folded_overview(judgements: Sequence[Judgement], room: int, screen: Screen)
 
 
 def _rank(judgement: Judgement) -> int:
-    order = list(Outcome)
+    order = list(WalkOutcome)
     return min((order.index(e.worst) for e in judgement.exposures), default=len(order))
 
 
@@ -143,7 +143,7 @@ def _met(judgement: Judgement, screen: Screen) -> Iterator[str]:
 
 def _some_exposures(judgement: Judgement, room: int, screen: Screen) -> Iterator[str]:
     exposures = judgement.exposures
-    ranks = [list(Outcome).index(e.worst) for e in exposures]
+    ranks = [list(WalkOutcome).index(e.worst) for e in exposures]
     shown = placed([e.case for e in exposures], ranks, room)
     header, *lines = _exposures([exposures[i] for i in shown], screen).splitlines()
     yield header
@@ -203,11 +203,11 @@ def _worst(judgement: Judgement) -> str:
     return _word(_worst_outcome(judgement)) if judgement.exposures else "-"
 
 
-def _worst_outcome(judgement: Judgement) -> Outcome:
-    return list(Outcome)[_rank(judgement)]
+def _worst_outcome(judgement: Judgement) -> WalkOutcome:
+    return list(WalkOutcome)[_rank(judgement)]
 
 
-def _word(outcome: Outcome) -> str:
+def _word(outcome: WalkOutcome) -> str:
     return outcome.name.lower().replace("_", "-")
 
 
@@ -269,8 +269,8 @@ def _shorter_remarks(report: WalkersReport) -> Iterator[str]:
 def _verdict(report: WalkersReport) -> Iterator[str]:
     counted = [j for j in report.walkers if j.counts]
     worst = [_worst_outcome(j) for j in counted if j.exposures]
-    looks = sum(outcome is Outcome.DROPPED for outcome in worst)
-    harmed = sum(o not in (Outcome.DROPPED, Outcome.HARMLESS) for o in worst)
+    looks = sum(outcome is WalkOutcome.DROPPED for outcome in worst)
+    harmed = sum(o not in (WalkOutcome.DROPPED, WalkOutcome.HARMLESS) for o in worst)
     yield (
         f"{harmed} of {len(counted)} walkers that this kernel has or may have would use struct "
         f"pages that are not initialised for what is there"
@@ -288,9 +288,9 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
         )
 
 
-def _outcomes(report: WalkersReport) -> list[Outcome]:
+def _outcomes(report: WalkersReport) -> list[WalkOutcome]:
     outcomes = {o for j in report.walkers for e in j.exposures for o in e.outcomes}
-    return [outcome for outcome in Outcome if outcome in outcomes]
+    return [outcome for outcome in WalkOutcome if outcome in outcomes]
 
 
 def _not_known(report: WalkersReport, max_unjudged: int) -> Iterator[str]:

@@ -15,10 +15,10 @@ from drgn import Program
 from drgn.commands import CommandArgumentError, CommandError, argument, parse_shell_command
 from drgn.commands.linux import linux_kernel_custom_command
 
-__all__ = ("COMMANDS", "register")
+__all__ = ("COMMAND_NAMES", "register")
 
 # The commands themselves are not imported before one of them runs.
-COMMANDS = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
+COMMAND_NAMES = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
 _OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
 _LONG = """
@@ -59,7 +59,7 @@ def _registration() -> dict[str, Any]:
         "description": _DESCRIPTION,
         "long_description": _LONG,
         "arguments": (
-            argument("command", metavar="COMMAND", help=COMMANDS),
+            argument("command", metavar="COMMAND", help=COMMAND_NAMES),
             argument("args", metavar="ARG", nargs="...", help="see %zonedev COMMAND --help"),
         ),
         "parse": parse_shell_command,
@@ -73,7 +73,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     parser = _parser()
     complete_commands(parser)
     if not words:
-        raise CommandArgumentError(f"give a command: {COMMANDS}")
+        raise CommandArgumentError(f"give a command: {COMMAND_NAMES}")
     if words[0] in _OF_THE_SHELL:
         raise CommandArgumentError(f"zonedev {words[0]} is for the shell: it looks at no program")
     try:

@@ -17,7 +17,7 @@ from drgn import Program
 from support.exports import check_json, open_export
 from support.guests import zonedev
 
-from drgn_zonedev.export.write import Options, export
+from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, boot, fetch_kernel
 from drgn_zonedev.lab.scenarios.steps import namespace
 from drgn_zonedev.opening.core import open_dump
@@ -81,10 +81,12 @@ def test_guest_has_the_secret(dumped: Dumped, kind: str) -> None:
     assert _holds(dumped.path, f"{SECRET}-{kind}".encode())
 
 
-@pytest.mark.parametrize("options", [Options(), Options(all_memmap=True, margin=1 << 20)])
-def test_export_has_no_secret(dumped: Dumped, options: Options, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [ExportOptions(), ExportOptions(all_memmap=True, margin=1 << 20)]
+)
+def test_export_has_no_secret(dumped: Dumped, options: ExportOptions, tmp_path: Path) -> None:
     prog = dumped.program()
-    export(prog, tmp_path / "out", options)
+    write_export(prog, tmp_path / "out", options)
     for path in (tmp_path / "out").iterdir():
         assert not _holds(path, SECRET.encode()), path.name
     assert check_json(open_export(tmp_path / "out")) == check_json(prog)
@@ -92,15 +94,15 @@ def test_export_has_no_secret(dumped: Dumped, options: Options, tmp_path: Path) 
 
 def test_names_of_devices_can_be_blanked(dumped: Dumped, tmp_path: Path) -> None:
     prog = dumped.program()
-    export(prog, tmp_path / "named")
-    export(prog, tmp_path / "blank", Options(blank_names=True))
+    write_export(prog, tmp_path / "named")
+    write_export(prog, tmp_path / "blank", ExportOptions(blank_names=True))
     for name in (b"pfn0.", b"pmem0", b"namespace0.0"):
         assert not _holds(tmp_path / "blank" / "vmcore", name)
     assert _holds(tmp_path / "named" / "vmcore", b"pmem0")
 
 
 def test_plain_drgn_opens_an_export(dumped: Dumped, tmp_path: Path) -> None:
-    export(dumped.program(), tmp_path / "out")
+    write_export(dumped.program(), tmp_path / "out")
     script = tmp_path / "script.py"
     script.write_text(
         "from drgn import *\n"
@@ -134,14 +136,14 @@ def test_plain_drgn_opens_an_export(dumped: Dumped, tmp_path: Path) -> None:
 _MEASURE = """
 import resource, sys, time
 from drgn import Program
-from drgn_zonedev.export.write import export
+from drgn_zonedev.export.write import write_export
 prog = Program()
 prog.set_core_dump(sys.argv[1])
 prog.load_debug_info([sys.argv[2]])
 prog.type("struct page")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.process_time()
-export(prog, sys.argv[3])
+write_export(prog, sys.argv[3])
 print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -15,7 +15,13 @@ from collections.abc import Iterator
 import pytest
 
 from drgn_zonedev.lab import KERNELS, SCENARIOS, fetch_kernel
-from drgn_zonedev.lab.verdict.matrix import Cell, Options, Verdict, default_jobs, run_matrix
+from drgn_zonedev.lab.verdict.matrix import (
+    Cell,
+    CellVerdict,
+    MatrixOptions,
+    default_jobs,
+    run_matrix,
+)
 
 pytestmark = pytest.mark.qemu
 
@@ -38,7 +44,7 @@ class Matrix:
 
     def __init__(self) -> None:
         kernels = [fetch_kernel(name) for name in KERNELS]
-        options = Options(truth=True, progress=_warn)
+        options = MatrixOptions(truth=True, progress=_warn)
         self._running = run_matrix(
             kernels, list(SCENARIOS.values()), options=options, jobs=default_jobs()
         )
@@ -64,4 +70,4 @@ def matrix() -> Iterator[Matrix]:
 @pytest.mark.parametrize(("kernel", "scenario"), POSSIBLE)
 def test_the_tool_agrees(matrix: Matrix, kernel: str, scenario: str) -> None:
     cell = matrix.cell(kernel, scenario)
-    assert (cell.verdict, cell.details) == (Verdict.AGREES, ())
+    assert (cell.verdict, cell.details) == (CellVerdict.AGREES, ())

@@ -16,7 +16,7 @@ from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
-from drgn_zonedev.lab.verdict.matrix import open_guest
+from drgn_zonedev.lab.verdict.matrix import debug_guest
 from drgn_zonedev.pfn_proposal import proposal
 from drgn_zonedev.report import check
 
@@ -35,7 +35,7 @@ def kernel() -> Kernel:
 def test_the_kernel_and_we_agree(kernel: Kernel, scenario: Scenario) -> None:
     try:
         with boot(kernel, scenario, truth=not scenario.breakpoint) as guest:
-            prog = open_guest(guest)
+            prog = debug_guest(guest)
             wrong = judge(guest, prog, check(prog))
             carried = proposal(prog).carried
     except NotPossible as error:
@@ -49,7 +49,7 @@ def test_the_kernel_and_we_agree(kernel: Kernel, scenario: Scenario) -> None:
 
 def test_the_kernel_was_really_asked(kernel: Kernel) -> None:
     with boot(kernel, SCENARIOS["fsdax-collision"], truth=True) as guest:
-        prog = open_guest(guest)
+        prog = debug_guest(guest)
         agreement = compare(prog, guest.facts)
         bits = kernel_bits(prog, take_snapshot(prog))
     truth = Truth(guest.facts["truth"])
@@ -68,7 +68,7 @@ def test_a_frozen_kernel_claims_its_device_and_lets_nobody_touch_it(
     kernel: Kernel, scenario: str
 ) -> None:
     with boot(kernel, SCENARIOS[scenario]) as guest:
-        prog = open_guest(guest)
+        prog = debug_guest(guest)
         bits = kernel_bits(prog, take_snapshot(prog))
     assert bits is not None
     assert not bits.zone_device.any()

@@ -7,7 +7,7 @@ import pytest
 
 from drgn_zonedev.lab import KERNELS, SCENARIOS, Guest, boot, fetch_kernel
 from drgn_zonedev.lab.verdict.agreement import Agreement, compare
-from drgn_zonedev.lab.verdict.matrix import open_guest
+from drgn_zonedev.lab.verdict.matrix import debug_guest
 
 pytestmark = pytest.mark.qemu
 
@@ -15,7 +15,7 @@ SECTION_PAGES = 0x8000
 
 
 def compare_guest(guest: Guest) -> Agreement:
-    return compare(open_guest(guest), guest.facts)
+    return compare(debug_guest(guest), guest.facts)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -22,7 +22,7 @@ from support.opening import open_instead
 from drgn_zonedev import plugin
 from drgn_zonedev.export import select
 from drgn_zonedev.export import write as dump
-from drgn_zonedev.export.write import Options, export
+from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.render import as_json
@@ -51,7 +51,7 @@ def readable(prog: Program, address: int, size: int) -> bool:
 @each_scene
 def test_check_says_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
     prog = scene(layout).program()
-    done = export(prog, tmp_path / "out")
+    done = write_export(prog, tmp_path / "out")
     assert check_json(open_export(tmp_path / "out")) == check_json(prog)
     assert done.report == check(prog)
 
@@ -60,7 +60,7 @@ def test_check_says_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
 @each_scene
 def test_walkers_meet_the_same(tmp_path: Path, layout: str, scene: Scene) -> None:
     prog = scene(layout).program()
-    export(prog, tmp_path / "out")
+    write_export(prog, tmp_path / "out")
     ours, theirs = walkers(prog), walkers(open_export(tmp_path / "out"))
     assert theirs.unread == ()
     assert [j.exposures for j in theirs.walkers] == [j.exposures for j in ours.walkers]
@@ -69,8 +69,8 @@ def test_walkers_meet_the_same(tmp_path: Path, layout: str, scene: Scene) -> Non
 @each_layout
 @each_scene
 def test_export_of_an_export_is_identical(tmp_path: Path, layout: str, scene: Scene) -> None:
-    export(scene(layout).program(), tmp_path / "one")
-    export(open_export(tmp_path / "one"), tmp_path / "two")
+    write_export(scene(layout).program(), tmp_path / "one")
+    write_export(open_export(tmp_path / "one"), tmp_path / "two")
     for name in ("vmcore", "vmlinux", "meta.json"):
         first, second = (tmp_path / out / name for out in ("one", "two"))
         assert first.read_bytes() == second.read_bytes()
@@ -80,7 +80,7 @@ def test_export_of_an_export_is_identical(tmp_path: Path, layout: str, scene: Sc
 def test_helpers_of_drgn_work(tmp_path: Path, layout: str) -> None:
     kernel = partial(layout)
     source = kernel.program()
-    export(source, tmp_path / "out")
+    write_export(source, tmp_path / "out")
     prog = open_export(tmp_path / "out")
     for p in (prog, source):
         assert [nr for nr, _ in for_each_present_section(p)] == [0, 1, 0x20, 0x21, 0x22]
@@ -102,7 +102,7 @@ def test_defects_are_exported_too(tmp_path: Path, layout: str) -> None:
     kernel.fill_pages(0x25000, 0x25010, 0xFF)
     kernel.poke_page_word(0x26000, 1, 0xDEAD0000)
     prog = kernel.program()
-    export(prog, tmp_path / "out")
+    write_export(prog, tmp_path / "out")
     assert check(open_export(tmp_path / "out")).findings == check(prog).findings
     assert any(f.severity.value == "error" for f in check(prog).findings)
 
@@ -112,7 +112,7 @@ def test_memmap_that_is_missing_is_missing_in_the_export(tmp_path: Path, layout:
     kernel = collision(layout)
     kernel.unmap_memmap(0x28000, 0x29000)
     prog = kernel.program()
-    done = export(prog, tmp_path / "out")
+    done = write_export(prog, tmp_path / "out")
     copy = open_export(tmp_path / "out")
     assert check(copy).coverage == check(prog).coverage
     assert check(copy).ranges == check(prog).ranges
@@ -124,7 +124,7 @@ def test_memmap_that_is_missing_is_missing_in_the_export(tmp_path: Path, layout:
 
 def test_running_kernel_is_frozen_in_its_export(tmp_path: Path) -> None:
     prog = collision("6.12").program(is_live=True)
-    done = export(prog, tmp_path / "out")
+    done = write_export(prog, tmp_path / "out")
     assert done.meta["source"] == {"live": True}
     live, frozen = (
         json.loads(check_json(prog)),
@@ -141,8 +141,8 @@ def test_running_kernel_is_frozen_in_its_export(tmp_path: Path) -> None:
 @each_layout
 def test_memmap_of_ram_is_left_out_unless_it_is_asked_for(tmp_path: Path, layout: str) -> None:
     kernel = collision(layout)
-    export(kernel.program(), tmp_path / "out")
-    export(kernel.program(), tmp_path / "all", Options(all_memmap=True))
+    write_export(kernel.program(), tmp_path / "out")
+    write_export(kernel.program(), tmp_path / "all", ExportOptions(all_memmap=True))
     assert not readable(open_export(tmp_path / "out"), kernel.page(RAM_PFN), 64)
     assert readable(open_export(tmp_path / "all"), kernel.page(RAM_PFN), 64)
 
@@ -150,7 +150,7 @@ def test_memmap_of_ram_is_left_out_unless_it_is_asked_for(tmp_path: Path, layout
 @pytest.mark.parametrize("margin", [0, 1, 512, 100000])
 def test_margin_is_what_was_asked_for(tmp_path: Path, margin: int) -> None:
     kernel = collision("6.1")
-    export(kernel.program(), tmp_path / "out", Options(margin=margin))
+    write_export(kernel.program(), tmp_path / "out", ExportOptions(margin=margin))
     prog = open_export(tmp_path / "out")
     first = max(0x24000 - margin, 0)
     assert readable(prog, kernel.page(first), 64)
@@ -169,7 +169,7 @@ def test_neighbours_of_usages_are_left_out(tmp_path: Path) -> None:
     usages = sorted(set(sections(prog).usage.tolist()) - {0})
     # Both usages, and what lies between, are near enough to be read in one go.
     assert max(u for u in usages if u < secret) + 4096 > min(u for u in usages if u > secret)
-    export(prog, tmp_path / "out")
+    write_export(prog, tmp_path / "out")
     copy = open_export(tmp_path / "out")
     for usage in usages:
         assert copy.read(usage, 24) == prog.read(usage, 24)
@@ -179,7 +179,7 @@ def test_neighbours_of_usages_are_left_out(tmp_path: Path) -> None:
 
 
 def test_meta_tells_what_is_inside(tmp_path: Path) -> None:
-    export(collision("6.1").program(), tmp_path / "out", Options(margin=16))
+    write_export(collision("6.1").program(), tmp_path / "out", ExportOptions(margin=16))
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     assert meta["schema"] == "drgn-zonedev/export/1"
     assert meta["kernel"]["release"] == "6.1.192-fake"
@@ -197,12 +197,12 @@ def test_meta_tells_what_is_inside(tmp_path: Path) -> None:
 
 def test_existing_directory_is_refused_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export(collision("6.1").program(), out)
+    write_export(collision("6.1").program(), out)
     before = (out / "vmcore").read_bytes()
     with pytest.raises(FileExistsError):
-        export(partial("6.1").program(), out)
+        write_export(partial("6.1").program(), out)
     assert (out / "vmcore").read_bytes() == before
-    export(partial("6.1").program(), out, force=True)
+    write_export(partial("6.1").program(), out, force=True)
     assert check_json(open_export(out)) == check_json(partial("6.1").program())
 
 
@@ -215,7 +215,7 @@ def test_interrupted_export_leaves_nothing(
 
     monkeypatch.setattr(dump, "write_core", fail)
     with pytest.raises(type(error)):
-        export(collision("6.1").program(), tmp_path / "out")
+        write_export(collision("6.1").program(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -267,7 +267,7 @@ def test_export_is_replaced_if_told_to(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("spoil", ["add", "remove", "foreign", "link"])
 def test_what_only_looks_like_an_export_is_not_replaced(tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "out"
-    export(collision("6.1").program(), out)
+    write_export(collision("6.1").program(), out)
     if spoil == "add":
         (out / "notes").write_text("x")
     elif spoil == "remove":
@@ -279,7 +279,7 @@ def test_what_only_looks_like_an_export_is_not_replaced(tmp_path: Path, spoil: s
         out.symlink_to("out")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(FileExistsError):
-        export(partial("6.1").program(), out, force=True)
+        write_export(partial("6.1").program(), out, force=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -299,7 +299,7 @@ def test_structure_that_leads_back_into_itself_is_exported(name: str, tmp_path: 
     root = prog[name].xa_head.value_()
     slots = root - 2 + prog.type("struct xa_node").member("slots").offset
     kernel.poke(slots, root.to_bytes(8, "little"))
-    done = export(kernel.program(), tmp_path / "out")
+    done = write_export(kernel.program(), tmp_path / "out")
     assert any(name in u.reason for u in done.report.unjudged)
     assert check_json(open_export(tmp_path / "out")) == as_json.render(
         as_json.report_document(done.report)
@@ -317,7 +317,7 @@ def test_helper_that_never_has_enough_ends(
     kernel = collision("6.1")
     monkeypatch.setattr(select, helper, read_for_ever)
     monkeypatch.setattr(select, "_MAX_READS", 1000)
-    done = export(kernel.program(), tmp_path / "out")
+    done = write_export(kernel.program(), tmp_path / "out")
     assert done.report == check(kernel.program())
     assert check_json(open_export(tmp_path / "out")) == check_json(kernel.program())
 
@@ -341,7 +341,7 @@ def test_sections_that_cannot_be_read_have_no_memmap_to_look_for(
         return []
 
     monkeypatch.setattr(select, "read_pages", read)
-    export(kernel.program(), tmp_path / "out")
+    write_export(kernel.program(), tmp_path / "out")
     assert looked_at <= present
     assert looked_at
 

@@ -11,7 +11,7 @@ import time
 import pytest
 from drgn import Architecture, FaultError, Platform, Program
 
-from drgn_zonedev.export.trace import Recorder, Run
+from drgn_zonedev.export.trace import MemoryRun, Recorder
 
 START = 0xFFFF888000000000
 SIZE = 1 << 20
@@ -38,7 +38,7 @@ _VMCOREINFO = (
 
 def said(recorder: Recorder, vaddr: int, size: int) -> bytes:
     recorder.sort_first_reads()
-    return recorder.read_run(Run(vaddr, None, size))
+    return recorder.read_run(MemoryRun(vaddr, None, size))
 
 
 def test_running_kernel_is_exported_as_it_was_read_first() -> None:
@@ -95,7 +95,7 @@ def test_time_does_not_grow_with_the_square_of_what_was_read() -> None:
         recorder.sort_first_reads()
         begin = time.process_time()
         for start in starts:
-            recorder.read_run(Run(start, None, 16))
+            recorder.read_run(MemoryRun(start, None, 16))
         return time.process_time() - begin
 
     # Thirty-two times the reads; their square is a thousand.

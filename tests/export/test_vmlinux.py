@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drgn_zonedev.export.dwarf.encode import sleb128, uleb128
-from drgn_zonedev.export.kept_names import Missing
+from drgn_zonedev.export.kept_names import MissingNames
 from drgn_zonedev.export.vmlinux import build_vmlinux
 
 ADDRESS = 0xFFFFFFFF82000040
@@ -110,7 +110,7 @@ def _source() -> Program:
     return prog
 
 
-def _reopened(tmp_path: Path, source: Program, more: Missing | None = None) -> Program:
+def _reopened(tmp_path: Path, source: Program, more: MissingNames | None = None) -> Program:
     vmlinux = build_vmlinux(source, more)
     (tmp_path / "vmlinux").write_bytes(vmlinux.contents)
     prog = _program()
@@ -158,7 +158,7 @@ def test_pointers_lead_to_declarations_unless_more_was_asked_for(tmp_path: Path)
 
     source = _source()
     assert not pointed_at(_reopened(tmp_path, source)).is_complete()
-    more = Missing(types={"struct elsewhere"})
+    more = MissingNames(types={"struct elsewhere"})
     assert pointed_at(_reopened(tmp_path, source, more)).is_complete()
 
 

@@ -27,7 +27,7 @@ from drgn_zonedev.pfn_walkers import (
     WALKERS,
     Exposure,
     Judgement,
-    Outcome,
+    WalkOutcome,
     guards,
     judge,
     memory,
@@ -216,13 +216,13 @@ def test_who_loads_a_word_and_discards_it_uses_nothing(layout: str) -> None:
     kernel.poke_page_word(0x25001, 1, 0xDEAD0001)
     found = {e.start_pfn: e for e in judged(kernel.program(), "hwpoison-inject").exposures}
     assert (found[0x24400].touched, found[0x24400].used) == (0xBC00, 0)
-    assert found[0x24400].outcomes == {Outcome.DROPPED: 0xBC00}
-    assert found[0x24002].outcomes == {Outcome.HARMLESS: 0x3FE}
+    assert found[0x24400].outcomes == {WalkOutcome.DROPPED: 0xBC00}
+    assert found[0x24002].outcomes == {WalkOutcome.HARMLESS: 0x3FE}
     # It loads it all the same.
     kernel = partial(layout)
     kernel.unmap_memmap(0x100000, 0x100040)
     worst = [e.worst for e in judged(kernel.program(), "hwpoison-inject").exposures]
-    assert worst == [Outcome.UNREADABLE, Outcome.UNREADABLE]
+    assert worst == [WalkOutcome.UNREADABLE, WalkOutcome.UNREADABLE]
 
 
 @each_layout
@@ -248,7 +248,7 @@ def test_page_owner_asks_once_for_each_block(layout: str) -> None:
         (0x40000, 0x40200, Case.INITIALIZING),
         (0x40200, 0x40400, Case.PARTIAL),
     ]
-    assert found[1].outcomes == {Outcome.FAULT: 0x200}
+    assert found[1].outcomes == {WalkOutcome.FAULT: 0x200}
 
 
 @each_layout
@@ -335,7 +335,7 @@ def test_compaction_trusts_what_is_between_two_pages() -> None:
     assert found[0x24400].touched == 0x3C00
     # 0xfe says PG_lru, and bit 0 of no word is set.
     assert found[0x24400].used == 1
-    assert Outcome.CHANGES in found[0x24400].outcomes
+    assert WalkOutcome.CHANGES in found[0x24400].outcomes
     # The pageblock of the reserve ends with ZONE_DEVICE.
     assert 0x24000 not in found
 
@@ -371,7 +371,7 @@ def test_a_dying_pgmap_lets_its_pages_pass_as_ram(layout: str) -> None:
     kernel.set_variable("max_pfn", 0x24000)
     found = only(kernel.program(), "kpageflags")
     assert (found.start_pfn, found.end_pfn, found.case) == (0x24000, 0x28000, Case.TEARDOWN)
-    assert found.outcomes == {Outcome.HARMLESS: 0x4000}
+    assert found.outcomes == {WalkOutcome.HARMLESS: 0x4000}
     assert found.contents == {Contents.INITIALIZED: 0x4000}
 
 
@@ -387,7 +387,7 @@ def test_offline_memory(layout: str) -> None:
     assert seen(kernel.program(), "kpageflags") == []
     found = only(kernel.program(), "page-owner")
     assert (found.case, found.touched) == (Case.OFFLINE, 0x8000)
-    assert found.outcomes == {Outcome.GARBAGE: 0x8000}
+    assert found.outcomes == {WalkOutcome.GARBAGE: 0x8000}
 
 
 @each_layout
@@ -402,7 +402,7 @@ def test_an_orphan_section(layout: str) -> None:
 # What comes of it. The 15360 pages at 0x24400 are being initialised.
 
 
-def outcome_of(kernel: FakeKernel, name: str) -> dict[Outcome, int]:
+def outcome_of(kernel: FakeKernel, name: str) -> dict[WalkOutcome, int]:
     found = {e.start_pfn: e for e in judged(kernel.program(), name).exposures}
     return found[0x24400].outcomes
 
@@ -410,20 +410,20 @@ def outcome_of(kernel: FakeKernel, name: str) -> dict[Outcome, int]:
 @pytest.mark.parametrize(
     ("byte", "expected"),
     [
-        (0, Outcome.GARBAGE),
-        (0xFF, Outcome.WILD_POINTER),
-        (0xA5, Outcome.WILD_POINTER),
-        (0xA4, Outcome.GARBAGE),
+        (0, WalkOutcome.GARBAGE),
+        (0xFF, WalkOutcome.WILD_POINTER),
+        (0xA5, WalkOutcome.WILD_POINTER),
+        (0xA4, WalkOutcome.GARBAGE),
     ],
 )
-def test_what_the_memory_held_decides(byte: int, expected: Outcome) -> None:
+def test_what_the_memory_held_decides(byte: int, expected: WalkOutcome) -> None:
     kernel = in_flight("5.10")
     kernel.fill_pages(0x25000, 0x25007, byte)
-    assert outcome_of(kernel, "kpageflags") == {expected: 7, Outcome.STALE: 0x3C00 - 7}
+    assert outcome_of(kernel, "kpageflags") == {expected: 7, WalkOutcome.STALE: 0x3C00 - 7}
     # Who follows no link reads flags that are none.
     assert outcome_of(kernel, "page-owner") == {
-        Outcome.GARBAGE: 7 + 0x8000,
-        Outcome.STALE: 0x3C00 - 7,
+        WalkOutcome.GARBAGE: 7 + 0x8000,
+        WalkOutcome.STALE: 0x3C00 - 7,
     }
 
 
@@ -431,14 +431,14 @@ def test_poison_is_a_bug_where_kernels_check_for_it() -> None:
     kernel = in_flight("5.10")
     kernel.add_variable("page_init_poisoning", "int", 1)
     kernel.fill_pages(0x25000, 0x25007, 0xFF)
-    assert outcome_of(kernel, "kpageflags") == {Outcome.BUG: 7, Outcome.STALE: 0x3C00 - 7}
+    assert outcome_of(kernel, "kpageflags") == {WalkOutcome.BUG: 7, WalkOutcome.STALE: 0x3C00 - 7}
 
 
 def test_a_memcg_of_garbage() -> None:
     kernel = in_flight("6.1")
     kernel.section(4, online=True, early=True, taint=False)
     kernel.fill_pages(0x25000, 0x25007, 0xA4)
-    assert outcome_of(kernel, "kpagecgroup")[Outcome.WILD_MEMCG] == 7
+    assert outcome_of(kernel, "kpagecgroup")[WalkOutcome.WILD_MEMCG] == 7
 
 
 @each_layout
@@ -449,10 +449,10 @@ def test_a_link_to_a_struct_page_is_no_wild_pointer(layout: str) -> None:
     link = kernel.compound_link(0x25000, 2) if layout == "7.2" else kernel.page(0x25000) | 1
     kernel.poke_page_word(0x25001, 1, link)
     found = outcome_of(kernel, "hwpoison-inject")
-    assert Outcome.WILD_POINTER not in found
+    assert WalkOutcome.WILD_POINTER not in found
     kernel.poke_page_word(0x25001, 1, 0xDEAD0001)
     found = outcome_of(kernel, "hwpoison-inject")
-    assert found[Outcome.WILD_POINTER] == 1
+    assert found[WalkOutcome.WILD_POINTER] == 1
 
 
 def untainted(layout: str) -> FakeKernel:
@@ -462,15 +462,15 @@ def untainted(layout: str) -> FakeKernel:
     return kernel
 
 
-def outcomes_of(kernel: FakeKernel, name: str) -> dict[int, dict[Outcome, int]]:
+def outcomes_of(kernel: FakeKernel, name: str) -> dict[int, dict[WalkOutcome, int]]:
     return {e.start_pfn: e.outcomes for e in judged(kernel.program(), name).exposures}
 
 
 @each_layout
 def test_a_reference_leads_to_the_pgmap_while_pages_have_one(layout: str) -> None:
     found = outcomes_of(untainted(layout), "split-huge-pages")
-    assert found[0x24000] == {Outcome.CHANGES: 2}
-    expected = Outcome.CHANGES if layout == "7.2" else Outcome.DANGLING_PGMAP
+    assert found[0x24000] == {WalkOutcome.CHANGES: 2}
+    expected = WalkOutcome.CHANGES if layout == "7.2" else WalkOutcome.DANGLING_PGMAP
     assert found[0x24002] == {expected: 0x3FE}
 
 
@@ -480,15 +480,15 @@ def test_a_reference_comes_after_what_is_not_handled_is_dropped(layout: str) -> 
     kernel = untainted(layout)
     found = outcomes_of(kernel, "soft-offline")
     if layout == "5.10":
-        assert found[0x24000] == {Outcome.CHANGES: 2}
-        assert found[0x24002] == {Outcome.DANGLING_PGMAP: 0x3FE}
+        assert found[0x24000] == {WalkOutcome.CHANGES: 2}
+        assert found[0x24002] == {WalkOutcome.DANGLING_PGMAP: 0x3FE}
         return
-    assert found[0x24000] == {Outcome.DROPPED: 2}
-    assert found[0x24002] == {Outcome.HARMLESS: 0x3FE}
+    assert found[0x24000] == {WalkOutcome.DROPPED: 2}
+    assert found[0x24002] == {WalkOutcome.HARMLESS: 0x3FE}
     lru = 1 << kernel.layout.constant("PG_lru")
     kernel.poke_page_word(0x24001, 0, kernel.page_word(0x24001, 0) | lru)
     (reserved, _) = judged(kernel.program(), "soft-offline").exposures
-    assert reserved.outcomes == {Outcome.CHANGES: 1, Outcome.DROPPED: 1}
+    assert reserved.outcomes == {WalkOutcome.CHANGES: 1, WalkOutcome.DROPPED: 1}
     assert reserved.used == 1
 
 
@@ -496,7 +496,7 @@ def test_a_reference_comes_after_what_is_not_handled_is_dropped(layout: str) -> 
 def test_a_memory_error_marks_whatever_is_online(layout: str) -> None:
     # 5.10 takes a reference, which me_kernel() keeps: no pgmap is followed.
     found = judged(untainted(layout).program(), "memory-failure").exposures
-    assert [e.outcomes for e in found] == [{Outcome.CHANGES: 2}, {Outcome.CHANGES: 0x3FE}]
+    assert [e.outcomes for e in found] == [{WalkOutcome.CHANGES: 2}, {WalkOutcome.CHANGES: 0x3FE}]
     used = [2, 0x3FE] if layout == "5.10" else [0, 0]
     assert [e.used for e in found] == used
 
@@ -505,8 +505,8 @@ def test_a_memory_error_marks_whatever_is_online(layout: str) -> None:
 def test_damon_takes_its_reference_before_it_asks_for_the_lru(layout: str) -> None:
     found = judged(untainted(layout).program(), "damon").exposures
     assert [(e.touched, e.used) for e in found] == [(2, 0), (0x3FE, 0)]
-    expected = Outcome.CHANGES if layout == "7.2" else Outcome.DANGLING_PGMAP
-    assert [e.outcomes for e in found] == [{Outcome.CHANGES: 2}, {expected: 0x3FE}]
+    expected = WalkOutcome.CHANGES if layout == "7.2" else WalkOutcome.DANGLING_PGMAP
+    assert [e.outcomes for e in found] == [{WalkOutcome.CHANGES: 2}, {expected: 0x3FE}]
 
 
 @since_taint
@@ -518,9 +518,9 @@ def test_damon_and_tails(layout: str) -> None:
     kernel.poke_page_word(0x24001, 6, kernel.page_word(0x24001, 6) & 0xFFFFFFFF)
     (reserved, _) = judged(kernel.program(), "damon").exposures
     if layout == "6.1":
-        assert reserved.outcomes == {Outcome.CHANGES: 1, Outcome.DROPPED: 1}
+        assert reserved.outcomes == {WalkOutcome.CHANGES: 1, WalkOutcome.DROPPED: 1}
     else:
-        assert reserved.outcomes == {Outcome.CHANGES: 2}
+        assert reserved.outcomes == {WalkOutcome.CHANGES: 2}
 
 
 @each_layout
@@ -541,10 +541,10 @@ def test_who_copies_follows_only_what_is_near(layout: str) -> None:
     missing.poke_page_word(0x24001, 1, mask)
     near = outcomes_of(missing, "kpageflags")[0x24000]
     if layout == "7.2":
-        assert far == {Outcome.GARBAGE: 1, Outcome.STALE: 1}
+        assert far == {WalkOutcome.GARBAGE: 1, WalkOutcome.STALE: 1}
     else:
-        assert far == {Outcome.WILD_POINTER: 1, Outcome.STALE: 1}
-    assert near[Outcome.WILD_POINTER] == 1
+        assert far == {WalkOutcome.WILD_POINTER: 1, WalkOutcome.STALE: 1}
+    assert near[WalkOutcome.WILD_POINTER] == 1
 
 
 @since_taint
@@ -558,7 +558,7 @@ def test_what_is_no_memcg_is_left_alone(layout: str) -> None:
     for pfn in range(0x26000, 0x26003):
         kernel.poke_page_word(pfn, offset // 8, 0xA4A4A4A4A4A4A4A5)
     found = outcomes_of(kernel, "kpagecgroup")[0x24400]
-    assert (found[Outcome.WILD_MEMCG], found[Outcome.GARBAGE]) == (7, 3)
+    assert (found[WalkOutcome.WILD_MEMCG], found[WalkOutcome.GARBAGE]) == (7, 3)
 
 
 @each_layout
@@ -581,8 +581,8 @@ def test_what_a_device_left_is_not_initialised_for_what_is_there(layout: str) ->
     kernel.add_variable("hwpoison_filter_enable", "int", 1)
     found = judged(kernel.program(), "hwpoison-inject").exposures
     assert [(e.start_pfn, e.end_pfn, e.case, e.outcomes) for e in found] == [
-        (0x44000, 0x44002, Case.PARTIAL, {Outcome.HARMLESS: 2}),
-        (0x44002, 0x48000, Case.GHOST, {Outcome.STALE: 0x3FFE}),
+        (0x44000, 0x44002, Case.PARTIAL, {WalkOutcome.HARMLESS: 2}),
+        (0x44002, 0x48000, Case.GHOST, {WalkOutcome.STALE: 0x3FFE}),
     ]
 
 
@@ -640,7 +640,10 @@ def test_what_could_not_be_read_is_not_judged(layout: str) -> None:
     kernel = partial(layout)
     kernel.unmap_memmap(0x100000, 0x100040)
     found = [e.outcomes for e in judged(kernel.program(), "hwpoison-inject").exposures]
-    assert found == [{Outcome.UNREADABLE: 2}, {Outcome.UNREADABLE: 62, Outcome.HARMLESS: 0x5C0}]
+    assert found == [
+        {WalkOutcome.UNREADABLE: 2},
+        {WalkOutcome.UNREADABLE: 62, WalkOutcome.HARMLESS: 0x5C0},
+    ]
 
 
 # Runs against one PFN after the other.

@@ -11,7 +11,7 @@ from support.schema import validated
 
 from drgn_zonedev import plugin
 from drgn_zonedev.export.store import StoredDump
-from drgn_zonedev.pfn_walkers import WALKERS, Outcome, WalkersReport, walkers
+from drgn_zonedev.pfn_walkers import WALKERS, WalkersReport, WalkOutcome, walkers
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, height, is_folded
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
@@ -47,7 +47,7 @@ def test_the_schema_names_every_outcome() -> None:
     items = as_json.load_schema()["$defs"]["walkers"]["properties"]["walkers"]["items"]
     exposure = items["properties"]["exposures"]["items"]
     names = exposure["properties"]["outcomes"]["propertyNames"]["enum"]
-    assert names == [outcome.name.lower().replace("_", "-") for outcome in Outcome]
+    assert names == [outcome.name.lower().replace("_", "-") for outcome in WalkOutcome]
 
 
 def test_text_says_which_guards_the_release_chose() -> None:
@@ -115,7 +115,7 @@ def test_text_fits_the_screen(size: Screen) -> None:
 
 def test_where_there_is_little_room_the_worst_is_shown() -> None:
     report = walkers(in_flight("5.10").program())
-    order = list(Outcome)
+    order = list(WalkOutcome)
     text = walkers_text(report, screen=Screen(24))
     rank = {
         j.walker.name: min((order.index(e.worst) for e in j.exposures), default=len(order))

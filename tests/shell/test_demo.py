@@ -13,8 +13,8 @@ from support.fakekernel import collision
 
 from drgn_zonedev.export import store as stored
 from drgn_zonedev.export.archive import pack
-from drgn_zonedev.export.store import ARCHIVE, EXPECTED, SCHEMA, StoredDump, stored_dumps
-from drgn_zonedev.export.write import export
+from drgn_zonedev.export.store import ARCHIVE, EXPECTED, EXPECTED_SCHEMA, StoredDump, stored_dumps
+from drgn_zonedev.export.write import write_export
 from drgn_zonedev.shell import cli
 
 VMCORES = Path(__file__).parents[2] / "vmcores"
@@ -22,10 +22,10 @@ VMCORES = Path(__file__).parents[2] / "vmcores"
 
 def _store(directory: Path, *, packed: bool) -> StoredDump:
     prog = collision("6.1").program()
-    export(prog, directory / "export" if packed else directory)
+    write_export(prog, directory / "export" if packed else directory)
     if packed:
         pack(directory / "export", directory / ARCHIVE)
-    expected: dict[str, object] = {"schema": SCHEMA, "ranges": [], "truth": None}
+    expected: dict[str, object] = {"schema": EXPECTED_SCHEMA, "ranges": [], "truth": None}
     (directory / EXPECTED).write_text(json.dumps(expected))
     return StoredDump(directory)
 
@@ -102,7 +102,7 @@ def test_demo_with_a_damaged_dump_is_one_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "6.1-hotplug-offline").mkdir()
-    for name, text in ((EXPECTED, json.dumps({"schema": SCHEMA})), (ARCHIVE, "damaged")):
+    for name, text in ((EXPECTED, json.dumps({"schema": EXPECTED_SCHEMA})), (ARCHIVE, "damaged")):
         (tmp_path / "6.1-hotplug-offline" / name).write_text(text)
     assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 2
     assert "no packed export" in capsys.readouterr().err

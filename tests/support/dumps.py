@@ -10,7 +10,7 @@ from typing import Any
 
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.lab import SCENARIOS
-from drgn_zonedev.lab.store import differences
+from drgn_zonedev.lab.store import dump_differences
 from drgn_zonedev.lab.truth.answers import Answer
 from drgn_zonedev.lab.verdict.proposal_differences import (
     kernel_differences,
@@ -34,7 +34,7 @@ def judge_dump(path: Path) -> tuple[list[str], dict[str, Any]]:
         met = walkers(prog)
         taint = met.kernel.features["section_taint_zone_device"]
         wrong = [
-            *differences(prog, expected),
+            *dump_differences(prog, expected),
             *variant_differences(proposal(prog), arranged, SCENARIOS[expected["scenario"]].was),
             *walker_differences(met, arranged),
             *(kernel_differences(answers, arranged, taint=taint) if answers else ()),

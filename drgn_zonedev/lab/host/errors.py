@@ -8,7 +8,7 @@ from typing import Callable, Optional
 
 logger = logging.getLogger("drgn_zonedev.lab")
 
-Progress = Optional[Callable[[str], None]]
+StepProgress = Optional[Callable[[str], None]]
 """Called with one line of text per step; None sends the lines to the logger."""
 
 
@@ -20,7 +20,7 @@ class NotPossible(LabError):
     """This kernel cannot do what a scenario wants; the message is the reason."""
 
 
-def report(progress: Progress, message: str) -> None:
+def report(progress: StepProgress, message: str) -> None:
     """Tell the caller (or, without a callback, the log) what is going on."""
     if progress is None:
         logger.info("%s", message)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 
 
 @contextmanager
-def lock(path: Path, progress: Progress = None, timeout: float = 1800) -> Iterator[None]:
+def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> Iterator[None]:
     """Hold the lock file `path`; the kernel lets go of it however the process ends."""
     with path.open("w") as file:
         deadline = time.monotonic() + timeout

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import find_mirror, private_apt
-from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
@@ -76,7 +76,7 @@ def build_tree(kernel: Kernel) -> Path:
 
 
 def build_kernel(
-    name: str, *, jobs: int | None = None, refresh: bool = False, progress: Progress = None
+    name: str, *, jobs: int | None = None, refresh: bool = False, progress: StepProgress = None
 ) -> Kernel:
     """Return the kernel, building it only if the cache lacks it.
 
@@ -144,7 +144,7 @@ def _is_current(name: str, version: str) -> bool:
     return _record(kernel_dir(name)).get("version") == version
 
 
-def _unpack(deb: Path, work: Path, progress: Progress) -> Path:
+def _unpack(deb: Path, work: Path, progress: StepProgress) -> Path:
     """Unpack the source, change it, and return its tree."""
     report(progress, "unpacking the source")
     package, tree = work / "package", work / "source"
@@ -164,7 +164,7 @@ def _unpack(deb: Path, work: Path, progress: Progress) -> Path:
     return tree
 
 
-def _make(tree: Path, root: Path, jobs: int, progress: Progress) -> Path:
+def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
     """Build, and collect what is needed of it in a new directory."""
     make = ["make", "-C", str(tree), f"-j{jobs}", "CC=gcc", "HOSTCC=gcc"]
     _run([*make, f"KCONFIG_ALLCONFIG={_CONFIG}", "allnoconfig"])

@@ -31,7 +31,7 @@ def own_kernel(
             raise LabError(
                 f"there is no file {path}: check --kernel, --vmlinux, --modules and --system-map"
             )
-    release = image_release(bzimage)
+    release = bzimage_release(bzimage)
     other = vmlinux_release(vmlinux)
     if other not in (release, None):
         raise LabError(
@@ -50,7 +50,7 @@ def own_kernel(
     )
 
 
-def image_release(bzimage: Path) -> str:
+def bzimage_release(bzimage: Path) -> str:
     """Return what ``uname -r`` will say, from the header of a bzImage (x86 boot protocol)."""
     with bzimage.open("rb") as file:
         header = file.read(_HEADER_SIZE)

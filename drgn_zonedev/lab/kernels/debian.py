@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite, find_mirror, private_apt
-from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import (
@@ -65,7 +65,7 @@ def _resolve(apt: Apt) -> tuple[str, list[Package]]:
 
 
 def _build(
-    release: str, packages: Sequence[Package], apt: Apt, work: Path, progress: Progress
+    release: str, packages: Sequence[Package], apt: Apt, work: Path, progress: StepProgress
 ) -> Path:
     """Make the kernel's directory inside `work` and return it."""
     root = work / "kernel"
@@ -86,7 +86,7 @@ def _build(
     return root
 
 
-def install_kernel(name: str, suite: Suite, progress: Progress = None) -> Kernel:
+def install_kernel(name: str, suite: Suite, progress: StepProgress = None) -> Kernel:
     """Make the cache hold the newest kernel of `suite`; do nothing if it already does."""
     find_tool("depmod")  # Say so before downloading 300 MB.
     mirror = find_mirror()
@@ -103,7 +103,7 @@ def install_kernel(name: str, suite: Suite, progress: Progress = None) -> Kernel
             return _install(name, suite, mirror, Path(directory), progress)
 
 
-def _install(name: str, suite: Suite, mirror: Mirror, work: Path, progress: Progress) -> Kernel:
+def _install(name: str, suite: Suite, mirror: Mirror, work: Path, progress: StepProgress) -> Kernel:
     if suite.security and mirror.security is None:
         report(progress, f"apt knows no security archive: {suite.codename} without it")
     report(progress, f"asking the mirror for the newest kernel of {suite.codename}")

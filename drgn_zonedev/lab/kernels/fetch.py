@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.build import built_kernel
 from drgn_zonedev.lab.kernels.debian import install_kernel
 from drgn_zonedev.lab.kernels.known import (
@@ -16,7 +16,7 @@ from drgn_zonedev.lab.kernels.known import (
 )
 
 
-def fetch_kernel(name: str, *, refresh: bool = False, progress: Progress = None) -> Kernel:
+def fetch_kernel(name: str, *, refresh: bool = False, progress: StepProgress = None) -> Kernel:
     """Return the kernel called `name`, downloading it only if the cache lacks it.
 
     :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress, report
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
@@ -235,7 +235,7 @@ def boot(
     accel: str = "tcg",
     timeout: float = 90,
     attempts: int = 2,
-    progress: Progress = None,
+    progress: StepProgress = None,
     cancelled: Cancelled = lambda: False,
     truth: bool = False,
 ) -> Iterator[Guest]:

@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from drgn_zonedev.lab.scenarios.arithmetic import Expected
 from drgn_zonedev.lab.scenarios.catalogue import SCENARIOS
-from drgn_zonedev.lab.scenarios.scenario import Command, QmpCommand, Scenario
+from drgn_zonedev.lab.scenarios.scenario import GuestCommand, QmpCommand, Scenario
 
-__all__ = ["SCENARIOS", "Command", "Expected", "QmpCommand", "Scenario"]
+__all__ = ["SCENARIOS", "Expected", "GuestCommand", "QmpCommand", "Scenario"]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from drgn_zonedev.util.alignment import align_down, align_up
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4 * KIB
 SECTION = 128 * MIB
@@ -28,7 +30,7 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Memory:
+class Area:
     """Physical memory of a device."""
 
     start: int
@@ -38,16 +40,6 @@ class Memory:
     def end(self) -> int:
         """Exclusive."""
         return self.start + self.size
-
-
-def align_up(value: int, alignment: int) -> int:
-    """``ALIGN()``."""
-    return -(-value // alignment) * alignment
-
-
-def align_down(value: int, alignment: int) -> int:
-    """``ALIGN_DOWN()``."""
-    return value // alignment * alignment
 
 
 def expect(start: int, end: int, case: str) -> tuple[Expected, ...]:
@@ -60,7 +52,7 @@ def struct_page(pfn: int) -> int:
     return VMEMMAP + pfn * STRUCT_PAGE
 
 
-def data_offset(memory: Memory, memmap: str, align: int) -> int:
+def data_offset(memory: Area, memmap: str, align: int) -> int:
     """Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
 
     That is 8 KiB for the information block, and with the memmap on the device a struct page for
@@ -72,13 +64,13 @@ def data_offset(memory: Memory, memmap: str, align: int) -> int:
     return align_up(memory.start + overhead, align) - memory.start
 
 
-def namespace_end(memory: Memory, align: int) -> int:
+def namespace_end(memory: Area, align: int) -> int:
     """Return where a namespace's pgmap ends: an unaligned rest is cut off (``nd_pfn_init()``)."""
     return align_down(memory.end, align)
 
 
 def namespace_ranges(
-    memory: Memory, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
+    memory: Area, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
 ) -> tuple[Expected, ...]:
     """Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
 
@@ -106,10 +98,10 @@ def section_tail(end: int, case: str) -> tuple[Expected, ...]:
     return expect(end, align_up(end, SECTION), case)
 
 
-def blocks(memory: Memory) -> Memory:
+def blocks(memory: Area) -> Area:
     """Return the whole memory blocks inside `memory`: all that can become RAM."""
     start = align_up(memory.start, SECTION)
-    return Memory(start, align_down(memory.end, SECTION) - start)
+    return Area(start, align_down(memory.end, SECTION) - start)
 
 
 def block_number(address: int) -> int:

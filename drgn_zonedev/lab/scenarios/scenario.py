@@ -10,7 +10,7 @@ from typing import Any
 
 from drgn_zonedev.lab.scenarios.arithmetic import Expected
 
-Command = tuple[str, ...]
+GuestCommand = tuple[str, ...]
 """A command of the guest script (``guest/init``): its name and its arguments."""
 
 QmpCommand = tuple[str, Mapping[str, Any]]
@@ -29,7 +29,7 @@ class Scenario:
     """QEMU arguments."""
     modules: tuple[str, ...] = ()
     """Loaded in this order before the steps."""
-    steps: tuple[Command, ...] = ()
+    steps: tuple[GuestCommand, ...] = ()
     qmp: tuple[QmpCommand, ...] = field(default=(), hash=False)
     """Run when the guest says that it is ready for them (step ``hotplug``)."""
     breakpoint: str | None = None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import boot
 from drgn_zonedev.lab.machine.initramfs import build_capture_initramfs, file_entry
@@ -20,7 +20,7 @@ from drgn_zonedev.lab.targets.image import blank_image, disk_device
 from drgn_zonedev.lab.targets.program import DebianProgram
 from drgn_zonedev.lab.truth.guest_facts import Facts
 
-TIMEOUT = 60
+CAPTURE_SECONDS = 60
 _RESERVED_MIB = 256
 _DISK_BYTES = 1 << 30
 _MODULES = ("virtio_pci", "virtio_blk")
@@ -42,7 +42,9 @@ class Kdump:
 
 
 @contextmanager
-def take_kdump(kernel: Kernel, scenario: Scenario, progress: Progress = None) -> Iterator[Kdump]:
+def take_kdump(
+    kernel: Kernel, scenario: Scenario, progress: StepProgress = None
+) -> Iterator[Kdump]:
     """Boot a guest into a scenario and let it panic; the dumps are gone after the context.
 
     :raises LabError: if no dump was saved in time
@@ -53,7 +55,9 @@ def take_kdump(kernel: Kernel, scenario: Scenario, progress: Progress = None) ->
         blank_image(work / "disk", _DISK_BYTES)
         (work / "initramfs").write_bytes(_initramfs(kernel, program))
         crashing = _crashing(kernel, scenario, work)
-        with boot(kernel, crashing, timeout=TIMEOUT, attempts=1, progress=progress) as guest:
+        with boot(
+            kernel, crashing, timeout=CAPTURE_SECONDS, attempts=1, progress=progress
+        ) as guest:
             facts = guest.facts
         _cut(work / "disk", work / "vmcore", int(facts["vmcore_size"]))
         yield Kdump(work / "vmcore", work / "whole", facts)

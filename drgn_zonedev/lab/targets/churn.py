@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest
-from drgn_zonedev.lab.scenarios.arithmetic import MIB, Memory, block_number
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, Area, block_number
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, plug_dimm
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import hotplug, namespace
@@ -35,9 +35,9 @@ from drgn_zonedev.lab.targets.labels import AREA_BYTES, write_labels_command
 from drgn_zonedev.lab.targets.watch import MARK
 
 # The labels take the end of it.
-_LABELLED = Memory(DEVICE_MEMORY, 256 * MIB)
+_LABELLED = Area(DEVICE_MEMORY, 256 * MIB)
 _NVDIMM = f"nvdimm,id=nvdimm,memdev=labelled,addr={_LABELLED.start:#x}"
-_DIMM = Memory(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
+_DIMM = Area(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
 _SIZES = (str(64 * MIB), str(160 * MIB))
 # For a check that has begun, and to say what came of it; on a busy host, that takes minutes.
 _SPARE_SECONDS = 300
@@ -78,7 +78,7 @@ class Churned:
 
 
 @contextmanager
-def boot_churning(kernel: Kernel, seconds: float, progress: Progress = None) -> Iterator[Guest]:
+def boot_churning(kernel: Kernel, seconds: float, progress: StepProgress = None) -> Iterator[Guest]:
     """Boot a guest that churns, and checks itself for some time from now on."""
     words = ["-m", "drgn_zonedev.lab.targets.watch", "-s", "/extra/vmlinux"]
     words += ["--seconds", str(seconds), "--ready", "/tmp/observing"]
@@ -90,7 +90,7 @@ def boot_churning(kernel: Kernel, seconds: float, progress: Progress = None) -> 
             yield guest
 
 
-def run_churn(kernel: Kernel, seconds: float, progress: Progress = None) -> Churned:
+def run_churn(kernel: Kernel, seconds: float, progress: StepProgress = None) -> Churned:
     """Check a churning guest from the outside and inside at the same time."""
     with boot_churning(kernel, seconds, progress) as guest:
         watcher = [

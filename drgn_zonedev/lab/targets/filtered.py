@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite
-from drgn_zonedev.lab.host.errors import LabError, Progress
+from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
@@ -55,7 +55,7 @@ NOT_POSSIBLE: dict[tuple[str, str], str] = {
 """Why, of the kernels (keys of ``KERNELS``) and formats that do not work."""
 
 
-def makedumpfile(kernel: Kernel, progress: Progress = None) -> DebianProgram:
+def makedumpfile(kernel: Kernel, progress: StepProgress = None) -> DebianProgram:
     """Return the makedumpfile that is meant for a kernel."""
     suite = _SUITE_OF.get(kernel.name, KERNELS.get(kernel.name))
     if suite is None:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import drgn_zonedev
-from drgn_zonedev.lab.host.errors import Progress, report
+from drgn_zonedev.lab.host.errors import StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.kernels.known import Kernel, cache_dir
 from drgn_zonedev.lab.machine.boot import Guest, boot
@@ -24,14 +24,14 @@ from drgn_zonedev.lab.targets.interpreter import (
     pack_interpreter,
 )
 
-TIMEOUT = 120
+INSIDE_SECONDS = 120
 # Whoever observes has checked once before anything happens; on a busy host, that takes minutes.
 _OBSERVER_TIMEOUT = 600
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _CHECK = ("-k", "-s", "/extra/vmlinux", "check", "--format", "json")
 
 
-def python_image(progress: Progress = None) -> Path:
+def python_image(progress: StepProgress = None) -> Path:
     """Return the disk that guests run Python from, making it only if the cache lacks it."""
     image = cache_dir() / "programs" / f"python-{interpreter_digest()}.img"
     if image.exists():
@@ -48,7 +48,9 @@ def python_image(progress: Progress = None) -> Path:
 
 
 @contextmanager
-def boot_inside(kernel: Kernel, scenario: Scenario, progress: Progress = None) -> Iterator[Guest]:
+def boot_inside(
+    kernel: Kernel, scenario: Scenario, progress: StepProgress = None
+) -> Iterator[Guest]:
     """Boot a guest that has run ``zonedev -k check``, and is still in the same state.
 
     ``guest.facts["inside"]`` is what that printed, ``["inside_errors"]`` what it said on standard
@@ -61,7 +63,7 @@ def boot_inside(kernel: Kernel, scenario: Scenario, progress: Progress = None) -
 
 @contextmanager
 def boot_observed(
-    kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: Progress = None
+    kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: StepProgress = None
 ) -> Iterator[Guest]:
     """Boot a guest that runs Python with these arguments beside all else, onto its console."""
     with _boot_with_python(kernel, scenario, "observe", words, progress) as guest:
@@ -70,7 +72,7 @@ def boot_observed(
 
 @contextmanager
 def _boot_with_python(
-    kernel: Kernel, scenario: Scenario, step: str, words: Sequence[str], progress: Progress
+    kernel: Kernel, scenario: Scenario, step: str, words: Sequence[str], progress: StepProgress
 ) -> Iterator[Guest]:
     with _scratch() as work:
         ours = (Path(drgn_zonedev.__file__).parent, _metadata(work))
@@ -78,7 +80,7 @@ def _boot_with_python(
         images = (python_image(progress), work / "extra.img")
         disks = [disk_device(image, readonly=True) for image in images]
         longer = _with_python(scenario, disks, step, words)
-        timeout = _OBSERVER_TIMEOUT if step == "observe" else TIMEOUT
+        timeout = _OBSERVER_TIMEOUT if step == "observe" else INSIDE_SECONDS
         with boot(kernel, longer, timeout=timeout, attempts=1, progress=progress) as guest:
             yield guest
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Apt, Suite, find_mirror, private_apt
-from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import cache_dir
@@ -52,7 +52,7 @@ class DebianProgram:
         return f"/{where}/{LOADER} --library-path /{where} /{where}/{self.name}"
 
 
-def fetch_program(name: str, suite: Suite, progress: Progress = None) -> DebianProgram:
+def fetch_program(name: str, suite: Suite, progress: StepProgress = None) -> DebianProgram:
     """Return the program of the package of that name, downloading it only if the cache lacks it."""
     directory = cache_dir() / "programs" / suite.codename / name
     if not directory.exists():
@@ -63,7 +63,7 @@ def fetch_program(name: str, suite: Suite, progress: Progress = None) -> DebianP
     return DebianProgram(name, (directory / "version").read_text().strip(), directory)
 
 
-def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: Progress) -> None:
+def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: StepProgress) -> None:
     apt = private_apt(work / "apt", suite, find_mirror())
     apt.update()
     packages = _with_libraries(apt, name)

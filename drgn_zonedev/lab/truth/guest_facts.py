@@ -15,7 +15,7 @@ Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Resource:
+class IomemEntry:
     """A line of /proc/iomem. `end` is exclusive, unlike in the file."""
 
     level: int
@@ -24,11 +24,11 @@ class Resource:
     name: str
 
 
-def parse_iomem(text: str) -> tuple[Resource, ...]:
+def parse_iomem(text: str) -> tuple[IomemEntry, ...]:
     """Parse /proc/iomem."""
     found = re.findall(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$", text, re.MULTILINE)
     return tuple(
-        Resource(len(indent) // 2, int(start, 16), int(end, 16) + 1, name)
+        IomemEntry(len(indent) // 2, int(start, 16), int(end, 16) + 1, name)
         for indent, start, end, name in found
     )
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Apt, Package, Suite, find_mirror, private_apt
-from drgn_zonedev.lab.host.errors import LabError, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.build import build_tree
@@ -45,7 +45,7 @@ _SUFFIXES = (".real-lsb-64", ".real-x86")
 _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 
-def truth_module(kernel: Kernel, *, progress: Progress = None) -> Path:
+def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
     """Return the module for `kernel`, building it only if the cache lacks it.
 
     :raises LabError: if a compiler or the kernel's headers are missing
@@ -75,7 +75,7 @@ def _recipe_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _make_module(kernel: Kernel, module: Path, work: Path, progress: Progress) -> None:
+def _make_module(kernel: Kernel, module: Path, work: Path, progress: StepProgress) -> None:
     if kernel.name in BUILT_KERNELS:
         report(progress, f"building the truth module for {kernel.release}")
         build_module(build_tree(kernel), work / "module.ko")
@@ -94,7 +94,7 @@ def _make_module(kernel: Kernel, module: Path, work: Path, progress: Progress) -
 # --- headers ---
 
 
-def _download(kernel: Kernel, directory: Path, work: Path, progress: Progress) -> None:
+def _download(kernel: Kernel, directory: Path, work: Path, progress: StepProgress) -> None:
     """Download the packages that a module's build needs into a new directory."""
     report(progress, f"downloading the headers of {kernel.release} (16 MiB)")
     directory.mkdir()

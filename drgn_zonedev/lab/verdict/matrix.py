@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress, report
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress, report
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import Scenario
@@ -30,7 +30,7 @@ _GUEST_BYTES = 2 << 30
 """What a guest takes of the host: its memory, and the debugger with the kernel's symbols."""
 
 
-class Verdict(enum.Enum):
+class CellVerdict(enum.Enum):
     """What became of one kernel in one scenario."""
 
     AGREES = "agrees"
@@ -45,7 +45,7 @@ class Cell:
 
     kernel: Kernel
     scenario: Scenario
-    verdict: Verdict
+    verdict: CellVerdict
     details: tuple[str, ...] = ()
     """What disagrees, or why it is not possible, or what went wrong."""
     seconds: float = 0
@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Options:
+class MatrixOptions:
     """How to run guests."""
 
     accel: str = "tcg"
@@ -62,7 +62,7 @@ class Options:
     timeout: float = 90
     truth: bool = False
     """Ask the guest's kernel about every PFN; a frozen guest cannot be asked."""
-    progress: Progress = None
+    progress: StepProgress = None
 
 
 def default_jobs() -> int:
@@ -76,17 +76,17 @@ def default_jobs() -> int:
 # --- one guest ---
 
 
-def open_guest(guest: Guest) -> Program:
+def debug_guest(guest: Guest) -> Program:
     """Debug a guest over QMP with its kernel's symbols."""
     import drgn
 
     prog = drgn.Program()
     prog.set_qemu_qmp(guest.qmp_socket)
-    load_symbols(prog, guest.kernel)
+    load_guest_symbols(prog, guest.kernel)
     return prog
 
 
-def load_symbols(prog: Program, kernel: Kernel) -> None:
+def load_guest_symbols(prog: Program, kernel: Kernel) -> None:
     """Load the kernel's vmlinux, or raise LabError if it was built for another one."""
     main = next(prog.loaded_modules())[0]
     # Not load_debug_info(), which would warn of what is an error here.
@@ -101,17 +101,17 @@ def load_symbols(prog: Program, kernel: Kernel) -> None:
 def run_cell(
     kernel: Kernel,
     scenario: Scenario,
-    options: Options = Options(),
+    options: MatrixOptions = MatrixOptions(),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Cell:
     """Boot one kernel into one scenario and judge what the tool says of it."""
     start = time.monotonic()
 
-    def cell(verdict: Verdict, *details: str, report: Report | None = None) -> Cell:
+    def cell(verdict: CellVerdict, *details: str, report: Report | None = None) -> Cell:
         return Cell(kernel, scenario, verdict, details, time.monotonic() - start, report)
 
     if kernel.name in scenario.impossible:
-        return cell(Verdict.NOT_POSSIBLE, scenario.impossible[kernel.name])
+        return cell(CellVerdict.NOT_POSSIBLE, scenario.impossible[kernel.name])
     try:
         with boot(
             kernel,
@@ -124,19 +124,19 @@ def run_cell(
         ) as guest:
             found, wrong = _look(guest, options)
     except NotPossible as error:
-        return cell(Verdict.NOT_POSSIBLE, str(error))
+        return cell(CellVerdict.NOT_POSSIBLE, str(error))
     except LabError as error:
-        return cell(Verdict.FAILED, str(error))
-    return cell(Verdict.DIFFERS if wrong else Verdict.AGREES, *wrong, report=found)
+        return cell(CellVerdict.FAILED, str(error))
+    return cell(CellVerdict.DIFFERS if wrong else CellVerdict.AGREES, *wrong, report=found)
 
 
-def _look(guest: Guest, options: Options) -> tuple[Report, list[str]]:
+def _look(guest: Guest, options: MatrixOptions) -> tuple[Report, list[str]]:
     from drgn_zonedev.report import check
 
     if options.dump:
         _dump(guest, options.dump, options.progress)
     with _as_lab_errors():
-        prog = open_guest(guest)
+        prog = debug_guest(guest)
         found = check(prog)
         return found, judge(guest, prog, found)
 
@@ -153,7 +153,7 @@ def _as_lab_errors() -> Iterator[None]:
         raise LabError(message) from error
 
 
-def _dump(guest: Guest, directory: Path, progress: Progress) -> None:
+def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -166,14 +166,14 @@ def _dump(guest: Guest, directory: Path, progress: Progress) -> None:
 
 # --- all of them ---
 
-RunCell = Callable[[Kernel, Scenario, Options, Callable[[], bool]], Cell]
+RunCell = Callable[[Kernel, Scenario, MatrixOptions, Callable[[], bool]], Cell]
 
 
 def run_matrix(
     kernels: Sequence[Kernel],
     scenarios: Sequence[Scenario],
     *,
-    options: Options = Options(),
+    options: MatrixOptions = MatrixOptions(),
     jobs: int = 1,
     run: RunCell = run_cell,
 ) -> Generator[Cell, None, None]:

@@ -11,20 +11,20 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from drgn_zonedev.lab.verdict.matrix import Cell, Verdict
+from drgn_zonedev.lab.verdict.matrix import Cell, CellVerdict
 from drgn_zonedev.render.as_junit import xml_text
 
-SCHEMA = "drgn-zonedev/lab/1"
+MATRIX_SCHEMA = "drgn-zonedev/lab/1"
 
 _SHORT = {
-    Verdict.AGREES: "agrees",
-    Verdict.DIFFERS: "DIFFERS",
-    Verdict.NOT_POSSIBLE: "-",
-    Verdict.FAILED: "FAILED",
+    CellVerdict.AGREES: "agrees",
+    CellVerdict.DIFFERS: "DIFFERS",
+    CellVerdict.NOT_POSSIBLE: "-",
+    CellVerdict.FAILED: "FAILED",
 }
 
 
-def printable(text: str) -> str:
+def ascii_only(text: str) -> str:
     """Make text that may hold a guest's words harmless to a terminal."""
     return re.sub(r"[^\n\x20-\x7e]", "?", text)
 
@@ -32,7 +32,7 @@ def printable(text: str) -> str:
 def line_text(cell: Cell) -> str:
     """Return one line about one cell."""
     line = f"{cell.kernel.name} {cell.scenario.name}: {cell.verdict.value}"
-    if cell.verdict is Verdict.NOT_POSSIBLE:
+    if cell.verdict is CellVerdict.NOT_POSSIBLE:
         return f"{line}: {cell.details[0]}"
     return f"{line} ({cell.seconds:.1f} s)"
 
@@ -45,17 +45,17 @@ def matrix_text(cells: Sequence[Cell]) -> str:
     rows = [[name, *(verdicts.get((name, kernel), "") for kernel in kernels)] for name in scenarios]
     parts = [tabulate(rows, ["", *kernels], disable_numparse=True)]
     parts += _explanations(cells)
-    return printable("\n\n".join(parts))
+    return ascii_only("\n\n".join(parts))
 
 
 def _explanations(cells: Sequence[Cell]) -> list[str]:
     texts = []
     impossible: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
-        if cell.verdict is Verdict.NOT_POSSIBLE:
+        if cell.verdict is CellVerdict.NOT_POSSIBLE:
             key = (cell.scenario.name, cell.details[0])
             impossible.setdefault(key, []).append(cell.kernel.name)
-        elif cell.verdict is not Verdict.AGREES:
+        elif cell.verdict is not CellVerdict.AGREES:
             details = "".join(f"\n  {detail}" for detail in cell.details)
             texts.append(f"{line_text(cell)}{details}")
     lines = [f"- {name} on {', '.join(on)}: {why}" for (name, why), on in impossible.items()]
@@ -67,21 +67,21 @@ def junit_xml(cells: Sequence[Cell]) -> str:
     root = ElementTree.Element("testsuites", name="zonedev lab")
     for name in dict.fromkeys(cell.kernel.name for cell in cells):
         _add_suite(root, [cell for cell in cells if cell.kernel.name == name])
-    if all(cell.verdict is Verdict.NOT_POSSIBLE for cell in cells):
+    if all(cell.verdict is CellVerdict.NOT_POSSIBLE for cell in cells):
         _add_nothing_run(root)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 _ELEMENTS = {
-    Verdict.DIFFERS: "failure",
-    Verdict.NOT_POSSIBLE: "skipped",
-    Verdict.FAILED: "error",
+    CellVerdict.DIFFERS: "failure",
+    CellVerdict.NOT_POSSIBLE: "skipped",
+    CellVerdict.FAILED: "error",
 }
 
 
 def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
-    def count(verdict: Verdict) -> str:
+    def count(verdict: CellVerdict) -> str:
         return str(sum(cell.verdict is verdict for cell in cells))
 
     suite = ElementTree.SubElement(
@@ -89,9 +89,9 @@ def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
         "testsuite",
         name=f"{cells[0].kernel.name} ({cells[0].kernel.release})",
         tests=str(len(cells)),
-        failures=count(Verdict.DIFFERS),
-        errors=count(Verdict.FAILED),
-        skipped=count(Verdict.NOT_POSSIBLE),
+        failures=count(CellVerdict.DIFFERS),
+        errors=count(CellVerdict.FAILED),
+        skipped=count(CellVerdict.NOT_POSSIBLE),
         time=f"{sum(cell.seconds for cell in cells):.3f}",
     )
     for cell in cells:
@@ -127,7 +127,7 @@ def _add_nothing_run(root: ElementTree.Element) -> None:
 def results_json(cells: Sequence[Cell]) -> str:
     """Return the cells, with the tool's whole reports, as JSON."""
     results = [_result(cell) for cell in cells]
-    return json.dumps({"schema": SCHEMA, "results": results}, indent=2) + "\n"
+    return json.dumps({"schema": MATRIX_SCHEMA, "results": results}, indent=2) + "\n"
 
 
 def _result(cell: Cell) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from drgn import Program
 
 from drgn_zonedev.classification.reading import with_devices
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.lab.truth.guest_facts import Facts, Resource
+from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.disagreement import Disagreement
 from drgn_zonedev.model import Case, Pgmap, Range
 
@@ -71,7 +71,7 @@ def _blocks(snapshot: Snapshot, facts: Facts) -> Iterator[Disagreement]:
 
 
 def _ram(
-    snapshot: Snapshot, ranges: Sequence[Range], iomem: Sequence[Resource]
+    snapshot: Snapshot, ranges: Sequence[Range], iomem: Sequence[IomemEntry]
 ) -> Iterator[Disagreement]:
     size = 1 << snapshot.geometry.page_shift
     for resource in iomem:
@@ -93,7 +93,7 @@ def _ram(
             yield Disagreement("/proc/iomem", "nothing there", resource.name, left, end)
 
 
-def _device_resources(snapshot: Snapshot, iomem: Sequence[Resource]) -> Iterator[Disagreement]:
+def _device_resources(snapshot: Snapshot, iomem: Sequence[IomemEntry]) -> Iterator[Disagreement]:
     shift = snapshot.geometry.page_shift
     for pgmap in snapshot.pgmaps:
         for range_ in pgmap.ranges:

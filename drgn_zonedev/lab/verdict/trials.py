@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drgn_zonedev.lab.host.errors import LabError, NotPossible, Progress
+from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.machine.initramfs import has_module
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.truth.answers import Values, Visit
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
-from drgn_zonedev.lab.verdict.matrix_results import printable
+from drgn_zonedev.lab.verdict.matrix_results import ascii_only
 from drgn_zonedev.model import Case
 from drgn_zonedev.pfn_walkers.kpageflags import KPF, kpage_end_pfn, predict
 
@@ -122,9 +122,11 @@ def trial_scenario(kernel: Kernel, scenario: Scenario) -> Scenario:
     )
 
 
-def run_trial(kernel: Kernel, name: str, *, accel: str = "tcg", progress: Progress = None) -> Trial:
+def run_trial(
+    kernel: Kernel, name: str, *, accel: str = "tcg", progress: StepProgress = None
+) -> Trial:
     """Boot a kernel into a scenario of TRIALS, and compare what its walkers did."""
-    from drgn_zonedev.lab.verdict.matrix import open_guest
+    from drgn_zonedev.lab.verdict.matrix import debug_guest
 
     scenario = SCENARIOS[name]
     if kernel.name in scenario.impossible:
@@ -133,7 +135,7 @@ def run_trial(kernel: Kernel, name: str, *, accel: str = "tcg", progress: Progre
     try:
         # A guest that a walker ends is ended the second time as well.
         with boot(kernel, wanted, accel=accel, timeout=_SECONDS, progress=progress) as guest:
-            return judge_trial(guest, open_guest(guest), scenario)
+            return judge_trial(guest, debug_guest(guest), scenario)
     except NotPossible as error:
         return Trial(kernel, scenario, impossible=str(error))
     except LabError as error:
@@ -284,7 +286,7 @@ def _is_ambiguous(visit: Visit, online: bool, valid: bool) -> bool:
 
 def trial_text(trial: Trial, *, verbose: bool = False) -> str:
     """Return what people read of a trial."""
-    return "\n".join(map(printable, _lines(trial, verbose)))
+    return "\n".join(map(ascii_only, _lines(trial, verbose)))
 
 
 def _lines(trial: Trial, verbose: bool) -> Iterator[str]:

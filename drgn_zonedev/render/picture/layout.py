@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from drgn_zonedev.render.picture.glyphs import BAD, HOLE, mark_of
 from drgn_zonedev.render.picture.scene import (
-    Scene,
+    Array,
+    Picture,
     errors_between,
     pgmaps_between,
     ranges_between,
@@ -32,8 +33,7 @@ __all__ = ("Grid", "Row", "grid")
 # Folding saves rows, but hardly more than this; a grid of more is not even tried.
 _MOST_FOLDED = 16
 
-Array = npt.NDArray[np.int64]
-Marks = npt.NDArray[np.uint8]
+RowMarks = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Grid:
         return self.columns * self.cell_pages
 
 
-def grid(scene: Scene, columns: int, max_rows: int | None) -> Grid:
+def grid(scene: Picture, columns: int, max_rows: int | None) -> Grid:
     """
     Lay out a scene.
 
@@ -91,7 +91,7 @@ def _touched(spans: Array, row_pages: int) -> Array:
     return sorted_set(np.concatenate((start // row_pages, (end - 1) // row_pages)))
 
 
-def _rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> tuple[Row, ...]:
+def _rows(scene: Picture, row_pages: int, touched: Array, painted: RowMarks) -> tuple[Row, ...]:
     merged: list[Row] = []
     for row in _all_rows(scene, row_pages, touched, painted):
         last = merged[-1] if merged else None
@@ -103,7 +103,7 @@ def _rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> tuple
     return tuple(merged)
 
 
-def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> Marks:
+def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> RowMarks:
     """
     Get the marks of the rows that something begins or ends in.
 
@@ -127,7 +127,7 @@ def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> Marks
     return cells.reshape(-1, columns)
 
 
-def _all_rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> Iterator[Row]:
+def _all_rows(scene: Picture, row_pages: int, touched: Array, painted: RowMarks) -> Iterator[Row]:
     """Get painted rows, and between them those that a single thing covers, or nothing."""
     next_row = 0
     for number, marks in zip(touched.tolist(), painted):
@@ -138,7 +138,7 @@ def _all_rows(scene: Scene, row_pages: int, touched: Array, painted: Marks) -> I
         next_row = number + 1
 
 
-def _plain_row(scene: Scene, start_pfn: int, end_pfn: int, row_pages: int, columns: int) -> Row:
+def _plain_row(scene: Picture, start_pfn: int, end_pfn: int, row_pages: int, columns: int) -> Row:
     ranges = ranges_between(scene, start_pfn, end_pfn)
     mark = mark_of(ranges[0].case) if ranges else HOLE
     if errors_between(scene, start_pfn, end_pfn):

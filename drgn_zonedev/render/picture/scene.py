@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Scene
+Picture
 -----
 
 What a picture is of: a report, or what is known of one without reading struct pages.
@@ -22,7 +22,7 @@ from drgn_zonedev.render.picture.glyphs import BAD, mark_of
 from drgn_zonedev.util.intervals import union
 
 __all__ = (
-    "Scene",
+    "Picture",
     "error_findings_between",
     "errors_between",
     "first_pfn",
@@ -35,7 +35,7 @@ Array = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Scene:
+class Picture:
     """
     Sorted ranges that do not overlap, and pgmaps by their first PFN.
 
@@ -71,7 +71,7 @@ def make_scene(
     ranges: Iterable[Range],
     pgmaps: Iterable[Pgmap],
     findings: Iterable[Finding] | None = None,
-) -> Scene:
+) -> Picture:
     """Put together what a picture is of."""
     found = None if findings is None else tuple(findings)
     in_order = tuple(sorted(ranges, key=lambda r: r.start_pfn))
@@ -83,7 +83,7 @@ def make_scene(
     merged = union((f.start_pfn, f.end_pfn) for f in errors)
     spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in in_order]
     spans += [(start, end, BAD) for start, end in merged]
-    return Scene(
+    return Picture(
         kernel=kernel,
         ranges=in_order,
         pgmaps=by_pfn,
@@ -99,7 +99,7 @@ def make_scene(
     )
 
 
-def errors_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[tuple[int, int], ...]:
+def errors_between(scene: Picture, start_pfn: int, end_pfn: int) -> tuple[tuple[int, int], ...]:
     """Get the parts of ``[start_pfn, end_pfn)`` that errors are about, disjoint and sorted."""
     low = max(bisect.bisect_left(scene.errors, (start_pfn,)) - 1, 0)
     high = bisect.bisect_left(scene.errors, (end_pfn,))
@@ -108,7 +108,7 @@ def errors_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[tuple[in
 
 
 def error_findings_between(
-    scene: Scene, start_pfn: int, end_pfn: int, limit: int
+    scene: Picture, start_pfn: int, end_pfn: int, limit: int
 ) -> tuple[Finding, ...]:
     """Get the first *limit* errors that are about a page in ``[start_pfn, end_pfn)``."""
     if not errors_between(scene, start_pfn, end_pfn):
@@ -119,19 +119,19 @@ def error_findings_between(
     return tuple(itertools.islice(about, limit))
 
 
-def _between(scene: Scene, start_pfn: int, end_pfn: int) -> slice:
+def _between(scene: Picture, start_pfn: int, end_pfn: int) -> slice:
     low = bisect.bisect_right(scene.starts, start_pfn)
     if low and scene.ranges[low - 1].end_pfn > start_pfn:
         low -= 1
     return slice(low, bisect.bisect_left(scene.starts, end_pfn))
 
 
-def ranges_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[Range, ...]:
+def ranges_between(scene: Picture, start_pfn: int, end_pfn: int) -> tuple[Range, ...]:
     """Get the ranges that have a PFN in ``[start_pfn, end_pfn)``."""
     return scene.ranges[_between(scene, start_pfn, end_pfn)]
 
 
-def pgmaps_between(scene: Scene, start_pfn: int, end_pfn: int) -> tuple[int, ...]:
+def pgmaps_between(scene: Picture, start_pfn: int, end_pfn: int) -> tuple[int, ...]:
     """Get the indices of the pgmaps that ranges in ``[start_pfn, end_pfn)`` belong to."""
     owners = np.unique(scene.owners[_between(scene, start_pfn, end_pfn)])
     return tuple(owners[owners >= 0].tolist())

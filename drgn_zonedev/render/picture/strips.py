@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, PgmapRange
 from drgn_zonedev.render.picture.glyphs import BAD, mark_of
-from drgn_zonedev.render.picture.scene import Scene, errors_between, ranges_between
+from drgn_zonedev.render.picture.scene import Picture, errors_between, ranges_between
 from drgn_zonedev.render.screen import chosen
 
 __all__ = ("Part", "Strip", "edges", "strip")
@@ -48,7 +48,7 @@ class Strip:
     frontier: int | None
 
 
-def strip(scene: Scene, number: int, max_parts: int) -> Strip:
+def strip(scene: Picture, number: int, max_parts: int) -> Strip:
     """Lay out a pgmap in at most *max_parts* parts."""
     pgmap = scene.pgmaps[number]
     parts = sorted(
@@ -61,14 +61,14 @@ def strip(scene: Scene, number: int, max_parts: int) -> Strip:
     return Strip(number, tuple(_fold(parts, max_parts)), frontier)
 
 
-def _parts(scene: Scene, range_: PgmapRange) -> Iterator[Part]:
+def _parts(scene: Picture, range_: PgmapRange) -> Iterator[Part]:
     start, end = _with_leftovers(scene, range_)
     for r in ranges_between(scene, start, end):
         low, high = max(r.start_pfn, start), min(r.end_pfn, end)
         yield from _split(scene, low, high, mark_of(r.case))
 
 
-def _with_leftovers(scene: Scene, range_: PgmapRange) -> tuple[int, int]:
+def _with_leftovers(scene: Picture, range_: PgmapRange) -> tuple[int, int]:
     """Extend a range by what it leaves unused of its first and its last section."""
     start, end = range_.start_pfn, range_.end_pfn
     for r in ranges_between(scene, max(start - 1, 0), end + 1):
@@ -79,7 +79,7 @@ def _with_leftovers(scene: Scene, range_: PgmapRange) -> tuple[int, int]:
     return start, end
 
 
-def _split(scene: Scene, start: int, end: int, mark: int) -> Iterator[Part]:
+def _split(scene: Picture, start: int, end: int, mark: int) -> Iterator[Part]:
     for low, high in errors_between(scene, start, end):
         if start < low:
             yield Part(start, low, mark)

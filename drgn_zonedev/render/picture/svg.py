@@ -19,7 +19,7 @@ from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import finding_line, span
 from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.scene import Scene, error_findings_between, ranges_between
+from drgn_zonedev.render.picture.scene import Picture, error_findings_between, ranges_between
 from drgn_zonedev.render.picture.strips import Part, Strip, edges, strip
 from drgn_zonedev.render.picture.words import (
     device_name,
@@ -64,7 +64,7 @@ class _Block:
     height: float
 
 
-def svg_text(scene: Scene) -> str:
+def svg_text(scene: Picture) -> str:
     """Draw a scene as an SVG document."""
     drawn = grid(scene, _COLUMNS, _MAX_ROWS)
     strips = _strips(scene)
@@ -87,7 +87,7 @@ def svg_text(scene: Scene) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def _root(scene: Scene, height: float, marks: Sequence[int]) -> Element:
+def _root(scene: Picture, height: float, marks: Sequence[int]) -> Element:
     root = Element(
         "svg",
         {
@@ -113,7 +113,7 @@ def _root(scene: Scene, height: float, marks: Sequence[int]) -> Element:
     return root
 
 
-def _description(scene: Scene) -> str:
+def _description(scene: Picture) -> str:
     pages: dict[str, int] = {}
     for r in scene.ranges:
         pages[r.case.value] = pages.get(r.case.value, 0) + r.pages
@@ -222,7 +222,7 @@ def _on_box(
             return
 
 
-def _titles(scene: Scene, start_pfn: int, end_pfn: int) -> Iterator[str]:
+def _titles(scene: Picture, start_pfn: int, end_pfn: int) -> Iterator[str]:
     """Everything about some PFNs: which they are, what is in them, and what is wrong there."""
     size = scene.kernel.page_size
     yield f"PFNs {span(start_pfn, end_pfn)}, addresses {span(start_pfn * size, end_pfn * size)}"
@@ -238,7 +238,7 @@ def _titles(scene: Scene, start_pfn: int, end_pfn: int) -> Iterator[str]:
 # The blocks, from top to bottom.
 
 
-def _heading(scene: Scene, drawn: Grid) -> _Block:
+def _heading(scene: Picture, drawn: Grid) -> _Block:
     group = Element("g")
     kernel = kernel_name(scene.kernel)
     _text(group, _MARGIN, 16, _fit(kernel, _WIDTH - 2 * _MARGIN, 17), 17, font_weight="bold")
@@ -267,7 +267,7 @@ def _legend(marks: Sequence[int]) -> _Block:
     return _Block(group, y + 54)
 
 
-def _map(scene: Scene, drawn: Grid) -> _Block:
+def _map(scene: Picture, drawn: Grid) -> _Block:
     group = Element("g")
     for i in range(0, drawn.columns, drawn.columns // 4):
         offset = f"+{size_text(i * drawn.cell_pages * scene.kernel.page_size)}" if i else "PFN +0"
@@ -279,7 +279,7 @@ def _map(scene: Scene, drawn: Grid) -> _Block:
     return _Block(group, y + 20)
 
 
-def _row(group: Element, scene: Scene, drawn: Grid, row: Row, y: float) -> None:
+def _row(group: Element, scene: Picture, drawn: Grid, row: Row, y: float) -> None:
     if any(map(is_bad, row.marks)):
         _text(group, _MARGIN, y + 14, "!", 13, fill=_ALARM, font_weight="bold")
     _text(group, _LEFT - 8, y + 14, f"{row.start_pfn:#x}", text_anchor="end")
@@ -298,7 +298,7 @@ def _row(group: Element, scene: Scene, drawn: Grid, row: Row, y: float) -> None:
         _child(words, "title").text = "\n".join(titles)
 
 
-def _folded_row(group: Element, scene: Scene, row: Row, y: float) -> None:
+def _folded_row(group: Element, scene: Picture, row: Row, y: float) -> None:
     mark = row.marks[0]
     position = (_LEFT, y, _MAP, _ROW)
     pfns = (row.start_pfn, row.end_pfn)
@@ -307,7 +307,7 @@ def _folded_row(group: Element, scene: Scene, row: Row, y: float) -> None:
     _on_box(group, position, mark, [f"{MARKS[mark].name}: {row.repeats:,} rows, {size}"])
 
 
-def _cells(group: Element, scene: Scene, drawn: Grid, row: Row, y: float) -> None:
+def _cells(group: Element, scene: Picture, drawn: Grid, row: Row, y: float) -> None:
     def kind(i: int) -> tuple[int, tuple[int, ...]]:
         start = row.start_pfn + i * drawn.cell_pages
         inside = ranges_between(scene, start, start + drawn.cell_pages)
@@ -329,7 +329,7 @@ def _cells(group: Element, scene: Scene, drawn: Grid, row: Row, y: float) -> Non
         _on_box(group, position, mark, [MARKS[mark].name, MARKS[mark].letter])
 
 
-def _strips(scene: Scene) -> list[Strip]:
+def _strips(scene: Picture) -> list[Strip]:
     """Lay out as many pgmaps as there is room for, those first in which something is wrong."""
     strips = [strip(scene, i, _MAX_PARTS) for i in range(len(scene.pgmaps))]
     worst = [min((part.mark for part in s.parts), default=HOLE) for s in strips]
@@ -339,7 +339,7 @@ def _strips(scene: Scene) -> list[Strip]:
 _STRIP = 24.0
 
 
-def _zooms(scene: Scene, strips: Sequence[Strip]) -> _Block:
+def _zooms(scene: Picture, strips: Sequence[Strip]) -> _Block:
     group = Element("g")
     if not strips:
         return _Block(group, 0)
@@ -362,7 +362,7 @@ def _zooms(scene: Scene, strips: Sequence[Strip]) -> _Block:
     return _Block(group, y + 8)
 
 
-def _zoom(scene: Scene, s: Strip) -> _Block:
+def _zoom(scene: Picture, s: Strip) -> _Block:
     group = Element("g")
     width = _WIDTH - 2 * _MARGIN
     words = pgmap_words(scene, s.pgmap)
@@ -387,7 +387,7 @@ def _zoom(scene: Scene, s: Strip) -> _Block:
 
 
 def _frontier(
-    group: Element, scene: Scene, s: Strip, positions: Sequence[float], y: float
+    group: Element, scene: Picture, s: Strip, positions: Sequence[float], y: float
 ) -> float:
     """Mark what ``memmap_init_zone_device()`` may not have been through yet."""
     i = next((i for i, part in enumerate(s.parts) if part.end_pfn > (s.frontier or 0)), 0)
@@ -402,7 +402,7 @@ def _frontier(
 
 
 def _part(
-    group: Element, scene: Scene, part: Part, position: tuple[float, float, float, float]
+    group: Element, scene: Picture, part: Part, position: tuple[float, float, float, float]
 ) -> None:
     pages = part.end_pfn - part.start_pfn
     look = MARKS[part.mark]
@@ -418,7 +418,7 @@ def _part(
     _on_box(group, position, part.mark, names)
 
 
-def _troubles(scene: Scene) -> _Block:
+def _troubles(scene: Picture) -> _Block:
     group = Element("g")
     found = troubles(scene)
     if not found:

@@ -22,7 +22,7 @@ from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import type_text
 from drgn_zonedev.render.picture.glyphs import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
-from drgn_zonedev.render.picture.scene import Scene
+from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.render.picture.words import (
     brief_pgmap_words,
     brief_trouble_words,
@@ -68,7 +68,7 @@ def current_terminal() -> Terminal:
     return Terminal(shutil.get_terminal_size().columns, colour)
 
 
-def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> str:
+def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> str:
     """
     Draw a scene in letters.
 
@@ -93,14 +93,14 @@ def terminal_text(scene: Scene, terminal: Terminal, screen: Screen | None) -> st
     return _text(scene, terminal, drawn, _as_it_is, (pgmaps, found, narrow))
 
 
-def _whole(scene: Scene, terminal: Terminal) -> tuple[list[str], list[str]]:
+def _whole(scene: Picture, terminal: Terminal) -> tuple[list[str], list[str]]:
     """Get what there is to say about pgmaps and troubles."""
     pgmaps = [_wrapped(pgmap_words(scene, i), terminal) for i in range(len(scene.pgmaps))]
     found = [_wrapped(f"! {trouble_words(scene, t)}", terminal) for t, _, _ in troubles(scene)]
     return pgmaps, found
 
 
-def _brief(scene: Scene, terminal: Terminal) -> tuple[list[str], list[str]]:
+def _brief(scene: Picture, terminal: Terminal) -> tuple[list[str], list[str]]:
     """Get less of that, but never without the PFNs."""
     pgmaps, found = _whole(scene, terminal)
     return (
@@ -122,7 +122,7 @@ def _shorter(words: str, others: Sequence[str], terminal: Terminal) -> str:
     return next(fits, _wrapped(others[-1], terminal))
 
 
-def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
+def _fitting(scene: Picture, terminal: Terminal, max_rows: int | None) -> Grid:
     """Lay out a scene in as many columns as there is room for."""
     columns = _MOST_COLUMNS
     while True:
@@ -135,7 +135,7 @@ def _fitting(scene: Scene, terminal: Terminal, max_rows: int | None) -> Grid:
 
 
 def _text(
-    scene: Scene,
+    scene: Picture,
     terminal: Terminal,
     drawn: Grid,
     shape: Callable[[str], str],
@@ -164,7 +164,7 @@ def _text(
     return "\n".join([*parts, "", *_wrapped_legend(legend, terminal)])
 
 
-def _around(scene: Scene, terminal: Terminal, drawn: Grid) -> list[str]:
+def _around(scene: Picture, terminal: Terminal, drawn: Grid) -> list[str]:
     wrapped = "\n".join(_wrapped(line, terminal) for line in _head(scene, drawn)).split("\n")
     legend = _wrapped_legend(_legend(drawn), terminal)
     blank = [""] * (2 + bool(scene.pgmaps) + bool(troubles(scene)))
@@ -206,7 +206,7 @@ def _as_it_is(line: str) -> str:
     return line
 
 
-def _head(scene: Scene, drawn: Grid) -> list[str]:
+def _head(scene: Picture, drawn: Grid) -> list[str]:
     return [kernel_name(scene.kernel), scale_words(scene, drawn)]
 
 
@@ -222,7 +222,7 @@ def _label_width(drawn: Grid) -> int:
 _Piece = tuple[str, str]
 
 
-def _line(scene: Scene, row: Row, width: int) -> list[_Piece]:
+def _line(scene: Picture, row: Row, width: int) -> list[_Piece]:
     trouble = any(map(is_bad, row.marks))
     label = f"{'!' if trouble else ' '}{f'{row.start_pfn:#x}':>{width}} "
     pieces = [(label, "1;31" if trouble else "")]
@@ -238,7 +238,7 @@ def _line(scene: Scene, row: Row, width: int) -> list[_Piece]:
     return pieces
 
 
-def _folded_cells(scene: Scene, row: Row) -> _Piece:
+def _folded_cells(scene: Picture, row: Row) -> _Piece:
     mark = MARKS[row.marks[0]]
     size = size_text((row.end_pfn - row.start_pfn) * scene.kernel.page_size)
     name = mark.name if row.marks[0] == HOLE else mark.name.split(" ")[0]
@@ -248,7 +248,7 @@ def _folded_cells(scene: Scene, row: Row) -> _Piece:
     return mark.letter * len(row.marks), mark.sgr
 
 
-def _name(scene: Scene, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
+def _name(scene: Picture, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
     """Get the name of a row's device, if there is one, and room for it."""
     if len(row.pgmaps) != 1:
         return []

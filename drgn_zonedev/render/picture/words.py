@@ -18,7 +18,7 @@ from drgn_zonedev.render.cases import may_read
 from drgn_zonedev.render.cells import device_text, finding_line, span, state_text, type_text
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of
 from drgn_zonedev.render.picture.layout import Grid
-from drgn_zonedev.render.picture.scene import Scene
+from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.util.strings import printable
 
 __all__ = (
@@ -56,7 +56,7 @@ def numbers_words(numbers: Sequence[int]) -> str:
     return f"#{low}" if low == high else f"#{low}-{high}"
 
 
-def pgmap_words(scene: Scene, number: int) -> str:
+def pgmap_words(scene: Picture, number: int) -> str:
     """Get a line about a pgmap."""
     pgmap = scene.pgmaps[number]
     pages = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges)
@@ -66,7 +66,7 @@ def pgmap_words(scene: Scene, number: int) -> str:
     )
 
 
-def brief_pgmap_words(scene: Scene, number: int) -> str:
+def brief_pgmap_words(scene: Picture, number: int) -> str:
     """Get whose a pgmap is, and where, without saying how it is."""
     pgmap = scene.pgmaps[number]
     return printable(f"#{number + 1} {device_name(pgmap)}: {_spans(pgmap)}")
@@ -79,7 +79,7 @@ def _spans(pgmap: Pgmap) -> str:
     return ", ".join(spans)
 
 
-def range_words(scene: Scene, range_: Range) -> str:
+def range_words(scene: Picture, range_: Range) -> str:
     """Get a line about a range."""
     number = scene.numbers.get(-1 if range_.pgmap is None else range_.pgmap)
     pgmap = "" if number is None else f", #{number + 1} {device_name(scene.pgmaps[number])}"
@@ -90,7 +90,7 @@ def range_words(scene: Scene, range_: Range) -> str:
     )
 
 
-def troubles(scene: Scene) -> list[tuple[Finding | Range, str, int]]:
+def troubles(scene: Picture) -> list[tuple[Finding | Range, str, int]]:
     """Get findings, or all that a walker must not read, each with its kind and its rank."""
     if scene.findings is not None:
         found = (f for f in scene.findings if f.severity is not Severity.INFO)
@@ -99,7 +99,7 @@ def troubles(scene: Scene) -> list[tuple[Finding | Range, str, int]]:
     return [(r, r.case.value, mark_of(r.case)) for r in ranges]
 
 
-def trouble_words(scene: Scene, trouble: Finding | Range) -> str:
+def trouble_words(scene: Picture, trouble: Finding | Range) -> str:
     """Get a line about one of them."""
     return finding_line(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
 
@@ -113,7 +113,7 @@ def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
     return (f"{where} {MARKS[mark_of(trouble.case)].name}",)
 
 
-def scale_words(scene: Scene, grid: Grid) -> str:
+def scale_words(scene: Picture, grid: Grid) -> str:
     """Say what a cell and a row are."""
     page_size, kernel = scene.kernel.page_size, scene.kernel
     cell, row = grid.cell_pages * page_size, grid.row_pages * page_size

@@ -9,7 +9,7 @@ import pytest
 from drgn_zonedev.lab import SCENARIOS, LabError
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.kernels.addresses import elf_functions, function_address
-from drgn_zonedev.lab.kernels.custom_kernel import image_release, own_kernel, vmlinux_release
+from drgn_zonedev.lab.kernels.custom_kernel import bzimage_release, own_kernel, vmlinux_release
 from drgn_zonedev.lab.machine.boot import _check_drivers
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot
 
@@ -43,14 +43,14 @@ def vmlinux(tmp_path: Path) -> Path:
 
 
 def test_an_image_says_its_release(bzimage: Path) -> None:
-    assert image_release(bzimage) == RELEASE
+    assert bzimage_release(bzimage) == RELEASE
 
 
 def test_another_file_is_no_image(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(b"\x7fELF" + bytes(0x300))
     with pytest.raises(LabError, match="is no bzImage"):
-        image_release(path)
+        bzimage_release(path)
 
 
 def test_a_vmlinux_says_its_release(bzimage: Path, vmlinux: Path) -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from drgn_zonedev.lab.truth.guest_facts import (
-    Resource,
+    IomemEntry,
     failure,
     inability,
     is_ready,
@@ -51,8 +51,8 @@ def test_every_fact_is_parsed() -> None:
     facts = parse_facts(TOLD)
     assert facts["uname"] == "6.1.0-56-cloud-amd64"
     assert facts["iomem"] == (
-        Resource(0, 0x24000000, 0x30000000, "Persistent Memory (legacy)"),
-        Resource(1, 0x24000000, 0x30000000, "namespace0.0"),
+        IomemEntry(0, 0x24000000, 0x30000000, "Persistent Memory (legacy)"),
+        IomemEntry(1, 0x24000000, 0x30000000, "namespace0.0"),
     )
     assert facts["zoneinfo"] == {
         (0, "DMA32"): {"spanned": 258015, "present": 208863, "start_pfn": 4096},

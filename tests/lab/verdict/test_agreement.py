@@ -14,7 +14,7 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
-from drgn_zonedev.lab.truth.guest_facts import Facts, Resource
+from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.agreement import compare, disagreements
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
 
@@ -283,9 +283,9 @@ SYSTEM: Facts = {
     "memory_block_size": 128 << 20,
     "memory_blocks": dict.fromkeys((0, 1, 2, 3, 4, 6, 7), "online"),
     "iomem": (
-        Resource(0, 0x1000, 0x9FC00, "System RAM"),
-        Resource(0, 0x24000 * PAGE, 0x30000 * PAGE, "Persistent Memory (legacy)"),
-        Resource(0, 0x30000 * PAGE, 0x3FFE0 * PAGE, "System RAM"),
+        IomemEntry(0, 0x1000, 0x9FC00, "System RAM"),
+        IomemEntry(0, 0x24000 * PAGE, 0x30000 * PAGE, "Persistent Memory (legacy)"),
+        IomemEntry(0, 0x30000 * PAGE, 0x3FFE0 * PAGE, "System RAM"),
     ),
 }
 
@@ -303,8 +303,8 @@ def test_user_space_agrees() -> None:
         ("memory_blocks", {**SYSTEM["memory_blocks"], 4: "offline"}, "state of memory4"),
         ("memory_block_size", 256 << 20, "memory block size"),
         ("iomem", (), "/proc/iomem"),
-        ("iomem", (Resource(0, 0, 0x40000 * PAGE, "System RAM"),), "/proc/iomem"),
-        ("iomem", (*SYSTEM["iomem"], Resource(0, 1 << 32, 2 << 32, "System RAM")), "/proc/iomem"),
+        ("iomem", (IomemEntry(0, 0, 0x40000 * PAGE, "System RAM"),), "/proc/iomem"),
+        ("iomem", (*SYSTEM["iomem"], IomemEntry(0, 1 << 32, 2 << 32, "System RAM")), "/proc/iomem"),
     ],
 )
 def test_a_lie_of_user_space_is_found(fact: str, lie: Any, about: str) -> None:

@@ -20,7 +20,7 @@ from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.kernels import fetch as fetch_module
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.verdict import matrix
-from drgn_zonedev.lab.verdict.matrix import Cell, Options, Verdict, run_cell, run_matrix
+from drgn_zonedev.lab.verdict.matrix import Cell, CellVerdict, MatrixOptions, run_cell, run_matrix
 from drgn_zonedev.lab.verdict.matrix_results import junit_xml, line_text, matrix_text, results_json
 from drgn_zonedev.shell import cli
 
@@ -33,16 +33,16 @@ GHOST, EMPTY = SCENARIOS["ghost"], SCENARIOS["empty"]
 
 
 def agreeing(
-    kernel: Kernel, scenario: Scenario, options: Options, cancelled: Callable[[], bool]
+    kernel: Kernel, scenario: Scenario, options: MatrixOptions, cancelled: Callable[[], bool]
 ) -> Cell:
-    return Cell(kernel, scenario, Verdict.AGREES, seconds=1)
+    return Cell(kernel, scenario, CellVerdict.AGREES, seconds=1)
 
 
 CELLS = [
-    Cell(KERNEL, GHOST, Verdict.AGREES, seconds=5),
-    Cell(KERNEL, EMPTY, Verdict.NOT_POSSIBLE, ("no such thing",)),
-    Cell(OTHER, GHOST, Verdict.DIFFERS, ("PFNs 0x1-0x2: ghost", "PFNs 0x3-0x4: device"), 6),
-    Cell(OTHER, EMPTY, Verdict.FAILED, ("it hung\n    \x1b[2J",), 7),
+    Cell(KERNEL, GHOST, CellVerdict.AGREES, seconds=5),
+    Cell(KERNEL, EMPTY, CellVerdict.NOT_POSSIBLE, ("no such thing",)),
+    Cell(OTHER, GHOST, CellVerdict.DIFFERS, ("PFNs 0x1-0x2: ghost", "PFNs 0x3-0x4: device"), 6),
+    Cell(OTHER, EMPTY, CellVerdict.FAILED, ("it hung\n    \x1b[2J",), 7),
 ]
 
 
@@ -67,24 +67,24 @@ def pretend_boot(
 def test_a_guest_without_disagreements_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_boot(monkeypatch, [])
     cell = run_cell(KERNEL, GHOST)
-    assert (cell.verdict, cell.details) == (Verdict.AGREES, ())
+    assert (cell.verdict, cell.details) == (CellVerdict.AGREES, ())
 
 
 def test_every_disagreement_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_boot(monkeypatch, ["one", "two"])
     cell = run_cell(KERNEL, GHOST)
-    assert (cell.verdict, cell.details) == (Verdict.DIFFERS, ("one", "two"))
+    assert (cell.verdict, cell.details) == (CellVerdict.DIFFERS, ("one", "two"))
 
 
 @pytest.mark.parametrize(
     ("error", "verdict"),
     [
-        (LabError("QEMU is not there"), Verdict.FAILED),
-        (NotPossible("no module nfit"), Verdict.NOT_POSSIBLE),
+        (LabError("QEMU is not there"), CellVerdict.FAILED),
+        (NotPossible("no module nfit"), CellVerdict.NOT_POSSIBLE),
     ],
 )
 def test_a_guest_that_does_not_run_says_why(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: Verdict
+    monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: CellVerdict
 ) -> None:
     pretend_boot(monkeypatch, [], error)
     cell = run_cell(KERNEL, GHOST)
@@ -102,10 +102,10 @@ def test_symbols_of_another_kernel_are_an_error_of_the_lab(
         prog.set_core_dump(files / "vmcore")
         kernel = dataclasses.replace(KERNEL, vmlinux=others / "vmlinux")
         with pytest.raises(LabError, match=r"/vmlinux has no .* that very build"):
-            matrix.load_symbols(prog, kernel)
+            matrix.load_guest_symbols(prog, kernel)
         # drgn has not said it before, in words of its own.
         assert caplog.records == []
-        matrix.load_symbols(prog, dataclasses.replace(KERNEL, vmlinux=files / "vmlinux"))
+        matrix.load_guest_symbols(prog, dataclasses.replace(KERNEL, vmlinux=files / "vmlinux"))
         assert prog.type("struct page").size == 64
 
 
@@ -113,7 +113,7 @@ def test_what_is_known_to_be_impossible_is_not_tried(monkeypatch: pytest.MonkeyP
     pretend_boot(monkeypatch, [], AssertionError("it was tried"))
     scenario = dataclasses.replace(GHOST, impossible={"6.1": "too old"})
     cell = run_cell(KERNEL, scenario)
-    assert (cell.verdict, cell.details) == (Verdict.NOT_POSSIBLE, ("too old",))
+    assert (cell.verdict, cell.details) == (CellVerdict.NOT_POSSIBLE, ("too old",))
 
 
 # --- many ---
@@ -143,7 +143,7 @@ def test_leaving_early_ends_the_guests() -> None:
     started, ended = threading.Event(), threading.Event()
 
     def waiting(
-        kernel: Kernel, scenario: Scenario, options: Options, cancelled: Callable[[], bool]
+        kernel: Kernel, scenario: Scenario, options: MatrixOptions, cancelled: Callable[[], bool]
     ) -> Cell:
         if kernel is KERNEL:
             started.wait(10)
@@ -212,12 +212,12 @@ def test_json_has_what_was_expected_and_what_came() -> None:
 
 
 @pytest.fixture
-def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
+def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, CellVerdict]:
     """What becomes of each scenario (default: it agrees); kernels need not be there."""
-    chosen: dict[str, Verdict] = {}
+    chosen: dict[str, CellVerdict] = {}
 
     def run(kernel: Kernel, scenario: Scenario, *args: Any) -> Cell:
-        return Cell(kernel, scenario, chosen.get(scenario.name, Verdict.AGREES), ("why",))
+        return Cell(kernel, scenario, chosen.get(scenario.name, CellVerdict.AGREES), ("why",))
 
     def fetch(name: str, **options: object) -> Kernel:
         return dataclasses.replace(KERNEL, name=name)
@@ -226,7 +226,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
         return run_matrix(*args, **{**options, "run": run})
 
     monkeypatch.setattr(guest, "check_host", lambda: None)
-    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", fetch)
+    monkeypatch.setattr("drgn_zonedev.lab.kernels.fetch.fetch_kernel", fetch)
     monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "run_matrix", run_all)
     return chosen
@@ -235,40 +235,42 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
 @pytest.mark.parametrize(
     ("verdict", "status"),
     [
-        (Verdict.AGREES, 0),
-        (Verdict.NOT_POSSIBLE, 0),
-        (Verdict.DIFFERS, 1),
-        (Verdict.FAILED, 3),
+        (CellVerdict.AGREES, 0),
+        (CellVerdict.NOT_POSSIBLE, 0),
+        (CellVerdict.DIFFERS, 1),
+        (CellVerdict.FAILED, 3),
     ],
 )
 def test_the_exit_status_tells_the_worst(
-    verdicts: dict[str, Verdict], verdict: Verdict, status: int
+    verdicts: dict[str, CellVerdict], verdict: CellVerdict, status: int
 ) -> None:
     verdicts["ghost"] = verdict
     assert cli.main(["lab", "run", "6.1", "ghost", "empty"]) == status
 
 
-def test_nothing_that_could_run_is_no_success(verdicts: dict[str, Verdict]) -> None:
-    verdicts["ghost"] = Verdict.NOT_POSSIBLE
+def test_nothing_that_could_run_is_no_success(verdicts: dict[str, CellVerdict]) -> None:
+    verdicts["ghost"] = CellVerdict.NOT_POSSIBLE
     assert cli.main(["lab", "run", "6.1", "ghost"]) == 3
 
 
 @pytest.mark.parametrize("modules", [NONE, None])
 def test_a_driver_that_is_missing_without_modules_gets_a_hint(
-    verdicts: dict[str, Verdict],
+    verdicts: dict[str, CellVerdict],
     modules: Path | None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    verdicts["ghost"] = Verdict.NOT_POSSIBLE
+    verdicts["ghost"] = CellVerdict.NOT_POSSIBLE
     kernel = dataclasses.replace(KERNEL, modules=modules)
-    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", lambda name, **options: kernel)
+    monkeypatch.setattr(
+        "drgn_zonedev.lab.kernels.fetch.fetch_kernel", lambda name, **options: kernel
+    )
     assert cli.main(["lab", "run", "6.1", "ghost"]) == 3
     assert ("without --modules" in capsys.readouterr().err) is (modules is None)
 
 
 def test_everything_is_the_default(
-    verdicts: dict[str, Verdict], capsys: pytest.CaptureFixture[str]
+    verdicts: dict[str, CellVerdict], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["lab", "run"]) == 0
     out, err = capsys.readouterr()
@@ -277,7 +279,7 @@ def test_everything_is_the_default(
     assert all(name in out for name in (*KERNELS, *SCENARIOS))
 
 
-def test_results_are_written(verdicts: dict[str, Verdict], tmp_path: Path) -> None:
+def test_results_are_written(verdicts: dict[str, CellVerdict], tmp_path: Path) -> None:
     junit, document = tmp_path / "junit.xml", tmp_path / "lab.json"
     words = ["lab", "run", "6.1", "ghost", "--junit", str(junit), "--json", str(document)]
     assert cli.main(words) == 0
@@ -286,7 +288,7 @@ def test_results_are_written(verdicts: dict[str, Verdict], tmp_path: Path) -> No
 
 
 def test_nothing_possible_is_an_error_in_junit() -> None:
-    impossible = Cell(KERNEL, EMPTY, Verdict.NOT_POSSIBLE, ("no such thing",))
+    impossible = Cell(KERNEL, EMPTY, CellVerdict.NOT_POSSIBLE, ("no such thing",))
     root = ElementTree.fromstring(junit_xml([impossible, impossible]))
     assert list(broken_rules(root)) == []
     assert root.findall("testsuite[@errors='1']/testcase/error")
@@ -314,7 +316,7 @@ def test_place_that_cannot_be_written_is_found_out_first(
         pytest.fail("too late to refuse")
 
     monkeypatch.setattr(matrix, "run_matrix", run)
-    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", run)
+    monkeypatch.setattr("drgn_zonedev.lab.kernels.fetch.fetch_kernel", run)
     (tmp_path / "file").touch()
     path = str(tmp_path / "file" / "below")
     assert cli.main(["lab", "run", "6.1", "ghost", option, path]) == 2
@@ -332,7 +334,7 @@ def test_place_that_cannot_be_written_is_found_out_first(
     ],
 )
 def test_wrong_usage_is_told_in_a_line(
-    verdicts: dict[str, Verdict],
+    verdicts: dict[str, CellVerdict],
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     message: str,

@@ -196,10 +196,10 @@ def guests(prog: Program, monkeypatch: pytest.MonkeyPatch) -> None:
         return kernel
 
     monkeypatch.setattr(guest, "check_host", lambda: None)
-    monkeypatch.setattr("drgn_zonedev.lab.fetch_kernel", fetch)
+    monkeypatch.setattr("drgn_zonedev.lab.kernels.fetch.fetch_kernel", fetch)
     monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "boot", boot)
-    monkeypatch.setattr(matrix, "open_guest", lambda guest: prog)
+    monkeypatch.setattr(matrix, "debug_guest", lambda guest: prog)
 
 
 @pytest.mark.usefixtures("guests")

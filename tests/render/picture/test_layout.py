@@ -14,7 +14,7 @@ from support.machines import GIB, MIB, TIB
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, Mark, mark_of
 from drgn_zonedev.render.picture.layout import grid
-from drgn_zonedev.render.picture.scene import Scene, make_scene
+from drgn_zonedev.render.picture.scene import Picture, make_scene
 
 SECTION = 128 * MIB // 4096
 ONLINE, DEVICE, PARTIAL, RESERVED, METADATA = map(
@@ -22,7 +22,7 @@ ONLINE, DEVICE, PARTIAL, RESERVED, METADATA = map(
 )
 
 
-def _scene(*ranges: Range, section_size: int = 128 * MIB, page_size: int = 4096) -> Scene:
+def _scene(*ranges: Range, section_size: int = 128 * MIB, page_size: int = 4096) -> Picture:
     return make_scene(machines.kernel(section_size, page_size), ranges, ())
 
 

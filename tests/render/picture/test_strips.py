@@ -9,7 +9,7 @@ from support import machines
 
 from drgn_zonedev.model import Case, Finding
 from drgn_zonedev.render.picture.glyphs import BAD, mark_of
-from drgn_zonedev.render.picture.scene import Scene, make_scene
+from drgn_zonedev.render.picture.scene import Picture, make_scene
 from drgn_zonedev.render.picture.strips import Part, edges, strip
 
 RESERVED, METADATA, DEVICE, INITIALIZING, PARTIAL = map(
@@ -19,7 +19,7 @@ RESERVED, METADATA, DEVICE, INITIALIZING, PARTIAL = map(
 START, END = 0x100000, 0x114000
 
 
-def _scene(*findings: Finding, in_progress: bool = False) -> Scene:
+def _scene(*findings: Finding, in_progress: bool = False) -> Picture:
     case = Case.INITIALIZING if in_progress else Case.DEVICE
     ranges = [
         machines.range_(0, 0x10000, Case.ONLINE),

@@ -16,7 +16,7 @@ from support.fakekernel import collision, in_flight, partial
 from support.machines import MIB, TIB
 
 from drgn_zonedev.model import Case, PgmapDevice, Report
-from drgn_zonedev.render.picture.scene import Scene, make_scene
+from drgn_zonedev.render.picture.scene import Picture, make_scene
 from drgn_zonedev.render.picture.terminal import Terminal, current_terminal, terminal_text
 from drgn_zonedev.render.screen import Screen, height
 from drgn_zonedev.report import check
@@ -24,7 +24,7 @@ from drgn_zonedev.report import check
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def _scene(report: Report, *, findings: bool = True) -> Scene:
+def _scene(report: Report, *, findings: bool = True) -> Picture:
     return make_scene(
         report.kernel, report.ranges, report.pgmaps, report.findings if findings else None
     )
