@@ -25,7 +25,7 @@ from drgn import FaultError, MissingDebugInfoError, Program, ProgramFlags
 
 from drgn_zonedev.export.archive import FILES
 from drgn_zonedev.export.blank import device_names
-from drgn_zonedev.export.core import Read, write_core
+from drgn_zonedev.export.core_writer import Read, write_core
 from drgn_zonedev.export.elf_writer import Encoding
 from drgn_zonedev.export.kept_names import MissingNames
 from drgn_zonedev.export.select import ExportOptions, select

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from drgn import Architecture, FaultError, Platform, Program
 
-from drgn_zonedev.export.core import Read, write_core
+from drgn_zonedev.export.core_writer import Read, write_core
 from drgn_zonedev.export.elf_writer import Encoding
 from drgn_zonedev.export.trace import MemoryRun
 
