@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -99,3 +100,13 @@ def test_every_public_name_is_a_helper_whatever_was_imported() -> None:
 @pytest.mark.parametrize("name", drgn_zonedev.__all__)
 def test_every_public_name_has_a_home(name: str) -> None:
     assert name in drgn_zonedev._HOME
+
+
+def test_the_book_describes_every_room_and_every_file() -> None:
+    text = (PACKAGE.parent / "docs" / "inside.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", text, flags=re.MULTILINE))
+    assert ROOMS - set(rows) == set()
+    for path in MODULES:
+        room = path.parent.relative_to(PACKAGE).as_posix()
+        if room != "." and path.stem != "__init__":
+            assert f"`{path.stem}`" in rows[room], path
