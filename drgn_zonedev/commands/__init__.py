@@ -29,4 +29,4 @@ def add_commands(subparsers: Any) -> None:
             command.name, help=command.help, description=command.help, allow_abbrev=False
         )
         command.add_arguments(parser)
-        parser.set_defaults(run=command.run)
+        parser.set_defaults(command=command)

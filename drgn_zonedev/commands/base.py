@@ -17,18 +17,26 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from drgn import Program
 
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, current_screen, is_folded
 
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
+    from drgn_zonedev.verification.scan import ScanAll
+
 __all__ = (
     "STANDARD_OUTPUT",
     "Command",
+    "DrgnCode",
     "Outcome",
     "OutputError",
+    "Session",
+    "ShellCommand",
     "Status",
     "UsageError",
     "discard_output",
@@ -68,13 +76,45 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Session:
+    """
+    What a command looks at.
+
+    ``scan_all`` goes through struct pages in the processes that the command line has
+    started; ``None`` leaves that to the command.
+    """
+
+    prog: Program
+    scan_all: ScanAll | None = None
+
+
+@dataclass(frozen=True)
+class DrgnCode:
+    """
+    The Python that yields the answer of a command. ``write`` writes it for arguments
+    of which none but those named in ``expresses`` is given.
+    """
+
+    write: Callable[[DrgnCodeBuilder, argparse.Namespace], None]
+    expresses: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Command:
-    """A subcommand."""
+    """A subcommand that looks at a program."""
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[Program, argparse.Namespace], Outcome]
+    run: Callable[[Session, argparse.Namespace], Outcome]
+    drgn_code: DrgnCode
+
+
+@dataclass(frozen=True)
+class ShellCommand:
+    """A subcommand of the shell alone: it looks at no program, or opens its own."""
+
+    run: Callable[[argparse.Namespace], Outcome]
 
 
 def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:

@@ -11,22 +11,25 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from drgn import Program
-
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     Status,
     offer,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Finding, Report, Severity
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
     from drgn_zonedev.verification.scan import ScanAll
 
 __all__ = ("CHECK", "failed", "fails")
@@ -102,13 +105,13 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
     return any(fails(finding, fail_on) for finding in report.findings)
 
 
-def _check(prog: Program, args: argparse.Namespace) -> Outcome:
+def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.report import check_with
 
     check_map_arguments(args)
-    with progress_bar() as progress, _scanner(prog, args) as scan_all:
-        report = check_with(prog, progress, scan_all)
+    with progress_bar() as progress, _scanner(session, args) as scan_all:
+        report = check_with(session.prog, progress, scan_all)
 
     def text(screen: Screen | None) -> str:
         if args.map:
@@ -130,14 +133,14 @@ def _check(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
-def _scanner(prog: Program, args: argparse.Namespace) -> AbstractContextManager[ScanAll]:
+def _scanner(session: Session, args: argparse.Namespace) -> AbstractContextManager[ScanAll]:
     from drgn_zonedev.verification.pool.scanner import scanner
 
-    if hasattr(args, "scan_all"):
+    if session.scan_all is not None:
         # The command line did not wait for the debugging symbols.
-        return contextlib.nullcontext(args.scan_all)
-    # Nobody's REPL starts processes without being told to.
-    return scanner(prog, args.jobs or 1)
+        return contextlib.nullcontext(session.scan_all)
+    # A REPL starts no processes unless asked to.
+    return scanner(session.prog, args.jobs or 1)
 
 
 # Few want these, and whoever does not should not wait for them to be imported.
@@ -155,9 +158,25 @@ def _junit(report: Report, fail_on: tuple[str, ...]) -> str:
     return report_junit(report, lambda finding: fails(finding, fail_on))
 
 
+def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "check")
+    builder.append("report = check()\n")
+    text = (TEXT, "report_text", "report, verbose=True")
+    print_code(
+        builder,
+        args,
+        text if args.verbose else ("", "", "report"),
+        (JSON, "report_document", "report"),
+    )
+    if args.fail_on != ("error",):
+        builder.add_from_import("drgn_zonedev.commands.check", "failed")
+        builder.append(f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n')
+
+
 CHECK = Command(
     "check",
     "classify all physical memory, verify the struct pages, and report",
     _check_arguments,
     _check,
+    DrgnCode(_check_code, frozenset({"verbose", "fail_on"})),
 )

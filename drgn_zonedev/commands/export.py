@@ -6,10 +6,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from drgn import Program
+from drgn_zonedev.commands.base import (
+    Command,
+    DrgnCode,
+    Outcome,
+    Session,
+    UsageError,
+    number,
+    print_text,
+)
 
-from drgn_zonedev.commands.base import Command, Outcome, UsageError, number, print_text
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("EXPORT",)
 
@@ -41,7 +51,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _export(prog: Program, args: argparse.Namespace) -> Outcome:
+def _export(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.render.export import export_text
@@ -50,7 +60,9 @@ def _export(prog: Program, args: argparse.Namespace) -> Outcome:
     options = ExportOptions(args.all_memmap, args.margin, args.blank_names)
     try:
         with progress_bar() as progress:
-            done = write_export(prog, args.out, options, force=args.force, progress=progress)
+            done = write_export(
+                session.prog, args.out, options, force=args.force, progress=progress
+            )
     except FileExistsError as e:
         hint = _about_force(args) if isinstance(e, NotEmptyError) else ""
         raise UsageError(f"{e}: choose another name{hint}") from e
@@ -70,9 +82,21 @@ def _about_force(args: argparse.Namespace) -> str:
     return ", or replace that export with --force" if is_earlier_export(Path(args.out)) else ""
 
 
+def _export_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn", "get_default_prog")
+    builder.add_from_import("drgn_zonedev.export.write", "ExportOptions", "write_export")
+    builder.add_from_import("drgn_zonedev.render.export", "export_text")
+    options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}"
+    builder.append(
+        f"done = write_export(get_default_prog(), {args.out!r}, ExportOptions({options}), "
+        f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n"
+    )
+
+
 EXPORT = Command(
     "export",
     "write what all of this is decided from to a small vmcore of its own",
     _export_arguments,
     _export,
+    DrgnCode(_export_code, frozenset({"out", "force", "all_memmap", "margin", "blank_names"})),
 )

@@ -5,10 +5,21 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from drgn import Program
+from drgn_zonedev.commands.base import (
+    Command,
+    DrgnCode,
+    Outcome,
+    Session,
+    UsageError,
+    output_arguments,
+    print_result,
+)
+from drgn_zonedev.commands.drgn_code import print_code
 
-from drgn_zonedev.commands.base import Command, Outcome, UsageError, output_arguments, print_result
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("PFN",)
 
@@ -30,13 +41,13 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
+def _pfn(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.explanation.explain import explain
     from drgn_zonedev.render.explanation_json import explanation_document
     from drgn_zonedev.render.explanation_text import explanation_text
 
     try:
-        explanation = explain(prog, args.pfn, args.kind)
+        explanation = explain(session.prog, args.pfn, args.kind)
     except ValueError as e:
         raise UsageError(str(e)) from e
     print_result(
@@ -47,4 +58,18 @@ def _pfn(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(explanation)
 
 
-PFN = Command("pfn", "explain a PFN", _pfn_arguments, _pfn)
+def _pfn_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "explain")
+    kind = f", {args.kind!r}" if args.kind else ""
+    builder.append(f"explanation = explain({args.pfn!r}{kind})\n")
+    print_code(
+        builder,
+        args,
+        ("", "", "explanation"),
+        ("drgn_zonedev.render.explanation_json", "explanation_document", "explanation"),
+    )
+
+
+PFN = Command(
+    "pfn", "explain a PFN", _pfn_arguments, _pfn, DrgnCode(_pfn_code, frozenset({"pfn", "kind"}))
+)

@@ -6,26 +6,32 @@ from __future__ import annotations
 
 import argparse
 import logging
-
-from drgn import Program
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.render import as_json, as_text
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("PGMAPS",)
 
 _logger = logging.getLogger("drgn_zonedev")
 
 
-def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
+def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
 
+    prog = session.prog
     snapshot = take_snapshot(prog)
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)
     print_result(
@@ -38,4 +44,20 @@ def _pgmaps(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(pgmaps)
 
 
-PGMAPS = Command("pgmaps", "show every struct dev_pagemap", output_arguments, _pgmaps)
+def _pgmaps_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn", "get_default_prog")
+    builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", "with_devices")
+    builder.append(
+        "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
+        "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
+    )
+    print_of_kernel_code(builder, args, "pgmaps")
+
+
+PGMAPS = Command(
+    "pgmaps",
+    "show every struct dev_pagemap",
+    output_arguments,
+    _pgmaps,
+    DrgnCode(_pgmaps_code, frozenset()),
+)

@@ -5,26 +5,31 @@
 from __future__ import annotations
 
 import argparse
-
-from drgn import Program
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import print_report_code
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("PROPOSAL",)
 
 
-def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
+def _proposal(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.pfn_proposal import proposal
     from drgn_zonedev.render.proposal import proposal_document, proposal_text
 
     with progress_bar() as progress:
-        report = proposal(prog, progress=progress)
+        report = proposal(session.prog, progress=progress)
     print_result(
         args,
         lambda screen: proposal_text(report, screen=screen),
@@ -33,9 +38,16 @@ def _proposal(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
+def _proposal_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "proposal")
+    builder.append("report = proposal()\n")
+    print_report_code(builder, args, "proposal")
+
+
 PROPOSAL = Command(
     "proposal",
     "try every way to build pfn_zone_device() on this memory",
     output_arguments,
     _proposal,
+    DrgnCode(_proposal_code, frozenset()),
 )

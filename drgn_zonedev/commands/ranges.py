@@ -5,18 +5,23 @@
 from __future__ import annotations
 
 import argparse
-
-from drgn import Program
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("RANGES",)
 
@@ -27,11 +32,12 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
 
 
-def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
+def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.classify import classify
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
 
+    prog = session.prog
     check_map_arguments(args)
     kernel, ranges = kernel_facts(prog), classify(prog)
 
@@ -45,9 +51,16 @@ def _ranges(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(ranges)
 
 
+def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "classify")
+    builder.append("ranges = classify()\n")
+    print_of_kernel_code(builder, args, "ranges", ", verbose=True" if args.verbose else "")
+
+
 RANGES = Command(
     "ranges",
     "divide physical memory by what it is, without reading struct pages",
     _ranges_arguments,
     _ranges,
+    DrgnCode(_ranges_code, frozenset({"verbose"})),
 )

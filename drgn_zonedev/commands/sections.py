@@ -5,18 +5,23 @@
 from __future__ import annotations
 
 import argparse
-
-from drgn import Program
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     number,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("SECTIONS",)
 
@@ -26,10 +31,11 @@ def _sections_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="only these sections")
 
 
-def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
+def _sections(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.section_rows import section_rows
 
+    prog = session.prog
     kernel = kernel_facts(prog)
     rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]
     found = {row.nr for row in rows}
@@ -48,6 +54,17 @@ def _sections(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(rows)
 
 
+def _sections_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev.classification.section_rows", "section_rows")
+    condition = f" if row.nr in {args.nr!r}" if args.nr else ""
+    builder.append(f"sections = [row for row in section_rows(){condition}]\n")
+    print_of_kernel_code(builder, args, "sections")
+
+
 SECTIONS = Command(
-    "sections", "show sections, their flags and subsections", _sections_arguments, _sections
+    "sections",
+    "show sections, their flags and subsections",
+    _sections_arguments,
+    _sections,
+    DrgnCode(_sections_code, frozenset({"nr"})),
 )

@@ -6,16 +6,21 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-
-from drgn import Program
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
     Command,
+    DrgnCode,
     Outcome,
+    Session,
     offer,
     output_arguments,
     print_result,
 )
+from drgn_zonedev.commands.drgn_code import print_report_code
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("WALKERS_COMMAND",)
 
@@ -44,13 +49,13 @@ def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
     offer(action, _names)
 
 
-def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
+def _walkers(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.pfn_walkers import walkers
     from drgn_zonedev.render.walkers import walkers_document, walkers_text
 
     with progress_bar() as progress:
-        report = walkers(prog, progress=progress)
+        report = walkers(session.prog, progress=progress)
     if args.walker:
         chosen = tuple(j for j in report.walkers if j.walker.name in args.walker)
         report = dataclasses.replace(report, walkers=chosen)
@@ -62,9 +67,22 @@ def _walkers(prog: Program, args: argparse.Namespace) -> Outcome:
     return Outcome(report)
 
 
+def _walkers_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "walkers")
+    builder.append("report = walkers()\n")
+    if args.walker:
+        builder.add_from_import("dataclasses", "replace")
+        builder.append(
+            f"chosen = [j for j in report.walkers if j.walker.name in {args.walker!r}]\n"
+            "report = replace(report, walkers=tuple(chosen))\n"
+        )
+    print_report_code(builder, args, "walkers")
+
+
 WALKERS_COMMAND = Command(
     "walkers",
     "tell which PFN walkers of the kernel would touch struct pages that nobody promises",
     _walkers_arguments,
     _walkers,
+    DrgnCode(_walkers_code, frozenset({"walker"})),
 )

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.commands.base import Outcome, Status, UsageError, offer, print_text
+from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, offer, print_text
 from drgn_zonedev.lab.host.errors import LabError
 
 if TYPE_CHECKING:
@@ -35,20 +35,20 @@ def add_lab_command(subparsers: Any) -> None:
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser("list", help="show the kernels and scenarios")
-    verb.set_defaults(run_alone=_list)
+    verb.set_defaults(command=ShellCommand(_list))
     verb = verbs.add_parser("fetch", help="download kernels and their symbols into the cache")
     offer(verb.add_argument("names", metavar="KERNEL", nargs="+"), _kernel_names)
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
-    verb.set_defaults(run_alone=_fetch)
+    verb.set_defaults(command=ShellCommand(_fetch))
     verb = verbs.add_parser(
         "build-kernel", help="build a kernel that has pfn_zone_device() (a quarter of an hour)"
     )
     verb.add_argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors")
     verb.add_argument("--refresh", action="store_true", help="look for newer source")
-    verb.set_defaults(run_alone=_build_kernel)
+    verb.set_defaults(command=ShellCommand(_build_kernel))
     verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
     _run_arguments(verb)
-    verb.set_defaults(run_alone=_run)
+    verb.set_defaults(command=ShellCommand(_run))
     verb = verbs.add_parser(
         "walk", help="have PFN walkers of real kernels meet bad pages, and compare with what we say"
     )
@@ -58,12 +58,12 @@ def add_lab_command(subparsers: Any) -> None:
     offer(action, _kernel_and_scenario_names)
     verb.add_argument("-v", "--verbose", action="store_true", help="show what the kernel printed")
     _kernel_arguments(verb)
-    verb.set_defaults(run_alone=_walk)
+    verb.set_defaults(command=ShellCommand(_walk))
     verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
     action = verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
     offer(action, _kernel_and_scenario_names)
     _kernel_arguments(verb)
-    verb.set_defaults(run_alone=_shell)
+    verb.set_defaults(command=ShellCommand(_shell))
 
 
 def _kernel_names() -> list[str]:

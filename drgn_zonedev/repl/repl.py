@@ -67,7 +67,7 @@ def _registration() -> dict[str, Any]:
 
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
-    from drgn_zonedev.commands.base import UsageError
+    from drgn_zonedev.commands.base import Session, UsageError
     from drgn_zonedev.repl.completer import complete_commands
 
     parser = _parser()
@@ -81,9 +81,9 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
         if args.drgn:
             from drgn_zonedev.commands.drgn_code import python_code
 
-            print(python_code(prog, words[0], args, words), end="")
+            print(python_code(prog, args.command, args, words), end="")
             return None
-        return args.run(prog, args).value
+        return args.command.run(Session(prog), args).value
     except _HelpShown:
         return None
     except UsageError as e:

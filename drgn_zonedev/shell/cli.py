@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import io
 import os
 import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,11 @@ import drgn
 from drgn_zonedev.classification.missing_debuginfo import debug_info, what_lacks
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.commands.base import (
+    Command,
     Outcome,
     OutputError,
+    Session,
+    ShellCommand,
     Status,
     UsageError,
     discard_output,
@@ -56,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_misplaced(parser, rest)}")
-    if not hasattr(args, "run") and not hasattr(args, "run_alone"):
+    if not hasattr(args, "command"):
         parser.error("give a COMMAND, such as check: zonedev --help lists them")
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
@@ -107,20 +111,21 @@ def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
 
 
 def _run(args: argparse.Namespace) -> Outcome:
-    # Commands that debug nothing set run_alone, all others run.
-    if hasattr(args, "run_alone"):
-        outcome: Outcome = args.run_alone(args)
-    else:
-        with contextlib.ExitStack() as stack:
-            _unpack(args, stack)
-            args.monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
-            prog = _open(args)
-            if hasattr(args, "jobs"):
-                args.scan_all = stack.enter_context(_scanner(prog, args.jobs))
-            load_symbols(prog, args.symbols)
-            with debug_info():
-                outcome = _run_paused(prog, args) if args.pause else args.run(prog, args)
-            warn_if_cut_off(prog)
+    command: Command | ShellCommand = args.command
+    if isinstance(command, ShellCommand):
+        return command.run(args)
+    with contextlib.ExitStack() as stack:
+        core, symbols = stack.enter_context(_unpacked(args.core, args.symbols))
+        monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
+        prog = _open(args, core, monitor)
+        scan_all = None
+        if hasattr(args, "jobs"):
+            scan_all = stack.enter_context(_scanner(prog, args.jobs))
+        load_symbols(prog, symbols)
+        run = functools.partial(command.run, Session(prog, scan_all), args)
+        with debug_info():
+            outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
+        warn_if_cut_off(prog)
     return outcome
 
 
@@ -130,37 +135,38 @@ def _connect(address: str) -> socket.socket:
     return connect_guest(address)
 
 
-def _run_paused(prog: drgn.Program, args: argparse.Namespace) -> Outcome:
+def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket) -> Outcome:
     from drgn_zonedev.opening.guest import QmpError, paused
 
     # Who reads the output must not keep the guest waiting.
     printed = io.StringIO()
     is_paused = False
     try:
-        with paused(args.monitor), contextlib.redirect_stdout(printed):
+        with paused(monitor), contextlib.redirect_stdout(printed):
             is_paused = True
-            outcome: Outcome = args.run(prog, args)
+            outcome = run()
     except QmpError as e:
         if is_paused:
-            raise CannotJudgeError(f"{args.qemu} is lost: {e}: see what QEMU says") from e
-        raise CannotOpenError(f"cannot pause {args.qemu}: {e}: try without --pause") from e
+            raise CannotJudgeError(f"{address} is lost: {e}: see what QEMU says") from e
+        raise CannotOpenError(f"cannot pause {address}: {e}: try without --pause") from e
     finally:
         print_text(printed.getvalue(), end="")
     return outcome
 
 
-def _unpack(args: argparse.Namespace, stack: contextlib.ExitStack) -> None:
+@contextlib.contextmanager
+def _unpacked(core: str | None, symbols: list[str]) -> Iterator[tuple[str | None, list[str]]]:
     # An export brings its own vmlinux.
-    export = Path(args.core) if args.core else None
-    if export is None or not is_export(export):
+    if core is None or not is_export(Path(core)):
+        yield core, symbols
         return
-    try:
-        files = stack.enter_context(unpacked(export))
-    except (ArchiveError, OSError) as e:
-        raise CannotOpenError(_why_not_unpacked(args.core, e)) from e
-    args.core = str(files / "vmcore")
-    if not args.symbols and (files / "vmlinux").exists():
-        args.symbols = [str(files / "vmlinux")]
+    with contextlib.ExitStack() as stack:
+        try:
+            files = stack.enter_context(unpacked(Path(core)))
+        except (ArchiveError, OSError) as e:
+            raise CannotOpenError(_why_not_unpacked(core, e)) from e
+        vmlinux = files / "vmlinux"
+        yield str(files / "vmcore"), symbols or ([str(vmlinux)] if vmlinux.exists() else [])
 
 
 def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
@@ -256,13 +262,15 @@ def _version() -> str:
     return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
 
 
-def _open(args: argparse.Namespace) -> drgn.Program:
-    if args.core:
-        return open_core(args.core, args.architecture)
-    if args.qemu:
+def _open(
+    args: argparse.Namespace, core: str | None, monitor: socket.socket | None
+) -> drgn.Program:
+    if core:
+        return open_core(core, args.architecture)
+    if monitor:
         from drgn_zonedev.opening.guest import open_guest
 
-        return open_guest(args.qemu, args.monitor)
+        return open_guest(args.qemu, monitor)
     return open_live()
 
 

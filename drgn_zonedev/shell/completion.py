@@ -15,7 +15,7 @@ import argparse
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.commands.base import Outcome, UsageError, offered, print_text
+from drgn_zonedev.commands.base import Outcome, ShellCommand, UsageError, offered, print_text
 
 __all__ = ("SHELLS", "add_completion_command", "completion_script")
 
@@ -45,7 +45,7 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
         print_text(_script(parser, args.shell), end="")
         return Outcome(None)
 
-    command.set_defaults(run_alone=run)
+    command.set_defaults(command=ShellCommand(run))
 
 
 def _script(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.commands.base import Outcome, Status, UsageError, print_text
+from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import StoredDump, default_directory, stored_dumps
 from drgn_zonedev.model import Case, Report
@@ -48,7 +48,7 @@ def add_demo_command(subparsers: Any) -> None:
         "kernel", metavar="KERNEL", nargs="?", default="7.3", help="default: %(default)s"
     )
     parser.add_argument("--vmcores", metavar="DIR", type=Path, help="take the dumps from there")
-    parser.set_defaults(run_alone=_demo)
+    parser.set_defaults(command=ShellCommand(_demo))
 
 
 def _demo(args: argparse.Namespace) -> Outcome:

@@ -253,7 +253,7 @@ def test_standard_streams_may_be_closed(closed: str) -> None:
 def test_mistake_of_ours_is_not_taken_for_a_finding(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(args: object) -> drgn.Program:
+    def fail(*args: object) -> drgn.Program:
         raise AssertionError("no such thing")
 
     monkeypatch.setattr(cli, "_open", fail)
@@ -285,7 +285,7 @@ def test_standard_output_that_is_full_is_one_clear_line(argv: str) -> None:
 def test_memory_that_ends_like_a_pipe_is_not_taken_for_a_reader(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(args: object) -> drgn.Program:
+    def fail(*args: object) -> drgn.Program:
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr(cli, "_open", fail)
