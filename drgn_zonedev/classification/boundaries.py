@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Intervals
----------
+Boundaries
+----------
 
 Where the answer of any predicate can change: between two such borders, one PFN
 speaks for all. What is asked this way costs the same for a GiB and for 64 TiB.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Lacking Debugging Information
+Missing Debugging Information
 -----------------------------
 
 What to do without a type, a variable or an enumerator that the debugging

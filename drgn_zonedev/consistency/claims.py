@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Scene
------
+Claims
+------
 
 What the checks look at, and the words of it that they show.
 """

@@ -111,7 +111,7 @@ _SINCE_5_4 = (
 _BEFORE_6_1 = "read in v5.10 and v6.1; it changed between them, without a trace"
 _BEFORE_6_12 = "read in v6.1 and v6.12; it changed between them, without a trace"
 
-# What "zonedev lab walk" compares (lab/trials.py), and the kernels that it did so on: of
+# What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels that it did so on: of
 # those without CONFIG_MEMORY_FAILURE, only what /proc says.
 _PROVED_6_12 = (
     "6.12.107+deb13-cloud-amd64",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Spans
------
+Intervals
+---------
 
 Half-open spans of numbers: PFNs, addresses, indices.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Scanning
---------
+Context
+-------
 
 Going through the struct pages of ranges, and accounting for it.
 """

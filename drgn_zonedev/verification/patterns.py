@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Contents of Struct Pages
-------------------------
+Patterns
+--------
 
 What is in a struct page that nobody promises to have initialised. Without
 ``CONFIG_DEBUG_VM`` there is no poison: such a page holds whatever its memory

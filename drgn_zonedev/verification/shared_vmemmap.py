@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Aliases
--------
+Shared vmemmap
+--------------
 
 Which struct pages share their memory, as the page tables say, and which of them
 may: tails of one compound device page, from the second page of its vmemmap on.

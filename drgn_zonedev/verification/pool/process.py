@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Team
-----
+Processes
+---------
 
 The processes that :mod:`~drgn_zonedev.verification.pool.scheduler` has the work done
 by: how they start, and that they end.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Jobs
-----
+Scanner
+-------
 
 How many processes the struct pages of a program are worth.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Workers
--------
+Scheduler
+---------
 
 Going through the struct pages of a core dump in several processes. What takes long
 in a compressed dump is to decompress it, and each process does that for its part.
