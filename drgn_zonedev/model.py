@@ -269,13 +269,15 @@ class Finding(OfPage, OfPgmap):
 class Unjudged:
     """
     Something that could not be judged, and why. ``start_pfn == end_pfn`` if no PFN is
-    known. ``address`` is the virtual address that could not be read, if that was why.
+    known. ``address`` is the virtual address that could not be read, if that was why;
+    ``missing`` is what the debugging information does not have, if that was.
     """
 
     start_pfn: int
     end_pfn: int
     reason: str
     address: int | None = None
+    missing: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.facts import kernel_facts
-from drgn_zonedev.classification.missing_debuginfo import optional, unless_told
+from drgn_zonedev.classification.missing_debuginfo import named_once, optional
 from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
@@ -74,29 +74,24 @@ def check_with(prog: Program, progress: Progress, scan_all: ScanAll) -> Report:
     :param scan_all: Who goes through the struct pages of which something is promised.
     """
     snapshot, verification = _judge(prog, progress, scan_all)
-    unjudged = unless_told(snapshot.unjudged + verification.unjudged)
-    lacks: list[Unjudged] = []
+    unjudged = named_once(snapshot.unjudged + verification.unjudged)
     pgmaps = optional(
-        lacks,
-        "devices have no names",
-        snapshot.pgmaps,
-        lambda: with_devices(prog, snapshot.pgmaps),
+        "devices have no names", snapshot.pgmaps, lambda: with_devices(prog, snapshot.pgmaps)
     )
     nothing: tuple[Missing, ...] = ()
     missing = optional(
-        lacks,
         "where memory is missing is not known",
         nothing,
         lambda: missing_memory(prog, snapshot, unjudged),
     )
     report = Report(
         kernel=kernel_facts(prog),
-        pgmaps=pgmaps,
+        pgmaps=pgmaps.value,
         ranges=verification.ranges,
         findings=tuple(sorted(verification.findings, key=_worst_first)),
-        unjudged=unless_told((*unjudged, *lacks)),
+        unjudged=named_once((*unjudged, *pgmaps.unjudged, *missing.unjudged)),
         coverage=verification.coverage,
-        missing=missing,
+        missing=missing.value,
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)
@@ -138,18 +133,16 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapsh
 def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
-    lacks: list[Unjudged] = []
-    verification = optional(
-        lacks,
+    verified = optional(
         "struct pages were not looked at",
         _unverified(ranges),
         lambda: verify_snapshot(prog, snapshot, ranges, progress, scan_all),
     )
-    structures = inconsistencies(prog, snapshot, ranges, lacks)
+    structures = inconsistencies(prog, snapshot, ranges)
     return snapshot, dataclasses.replace(
-        verification,
-        findings=(*verification.findings, *structures),
-        unjudged=(*verification.unjudged, *lacks),
+        verified.value,
+        findings=(*verified.value.findings, *structures.findings),
+        unjudged=(*verified.value.unjudged, *verified.unjudged, *structures.unjudged),
     )
 
 

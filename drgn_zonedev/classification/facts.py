@@ -30,7 +30,7 @@ def kernel_facts(prog: Program) -> KernelFacts:
     """
     geometry, flags = sparsemem_geometry(prog), section_flags(prog)
     # What is said of struct page is 0 if the debugging information lacks it.
-    layout = optional([], "", None, lambda: page_layout(prog))
+    layout = optional("", None, lambda: page_layout(prog)).value
     assert prog.platform is not None
     return KernelFacts(
         release=c_string(prog["UTS_RELEASE"]),

@@ -13,11 +13,12 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from typing import Callable, TypeVar
+from dataclasses import dataclass
+from typing import Callable, Generic, TypeVar
 
 from drgn_zonedev.model import Unjudged
 
-__all__ = ("debug_info", "lacking", "optional", "unless_told", "what_lacks")
+__all__ = ("Attempt", "debug_info", "named_once", "optional", "what_is_missing")
 
 _T = TypeVar("_T")
 
@@ -72,8 +73,8 @@ def debug_info() -> Iterator[None]:
         raise LookupError(str(e)) from e
 
 
-def what_lacks(e: Exception) -> str:
-    """Say what the debugging information lacks, and what would provide it."""
+def what_is_missing(e: Exception) -> str:
+    """Say what the debugging information does not have, and what would provide it."""
     name = _name(e)
     if name is None:
         return f"the debugging information lacks something: {e}"
@@ -87,37 +88,42 @@ def what_lacks(e: Exception) -> str:
     )
 
 
-def lacking(e: Exception, consequence: str) -> Unjudged:
-    """Get what is to be told of something that is lacking, and what does not work without."""
-    return Unjudged(0, 0, f"{consequence}: {what_lacks(e)}")
+@dataclass(frozen=True)
+class Attempt(Generic[_T]):
+    """
+    What came of reading something that can be done without: ``unjudged`` says what was
+    missing, if ``value`` is a substitute.
+    """
+
+    value: _T
+    unjudged: tuple[Unjudged, ...] = ()
 
 
-def optional(told: list[Unjudged], consequence: str, default: _T, read: Callable[[], _T]) -> _T:
+def optional(consequence: str, substitute: _T, read: Callable[[], _T]) -> Attempt[_T]:
     """
     Read something that can be done without.
 
-    :param told: what is lacking is added to it
-    :param consequence: what does not work without
+    :param consequence: What is not known without it.
+    :raises LookupError: if *read* does for anything but debugging information
     """
     try:
         with debug_info():
-            return read()
+            return Attempt(read())
     except LookupError as e:
-        if _name(e) is None:
+        name = _name(e)
+        if name is None:
             raise
-        told.append(lacking(e, consequence))
-        return default
+        reason = f"{consequence}: {what_is_missing(e)}"
+        return Attempt(substitute, (Unjudged(0, 0, reason, missing=name),))
 
 
-def unless_told(unjudged: Sequence[Unjudged]) -> tuple[Unjudged, ...]:
-    """Leave out what names something that was named before."""
+def named_once(unjudged: Sequence[Unjudged]) -> tuple[Unjudged, ...]:
+    """Leave out what is unjudged for want of something that was named before."""
     kept: list[Unjudged] = []
     names: set[str] = set()
     for u in unjudged:
-        found = re.search(r"debugging information lacks ([\w. ]+\w)", u.reason)
-        if u.start_pfn == u.end_pfn and found:
-            if found[1] in names:
-                continue
-            names.add(found[1])
-        kept.append(u)
+        if u.missing is None or u.missing not in names:
+            kept.append(u)
+        if u.missing is not None:
+            names.add(u.missing)
     return tuple(kept)

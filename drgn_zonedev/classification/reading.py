@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from drgn import FaultError, Object, Program, ProgramFlags
 
-from drgn_zonedev.classification.missing_debuginfo import debug_info, optional, unless_told
+from drgn_zonedev.classification.missing_debuginfo import Attempt, debug_info, named_once, optional
 from drgn_zonedev.classification.snapshot import Changes, Snapshot, changes_between
 from drgn_zonedev.classification.unreadable import bad_address, unread_structures
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
@@ -102,23 +102,20 @@ def _read(prog: Program) -> Snapshot:
     geometry = sparsemem_geometry(prog)
     array = pgmap_array_entries(prog)
     pgmaps, stray_claims, unjudged = _read_pgmaps(prog, array)
-    lacks: list[Unjudged] = []
     known = optional(
-        lacks,
         "whether RAM is online or offline is not known",
-        None,
+        (no_memory_blocks(""), 1),
         lambda: _read_blocks(prog),
     )
-    spans = optional(
-        lacks, "which nodes have device memory is not known", None, lambda: _zone_spans(prog)
-    )
+    spans = optional("which nodes have device memory is not known", None, lambda: _zone_spans(prog))
+    alive = Attempt(None)
     if any(pgmap.ref.state == "unreadable" for pgmap in pgmaps):
-        optional(
-            lacks, "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
+        alive = optional(
+            "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
         )
-    # What the debugging information lacks is told already.
-    blocks, per_block = known or (no_memory_blocks(""), 1)
-    zones, unread_zones = spans or ({}, ())
+    missing = (*known.unjudged, *spans.unjudged, *alive.unjudged)
+    blocks, per_block = known.value
+    zones, unread_zones = spans.value or ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
         flags=section_flags(prog),
@@ -128,14 +125,14 @@ def _read(prog: Program) -> Snapshot:
         memory_blocks=blocks,
         sections_per_block=per_block,
         zone_device_spans=zones,
-        knows_spans=spans is not None,
+        knows_spans=spans.value is not None,
         unread_zones=unread_zones,
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
     )
     unread = unread_structures(prog, snapshot)
-    return dataclasses.replace(snapshot, unjudged=unless_told((*unjudged, *lacks, *unread)))
+    return dataclasses.replace(snapshot, unjudged=named_once((*unjudged, *missing, *unread)))
 
 
 def _zone_spans(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from drgn import Program
 
@@ -30,34 +31,41 @@ from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
 from drgn_zonedev.model import Finding, Range, Unjudged
 
-__all__ = ("inconsistencies",)
+__all__ = ("Inconsistencies", "inconsistencies")
 
 _CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS)
 
 
-def inconsistencies(
-    prog: Program,
-    snapshot: Snapshot,
-    ranges: Sequence[Range],
-    lacks: list[Unjudged] | None = None,
-) -> list[Finding]:
+@dataclass(frozen=True)
+class Inconsistencies:
+    """
+    ``unjudged`` is what could not be compared, because it cannot be read, or the
+    debugging information does not have it.
+    """
+
+    findings: tuple[Finding, ...]
+    unjudged: tuple[Unjudged, ...]
+
+
+def inconsistencies(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> Inconsistencies:
     """
     Compare the structures with each other.
 
     :param ranges: What the classification made of them.
-    :param lacks: Gets what could not be compared, because it cannot be read, or the
-        debugging information lacks something.
     """
-    told = [] if lacks is None else lacks
-    scene = Scene(prog, snapshot, ranges, told)
+    scene = Scene(prog, snapshot, ranges)
     findings: list[Finding] = []
+    unjudged = list(scene.not_compared)
     for check in _CHECKS:
-        nothing: list[Finding] = []
-        findings += optional(
-            told, "not all structures were compared", nothing, functools.partial(_all, check, scene)
+        nothing: list[Finding | Unjudged] = []
+        found = optional(
+            "not all structures were compared", nothing, functools.partial(_all, check, scene)
         )
-    return findings
+        findings += (f for f in found.value if isinstance(f, Finding))
+        unjudged += (u for u in found.value if isinstance(u, Unjudged))
+        unjudged += found.unjudged
+    return Inconsistencies(tuple(findings), tuple(unjudged))
 
 
-def _all(check: Check, scene: Scene) -> list[Finding]:
+def _all(check: Check, scene: Scene) -> list[Finding | Unjudged]:
     return list(check(scene))

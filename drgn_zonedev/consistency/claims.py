@@ -13,6 +13,7 @@ import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Union
 
 import numpy as np
 from drgn import Program, offsetof, sizeof
@@ -42,26 +43,32 @@ class Claim:
 @dataclass(frozen=True)
 class Scene:
     """
-    What the checks look at; ``ranges`` are those of the classification. ``told`` gets
-    what could not be compared.
+    What the checks look at; ``ranges`` are those of the classification.
     """
 
     prog: Program
     snapshot: Snapshot
     ranges: Sequence[Range]
-    told: list[Unjudged]
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Of live pgmaps, in ascending order."""
+        """Of live pgmaps, in ascending order, as many as can be compared."""
+        return self._sorted_claims[: self._affordable(self._sorted_claims)]
+
+    @property
+    def not_compared(self) -> tuple[Unjudged, ...]:
+        """What there are too many claims of."""
+        left = self._sorted_claims[len(self.claims) :]
+        if not left:
+            return ()
+        start, end = left[0].range.start_pfn, max(c.range.end_pfn for c in self._sorted_claims)
+        reason = "too many pgmaps claim the same sections: only some were compared with them"
+        return (Unjudged(start, end, reason),)
+
+    @cached_property
+    def _sorted_claims(self) -> list[Claim]:
         found = [c for c in self.all_claims if c.range.start_pfn < c.range.end_pfn]
-        found.sort(key=lambda c: (c.range.start_pfn, c.range.end_pfn))
-        kept = self._affordable(found)
-        if kept < len(found):
-            start, end = found[kept].range.start_pfn, max(c.range.end_pfn for c in found)
-            reason = "too many pgmaps claim the same sections: only some were compared with them"
-            self.told.append(Unjudged(start, end, reason))
-        return found[:kept]
+        return sorted(found, key=lambda c: (c.range.start_pfn, c.range.end_pfn))
 
     def _affordable(self, claims: Sequence[Claim]) -> int:
         # Each section belongs to few claims. Damaged ones can all be of everything.
@@ -151,4 +158,4 @@ class Scene:
         return Case.UNKNOWN
 
 
-Check = Callable[[Scene], Iterator[Finding]]
+Check = Callable[[Scene], Iterator[Union[Finding, Unjudged]]]

@@ -93,13 +93,13 @@ def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
     return int(taken.sum()) * (memmap >> geometry.page_shift)
 
 
-def _resources(scene: Scene) -> Iterator[Finding]:
+def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
     if not scene.complete:
         return
     resources = iomem_resources(scene.prog)
     for address in resources.unread[:1]:
         reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
-        scene.told.append(Unjudged(0, 0, f"{reason} were compared", address))
+        yield Unjudged(0, 0, f"{reason} were compared", address)
     shift = scene.snapshot.geometry.page_shift
     for claim in scene.complete:
         start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift

@@ -145,10 +145,9 @@ def _findings(
     prog: Program, snapshot: Snapshot, ranges: list[Range], judged: PageVerdict | None, pfn: int
 ) -> tuple[Finding, ...]:
     # What is wrong with this page, and with the structures that it depends on.
-    structures = (
-        f for f in inconsistencies(prog, snapshot, ranges) if f.start_pfn <= pfn < f.end_pfn
-    )
-    return (*(judged.findings if judged else ()), *structures)
+    structures = inconsistencies(prog, snapshot, ranges).findings
+    here = (f for f in structures if f.start_pfn <= pfn < f.end_pfn)
+    return (*(judged.findings if judged else ()), *here)
 
 
 def _page(prog: Program, snapshot: Snapshot, pages: Pages, judged: PageVerdict | None) -> PageWords:

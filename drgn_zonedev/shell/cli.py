@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import drgn
 
-from drgn_zonedev.classification.missing_debuginfo import debug_info, what_lacks
+from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.commands.base import (
     Command,
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CannotJudgeError, LabError) as e:
         return _complain(args, e, Status.NOT_JUDGED)
     except LookupError as e:
-        return _complain(args, f"{what_lacks(e)}: {_WHOLE}", Status.NOT_JUDGED)
+        return _complain(args, f"{what_is_missing(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.BadDataError as e:
         return _complain(args, e, Status.NOT_JUDGED)
     except drgn.FaultError as e:

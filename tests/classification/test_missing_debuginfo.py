@@ -15,7 +15,7 @@ import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision
 from support.opening import open_instead
 
-from drgn_zonedev.classification.missing_debuginfo import debug_info, what_lacks
+from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
 from drgn_zonedev.model import Report
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
@@ -84,7 +84,7 @@ def test_whatever_is_hidden_the_rest_is_told(layout: str) -> None:
             with debug_info():
                 found = check(program)
         except LookupError as e:
-            refusal = what_lacks(e)
+            refusal = what_is_missing(e)
         else:
             assert_no_worse(found, expected, name)
             continue

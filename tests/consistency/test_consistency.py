@@ -19,7 +19,7 @@ from drgn_zonedev.consistency import elsewhere, inconsistencies
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource, Resources
-from drgn_zonedev.model import Finding, Unjudged
+from drgn_zonedev.model import Finding
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 START, END = 0x40000, 0x48000
@@ -27,7 +27,7 @@ START, END = 0x40000, 0x48000
 
 def found(prog: Program) -> list[Finding]:
     snapshot = take_snapshot(prog)
-    return inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
+    return list(inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot)).findings)
 
 
 def spots(kernel: FakeKernel) -> list[tuple[str, int, int]]:
@@ -157,10 +157,10 @@ def test_resources(
 
 def told(kernel: FakeKernel) -> tuple[list[str], list[int | None]]:
     """Slugs of findings, and the addresses of what could not be compared."""
-    prog, lacks = kernel.program(), list[Unjudged]()
+    prog = kernel.program()
     snapshot = take_snapshot(prog)
-    findings = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot), lacks)
-    return [f.slug for f in findings], [u.address for u in lacks]
+    found = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
+    return [f.slug for f in found.findings], [u.address for u in found.unjudged]
 
 
 @each_layout

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Picture
+Scene
 -----
 
 What a picture is of: a report, or what is known of one without reading struct pages.
