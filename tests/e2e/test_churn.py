@@ -12,9 +12,9 @@ import threading
 from typing import Any
 
 import pytest
-from support.guests import zonedev
+from support.guests import Booted, each_guest, require_free, zonedev
 
-from drgn_zonedev.lab import SCENARIOS, Guest, LabError, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, Guest, LabError, fetch_kernel
 from drgn_zonedev.lab.targets.churn import run_churn
 from drgn_zonedev.lab.targets.inside import boot_observed
 
@@ -47,32 +47,35 @@ def test_observer_that_ends_too_early_is_told() -> None:
 
 
 @pytest.mark.qemu
-def test_guest_is_paused_while_it_is_checked_and_then_goes_on() -> None:
-    kernel = fetch_kernel("6.1")
-    with boot(kernel, SCENARIOS["fsdax-collision"]) as guest:
-        command = ("--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux), "--pause", "check")
-        done, seen = threading.Event(), set()
+@each_guest([("6.1", "fsdax-collision")])
+def test_guest_is_paused_while_it_is_checked_and_then_goes_on(booted: Booted) -> None:
+    guest, command = booted.guest, (*booted.live.options, "--pause", "check", "--format", "json")
+    done, seen = threading.Event(), set()
 
-        def look() -> None:
-            while not done.is_set():
-                seen.add(is_running(guest))
+    def look() -> None:
+        while not done.is_set():
+            seen.add(is_running(guest))
 
-        looking = threading.Thread(target=look)
-        looking.start()
-        try:
-            result = zonedev(*command, "--format", "json")
-        finally:
-            done.set()
-            looking.join()
-        assert (result.status, result.stderr) == (0, "")
-        assert result.document["coverage"]["retries"] == 0
-        assert seen == {True, False}
-        assert is_running(guest)
-        # One that was stopped before stays so, and the answer is the same.
-        guest.qmp("stop")
-        again = zonedev(*command, "--format", "json")
+    require_free(guest)
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        result = zonedev(*command)
+    finally:
+        done.set()
+        looking.join()
+    assert (result.status, result.stderr) == (0, "")
+    assert result.document["coverage"]["retries"] == 0
+    assert seen == {True, False}
+    assert is_running(guest)
+    # One that was stopped before stays so, and the answer is the same.
+    guest.qmp("stop")
+    try:
+        again = zonedev(*command)
         assert again.document["ranges"] == result.document["ranges"]
         assert not is_running(guest)
+    finally:
+        guest.qmp("cont")
 
 
 def is_running(guest: Guest) -> bool:

@@ -25,16 +25,21 @@ from support.guests import (
     MIB,
     PAGE,
     SECTION_PAGES,
+    Booted,
     Result,
     Source,
     data_offset,
-    sources,
+    each_guest,
+    require_free,
     zonedev,
 )
+from support.waiting import wait_until
 
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.sections import Sections, sections
-from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
+from drgn_zonedev.lab import fetch_kernel
+from drgn_zonedev.lab.host.tools import find_tool
+from drgn_zonedev.lab.machine.qemu import running
 from drgn_zonedev.render.as_json import load_schema
 
 pytestmark = pytest.mark.qemu
@@ -70,7 +75,6 @@ EXPECTED = {
         (COLLISION_DATA, COLLISION_END, "initializing"),
     ],
 }
-COMBINATIONS = [(kernel, scenario) for kernel in KERNELS for scenario in EXPECTED]
 
 
 def test_scenarios_are_those_of_the_mail() -> None:
@@ -79,16 +83,27 @@ def test_scenarios_are_those_of_the_mail() -> None:
     assert (NVDIMM_START, NVDIMM_DATA, NVDIMM_END) == (0x100000, 0x100600, 0x114000)
 
 
+in_each_scene = each_guest((kernel, scenario) for kernel in KERNELS for scenario in EXPECTED)
+
+
+def of_scenario(name: str) -> pytest.MarkDecorator:
+    """Run a test in the scenes of one scenario only."""
+    return each_guest((kernel, name) for kernel in KERNELS)
+
+
 class Scene:
     """One kernel in one scenario, and what ``check`` says of it from every source."""
 
-    def __init__(self, kernel: str, scenario: str, found: list[Source]) -> None:
-        self.kernel = kernel
-        self.scenario = scenario
-        self.sources = {source.name: source for source in found}
+    def __init__(self, booted: Booted) -> None:
+        require_free(booted.guest)
+        self.kernel = booted.kernel.name
+        self.scenario = booted.guest.scenario.name
+        self.sources = {source.name: source for source in (booted.dumped, booted.live)}
         self.checks = {
-            source.name: zonedev(*source.options, "check", "--format", "json") for source in found
+            source.name: zonedev(*source.options, "check", "--format", "json")
+            for source in self.sources.values()
         }
+        self.program = booted.program
 
     def documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, result in self.checks.items():
@@ -97,29 +112,10 @@ class Scene:
     def run(self, source: str, *args: str) -> Result:
         return zonedev(*self.sources[source].options, *args)
 
-    def program(self) -> drgn.Program:
-        prog = drgn.Program()
-        prog.set_core_dump(self.sources["dump"].options[1])
-        prog.load_debug_info([self.sources["dump"].kernel.vmlinux])
-        return prog
 
-
-@pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
-def scene(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Scene]:
-    kernel, scenario = request.param
-    directory: Path = tmp_path_factory.mktemp(scenario)
-    with sources(kernel, scenario, directory) as found:
-        yield Scene(kernel, scenario, found)
-    for dump in directory.iterdir():
-        dump.unlink()
-
-
-def of_scenario(name: str) -> pytest.MarkDecorator:
-    """Run a test in the scenes of one scenario only."""
-    scenes = [(kernel, scenario) for kernel, scenario in COMBINATIONS if scenario == name]
-    return pytest.mark.parametrize("scene", scenes, ids="-".join, indirect=True)
+@pytest.fixture(scope="session")
+def scene(booted: Booted) -> Scene:
+    return Scene(booted)
 
 
 def _of_device(document: dict[str, Any], scenario: str) -> list[tuple[int, int, str]]:
@@ -131,17 +127,20 @@ def _of_device(document: dict[str, Any], scenario: str) -> list[tuple[int, int, 
     ]
 
 
+@in_each_scene
 def test_ranges_are_what_arithmetic_says(scene: Scene) -> None:
     for source, document in scene.documents():
         assert _of_device(document, scene.scenario) == EXPECTED[scene.scenario], source
 
 
+@in_each_scene
 def test_a_healthy_kernel_has_no_error_findings(scene: Scene) -> None:
     for source, result in scene.checks.items():
         assert result.status == 0, (source, result.stderr)
         assert result.document["summary"]["findings_by_severity"]["error"] == 0
 
 
+@in_each_scene
 def test_cases_3_4_and_5_are_flagged(scene: Scene) -> None:
     flagged = {
         (case, start, end)
@@ -157,6 +156,7 @@ def test_cases_3_4_and_5_are_flagged(scene: Scene) -> None:
         assert flagged <= found, source
 
 
+@in_each_scene
 def test_every_struct_page_of_the_device_is_looked_at(scene: Scene) -> None:
     pages = sum(end - start for start, end, case in EXPECTED[scene.scenario] if case != "partial")
     for source, document in scene.documents():
@@ -165,6 +165,7 @@ def test_every_struct_page_of_the_device_is_looked_at(scene: Scene) -> None:
         assert document["unjudged"] == []
 
 
+@in_each_scene
 def test_uncovered_part_of_a_section_is_said_to_be_unmapped(scene: Scene) -> None:
     partial = [e for e in EXPECTED[scene.scenario] if e[2] == "partial"]
     for source, document in scene.documents():
@@ -187,6 +188,7 @@ def test_the_evidence_of_a_range_in_flight_is_its_pgmap_and_nr_range(scene: Scen
         assert nr_range["value"] == "0x0"
 
 
+@in_each_scene
 def test_live_and_dump_say_the_same(scene: Scene) -> None:
     # The reference count may move on a running kernel.
     def essence(document: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +201,7 @@ def test_live_and_dump_say_the_same(scene: Scene) -> None:
     assert documents[0] == documents[1]
 
 
+@in_each_scene
 def test_every_document_conforms_to_the_schema(scene: Scene) -> None:
     validator = jsonschema.Draft202012Validator(load_schema())
     pfn = str(EXPECTED[scene.scenario][0][0])
@@ -208,6 +211,7 @@ def test_every_document_conforms_to_the_schema(scene: Scene) -> None:
         validator.validate(result.document)
 
 
+@in_each_scene
 def test_bulk_sections_agree_with_drgn(scene: Scene) -> None:
     prog = scene.program()
     bulk = sections(prog)
@@ -217,6 +221,7 @@ def test_bulk_sections_agree_with_drgn(scene: Scene) -> None:
     assert list(zip(bulk.nr.tolist(), bulk.address.tolist(), bulk.word.tolist())) == expected
 
 
+@in_each_scene
 def test_valid_ranges_agree_with_drgn(scene: Scene) -> None:
     prog = scene.program()
     expected = [(start, end) for start, end, _ in for_each_valid_page_range(prog)]
@@ -242,6 +247,7 @@ def _valid_ranges(prog: drgn.Program, bulk: Sections) -> list[tuple[int, int]]:
     return ranges
 
 
+@in_each_scene
 def test_a_reserved_pfn_explains_itself(scene: Scene) -> None:
     start = EXPECTED[scene.scenario][0][0]
     nr = start // SECTION_PAGES
@@ -265,11 +271,13 @@ def test_a_reserved_pfn_explains_itself(scene: Scene) -> None:
         assert re.search(rf"^\+{at:02x} .* {value:#x}( |$)", text, re.MULTILINE), hex(at)
 
 
+@in_each_scene
 def test_fail_on_decides_the_exit_status(scene: Scene) -> None:
     for what, status in (("case5", 1), ("warning", 1), ("case5-reserved", 1), ("error", 0)):
         assert scene.run("dump", "check", "--fail-on", what).status == status, what
 
 
+@in_each_scene
 def test_output_goes_to_a_file(scene: Scene, tmp_path: Path) -> None:
     out = tmp_path / "report.json"
     result = scene.run("dump", "check", "--format", "json", "-o", str(out))
@@ -277,6 +285,7 @@ def test_output_goes_to_a_file(scene: Scene, tmp_path: Path) -> None:
     assert out.read_text() == scene.run("dump", "check", "--format", "json").stdout
 
 
+@in_each_scene
 def test_symbols_of_another_kernel_are_refused(scene: Scene) -> None:
     other = fetch_kernel(next(k for k in KERNELS if k != scene.kernel))
     core = scene.sources["dump"].options[1]
@@ -287,6 +296,7 @@ def test_symbols_of_another_kernel_are_refused(scene: Scene) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@in_each_scene
 def test_a_core_without_debugging_symbols_says_what_to_install(scene: Scene) -> None:
     result = zonedev("-c", scene.sources["dump"].options[1], "check")
     assert result.status == 3
@@ -295,11 +305,13 @@ def test_a_core_without_debugging_symbols_says_what_to_install(scene: Scene) -> 
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_guest_that_is_gone_is_one_clear_line() -> None:
-    kernel = fetch_kernel(KERNELS[0])
-    with boot(kernel, SCENARIOS["fsdax-collision"]) as guest:
-        socket = guest.qmp_socket
-    result = zonedev("--qemu", socket, "-s", str(kernel.vmlinux), "check")
+def test_a_guest_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
+    kernel, monitor = fetch_kernel(KERNELS[0]), tmp_path / "monitor.sock"
+    # Of a guest that did not get as far as its first instruction, the same is left.
+    command = [find_tool("qemu-system-x86_64"), "-S", "-nodefaults", "-display", "none"]
+    with running([*command, "-qmp", f"unix:{monitor},server=on,wait=off"], tmp_path):
+        wait_until(monitor.exists)
+    result = zonedev("--qemu", str(monitor), "-s", str(kernel.vmlinux), "check")
     assert result.status == 2
     assert len(result.stderr.splitlines()) == 1
     assert "is QEMU running" in result.stderr

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from drgn import Program
 from support.exports import check_json, open_export
-from support.guests import zonedev
+from support.guests import Booted, boot_alone, each_guest, require_free, zonedev
 
 from drgn_zonedev.export.write import ExportOptions, write_export
-from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, Kernel, Scenario, fetch_kernel
 from drgn_zonedev.lab.scenarios.steps import namespace
 from drgn_zonedev.opening.core import open_dump
 
@@ -64,11 +64,14 @@ class Dumped:
 
 
 @pytest.fixture(scope="module", params=["6.1", "7.3"])
-def dumped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dumped:
+def dumped(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Dumped]:
     kernel = fetch_kernel(request.param)
-    with boot(kernel, SCENARIO) as guest:
+    with boot_alone(kernel, SCENARIO) as guest:
         path = guest.dump(tmp_path_factory.mktemp("secrets") / "dump.elf")
-    return Dumped(path, kernel)
+    yield Dumped(path, kernel)
+    path.unlink()
 
 
 def _holds(path: Path, text: bytes) -> bool:
@@ -162,16 +165,10 @@ def test_export_is_quick_and_small(dumped: Dumped, tmp_path: Path) -> None:
     assert kib < 200 << 10
 
 
-@pytest.fixture(scope="module")
-def socket() -> Iterator[tuple[str, Kernel]]:
-    kernel = fetch_kernel("6.12")
-    with boot(kernel, SCENARIOS["nvdimm-partial"]) as guest:
-        yield guest.qmp_socket, kernel
-
-
-def test_running_guest(socket: tuple[str, Kernel], tmp_path: Path) -> None:
-    address, kernel = socket
-    source = ("--qemu", address, "-s", str(kernel.vmlinux))
+@each_guest([("6.12", "nvdimm-partial")])
+def test_running_guest(booted: Booted, tmp_path: Path) -> None:
+    source = booted.live.options
+    require_free(booted.guest)
     assert zonedev(*source, "export", str(tmp_path / "out")).status == 0
     found = zonedev(*source, "check", "--format", "json").document
     files = ("-c", str(tmp_path / "out" / "vmcore"), "-s", str(tmp_path / "out" / "vmlinux"))

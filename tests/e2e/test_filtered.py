@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 from drgn import sizeof
 from support.elfheader import without_sections
+from support.guests import boot_alone
 
 from drgn_zonedev import report
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
-from drgn_zonedev.lab import Kernel, Scenario, boot, fetch_kernel
+from drgn_zonedev.lab import Kernel, Scenario, fetch_kernel
 from drgn_zonedev.lab.scenarios.arithmetic import MIB, Area
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.steps import namespace
@@ -62,7 +63,7 @@ def taken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A kernel, its makedumpfile, a dump of it, and what there is to say of that."""
     kernel = fetch_kernel(request.param)
     whole = tmp_path_factory.mktemp(request.param) / "whole"
-    with boot(kernel, SMALL) as guest:
+    with boot_alone(kernel, SMALL) as guest:
         guest.dump(whole)
     expected = check(kernel.vmlinux, whole)
     assert {r["case"] for r in expected["ranges"]} >= {"online", "device", "metadata", "reserved"}
@@ -144,7 +145,7 @@ HUGE = Scenario(
 def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_path: Path) -> None:
     kernel = fetch_kernel("6.1")
     whole, small = tmp_path / "whole", tmp_path / "small"
-    with boot(kernel, HUGE) as guest:
+    with boot_alone(kernel, HUGE) as guest:
         guest.dump(whole)
     expected = check(kernel.vmlinux, whole)
     without_sections(whole)

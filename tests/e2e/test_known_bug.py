@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import re
 
-import drgn
 import pytest
+from support.guests import Booted, debug_live, each_guest
 
-from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
 from drgn_zonedev.model import Report, Severity
 from drgn_zonedev.render.as_text import report_text
 from drgn_zonedev.report import check
@@ -29,19 +28,18 @@ COMPOUND = 512
 WRITTEN = 128
 
 
-@pytest.fixture(scope="module")
-def report() -> Report:
-    kernel = fetch_kernel("6.1-unfixed")
-    version = tuple(int(n) for n in re.findall(r"\d+", kernel.version)[:3])
-    if version >= FIRST_FIXED:
-        pytest.skip(f"{kernel.version} has the fix")
-    with boot(kernel, SCENARIOS["devdax-collision"]) as guest:
-        prog = drgn.Program()
-        prog.set_qemu_qmp(guest.qmp_socket)
-        prog.load_debug_info([guest.kernel.vmlinux])
-        return check(prog)
+unfixed = each_guest([("6.1-unfixed", "devdax-collision")])
 
 
+@pytest.fixture(scope="session")
+def report(booted: Booted) -> Report:
+    version = booted.kernel.version
+    if tuple(int(n) for n in re.findall(r"\d+", version)[:3]) >= FIRST_FIXED:
+        pytest.skip(f"{version} has the fix")
+    return check(debug_live(booted.guest))
+
+
+@unfixed
 def test_every_page_that_was_left_out_is_found_and_no_other(report: Report) -> None:
     # The info block and the alignment of the data take the first compound pages.
     (pgmap,) = report.pgmaps
@@ -57,6 +55,7 @@ def test_every_page_that_was_left_out_is_found_and_no_other(report: Report) -> N
     ]
 
 
+@unfixed
 def test_the_report_says_what_the_pages_hold_and_what_to_do(report: Report) -> None:
     text = report_text(report, verbose=True)
     assert "a reserved page from boot, linked to itself" in text

@@ -9,19 +9,11 @@ must show what the scenario is about.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-
 import pytest
+from support.guests import Booted, each_guest, require_free
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS, fetch_kernel
-from drgn_zonedev.lab.verdict.matrix import (
-    Cell,
-    CellVerdict,
-    MatrixOptions,
-    default_jobs,
-    run_matrix,
-)
+from drgn_zonedev.lab import KERNELS, SCENARIOS
+from drgn_zonedev.lab.verdict.matrix import judge_guest
 
 pytestmark = pytest.mark.qemu
 
@@ -33,41 +25,8 @@ POSSIBLE = [
 ]
 
 
-def _warn(message: str) -> None:
-    # A second start of a guest must not go unseen.
-    if "once more" in message:
-        warnings.warn(message, stacklevel=2)
-
-
-class Matrix:
-    """Runs as many guests at once as fit, and keeps what came of each."""
-
-    def __init__(self) -> None:
-        kernels = [fetch_kernel(name) for name in KERNELS]
-        options = MatrixOptions(truth=True, progress=_warn)
-        self._running = run_matrix(
-            kernels, list(SCENARIOS.values()), options=options, jobs=default_jobs()
-        )
-        self._done: dict[tuple[str, str], Cell] = {}
-
-    def cell(self, kernel: str, scenario: str) -> Cell:
-        while (kernel, scenario) not in self._done:
-            cell = next(self._running)
-            self._done[cell.kernel.name, cell.scenario.name] = cell
-        return self._done[kernel, scenario]
-
-    def close(self) -> None:
-        self._running.close()
-
-
-@pytest.fixture(scope="module")
-def matrix() -> Iterator[Matrix]:
-    running = Matrix()
-    yield running
-    running.close()
-
-
-@pytest.mark.parametrize(("kernel", "scenario"), POSSIBLE)
-def test_the_tool_agrees(matrix: Matrix, kernel: str, scenario: str) -> None:
-    cell = matrix.cell(kernel, scenario)
-    assert (cell.verdict, cell.details) == (CellVerdict.AGREES, ())
+@each_guest(POSSIBLE)
+def test_the_tool_agrees(booted: Booted) -> None:
+    require_free(booted.guest)
+    _, wrong = judge_guest(booted.guest)
+    assert wrong == []

@@ -9,50 +9,43 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.guests import Booted, debug_live, each_guest
 
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
-from drgn_zonedev.lab.verdict.matrix import debug_guest
 from drgn_zonedev.pfn_proposal import proposal
 from drgn_zonedev.report import check
 
 pytestmark = pytest.mark.qemu
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Kernel:
-    try:
-        return fetch_kernel("6.12-proposal")
-    except LabError as error:
-        pytest.skip(str(error))
+KERNEL = "6.12-proposal"
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=list(SCENARIOS))
-def test_the_kernel_and_we_agree(kernel: Kernel, scenario: Scenario) -> None:
+@each_guest((KERNEL, scenario) for scenario in SCENARIOS)
+def test_the_kernel_and_we_agree(booted: Booted) -> None:
+    prog = debug_live(booted.guest)
     try:
-        with boot(kernel, scenario, truth=not scenario.breakpoint) as guest:
-            prog = debug_guest(guest)
-            wrong = judge(guest, prog, check(prog))
-            carried = proposal(prog).carried
+        wrong = judge(booted.guest, prog, check(prog))
     except NotPossible as error:
         pytest.skip(str(error))
     assert wrong == []
-    assert {bitmap.name: bitmap.different for bitmap in carried} == {
+    assert {bitmap.name: bitmap.different for bitmap in proposal(prog).carried} == {
         "subsection_dev_map": 0,
         "subsection_init_map": 0,
     }
 
 
-def test_the_kernel_was_really_asked(kernel: Kernel) -> None:
-    with boot(kernel, SCENARIOS["fsdax-collision"], truth=True) as guest:
-        prog = debug_guest(guest)
-        agreement = compare(prog, guest.facts)
-        bits = kernel_bits(prog, take_snapshot(prog))
-    truth = Truth(guest.facts["truth"])
+@each_guest([(KERNEL, "fsdax-collision")])
+def test_the_kernel_was_really_asked(booted: Booted) -> None:
+    prog = debug_live(booted.guest)
+    agreement = compare(prog, booted.guest.facts)
+    bits = kernel_bits(prog, take_snapshot(prog))
+    truth = Truth(booted.guest.facts["truth"])
     assert agreement.disagreements == ()
     assert truth.has_zone_device
     data = list(range(0x24400, 0x30000))
@@ -63,13 +56,10 @@ def test_the_kernel_was_really_asked(kernel: Kernel) -> None:
     assert bits.pfn[np.flatnonzero(bits.zone_device)].tolist() == data
 
 
-@pytest.mark.parametrize("scenario", ["init-in-flight", "init-halfway", "teardown"])
-def test_a_frozen_kernel_claims_its_device_and_lets_nobody_touch_it(
-    kernel: Kernel, scenario: str
-) -> None:
-    with boot(kernel, SCENARIOS[scenario]) as guest:
-        prog = debug_guest(guest)
-        bits = kernel_bits(prog, take_snapshot(prog))
+@each_guest((KERNEL, scenario) for scenario in ("init-in-flight", "init-halfway", "teardown"))
+def test_a_frozen_kernel_claims_its_device_and_lets_nobody_touch_it(booted: Booted) -> None:
+    prog = debug_live(booted.guest)
+    bits = kernel_bits(prog, take_snapshot(prog))
     assert bits is not None
     assert not bits.zone_device.any()
     assert bits.pfn[bits.claimed].tolist() == list(range(0x24000, 0x30000))

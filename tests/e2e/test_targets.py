@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.elfheader import without_sections
-from support.guests import Result, zonedev
+from support.guests import Booted, Result, each_guest, zonedev
 
-from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, fetch_kernel
 from drgn_zonedev.lab.targets import (
     FORMATS,
     NOT_POSSIBLE,
@@ -100,16 +99,14 @@ def assert_device_memmap_is_unjudged(document: Document) -> None:
     assert document["coverage"]["pages_verified"] == DEVICE_PAGES - (ON_DEVICE[1] - ON_DEVICE[0])
 
 
-def test_what_an_elf_dump_leaves_out_is_unjudged(tmp_path: Path) -> None:
-    kernel = fetch_kernel("6.1")
+@each_guest([("6.1", "init-in-flight")])
+def test_what_an_elf_dump_leaves_out_is_unjudged(booted: Booted, tmp_path: Path) -> None:
+    kernel = booted.kernel
     program = makedumpfile(kernel)
-    with boot(kernel, SCENARIOS["init-in-flight"]) as guest:
-        guest.dump(tmp_path / "whole")
-    expected = Core(tmp_path / "whole", kernel.vmlinux).check()
-    without_sections(tmp_path / "whole")
+    expected = Core(booted.dump, kernel.vmlinux).check()
     found = {}
     for form in formats("lzo-31", "elf-31"):
-        write_filtered(program, tmp_path / "whole", tmp_path / str(form), form)
+        write_filtered(program, booted.for_makedumpfile, tmp_path / str(form), form)
         found[form.name] = Core(tmp_path / str(form), kernel.vmlinux).check()
     # kdump format holds what is zero, an ELF dump leaves it out like anything else.
     assert said(found["lzo"]) == said(expected)
@@ -120,25 +117,20 @@ def test_what_an_elf_dump_leaves_out_is_unjudged(tmp_path: Path) -> None:
     assert "left out of the dump" in found["elf"]["unjudged"][0]["reason"]
 
 
-@pytest.mark.parametrize(("kernel", "scenario"), FILTERED)
-def test_makedumpfile(kernel: str, scenario: str, tmp_path: Path) -> None:
-    used = fetch_kernel(kernel)
-    program = makedumpfile(used)
-    whole = tmp_path / "whole"
-    with boot(used, SCENARIOS[scenario]) as guest:
-        guest.dump(whole)
-    expected = Core(whole, used.vmlinux).check()
+@each_guest(FILTERED)
+def test_makedumpfile(booted: Booted, tmp_path: Path) -> None:
+    kernel = booted.kernel
+    program = makedumpfile(kernel)
+    expected = Core(booted.dump, kernel.vmlinux).check()
     assert errors(expected) == []
-    without_sections(whole)
-    for form in FILTERED[kernel, scenario]:
-        write_filtered(program, whole, tmp_path / "filtered", form)
-        core = Core(tmp_path / "filtered", used.vmlinux)
-        if (kernel, str(form)) in NOT_POSSIBLE:
+    for form in FILTERED[kernel.name, booted.guest.scenario.name]:
+        core = Core(tmp_path / "filtered", kernel.vmlinux)
+        write_filtered(program, booted.for_makedumpfile, core.path, form)
+        if (kernel.name, str(form)) in NOT_POSSIBLE:
             _assert_no_false_errors(core)
         else:
             _compare_filtered(core, expected, form)
         core.path.unlink()
-    whole.unlink()
 
 
 def _assert_no_false_errors(core: Core) -> None:

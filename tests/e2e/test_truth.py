@@ -4,37 +4,35 @@
 from __future__ import annotations
 
 import pytest
+from support.guests import Booted, debug_live, each_guest
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS, Guest, boot, fetch_kernel
+from drgn_zonedev.lab import KERNELS
 from drgn_zonedev.lab.verdict.agreement import Agreement, compare
-from drgn_zonedev.lab.verdict.matrix import debug_guest
 
 pytestmark = pytest.mark.qemu
 
 SECTION_PAGES = 0x8000
 
 
-def compare_guest(guest: Guest) -> Agreement:
-    return compare(debug_guest(guest), guest.facts)
+def compare_guest(booted: Booted) -> Agreement:
+    return compare(debug_live(booted.guest), booted.guest.facts)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_pfn_of_a_collision(kernel: str) -> None:
-    with boot(fetch_kernel(kernel), SCENARIOS["fsdax-collision"], truth=True) as guest:
-        agreement = compare_guest(guest)
+@each_guest((kernel, "fsdax-collision") for kernel in KERNELS)
+def test_every_pfn_of_a_collision(booted: Booted) -> None:
+    agreement = compare_guest(booted)
     assert agreement.disagreements == ()
     # 1 GiB.
     assert agreement.pages == 8 * SECTION_PAGES
     leaks = {(d.start_pfn, d.end_pfn) for d in agreement.leaks}
     # Only this kernel's pfn_to_online_page() takes the shared section's device pages for RAM.
     everything_shared = {(0x24000, 0x24002), (0x24002, 0x24400), (0x24400, 0x28000)}
-    assert leaks == (everything_shared if kernel == "5.10" else set())
+    assert leaks == (everything_shared if booted.kernel.name == "5.10" else set())
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_every_pfn_of_a_partial_section(kernel: str) -> None:
-    with boot(fetch_kernel(kernel), SCENARIOS["nvdimm-partial"], truth=True) as guest:
-        agreement = compare_guest(guest)
+@each_guest((kernel, "nvdimm-partial") for kernel in KERNELS)
+def test_every_pfn_of_a_partial_section(booted: Booted) -> None:
+    agreement = compare_guest(booted)
     assert agreement.disagreements == ()
     assert agreement.leaks == ()
     # 1 GiB of RAM and the three sections that 320 MiB need.

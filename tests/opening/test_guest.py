@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.monitor import Monitor
+from support.waiting import SECONDS, wait_until
 
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.machine.qmp import execute
@@ -144,13 +144,6 @@ def machine(tmp_path: Path) -> Iterator[Path]:
             process.kill()
 
 
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def is_running(machine: Path) -> bool:
     status = execute(machine / "theirs", "query-status", {})
     assert isinstance(status, dict)
@@ -187,7 +180,7 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
 def test_machine_is_paused_only_meanwhile(machine: Path) -> None:
     with pausing(machine, "sys.stdin.readline()") as process:
         assert not is_running(machine)
-        process.communicate("go on\n")
+        process.communicate("go on\n", timeout=SECONDS)
         assert process.returncode == 0
     assert is_running(machine)
 
@@ -196,7 +189,7 @@ def test_machine_is_paused_only_meanwhile(machine: Path) -> None:
 def test_machine_that_is_stopped_stays_so(machine: Path) -> None:
     execute(machine / "theirs", "stop", {})
     with pausing(machine, "pass") as process:
-        assert process.wait() == 0
+        assert process.wait(SECONDS) == 0
     assert not is_running(machine)
 
 
@@ -207,7 +200,7 @@ def test_machine_goes_on_after_a_signal(machine: Path, number: signal.Signals) -
         assert not is_running(machine)
         # To the whole group, as a terminal would send it.
         os.killpg(process.pid, number)
-        assert process.wait() != 0
+        assert process.wait(SECONDS) != 0
     wait_until(lambda: is_running(machine))
 
 
@@ -226,7 +219,7 @@ def test_machine_goes_on_before_the_command_line_has_ended(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        assert process.wait() == 128 + number
+        assert process.wait(SECONDS) == 128 + number
         # The watchdog was told that there is nothing to do, and not left alone.
         assert is_running(machine)
 
@@ -243,5 +236,5 @@ def test_machine_goes_on_before_the_command_line_has_ended(
 )
 def test_machine_goes_on_after_a_crash(machine: Path, crash: str) -> None:
     with pausing(machine, crash) as process:
-        assert process.wait() != 0
+        assert process.wait(SECONDS) != 0
     wait_until(lambda: is_running(machine))

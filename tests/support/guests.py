@@ -1,25 +1,50 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Real guests for tests: each kernel is booted into each scenario once per session."""
+"""
+Real Guests for Tests
+---------------------
+
+A test names the guest that it asks about by :func:`each_guest()`, and takes the
+fixture ``booted``. Tests of one guest run one after the other, in one process
+(see ``tests/conftest.py``), so that each kernel boots once into each scenario, and
+its dump is written once.
+
+What these tests find, they leave as it is. Who changes a guest boots one of his own,
+with :func:`boot_alone()`.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, boot, fetch_kernel
+import pytest
+from drgn import Program
+from support.elfheader import without_sections
+
+from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, Scenario, boot
+from drgn_zonedev.lab.verdict.matrix import debug_guest
+from drgn_zonedev.opening.core import open_dump
+from drgn_zonedev.opening.guest import connect
 
 KIB, MIB = 1 << 10, 1 << 20
 PAGE = 4 * KIB
 SUBSECTION_PAGES = 2 * MIB // PAGE
 SECTION_PAGES = 128 * MIB // PAGE
+
+# At least ten times what it takes on a machine that has nothing else to do.
+BOOT_SECONDS = 180
+COMMAND_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -53,18 +78,41 @@ def zonedev(*args: str) -> Result:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+# --- guests ---
+
+
+def each_guest(guests: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
+    """Run a test with the fixture ``booted`` for each kernel and scenario (names of the lab)."""
+    return pytest.mark.parametrize("booted", list(guests), ids="-".join, indirect=True)
+
+
+def boot_alone(
+    kernel: Kernel, scenario: Scenario, *, truth: bool = False
+) -> AbstractContextManager[Guest]:
+    """Boot a guest for one test, or for several that know of each other."""
+    return boot(kernel, scenario, timeout=BOOT_SECONDS, progress=_show, truth=truth)
+
+
 @contextmanager
-def sources(kernel_name: str, scenario: str, directory: Path) -> Iterator[list[Source]]:
-    """Boot a guest, dump it, and hand out both while it runs."""
-    kernel = fetch_kernel(kernel_name, progress=_show)
-    with boot(kernel, SCENARIOS[scenario], progress=_show) as guest:
-        yield _sources(guest, directory)
+def boot_shared(kernel: Kernel, scenario: str, directory: Path) -> Iterator[Booted]:
+    """
+    Boot a guest for all who ask about it.
+
+    :param directory: Where its dump is put; gone after the context.
+    """
+    # A frozen guest cannot be asked about every PFN.
+    truth = not SCENARIOS[scenario].breakpoint
+    try:
+        with boot_alone(kernel, SCENARIOS[scenario], truth=truth) as guest:
+            yield Booted(guest, directory)
+    finally:
+        shutil.rmtree(directory)
 
 
 def _show(message: str) -> None:
@@ -73,13 +121,66 @@ def _show(message: str) -> None:
         warnings.warn(message, stacklevel=2)
 
 
-def _sources(guest: Guest, directory: Path) -> list[Source]:
-    dump = guest.dump(directory / f"{guest.kernel.name}-{guest.scenario.name}.elf")
-    symbols = ("-s", str(guest.kernel.vmlinux))
-    return [
-        Source("dump", ("-c", str(dump), *symbols), guest.kernel),
-        Source("qmp", ("--qemu", guest.qmp_socket, *symbols), guest.kernel),
-    ]
+@dataclass(frozen=True)
+class Booted:
+    """A guest that runs, and its dump."""
+
+    guest: Guest
+    _directory: Path
+
+    @property
+    def kernel(self) -> Kernel:
+        """What was booted."""
+        return self.guest.kernel
+
+    @property
+    def symbols(self) -> tuple[str, str]:
+        """``zonedev`` options."""
+        return ("-s", str(self.kernel.vmlinux))
+
+    @property
+    def live(self) -> Source:
+        """The running guest. One client at a time: see :func:`require_free()`."""
+        return Source("qmp", ("--qemu", self.guest.qmp_socket, *self.symbols), self.kernel)
+
+    @property
+    def dumped(self) -> Source:
+        """Its dump."""
+        return Source("dump", ("-c", str(self.dump), *self.symbols), self.kernel)
+
+    @cached_property
+    def dump(self) -> Path:
+        """An ELF dump that QEMU wrote, which is not to be changed."""
+        return self.guest.dump(self._directory / "dump")
+
+    def program(self) -> Program:
+        """Open the dump."""
+        return open_dump(self.dump, self.kernel.vmlinux)
+
+    @cached_property
+    def for_makedumpfile(self) -> Path:
+        """The dump with headers that makedumpfile takes; not to be changed either."""
+        copy = self._directory / "for-makedumpfile"
+        shutil.copyfile(self.dump, copy)
+        without_sections(copy)
+        return copy
+
+
+def require_free(guest: Guest) -> None:
+    """
+    Raise an error if another client is connected to a running guest.
+
+    drgn itself would wait for that without an end.
+    """
+    # A program that has been let go of may be part of a cycle.
+    gc.collect()
+    connect(guest.qmp_socket).close()
+
+
+def debug_live(guest: Guest) -> Program:
+    """Debug a running guest, as its only client."""
+    require_free(guest)
+    return debug_guest(guest)
 
 
 def data_offset(pages: int, align: int = 2 * MIB) -> int:

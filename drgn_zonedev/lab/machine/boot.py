@@ -36,6 +36,8 @@ from drgn_zonedev.lab.truth.guest_facts import (
 from drgn_zonedev.lab.truth.module import truth_module
 
 _POLL_SECONDS = 0.1
+# For the host's part in a scenario: it may be to dump all memory, onto a disk that is busy.
+_HOST_SECONDS = 120
 _TAIL_LINES = 15
 # The limit of a Unix socket's address, less the longest name that is put there.
 _MAX_WORK_DIRECTORY = 107 - len("/monitor.sock")
@@ -115,7 +117,7 @@ def _checker(
             raise NotPossible(reason)
         while wanted and waits_for_host(told):
             command, arguments = wanted.pop(0)
-            execute(work / "monitor.sock", command, arguments)
+            execute(work / "monitor.sock", command, arguments, _HOST_SECONDS)
         if cancelled():
             raise LabError("interrupted")
         if scenario.breakpoint and is_ready(told):

@@ -131,10 +131,21 @@ def run_cell(
 
 
 def _look(guest: Guest, options: MatrixOptions) -> tuple[Report, list[str]]:
-    from drgn_zonedev.report import check
-
     if options.dump:
         _dump(guest, options.dump, options.progress)
+    return judge_guest(guest)
+
+
+def judge_guest(guest: Guest) -> tuple[Report, list[str]]:
+    """
+    Check a guest over QMP, and judge the report.
+
+    :return: The report, and what is wrong with it; see :func:`judge()`.
+    :raises NotPossible: if this kernel lacks what the scenario is about
+    :raises LabError: if the guest cannot be debugged
+    """
+    from drgn_zonedev.report import check
+
     with _as_lab_errors():
         prog = debug_guest(guest)
         found = check(prog)
