@@ -13,7 +13,14 @@ process.
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+# What support.guests.each_guest() makes of a kernel and a scenario.
+_GUEST = re.compile(r"\[([\w.-]+:[a-z][\w-]*)\]$")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +28,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
     long = item.get_closest_marker("long")
     if long and not item.config.getoption("--all"):
         (reason,) = long.args
@@ -34,18 +40,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep groups together. Those of a whole file come first: some take minutes."""
     place: dict[str, tuple[bool, int]] = {}
     for number, item in enumerate(items):
-        place.setdefault(_group(item), (_guest(item) is not None, number))
-    items.sort(key=lambda item: place[_group(item)])
+        place.setdefault(_group(item.nodeid), (bool(_GUEST.search(item.nodeid)), number))
+    items.sort(key=lambda item: place[_group(item.nodeid)])
 
 
-def _guest(item: pytest.Item) -> tuple[str, str] | None:
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("booted") if callspec else None
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    # xdist 3.8 has a marker for groups, which does nothing since pytest 9.2.
+    return _Groups(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
-def _group(item: pytest.Item) -> str:
-    named = item.get_closest_marker("xdist_group")
-    if named:
-        return str(named.args[0])
-    guest = _guest(item)
-    return "-".join(guest) if guest else item.nodeid.partition("::")[0]
+class _Groups(LoadScopeScheduling):  # type: ignore[misc] # It has no types.
+    """A group runs in one process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def _group(nodeid: str) -> str:
+    guest = _GUEST.search(nodeid)
+    return guest[1] if guest else nodeid.partition("::")[0]

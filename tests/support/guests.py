@@ -89,7 +89,8 @@ def zonedev(*args: str) -> Result:
 
 def each_guest(guests: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
     """Run a test with the fixture ``booted`` for each kernel and scenario (names of the lab)."""
-    return pytest.mark.parametrize("booted", list(guests), ids="-".join, indirect=True)
+    # By the colon, tests/conftest.py tells that it is a guest's.
+    return pytest.mark.parametrize("booted", list(guests), ids=":".join, indirect=True)
 
 
 def boot_alone(
