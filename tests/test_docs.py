@@ -78,7 +78,7 @@ def test_script_runs(block: Block, scratch: Path) -> None:
 @pytest.mark.qemu
 @each_block("console clone")
 def test_session_in_a_fresh_clone_prints_what_is_written(block: Block, tmp_path: Path) -> None:
-    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "drgn_zonedev"], check=True)
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "drgn_zonedev"], check=True, timeout=60)
     check_session(block, run_shell(block, tmp_path / "drgn_zonedev"))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from drgn import sizeof
 from support.elfheader import without_sections
-from support.guests import boot_alone
+from support.guests import COMMAND_SECONDS, boot_alone
 
 from drgn_zonedev import report
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
@@ -88,7 +88,9 @@ def test_cases_are_the_same_at_every_level(taken: Taken) -> None:
 @pytest.mark.parametrize("taken", ["6.1"], indirect=True)
 def test_flattened_split_and_incomplete_dumps_accuse_nobody(taken: Taken) -> None:
     kernel, program, whole, expected = taken
-    run = functools.partial(subprocess.run, check=True, stderr=subprocess.PIPE)
+    run = functools.partial(
+        subprocess.run, check=True, stderr=subprocess.PIPE, timeout=COMMAND_SECONDS
+    )
     at = {n: whole.with_name(n) for n in ("kdump", "elf", "flat-kdump", "flat-elf", "1", "2", "-R")}
     for kind, option in (("kdump", "-l"), ("elf", "-E")):
         write_filtered(program, whole, at[kind], Format(kind, option, 31))
@@ -152,7 +154,9 @@ def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_pa
     program = makedumpfile(kernel)
     words = ("-l", "-d", "31", "-e", "--work-dir", str(tmp_path), "-x", str(kernel.vmlinux))
     command = program.command(*words, str(whole), str(small))
-    said = subprocess.run(command, check=True, capture_output=True, text=True)
+    said = subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=COMMAND_SECONDS
+    )
     excluded = re.search(r"Excluded (\d+) unused vmemmap pages", said.stdout + said.stderr)
     assert excluded
     prog = open_dump(small, kernel.vmlinux)

@@ -13,7 +13,8 @@ from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
-_SECONDS = 60
+# Some seconds for a gigabyte, on a host that has nothing else to do.
+_SECONDS = 240
 
 # A suite's makedumpfile knows the suite's kernel. Backports have none of their own, the next
 # release has one that is newer than its kernel.
