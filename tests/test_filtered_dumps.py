@@ -160,8 +160,7 @@ def test_a_missing_page_changes_no_case_silently(name: str, tmp_path: Path) -> N
     assert check_without_each(name, tmp_path / "vmcore", 30) == {}
 
 
-# It needs no guest, but some minutes.
-@pytest.mark.qemu
+@pytest.mark.long("every page of six dumps; thirty pages of each are in every run")
 @pytest.mark.parametrize("name", [*DUMPS, "6.1-ghost", "7.3-hotplug-offline"])
 def test_no_missing_page_changes_a_case_silently(name: str, tmp_path: Path) -> None:
     assert check_without_each(name, tmp_path / "vmcore", None) == {}
