@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Which tests run, and in which order: see conftest.py."""
+"""Which tests run, and in which order: see conftest.py and scripts/test."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 PROJECT = {
     "pyproject.toml": """
 [tool.pytest.ini_options]
@@ -105,3 +106,61 @@ def test_two_processes_share_no_guest_and_no_file(project: Path) -> None:
 def test_long_tests_are_skipped_with_their_reason_or_run(project: Path) -> None:
     assert re.search(r"SKIPPED .* only with --all: two will do$", run(project), re.MULTILINE)
     assert " 6 passed" in run(project, "--all")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The script among programs that only say how they are called."""
+    directory, programs = tmp_path / "scripts", tmp_path / ".venv" / "bin"
+    directory.mkdir()
+    programs.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "test", directory)
+    said = "echo ran ${0##*/} $*"
+    stubs = dict.fromkeys(("pytest", "ruff", "mypy", "lint-imports"), said)
+    for path, text in (
+        *((programs / name, text) for name, text in stubs.items()),
+        (programs / "python", "echo 3"),
+        (directory / "setup", "true"),
+        (directory / "fuzz", said),
+    ):
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    return directory / "test"
+
+
+def call(script: Path, *words: str) -> tuple[list[str], str]:
+    """What was run after style and types, and what was printed last."""
+    done = subprocess.run(
+        ["sh", script, *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    ran = re.findall(r"^ran (pytest|fuzz)(.*)$", done.stdout, re.MULTILINE)
+    return [name + rest for name, rest in ran], done.stdout.splitlines()[-1]
+
+
+GUESTS = "pytest -q -ra -n 3 --dist loadgroup --no-loadscope-reorder -m qemu"
+
+
+def test_the_script_says_what_it_leaves_out(script: Path) -> None:
+    ran, last = call(script)
+    assert ran == [
+        "pytest -q -ra -n auto --dist loadfile -m not qemu",
+        "fuzz --seed 1 --count 2000",
+        GUESTS,
+    ]
+    assert "without the long tests" in last
+    assert "2000 of 20000 damaged dumps" in last
+
+
+def test_the_script_runs_all(script: Path) -> None:
+    ran, last = call(script, "--all")
+    assert ran == [
+        "pytest -q -ra -n auto --dist loadfile -m not qemu --all",
+        "fuzz --seed 1 --count 20000",
+        f"{GUESTS} --all",
+    ]
+    assert "without" not in last
+
+
+@pytest.mark.parametrize("words", [("-m", "not qemu"), ("--all", "-k", "churn"), ("tests/util",)])
+def test_the_script_hands_arguments_to_pytest(script: Path, words: tuple[str, ...]) -> None:
+    assert call(script, *words)[0] == [f"pytest {' '.join(words)}"]
