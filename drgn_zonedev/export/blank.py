@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from drgn import FaultError, Object, Program
 
 from drgn_zonedev.classification.reading import take_snapshot, with_devices
-from drgn_zonedev.kernel.devres import device_subsystem, for_each_child_device
+from drgn_zonedev.kernel.devices import device_subsystem, for_each_child_device
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.util.strings import c_string

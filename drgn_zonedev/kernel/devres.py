@@ -14,50 +14,47 @@ whose modules have none.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from drgn import FaultError, Object, Program, container_of, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.kernel.devices import (
+    device_name,
+    device_subsystem,
+    for_each_bus_device,
+    for_each_child_device,
+    for_each_device_with_resources,
+)
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.model import PgmapDevice
-from drgn_zonedev.util.strings import c_string
 
-__all__ = (
-    "dev_pagemap_devices",
-    "device_subsystem",
-    "for_each_child_device",
-    "for_each_device",
-    "for_each_devres",
-)
+__all__ = ("dev_pagemap_devices", "for_each_devres")
 
+# Where the drivers of device memory bind, those with the fewest devices first.
+_BUSES = ("dax", "nd", "cxl", "virtio", "pci")
 
-@takes_program_or_default
-def for_each_device(prog: Program) -> Iterator[Object]:
-    """
-    Iterate over every device under ``/sys/devices``.
+# A driver of device memory manages a dozen.
+_MAX_RESOURCES = 1 << 12
 
-    :return: Iterator of ``struct device *``
-    """
-    head = prog["devices_kset"].list.address_of_()
-    for kobj in list_entries(prog, "struct kobject", head, "entry"):
-        yield container_of(kobj, "struct device", "kobj")
+# Of what kmalloc() does not take from the page allocator, and can hold a pgmap.
+_KMALLOC_ORDERS = range(7, 14)
+
+# What reading damaged memory ends in. Names are a convenience: what was found before is
+# still good.
+_DAMAGE = (FaultError, LookupError, AttributeError)
 
 
-def for_each_child_device(dev: Object) -> Iterator[Object]:
-    """
-    Iterate over the direct children of a device, like ``device_for_each_child()``.
+@dataclass(frozen=True)
+class _Resource:
+    """The address of the release function, and where the payload is; its size if known."""
 
-    :param dev: ``struct device *``
-    :return: Iterator of ``struct device *``
-    """
-    private = dev.p.read_()
-    if not private:
-        return
-    head = private.klist_children.k_list.address_of_()
-    for child in list_entries(dev.prog_, "struct device_private", head, "knode_parent.n_node"):
-        yield child.device.read_()
+    release: int
+    payload: int
+    size: int | None
 
 
 def for_each_devres(dev: Object) -> Iterator[tuple[int, int, int | None]]:
@@ -68,26 +65,54 @@ def for_each_devres(dev: Object) -> Iterator[tuple[int, int, int | None]]:
     :return: Iterator of (address of the release function, address of the
         payload, size of the payload)
     """
-    prog = dev.prog_
+    layout = _devres_layout(dev.prog_)
+    head = dev.devres_head.address_of_()
+    for node in list_entries(dev.prog_, "struct devres_node", head, "entry"):
+        resource = _resource_of(node, layout)
+        yield resource.release, resource.payload, resource.size
+
+
+@dataclass(frozen=True)
+class _DevresLayout:
+    """
+    Where the payload is from a ``struct devres_node *``: at ``action`` if the node's release
+    function is ``action_release``, else at ``data``.
+    """
+
+    data: int
+    action: int
+    action_release: int | None
+    has_containers: bool
+    has_size: bool
+
+
+def _devres_layout(prog: Program) -> _DevresLayout:
     devres_type = prog.type("struct devres")
     data = offsetof(devres_type, "data")
-    # Unconditional since Linux kernel commit 09705dcb63d2 ("devres: Enable trace
-    # events") (in v5.14). Before that, only with CONFIG_DEBUG_DEVRES.
-    has_size = prog.type("struct devres_node").has_member("size")
     # Since Linux kernel commits 55e329d0f7a0 ("devres: add free_node callback to struct
     # devres_node") and 2b5c6a14b5b4 ("devres: don't require ARCH_DMA_MINALIGN for devres
     # actions") (in v7.1), the node's release function is not that of the payload but
     # that of the container: struct devres, which holds the payload's, or struct
     # devres_action, which has no other.
     has_containers = devres_type.has_member("release")
-    action = offsetof(prog.type("struct devres_action"), "action") if has_containers else data
-    action_release = _function_address(prog, "devm_action_release")
-    for node in list_entries(prog, "struct devres_node", dev.devres_head.address_of_(), "entry"):
-        release = node.release.value_()
-        payload = node.value_() + (action if release == action_release else data)
-        if has_containers and release != action_release:
-            release = container_of(node, devres_type, "node").release.value_()
-        yield release, payload, node.size.value_() if has_size else None
+    return _DevresLayout(
+        data=data,
+        action=offsetof(prog.type("struct devres_action"), "action") if has_containers else data,
+        action_release=_function_address(prog, "devm_action_release"),
+        has_containers=has_containers,
+        # Unconditional since Linux kernel commit 09705dcb63d2 ("devres: Enable trace
+        # events") (in v5.14). Before that, only with CONFIG_DEBUG_DEVRES.
+        has_size=prog.type("struct devres_node").has_member("size"),
+    )
+
+
+def _resource_of(node: Object, layout: _DevresLayout) -> _Resource:
+    release = node.release.value_()
+    is_action = release == layout.action_release
+    if layout.has_containers and not is_action:
+        release = container_of(node, "struct devres", "node").release.value_()
+    payload = node.value_() + (layout.action if is_action else layout.data)
+    return _Resource(release, payload, node.size.value_() if layout.has_size else None)
 
 
 def _function_address(prog: Program, name: str) -> int | None:
@@ -103,41 +128,6 @@ def _function_address(prog: Program, name: str) -> int | None:
     return known[name]
 
 
-def device_subsystem(dev: Object) -> str:
-    """
-    Get the name of a device's bus or class, as ``/sys/.../subsystem`` shows it.
-
-    :param dev: ``struct device *``
-    """
-    for member in ("bus", "class"):
-        subsystem = dev.member_(member).read_()
-        if subsystem:
-            return c_string(subsystem.name)
-    return ""
-
-
-def _name(dev: Object) -> str:
-    # dev_name()
-    return c_string(dev.init_name) or c_string(dev.kobj.name)
-
-
-def _disk_below(dev: Object) -> str | None:
-    # device_add_disk() makes the disk a child of the device that owns the pgmap.
-    for child in for_each_child_device(dev):
-        if device_subsystem(child) == "block":
-            return _name(child)
-    return None
-
-
-def _devices(prog: Program) -> Iterator[Object]:
-    # The kernel's list is one damaged pointer away from ending early. Names
-    # are a convenience: what was found before the damage is still good.
-    try:
-        yield from for_each_device(prog)
-    except (FaultError, LookupError, AttributeError):
-        return
-
-
 @takes_program_or_default
 def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, PgmapDevice]:
     """
@@ -146,48 +136,115 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
     A device owns a pgmap if ``devm_memremap_pages()`` left an action for it
     there, or if the pgmap lies in memory that the device's driver got from
     ``devm_kzalloc()``; the latter is true before ``memremap_pages()`` returns,
-    too. All pgmaps are looked up in one walk over the devices.
+    too. Such memory leads to its device. The other pgmaps are looked up in one walk over
+    the buses that have device memory, and what is not found there in one over all devices.
 
     :param pgmaps: Addresses of ``struct dev_pagemap``.
     :return: Device by address of the pgmap. Pgmaps whose driver manages them
         in another way are missing.
     """
     found: dict[int, PgmapDevice] = {}
-    releases = _Releases(
-        action=_function_address(prog, "devm_action_release"),
-        kmalloc=_function_address(prog, "devm_kmalloc_release"),
-        memremap=_function_address(prog, "devm_memremap_pages_release"),
-    )
-    for dev in _devices(prog):
+    walks = (_owners_of_memory, _owners_on_buses, _owners_anywhere)
+    for pgmap, dev in chain.from_iterable(walk(prog, pgmaps) for walk in walks if pgmaps):
+        with contextlib.suppress(*_DAMAGE):
+            found[pgmap] = PgmapDevice(
+                name=device_name(dev),
+                kind=device_subsystem(dev),
+                address=dev.value_(),
+                disk=_disk_below(dev),
+            )
         if len(found) == len(pgmaps):
             break
-        try:
-            for pgmap in _owned(prog, dev, releases, pgmaps):
-                found[pgmap] = PgmapDevice(
-                    name=_name(dev),
-                    kind=device_subsystem(dev),
-                    address=dev.value_(),
-                    disk=_disk_below(dev),
-                )
-        except (FaultError, LookupError, AttributeError):
-            continue
     return found
 
 
-@dataclass(frozen=True)
-class _Releases:
-    action: int | None
-    kmalloc: int | None
-    memremap: int | None
+_Owners = Iterator[tuple[int, Object]]
 
 
-def _owned(
-    prog: Program, dev: Object, releases: _Releases, pgmaps: frozenset[int]
-) -> Iterator[int]:
+def _owners_of_memory(prog: Program, pgmaps: frozenset[int]) -> _Owners:
+    for pgmap in sorted(pgmaps):
+        with contextlib.suppress(*_DAMAGE):
+            node = _node_in_front(prog, pgmap)
+            dev = _device_of(node) if node is not None else None
+            if dev is not None:
+                yield pgmap, dev
+
+
+def _owners_on_buses(prog: Program, pgmaps: frozenset[int]) -> _Owners:
+    return _owners(for_each_bus_device(prog, *_BUSES), pgmaps)
+
+
+def _owners_anywhere(prog: Program, pgmaps: frozenset[int]) -> _Owners:
+    return _owners(for_each_device_with_resources(prog), pgmaps)
+
+
+def _owners(devices: Iterator[Object], pgmaps: frozenset[int]) -> _Owners:
+    with contextlib.suppress(*_DAMAGE):
+        for dev in devices:
+            with contextlib.suppress(*_DAMAGE):
+                for pgmap in _owned(dev, pgmaps):
+                    yield pgmap, dev
+
+
+def _owned(dev: Object, pgmaps: frozenset[int]) -> Iterator[int]:
+    prog = dev.prog_
+    action_release = _function_address(prog, "devm_action_release")
+    memremap_release = _function_address(prog, "devm_memremap_pages_release")
     for release, payload, size in for_each_devres(dev):
-        if release == releases.action:
+        if release == action_release:
             action = Object(prog, "struct action_devres *", payload)
-            if action.action.value_() == releases.memremap and action.data.value_() in pgmaps:
+            if action.action.value_() == memremap_release and action.data.value_() in pgmaps:
                 yield action.data.value_()
-        elif release == releases.kmalloc and size is not None:
-            yield from (p for p in pgmaps if payload <= p < payload + size)
+        else:
+            allocation = _Resource(release, payload, size)
+            yield from (p for p in pgmaps if _is_in(prog, p, allocation))
+
+
+def _is_in(prog: Program, pgmap: int, resource: _Resource) -> bool:
+    if resource.release != _function_address(prog, "devm_kmalloc_release"):
+        return False
+    return resource.size is not None and 0 <= pgmap - resource.payload < resource.size
+
+
+def _node_in_front(prog: Program, pgmap: int) -> Object | None:
+    # What devm_kzalloc() gives begins with a devres_node.
+    layout = _devres_layout(prog)
+    # Since Linux kernel commit 59bb47985c1d ("mm, sl[aou]b: guarantee natural alignment for
+    # kmalloc(power-of-two)") (in v5.4), an object begins at a multiple of its size. In
+    # others, the pgmap may come first.
+    starts = (pgmap & -1 << order for order in _KMALLOC_ORDERS)
+    for start in dict.fromkeys((*starts, pgmap - layout.data)):
+        node = Object(prog, "struct devres_node *", start)
+        with contextlib.suppress(FaultError):
+            if _is_in(prog, pgmap, _resource_of(node, layout)):
+                return node
+    return None
+
+
+def _device_of(node: Object) -> Object | None:
+    # The list goes round: one of what look like nodes is the head, which is in the device.
+    prog = node.prog_
+    kset = prog["devices_kset"].value_()
+    ring = list_entries(prog, "struct devres_node", node.entry.address_of_(), "entry")
+    for other in islice(ring, _MAX_RESOURCES):
+        dev = container_of(other.entry.address_of_(), "struct device", "devres_head")
+        if _is_device(dev, kset):
+            return dev
+    return None
+
+
+def _is_device(dev: Object, kset: int) -> bool:
+    with contextlib.suppress(FaultError):
+        return bool(dev.kobj.kset.value_() == kset)
+    # Exports of version 0.1 hold of a device only what names it.
+    with contextlib.suppress(FaultError):
+        return device_subsystem(dev) in _BUSES
+    return False
+
+
+def _disk_below(dev: Object) -> str | None:
+    # device_add_disk() makes the disk a child of the device that owns the pgmap.
+    for child in for_each_child_device(dev):
+        if device_subsystem(child) == "block":
+            return device_name(child)
+    return None
