@@ -31,9 +31,10 @@ from drgn_zonedev.kernel.memory_blocks import (
 )
 from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgmap_array_entries
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.resource import unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
-from drgn_zonedev.kernel.zones import read_zone_device_spans
+from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 from drgn_zonedev.util.intervals import Span, intersection, union
 
@@ -107,15 +108,15 @@ def _read(prog: Program) -> Snapshot:
         (no_memory_blocks(""), 1),
         lambda: _read_blocks(prog),
     )
-    spans = optional("which nodes have device memory is not known", None, lambda: _zone_spans(prog))
+    found = optional("which nodes have device memory is not known", None, lambda: _zones(prog))
     alive = Attempt(None)
     if any(pgmap.ref.state == "unreadable" for pgmap in pgmaps):
         alive = optional(
             "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
         )
-    missing = (*known.unjudged, *spans.unjudged, *alive.unjudged)
+    missing = (*known.unjudged, *found.unjudged, *alive.unjudged)
     blocks, per_block = known.value
-    zones, unread_zones = spans.value or ({}, ())
+    spans, unread_zones = spans_of_zone(*found.value) if found.value else ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
         flags=section_flags(prog),
@@ -124,23 +125,24 @@ def _read(prog: Program) -> Snapshot:
         pgmaps=pgmaps,
         memory_blocks=blocks,
         sections_per_block=per_block,
-        zone_device_spans=zones,
-        knows_spans=spans.value is not None,
+        zone_device_spans=spans,
+        knows_spans=found.value is not None,
         unread_zones=unread_zones,
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
+        zones=found.value and found.value[0],
+        # Who compares them says what the debugging information lacks.
+        resources=optional("", None, lambda: unnamed_iomem_resources(prog)).value,
     )
     unread = unread_structures(prog, snapshot)
     return dataclasses.replace(snapshot, unjudged=named_once((*unjudged, *missing, *unread)))
 
 
-def _zone_spans(
-    prog: Program,
-) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
+def _zones(prog: Program) -> tuple[Zones, int]:
     # Without the number of the zone, there would be none.
-    prog.constant("ZONE_DEVICE")
-    return read_zone_device_spans(prog)
+    zone_device = prog.constant("ZONE_DEVICE").value_()
+    return zones(prog), zone_device
 
 
 def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:

@@ -22,8 +22,10 @@ import numpy as np
 from drgn_zonedev.kernel.memory_blocks import MemoryBlocks
 from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags
 from drgn_zonedev.kernel.predicates import Predicates
+from drgn_zonedev.kernel.resource import Resources
 from drgn_zonedev.kernel.sections import Sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
+from drgn_zonedev.kernel.zones import Zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 from drgn_zonedev.util.intervals import union
 
@@ -43,6 +45,8 @@ class Snapshot:
     before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs that the two
     arrays could not be read for, and ``unread_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
+    ``zones`` and ``resources``, which have no names, are ``None`` if the debugging
+    information lacks them.
     """
 
     geometry: Geometry
@@ -62,6 +66,8 @@ class Snapshot:
     retries: int = 0
     knows_spans: bool = True
     unread_zones: tuple[tuple[int, int], ...] = ()
+    zones: Zones | None = None
+    resources: Resources | None = None
 
     def is_told(self, start_pfn: int, end_pfn: int) -> bool:
         """Return whether all of a range is in something that could not be judged."""

@@ -33,17 +33,18 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.classification.classify import classify
+    from drgn_zonedev.classification.classify import classify_snapshot
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
 
     prog = session.prog
     check_map_arguments(args)
-    kernel, ranges = kernel_facts(prog), classify(prog)
+    snapshot = take_snapshot(prog)
+    kernel, ranges = kernel_facts(prog), classify_snapshot(prog, snapshot)
 
     def text(screen: Screen | None) -> str:
         if args.map:
-            pgmaps = with_devices(prog, take_snapshot(prog).pgmaps)
+            pgmaps = with_devices(prog, snapshot.pgmaps)
             return map_text(args, screen, kernel, ranges, pgmaps)
         return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen)
 

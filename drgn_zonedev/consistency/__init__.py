@@ -31,7 +31,7 @@ from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
 from drgn_zonedev.model import Finding, Range, Unjudged
 
-__all__ = ("Inconsistencies", "inconsistencies")
+__all__ = ("Inconsistencies", "inconsistencies", "inconsistencies_at")
 
 _CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS)
 
@@ -53,7 +53,21 @@ def inconsistencies(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) 
 
     :param ranges: What the classification made of them.
     """
-    scene = Scene(prog, snapshot, ranges)
+    return _compared(Scene(prog, snapshot, ranges))
+
+
+def inconsistencies_at(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], pfn: int
+) -> tuple[Finding, ...]:
+    """Like :func:`inconsistencies()`, but only what is held against one PFN."""
+    # No promise is about less than a memory block.
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    start = pfn // pages * pages
+    found = _compared(Scene(prog, snapshot, ranges, (start, start + pages))).findings
+    return tuple(f for f in found if f.start_pfn <= pfn < f.end_pfn)
+
+
+def _compared(scene: Scene) -> Inconsistencies:
     findings: list[Finding] = []
     unjudged = list(scene.not_compared)
     for check in _CHECKS:

@@ -20,6 +20,8 @@ from drgn import Program, offsetof, sizeof
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
+from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.vmcore.raw import END
 
 __all__ = ("Check", "Claim", "Scene")
 
@@ -43,22 +45,29 @@ class Claim:
 @dataclass(frozen=True)
 class Scene:
     """
-    What the checks look at; ``ranges`` are those of the classification.
+    What the checks look at; ``ranges`` are those of the classification. Nothing is held
+    against what has no PFNs in ``focus``.
     """
 
     prog: Program
     snapshot: Snapshot
     ranges: Sequence[Range]
+    focus: Span = (0, END)
+
+    def is_near(self, start_pfn: int, end_pfn: int) -> bool:
+        """Return whether a range, or where it would be if it is empty, is in focus."""
+        return start_pfn < self.focus[1] and self.focus[0] < max(end_pfn, start_pfn + 1)
 
     @cached_property
     def claims(self) -> list[Claim]:
         """Of live pgmaps, in ascending order, as many as can be compared."""
-        return self._sorted_claims[: self._affordable(self._sorted_claims)]
+        kept = self._sorted_claims[: self._most_claims]
+        return [c for c in kept if self.is_near(c.range.start_pfn, c.range.end_pfn)]
 
     @property
     def not_compared(self) -> tuple[Unjudged, ...]:
         """What there are too many claims of."""
-        left = self._sorted_claims[len(self.claims) :]
+        left = self._sorted_claims[self._most_claims :]
         if not left:
             return ()
         start, end = left[0].range.start_pfn, max(c.range.end_pfn for c in self._sorted_claims)
@@ -70,14 +79,15 @@ class Scene:
         found = [c for c in self.all_claims if c.range.start_pfn < c.range.end_pfn]
         return sorted(found, key=lambda c: (c.range.start_pfn, c.range.end_pfn))
 
-    def _affordable(self, claims: Sequence[Claim]) -> int:
+    @cached_property
+    def _most_claims(self) -> int:
         # Each section belongs to few claims. Damaged ones can all be of everything.
         sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
-        starts = np.array([c.range.start_pfn // pages for c in claims], np.int64)
-        ends = np.array([(c.range.end_pfn - 1) // pages for c in claims], np.int64)
+        starts = np.array([c.range.start_pfn // pages for c in self._sorted_claims], np.int64)
+        ends = np.array([(c.range.end_pfn - 1) // pages for c in self._sorted_claims], np.int64)
         touched = np.searchsorted(sections.nr, ends, side="right")
         touched -= np.searchsorted(sections.nr, starts)
-        most = _MAX_OWNERS * (len(sections) + len(claims))
+        most = _MAX_OWNERS * (len(sections) + len(starts))
         return int(np.searchsorted(np.cumsum(touched), most, side="right"))
 
     @property
@@ -103,6 +113,12 @@ class Scene:
     def has_flag(self, flag: int) -> np.ndarray:
         """Which sections have a flag."""
         return (self.snapshot.sections.word & np.uint64(flag)) != 0
+
+    def rows_where(self, condition: np.ndarray) -> list[int]:
+        """Rows of the sections in focus of which something is true."""
+        near = self.rows(self.focus[0], min(self.focus[1], self.snapshot.geometry.max_pfn))
+        found: list[int] = near[condition[near]].tolist()
+        return found
 
     def rows(self, start_pfn: int, end_pfn: int) -> np.ndarray:
         """Rows of the present sections that a PFN range touches."""

@@ -26,8 +26,9 @@ __all__ = ("ARRAY_CHECKS",)
 
 def _array_entries(scene: Scene) -> Iterator[Finding]:
     torn = scene.snapshot.torn_pgmaps
-    notes = {a: _stray_note(scene, a) for a in {a for a, _ in scene.snapshot.stray_claims} - torn}
-    for address, span in scene.snapshot.stray_claims:
+    claims = [c for c in scene.snapshot.stray_claims if scene.is_near(c[1].start_pfn, c[1].end_pfn)]
+    notes = {a: _stray_note(scene, a) for a in {a for a, _ in claims} - torn}
+    for address, span in claims:
         note = notes.get(address)
         if note:
             start, end = span.start_pfn, span.end_pfn
@@ -114,6 +115,8 @@ def _odd_ranges(scene: Scene) -> Iterator[Finding]:
     per_subsection = scene.snapshot.geometry.pages_per_subsection
     for claim in (c for c in scene.all_claims if c.complete):
         start, end = claim.range.start_pfn, claim.range.end_pfn
+        if not scene.is_near(start, end):
+            continue
         if start >= end or start % per_subsection or end % per_subsection:
             yield make_finding(
                 "pgmap-range",

@@ -157,8 +157,8 @@ def _device_blocks(scene: Scene) -> Iterator[Finding]:
     # A block may span sections that RAM has and sections that a device has.
     ids = _block_ids(scene)
     ram = scene.has_flag(scene.snapshot.flags.early) | ~scene.claimed | scene.torn
-    there, ram_ids = sorted_set(ids[_has_block(scene)]), sorted_set(ids[ram])
-    for block_id in np.setdiff1d(there, ram_ids, assume_unique=True).tolist():
+    there = sorted_set(ids[scene.rows_where(_has_block(scene))])
+    for block_id in np.setdiff1d(there, sorted_set(ids[ram]), assume_unique=True).tolist():
         rows = np.flatnonzero(ids == block_id)
         start, end = scene.section_span(int(rows[0]))[0], scene.section_span(int(rows[-1]))[1]
         address, state = scene.snapshot.memory_blocks.find(block_id) or (0, "")
@@ -179,7 +179,7 @@ def _without_memmap(scene: Scene) -> Iterator[Finding]:
     flags = scene.snapshot.flags
     # Where a device is complete, that is device-unpopulated.
     bare = ~scene.has_flag(flags.has_mem_map) & ~scene.torn & ~scene.claimed
-    for row in np.flatnonzero(bare).tolist():
+    for row in scene.rows_where(bare):
         start, end = scene.section_span(row)
         word = int(scene.snapshot.sections.word[row])
         facts = (scene.section_word(row, word | flags.has_mem_map),)
@@ -196,7 +196,7 @@ def _astray(scene: Scene) -> Iterator[Finding]:
     ):
         return
     other = (sections.word & np.uint64(flags.map_mask)) != np.uint64(usual)
-    for row in np.flatnonzero(other & scene.has_flag(flags.has_mem_map) & ~scene.torn).tolist():
+    for row in scene.rows_where(other & scene.has_flag(flags.has_mem_map) & ~scene.torn):
         start, end = scene.section_span(row)
         kept = int(sections.word[row]) & ~flags.map_mask
         facts = (scene.section_word(row, usual | kept),)
@@ -209,7 +209,7 @@ def _without_usage(scene: Scene) -> Iterator[Finding]:
     sections = scene.snapshot.sections
     has_mem_map = scene.has_flag(scene.snapshot.flags.has_mem_map)
     offset = offsetof(scene.prog.type("struct mem_section"), "usage")
-    for row in np.flatnonzero(has_mem_map & (sections.usage == 0) & ~scene.torn).tolist():
+    for row in scene.rows_where(has_mem_map & (sections.usage == 0) & ~scene.torn):
         start, end = scene.section_span(row)
         usage = Evidence(
             f"mem_section[{sections.nr[row]}].usage", int(sections.address[row]) + offset, 0

@@ -19,7 +19,7 @@ from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.consistency import inconsistencies_at
 from drgn_zonedev.explanation.exposed_walkers import ExposedWalker, exposed_walkers
 from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
 from drgn_zonedev.explanation.neighbours import Neighbours, neighbours
@@ -94,8 +94,8 @@ def explain(
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there is no such page
     """
-    subject = resolve(prog, what, kind)
-    return explain_subject(prog, take_snapshot(prog), subject)
+    snapshot = take_snapshot(prog)
+    return explain_subject(prog, snapshot, resolve(prog, what, kind, snapshot.resources))
 
 
 def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Explanation:
@@ -145,8 +145,7 @@ def _findings(
     prog: Program, snapshot: Snapshot, ranges: list[Range], judged: PageVerdict | None, pfn: int
 ) -> tuple[Finding, ...]:
     # What is wrong with this page, and with the structures that it depends on.
-    structures = inconsistencies(prog, snapshot, ranges).findings
-    here = (f for f in structures if f.start_pfn <= pfn < f.end_pfn)
+    here = inconsistencies_at(prog, snapshot, ranges, pfn)
     return (*(judged.findings if judged else ()), *here)
 
 

@@ -48,7 +48,7 @@ def exposed_walkers(
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     try:
         judgements = walk_all(prog, snapshot, [page])
-        unread = unread_by_guards(prog)
+        unread = unread_by_guards(prog, snapshot)
     except (FaultError, LookupError) as e:
         return f"what their guards ask cannot be read: {e}"
     exposed = tuple(

@@ -22,7 +22,7 @@ from drgn.helpers.linux.mmzone import valid_section
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import need_section, sparsemem_geometry
-from drgn_zonedev.kernel.resource import Resource, iomem_resources
+from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
 from drgn_zonedev.model import Finding, Range
 
 __all__ = ("Subject", "resolve", "resolve_pfn")
@@ -49,7 +49,10 @@ class Subject:
 
 @takes_program_or_default
 def resolve(
-    prog: Program, what: int | str | Object | Range | Finding, kind: str | None = None
+    prog: Program,
+    what: int | str | Object | Range | Finding,
+    kind: str | None = None,
+    resources: Resources | None = None,
 ) -> Subject:
     """
     Find out which page is meant.
@@ -59,6 +62,7 @@ def resolve(
         is the first page; or text: a number, of which :func:`resolve_pfn` guesses what
         it is, or the name of a resource in ``/proc/iomem``.
     :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
+    :param resources: What is in ``/proc/iomem``, if it was read already.
     :raises ValueError: if there is no such page; says what to give instead
     :raises TypeError: if *what* is none of that
     """
@@ -73,7 +77,8 @@ def resolve(
             number = int(what, 0)
         except ValueError:
             _refuse_number(what)
-            return _resolve_resource(prog, what)
+            named = with_names(prog, resources) if resources else iomem_resources(prog)
+            return _resolve_resource(prog, what, named)
         return _subject(prog, number, kind)
     if not isinstance(what, int):
         raise TypeError(
@@ -207,8 +212,7 @@ def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:
     return Subject(*resolve_pfn(prog, address, "page"))
 
 
-def _resolve_resource(prog: Program, name: str) -> Subject:
-    resources = iomem_resources(prog)
+def _resolve_resource(prog: Program, name: str, resources: Resources) -> Subject:
     if resources.unread and not resources.found:
         raise ValueError(f"{name!r} is not a number, and iomem_resource cannot be read: give a PFN")
     found = _named(resources.found, name)

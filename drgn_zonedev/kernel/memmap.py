@@ -33,8 +33,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.arguments import need_number
-from drgn_zonedev.kernel.mmzone import section_flags
-from drgn_zonedev.kernel.sections import common_mem_map, sections
+from drgn_zonedev.kernel.sections import section_mem_map
 from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
 from drgn_zonedev.vmcore.reads import read_memory
 
@@ -152,7 +151,7 @@ def _vmemmap(prog: Program) -> int:
     # drgn takes it from the first section, and with it every struct page of the
     # machine. Where all sections say the same, one that does not must not decide.
     if _has_subsections(prog):
-        common = common_mem_map(sections(prog), section_flags(prog))
+        common = section_mem_map(prog)
         if common is not None:
             return common
     try:

@@ -34,7 +34,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.vmcore.reads import need_object, null_pointer
+from drgn_zonedev.vmcore.reads import need_object, null_pointer, read_object
 
 __all__ = (
     "dev_pagemap_info",
@@ -231,7 +231,7 @@ def percpu_ref_state(ref: Object) -> RefState:
         return RefState("none", None, None)
     prog = ref.prog_
     try:
-        need_object(ref[0])
+        ref = read_object(ref[0])
         word = ref.percpu_count_ptr.value_()
         state = "dead" if word & prog["__PERCPU_REF_DEAD"].value_() else "live"
     except (FaultError, LookupError, AttributeError):
@@ -329,10 +329,21 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
     :raises ValueError: if ``nr_range`` is absurd
     """
     need_struct(pgmap, _PGMAP)
-    prog = pgmap.prog_
-    shift = prog["PAGE_SHIFT"].value_()
-    need_object(pgmap[0])
-    nr_range = pgmap.nr_range.value_()
+    return _ranges_of(pgmap, _read_pgmap(pgmap))
+
+
+def _read_pgmap(pgmap: Object) -> Object:
+    # All of it in one read, or what of it is there.
+    try:
+        return read_object(pgmap[0])
+    except FaultError:
+        need_object(pgmap[0])
+        return pgmap[0]
+
+
+def _ranges_of(pgmap: Object, value: Object) -> tuple[tuple[PgmapRange, ...], bool]:
+    shift = pgmap.prog_["PAGE_SHIFT"].value_()
+    nr_range = value.nr_range.value_()
     if not 0 <= nr_range <= _MAX_RANGES:
         raise ValueError(f"nr_range of pgmap {pgmap.value_():#x} is {nr_range}")
     ranges = [_pfn_range(pgmap.ranges[i], shift) for i in range(nr_range)]
@@ -344,7 +355,7 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
 
 def _pfn_range(range_: Object, shift: int) -> PgmapRange:
     # struct range is inclusive at both ends.
-    need_object(range_)
+    range_ = read_object(range_)
     return PgmapRange(range_.start.value_() >> shift, (range_.end.value_() + 1) >> shift)
 
 
@@ -474,22 +485,22 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is absurd
     """
     need_struct(pgmap, _PGMAP)
-    prog = pgmap.prog_
-    ranges, in_progress = dev_pagemap_ranges(pgmap)
-    shift = pgmap_vmemmap_shift(pgmap)
+    prog, now = pgmap.prog_, _read_pgmap(pgmap)
+    ranges, in_progress = _ranges_of(pgmap, now)
+    shift = pgmap_vmemmap_shift(now)
     if shift > _MAX_VMEMMAP_SHIFT:
         raise ValueError(f"vmemmap_shift of pgmap {pgmap.value_():#x} is {shift}")
-    ops = _ops_address(pgmap)
-    owner = pgmap.owner.value_()
+    ops = _ops_address(now)
+    owner = now.owner.value_()
     info = Pgmap(
         address=pgmap.value_(),
-        type=dev_pagemap_type(pgmap),
-        nr_range=pgmap.nr_range.value_(),
+        type=dev_pagemap_type(now),
+        nr_range=now.nr_range.value_(),
         ranges=ranges,
         in_progress=in_progress,
         vmemmap_shift=shift,
-        flags=pgmap.flags.value_(),
-        altmap=pgmap_altmap(pgmap),
+        flags=now.flags.value_(),
+        altmap=pgmap_altmap(now),
         ref=_ref_state(pgmap),
         ops=symbol_name(prog, ops) if ops else None,
         ops_address=ops,

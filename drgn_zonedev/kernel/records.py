@@ -25,6 +25,9 @@ __all__ = ("read_records",)
 # Bounds the memory that one read takes, whatever addresses a damaged kernel holds.
 _MAX_READ = 1 << 20
 
+# Halving costs more reads than there are records.
+_FEW = 8
+
 
 def read_records(
     prog: Program, addresses: np.ndarray, size: int, *, max_gap: int = 0
@@ -67,9 +70,8 @@ def _read_group(
         if length == size:
             readable[group] = False
             return
-        half = _middle(addresses, group)
-        _read_group(prog, addresses, group[:half], rows, readable)
-        _read_group(prog, addresses, group[half:], rows, readable)
+        for part in _parts(addresses, group):
+            _read_group(prog, addresses, part, rows, readable)
         return
     if length == size:
         rows[group] = np.frombuffer(raw, np.uint8)
@@ -77,6 +79,14 @@ def _read_group(
     starts = (addresses[group] - np.uint64(first)).astype(np.int64)
     windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(raw, np.uint8), size)
     rows[group] = windows[starts]
+
+
+def _parts(addresses: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
+    if len(group) <= _FEW:
+        # An export has what was asked for, and nothing in between.
+        return np.array_split(group, len(group))
+    half = _middle(addresses, group)
+    return [group[:half], group[half:]]
 
 
 def _middle(addresses: np.ndarray, group: np.ndarray) -> int:

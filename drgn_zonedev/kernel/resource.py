@@ -10,6 +10,7 @@ shows, as plain data.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +18,17 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.util.strings import string_or
-from drgn_zonedev.vmcore.reads import need_object
+from drgn_zonedev.vmcore.reads import read_object
 
-__all__ = ("Resource", "Resources", "for_each_resource_below", "iomem_resources")
+__all__ = (
+    "Resource",
+    "Resources",
+    "for_each_resource_below",
+    "iomem_resources",
+    "resource_name",
+    "unnamed_iomem_resources",
+    "with_names",
+)
 
 # IORESOURCE_SYSTEM_RAM: IORESOURCE_MEM and IORESOURCE_SYSRAM, which are macros.
 _SYSTEM_RAM = 0x00000200 | 0x01000000
@@ -32,7 +41,7 @@ _MAX_RESOURCES = 1 << 16
 class Resource:
     """
     One ``struct resource`` below ``iomem_resource``, in bytes, half-open; ``name``
-    is untrusted text from the kernel, escaped.
+    is untrusted text from the kernel, escaped, and empty until :func:`with_names()`.
     """
 
     start: int
@@ -64,28 +73,31 @@ def for_each_resource_below(root: Object, unread: list[int] | None = None) -> It
     :param unread: Gets the addresses of those that cannot be read.
     :return: Iterator of ``struct resource *``
     """
-    prog, unread = root.prog_, [] if unread is None else unread
+    for address, _ in _resources_below(root, [] if unread is None else unread):
+        yield Object(root.prog_, root.type_, address)
+
+
+def _resources_below(root: Object, unread: list[int]) -> Iterator[tuple[int, Object]]:
+    # With their values, which are one read each.
     seen, pending = {0}, [root.value_()]
     while pending:
-        resource = Object(prog, root.type_, pending.pop())
-        if resource.value_() in seen:
+        address = pending.pop()
+        if address in seen:
             continue
         if len(seen) > _MAX_RESOURCES:
-            unread.append(resource.value_())
+            unread.append(address)
             return
         is_root = len(seen) == 1
-        seen.add(resource.value_())
+        seen.add(address)
         try:
-            need_object(resource[0])
-            links = [resource.child.value_()]
-            if not is_root:
-                links.insert(0, resource.sibling.value_())
+            resource = read_object(Object(root.prog_, root.type_, address)[0])
         except FaultError:
-            unread.append(resource.value_())
+            unread.append(address)
             continue
         if not is_root:
-            yield resource
-        pending += links
+            yield address, resource
+            pending.append(resource.sibling.value_())
+        pending.append(resource.child.value_())
 
 
 @takes_program_or_default
@@ -95,21 +107,32 @@ def iomem_resources(prog: Program) -> Resources:
 
     :raises LookupError: if the debugging information lacks it
     """
+    return with_names(prog, unnamed_iomem_resources(prog))
+
+
+@takes_program_or_default
+def unnamed_iomem_resources(prog: Program) -> Resources:
+    """Like :func:`iomem_resources()`, for one read each."""
     unread: list[int] = []
-    found: list[Resource] = []
-    for resource in for_each_resource_below(prog["iomem_resource"].address_of_(), unread):
-        try:
-            found.append(_resource(resource))
-        except FaultError:
-            unread.append(resource.value_())
-    return Resources(tuple(found), tuple(unread))
-
-
-def _resource(resource: Object) -> Resource:
-    return Resource(
-        start=resource.start.value_(),
-        end=resource.end.value_() + 1,
-        name=string_or(resource.name, "?"),
-        address=resource.value_(),
-        is_ram=resource.flags.value_() & _SYSTEM_RAM == _SYSTEM_RAM,
+    found = tuple(
+        Resource(
+            start=resource.start.value_(),
+            end=resource.end.value_() + 1,
+            name="",
+            address=address,
+            is_ram=resource.flags.value_() & _SYSTEM_RAM == _SYSTEM_RAM,
+        )
+        for address, resource in _resources_below(prog["iomem_resource"].address_of_(), unread)
     )
+    return Resources(found, tuple(unread))
+
+
+def with_names(prog: Program, resources: Resources) -> Resources:
+    """Read the names of resources."""
+    found = (dataclasses.replace(r, name=resource_name(prog, r)) for r in resources.found)
+    return dataclasses.replace(resources, found=tuple(found))
+
+
+def resource_name(prog: Program, resource: Resource) -> str:
+    """Read the name of a resource; ``?`` if it cannot be read."""
+    return string_or(Object(prog, "struct resource *", resource.address).name, "?")

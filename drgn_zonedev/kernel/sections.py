@@ -23,7 +23,7 @@ from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, section_flags, sp
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
 
-__all__ = ("Sections", "common_mem_map", "sections")
+__all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 
 # A section has holes where RAM ends, and where devices begin and end: the largest
 # machines have some thousand of both. A damaged one can have a hundred for each section,
@@ -158,7 +158,21 @@ def sections(prog: Program) -> Sections:
         unreadable=tuple(unreadable),
         crowded=np.zeros(len(nr), bool),
     )
+    base = common_mem_map(found, flags)
+    if base is not None:
+        prog.cache["zonedev_mem_map"] = base
     return _without_crowded(found)
+
+
+@takes_program_or_default
+def section_mem_map(prog: Program) -> int | None:
+    """
+    Get what :func:`common_mem_map()` says of the program, whose sections are read only
+    if nobody did so before: that does not change.
+    """
+    if "zonedev_mem_map" not in prog.cache:
+        sections(prog)
+    return prog.cache.get("zonedev_mem_map")
 
 
 def _without_crowded(found: Sections) -> Sections:

@@ -11,15 +11,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import NODE_DATA
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
-from drgn_zonedev.vmcore.reads import need_object
+from drgn_zonedev.vmcore.reads import read_memory
 
-__all__ = ("UnreadZone", "Zone", "Zones", "read_zone_device_spans", "zone_device_spans", "zones")
+__all__ = (
+    "UnreadZone",
+    "Zone",
+    "Zones",
+    "read_zone_device_spans",
+    "spans_of_zone",
+    "zone_device_spans",
+    "zones",
+)
 
 
 @dataclass(frozen=True)
@@ -63,25 +71,34 @@ def zones(prog: Program) -> Zones:
     :raises LookupError: if the debugging information lacks it
     """
     numbers = range(prog.type("struct pglist_data").member("node_zones").type.length or 0)
-    read = [_read_zone(prog, nid, number) for nid in online_nodes(prog) for number in numbers]
+    read = [zone for nid in online_nodes(prog) for zone in _zones_of(prog, nid, numbers)]
     return Zones(
         found=tuple(z for z in read if isinstance(z, Zone)),
         unread=tuple(z for z in read if isinstance(z, UnreadZone)),
     )
 
 
-def _read_zone(prog: Program, nid: int, number: int) -> Zone | UnreadZone | None:
-    address = None
+def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | UnreadZone | None]:
     try:
-        zone = NODE_DATA(prog, nid).node_zones[number]
-        address = zone.zone_start_pfn.address_
-        members = zone.zone_start_pfn, zone.spanned_pages, zone.present_pages
-        for member in members:
-            need_object(member)
-        start, spanned, present = (member.value_() for member in members)
+        found = NODE_DATA(prog, nid).node_zones
     except FaultError as e:
+        return [UnreadZone(nid, number, e.address) for number in numbers]
+    return [_read_zone(prog, nid, number, found[number]) for number in numbers]
+
+
+def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | UnreadZone | None:
+    members = zone.zone_start_pfn, zone.spanned_pages, zone.present_pages
+    # They lie next to each other.
+    addresses = [member.address_ or 0 for member in members]
+    first = min(addresses)
+    try:
+        raw = read_memory(prog, first, max(addresses) + 8 - first)
+    except FaultError:
         # A fault may be at a physical address.
-        return UnreadZone(nid, number, e.address if address is None else address)
+        return UnreadZone(nid, number, addresses[0])
+    start, spanned, present = (
+        int.from_bytes(raw[address - first :][:8], "little") for address in addresses
+    )
     if not spanned:
         return None
     # No machine has memory beyond max_pfn, whatever a damaged zone says.
@@ -116,6 +133,15 @@ def read_zone_device_spans(
         zone_device = prog.constant("ZONE_DEVICE").value_()
     except LookupError:
         return {}, ()
-    read = zones(prog)
-    spans = {z.nid: (z.start_pfn, z.end_pfn) for z in read.found if z.number == zone_device}
-    return spans, tuple((z.nid, z.address) for z in read.unread if z.number == zone_device)
+    return spans_of_zone(zones(prog), zone_device)
+
+
+def spans_of_zone(
+    read: Zones, number: int
+) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
+    """
+    Get the span of one zone of each node, and the nodes whose zone cannot be read, each
+    with the address that faulted.
+    """
+    spans = {z.nid: (z.start_pfn, z.end_pfn) for z in read.found if z.number == number}
+    return spans, tuple((z.nid, z.address) for z in read.unread if z.number == number)

@@ -23,7 +23,6 @@ from drgn_zonedev.classification.classify import classify_snapshot, undecided
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
 from drgn_zonedev.pfn_walkers.memory import (
@@ -32,7 +31,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     Ground,
     lay_ground,
     read_max_pfn,
-    read_zones,
+    zones_with_ram,
 )
 from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped, outcomes
 from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
@@ -139,21 +138,21 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         kernel=kernel_facts(prog),
         walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
         unjudged=undecided(ranges),
-        unread=unread_by_guards(prog),
+        unread=unread_by_guards(prog, snapshot),
     )
 
 
-def unread_by_guards(prog: Program) -> tuple[str, ...]:
+def unread_by_guards(prog: Program, snapshot: Snapshot) -> tuple[str, ...]:
     """Get what guards need and could not be read."""
-    return tuple(_unread(prog))
+    return tuple(_unread(prog, snapshot))
 
 
-def _unread(prog: Program) -> Iterator[str]:
+def _unread(prog: Program, snapshot: Snapshot) -> Iterator[str]:
     if read_max_pfn(prog) is None:
         yield "max_pfn"
-    if _system_ram(prog) is None:
+    if _system_ram(snapshot) is None:
         yield "iomem_resource"
-    for nid in sorted({zone.nid for zone in read_zones(prog).unread}):
+    for nid in sorted({zone.nid for zone in zones_with_ram(prog, snapshot).unread}):
         yield f"a zone of node {nid}"
 
 
@@ -165,7 +164,7 @@ def walk_all(
     progress: Progress = lambda done, total: None,
 ) -> tuple[Judgement, ...]:
     """Like :func:`walkers`, for structures that were already read."""
-    ram = _system_ram(prog)
+    ram = _system_ram(snapshot)
     if ram is None:
         # What is not known to be no RAM may be some.
         ram = ((0, snapshot.geometry.max_pfn),)
@@ -174,13 +173,9 @@ def walk_all(
     return tuple(_judge(ground, walker, release) for walker in table)
 
 
-def _system_ram(prog: Program) -> tuple[tuple[int, int], ...] | None:
-    shift = int(prog["PAGE_SHIFT"].value_())
-    try:
-        resources = iomem_resources(prog)
-    except LookupError:
-        return None
-    if resources.unread:
+def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
+    shift, resources = snapshot.geometry.page_shift, snapshot.resources
+    if resources is None or resources.unread:
         return None
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 

@@ -149,9 +149,10 @@ def read_max_pfn(prog: Program) -> int | None:
         return None
 
 
-def read_zones(prog: Program) -> Zones:
-    """Like :func:`zones`, without an unread ZONE_DEVICE, which never has RAM."""
-    found, zone_device = zones(prog), page_layout(prog).zone_device
+def zones_with_ram(prog: Program, snapshot: Snapshot) -> Zones:
+    """The zones of a snapshot, without an unread ZONE_DEVICE, which never has RAM."""
+    # The latter says what the debugging information lacks.
+    found, zone_device = snapshot.zones or zones(prog), page_layout(prog).zone_device
     return Zones(found.found, tuple(z for z in found.unread if z.number != zone_device))
 
 
@@ -195,7 +196,7 @@ def lay_ground(
     bad = [r for r in ranges if r.case in UNPROMISED]
     # Some walkers ask about a block as a whole.
     blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
-    walked = read_zones(prog)
+    walked = zones_with_ram(prog, snapshot)
     edges = _edges(prog, snapshot, bad, blocks, ram, walked)
     size = page_layout(prog).size
     total = size * sum(r.pages for r in bad if r.memmap is not Memmap.UNMAPPED)

@@ -23,6 +23,7 @@ __all__ = (
     "need_object",
     "null_pointer",
     "read_memory",
+    "read_object",
     "read_word",
 )
 
@@ -87,6 +88,19 @@ def need_object(obj: Object) -> None:
     """
     if obj.address_ is not None and leaves_something_out(obj.prog_):
         read_memory(obj.prog_, obj.address_, sizeof(obj))
+
+
+def read_object(obj: Object) -> Object:
+    """
+    Read all of an object at once, like :meth:`drgn.Object.read_()`, but see
+    :func:`read_memory()`.
+
+    :param obj: Reference object.
+    :raises FaultError: if any of it cannot be read
+    """
+    assert obj.address_ is not None
+    raw = read_memory(obj.prog_, obj.address_, sizeof(obj))
+    return Object.from_bytes_(obj.prog_, obj.type_, raw)
 
 
 def null_pointer(prog: Program, type_name: str) -> Object:

@@ -6,6 +6,7 @@ The structures against each other: what test_recall cannot do with a single word
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -129,9 +130,10 @@ def test_online_section_of_a_device_and_its_evidence(layout: str) -> None:
     assert (fact.value, fact.expected) == (kernel.vmemmap | 7, kernel.vmemmap | 3)
 
 
-def resources(*found: tuple[int, int, bool]) -> Callable[[Program], Resources]:
-    made = tuple(Resource(s << 12, e << 12, "x", 0xFFFF888000001000, ram) for s, e, ram in found)
-    return lambda prog: Resources(made)
+def resources(*found: tuple[int, int, bool]) -> Resources:
+    return Resources(
+        tuple(Resource(s << 12, e << 12, "", 0xFFFF888000001000, ram) for s, e, ram in found)
+    )
 
 
 @each_layout
@@ -149,10 +151,11 @@ def test_resources(
     layout: str,
     tree: list[tuple[int, int, bool]],
     expected: list[tuple[str, int, int]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(elsewhere, "iomem_resources", resources(*tree))
-    assert spots(device(layout)) == expected
+    prog = device(layout).program()
+    snapshot = dataclasses.replace(take_snapshot(prog), resources=resources(*tree))
+    findings = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot)).findings
+    assert [(f.slug, f.start_pfn, f.end_pfn) for f in findings] == expected
 
 
 def told(kernel: FakeKernel) -> tuple[list[str], list[int | None]]:
