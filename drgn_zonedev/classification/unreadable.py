@@ -19,6 +19,7 @@ from drgn import FaultError, Object, Program, sizeof
 
 from drgn_zonedev.kernel.memremap import pgmap_ref
 from drgn_zonedev.model import Unjudged
+from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.reads import SMALLEST_PAGE, first_unreadable
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _blocks(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
 def _blocks_not_online(snapshot: Snapshot) -> np.ndarray:
     sections = snapshot.sections
     offline = (sections.word & np.uint64(snapshot.flags.online)) == 0
-    return np.unique(sections.nr[offline] // snapshot.sections_per_block).astype(np.uint64)
+    return sorted_set(sections.nr[offline] // snapshot.sections_per_block).astype(np.uint64)
 
 
 def _zones(snapshot: Snapshot) -> Iterator[Unjudged]:
