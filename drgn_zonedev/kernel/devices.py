@@ -22,8 +22,8 @@ from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.reads import read_memory, read_word
 
 __all__ = (
+    "dev_name",
     "device_links",
-    "device_name",
     "device_subsystem",
     "for_each_bus_device",
     "for_each_child_device",
@@ -138,7 +138,7 @@ def device_subsystem(dev: Object) -> str:
     return ""
 
 
-def device_name(dev: Object) -> str:
+def dev_name(dev: Object) -> str:
     """
     Get the name of a device, like ``dev_name()``.
 

@@ -23,7 +23,7 @@ from drgn import FaultError, Object, Program, container_of, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.devices import (
-    device_name,
+    dev_name,
     device_subsystem,
     for_each_bus_device,
     for_each_child_device,
@@ -148,7 +148,7 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
     for pgmap, dev in chain.from_iterable(walk(prog, pgmaps) for walk in walks if pgmaps):
         with contextlib.suppress(*_DAMAGE):
             found[pgmap] = PgmapDevice(
-                name=device_name(dev),
+                name=dev_name(dev),
                 kind=device_subsystem(dev),
                 address=dev.value_(),
                 disk=_disk_below(dev),
@@ -246,5 +246,5 @@ def _disk_below(dev: Object) -> str | None:
     # device_add_disk() makes the disk a child of the device that owns the pgmap.
     for child in for_each_child_device(dev):
         if device_subsystem(child) == "block":
-            return device_name(child)
+            return dev_name(child)
     return None
