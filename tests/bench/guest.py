@@ -13,7 +13,7 @@ from pathlib import Path
 
 from support.elfheader import without_sections
 
-from drgn_zonedev.lab import SCENARIOS, LabError, boot, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Area
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY
@@ -54,13 +54,13 @@ class Dumps:
     ``large`` and ``small`` are ELF dumps: ``large`` has device memory with pages of 4
     KiB, 2 MiB and 1 GiB; ``small`` is a guest of 1 GiB with 192 MiB of it. ``kdump``
     is one like ``large`` in makedumpfile's compressed format, but larger, and
-    ``small_kdump`` is ``small`` in that; ``None`` if there is no makedumpfile.
+    ``small_kdump`` is ``small`` in that.
     """
 
     large: Callable[[], Image]
     small: Callable[[], Image]
-    kdump: Callable[[], Image | None]
-    small_kdump: Callable[[], Image | None]
+    kdump: Callable[[], Image]
+    small_kdump: Callable[[], Image]
 
 
 def dumps_in(directory: Path, base_gib: int, kdump_gib: int) -> Dumps:
@@ -145,17 +145,13 @@ def _dump(scenario: Scenario, directory: Path) -> Image:
     return Image(core, kernel.vmlinux)
 
 
-def _compressed(scenario: Scenario, directory: Path, keep: bool) -> Image | None:
+def _compressed(scenario: Scenario, directory: Path, keep: bool) -> Image:
     kdump = directory / f"{scenario.name}.kdump"
     if kdump.exists():
         return Image(kdump, fetch_kernel(KERNEL, progress=_say).vmlinux)
-    try:
-        makedumpfile = find_tool("makedumpfile")
-    except LabError:
-        return None
     image = _dump(scenario, directory)
     _say(f"compressing {image.core.name}")
-    command = [makedumpfile, "-c", "-d", "1", str(image.core), str(kdump)]
+    command = [find_tool("makedumpfile"), "-c", "-d", "1", str(image.core), str(kdump)]
     subprocess.run(command, check=True, capture_output=True)
     if not keep:
         image.core.unlink()

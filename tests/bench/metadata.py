@@ -10,6 +10,7 @@ from functools import partial
 from typing import Callable
 
 from drgn import Program
+from support.fakekernel import FakeKernel
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Case, Range
@@ -28,11 +29,13 @@ def measure_metadata(
     sizes: Sequence[int], rounds: int, sections: int = _SAMPLE
 ) -> list[Measurement]:
     """
-    Classify machines of so many TiB; the largest one with drgn's objects, too.
+    Classify machines of so many TiB; of the largest one, also read the same bytes and
+    do nothing with them, and classify it with drgn's objects.
 
     :param sections: How many sections are enough for the latter.
     """
-    programs = {size: large_machine(size).program() for size in sizes}
+    machines = {size: large_machine(size) for size in sizes}
+    programs = {size: machine.program() for size, machine in machines.items()}
     largest = max(sizes)
     sample = _sample(largest, sections)
     ranges = classify(programs[largest])
@@ -41,6 +44,10 @@ def measure_metadata(
     contenders: dict[str, Callable[[], float]] = {
         f"classify, {size} TiB": partial(_seconds_to_classify, programs[size]) for size in sizes
     }
+    reads = _reads_of(machines[largest], programs[largest])
+    contenders[f"raw read of the metadata, {largest} TiB"] = lambda: seconds(
+        lambda: _repeat(programs[largest], reads)
+    )
     scale = largest * SECTIONS_PER_TIB / len(sample)
     contenders[f"drgn objects, {largest} TiB"] = lambda: (
         scale * seconds(lambda: _section_by_section(programs[largest], sample))
@@ -58,6 +65,20 @@ def _sample(tebibytes: int, sections: int) -> range:
 
 def _seconds_to_classify(prog: Program) -> float:
     return seconds(lambda: classify(prog))
+
+
+def _reads_of(machine: FakeKernel, prog: Program) -> list[tuple[int, int]]:
+    # Addresses and sizes of all that classifying reads.
+    reads: list[tuple[int, int]] = []
+    machine.on_read = lambda address, size: reads.append((address, size))
+    classify(prog)
+    machine.on_read = None
+    return reads
+
+
+def _repeat(prog: Program, reads: Sequence[tuple[int, int]]) -> None:
+    for address, size in reads:
+        prog.read(address, size)
 
 
 def _section_by_section(prog: Program, sample: Sequence[int]) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import shlex
 import subprocess
 import sys
 import time
@@ -13,10 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 
+from drgn_zonedev.lab.host.tools import find_tool
+
+from .errors import BenchError
 from .guest import Dumps, Image
 from .measure import Measurement, interleave
 
-__all__ = ("has_jobs", "measure_crash", "measure_jobs", "measure_memory", "measure_start")
+__all__ = ("measure_crash", "measure_jobs", "measure_memory", "measure_start")
 
 ZONEDEV = (sys.executable, "-m", "drgn_zonedev")
 DRGN = (sys.executable, "-m", "drgn")
@@ -26,16 +29,18 @@ _FEW, _MANY = 1000, 11000
 def run(command: Sequence[str], *, stdin: str = "", env: Mapping[str, str] | None = None) -> float:
     """Run a command whose output nobody wants, and return how many seconds it took."""
     start = time.perf_counter()
-    subprocess.run(
+    done = subprocess.run(
         command,
         input=stdin,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **(env or {})},
         text=True,
-        check=True,
     )
-    return time.perf_counter() - start
+    taken = time.perf_counter() - start
+    if done.returncode:
+        raise BenchError(f"exit status {done.returncode} of: {shlex.join(command)}")
+    return taken
 
 
 # A process counts what its parent had in memory as its own peak, so the parent has
@@ -74,6 +79,7 @@ def measure_start(small: Image, rounds: int) -> list[Measurement]:
     without = {"DRGN_DISABLE_PLUGINS": "zonedev"}
     contenders: dict[str, Callable[[], float]] = {
         "drgn -e pass": lambda: run(_drgn(small, "-e", "pass"), env=without),
+        "drgn -e 'import numpy'": lambda: run(_drgn(small, "-e", "import numpy"), env=without),
         "zonedev check": lambda: run(_check(small)),
         "REPL without the plugin": lambda: run(_drgn(small), env=without),
         "REPL with the plugin": lambda: run(_drgn(small)),
@@ -92,20 +98,12 @@ def measure_memory(images: Mapping[str, Image], rounds: int) -> list[Measurement
     return interleave(contenders, rounds, "MiB")
 
 
-def has_jobs() -> bool:
-    """Whether check can use several processes."""
-    done = subprocess.run([*ZONEDEV, "check", "--help"], capture_output=True, text=True)
-    return "--jobs" in done.stdout
-
-
 def measure_jobs(dumps: Dumps, rounds: int) -> list[Measurement]:
     """
     Compressed dumps with one process, with two, and with as many as the tool takes
     by itself, which is what must not be slower on a small dump.
     """
     large, small = dumps.kdump(), dumps.small_kdump()
-    if large is None or small is None or not has_jobs():
-        return []
     contenders: dict[str, Callable[[], float]] = {}
     for jobs in ("1", "2"):
         work = partial(run, _check(large, "--jobs", jobs))
@@ -117,12 +115,11 @@ def measure_jobs(dumps: Dumps, rounds: int) -> list[Measurement]:
 
 def measure_crash(image: Image, rounds: int) -> list[Measurement]:
     """``kmem -p`` of drgn and of crash, per page, without their start."""
+    pages = _crash_pages(image)
     contenders: dict[str, Callable[[], float]] = {
         "drgn's crash kmem -p": lambda: _drgn_kmem(image),
+        "crash kmem -p": lambda: _crash_kmem(image, pages),
     }
-    pages = _crash_pages(image)
-    if pages:
-        contenders["crash kmem -p"] = lambda: _crash_kmem(image, pages)
     return interleave(contenders, rounds, "ns/page")
 
 
@@ -140,23 +137,19 @@ def _drgn_kmem(image: Image) -> float:
 
 
 def _crash(image: Image, commands: str) -> list[str]:
-    crash = shutil.which("crash") or "crash"
-    return [crash, "-s", "-i", commands, str(image.vmlinux), str(image.core)]
+    return [find_tool("crash"), "-s", "-i", commands, str(image.vmlinux), str(image.core)]
 
 
 def _crash_pages(image: Image) -> int:
-    # 0 if there is no crash here, or if it does not start on this kernel.
-    if not shutil.which("crash"):
-        return 0
     commands = image.core.with_suffix(".crash")
     lines = image.core.with_suffix(".lines")
     lines.unlink(missing_ok=True)
     commands.write_text(f"kmem -p | wc -l > {lines}\nquit\n")
-    try:
-        run(_crash(image, str(commands)))
-        return int(lines.read_text())
-    except (subprocess.CalledProcessError, OSError, ValueError):
-        return 0
+    run(_crash(image, str(commands)))
+    pages = int(lines.read_text())
+    if not pages:
+        raise BenchError(f"crash printed no page of {image.core.name}")
+    return pages
 
 
 def _crash_kmem(image: Image, pages: int) -> float:

@@ -21,9 +21,11 @@ from bench import __main__ as bench_main
 from bench import guest
 from bench.claims import claims
 from bench.devices import measure_devices
+from bench.errors import BenchError
 from bench.machines import SECTIONS_PER_TIB, large_machine
 from bench.measure import Claim, Measurement, interleave, judge
 from bench.metadata import measure_metadata
+from bench.processes import run
 from bench.report import as_markdown, as_text, machine_facts
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.sections import sections
@@ -56,6 +58,7 @@ def test_document_names_every_contender(document: dict[str, Any]) -> None:
         "drgn objects",
         "for_each_valid_pfn_and_page()",
         "drgn -e pass",
+        "drgn -e 'import numpy'",
         "zonedev check",
         "REPL without the plugin",
         "REPL with the plugin",
@@ -64,6 +67,7 @@ def test_document_names_every_contender(document: dict[str, Any]) -> None:
         "classify, 1 TiB",
         "classify, 2 TiB",
         "drgn objects, 2 TiB",
+        "raw read of the metadata, 2 TiB",
         "memory of classify, 2 TiB",
         "verify, a TiB in 2 MiB pages",
         "verify, a TiB in 1 GiB pages",
@@ -107,9 +111,12 @@ def test_claims_are_those_of_the_issue() -> None:
     assert found["verify, 4 KiB pages", "raw read"] == ("at most", 2.5)
     assert found["drgn objects", "verify, 4 KiB pages"] == ("at least", 200)
     assert found["crash kmem -p", "verify, 4 KiB pages"] == ("at least", 10)
-    assert found["classify, 64 TiB", None] == ("at most", 1.5)
+    reads = "raw read of the metadata, 64 TiB"
+    assert found["classify, 64 TiB", reads] == ("at most", 20)
     assert found["drgn objects, 64 TiB", "classify, 64 TiB"] == ("at least", 20)
-    assert found["zonedev check", "drgn -e pass"] == ("at most", 0.4)
+    assert found["zonedev check", "drgn -e 'import numpy'"] == ("at most", 1.75)
+    for repl in ("with the plugin", "that imports drgn_zonedev"):
+        assert found[f"REPL {repl}", "REPL without the plugin"] == ("at most", 1.25)
     jobs = "check --jobs 1, large kdump", "check --jobs 2, large kdump"
     assert found[jobs] == ("at least", 1.6)
     assert found["check --jobs 1, small kdump", "check, small kdump"] == ("at least", 0.95)
@@ -117,6 +124,21 @@ def test_claims_are_those_of_the_issue() -> None:
         assert found[f"bytes read, {size} pages", None] == ("at most", share)
         assert found[f"bytes read, a TiB in {size} pages", None] == ("at most", share)
         assert found[f"memory of verify, a TiB in {size} pages", None] == ("at most", 100)
+
+
+def test_no_claim_depends_on_the_speed_of_the_machine() -> None:
+    wanted = claims((4, 16, 64))
+    names = {name for c in wanted for name in (c.first, c.second) if name}
+    # Any times and sizes will do. Memory does not grow on a slow machine.
+    here = [Measurement(name, "s", (float(i),)) for i, name in enumerate(sorted(names), 1)]
+    slow = [
+        m
+        if m.name.startswith(("memory of ", "bytes read, "))
+        else dataclasses.replace(m, values=tuple(2 * value for value in m.values))
+        for m in here
+    ]
+    assert len(slow) == len(names)
+    assert judge(wanted, slow) == judge(wanted, here)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +165,65 @@ def test_what_was_not_measured_is_not_judged() -> None:
     (judged,) = judge([Claim("a", "a", None, "ratio", "at most", 1)], [])
     assert judged.value is None
     assert judged.holds is None
+
+
+@pytest.fixture
+def empty_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that has neither crash nor makedumpfile."""
+    monkeypatch.setattr(shutil, "which", lambda program, path=None: None)
+
+
+@pytest.mark.usefixtures("empty_path")
+@pytest.mark.parametrize(
+    ("arguments", "missing"),
+    [
+        (["crash"], ["crash"]),
+        (["start", "jobs"], ["makedumpfile"]),
+        ([], ["crash", "makedumpfile"]),
+    ],
+)
+def test_missing_program_is_an_error_before_anything_is_measured(
+    arguments: list[str], missing: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert bench_main.main(arguments) == 2
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert re.findall(r"(\w+) \(for the part", line) == missing
+    assert line.endswith("run ./scripts/setup bench")
+    assert captured.out == ""
+
+
+@pytest.mark.usefixtures("empty_path")
+def test_parts_that_need_no_program_run_without(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_main.main(["--quick", "--rounds", "1", "devices"]) in (0, 1)
+    assert "verify, a TiB in 1 GiB pages" in capsys.readouterr().out
+
+
+def test_quick_run_refuses_the_parts_that_it_has_no_dump_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        bench_main.main(["--quick", "crash"])
+    assert caught.value.code == 2
+    assert "not a part here: crash" in capsys.readouterr().err
+
+
+def test_command_that_fails_is_not_a_measurement() -> None:
+    assert run([sys.executable, "-c", "pass"]) > 0
+    with pytest.raises(BenchError, match=r"exit status 3 of: .*raise SystemExit\(3\)"):
+        run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.parametrize(("values", "status"), [((1.0,), 0), ((3.0,), 1), ((), 1)])
+def test_full_run_leaves_no_claim_open(
+    values: tuple[float, ...], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = [Measurement("a", "s", values)] if values else []
+    claim = Claim("a is short", "a", None, "ratio", "at most", 2)
+    monkeypatch.setattr(bench_main, "PARTS", ("start",))
+    monkeypatch.setattr(bench_main, "claims", lambda sizes: [claim])
+    monkeypatch.setattr(bench_main, "_parts", lambda dumps, options: {"start": lambda: measured})
+    assert bench_main.main(["--rounds", "1"]) == status
 
 
 def test_contenders_take_turns() -> None:
@@ -230,6 +311,7 @@ def test_objects_give_the_same_answers() -> None:
     assert {m.name for m in measured} == {
         "classify, 1 TiB",
         "drgn objects, 1 TiB",
+        "raw read of the metadata, 1 TiB",
         "memory of classify, 1 TiB",
     }
 
