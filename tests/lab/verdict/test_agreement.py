@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 
-from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
-from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pfn_valid
+from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
 from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.agreement import compare, disagreements
@@ -335,20 +333,3 @@ def test_a_difference_says_what_both_sides_say() -> None:
     assert list(found) == [Disagreement("x", "0x2", "0x3", 6, 8)]
     yes = differences("x", pfn, np.array([True] * 3), np.array([True, True, False]))
     assert str(next(yes)) == "PFNs 0x7-0x8: x: we say yes, the kernel says no"
-
-
-@each_layout
-@pytest.mark.parametrize("scene", [collision, partial])
-def test_predicates_in_bulk_are_those_for_one_pfn(layout: str, scene: Any) -> None:
-    prog = scene(layout).program()
-    edges = [0, 0x1000, 0x10000, 0x24000, 0x24002, 0x24400, 0x28000, 0x30000, 0x40000]
-    edges += [0x100000, 0x100002, 0x100600, 0x114000, 0x118000, 1 << 34, 1 << 36]
-    pfn = np.array([e + d for e in edges for d in (-1, 0, 1) if e + d >= 0], np.int64)
-    bulk = take_snapshot(prog).predicates(pfn)
-    for row, one in enumerate(pfn.tolist()):
-        pgmap = get_dev_pagemap(prog, one)
-        assert bulk.pfn_valid[row] == pfn_valid(prog, one), hex(one)
-        assert bulk.pfn_section_valid[row] == pfn_section_valid(prog, one), hex(one)
-        assert bulk.online[row] == bool(pfn_to_online_page(prog, one)), hex(one)
-        assert bulk.pgmap[row] == pgmap.value_(), hex(one)
-        assert bulk.pgmap_pfn_valid[row] == (bool(pgmap) and pgmap_pfn_valid(pgmap, one)), hex(one)
