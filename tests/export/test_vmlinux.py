@@ -21,10 +21,7 @@ from drgn import (
     TypeMember,
     TypeParameter,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
-from drgn_zonedev.export.dwarf.encode import sleb128, uleb128
 from drgn_zonedev.export.kept_names import MissingNames
 from drgn_zonedev.export.vmlinux import build_vmlinux
 
@@ -171,20 +168,3 @@ def test_copy_of_a_copy_is_the_same(tmp_path: Path) -> None:
     first = build_vmlinux(_source())
     second = build_vmlinux(_reopened(tmp_path, _source()))
     assert first.contents == second.contents
-
-
-@given(st.integers(0, 1 << 70))
-def test_uleb128(value: int) -> None:
-    encoded = uleb128(value)
-    assert sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(encoded)) == value
-    assert all(byte & 0x80 for byte in encoded[:-1])
-    assert not encoded[-1] & 0x80
-
-
-@given(st.integers(-(1 << 70), 1 << 70))
-def test_sleb128(value: int) -> None:
-    encoded = sleb128(value)
-    decoded = sum((byte & 0x7F) << (7 * i) for i, byte in enumerate(encoded))
-    if encoded[-1] & 0x40:
-        decoded -= 1 << 7 * len(encoded)
-    assert decoded == value
