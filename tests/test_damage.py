@@ -7,13 +7,16 @@ why; everything else is judged as if nothing had happened.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from drgn import sizeof
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support import kernels
+from support.fakekernel import FakeKernel
+from support.kernels import Device, each_layout
 
 from drgn_zonedev.classification import reading
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
@@ -22,8 +25,6 @@ from drgn_zonedev.model import Case, Range, Report
 from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.report import check
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
 # The device of collision(), and two more in sections of their own: the second
 # root of the section array has the last one.
 FIRST, SECOND, THIRD = (0x24000, 0x30000), (0x100000, 0x110000), (0x800000, 0x808000)
@@ -31,16 +32,10 @@ USER = 0x7FFC12345678
 CANONICAL = 0x0123456789ABCDE0
 
 
-def machine(layout: str) -> FakeKernel:
-    kernel = collision(layout)
-    for start, end in (SECOND, THIRD):
-        kernel.sections(start, end)
-        kernel.map_memmap(start, end)
-        kernel.device_pages(start, end, kernel.pgmap((start, end)))
-    # RAM that was never onlined.
-    kernel.section(0x40)
-    kernel.memory_block(0x40, "MEM_OFFLINE")
-    return kernel
+# The device of collision(), two more, and RAM that was never onlined.
+machine = functools.partial(
+    kernels.machine, devices=(Device(*SECOND), Device(*THIRD)), offline=0x40
+)
 
 
 def pgmap_at(kernel: FakeKernel, pfn: int) -> int:

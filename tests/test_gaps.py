@@ -4,15 +4,13 @@
 
 from __future__ import annotations
 
-import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import FakeKernel, collision, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.model import Case, Range
 from drgn_zonedev.report import check
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def head(kernel: FakeKernel, address: int) -> int:

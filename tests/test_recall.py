@@ -17,14 +17,24 @@ from pathlib import Path
 import pytest
 from drgn import Program
 from support.defects import ALL_ONES, DANGLING, Change, Defect, Injector, Overlay, Pages, Spot
-from support.fakekernel import LAYOUTS, partial
-from support.littlemachine import DATA, DEVDAX, END, FSDAX, OWN, SHARED, areas, machine, places
+from support.fakekernel import partial
+from support.kernels import each_layout
+from support.littlemachine import (
+    DATA,
+    DEVDAX,
+    END,
+    FSDAX,
+    OWN,
+    SHARED,
+    areas,
+    little_machine,
+    places,
+)
 
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.report import check
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 PRESENT, HAS_MEM_MAP, ONLINE, TAINT = 1, 2, 4, 16
 
 
@@ -59,7 +69,7 @@ class Bench:
 @each_layout
 def test_words_of_struct_pages(layout: str) -> None:
     rng = random.Random(layout)
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     for pages in areas(layout):
         for pfn in places(pages, rng, 27):
             for defect in bench.injector.page_defects(pages, pfn, rng):
@@ -72,7 +82,7 @@ def test_words_of_struct_pages(layout: str) -> None:
 @pytest.mark.parametrize("byte", [0, 0xA5, 0xFD, 0xFF])
 def test_struct_pages_that_nobody_wrote(layout: str, byte: int) -> None:
     rng = random.Random(f"{layout} {byte}")
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     for pages in areas(layout):
         prefix = "metadata" if pages.metadata else "device"
         for pfn in places(pages, rng, 2):
@@ -92,7 +102,7 @@ def in_parts(slug: str) -> set[Spot]:
 
 @each_layout
 def test_subsection_bits(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     for start in range(FSDAX, END, 512):
         bit = bench.injector.subsection_bit(start)
         bench.demand_of("bit", bit, expected={("device-unpopulated", start, start + 512)})
@@ -100,7 +110,7 @@ def test_subsection_bits(layout: str) -> None:
 
 @each_layout
 def test_section_words(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     make = bench.injector
     for flag in (PRESENT, HAS_MEM_MAP):
         change = make.section_word(OWN, clear=flag)
@@ -128,7 +138,7 @@ def pgmap_of(prog: Program, pfn: int) -> int:
 
 @each_layout
 def test_numbers_of_the_altmap(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     pgmap = pgmap_of(bench.prog, DATA)
     reserve, free = 2, DATA - FSDAX - 2
 
@@ -157,7 +167,7 @@ def test_numbers_of_the_altmap(layout: str) -> None:
 @each_layout
 @pytest.mark.parametrize("pgmap_range", [(FSDAX, DEVDAX), (DEVDAX, END)])
 def test_number_of_ranges(layout: str, pgmap_range: tuple[int, int]) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     pgmap = pgmap_of(bench.prog, DATA if pgmap_range[0] == FSDAX else DEVDAX)
     for value in (-1, 4097, 1 << 30, -(1 << 31)):
         entry = ("pgmap-array-entry", *pgmap_range)
@@ -169,7 +179,7 @@ def test_number_of_ranges(layout: str, pgmap_range: tuple[int, int]) -> None:
 
 @each_layout
 def test_borders_of_a_range(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     pgmap = pgmap_of(bench.prog, DEVDAX)
     for pages in (1, 512, 513):
         end = END - pages
@@ -185,7 +195,7 @@ def test_borders_of_a_range(layout: str) -> None:
 
 @each_layout
 def test_slots_of_pgmap_array(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     fsdax, devdax = pgmap_of(bench.prog, DATA), pgmap_of(bench.prog, DEVDAX)
     # A slot has 64 PFNs. The first one of each node holds the pgmap, and the others
     # of the node refer to it.
@@ -209,7 +219,7 @@ def test_slots_of_pgmap_array(layout: str) -> None:
 
 @each_layout
 def test_span_of_zone_device(layout: str) -> None:
-    bench = Bench(machine(layout).program(), layout)
+    bench = Bench(little_machine(layout).program(), layout)
     both = {("zone-device-span", FSDAX, DEVDAX), ("zone-device-span", DEVDAX, END)}
     bench.demand_of("empty", bench.injector.spanned_pages(0), expected=both)
     short = bench.injector.spanned_pages(END - FSDAX - 1)
@@ -268,7 +278,7 @@ def test_words_of_real_struct_pages(path: Path) -> None:
 
 
 def test_the_overlay_is_what_is_read() -> None:
-    prog = machine("6.1").program()
+    prog = little_machine("6.1").program()
     address = prog["vmemmap"].value_() + 64 * DATA
     before = prog.read(address - 8, 24)
     defect = Defect("flags", (Change(address, DANGLING),), frozenset())

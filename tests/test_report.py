@@ -8,15 +8,14 @@ from collections.abc import Callable
 
 import pytest
 from drgn import FaultError, ProgramFlags
-from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
+from support.fakekernel import VMEMMAP, FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.model import Case, Coverage, Report, Severity
 from drgn_zonedev.report import check
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def slugs(report: Report) -> list[str]:

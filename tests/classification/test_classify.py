@@ -28,12 +28,10 @@ from drgn.helpers.linux.xarray import xa_load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout, since_taint
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Case, Memmap, Range
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 Cut = tuple[int, int, str]
 

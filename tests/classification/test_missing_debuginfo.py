@@ -12,15 +12,14 @@ import json
 from collections import Counter
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import FakeKernel, collision
+from support.kernels import each_layout
 from support.opening import open_instead
 
 from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
 from drgn_zonedev.model import Report
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 # Without these, nobody can tell what any PFN is.
 ESSENTIAL = {

@@ -8,14 +8,13 @@ from collections.abc import Callable
 
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import FakeKernel, collision
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import PgmapRange
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 class Changes:

@@ -11,7 +11,9 @@ import functools
 
 import pytest
 from drgn import Object, Program, offsetof, sizeof
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support import kernels
+from support.fakekernel import FakeKernel
+from support.kernels import Device, each_layout
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.explanation.resolve import resolve_pfn
@@ -22,22 +24,13 @@ from drgn_zonedev.kernel.xarray import xa_entries
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.report import check
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
 PAGE = 4096
 DEVICE = (0x100000, 0x109000)
 OFFLINE = 0x40
 
 
-def machine(layout: str) -> FakeKernel:
-    """A device in boot RAM, one in sections of its own, the second in part, and RAM offline."""
-    kernel = collision(layout)
-    kernel.sections(*DEVICE, taint=True)
-    kernel.map_memmap(*DEVICE)
-    kernel.device_pages(*DEVICE, kernel.pgmap(DEVICE))
-    kernel.section(OFFLINE)
-    kernel.memory_block(OFFLINE, "MEM_OFFLINE")
-    return kernel
+# A device in boot RAM, one in sections of its own, the second in part, and RAM offline.
+machine = functools.partial(kernels.machine, devices=(Device(*DEVICE),), offline=OFFLINE)
 
 
 def address_of_pgmap(prog: Program) -> int:

@@ -7,12 +7,14 @@ The structures against each other: what test_recall cannot do with a single word
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import Device, device, each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -22,8 +24,9 @@ from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Finding
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 START, END = 0x40000, 0x48000
+
+whole_section = functools.partial(device, of=Device(START, END))
 
 
 def found(prog: Program) -> list[Finding]:
@@ -35,15 +38,8 @@ def spots(kernel: FakeKernel) -> list[tuple[str, int, int]]:
     return [(f.slug, f.start_pfn, f.end_pfn) for f in found(kernel.program())]
 
 
-def device(layout: str) -> FakeKernel:
-    kernel = FakeKernel(layout)
-    kernel.section(8)
-    kernel.pgmap((START, END))
-    return kernel
-
-
 @each_layout
-@pytest.mark.parametrize("scene", [collision, in_flight, partial, device])
+@pytest.mark.parametrize("scene", [collision, in_flight, partial, whole_section])
 def test_healthy_machines_are_consistent(layout: str, scene: Callable[[str], FakeKernel]) -> None:
     slugs = {slug for slug, _, _ in spots(scene(layout))}
     shared_before_taint = layout == "5.10" and scene in (collision, in_flight)
@@ -67,7 +63,7 @@ def test_what_is_being_added_need_not_be_populated(layout: str) -> None:
 
 @each_layout
 def test_overlapping_pgmaps(layout: str) -> None:
-    kernel = device(layout)
+    kernel = whole_section(layout)
     kernel.pgmap((START + 0x400, START + 0x800), stored=False)
     other = kernel.pgmap((START + 0x800, START + 0x1000), stored=False)
     kernel.pgmap_array.store(START + 0x10000, other)
@@ -93,14 +89,14 @@ def test_two_pgmaps_in_one_subsection(layout: str) -> None:
 
 @each_layout
 def test_memory_block_of_a_device(layout: str) -> None:
-    kernel = device(layout)
+    kernel = whole_section(layout)
     kernel.memory_block(8, "MEM_OFFLINE")
     assert spots(kernel) == [("device-memory-block", START, END)]
 
 
 @each_layout
 def test_memory_block_that_ram_and_a_device_share(layout: str) -> None:
-    kernel = device(layout)
+    kernel = whole_section(layout)
     kernel.section(9, online=True, early=True)
     kernel.set_variable("sections_per_block", 2)
     kernel.memory_block(4)
@@ -152,7 +148,7 @@ def test_resources(
     tree: list[tuple[int, int, bool]],
     expected: list[tuple[str, int, int]],
 ) -> None:
-    prog = device(layout).program()
+    prog = whole_section(layout).program()
     snapshot = dataclasses.replace(take_snapshot(prog), resources=resources(*tree))
     findings = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot)).findings
     assert [(f.slug, f.start_pfn, f.end_pfn) for f in findings] == expected
@@ -168,7 +164,7 @@ def told(kernel: FakeKernel) -> tuple[list[str], list[int | None]]:
 
 @each_layout
 def test_resources_that_cannot_be_read_are_held_against_nobody(layout: str) -> None:
-    kernel = device(layout)
+    kernel = whole_section(layout)
     child = kernel.program()["iomem_resource"].child.value_()
     kernel.hide(child, 64)
     assert told(kernel) == ([], [child])
@@ -176,7 +172,7 @@ def test_resources_that_cannot_be_read_are_held_against_nobody(layout: str) -> N
 
 @each_layout
 def test_ram_in_front_of_a_resource_that_cannot_be_read_is_still_seen(layout: str) -> None:
-    kernel = device(layout)
+    kernel = whole_section(layout)
     first = kernel.program()["iomem_resource"].child.value_()
     kernel.poke_member("resource", first, "start", START << 12)
     kernel.poke_member("resource", first, "flags", 0x1000200)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export.store import StoredDump
@@ -22,7 +23,7 @@ def _answers(layout: str, pfn: int) -> dict[str, object]:
     return {p.name: p.answer for p in explanation.predicates}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize(
     ("pfn", "case"),
     [
@@ -42,7 +43,7 @@ def test_case_changes_at_the_exact_pfn(layout: str, pfn: int, case: Case) -> Non
     assert explanation.physical_address == pfn << PAGE_SHIFT
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_reserved_page_of_a_collision_is_online_only_before_the_taint(layout: str) -> None:
     answers = _answers(layout, 0x24000)
     assert answers["pfn_valid"] is True

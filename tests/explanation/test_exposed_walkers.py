@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 from drgn import FaultError
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.explanation import exposed_walkers as exposed
 from drgn_zonedev.explanation.explain import explain
@@ -18,7 +19,7 @@ from drgn_zonedev.render.explanation_text import explanation_text
 PFNS = (0x0, 0x24000, 0x24002, 0x24400, 0x2FFFF, 0x100000, 0x100600, 0x114000, 0x114001)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", [collision, in_flight, partial])
 def test_page_meets_the_walkers_that_its_range_meets(
     scene: Callable[[str], FakeKernel], layout: str

@@ -7,7 +7,8 @@ from __future__ import annotations
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
 from drgn_zonedev.kernel.memmap import read_pages
@@ -25,7 +26,7 @@ SCENES = [
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize(("scene", "pfn"), [(scene, pfn) for scene, pfns in SCENES for pfn in pfns])
 def test_every_word_is_what_is_in_memory(layout: str, scene: object, pfn: int) -> None:
     assert callable(scene)
@@ -39,7 +40,7 @@ def test_every_word_is_what_is_in_memory(layout: str, scene: object, pfn: int) -
         assert word == fact.value, fact.what
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_words_are_those_of_the_structures(layout: str) -> None:
     kernel = collision(layout)
     prog = kernel.program()

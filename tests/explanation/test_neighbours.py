@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import FakeKernel, collision, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.explanation.neighbours import Border, Neighbours
@@ -20,7 +20,7 @@ def _has(border: Border | None, *words: str) -> bool:
     return border is not None and any(all(w in why for w in words) for why in border.why)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_altmap_cuts_the_range_of_its_pgmap(layout: str) -> None:
     kernel = collision(layout)
     around = _around(kernel, 0x24001)
@@ -34,7 +34,7 @@ def test_altmap_cuts_the_range_of_its_pgmap(layout: str) -> None:
     assert _has(_around(kernel, 0x24002).above, "altmap.free", "pfn_first()")
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_pgmap_ends_where_a_section_of_ram_starts(layout: str) -> None:
     above = _around(collision(layout), 0x2FFFF).above
     assert above

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from drgn import Object, Program
-from support.fakekernel import LAYOUTS, collision
+from support.fakekernel import collision
+from support.kernels import each_layout
 
 from drgn_zonedev.explanation import resolve as module
 from drgn_zonedev.explanation.explain import explain
@@ -79,7 +80,7 @@ def test_number_that_no_machine_has_is_refused(prog: Program, value: int, kind: 
         resolve_pfn(prog, value, kind)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_objects_are_pages(layout: str) -> None:
     kernel = collision(layout)
     prog, address = kernel.program(), kernel.page(0x24400)

@@ -12,8 +12,9 @@ import random
 import pytest
 from drgn import Program
 from support.defects import Injector, Overlay
-from support.fakekernel import LAYOUTS, collision, partial
-from support.littlemachine import DATA, DEVDAX, FSDAX, areas, machine, places
+from support.fakekernel import collision, partial
+from support.kernels import each_layout
+from support.littlemachine import DATA, DEVDAX, FSDAX, areas, little_machine, places
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.explanation.struct_page import PageField
@@ -27,9 +28,9 @@ def _fields(prog: Program, pfn: int) -> dict[str, PageField]:
     return {f.name: f for f in page.fields}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_healthy_pages_do_not_differ(layout: str) -> None:
-    prog = machine(layout).program()
+    prog = little_machine(layout).program()
     for pages in areas(layout):
         for pfn in places(pages, random.Random(layout), 2):
             fields = _fields(prog, pfn).values()
@@ -38,10 +39,10 @@ def test_healthy_pages_do_not_differ(layout: str) -> None:
             assert sum(f.expected is not None for f in fields) >= 5
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_field_that_was_changed_is_marked_and_no_other(layout: str) -> None:
     rng = random.Random(layout)
-    prog = machine(layout).program()
+    prog = little_machine(layout).program()
     injector, overlay = Injector(prog, layout), Overlay(prog)
     seen = set()
     for pages in areas(layout):
@@ -68,10 +69,10 @@ def test_field_that_was_changed_is_marked_and_no_other(layout: str) -> None:
         assert by_slug["device-tail-mapping"] == "page->mapping"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("pfn", [FSDAX + 2, DATA, DEVDAX, DEVDAX + 1])
 def test_page_that_nobody_wrote_has_neither_zone_nor_pgmap(layout: str, pfn: int) -> None:
-    prog = machine(layout).program()
+    prog = little_machine(layout).program()
     overlay, injector = Overlay(prog), Injector(prog, layout)
     with overlay.injected(injector.unwritten_page(pfn, 0, "")):
         fields = _fields(prog, pfn)
@@ -82,9 +83,9 @@ def test_page_that_nobody_wrote_has_neither_zone_nor_pgmap(layout: str, pfn: int
     assert marked <= links | {ZONE, NODE}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_fields_cover_the_struct_page(layout: str) -> None:
-    prog = machine(layout).program()
+    prog = little_machine(layout).program()
     for pfn in (FSDAX, FSDAX + 2, DATA, DEVDAX, DEVDAX + 1, 0x40000):
         covered: set[int] = set()
         for f in _fields(prog, pfn).values():
@@ -92,9 +93,9 @@ def test_fields_cover_the_struct_page(layout: str) -> None:
         assert covered == set(range(64))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_words_are_called_what_the_kernel_calls_them(layout: str) -> None:
-    prog = machine(layout).program()
+    prog = little_machine(layout).program()
     base, ram = _fields(prog, DATA), _fields(prog, 0x40000)
     assert ("folio->pgmap" if layout == "7.2" else "page->pgmap") in base
     assert "page->zone_device_data" in base

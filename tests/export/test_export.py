@@ -16,7 +16,8 @@ from drgn.helpers.linux.mm import compound_head, decode_page_flags, pfn_to_page
 from drgn.helpers.linux.mmzone import for_each_present_section
 from drgn.helpers.linux.xarray import xa_for_each
 from support.exports import check_json, open_export
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 from support.opening import open_instead
 
 from drgn_zonedev import plugin
@@ -29,7 +30,6 @@ from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])
 Scene = Callable[[str], FakeKernel]
 

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import FakeKernel
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.masks import masks_are_sound, online_cpus, online_nodes, possible_cpus
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def kernel_of(layout: str) -> FakeKernel:

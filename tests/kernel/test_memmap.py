@@ -11,6 +11,7 @@ import pytest
 from drgn import Program
 from drgn.helpers.linux.mm import PageTail, compound_head, page_flags, page_to_pfn, pfn_to_page
 from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memmap import (
     Pages,
@@ -20,8 +21,6 @@ from drgn_zonedev.kernel.memmap import (
     page_pgmap,
     read_pages,
 )
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def all_pages(prog: Program, start: int, end: int, chunk: int = 16384) -> Iterator[Pages]:

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import FakeKernel, collision
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memory_blocks import (
     mem_hotplug_in_progress,
@@ -14,8 +15,6 @@ from drgn_zonedev.kernel.memory_blocks import (
     section_memory_block,
     sections_per_block,
 )
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 STATES = (
     "MEM_ONLINE",

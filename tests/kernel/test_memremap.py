@@ -9,7 +9,8 @@ import random
 import pytest
 from drgn import Object, ObjectNotFoundError, Program
 from drgn.helpers.linux.xarray import xa_for_each
-from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight
+from support.fakekernel import Altmap, FakeKernel, collision, in_flight
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,
@@ -31,8 +32,6 @@ from drgn_zonedev.kernel.memremap import (
 )
 from drgn_zonedev.model import Altmap as AltmapData
 from drgn_zonedev.model import PgmapRange, RefState
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def pgmap_object(prog: Program, address: int) -> Object:

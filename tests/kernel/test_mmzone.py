@@ -13,7 +13,6 @@ from drgn import FindObjectFlags, Object, Program
 from drgn.helpers.linux.mm import for_each_valid_page_range, pfn_to_page
 from drgn.helpers.linux.mmzone import nr_to_section
 from support.fakekernel import (
-    LAYOUTS,
     FakeKernel,
     collision,
     far,
@@ -21,6 +20,7 @@ from support.fakekernel import (
     partial,
     without_usage,
 )
+from support.kernels import each_layout, since_taint
 
 from drgn_zonedev.kernel.mmzone import (
     for_each_subsection,
@@ -36,9 +36,6 @@ from drgn_zonedev.kernel.mmzone import (
 )
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.sections import sections
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 ALL_ONES = (1 << 64) - 1
 

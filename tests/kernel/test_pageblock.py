@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import FakeKernel
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.pageblock import PageblockLayout, pageblock_layout, section_migratetypes
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 def usage(kernel: FakeKernel) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.fakekernel import FakeKernel, collision, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.pgmap_array import pgmap_array_slot
@@ -12,7 +13,7 @@ from drgn_zonedev.kernel.pgmap_array import pgmap_array_slot
 PFNS = (0x0, 0x23FFF, 0x24000, 0x24400, 0x27FFF, 0x28000, 0x2FFFF, 0x30000, 1 << 30)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("pfn", PFNS)
 def test_slot_holds_what_xa_load_returns(layout: str, pfn: int) -> None:
     prog = collision(layout).program()

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, teardown
+from support.fakekernel import FakeKernel, collision, far, in_flight, partial, teardown
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
@@ -39,7 +40,7 @@ def borders(prog: Program) -> list[int]:
     return sorted({pfn + near for pfn in starts for near in (-1, 0, 1) if pfn + near >= 0})
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", SCENES)
 def test_answers_are_those_for_one_pfn(scene: object, layout: str) -> None:
     assert callable(scene)
@@ -67,7 +68,7 @@ def test_order_and_repetition_do_not_matter() -> None:
     assert ask(prog, *shuffled).online.tolist() == [expected[pfn] for pfn in shuffled]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_memmap_of_an_early_section_is_there_as_a_whole(layout: str) -> None:
     # pfn_valid() of include/linux/mmzone.h: "Traditionally early sections always returned
     # pfn_valid() for the entire section-sized span."
@@ -81,7 +82,7 @@ def test_memmap_of_an_early_section_is_there_as_a_whole(layout: str) -> None:
     assert found.populated.tolist() == [False, True, False, True]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_section_without_a_memmap_has_no_valid_pfn(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8, has_mem_map=False, early=True)
@@ -89,7 +90,7 @@ def test_section_without_a_memmap_has_no_valid_pfn(layout: str) -> None:
     assert (found.pfn_valid[0], found.populated[0]) == (False, False)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_device_in_a_tainted_section_is_not_online(layout: str) -> None:
     # Linux kernel commit 1f90a3477df3 ("mm: teach pfn_to_online_page() about
     # ZONE_DEVICE section collisions") (in v5.12); before that, all of it is online.

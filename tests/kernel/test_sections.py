@@ -10,7 +10,6 @@ from drgn import Program
 from drgn.helpers.linux.mm import for_each_valid_page_range
 from drgn.helpers.linux.mmzone import for_each_present_section, nr_to_section
 from support.fakekernel import (
-    LAYOUTS,
     FakeKernel,
     collision,
     far,
@@ -18,6 +17,7 @@ from support.fakekernel import (
     partial,
     without_usage,
 )
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel import sections as module
 from drgn_zonedev.kernel.mmzone import Geometry, section_flags
@@ -25,7 +25,6 @@ from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.model import Case
 from drgn_zonedev.report import check
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial, far])
 Scene = Callable[[str], FakeKernel]
 

@@ -16,7 +16,8 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import FakeKernel
+from support.kernels import each_layout
 
 from drgn_zonedev.export.store import stored_dumps
 from drgn_zonedev.kernel.xarray import (
@@ -412,7 +413,7 @@ def test_garbage_ends_and_never_overlaps(seed: int) -> None:
                 assert found.value[covering].tolist() == ([value] if value else [])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_every_layout_has_what_the_walk_needs(layout: str) -> None:
     kernel = FakeKernel(layout)
     pgmap = kernel.pgmap((0x40000, 0x48000))

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
+from support.fakekernel import Altmap, FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -17,7 +18,6 @@ from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 Spans = list[tuple[int, int]]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from drgn.helpers.linux.mmzone import NODE_DATA
-from support.fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import FakeKernel
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.zones import (
@@ -15,7 +16,6 @@ from drgn_zonedev.kernel.zones import (
     zones,
 )
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 NORMAL, DEVICE = 2, 4
 
 

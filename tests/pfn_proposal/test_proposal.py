@@ -13,6 +13,7 @@ import pytest
 from drgn import Program
 from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial, teardown
 from support.fakekernel.layouts import Member
+from support.kernels import Device, each_layout, put_device
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -25,7 +26,6 @@ from drgn_zonedev.pfn_proposal.cost import Lookup, kmalloc_size, lookup_cost
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import Asked
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 Scene = Callable[[str], FakeKernel]
 
 SECTION, SUBSECTION = 0x8000, 0x200
@@ -445,17 +445,14 @@ def carrying(*names: str) -> FakeKernel:
     return kernel
 
 
-def device(kernel: FakeKernel, **bits: int) -> None:
+def marked_device(kernel: FakeKernel, **bits: int) -> None:
     """A map=dev device that fills section 8, but for the last subsection; its head is one."""
     section = kernel.section(8, subsections=range(63))
     usage = kernel.member("mem_section", section, "usage")
     for name, value in bits.items():
         offset = kernel.layout.structs["mem_section_usage"].members[name].offset
         kernel.poke(usage + offset, value.to_bytes(8, "little"))
-    pgmap = kernel.pgmap((0x40000, 0x47E00), altmap=Altmap(0x40000, 0x47DFF, 2, 510))
-    kernel.metadata_pages(0x40002, 0x40200)
-    kernel.map_memmap(0x40000, 0x40002)
-    kernel.device_pages(0x40200, 0x47E00, pgmap)
+    put_device(kernel, Device(0x40000, 0x47E00, altmap=Altmap(0x40000, 0x47DFF, 2, 510)))
 
 
 ALL = (1 << 63) - 1
@@ -467,7 +464,7 @@ def test_kernels_without_the_bits_carry_nothing() -> None:
 
 def test_both_bits_as_they_should_be() -> None:
     kernel = carrying("subsection_dev_map", "subsection_init_map")
-    device(kernel, subsection_dev_map=ALL, subsection_init_map=ALL & ~1)
+    marked_device(kernel, subsection_dev_map=ALL, subsection_init_map=ALL & ~1)
     carried = {c.name: c for c in proposal(kernel.program()).carried}
     assert {name: (c.bits, c.different) for name, c in carried.items()} == {
         "subsection_dev_map": (63, 0),
@@ -477,7 +474,7 @@ def test_both_bits_as_they_should_be() -> None:
 
 def test_one_bit_too_many_and_some_too_few() -> None:
     kernel = carrying("subsection_dev_map", "subsection_init_map")
-    device(kernel, subsection_dev_map=ALL & ~0x30, subsection_init_map=ALL)
+    marked_device(kernel, subsection_dev_map=ALL & ~0x30, subsection_init_map=ALL)
     carried = {c.name: c for c in proposal(kernel.program()).carried}
     (late,) = carried["subsection_init_map"].differences
     assert (late.start_pfn, late.end_pfn, late.found) == (0x40000, 0x40200, True)
@@ -487,7 +484,7 @@ def test_one_bit_too_many_and_some_too_few() -> None:
 
 def test_alone_the_bit_is_the_late_one_of_2019() -> None:
     kernel = carrying("subsection_dev_map")
-    device(kernel, subsection_dev_map=ALL)
+    marked_device(kernel, subsection_dev_map=ALL)
     (carried,) = proposal(kernel.program()).carried
     assert (carried.bits, carried.different) == (63, 0)
     assert "2019" in carried.meaning
@@ -495,7 +492,7 @@ def test_alone_the_bit_is_the_late_one_of_2019() -> None:
 
 def test_maps_of_online_and_of_active_subsections() -> None:
     kernel = carrying("subsection_online_map", "subsection_active_map")
-    device(kernel, subsection_active_map=ALL)
+    marked_device(kernel, subsection_active_map=ALL)
     ram = kernel.section(0, online=True, early=True)
     kernel.ram_pages(0, 0x8000)
     usage = kernel.member("mem_section", ram, "usage")
@@ -508,7 +505,7 @@ def test_maps_of_online_and_of_active_subsections() -> None:
 
 def test_bits_that_cannot_be_read_are_not_wrong() -> None:
     kernel = carrying("subsection_dev_map")
-    device(kernel, subsection_dev_map=0)
+    marked_device(kernel, subsection_dev_map=0)
     section = kernel.section(9)
     usage = kernel.member("mem_section", section, "usage")
     kernel.hide(usage + 24, 8)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.pfn_walkers.kpageflags import (
     KPF,
@@ -14,8 +15,6 @@ from drgn_zonedev.pfn_walkers.kpageflags import (
     kpage_flag_names,
     kpage_prediction,
 )
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 # Words of struct page.
 FLAGS, LINK, COUNTS, PRIVATE, MAPPING = 0, 1, 6, 5, 3

@@ -12,8 +12,9 @@ from typing import cast
 
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
 from support.fakekernel.layouts import Member
+from support.kernels import each_layout, since_taint
 from support.schema import validated
 
 from drgn_zonedev.explanation.explain import explain
@@ -39,9 +40,7 @@ from drgn_zonedev.render.walkers import walkers_document, walkers_text
 from drgn_zonedev.report import check
 from drgn_zonedev.verification.patterns import Contents
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 VMCORES = Path(__file__).parents[2] / "vmcores"
-since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 
 def judged(prog: Program, name: str) -> Judgement:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 from support.schema import validated
 
 from drgn_zonedev.classification.facts import kernel_facts
@@ -22,7 +23,7 @@ def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(as_json.load_schema())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", SCENES)
 def test_reports_conform_to_the_schema(layout: str, scene: str) -> None:
     validated(as_json.report_document(check(SCENES[scene](layout).program())))

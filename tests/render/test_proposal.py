@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from drgn.commands import run_command
-from support.fakekernel import LAYOUTS, collision, in_flight, partial
+from support.fakekernel import collision, in_flight, partial
+from support.kernels import each_layout
 from support.schema import validated
 
 from drgn_zonedev import plugin
@@ -14,7 +15,7 @@ from drgn_zonedev.render.proposal import proposal_document, proposal_text
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", SCENES)
 def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
     document = validated(proposal_document(proposal(SCENES[scene](layout).program())))

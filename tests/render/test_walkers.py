@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from drgn.commands import CommandError, run_command
-from support.fakekernel import LAYOUTS, collision, in_flight, partial
+from support.fakekernel import collision, in_flight, partial
+from support.kernels import each_layout
 from support.schema import validated
 
 from drgn_zonedev import plugin
@@ -20,7 +21,7 @@ VMCORES = Path(__file__).parents[2] / "vmcores"
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", SCENES)
 def test_documents_conform_to_the_schema(layout: str, scene: str) -> None:
     document = validated(walkers_document(walkers(SCENES[scene](layout).program())))

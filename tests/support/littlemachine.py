@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from support.defects import Pages
 from support.fakekernel import Altmap, FakeKernel
+from support.kernels import Device, put_device
 
 # fsdax that shares its first section with
 # RAM and its second one with devdax, and ends with it in mid-section.
@@ -16,7 +17,7 @@ FSDAX, DATA, DEVDAX, END = 0x47800, 0x47A00, 0x48400, 0x48C00
 SHARED, OWN = 8, 9
 
 
-def machine(layout: str) -> FakeKernel:
+def little_machine(layout: str) -> FakeKernel:
     kernel = FakeKernel(layout)
     kernel.section(SHARED, online=True, early=True, taint=True)
     kernel.memory_block(SHARED)
@@ -24,11 +25,8 @@ def machine(layout: str) -> FakeKernel:
     kernel.section(OWN, taint=True, subsections=range(6))
     kernel.map_memmap(FSDAX, END)
     altmap = Altmap(FSDAX, DEVDAX - 1, reserve=2, free=DATA - FSDAX - 2)
-    fsdax = kernel.pgmap((FSDAX, DEVDAX), altmap=altmap)
-    kernel.metadata_pages(FSDAX + 2, DATA)
-    kernel.device_pages(DATA, DEVDAX, fsdax)
-    devdax = kernel.pgmap((DEVDAX, END), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=9)
-    kernel.device_pages(DEVDAX, END, devdax)
+    put_device(kernel, Device(FSDAX, DEVDAX, altmap=altmap))
+    put_device(kernel, Device(DEVDAX, END, "MEMORY_DEVICE_GENERIC", shift=9))
     return kernel
 
 

@@ -51,8 +51,7 @@ from drgn.helpers.linux.mmzone import (
 from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn.helpers.linux.xarray import xa_for_each, xa_load
 from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision, in_flight, partial
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+from support.kernels import each_layout
 
 PRESENT = "SECTION_MARKED_PRESENT|SECTION_HAS_MEM_MAP"
 BOOT = f"{PRESENT}|SECTION_IS_ONLINE|SECTION_IS_EARLY"

@@ -13,7 +13,8 @@ import sys
 import drgn
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, collision
+from support.fakekernel import collision
+from support.kernels import each_layout
 
 from drgn_zonedev import check, classify, dev_pagemap_info, explain, find_dev_pagemap, verify
 from drgn_zonedev.model import Finding
@@ -25,7 +26,7 @@ def prog() -> Program:
     return collision("6.1").program()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_finding_leads_to_its_struct_page(layout: str) -> None:
     kernel = collision(layout)
     kernel.poke_page_word(0x25000, 1, 0)

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision
+from support.fakekernel import FakeKernel, collision
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.slab import SlabObject
@@ -14,12 +15,11 @@ from drgn_zonedev.verification import dangling as module
 from drgn_zonedev.verification.dangling import dangling_pgmap
 from drgn_zonedev.verification.verify import verify
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 GONE = 0xFFFF8880DEADBE00
 SPAN = (0x44000, 0x48000)
 
 
-def machine(layout: str) -> tuple[FakeKernel, int]:
+def forgotten_pgmap(layout: str) -> tuple[FakeKernel, int]:
     """A pgmap that is not in pgmap_array, but whose memory is as it was."""
     kernel = FakeKernel(layout)
     kernel.section(8, online=True, early=True, taint=True, subsections=range(32))
@@ -32,7 +32,7 @@ def machine(layout: str) -> tuple[FakeKernel, int]:
 
 @each_layout
 def test_old_owner_is_named_while_its_memory_is_intact(layout: str) -> None:
-    kernel, old = machine(layout)
+    kernel, old = forgotten_pgmap(layout)
     fact = dangling_pgmap(kernel.program(), old, 7, SPAN)
     assert (fact.what, fact.value) == ("dangling pgmap", old)
     assert "of 7 struct pages" in fact.note
@@ -44,14 +44,14 @@ def test_old_owner_is_named_while_its_memory_is_intact(layout: str) -> None:
 @pytest.mark.parametrize(("end", "span"), [(0x44001, SPAN), (0x44400, (0x44400, 0x48000))])
 def test_memory_that_somebody_else_took(layout: str, end: int, span: tuple[int, int]) -> None:
     # It reads as a pgmap, but not as one that these pages can have had.
-    kernel, _ = machine(layout)
+    kernel, _ = forgotten_pgmap(layout)
     old = kernel.pgmap((0x44000, end), stored=False)
     assert "still reads" not in dangling_pgmap(kernel.program(), old, 1, span).note
 
 
 @each_layout
 def test_memory_that_is_gone(layout: str) -> None:
-    kernel, _ = machine(layout)
+    kernel, _ = forgotten_pgmap(layout)
     fact = dangling_pgmap(kernel.program(), GONE, 1, SPAN)
     assert fact.value == GONE
     assert "still reads" not in fact.note
@@ -69,7 +69,7 @@ def test_memory_that_is_gone(layout: str) -> None:
 def test_slab(
     at: int | None, allocated: bool | None, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel, old = machine("6.1")
+    kernel, old = forgotten_pgmap("6.1")
     found = SlabObject(r"kmalloc-512\x1b", None if at is None else old - at, allocated)
     monkeypatch.setattr(module, "slab_object", lambda prog, address: found)
     assert text in dangling_pgmap(kernel.program(), old, 1, SPAN).note
@@ -77,7 +77,7 @@ def test_slab(
 
 @each_layout
 def test_ghosts_say_whose_they_were(layout: str) -> None:
-    kernel, old = machine(layout)
+    kernel, old = forgotten_pgmap(layout)
     kernel.device_pages(0x44000, 0x44300, old)
     kernel.device_pages(0x44300, 0x44400, GONE)
     prog = kernel.program()

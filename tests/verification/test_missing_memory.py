@@ -12,15 +12,14 @@ import dataclasses
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel, partial
+from support.fakekernel import FakeKernel, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.vmemmap import UNMAPPED
 from drgn_zonedev.model import Missing
 from drgn_zonedev.render import as_text
 from drgn_zonedev.report import check
 from drgn_zonedev.verification import missing_memory as missing
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
 @each_layout

@@ -7,13 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from support.fakekernel import LAYOUTS, VMEMMAP, FakeKernel
+from support.fakekernel import VMEMMAP, FakeKernel
+from support.kernels import each_layout, since_compounds
 
 from drgn_zonedev.kernel.memmap import Pages, read_pages
 from drgn_zonedev.verification.patterns import Contents, page_contents, self_link
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 START = 0x40000
 DANGLING = 0xFFFF8880DEADBE00

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from drgn import Program
 from support.fakekernel import LAYOUTS, FakeKernel
+from support.kernels import each_layout, since_compounds
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
@@ -21,9 +22,6 @@ from drgn_zonedev.verification.rules import (
     fewest_references,
     metadata_deviations,
 )
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 
 START, END = 0x40000, 0x40400
 DANGLING = 0xFFFF8880DEADBE00

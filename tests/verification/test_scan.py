@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, Altmap, FakeKernel
+from support.fakekernel import Altmap, FakeKernel
+from support.kernels import Device, each_layout, put_device
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
@@ -26,15 +27,13 @@ from drgn_zonedev.verification.rules import Promise
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, pieces, scan
 from drgn_zonedev.verification.verify import Verification, verify_snapshot
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-
 # A section with a hole, fsdax with metadata, devdax in compound pages, and one
 # whose memmap is being initialised.
 FSDAX, DATA, DEVDAX, NEW, END = 0x46000, 0x46200, 0x47800, 0x48400, 0x48800
 SIZES = (64, 56 + 24, 72)
 
 
-def machine(layout: str, sizeof_page: int = 64) -> FakeKernel:
+def mixed_sections(layout: str, sizeof_page: int = 64) -> FakeKernel:
     kernel = FakeKernel(layout, sizeof_page=sizeof_page)
     kernel.memory_block(8)
     kernel.ram_pages(0x40000, 0x45000)
@@ -43,11 +42,8 @@ def machine(layout: str, sizeof_page: int = 64) -> FakeKernel:
     kernel.section(9, taint=True, subsections=range(4))
     kernel.map_memmap(FSDAX, END)
     altmap = Altmap(FSDAX, DEVDAX - 1, reserve=2, free=DATA - FSDAX - 2)
-    fsdax = kernel.pgmap((FSDAX, DEVDAX), altmap=altmap)
-    kernel.metadata_pages(FSDAX + 2, DATA)
-    kernel.device_pages(DATA, DEVDAX, fsdax)
-    devdax = kernel.pgmap((DEVDAX, NEW), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=9)
-    kernel.device_pages(DEVDAX, NEW, devdax)
+    put_device(kernel, Device(FSDAX, DEVDAX, altmap=altmap))
+    devdax = put_device(kernel, Device(DEVDAX, NEW, "MEMORY_DEVICE_GENERIC", shift=9))
     kernel.pgmap((NEW, END), in_flight=True)
     kernel.device_pages(NEW, NEW + 100, devdax)
     return kernel
@@ -138,7 +134,7 @@ def test_every_way_gives_the_same_answer(
     layout: str, sizeof_page: int, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = random.Random(f"{layout} {sizeof_page} {seed}")
-    kernel = machine(layout, sizeof_page)
+    kernel = mixed_sections(layout, sizeof_page)
     use(kernel, rng)
     spoil(kernel, rng)
     prog = kernel.program()
@@ -156,7 +152,7 @@ def test_every_way_gives_the_same_answer(
 @each_layout
 @pytest.mark.parametrize("sizeof_page", SIZES)
 def test_nothing_is_wrong_with_pages_that_are_used(layout: str, sizeof_page: int) -> None:
-    kernel = machine(layout, sizeof_page)
+    kernel = mixed_sections(layout, sizeof_page)
     use(kernel, random.Random(layout))
     verification = verified(kernel.program())
     assert {f.slug for f in verification.findings} == {
@@ -169,7 +165,7 @@ def test_nothing_is_wrong_with_pages_that_are_used(layout: str, sizeof_page: int
 
 
 def test_pieces_are_the_whole_in_order() -> None:
-    works = _works(machine("6.1").program())
+    works = _works(mixed_sections("6.1").program())
     assert [w.spans.tolist() for w in works] == [
         [[FSDAX + 2, DATA]],
         [[DATA, DEVDAX]],
@@ -185,7 +181,7 @@ def test_pieces_are_the_whole_in_order() -> None:
 
 
 def test_scattered_defects_take_no_memory_each() -> None:
-    kernel = machine("6.1")
+    kernel = mixed_sections("6.1")
     for pfn in range(DATA, DEVDAX, 2):
         kernel.poke_page_word(pfn, 1, 0)
     prog = kernel.program()
@@ -246,7 +242,7 @@ def test_gap_is_compared_with_the_last_one_only() -> None:
 
 def test_every_second_page_of_memmap_is_a_gap_however_work_is_cut() -> None:
     # A page of memmap is there, the next one is not.
-    kernel = machine("6.1")
+    kernel = mixed_sections("6.1")
     for page in range(DATA * 64, DEVDAX * 64, 2 << 12):
         kernel.hide(kernel.vmemmap + page, 1 << 12)
     prog = kernel.program()

@@ -7,14 +7,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel
+from support.fakekernel import FakeKernel
+from support.kernels import Device, device, since_compounds
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.model import Severity
 from drgn_zonedev.verification import shared_vmemmap as module
 from drgn_zonedev.verification.verify import Verification, verify
 
-since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 START, END = 0x40000, 0x48000
 PER_PAGE, COMPOUND = 64, 512
 
@@ -34,11 +34,8 @@ class Tables:
         return np.array([self.same.get(page, page) - self.base for page in range(first, end)])
 
 
-def device(layout: str, monkeypatch: pytest.MonkeyPatch, shift: int) -> tuple[FakeKernel, Tables]:
-    kernel = FakeKernel(layout)
-    kernel.section(8)
-    pgmap = kernel.pgmap((START, END), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=shift)
-    kernel.device_pages(START, END, pgmap)
+def shared(layout: str, monkeypatch: pytest.MonkeyPatch, shift: int) -> tuple[FakeKernel, Tables]:
+    kernel = device(layout, Device(START, END, "MEMORY_DEVICE_GENERIC", shift))
     tables = Tables(kernel, monkeypatch)
     for head in range(START, END, 1 << shift if shift else END):
         for pfn in range(head + 2 * PER_PAGE, head + (1 << shift), PER_PAGE):
@@ -64,7 +61,7 @@ def errors(verification: Verification) -> list[tuple[str, int, int]]:
 def test_each_piece_of_memory_is_verified_once(
     layout: str, shift: int, unique: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel, _ = device(layout, monkeypatch, shift)
+    kernel, _ = shared(layout, monkeypatch, shift)
     verification = verified(kernel)
     assert errors(verification) == []
     coverage = verification.coverage
@@ -76,7 +73,7 @@ def test_each_piece_of_memory_is_verified_once(
 
 @since_compounds
 def test_a_shared_tail_is_one_finding(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, _ = device(layout, monkeypatch, 9)
+    kernel, _ = shared(layout, monkeypatch, 9)
     kernel.poke_page_word(START + 200, 1, 0)
     verification = verified(kernel)
     # 200 is 8 in the fourth page, and shares its memory with 64 + 8.
@@ -99,7 +96,7 @@ def test_a_shared_tail_is_one_finding(layout: str, monkeypatch: pytest.MonkeyPat
 def test_sharing_that_is_not_allowed(
     layout: str, pfn: int, with_pfn: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel, tables = device(layout, monkeypatch, 9)
+    kernel, tables = shared(layout, monkeypatch, 9)
     tables.same.clear()
     tables.share(pfn, with_pfn)
     verification = verified(kernel)
@@ -108,21 +105,21 @@ def test_sharing_that_is_not_allowed(
 
 
 def test_base_pages_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, tables = device("6.1", monkeypatch, 0)
+    kernel, tables = shared("6.1", monkeypatch, 0)
     tables.share(START + 0x400, START + 0x200)
     tables.share(START + 0x440, START + 0x240)
     assert errors(verified(kernel)) == [("vmemmap-alias", START + 0x400, START + 0x480)]
 
 
 def test_without_page_tables_everything_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, _ = device("6.1", monkeypatch, 9)
+    kernel, _ = shared("6.1", monkeypatch, 9)
     monkeypatch.setattr(module, "vmemmap_page_frames", lambda prog, first, end: None)
     coverage = verified(kernel).coverage
     assert (coverage.pages_verified, coverage.aliases_skipped) == (END - START, 0)
 
 
 def test_unmapped_pages_are_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, _ = device("6.1", monkeypatch, 9)
+    kernel, _ = shared("6.1", monkeypatch, 9)
     nothing = lambda prog, first, end: np.full(end - first, -1)  # noqa: E731
     monkeypatch.setattr(module, "vmemmap_page_frames", nothing)
     assert errors(verified(kernel)) == []

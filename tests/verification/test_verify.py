@@ -10,10 +10,13 @@ offset of a word: 0 for the flags, 8 for the pgmap or the compound link.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from support.fakekernel import LAYOUTS, VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
+from support.fakekernel import VMEMMAP, Altmap, FakeKernel, collision, in_flight, partial
+from support.kernels import Device, device, each_layout, since_compounds
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
@@ -22,11 +25,11 @@ from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severit
 from drgn_zonedev.verification import holes
 from drgn_zonedev.verification.verify import Verification, divide_holes, verify, verify_snapshot
 
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
-since_compounds = pytest.mark.parametrize("layout", LAYOUTS[1:])
 since_taint = since_compounds
 
 START, FIRST, END = 0x40000, 0x40400, 0x50000
+ALTMAP = Altmap(START, END - 1, reserve=2, free=1022, alloc=1024)
+DEVICE = Device(START, END, type="MEMORY_DEVICE_GENERIC", altmap=ALTMAP)
 ZONE_BITS, ZONE_SHIFT, NODE_SHIFT = 7 << 51, 51, 54
 ZONE_NORMAL, ZONE_DEVICE = 2, 4
 ALL_ONES = (1 << 64) - 1
@@ -34,16 +37,9 @@ MEDIA = 0xA5A5A5A5A5A5A5A5
 DANGLING = 0xFFFF8880DEADBE00
 
 
-def device(layout: str, *, shift: int = 0, type: str = "MEMORY_DEVICE_GENERIC") -> FakeKernel:
+def two_sections(layout: str, **changes: Any) -> FakeKernel:
     """Two sections of a device: reserve up to 0x40002, metadata up to FIRST, then data."""
-    kernel = FakeKernel(layout)
-    kernel.sections(START, END)
-    kernel.map_memmap(START, END)
-    altmap = Altmap(START, END - 1, reserve=2, free=1022, alloc=1024)
-    pgmap = kernel.pgmap((START, END), type=type, altmap=altmap, vmemmap_shift=shift)
-    kernel.metadata_pages(START + 2, FIRST)
-    kernel.device_pages(FIRST, END, pgmap)
-    return kernel
+    return device(layout, dataclasses.replace(DEVICE, **changes))
 
 
 def verified(kernel: FakeKernel) -> Verification:
@@ -91,7 +87,7 @@ TYPES = (
 @pytest.mark.parametrize("shift", [0, 9])
 @pytest.mark.parametrize("type", TYPES)
 def test_nothing_is_wrong_with_a_device(layout: str, shift: int, type: str) -> None:
-    verification = verified(device(layout, shift=shift, type=type))
+    verification = verified(two_sections(layout, shift=shift, type=type))
     assert [f.slug for f in verification.findings] == ["case5-reserved"]
     assert verification.unjudged == ()
 
@@ -116,7 +112,7 @@ def test_nothing_is_wrong_with_a_device_of_another_node(layout: str) -> None:
 
 @each_layout
 def test_what_users_of_a_page_may_change_is_not_held_against_it(layout: str) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     for word in (2, 3, 4, 5, 7):
         kernel.poke_page_word(FIRST + 5, word, MEDIA)
     # Any number of mappings and references.
@@ -169,7 +165,7 @@ PFNS = (FIRST, FIRST + 1, 0x43FFF, 0x47FFF, 0x48000, END - 1)
 def test_wrong_zone_or_node_of_one_page(
     layout: str, shift: int, pfn: int, inject: Inject, slug: str, value: int, expected: int
 ) -> None:
-    kernel = device(layout, shift=shift)
+    kernel = two_sections(layout, shift=shift)
     inject(kernel, pfn)
     error = sole_error(kernel)
     assert spots([error]) == [(slug, pfn, pfn + 1, 1)]
@@ -181,7 +177,7 @@ def test_wrong_zone_or_node_of_one_page(
 @each_layout
 @pytest.mark.parametrize("pfn", PFNS)
 def test_wrong_pgmap_of_one_base_page(layout: str, pfn: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     pgmap = pgmap_of(kernel)
     break_pgmap(kernel, pfn)
     error = sole_error(kernel)
@@ -196,7 +192,7 @@ def test_wrong_pgmap_of_one_base_page(layout: str, pfn: int) -> None:
 @pytest.mark.parametrize("pfn", [FIRST, FIRST + 1, 0x48000, END - 1])
 @pytest.mark.parametrize("byte", [0, 0xFF, 0xA5, 0xFD])
 def test_page_that_was_never_written(layout: str, shift: int, pfn: int, byte: int) -> None:
-    kernel = device(layout, shift=shift)
+    kernel = two_sections(layout, shift=shift)
     fill(byte)(kernel, pfn)
     error = sole_error(kernel)
     assert spots([error]) == [("device-page-uninitialized", pfn, pfn + 1, 1)]
@@ -212,7 +208,7 @@ def test_page_that_was_never_written(layout: str, shift: int, pfn: int, byte: in
 @since_compounds
 @pytest.mark.parametrize("head", [FIRST, 0x48000, END - 512])
 def test_wrong_pgmap_of_a_compound_head(layout: str, head: int) -> None:
-    kernel = device(layout, shift=9)
+    kernel = two_sections(layout, shift=9)
     break_pgmap(kernel, head)
     error = sole_error(kernel)
     assert spots([error]) == [("device-page-pgmap", head, head + 1, 1)]
@@ -223,7 +219,7 @@ def test_wrong_pgmap_of_a_compound_head(layout: str, head: int) -> None:
 @since_compounds
 @pytest.mark.parametrize("head", [FIRST, 0x48000, END - 512])
 def test_compound_head_without_its_flag(layout: str, head: int) -> None:
-    kernel = device(layout, shift=9)
+    kernel = two_sections(layout, shift=9)
     flag = 1 << kernel.layout.constant("PG_head")
     flags = kernel.page_word(head, 0)
     kernel.poke_page_word(head, 0, flags & ~flag)
@@ -238,7 +234,7 @@ def test_compound_head_without_its_flag(layout: str, head: int) -> None:
 @pytest.mark.parametrize("index", [1, 2, 63, 64, 128, 511])
 @pytest.mark.parametrize("link", ["not a tail", "another compound"])
 def test_broken_link_of_one_tail(layout: str, index: int, link: str) -> None:
-    kernel = device(layout, shift=9)
+    kernel = two_sections(layout, shift=9)
     pfn = 0x48000 + index
     good = kernel.compound_link(0x48000, 9)
     # The mask of a larger order leads to a head further in front.
@@ -262,7 +258,7 @@ def test_broken_link_shows_in_all_aliases_of_a_deduplicated_tail(layout: str) ->
 
 
 def test_5_10_has_no_compound_device_pages() -> None:
-    kernel = device("5.10", shift=9)
+    kernel = two_sections("5.10", shift=9)
     kernel.poke_page_word(FIRST + 1, 1, kernel.page(FIRST) | 1)
     assert sole_error(kernel).slug == "device-page-pgmap"
 
@@ -297,7 +293,7 @@ METADATA = (START + 2, START + 100, FIRST - 1)
 @pytest.mark.parametrize("pfn", METADATA)
 @pytest.mark.parametrize("word", [0, DANGLING])
 def test_metadata_page_that_is_not_linked_to_itself(layout: str, pfn: int, word: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     kernel.poke_page_word(pfn, 1, word)
     error = sole_error(kernel)
     assert spots([error]) == [("metadata-page-link", pfn, pfn + 1, 1)]
@@ -309,7 +305,7 @@ def test_metadata_page_that_is_not_linked_to_itself(layout: str, pfn: int, word:
 @each_layout
 @pytest.mark.parametrize("pfn", METADATA)
 def test_metadata_page_in_the_wrong_zone(layout: str, pfn: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     break_zone(kernel, pfn)
     error = sole_error(kernel)
     assert spots([error]) == [("metadata-page-zone", pfn, pfn + 1, 1)]
@@ -321,14 +317,14 @@ def test_metadata_page_in_the_wrong_zone(layout: str, pfn: int) -> None:
 @pytest.mark.parametrize("pfn", METADATA)
 @pytest.mark.parametrize("byte", [0, 0xFF])
 def test_metadata_page_that_was_never_written(layout: str, pfn: int, byte: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     fill(byte)(kernel, pfn)
     assert spots(errors(kernel)) == [("metadata-page-uninitialized", pfn, pfn + 1, 1)]
 
 
 @each_layout
 def test_metadata_page_that_holds_old_media_is_one_error(layout: str) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     fill(0xA5)(kernel, START + 100)
     assert sole_error(kernel).start_pfn == START + 100
 
@@ -339,7 +335,7 @@ def test_metadata_page_that_holds_old_media_is_one_error(layout: str) -> None:
 @each_layout
 @pytest.mark.parametrize("shift", [0, 9])
 def test_neighbours_are_one_finding(layout: str, shift: int) -> None:
-    kernel = device(layout, shift=shift)
+    kernel = two_sections(layout, shift=shift)
     kernel.fill_pages(0x45000, 0x45007, 0)
     kernel.fill_pages(0x45008, 0x45009, 0)
     slug = "device-page-uninitialized"
@@ -349,7 +345,7 @@ def test_neighbours_are_one_finding(layout: str, shift: int) -> None:
 @each_layout
 @pytest.mark.parametrize("border", [FIRST + 16384, FIRST + 2 * 16384, 0x48000])
 def test_neighbours_across_two_reads_are_one_finding(layout: str, border: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     kernel.fill_pages(border - 3, border + 2, 0)
     error = sole_error(kernel)
     assert spots([error]) == [("device-page-uninitialized", border - 3, border + 2, 5)]
@@ -357,7 +353,7 @@ def test_neighbours_across_two_reads_are_one_finding(layout: str, border: int) -
 
 
 def test_a_run_longer_than_a_read_is_one_finding() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     kernel.fill_pages(FIRST + 5, END - 5, 0xFF)
     assert spots(errors(kernel)) == [
         ("device-page-uninitialized", FIRST + 5, END - 5, END - FIRST - 10)
@@ -366,7 +362,7 @@ def test_a_run_longer_than_a_read_is_one_finding() -> None:
 
 @pytest.mark.parametrize(("runs", "findings"), [(32, 32), (33, 1), (500, 1)])
 def test_scattered_runs_fold_into_one_finding(runs: int, findings: int) -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     for i in range(runs):
         kernel.fill_pages(FIRST + 100 * i, FIRST + 100 * i + 2, 0)
     found = errors(kernel)
@@ -377,7 +373,7 @@ def test_scattered_runs_fold_into_one_finding(runs: int, findings: int) -> None:
 
 
 def test_different_defects_are_different_findings() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     break_zone(kernel, 0x45000)
     break_node(kernel, 0x45001)
     break_pgmap(kernel, 0x45002)
@@ -412,27 +408,27 @@ WRONG_FOLIO = [
 def test_folio_of_a_driver_is_legal_since_pgmaps_are_in_folios(
     type: str, head: int, order: int
 ) -> None:
-    kernel = device("7.2", type=type)
+    kernel = two_sections("7.2", type=type)
     fold(kernel, head, order)
     assert errors(kernel) == []
 
 
 @pytest.mark.parametrize("layout", ["5.10", "6.1", "6.12"])
 def test_folio_of_a_driver_is_wrong_where_each_page_holds_the_pgmap(layout: str) -> None:
-    kernel = device(layout, type="MEMORY_DEVICE_FS_DAX")
+    kernel = two_sections(layout, type="MEMORY_DEVICE_FS_DAX")
     fold(kernel, 0x44200, 9)
     assert spots(errors(kernel)) == WRONG_FOLIO
 
 
 @pytest.mark.parametrize("type", ["MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_PCI_P2PDMA"])
 def test_device_types_that_do_not_build_folios(type: str) -> None:
-    kernel = device("7.2", type=type)
+    kernel = two_sections("7.2", type=type)
     fold(kernel, 0x44200, 9)
     assert spots(errors(kernel)) == WRONG_FOLIO
 
 
 def test_tail_whose_head_is_not_a_device_page() -> None:
-    kernel = device("7.2", type="MEMORY_DEVICE_FS_DAX")
+    kernel = two_sections("7.2", type="MEMORY_DEVICE_FS_DAX")
     kernel.poke_page_word(FIRST, 1, kernel.compound_link(START, 11))
     assert spots(errors(kernel)) == [("device-page-pgmap", FIRST, FIRST + 1, 1)]
 
@@ -448,7 +444,7 @@ def test_tail_whose_head_is_in_another_device() -> None:
 
 
 def test_folio_whose_head_holds_another_pgmap() -> None:
-    kernel = device("7.2", type="MEMORY_DEVICE_FS_DAX")
+    kernel = two_sections("7.2", type="MEMORY_DEVICE_FS_DAX")
     fold(kernel, 0x44200, 9)
     break_pgmap(kernel, 0x44200)
     assert spots(errors(kernel)) == [("device-page-pgmap", 0x44200, 0x44400, 512)]
@@ -460,7 +456,7 @@ def test_folio_whose_head_holds_another_pgmap() -> None:
 @each_layout
 def test_coverage_counts_the_pages_that_were_looked_at(layout: str) -> None:
     seen: list[tuple[int, int]] = []
-    kernel = device(layout)
+    kernel = two_sections(layout)
     prog = kernel.program()
     snapshot = take_snapshot(prog)
     ranges = classify(prog)
@@ -474,7 +470,7 @@ def test_coverage_counts_the_pages_that_were_looked_at(layout: str) -> None:
 @each_layout
 @pytest.mark.parametrize("start", [FIRST, 0x44440, END - 64])
 def test_unreadable_memmap_is_unjudged_and_no_error(layout: str, start: int) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     kernel.unmap_memmap(start, start + 64)
     verification = verified(kernel)
     assert [f.slug for f in verification.findings] == ["case5-reserved"]
@@ -486,7 +482,7 @@ def test_unreadable_memmap_is_unjudged_and_no_error(layout: str, start: int) -> 
 
 @each_layout
 def test_entirely_unreadable_memmap(layout: str) -> None:
-    kernel = device(layout, shift=9)
+    kernel = two_sections(layout, shift=9)
     kernel.unmap_memmap(START, END)
     verification = verified(kernel)
     assert errors(kernel) == []
@@ -496,7 +492,7 @@ def test_entirely_unreadable_memmap(layout: str) -> None:
 
 
 def test_errors_around_a_gap_are_found() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     kernel.fill_pages(0x44400, 0x44500, 0)
     kernel.unmap_memmap(0x44440, 0x44480)
     slug = "device-page-uninitialized"
@@ -521,7 +517,7 @@ def test_unknown_ranges_are_unjudged() -> None:
 
 @each_layout
 def test_node_is_not_judged_outside_of_every_zone_device(layout: str) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     kernel.poke_member("zone", kernel.zone(0, ZONE_DEVICE), "spanned_pages", 0)
     break_node(kernel, FIRST + 7)
     verification = verified(kernel)
@@ -555,7 +551,7 @@ def live_errors(kernel: FakeKernel) -> list[Finding]:
 
 
 def test_page_that_was_just_being_written_is_not_wrong() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     pgmap = pgmap_of(kernel)
     break_pgmap(kernel, 0x45000)
     race = Race(kernel, 0x45000, {2: lambda: kernel.poke_page_word(0x45000, 1, pgmap)})
@@ -564,13 +560,13 @@ def test_page_that_was_just_being_written_is_not_wrong() -> None:
 
 
 def test_page_that_stays_wrong_is_wrong_on_a_running_kernel() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     break_pgmap(kernel, 0x45000)
     assert spots(live_errors(kernel)) == [("device-page-pgmap", 0x45000, 0x45001, 1)]
 
 
 def test_only_the_page_that_stays_wrong_is_reported() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     pgmap = pgmap_of(kernel)
     kernel.fill_pages(0x45000, 0x45002, 0)
     break_pgmap(kernel, 0x45002)
@@ -579,7 +575,7 @@ def test_only_the_page_that_stays_wrong_is_reported() -> None:
 
 
 def test_page_that_vanishes_is_not_wrong() -> None:
-    kernel = device("6.1")
+    kernel = two_sections("6.1")
     break_pgmap(kernel, 0x45000)
     Race(kernel, 0x45000, {2: lambda: kernel.unmap_memmap(0x45000, 0x45040)})
     prog = kernel.program(is_live=True)
@@ -637,7 +633,7 @@ CONTENTS: list[tuple[str, Callable[[FakeKernel, int, int], None]]] = [
 def test_contents_of_the_reserve(
     layout: str, kind: str, put: Callable[[FakeKernel, int, int], None]
 ) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     put(kernel, START, START + 2)
     (hazard,) = (f for f in hazards(kernel) if f.slug == "case5-reserved")
     assert (hazard.start_pfn, hazard.end_pfn, hazard.count) == (START, START + 2, 2)
@@ -959,7 +955,7 @@ def test_ranges_of_a_pgmap_that_has_gone_are_not_judged(
 
 @each_layout
 def test_pgmap_that_is_now_another_device_says_nothing_of_this_one(layout: str) -> None:
-    kernel = device(layout)
+    kernel = two_sections(layout)
     ranges = classify(kernel.program())
     (pgmap,) = {r.pgmap for r in ranges if r.pgmap}
     forget_pgmaps(kernel)

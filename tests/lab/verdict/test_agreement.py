@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
 from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.agreement import compare, disagreements
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
-
-each_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 DMA, DMA32, NORMAL, DEVICE = 0, 1, 2, 4
 PAGE = 4096

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -67,7 +68,7 @@ def test_every_pfn_of_every_section_with_a_memmap_is_compared() -> None:
     assert np.flatnonzero(bits.claimed).tolist() == list(range(0x24000, 0x30000))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 def test_other_kernels_have_no_bits(layout: str) -> None:
     prog = collision(layout).program()
     assert kernel_bits(prog, take_snapshot(prog)) is None

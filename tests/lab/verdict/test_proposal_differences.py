@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, teardown
+from support.fakekernel import FakeKernel, collision, in_flight, teardown
+from support.kernels import each_layout
 
 from drgn_zonedev.lab import SCENARIOS, Kernel
 from drgn_zonedev.lab.kernels import fetch as fetch_module
@@ -53,7 +54,7 @@ def prog() -> Program:
     return teardown("6.1").program()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("name", SCENES)
 def test_a_kernel_as_arranged_agrees(layout: str, name: str) -> None:
     prog, scenario = SCENES[name](layout).program(), SCENARIOS[name]

@@ -148,6 +148,8 @@ def test_worker_is_not_asked_to_load_plugins(
 ) -> None:
     monkeypatch.setenv("DRGN_PLUGINS", "drgn_zonedev.plugin")
     start_workers(prog, workers, 1)
+    # It is what it is to be when it says something.
+    assert workers[0].connection.poll(_SECONDS)
     environment = Path(f"/proc/{workers[0].process.pid}/environ").read_bytes().split(b"\0")
     assert b"DRGN_DISABLE_PLUGINS=*" in environment
     assert b"DRGN_PLUGINS=" in environment
