@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from drgn import FaultError, ProgramFlags
+from drgn import FaultError
 from support.fakekernel import VMEMMAP, FakeKernel, collision, in_flight, partial
 from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify
-from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.model import Case, Coverage, Report, Severity
 from drgn_zonedev.report import check
@@ -123,39 +122,6 @@ def test_machine_without_devices_has_nothing_to_report() -> None:
     report = check(kernel.program())
     assert (report.findings, report.unjudged, report.pgmaps) == ((), (), ())
     assert [r.case for r in report.ranges] == [Case.ONLINE]
-
-
-FEATURES = {
-    "5.10": set(),
-    "6.1": {"section_taint_zone_device", "vmemmap_shift"},
-    "6.12": {"section_taint_zone_device", "vmemmap_shift"},
-    "7.2": {
-        "section_taint_zone_device",
-        "vmemmap_shift",
-        "section_is_vmemmap_preinit",
-        "pgmap_in_folio",
-        "compound_info_is_mask",
-    },
-}
-RELEASES = {
-    "5.10": "5.10.223-fake",
-    "6.1": "6.1.192-fake",
-    "6.12": "6.12.107-fake",
-    "7.2": "7.2.12-fake",
-}
-
-
-@each_layout
-@pytest.mark.parametrize("is_live", [False, True])
-def test_facts_of_the_kernel(layout: str, is_live: bool) -> None:
-    prog = partial(layout).program(is_live=is_live)
-    facts = kernel_facts(prog)
-    assert (facts.release, facts.architecture, facts.live) == (RELEASES[layout], "x86_64", is_live)
-    assert bool(prog.flags & ProgramFlags.IS_LIVE) == is_live
-    assert (facts.page_size, facts.subsection_size, facts.section_size) == (4096, 2 << 20, 1 << 27)
-    assert (facts.sizeof_page, facts.vmemmap) == (64, VMEMMAP)
-    assert facts.highest_present_section_nr == 0x22
-    assert {name for name, there in facts.features.items() if there} == FEATURES[layout]
 
 
 # Running kernels: a pgmap that changes while its struct pages are verified.

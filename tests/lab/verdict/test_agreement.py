@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from support.fakekernel import LAYOUTS, FakeKernel, collision, partial
 from support.kernels import each_layout
@@ -15,7 +14,6 @@ from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
 from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.agreement import compare, disagreements
-from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
 
 DMA, DMA32, NORMAL, DEVICE = 0, 1, 2, 4
 PAGE = 4096
@@ -317,18 +315,3 @@ def test_a_driver_without_a_pgmap_is_found() -> None:
 
 
 # --- the parts ---
-
-
-def test_runs_end_where_pfns_jump_or_a_column_changes() -> None:
-    pfn = np.array([1, 2, 3, 7, 8])
-    column = np.array([0, 0, 1, 1, 1])
-    assert list(runs(pfn, column)) == [(0, 2), (2, 3), (3, 5)]
-    assert list(runs(pfn[:0], column[:0])) == []
-
-
-def test_a_difference_says_what_both_sides_say() -> None:
-    pfn = np.array([5, 6, 7])
-    found = differences("x", pfn, np.array([1, 2, 2]), np.array([1, 3, 3]))
-    assert list(found) == [Disagreement("x", "0x2", "0x3", 6, 8)]
-    yes = differences("x", pfn, np.array([True] * 3), np.array([True, True, False]))
-    assert str(next(yes)) == "PFNs 0x7-0x8: x: we say yes, the kernel says no"
