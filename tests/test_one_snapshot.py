@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from drgn import Program, sizeof
 from support.counting import CountedReads
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.kernels import each_layout
 from support.opening import open_instead
 
 from drgn_zonedev.classification import reading
@@ -99,7 +100,7 @@ def unhealthy(layout: str) -> FakeKernel:
     return kernel
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@each_layout
 @pytest.mark.parametrize("scene", [collision, in_flight, partial, unhealthy])
 def test_what_is_held_against_a_page_is_what_is_held_against_all(
     layout: str, scene: Callable[[str], FakeKernel]
