@@ -24,8 +24,8 @@ from drgn.helpers.linux.mm import decode_page_flags_value
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
 from drgn_zonedev.model import Case, Finding
+from drgn_zonedev.verification.deviations import DevicePages, order_is_in_flags, tail_link
 from drgn_zonedev.verification.patterns import self_link
-from drgn_zonedev.verification.rules import DevicePages, order_is_in_flags, tail_link
 
 __all__ = ("PageField", "PageWords", "decode_page", "flag_names", "zone_name")
 

@@ -6,7 +6,7 @@ Sieve
 
 Tells at the speed of memory whether struct pages are as promised, all of them.
 
-It may say no of pages that are: then :mod:`~drgn_zonedev.verification.rules` takes them
+It may say no of pages that are: then :mod:`~drgn_zonedev.verification.deviations` takes them
 apart, and it alone decides what is wrong. It must never say yes of a page that
 deviates.
 
@@ -25,7 +25,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
-from drgn_zonedev.verification.rules import (
+from drgn_zonedev.verification.deviations import (
     DevicePages,
     MetadataPages,
     Promise,

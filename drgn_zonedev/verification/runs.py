@@ -17,7 +17,7 @@ import numpy as np
 
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Evidence
-from drgn_zonedev.verification.rules import Deviation
+from drgn_zonedev.verification.deviations import Deviation
 
 __all__ = ("MAX_RUNS", "Run", "Runs", "add_deviation")
 

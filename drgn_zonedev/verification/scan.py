@@ -30,8 +30,8 @@ from drgn_zonedev.kernel.memmap import (
 )
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.deviations import Deviation, DevicePages, Promise, deviations
 from drgn_zonedev.verification.fastpath import Sieve, make_sieve
-from drgn_zonedev.verification.rules import Deviation, DevicePages, Promise, deviations
 from drgn_zonedev.verification.runs import Runs, add_deviation
 
 __all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")

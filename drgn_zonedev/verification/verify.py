@@ -40,6 +40,13 @@ from drgn_zonedev.util.handles import bind
 from drgn_zonedev.util.intervals import Span, intersection, union
 from drgn_zonedev.verification.context import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.verification.dangling import dangling_pgmap
+from drgn_zonedev.verification.deviations import (
+    DevicePages,
+    MetadataPages,
+    Promise,
+    builds_folios,
+    fewest_references,
+)
 from drgn_zonedev.verification.hazards import (
     verify_hole,
     verify_initializing,
@@ -49,13 +56,6 @@ from drgn_zonedev.verification.hazards import (
 )
 from drgn_zonedev.verification.holes import divide_hole
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
-from drgn_zonedev.verification.rules import (
-    DevicePages,
-    MetadataPages,
-    Promise,
-    builds_folios,
-    fewest_references,
-)
 from drgn_zonedev.verification.runs import Run
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (

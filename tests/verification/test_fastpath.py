@@ -17,8 +17,8 @@ from support.fakekernel import Altmap, FakeKernel
 from support.kernels import Device, each_layout, put_device, since_compounds
 
 from drgn_zonedev.kernel.memmap import page_layout, read_blocks
+from drgn_zonedev.verification.deviations import DevicePages, MetadataPages, Promise
 from drgn_zonedev.verification.fastpath import make_sieve, one_sieve
-from drgn_zonedev.verification.rules import DevicePages, MetadataPages, Promise
 
 START, DATA, END = 0x40000, 0x40200, 0x40A00
 ORDER = 9

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.fakekernel import FakeKernel
 
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout
-from drgn_zonedev.verification.rules import Deviation
+from drgn_zonedev.verification.deviations import Deviation
 from drgn_zonedev.verification.runs import MAX_RUNS, Runs, add_deviation
 
 START, PAGES = 0x40000, 400

@@ -22,8 +22,8 @@ from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout
+from drgn_zonedev.verification.deviations import Promise
 from drgn_zonedev.verification.fastpath import Sieve, make_sieve, one_sieve
-from drgn_zonedev.verification.rules import Promise
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, pieces, scan
 from drgn_zonedev.verification.verify import Verification, verify_snapshot
 

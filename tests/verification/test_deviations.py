@@ -15,7 +15,7 @@ from support.kernels import each_layout, since_compounds
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
-from drgn_zonedev.verification.rules import (
+from drgn_zonedev.verification.deviations import (
     Deviation,
     DevicePages,
     device_deviations,
