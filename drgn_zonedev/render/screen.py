@@ -87,8 +87,9 @@ def wrapped(text: str, screen: Screen, indent: str = "    ") -> str:
     if screen.columns is None:
         return text
     room = max(screen.columns, len(indent) + 1)
-    lines = text.split("\n")
-    return "\n".join(textwrap.fill(line, room, subsequent_indent=indent) for line in lines)
+    # A slug or an option that is cut at its hyphen can be neither searched nor copied.
+    wrapper = textwrap.TextWrapper(room, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(wrapper.fill(line) for line in text.split("\n"))
 
 
 def share(lines: int, wanted: Sequence[int], weights: Sequence[int], least: int) -> list[int]:
