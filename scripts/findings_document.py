@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""``docs/findings.md``, from the table of all kinds of findings."""
+"""``docs/findings.md``, from the table of all kinds of findings and that of all rules."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind
 from drgn_zonedev.model import Severity
+from drgn_zonedev.verification.promises import DEVICE_AREAS, TAIL_AREAS, Area
+from drgn_zonedev.verification.rules import NEVER_WRITTEN, RULES, Computed, Rule
 
 __all__ = ("document",)
 
@@ -28,6 +30,7 @@ def _document() -> Iterator[str]:
         for kind in KINDS.values():
             if kind.severity is severity:
                 yield from _section(kind)
+    yield from _rules()
     yield ""
     yield "## What cannot be told from legal state"
     yield ""
@@ -35,6 +38,44 @@ def _document() -> Iterator[str]:
     yield ""
     for defect, reason in UNTELLABLE:
         yield f"- {defect}: {reason}"
+
+
+def _rules() -> Iterator[str]:
+    never_written = " or ".join(f"[{slug}](#{slug})" for slug in NEVER_WRITTEN.values())
+    yield from f"""
+## The rules
+
+What a struct page must hold, word by word. A page that breaks a rule about its zone or node, and
+one about its way to the pgmap or its list as well, was never written:
+{never_written}.
+A page that breaks only one of these is reported for that rule alone, because its other words mean
+nothing then. `zonedev pfn` compares all of them.
+
+| finding | pages | word | promise | if | written by | kernel commit |
+|---|---|---|---|---|---|---|""".split("\n")
+    yield from map(_row, RULES)
+    yield ""
+    for commit in dict.fromkeys(rule.commit for rule in RULES):
+        yield f'- {commit.hash} ("{commit.title}") (in {commit.release})'
+
+
+def _row(rule: Rule) -> str:
+    value = rule.value.name if isinstance(rule.value, Computed) else str(rule.value)
+    cells = (
+        f"[{rule.finding}](#{rule.finding})",
+        _areas(rule.areas),
+        rule.word.title or f"`{rule.word.name}`",
+        rule.comparison.value.format(value),
+        rule.condition.text if rule.condition else "",
+        f"`{rule.function}`",
+        f"{rule.commit.hash} ({rule.commit.release})",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _areas(areas: tuple[Area, ...]) -> str:
+    together = {DEVICE_AREAS: "every device page", TAIL_AREAS: "every tail"}
+    return together.get(areas) or ", ".join(area.value for area in areas)
 
 
 def _section(kind: Kind) -> Iterator[str]:

@@ -166,7 +166,6 @@ def _page(prog: Program, snapshot: Snapshot, pages: Pages, judged: PageVerdict |
             pages,
             range_.case if range_ else None,
             judged.promise if judged else None,
-            judged.findings if judged else (),
             live,
         ),
     )

@@ -13,19 +13,19 @@ a device page is the compound link of a tail and a list head elsewhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 from drgn import Program, Type, offsetof
 from drgn.helpers.linux.mm import decode_page_flags_value
 
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.memmap import PageLayout, Pages
-from drgn_zonedev.model import Case, Finding
-from drgn_zonedev.verification.deviations import DevicePages, order_is_in_flags, tail_link
+from drgn_zonedev.model import Case
+from drgn_zonedev.verification.deviations import Compared, compare_page
 from drgn_zonedev.verification.patterns import self_link
+from drgn_zonedev.verification.promises import Area, Promise, area_of
+from drgn_zonedev.verification.rules import Bits
 
 __all__ = ("PageField", "PageWords", "decode_page", "flag_names", "zone_name")
 
@@ -33,7 +33,7 @@ __all__ = ("PageField", "PageWords", "decode_page", "flag_names", "zone_name")
 @dataclass(frozen=True)
 class PageField:
     """
-    A field of a ``struct page``: ``size`` bytes at ``offset``, or a part of them.
+    A field of a ``struct page``: ``mask`` of the ``size`` bytes at ``offset``.
 
     ``expected`` is what is promised, in words, or ``None`` where the field belongs
     to whoever uses the page. ``differs`` marks what breaks the promise.
@@ -46,6 +46,12 @@ class PageField:
     meaning: str
     expected: str | None = None
     differs: bool = False
+    mask: int = (1 << 64) - 1
+
+    @property
+    def bits(self) -> Bits:
+        """Where it is."""
+        return Bits(self.offset, self.size, self.mask & (1 << 8 * self.size) - 1)
 
 
 @dataclass(frozen=True)
@@ -82,62 +88,60 @@ def decode_page(
     prog: Program,
     pages: Pages,
     case: Case | None,
-    promise: DevicePages | None,
-    findings: Iterable[Finding],
+    promise: Promise | None,
     live: frozenset[int],
 ) -> tuple[PageField, ...]:
     """
-    Decode one struct page.
+    Decode one struct page, and compare it with what is promised for it.
 
     :param pages: The page, alone.
     :param case: What the PFN is.
     :param promise: What is promised for it, if it is a device or metadata page.
-    :param findings: What is wrong with this very page.
     :param live: All pgmaps in ``pgmap_array``.
     """
-    page = _Page(prog, pages, case, promise, live)
+    area = area_of(pages.layout, promise, pages.start_pfn) if promise else None
+    page = _Page(prog, pages, case, area, live)
     fields = [*_flags_fields(page), _first_word(page), *_other_fields(page)]
-    wrong = {key for finding in findings for key in _broken(page, finding)}
-    return tuple(
-        dataclasses.replace(f, differs=_key(f) in wrong and f.expected is not None)
-        for f in sorted(fields, key=lambda f: f.offset)
-    )
+    compared = list(compare_page(prog, pages, promise)) if promise else []
+    return tuple(sorted(_next_to_rules(fields, compared), key=lambda f: f.offset))
+
+
+def _next_to_rules(
+    fields: Sequence[PageField], compared: Sequence[Compared]
+) -> Iterator[PageField]:
+    # A rule is about the smallest field that has all its bits.
+    owners = [
+        min((f for f in fields if c.bits.within(f.bits)), key=lambda f: bin(f.bits.mask).count("1"))
+        for c in compared
+    ]
+    for f in fields:
+        own = [c for c, owner in zip(compared, owners) if owner is f]
+        inside = any(c.bits.within(f.bits) for c in compared if c not in own)
+        expected = _promised(own) + ("; the low byte is the order" if own and inside else "")
+        differs = any(c.broken for c in own)
+        yield dataclasses.replace(f, expected=expected or None, differs=differs)
+
+
+def _promised(own: Sequence[Compared]) -> str:
+    # At most flags are several: "PG_reserved and PG_head", "PG_reserved, not PG_head".
+    wanted = " and ".join(c.promised for c in own if c.rule.value != 0 or not c.rule.word.flag)
+    unwanted = [c.promised for c in own if c.rule.value == 0 and c.rule.word.flag]
+    return ", ".join([wanted, *unwanted])
 
 
 @dataclass(frozen=True)
 class _Page:
+    """A struct page; ``area`` is what it is promised to be, if anything."""
+
     prog: Program
     pages: Pages
     case: Case | None
-    promise: DevicePages | None
+    area: Area | None
     live: frozenset[int]
 
     @property
     def layout(self) -> PageLayout:
         return self.pages.layout
-
-    @property
-    def pfn(self) -> int:
-        return self.pages.start_pfn
-
-    @property
-    def address(self) -> int:
-        return self.layout.page_address(self.pfn)
-
-    @cached_property
-    def promised_device(self) -> DevicePages | None:
-        return self.promise if self.case is Case.DEVICE else None
-
-    @property
-    def index(self) -> int:
-        """Within the compound page that is promised here."""
-        device = self.promised_device
-        return (self.pfn - device.first_pfn) % (1 << device.vmemmap_shift) if device else 0
-
-    @property
-    def in_compound(self) -> bool:
-        device = self.promised_device
-        return device is not None and device.vmemmap_shift > 0
 
     @property
     def is_tail(self) -> bool:
@@ -150,6 +154,11 @@ class _Page:
             return False
         return self.case is Case.DEVICE or int(self.pages.zone[0]) == self.layout.zone_device
 
+    @property
+    def has_list(self) -> bool:
+        """Whether ``page->lru`` is a list head, though a broken one may look like a tail's."""
+        return self.case is Case.METADATA or not (self.is_tail or self.like_device)
+
     def word(self, offset: int) -> int:
         return int(self.pages.words[0, offset // 8])
 
@@ -160,87 +169,37 @@ class _Page:
 def _flags_fields(page: _Page) -> Iterator[PageField]:
     prog, layout, pages = page.prog, page.layout, page.pages
     offset, flags = layout.flags_word * 8, int(pages.flags[0])
-    bits = prog["__NR_PAGEFLAGS"].value_()
-    links = layout.zones_shift + layout.nodes_shift
+    bits, links = prog["__NR_PAGEFLAGS"].value_(), layout.zones_shift + layout.nodes_shift
+    low = (1 << bits) - 1
     names = "|".join(flag_names(prog, flags)) or "no flags"
-    yield PageField(
-        "page->flags", offset, 8, flags & (1 << bits) - 1, names, expected=_expected_flags(page)
-    )
-    zone, node = int(pages.zone[0]), int(pages.node[0])
-    promised = page.promise is not None
-    yield PageField(
-        "page_zonenum()",
-        offset,
-        8,
-        zone,
-        zone_name(prog, zone),
-        expected="ZONE_DEVICE" if promised else None,
-    )
-    nodes = page.promise.nodes if page.promise else ()
-    yield PageField(
-        "page_to_nid()",
-        offset,
-        8,
-        node,
-        f"node {node}",
-        expected=" or ".join(f"node {nid}" for nid in nodes) or None,
-    )
-    rest = flags >> bits & (1 << 64 - links - bits) - 1
-    yield PageField(
-        f"page->flags >> {bits}", offset, 8, rest, "last CPU and PID, LRU generation, KASAN tag"
-    )
-
-
-def _expected_flags(page: _Page) -> str | None:
-    if page.promise is None:
-        return None
-    device = page.promised_device
-    if device is None or device.folios:
-        return "PG_reserved"
-    if not page.in_compound:
-        return "PG_reserved, not PG_head"
-    if page.index == 0:
-        return "PG_reserved and PG_head"
-    if page.index == 1 and order_is_in_flags(page.layout):
-        return "PG_reserved; the low byte is the order"
-    return "PG_reserved, not PG_head"
+    yield PageField("page->flags", offset, 8, flags & low, names, mask=low)
+    zone, mask = int(pages.zone[0]), layout.zone_mask << 64 - links
+    yield PageField("page_zonenum()", offset, 8, zone, zone_name(prog, zone), mask=mask)
+    node, mask = int(pages.node[0]), (1 << layout.nodes_shift) - 1 << 64 - layout.nodes_shift
+    yield PageField("page_to_nid()", offset, 8, node, f"node {node}", mask=mask)
+    mask = (1 << 64 - links) - 1 & ~low
+    rest = "last CPU and PID, LRU generation, KASAN tag"
+    yield PageField(f"page->flags >> {bits}", offset, 8, (flags & mask) >> bits, rest, mask=mask)
 
 
 def _first_word(page: _Page) -> PageField:
     # page->pgmap, the compound link, and lru.next are one word in all kernels.
     layout = page.layout
     offset = layout.pgmap_word * 8
-    value, expected = page.word(offset), _expected_first_word(page)
+    value = page.word(offset)
     if page.is_tail:
-        name = _compound_name(page.prog)
-        return PageField(name, offset, 8, value, _link_text(page), expected)
+        return PageField(_compound_name(page.prog), offset, 8, value, _link_text(page))
     if page.like_device:
         name = "folio->pgmap" if layout.pgmap_in_folio else "page->pgmap"
         meaning = "a pgmap" if value in page.live else _pgmap_text(page, value)
-        return PageField(name, offset, 8, value, meaning, expected)
-    return PageField("page->lru.next", offset, 8, value, _list_text(page, value), expected)
+        return PageField(name, offset, 8, value, meaning)
+    return PageField("page->lru.next", offset, 8, value, _list_text(page, value))
 
 
 def _pgmap_text(page: _Page, value: int) -> str:
     if value >> 63:
         return f"{_list_text(page, value)}, which is not in pgmap_array"
     return _list_text(page, value)
-
-
-def _expected_first_word(page: _Page) -> str | None:
-    device = page.promised_device
-    if page.case is Case.METADATA:
-        return f"{int(self_link(page.pages)[0]):#x}, itself"
-    if device is None:
-        return None
-    if page.in_compound and page.index:
-        head = page.pfn - page.index
-        address = np.array([page.layout.page_address(head)], np.uint64)
-        link = int(tail_link(page.layout, address, device.vmemmap_shift)[0])
-        return f"{link:#x}, tail of PFN {head:#x}"
-    if device.folios:
-        return f"{device.pgmap:#x}, or a link to a head that has it"
-    return f"{device.pgmap:#x}"
 
 
 def _compound_name(prog: Program) -> str:
@@ -283,23 +242,18 @@ def _other_fields(page: _Page) -> Iterator[PageField]:
             yield _refcount_field(page)
         elif offset == layout.mapping_word * 8:
             yield _mapping_field(page)
-        elif offset == layout.lru_offset + 8 and not page.is_tail and not page.like_device:
+        elif offset == layout.lru_offset + 8 and page.has_list:
             value = page.word(offset)
-            expected = None
-            if page.case is Case.METADATA:
-                expected = f"{int(self_link(page.pages)[0]):#x}, itself"
-            yield PageField("page->lru.prev", offset, 8, value, _list_text(page, value), expected)
+            yield PageField("page->lru.prev", offset, 8, value, _list_text(page, value))
         else:
             yield _plain_field(page, offset)
-    if page.is_tail and page.index == 1 and layout.order_offset is not None:
+    if page.area is Area.FIRST_TAIL and layout.order_offset is not None:
         yield _order_field(page, layout.order_offset)
 
 
 def _order_field(page: _Page, offset: int) -> PageField:
     order = page.word(offset) >> offset % 8 * 8 & 0xFF
-    device = page.promised_device
-    expected = f"order {device.vmemmap_shift}" if device else None
-    return PageField("compound_order()", offset, 1, order, f"order {order}", expected)
+    return PageField("compound_order()", offset, 1, order, f"order {order}")
 
 
 def _mapcount_field(page: _Page) -> PageField:
@@ -311,38 +265,24 @@ def _mapcount_field(page: _Page) -> PageField:
         meaning = f"mapped {count + 1} times" if count else "mapped once"
     else:
         meaning = "a page type" if count < -128 else f"{count}, which is no count"
-    expected = "-1 or more, or a page type" if page.promised_device else None
-    return PageField("page->_mapcount", offset, 4, value, meaning, expected)
+    return PageField("page->_mapcount", offset, 4, value, meaning)
 
 
 def _refcount_field(page: _Page) -> PageField:
     offset, count = page.layout.refcount_offset, int(page.pages.refcount[0])
     meaning = f"{count} reference{'' if count == 1 else 's'}"
-    return PageField(
-        "page->_refcount", offset, 4, page.u32(offset), meaning, _expected_refcount(page)
-    )
-
-
-def _expected_refcount(page: _Page) -> str | None:
-    device = page.promised_device
-    if device is None:
-        return "1 or more" if page.case is Case.METADATA else None
-    if page.in_compound and page.index:
-        return "0: tails have none"
-    return f"{device.fewest_references} or more"
+    return PageField("page->_refcount", offset, 4, page.u32(offset), meaning)
 
 
 def _mapping_field(page: _Page) -> PageField:
     layout = page.layout
     offset = layout.mapping_word * 8
-    value, expected = page.word(offset), None
-    if page.in_compound and page.index >= layout.folio_pages and layout.tail_mapping is not None:
-        expected = f"{layout.tail_mapping:#x}, TAIL_MAPPING"
+    value = page.word(offset)
     if layout.tail_mapping is not None and value == layout.tail_mapping:
         meaning = "TAIL_MAPPING"
     else:
         meaning = _pointer_text(page.prog, value)
-    return PageField("page->mapping", offset, 8, value, meaning, expected)
+    return PageField("page->mapping", offset, 8, value, meaning)
 
 
 # What a word is called if nothing better is known of it: the first of these that
@@ -366,40 +306,3 @@ def _is_at(page: _Page, type_: Type, member: str, offset: int) -> bool:
     if member == "zone_device_data" and not page.like_device:
         return False
     return type_.has_member(member) and offsetof(type_, member) == offset
-
-
-def _key(field: PageField) -> tuple[str, int]:
-    named = {"page_zonenum()": "zone", "page_to_nid()": "node", "compound_order()": "order"}
-    if field.name.startswith("page->flags >>"):
-        return "rest", field.offset
-    return named.get(field.name, "word"), field.offset
-
-
-def _broken(page: _Page, finding: Finding) -> Iterator[tuple[str, int]]:
-    # The fields that a deviation is about, by its slug and the address of its word.
-    if not finding.evidence or finding.evidence[0].address is None:
-        return
-    flags = page.layout.flags_word * 8
-    if finding.slug.endswith("-uninitialized"):
-        device = page.layout.zone_device
-        yield from [("zone", flags)] if int(page.pages.zone[0]) != device else []
-        nodes = page.promise.nodes if page.promise else ()
-        yield from [("node", flags)] if nodes and int(page.pages.node[0]) not in nodes else []
-        yield from _wrong_links(page)
-        return
-    for suffix in ("zone", "node", "order"):
-        if finding.slug.endswith(f"-{suffix}"):
-            yield suffix, finding.evidence[0].address - page.address
-            return
-    yield "word", finding.evidence[0].address - page.address
-
-
-def _wrong_links(page: _Page) -> Iterator[tuple[str, int]]:
-    offset = page.layout.pgmap_word * 8
-    if page.case is not Case.METADATA:
-        yield "word", offset
-        return
-    itself = int(self_link(page.pages)[0])
-    for link in (page.layout.lru_offset, page.layout.lru_offset + 8):
-        if page.word(link) != itself:
-            yield "word", link

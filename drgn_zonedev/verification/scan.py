@@ -30,8 +30,9 @@ from drgn_zonedev.kernel.memmap import (
 )
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.verification.deviations import Deviation, DevicePages, Promise, deviations
-from drgn_zonedev.verification.fastpath import Sieve, make_sieve
+from drgn_zonedev.verification.deviations import Deviation, deviations
+from drgn_zonedev.verification.fastpath import FastPath, make_fast_path
+from drgn_zonedev.verification.promises import DevicePages, Promise
 from drgn_zonedev.verification.runs import Runs, add_deviation
 
 __all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")
@@ -136,7 +137,7 @@ def scan(
     progress: Callable[[int], None] = lambda pages: None,
     *,
     chunk: int | None = None,
-    sieve: Sieve | None = None,
+    fast_path: FastPath | None = None,
 ) -> Scanned:
     """
     Read struct pages, and find those that are not as promised.
@@ -144,11 +145,11 @@ def scan(
     :param layout: That of *prog*, which needs no debugging symbols then.
     :param progress: Called with the number of struct pages that were gone through.
     :param chunk: Struct pages per read.
-    :param sieve: Tells what needs no closer look.
+    :param fast_path: Tells what needs no closer look.
     """
     done = Scanned()
     chunk = chunk or default_chunk(layout)
-    sieve = sieve or make_sieve(prog, layout, work.promise)
+    fast_path = fast_path or make_fast_path(layout, work.promise)
     for starts, count in _blocks(work, chunk):
         raw = _read(prog, layout, starts, count)
         if raw is None:
@@ -156,7 +157,7 @@ def scan(
             for start in starts.tolist():
                 for part in read_pages(prog, start, start + count, chunk=chunk, layout=layout):
                     _look(prog, work.promise, part, done)
-        elif sieve(starts, count, raw):
+        elif fast_path(starts, count, raw):
             done.pages_read += len(starts) * count
             done.bytes_read += len(raw)
         else:
@@ -202,7 +203,7 @@ def _batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndar
 
 
 def _cuts(start: int, end: int, first: int, size: int, chunk: int) -> Iterator[tuple[int, int]]:
-    # Cut at borders of compound pages, as sieves like it: in parts of one, and in
+    # Cut at borders of compound pages, as the fast path likes it: in parts of one, and in
     # whole ones.
     while start < end:
         into = (start - first) % size
@@ -228,7 +229,7 @@ def _look(prog: Program, promise: Promise, part: PagesOrGap, done: Scanned) -> N
 def _confirmed(prog: Program, promise: Promise, pages: Pages, done: Scanned) -> list[Deviation]:
     # A running kernel changes pages while they are read. What is really wrong
     # stays wrong.
-    found = [d for d in deviations(prog, pages, promise) if d.wrong.any()]
+    found = deviations(prog, pages, promise)
     live = bool(prog.flags & ProgramFlags.IS_LIVE)
     for _ in range(_LIVE_REREADS if live and found else 0):
         count = len(pages.words)
@@ -242,7 +243,7 @@ def _confirmed(prog: Program, promise: Promise, pages: Pages, done: Scanned) -> 
         found = [
             dataclasses.replace(d, wrong=d.wrong & still[d.slug])
             for d in found
-            if (d.wrong & still[d.slug]).any()
+            if d.slug in still and (d.wrong & still[d.slug]).any()
         ]
     return found
 

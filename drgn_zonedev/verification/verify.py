@@ -40,13 +40,6 @@ from drgn_zonedev.util.handles import bind
 from drgn_zonedev.util.intervals import Span, intersection, union
 from drgn_zonedev.verification.context import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.verification.dangling import dangling_pgmap
-from drgn_zonedev.verification.deviations import (
-    DevicePages,
-    MetadataPages,
-    Promise,
-    builds_folios,
-    fewest_references,
-)
 from drgn_zonedev.verification.hazards import (
     verify_hole,
     verify_initializing,
@@ -56,6 +49,7 @@ from drgn_zonedev.verification.hazards import (
 )
 from drgn_zonedev.verification.holes import divide_hole
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
+from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
 from drgn_zonedev.verification.runs import Run
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (
@@ -201,7 +195,7 @@ class PageVerdict:
 
     range: Range
     findings: tuple[Finding, ...]
-    promise: DevicePages | None
+    promise: Promise | None
 
 
 def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> PageVerdict:
@@ -210,9 +204,9 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     promise = None
     if range_.case in PROMISED:
-        work = Work(_promise(context, range_), np.array([[pfn, pfn + 1]]))
+        promise = _promise(context, range_)
+        work = Work(promise, np.array([[pfn, pfn + 1]]))
         _judge(context, page, scan(prog, page_layout(prog), work))
-        promise = _device_pages(context, range_)
     else:
         _VERIFIERS.get(range_.case, _verify_nothing)(context, page)
     results = context.results
@@ -259,22 +253,16 @@ def _verify_promised(context: Context, range_: Range) -> None:
 def _promise(context: Context, range_: Range) -> Promise:
     if range_.case is Case.METADATA:
         return MetadataPages(_nodes(context, range_))
-    return _device_pages(context, range_)
-
-
-def _device_pages(context: Context, range_: Range) -> DevicePages:
     assert range_.pgmap is not None
     pgmap = context.pgmaps[range_.pgmap]
-    layout = page_layout(context.prog)
     first_pfn, end_pfn = _initialized_by_driver(pgmap, range_)
     return DevicePages(
         pgmap=pgmap.address,
+        type=pgmap.type,
         first_pfn=first_pfn,
         end_pfn=end_pfn,
         nodes=_nodes(context, range_),
         vmemmap_shift=pgmap.vmemmap_shift,
-        folios=builds_folios(layout, pgmap),
-        fewest_references=fewest_references(layout, pgmap),
     )
 
 

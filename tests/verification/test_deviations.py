@@ -13,33 +13,31 @@ from drgn import Program
 from support.fakekernel import LAYOUTS, FakeKernel
 from support.kernels import each_layout, since_compounds
 
-from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
-from drgn_zonedev.verification.deviations import (
-    Deviation,
-    DevicePages,
-    device_deviations,
-    fewest_references,
-    metadata_deviations,
-)
+from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.verification.deviations import Deviation, deviations
+from drgn_zonedev.verification.promises import DevicePages, MetadataPages
 
 START, END = 0x40000, 0x40400
 DANGLING = 0xFFFF8880DEADBE00
+GENERIC, PRIVATE = "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_PRIVATE"
+FS_DAX = "MEMORY_DEVICE_FS_DAX"
 
 
-def machine(layout: str, shift: int = 0, nid: int = 0) -> tuple[FakeKernel, DevicePages]:
+def machine(
+    layout: str, shift: int = 0, nid: int = 0, type: str = GENERIC
+) -> tuple[FakeKernel, DevicePages]:
     """1024 device pages, and what is promised for them."""
     kernel = FakeKernel(layout, dedup=False)
     kernel.section(8)
-    pgmap = kernel.pgmap((START, END), vmemmap_shift=shift, nid=nid)
+    pgmap = kernel.pgmap((START, END), type=type, vmemmap_shift=shift, nid=nid)
     kernel.device_pages(START, END, pgmap, nid=nid)
     promise = DevicePages(
         pgmap=pgmap,
+        type=type,
         first_pfn=START,
         end_pfn=END,
         nodes=(nid,),
         vmemmap_shift=shift if layout != "5.10" else 0,
-        folios=False,
     )
     return kernel, promise
 
@@ -50,18 +48,14 @@ def chunk(prog: Program, start: int = START, end: int = END) -> Pages:
     return pages
 
 
-def wrong(deviations: Iterable[Deviation], start: int = START) -> dict[str, list[int]]:
+def wrong(found: Iterable[Deviation], start: int = START) -> dict[str, list[int]]:
     """PFNs by what is wrong with them."""
-    return {
-        d.slug: [start + int(row) for row in d.wrong.nonzero()[0]]
-        for d in deviations
-        if d.wrong.any()
-    }
+    return {d.slug: [start + int(row) for row in d.wrong.nonzero()[0]] for d in found}
 
 
 def judged(kernel: FakeKernel, promise: DevicePages) -> dict[str, list[int]]:
     prog = kernel.program()
-    return wrong(device_deviations(prog, chunk(prog), promise))
+    return wrong(deviations(prog, chunk(prog), promise))
 
 
 @each_layout
@@ -97,7 +91,7 @@ def test_compound_pages_are_counted_from_the_first_pfn(layout: str) -> None:
     kernel, promise = machine(layout, 9)
     prog = kernel.program()
     pages = chunk(prog, START + 100, START + 600)
-    assert wrong(device_deviations(prog, pages, promise)) == {}
+    assert wrong(deviations(prog, pages, promise)) == {}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
@@ -125,12 +119,28 @@ def test_compound_pages_of_the_wrong_order(layout: str, order: int) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_expected_link_is_what_the_kernel_writes(layout: str) -> None:
     kernel, promise = machine(layout, 9)
+    for pfn in range(START, END):
+        if pfn % 512:
+            kernel.poke_page_word(pfn, 1, DANGLING)
     prog = kernel.program()
-    pages = chunk(prog)
-    links = [d for d in device_deviations(prog, pages, promise) if d.slug == "device-tail-link"]
-    assert links[0].expected.tolist() == [
+    (links,) = deviations(prog, chunk(prog), promise)
+    assert links.slug == "device-tail-link"
+    assert links.expected.tolist() == [
         kernel.compound_link(pfn // 512 * 512, 9) for pfn in range(START, END)
     ]
+
+
+def since_folios(pages: Pages, promise: DevicePages) -> tuple[Pages, DevicePages]:
+    """The same of a kernel between v6.15 and v7.0: folio->pgmap, and links that are pointers."""
+    layout = dataclasses.replace(pages.layout, pgmap_in_folio=True)
+    return dataclasses.replace(pages, layout=layout), dataclasses.replace(promise, type=FS_DAX)
+
+
+def judged_folios(
+    kernel: FakeKernel, promise: DevicePages, start: int = START
+) -> dict[str, list[int]]:
+    prog = kernel.program()
+    return wrong(deviations(prog, *since_folios(chunk(prog, start), promise)), start)
 
 
 def folio(kernel: FakeKernel, head: int, tail: int) -> None:
@@ -148,7 +158,7 @@ def test_folio_heads_lie_within_the_range(head: int, good: bool) -> None:
     kernel.device_pages(START - 64, START, promise.pgmap)
     kernel.device_pages(END, END + 64, promise.pgmap)
     folio(kernel, head, START + 77)
-    found = judged(kernel, dataclasses.replace(promise, folios=True))
+    found = judged_folios(kernel, promise)
     assert found == ({} if good else {"device-page-pgmap": [START + 77]})
 
 
@@ -157,23 +167,20 @@ def test_folio_head_outside_of_the_chunk_is_looked_up() -> None:
     folio(kernel, START + 5, START + 600)
     folio(kernel, START + 6, START + 601)
     kernel.poke_page_word(START + 6, 1, DANGLING)
-    prog = kernel.program()
-    pages = chunk(prog, START + 512, END)
-    found = device_deviations(prog, pages, dataclasses.replace(promise, folios=True))
-    assert wrong(found, START + 512) == {"device-page-pgmap": [START + 601]}
+    found = judged_folios(kernel, promise, START + 512)
+    assert found == {"device-page-pgmap": [START + 601]}
 
 
 @pytest.mark.parametrize("link", [1, 0xA5A5A5A5A5A5A5A5, DANGLING | 1, (1 << 64) - 1])
 def test_folio_tail_that_links_nowhere_is_wrong(link: int) -> None:
     kernel, promise = machine("6.12")
     kernel.poke_page_word(START + 77, 1, link)
-    found = judged(kernel, dataclasses.replace(promise, folios=True))
-    assert found == {"device-page-pgmap": [START + 77]}
+    assert judged_folios(kernel, promise) == {"device-page-pgmap": [START + 77]}
 
 
 def judged_metadata(kernel: FakeKernel, nodes: tuple[int, ...] = (0,)) -> dict[str, list[int]]:
     prog = kernel.program()
-    return wrong(metadata_deviations(chunk(prog), nodes))
+    return wrong(deviations(prog, chunk(prog), MetadataPages(nodes)))
 
 
 @each_layout
@@ -200,10 +207,10 @@ def test_either_link_of_a_metadata_page(layout: str, word: int) -> None:
     kernel.metadata_pages(START, END)
     kernel.poke_page_word(START + 3, word, DANGLING)
     prog = kernel.program()
-    (found,) = (d for d in metadata_deviations(chunk(prog)) if d.wrong.any())
+    (found,) = deviations(prog, chunk(prog), MetadataPages((0,)))
     assert found.slug == "metadata-page-link"
-    assert isinstance(found.offset, np.ndarray)
-    assert (found.offset[3], found.found[3]) == (8 * word, DANGLING)
+    offset = np.broadcast_to(found.offset, found.wrong.shape)
+    assert (offset[3], found.found[3]) == (8 * word, DANGLING)
 
 
 @each_layout
@@ -248,11 +255,11 @@ def test_device_pages_are_reserved(layout: str, shift: int, index: int) -> None:
 
 
 @each_layout
-@pytest.mark.parametrize("folios", [False, True])
-def test_base_pages_are_heads_only_where_drivers_build_folios(layout: str, folios: bool) -> None:
-    kernel, promise = machine(layout)
+@pytest.mark.parametrize("type", [GENERIC, FS_DAX, PRIVATE])
+def test_base_pages_are_heads_only_where_drivers_build_folios(layout: str, type: str) -> None:
+    kernel, promise = machine(layout, type=type)
     set_flag(kernel, START + 5, "PG_head")
-    found = judged(kernel, dataclasses.replace(promise, folios=folios))
+    found, folios = judged(kernel, promise), layout == "7.2" and type != GENERIC
     assert found == ({} if folios else {"device-stray-head": [START + 5]})
 
 
@@ -305,8 +312,8 @@ def test_references_that_pages_cannot_have(
         is_tail = shift and pfn % 512
         set_counts(kernel, pfn, 0 if is_tail else 1, -1)
     set_counts(kernel, START + index, references, -1)
-    for fewest, wrong_ in ((1, with_one), (0, with_none)):
-        found = judged(kernel, dataclasses.replace(promise, fewest_references=fewest))
+    for type, wrong_ in ((GENERIC, with_one), (PRIVATE, with_none)):
+        found = judged(kernel, dataclasses.replace(promise, type=type))
         assert found == ({"device-page-refcount": [START + index]} if wrong_ else {})
 
 
@@ -327,23 +334,3 @@ def test_mapcount_may_be_a_type_but_no_underflow(layout: str, mappings: int, goo
     kernel, promise = machine(layout)
     set_counts(kernel, START + 9, 1, mappings)
     assert judged(kernel, promise) == ({} if good else {"device-page-mapcount": [START + 9]})
-
-
-@each_layout
-@pytest.mark.parametrize(
-    ("type", "before", "after"),
-    [
-        ("MEMORY_DEVICE_GENERIC", 1, 1),
-        ("MEMORY_DEVICE_FS_DAX", 1, 0),
-        ("MEMORY_DEVICE_PRIVATE", 0, 0),
-        ("MEMORY_DEVICE_PCI_P2PDMA", 0, 0),
-    ],
-)
-def test_fewest_references_by_type(layout: str, type: str, before: int, after: int) -> None:
-    kernel = FakeKernel(layout)
-    kernel.section(8)
-    kernel.pgmap((START, END), type=type)
-    prog = kernel.program()
-    (pgmap,) = take_snapshot(prog).pgmaps
-    fewest = fewest_references(page_layout(prog), pgmap)
-    assert fewest == (after if layout == "7.2" else before)

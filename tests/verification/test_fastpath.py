@@ -17,8 +17,8 @@ from support.fakekernel import Altmap, FakeKernel
 from support.kernels import Device, each_layout, put_device, since_compounds
 
 from drgn_zonedev.kernel.memmap import page_layout, read_blocks
-from drgn_zonedev.verification.deviations import DevicePages, MetadataPages, Promise
-from drgn_zonedev.verification.fastpath import make_sieve, one_sieve
+from drgn_zonedev.verification.fastpath import cached_fast_path, make_fast_path
+from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
 
 START, DATA, END = 0x40000, 0x40200, 0x40A00
 ORDER = 9
@@ -38,19 +38,18 @@ def kernel_of(layout: str, shift: int = 0, nid: int = 0) -> tuple[FakeKernel, in
 def data(pgmap: int, shift: int = 0, nid: int = 0) -> DevicePages:
     return DevicePages(
         pgmap=pgmap,
+        type="MEMORY_DEVICE_PCI_P2PDMA",
         first_pfn=DATA,
         end_pfn=END,
         nodes=(nid,),
         vmemmap_shift=shift,
-        folios=False,
-        fewest_references=0,
     )
 
 
 def passes(prog: Program, promise: Promise, start: int, end: int) -> bool:
     layout = page_layout(prog)
     raw = read_blocks(prog, layout, [start], end - start)
-    return make_sieve(prog, layout, promise)(np.array([start]), end - start, raw)
+    return make_fast_path(layout, promise)(np.array([start]), end - start, raw)
 
 
 @each_layout
@@ -145,21 +144,21 @@ def test_page_before_what_was_looked_at_does_not_vouch_for_it() -> None:
     # What was verified in one block is known in the next one, and nothing else.
     kernel, pgmap = kernel_of("6.1")
     prog, layout = kernel.program(), page_layout(kernel.program())
-    sieve = one_sieve(prog)(layout, data(pgmap))
+    fast_path = cached_fast_path()(layout, data(pgmap))
     good = read_blocks(prog, layout, [DATA], 8)
-    assert sieve(np.array([DATA]), 8, good)
+    assert fast_path(np.array([DATA]), 8, good)
     kernel.poke_page_word(DATA + 8, LINK, pgmap ^ 64)
     for pfn in range(DATA + 9, DATA + 16):
         kernel.poke_page_word(pfn, LINK, pgmap ^ 64)
     bad = read_blocks(prog, layout, [DATA + 8], 8)
-    assert not sieve(np.array([DATA + 8]), 8, bad)
-    assert sieve(np.array([DATA]), 8, good)
+    assert not fast_path(np.array([DATA + 8]), 8, bad)
+    assert fast_path(np.array([DATA]), 8, good)
 
 
-def test_sieve_is_kept_as_long_as_the_promise_is_the_same() -> None:
+def test_fast_path_is_kept_as_long_as_the_promise_is_the_same() -> None:
     kernel, pgmap = kernel_of("6.1")
-    prog, layout = kernel.program(), page_layout(kernel.program())
-    sieves = one_sieve(prog)
-    first = sieves(layout, data(pgmap))
-    assert sieves(layout, data(pgmap)) is first
-    assert sieves(layout, data(pgmap ^ 64)) is not first
+    layout = page_layout(kernel.program())
+    paths = cached_fast_path()
+    first = paths(layout, data(pgmap))
+    assert paths(layout, data(pgmap)) is first
+    assert paths(layout, data(pgmap ^ 64)) is not first

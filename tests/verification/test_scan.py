@@ -2,13 +2,12 @@
 
 """
 The same answer, whatever way struct pages are gone through: in chunks of any size,
-in pieces, with or without the sieve; on machines with random defects.
+in pieces, with or without the fast path; on machines with random defects.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,8 +21,8 @@ from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout
-from drgn_zonedev.verification.deviations import Promise
-from drgn_zonedev.verification.fastpath import Sieve, make_sieve, one_sieve
+from drgn_zonedev.verification.fastpath import FastPath, cached_fast_path, make_fast_path
+from drgn_zonedev.verification.promises import Promise
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, pieces, scan
 from drgn_zonedev.verification.verify import Verification, verify_snapshot
 
@@ -80,30 +79,30 @@ def spoil(kernel: FakeKernel, rng: random.Random) -> None:
         kernel.hide(kernel.vmemmap + (start << 12), end - start << 12)
 
 
-Sieves = Callable[[Program], Callable[[PageLayout, Promise], Sieve]]
+Paths = Callable[[], Callable[[PageLayout, Promise], FastPath]]
 
 
-def always_no(prog: Program) -> Callable[[PageLayout, Promise], Sieve]:
+def always_no() -> Callable[[PageLayout, Promise], FastPath]:
     return lambda layout, promise: lambda starts, count, raw: False
 
 
-def new_sieves(prog: Program) -> Callable[[PageLayout, Promise], Sieve]:
-    return functools.partial(make_sieve, prog)
+def new_paths() -> Callable[[PageLayout, Promise], FastPath]:
+    return make_fast_path
 
 
-def cut(chunk: int | None, sieves: Sieves, pages: int) -> ScanAll:
+def cut(chunk: int | None, paths: Paths, pages: int) -> ScanAll:
     """Scan piece by piece, with what was asked for."""
 
     def scan_all(
         prog: Program, works: Sequence[Work], progress: Callable[[int], None]
     ) -> Iterator[Scanned]:
-        layout, sieve_of = page_layout(prog), sieves(prog)
+        layout, path_of = page_layout(prog), paths()
         for work in works:
             whole = Scanned()
             for piece in pieces(work, pages):
                 assert 0 < piece.pages <= pages
-                sieve = sieve_of(layout, piece.promise)
-                whole.extend(scan(prog, layout, piece, progress, chunk=chunk, sieve=sieve))
+                path = path_of(layout, piece.promise)
+                whole.extend(scan(prog, layout, piece, progress, chunk=chunk, fast_path=path))
             yield whole
 
     return scan_all
@@ -118,12 +117,12 @@ def verified(prog: Program, scan_all: ScanAll | None = None) -> Verification:
 
 WAYS = [
     (None, always_no, 1 << 40),
-    (37, new_sieves, 1 << 40),
-    (64, one_sieve, 4096),
+    (37, new_paths, 1 << 40),
+    (64, cached_fast_path, 4096),
     (100, always_no, 333),
-    (511, one_sieve, 513),
-    (512, new_sieves, 1 << 40),
-    (1 << 40, new_sieves, 77),
+    (511, cached_fast_path, 513),
+    (512, new_paths, 1 << 40),
+    (1 << 40, new_paths, 77),
 ]
 
 
@@ -141,10 +140,10 @@ def test_every_way_gives_the_same_answer(
     expected = verified(prog, cut(None, always_no, 1 << 40))
     assert expected.findings
     # What shares no promise is read in chunks, too.
-    for chunk, sieves, pages in WAYS:
+    for chunk, paths, pages in WAYS:
         if chunk:
             monkeypatch.setattr(memmap, "_CHUNK_BYTES", min(chunk, 1 << 20) * sizeof_page)
-        assert verified(prog, cut(chunk, sieves, pages)) == expected
+        assert verified(prog, cut(chunk, paths, pages)) == expected
     monkeypatch.undo()
     assert verified(prog) == expected
 

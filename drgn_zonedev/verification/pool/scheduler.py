@@ -25,7 +25,7 @@ from multiprocessing.connection import wait
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.verification.fastpath import one_sieve
+from drgn_zonedev.verification.fastpath import cached_fast_path
 from drgn_zonedev.verification.pool.process import Worker, end, end_all
 from drgn_zonedev.verification.scan import Scanned, Work, pieces, scan
 
@@ -68,7 +68,7 @@ def _in_order(
     progress: Callable[[int], None],
 ) -> Iterator[tuple[int, Scanned]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
-    layout, sieve, pieces_left = page_layout(prog), one_sieve(prog), _Queue(queue)
+    layout, fast_path, pieces_left = page_layout(prog), cached_fast_path(), _Queue(queue)
     finished: dict[int, Scanned] = {}
     yielded = 0
     while True:
@@ -89,8 +89,8 @@ def _in_order(
             return
         if own is not None:
             number, work = own
-            known = sieve(layout, work.promise)
-            finished[number] = scan(prog, layout, work, progress, sieve=known)
+            known = fast_path(layout, work.promise)
+            finished[number] = scan(prog, layout, work, progress, fast_path=known)
         for connection in wait([w.connection for w in workers], 0 if own else None):
             worker = next(w for w in workers if w.connection is connection)
             try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from multiprocessing.connection import Connection
 
 from drgn_zonedev.opening.core import Dump, reopen
-from drgn_zonedev.verification.fastpath import one_sieve
+from drgn_zonedev.verification.fastpath import cached_fast_path
 from drgn_zonedev.verification.scan import scan
 
 __all__ = ("main",)
@@ -38,10 +38,10 @@ def main(fd: int) -> None:
                 connection.send(str(e) or type(e).__name__)
                 return
             connection.send("")
-            sieve = one_sieve(prog)
+            fast_path = cached_fast_path()
             while True:
                 number, layout, work = connection.recv()
-                done = scan(prog, layout, work, sieve=sieve(layout, work.promise))
+                done = scan(prog, layout, work, fast_path=fast_path(layout, work.promise))
                 connection.send((number, done))
         except (EOFError, ConnectionError):
             # Whoever asked is gone.

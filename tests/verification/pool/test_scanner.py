@@ -16,11 +16,11 @@ from support.fakekernel import collision
 
 from drgn_zonedev.kernel import memmap
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.verification.deviations import MetadataPages
 from drgn_zonedev.verification.pool import scanner as module
 from drgn_zonedev.verification.pool import scheduler
 from drgn_zonedev.verification.pool.process import Worker
 from drgn_zonedev.verification.pool.scanner import scanner, why_alone
+from drgn_zonedev.verification.promises import MetadataPages
 from drgn_zonedev.verification.scan import Scanned, Work
 
 MIB, GIB = 1 << 20, 1 << 30

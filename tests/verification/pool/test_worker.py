@@ -20,8 +20,8 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.export.store import StoredDump, default_directory
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.opening.core import Dump, dump_of, open_dump
-from drgn_zonedev.verification.deviations import MetadataPages
 from drgn_zonedev.verification.pool.worker import main
+from drgn_zonedev.verification.promises import MetadataPages
 from drgn_zonedev.verification.scan import Work, scan
 
 _SECONDS = 60

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Promises
+--------
+
+Which struct pages the kernel promises something about, and where each of them is
+within the memmap of its device. What it promises is in :mod:`.rules`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Union
+
+import numpy as np
+
+from drgn_zonedev.kernel.memmap import PageLayout
+
+__all__ = (
+    "DEVICE_AREAS",
+    "TAIL_AREAS",
+    "Area",
+    "DevicePages",
+    "MetadataPages",
+    "Place",
+    "Promise",
+    "area_of",
+    "builds_folios",
+    "is_idle_at_one",
+    "order_is_in_flags",
+    "periodic_areas",
+)
+
+# Types whose drivers build folios out of base pages, where folio->pgmap exists.
+_FOLIO_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+
+
+class Area(enum.Enum):
+    """What a page is within the memmap of its device; the value is for people."""
+
+    METADATA = "altmap page"
+    BASE = "base page"
+    HEAD = "head"
+    FIRST_TAIL = "first tail"
+    FOLIO_TAIL = "tail under `struct folio`"
+    TAIL = "other tail"
+
+
+TAIL_AREAS = (Area.FIRST_TAIL, Area.FOLIO_TAIL, Area.TAIL)
+DEVICE_AREAS = (Area.BASE, Area.HEAD, *TAIL_AREAS)
+
+
+@dataclass(frozen=True)
+class DevicePages:
+    """
+    The pages of a range of a pgmap, ``[first_pfn, end_pfn)``.
+
+    ``type`` is the ``enum memory_type``. ``nodes`` are the nodes whose ZONE_DEVICE
+    spans the range; if there are none, the pages' node is not judged. With
+    ``vmemmap_shift`` the memmap is made of compound pages of that order, from
+    ``first_pfn`` on.
+    """
+
+    pgmap: int
+    type: str
+    first_pfn: int
+    end_pfn: int
+    nodes: tuple[int, ...]
+    vmemmap_shift: int
+
+
+@dataclass(frozen=True)
+class MetadataPages:
+    """The part of an altmap that holds the memmap."""
+
+    nodes: tuple[int, ...]
+
+
+Promise = Union[DevicePages, MetadataPages]
+
+
+def builds_folios(layout: PageLayout, promise: Promise) -> bool:
+    """Return whether the driver may build folios out of base pages, and take them apart."""
+    return (
+        isinstance(promise, DevicePages) and layout.pgmap_in_folio and promise.type in _FOLIO_TYPES
+    )
+
+
+def is_idle_at_one(layout: PageLayout, promise: Promise) -> bool:
+    """
+    Return whether nobody drops the last reference of a page while its pgmap lives.
+
+    device-dax pages keep the reference that ``__init_single_page()`` gives them. fsdax
+    pages did until Linux kernel commit 38607c62b34b ("fs/dax: properly refcount fs dax
+    pages") (in v6.15), the release that brought ``folio->pgmap``. Pages of other types
+    are freed at 0.
+    """
+    if isinstance(promise, MetadataPages):
+        return True
+    keeps = promise.type == "MEMORY_DEVICE_FS_DAX" and not layout.pgmap_in_folio
+    return keeps or promise.type == "MEMORY_DEVICE_GENERIC"
+
+
+def order_is_in_flags(layout: PageLayout) -> bool:
+    """
+    Return whether the order of a compound page lies in the flags of its first tail,
+    as since Linux kernel commit ebc1baf5c9b4 ("mm: free up a word in the first tail
+    page") (in v6.6).
+    """
+    return layout.order_offset == layout.flags_word * 8
+
+
+def periodic_areas(layout: PageLayout, promise: Promise) -> tuple[int, dict[Area, range]]:
+    """
+    Get the number of pages after which areas repeat, and the indices of each within it.
+    """
+    if isinstance(promise, MetadataPages):
+        return 1, {Area.METADATA: range(1)}
+    if not promise.vmemmap_shift:
+        return 1, {Area.BASE: range(1)}
+    size = 1 << promise.vmemmap_shift
+    under_folio = min(max(layout.folio_pages, 2), size)
+    areas = {
+        Area.HEAD: range(1),
+        Area.FIRST_TAIL: range(1, 2),
+        Area.FOLIO_TAIL: range(2, under_folio),
+        Area.TAIL: range(under_folio, size),
+    }
+    return size, {area: indices for area, indices in areas.items() if indices}
+
+
+def area_of(layout: PageLayout, promise: Promise, pfn: int) -> Area:
+    """Get what a page of a promise is."""
+    _, areas = periodic_areas(layout, promise)
+    index = int(Place(layout, promise, np.array([pfn])).index[0])
+    return next(area for area, indices in areas.items() if index in indices)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where struct pages are: ``pfn`` is an array of any shape."""
+
+    layout: PageLayout
+    promise: Promise
+    pfn: np.ndarray
+
+    @property
+    def device(self) -> DevicePages:
+        """The promise for device pages, where there can be no other."""
+        assert isinstance(self.promise, DevicePages)
+        return self.promise
+
+    @cached_property
+    def address(self) -> np.ndarray:
+        """``struct page *`` of each page."""
+        layout = self.layout
+        return np.uint64(layout.vmemmap) + self.pfn.astype(np.uint64) * np.uint64(layout.size)
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """Index of each page in its compound page, 0 for others."""
+        if isinstance(self.promise, MetadataPages):
+            return np.zeros_like(self.pfn)
+        return (self.pfn - self.promise.first_pfn) % (1 << self.promise.vmemmap_shift)
+
+    @cached_property
+    def head_address(self) -> np.ndarray:
+        """``struct page *`` of the head of each page, or of itself."""
+        return self.address - self.index.astype(np.uint64) * np.uint64(self.layout.size)
