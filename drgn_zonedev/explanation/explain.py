@@ -10,6 +10,7 @@ that can be checked by hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drgn import Object, Program
@@ -27,7 +28,7 @@ from drgn_zonedev.explanation.resolve import Subject, resolve
 from drgn_zonedev.explanation.struct_page import PageWords, decode_page, flag_names, zone_name
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
-from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range
+from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
@@ -105,9 +106,11 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     ranges = _divided_at(prog, snapshot, classify_snapshot(prog, snapshot), pfn)
     range_ = range_of_pfn(prog, snapshot, ranges, pfn)
     judged = verify_pfn(prog, snapshot, range_, pfn) if range_ else None
+    here = judged.range if judged else None
     words = next(read_pages(prog, pfn, pfn + 1))
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
-    exposed = exposed_walkers(prog, snapshot, judged.range if judged else None, pfn)
+    exposed = exposed_walkers(prog, snapshot, here, pfn)
+    findings = _findings(prog, snapshot, ranges, judged, pfn)
     explanation = Explanation(
         kernel=kernel_facts(prog),
         subject=subject,
@@ -116,15 +119,15 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         section_nr=pfn // geometry.pages_per_section,
         subsection=subsection_map_index(prog, pfn),
         page_address=layout.page_address(pfn),
-        range=judged.range if judged else None,
+        range=here,
         neighbours=neighbours(prog, snapshot, ranges, pfn),
         predicates=tuple(predicates(prog, pfn, words)),
         page=page,
         page_error=words.reason if isinstance(words, UnreadablePages) else None,
-        findings=_findings(prog, snapshot, ranges, judged, pfn),
+        findings=findings,
         walkers=() if isinstance(exposed, str) else exposed,
         walkers_error=exposed if isinstance(exposed, str) else None,
-        verdict=_verdict(judged.range if judged else None, page),
+        verdict=_verdict(here, page, findings),
     )
     for part in (explanation.range, *explanation.findings):
         if part is not None:
@@ -172,29 +175,40 @@ def _page(prog: Program, snapshot: Snapshot, pages: Pages, judged: PageVerdict |
 
 
 _VERDICTS = {
-    Case.ONLINE: "RAM, online. A walker may read the struct page.",
+    Case.ONLINE: "RAM, online",
     Case.OFFLINE: "Case 1: RAM that is not online. The struct page holds garbage.",
-    Case.DEVICE: "Case 2: device memory. The struct page is promised to be initialised.",
+    Case.DEVICE: "Case 2: device memory",
     Case.PARTIAL: "Case 3: not covered by the device or the RAM that has the rest of the section.",
     Case.INITIALIZING: "Case 4: device memory whose struct page is not initialised yet.",
     Case.RESERVED: "Case 5: reserved for the driver. The struct page is never initialised.",
-    Case.METADATA: "Set aside for the memmap of a device. The struct page is initialised, "
-    "but what looks like its pgmap is none.",
+    Case.METADATA: "Set aside for the memmap of a device",
     Case.TEARDOWN: "Device memory on its way out. The struct page is not to be trusted.",
     Case.ORPHAN: "Left behind by a failed memremap_pages(). The struct page is not initialised.",
     Case.GHOST: "Left behind by a device that is gone. Nobody looks after the struct page.",
     Case.UNKNOWN: "It could not be decided what this is.",
 }
 
+# What the kernel promises of the struct page, and that is true until a finding says otherwise.
+_PROMISES = {
+    Case.ONLINE: "A walker may read the struct page.",
+    Case.DEVICE: "The struct page is promised to be initialised.",
+    Case.METADATA: "The struct page is initialised, but what looks like its pgmap is none.",
+}
 
-def _verdict(range_: Range | None, page: PageWords | None) -> str:
+
+def _verdict(range_: Range | None, page: PageWords | None, findings: Sequence[Finding]) -> str:
     if range_ is None:
         return "No memory here: no present section and no pgmap."
-    verdict = _VERDICTS[range_.case]
+    verdict, promise = _VERDICTS[range_.case], _PROMISES.get(range_.case)
+    broken = ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
+    if promise and broken:
+        verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
+    elif promise:
+        verdict += f". {promise}"
     if range_.memmap is Memmap.UNMAPPED:
         return f"{verdict} There is no struct page: reading it faults."
     if page is None:
         return f"{verdict} The struct page is not readable here."
-    if range_.case not in (Case.ONLINE, Case.DEVICE, Case.METADATA):
+    if not promise:
         return f"{verdict} It holds: {page.contents}."
     return verdict

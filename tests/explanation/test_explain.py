@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
+from support.defects import Defect, Injector, Overlay
 from support.fakekernel import FakeKernel, collision, in_flight, partial
-from support.kernels import each_layout
+from support.kernels import each_layout, since_compounds
+from support.littlemachine import DATA, DEVDAX, FSDAX, OWN, areas, little_machine, places
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export.store import StoredDump
@@ -152,3 +155,45 @@ def test_ghosts_are_what_they_hold(pfn: int, holds: str) -> None:
     assert verdict.startswith("Left behind by a device that is gone. ")
     assert verdict.endswith(f" It holds: {holds}.")
     assert "freed" not in verdict
+
+
+@each_layout
+def test_verdict_vouches_for_no_page_that_breaks_a_promise(layout: str) -> None:
+    prog, rng = little_machine(layout).program(), random.Random(layout)
+    injector, overlay = Injector(prog, layout), Overlay(prog)
+    for pages in areas(layout):
+        for pfn in places(pages, rng, 1):
+            for defect in injector.page_defects(pages, pfn, rng):
+                ((slug, *_),) = defect.expected
+                with overlay.injected(defect):
+                    explanation = explain(prog, pfn)
+                errors = [f for f in explanation.findings if f.severity is Severity.ERROR]
+                assert [f.slug for f in errors] == [slug]
+                assert slug in explanation.verdict
+                assert "initialised" not in explanation.verdict
+            assert "initialised" in explain(prog, pfn).verdict
+
+
+@since_compounds
+def test_verdict_names_what_is_wrong_with_the_section(layout: str) -> None:
+    prog = little_machine(layout).program()
+    change = Injector(prog, layout).section_word(OWN, clear=16)
+    with Overlay(prog).injected(Defect("no taint", (change,), frozenset())):
+        verdict = explain(prog, DEVDAX).verdict
+        assert "section-taint-missing" in verdict
+        assert "initialised" not in verdict
+        assert "section-taint-missing" not in explain(prog, DATA).verdict
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("pfn", "begin"),
+    [
+        (0x40000, "RAM, online. A walker may read the struct page."),
+        (FSDAX + 2, "Set aside for the memmap of a device. The struct page is initialised, but "),
+        (DATA, "Case 2: device memory. The struct page is promised to be initialised."),
+        (DEVDAX + 1, "Case 2: device memory. The struct page is promised to be initialised."),
+    ],
+)
+def test_verdict_of_healthy_pages(layout: str, pfn: int, begin: str) -> None:
+    assert explain(little_machine(layout).program(), pfn).verdict.startswith(begin)
