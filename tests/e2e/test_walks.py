@@ -13,10 +13,7 @@ pytestmark = pytest.mark.qemu
 DEVICE_PAGES = 0xC000
 
 
-between = pytest.mark.long("it has no walker that neither 5.10 nor 7.3 has, which are in every run")
-
-
-@pytest.mark.parametrize("kernel", ["5.10", pytest.param("6.1", marks=between), "7.3"])
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "7.3"])
 def test_walkers_do_as_predicted_at_a_collision(kernel: str) -> None:
     trial = run_trial(fetch_kernel(kernel), "fsdax-collision")
     assert (trial.impossible, trial.panic) == ("", "")
