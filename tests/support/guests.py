@@ -171,7 +171,7 @@ def require_free(guest: Guest) -> None:
     """
     Raise an error if another client is connected to a running guest.
 
-    drgn itself would wait for that without an end.
+    drgn itself would wait for that client without a limit.
     """
     # A program that has been let go of may be part of a cycle.
     gc.collect()
