@@ -1,65 +1,201 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Exports in one compressed file, for keeping: the same export always makes the
-same file.
+Exports in one compressed file, for keeping and for mailing: the same export always
+makes the same file.
+
+Archives come from strangers. Unpacking one reads it once, front to back, and costs no
+more than its size allows: an archive of up to 1 MiB holds at most 256 MiB.
 """
 
 from __future__ import annotations
 
-import io
-import lzma
+import contextlib
+import os
+import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ("FILES", "ArchiveError", "pack", "unpack")
+from drgn_zonedev.export.ustar import (
+    BLOCK,
+    BadHeaderError,
+    Header,
+    is_end,
+    padding,
+    parse_header,
+)
+from drgn_zonedev.export.xz_stream import MAGIC, BadStreamError, CutOffError, XzStream
+from drgn_zonedev.util.directories import create_file
+
+__all__ = ("FILES", "ArchiveError", "beginnings", "is_archive_name", "pack", "unpack")
 
 FILES = ("meta.json", "vmlinux", "vmcore")
 
-# Nobody keeps larger ones, and an archive can claim anything.
-_MAX_SIZE = 1 << 32
+_SUFFIXES = (".tar.xz", ".txz")
+
+# Three files, a directory or two, and what file managers add to them.
+_MAX_HEADERS = 16
+
+_MAX_SIZES = {"meta.json": 64 << 20, "vmlinux": 64 << 20, "vmcore": 1 << 32}
+
+# Stored dumps are packed 40:1 to 110:1. What is packed into 1 MiB and unpacks to
+# 256 MiB takes half a second.
+_MAX_RATIO = 256
+_MIN_LIMIT = 256 << 20
+
+# tar fills its last record with zeros; nobody has larger ones.
+_MAX_TAIL = 1 << 20
+
+_CHUNK = 1 << 20
 
 
 class ArchiveError(Exception):
     """The file is no packed export, or not a whole one. It is not named here."""
 
 
+def is_archive_name(path: Path) -> bool:
+    """Tell whether a path is named like a packed export."""
+    return path.name.endswith(_SUFFIXES)
+
+
 def pack(directory: Path, archive: Path) -> None:
-    """Pack an export into a ``.tar.xz`` file."""
-    with tarfile.open(archive, "w:xz", format=tarfile.USTAR_FORMAT, preset=9) as tar:
+    """
+    Pack an export into a ``.tar.xz`` file, which has the mode of its ``vmcore``.
+
+    :raises ArchiveError: if :func:`unpack()` would refuse it
+    """
+    mode = stat.S_IMODE((directory / "vmcore").stat().st_mode)
+    sizes = {name: (directory / name).stat().st_size for name in FILES}
+    too_large = [name for name in FILES if sizes[name] > _MAX_SIZES[name]]
+    with create_file(archive, mode) as file:
+        if not too_large:
+            _write_members(directory, sizes, file)
+        allowed = _most(file.tell())
+    if too_large or sum(sizes.values()) + _MAX_TAIL > allowed:
+        archive.unlink()
+        raise ArchiveError("it would be too large to be unpacked again: export to a directory")
+
+
+def _write_members(directory: Path, sizes: dict[str, int], file: BinaryIO) -> None:
+    # Higher ones only have larger dictionaries, for which everybody needs memory.
+    with tarfile.open(fileobj=file, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=6) as tar:
         for name in FILES:
-            contents = (directory / name).read_bytes()
             # Everything else of a new one is the same for everybody.
             member = tarfile.TarInfo(name)
-            member.size = len(contents)
-            tar.addfile(member, io.BytesIO(contents))
+            member.size = sizes[name]
+            with (directory / name).open("rb") as contents:
+                tar.addfile(member, contents)
 
 
 def unpack(archive: Path, directory: Path) -> None:
     """
     Unpack an export.
 
-    Only the files of an export are looked for, and written as plain files, so
-    an archive from anywhere does no harm.
+    Only the files of an export are written, as plain files that nobody may read who
+    may not read the archive. They may be in a directory of the archive; whatever other
+    plain files are in there is passed over.
 
-    :raises ArchiveError: if one is missing or damaged
+    :raises ArchiveError: if one is missing or damaged, or the archive has anything else
     :raises OSError: if the archive cannot be read, or the files cannot be written
     """
+    with _understood(), _opened(archive) as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        missing = set(FILES)
+        for header, contents in _members(file):
+            if header.is_directory or header.name not in FILES:
+                continue
+            if header.name not in missing:
+                raise BadHeaderError(f"{header.name} is in it twice")
+            missing.remove(header.name)
+            with create_file(directory / header.name, mode) as target:
+                target.writelines(contents)
+        if missing:
+            raise BadHeaderError(f"{min(missing)} is not in it")
+
+
+def beginnings(archive: Path, size: int) -> dict[str, bytes]:
+    """
+    Return how each file of an archive begins, by name. The archive is read to its end.
+
+    :param size: At most so many bytes.
+    :raises ArchiveError: as :func:`unpack()` does
+    :raises OSError: if the archive cannot be read
+    """
+    found: dict[str, bytes] = {}
+    with _understood(), _opened(archive) as file:
+        for header, contents in _members(file):
+            start = b""
+            while len(start) < size and (piece := next(contents, b"")):
+                start += piece
+            found[header.name] = start[:size]
+    return found
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
     try:
-        with tarfile.open(archive, "r:xz") as tar:
-            for name in FILES:
-                _extract(tar, name, directory)
-    except EOFError as e:
-        raise ArchiveError("the file is cut off") from e
-    except (tarfile.TarError, lzma.LZMAError, KeyError) as e:
-        raise ArchiveError(f"this is no packed export: {e.args[0]}") from e
+        yield
+    except CutOffError as e:
+        raise ArchiveError(str(e)) from e
+    except (BadHeaderError, BadStreamError) as e:
+        raise ArchiveError(f"this is no packed export: {e}") from e
+    except MemoryError as e:
+        raise ArchiveError("there is too little memory to unpack it") from e
 
 
-def _extract(tar: tarfile.TarFile, name: str, directory: Path) -> None:
-    member = tar.getmember(name)
-    source = tar.extractfile(member) if member.isreg() else None
-    if source is None or member.size > _MAX_SIZE:
-        raise KeyError(f"{name} is no plain file")
-    with (directory / name).open("wb") as f:
-        while chunk := source.read(1 << 20):
-            f.write(chunk)
+@contextlib.contextmanager
+def _opened(archive: Path) -> Iterator[BinaryIO]:
+    # Opening a FIFO would wait for somebody to write to it.
+    descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadStreamError("it is not a regular file")
+        # Of less than a header, the decoder only says that there should be more.
+        if os.pread(descriptor, len(MAGIC), 0) != MAGIC:
+            raise BadStreamError("it is not compressed with xz")
+        yield file
+
+
+def _most(size: int) -> int:
+    return max(_MAX_RATIO * size, _MIN_LIMIT)
+
+
+def _members(file: BinaryIO) -> Iterator[tuple[Header, Iterator[bytes]]]:
+    # Contents that are not read are passed over.
+    stream = XzStream(file, _most(os.fstat(file.fileno()).st_size))
+    # One more block ends it.
+    for _ in range(_MAX_HEADERS + 1):
+        block = stream.read_whole(BLOCK)
+        if is_end(block):
+            _read_end(stream)
+            return
+        header = parse_header(block)
+        if header.size > _MAX_SIZES.get(header.name, _MIN_LIMIT):
+            raise BadHeaderError(f"{header.name} claims {header.size} bytes")
+        contents = _contents(stream, header.size)
+        yield header, contents
+        for _piece in contents:
+            pass
+        stream.read_whole(padding(header.size))
+    raise BadHeaderError(f"more than {_MAX_HEADERS} files are in it")
+
+
+def _contents(stream: XzStream, size: int) -> Iterator[bytes]:
+    while size:
+        piece = stream.read(min(size, _CHUNK))
+        if not piece:
+            raise CutOffError("the archive is cut off")
+        size -= len(piece)
+        yield piece
+
+
+def _read_end(stream: XzStream) -> None:
+    tail = 0
+    while piece := stream.read(_CHUNK):
+        tail += len(piece)
+        if tail > _MAX_TAIL or piece.strip(b"\0"):
+            raise BadHeaderError("something follows behind its end")
+    stream.finish()

@@ -20,7 +20,7 @@ from typing import Any
 
 from drgn import Program
 
-from drgn_zonedev.export.archive import unpack
+from drgn_zonedev.export.archive import is_archive_name, unpack
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.util.directories import temporary_directory
 
@@ -75,10 +75,10 @@ class StoredDump:
 
 
 def is_export(path: Path) -> bool:
-    """Tell whether a path is an export: its directory, or all of it in one ``.tar.xz`` file."""
+    """Tell whether a path is an export: its directory, or an archive with all of it."""
     if path.is_dir():
         return (path / ARCHIVE).exists() or (path / "vmcore").exists()
-    return path.name.endswith(".tar.xz")
+    return is_archive_name(path) and path.exists()
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Directories that are there as a whole or not at all, whatever signal comes.
+Directories and files that are there as a whole or not at all, whatever signal comes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -14,10 +15,21 @@ import stat
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from drgn_zonedev.util.signals import held_back
 
-__all__ = ("NotEmptyError", "checksum", "new_directory", "temporary_directory", "write_file")
+__all__ = (
+    "NotEmptyError",
+    "checksum",
+    "create_file",
+    "new_directory",
+    "new_file",
+    "temporary_directory",
+    "write_file",
+)
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @contextlib.contextmanager
@@ -36,11 +48,13 @@ def _clean_up(directory: tempfile.TemporaryDirectory[str]) -> None:
 
 
 class NotEmptyError(FileExistsError):
-    """A directory holds more than may be replaced."""
+    """There is more in a directory, or in the place of a file, than may be replaced."""
 
 
 @contextlib.contextmanager
-def new_directory(target: Path, *, replaced: Collection[str] = ()) -> Iterator[Path]:
+def new_directory(
+    target: Path, *, replaced: Collection[str] = (), mode: int = 0o777
+) -> Iterator[Path]:
     """
     Yield a directory to fill, which becomes ``target`` if nothing goes wrong.
 
@@ -48,16 +62,16 @@ def new_directory(target: Path, *, replaced: Collection[str] = ()) -> Iterator[P
 
     :param replaced: The names of files that it may hold nevertheless, which go with it.
         Nothing else is ever deleted.
+    :param mode: The most that it may allow; the process's umask, and the mode of what is
+        replaced, may allow less.
     :raises NotEmptyError: if it holds anything else
     :raises FileExistsError: if it is no directory, or one that this process is in
     """
     target = Path(os.path.abspath(target))
     _refuse(target, replaced)
     with contextlib.ExitStack() as stack:
-        with held_back():
-            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            stack.callback(_remove, temporary)
-        temporary.chmod(_mode(target))
+        temporary = _sibling(target, stack)
+        temporary.chmod(_mode(target) & (mode | ~0o777))
         yield temporary
         _sync(temporary)
         _refuse(target, replaced)
@@ -65,6 +79,60 @@ def new_directory(target: Path, *, replaced: Collection[str] = ()) -> Iterator[P
         with held_back():
             _move(temporary, target, replaced)
     _sync(target.parent)
+
+
+@contextlib.contextmanager
+def new_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
+    """
+    Yield the path of a file to make, which becomes ``target`` if nothing goes wrong. Its
+    directory is beside ``target``, nobody else's, and goes in the end.
+
+    :param replace: ``target`` may exist if it is a plain file.
+    :raises NotEmptyError: if it exists, and is not to be replaced
+    :raises FileExistsError: if it is anything but a plain file
+    """
+    target = Path(os.path.abspath(target))
+    _refuse_file(target, replace)
+    with contextlib.ExitStack() as stack:
+        temporary = _sibling(target, stack) / target.name
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        _refuse_file(target, replace)
+        with held_back():
+            _move_file(temporary, target, replace)
+    _sync(target.parent)
+
+
+def _sibling(target: Path, stack: contextlib.ExitStack) -> Path:
+    with held_back():
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        stack.callback(_remove, made)
+    return made
+
+
+def _refuse_file(target: Path, replace: bool) -> None:
+    if target.is_symlink():
+        raise FileExistsError(f"{target} is a symbolic link")
+    if target.exists() and not target.is_file():
+        raise FileExistsError(f"{target} is not a file")
+    if target.exists() and not replace:
+        raise NotEmptyError(f"{target} exists")
+
+
+def _move_file(temporary: Path, target: Path, replace: bool) -> None:
+    if replace:
+        temporary.rename(target)
+        return
+    try:
+        # Unlike renaming, this never replaces what came meanwhile.
+        os.link(temporary, target)
+    except FileExistsError as e:
+        raise NotEmptyError(f"{target} exists") from e
+    except OSError as e:
+        if e.errno not in _NO_LINKS:
+            raise
+        temporary.rename(target)
 
 
 def _remove(directory: Path) -> None:
@@ -121,9 +189,20 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_file(path: Path, contents: bytes) -> None:
-    """Write a file, and see it on the disk."""
-    with path.open("wb") as f:
+def create_file(path: Path, mode: int = 0o666) -> BinaryIO:
+    """
+    Open a new file for writing.
+
+    :param mode: The most that it may allow; the process's umask may allow less.
+    :raises FileExistsError: if it exists
+    """
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode & 0o666))
+
+
+def write_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
+    """Write a file, or make another one of that name, and see it on the disk."""
+    path.unlink(missing_ok=True)
+    with create_file(path, mode) as f:
         f.write(contents)
         f.flush()
         os.fsync(f.fileno())

@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Packed exports: the same each time, and harmless wherever they come from."""
+"""Packed exports: the same each time, and harmless and cheap wherever they come from."""
 
 from __future__ import annotations
 
 import io
+import os
+import resource
+import stat
+import subprocess
+import sys
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.archives import ATTACKS, END, header, member, packed, tar
 
-from drgn_zonedev.export.archive import FILES, ArchiveError, pack, unpack
+from drgn_zonedev.export import archive as module
+from drgn_zonedev.export.archive import FILES, ArchiveError, beginnings, pack, unpack
+
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 def _export(directory: Path) -> Path:
@@ -18,6 +28,17 @@ def _export(directory: Path) -> Path:
     for name in FILES:
         (directory / name).write_bytes(name.encode() * 1000)
     return directory
+
+
+def _unpacked(tmp_path: Path, contents: bytes) -> dict[str, bytes]:
+    archive, directory = tmp_path / "some.tar.xz", tmp_path / "unpacked"
+    archive.write_bytes(contents)
+    directory.mkdir()
+    unpack(archive, directory)
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+# Packing.
 
 
 def test_what_is_packed_is_unpacked(tmp_path: Path) -> None:
@@ -34,10 +55,73 @@ def test_same_export_makes_the_same_archive(tmp_path: Path) -> None:
     assert (tmp_path / "one.tar.xz").read_bytes() == (tmp_path / "two.tar.xz").read_bytes()
 
 
-def _archive(path: Path, members: list[tarfile.TarInfo]) -> Path:
-    with tarfile.open(path, "w:xz") as tar:
-        for member in members:
-            tar.addfile(member, io.BytesIO(bytes(member.size)))
+def test_archive_that_would_be_refused_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = _export(tmp_path / "in")
+    with (export / "vmcore").open("wb") as f:
+        f.truncate(3 << 20)
+    monkeypatch.setattr(module, "_MIN_LIMIT", 2 << 20)
+    with pytest.raises(ArchiveError, match="too large"):
+        pack(export, tmp_path / "dump.tar.xz")
+    assert not (tmp_path / "dump.tar.xz").exists()
+
+
+def test_archive_has_the_mode_of_the_dump(tmp_path: Path) -> None:
+    export = _export(tmp_path / "in")
+    (export / "vmcore").chmod(0o400)
+    pack(export, tmp_path / "dump.tar.xz")
+    assert stat.S_IMODE((tmp_path / "dump.tar.xz").stat().st_mode) == 0o400
+    (tmp_path / "out").mkdir()
+    unpack(tmp_path / "dump.tar.xz", tmp_path / "out")
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    assert modes == {0o400}
+
+
+# What people pack by hand.
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "out/", "./out/", "home/me/out/"])
+def test_files_may_be_in_a_directory(tmp_path: Path, prefix: str) -> None:
+    parents = [header(f"{prefix[: i + 1]}", 0, b"5") for i, c in enumerate(prefix) if c == "/"]
+    found = _unpacked(tmp_path, packed(tar(prefix, *parents)))
+    assert found == {name: name.encode() for name in FILES}
+
+
+@pytest.mark.parametrize("tar_format", ["ustar", "gnu", "v7", "oldgnu"])
+@pytest.mark.parametrize("what", [".", "out"])
+def test_archive_of_gnu_tar_is_unpacked(tmp_path: Path, tar_format: str, what: str) -> None:
+    export = _export(tmp_path / "out")
+    inside = export if what == "." else tmp_path
+    archive = tmp_path / "by-hand.txz"
+    argv = ["tar", f"--format={tar_format}", "-C", str(inside), "-cJf", str(archive), what]
+    subprocess.run(argv, check=True)
+    (tmp_path / "unpacked").mkdir()
+    unpack(archive, tmp_path / "unpacked")
+    assert {path.name for path in (tmp_path / "unpacked").iterdir()} == set(FILES)
+
+
+def test_what_else_is_in_an_archive_stays_there(tmp_path: Path) -> None:
+    more = [member(name, b"evil") for name in ("../evil", "/evil", "more", "._vmcore")]
+    assert set(_unpacked(tmp_path, packed(tar("", *more)))) == set(FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.tar.xz", "unpacked"]
+
+
+def test_archive_may_be_filled_up_with_zeros(tmp_path: Path) -> None:
+    assert set(_unpacked(tmp_path, packed(tar() + END * 20))) == set(FILES)
+
+
+def test_sixteen_headers_are_not_too_many(tmp_path: Path) -> None:
+    assert set(_unpacked(tmp_path, packed(header("m") * 13 + tar()))) == set(FILES)
+
+
+# What strangers send.
+
+
+def _tarfile(path: Path, members: list[tarfile.TarInfo]) -> Path:
+    with tarfile.open(path, "w:xz") as archive:
+        for info in members:
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
     return path
 
 
@@ -45,19 +129,11 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
     link = tarfile.TarInfo("meta.json")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
     others = [tarfile.TarInfo(name) for name in FILES if name != "meta.json"]
-    archive = _archive(tmp_path / "dump.tar.xz", [link, *others])
+    archive = _tarfile(tmp_path / "dump.tar.xz", [link, *others])
     (tmp_path / "out").mkdir()
-    with pytest.raises(ArchiveError):
+    with pytest.raises(ArchiveError, match="symbolic link"):
         unpack(archive, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_what_else_is_in_an_archive_stays_there(tmp_path: Path) -> None:
-    members = [tarfile.TarInfo(name) for name in (*FILES, "../evil", "more")]
-    (tmp_path / "out").mkdir()
-    unpack(_archive(tmp_path / "dump.tar.xz", members), tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dump.tar.xz", "out"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize("contents", [b"", b"no archive", b"\xfd7zXZ\0cut off"])
@@ -76,6 +152,88 @@ def test_archive_that_is_cut_off_is_told_from_another_file(tmp_path: Path) -> No
 
 
 def test_missing_file_is_one_clear_error(tmp_path: Path) -> None:
-    archive = _archive(tmp_path / "dump.tar.xz", [tarfile.TarInfo("vmcore")])
-    with pytest.raises(ArchiveError, match="no packed export"):
+    archive = _tarfile(tmp_path / "dump.tar.xz", [tarfile.TarInfo("vmcore")])
+    with pytest.raises(ArchiveError, match=r"no packed export: meta\.json is not in it"):
         unpack(archive, tmp_path)
+
+
+def test_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dump.tar.xz")
+    with pytest.raises(ArchiveError, match="not a regular file"):
+        unpack(tmp_path / "dump.tar.xz", tmp_path)
+
+
+def test_beginnings_are_of_every_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txz").write_bytes(packed(tar("", member("more", b"and more"))))
+    assert beginnings(tmp_path / "a.txz", 4) == {
+        "more": b"and ",
+        **{name: name.encode()[:4] for name in FILES},
+    }
+
+
+@dataclass(frozen=True)
+class _Run:
+    status: int
+    lines: list[str]
+    seconds: float
+    memory: int
+    largest: int
+
+
+# Of which half is Python and drgn.
+_SECONDS, _MEMORY, _DISK = 2.0, 300 << 20, 257 << 20
+_ADDRESS_SPACE = 1 << 30
+
+
+def _run(archive: Path, tmp: Path) -> _Run:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
+
+    tmp.mkdir()
+    argv = [sys.executable, "-m", "drgn_zonedev", "-c", str(archive), "check"]
+    environment = {**os.environ, "TMPDIR": str(tmp), "OPENBLAS_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        argv, stderr=subprocess.PIPE, env=environment, text=True, preexec_fn=limit
+    ) as child:
+        assert child.stderr is not None
+        lines = child.stderr.read().splitlines()
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = used.ru_utime + used.ru_stime
+    return _Run(child.returncode, lines, seconds, used.ru_maxrss << 10, len(list(tmp.iterdir())))
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attack_is_one_line_and_costs_little(tmp_path: Path, attack: str) -> None:
+    archive = tmp_path / "attack.tar.xz"
+    archive.write_bytes(ATTACKS[attack]())
+    assert archive.stat().st_size <= 1_000_000
+    done = _run(archive, tmp_path / "tmp")
+    assert (done.status, len(done.lines)) == (2, 1), done.lines
+    assert done.lines[0].startswith(f"zonedev: error: cannot open {archive}: ")
+    assert done.seconds <= _SECONDS
+    assert done.memory <= _MEMORY
+    assert done.largest == 0
+
+
+def test_as_much_as_an_archive_may_hold_is_cheap(tmp_path: Path) -> None:
+    size = 255 << 20
+    zeros = bytes(1 << 20)
+    contents = (zeros for _ in range(255))
+    start = member("meta.json", b"{}") + member("vmlinux", b"") + header("vmcore", size)
+    (tmp_path / "zeros.tar.xz").write_bytes(packed((start, *contents, END)))
+    done = _run(tmp_path / "zeros.tar.xz", tmp_path / "tmp")
+    assert (done.status, len(done.lines)) == (2, 1), done.lines
+    assert done.seconds <= _SECONDS
+    assert done.memory <= _MEMORY
+
+
+@pytest.mark.parametrize("name", ["6.1-empty", "7.3-init-in-flight"])
+def test_stored_dump_is_far_from_the_limits(name: str) -> None:
+    archive = VMCORES / name / "dump.tar.xz"
+    with tarfile.open(archive) as opened:
+        sizes = {info.name: info.size for info in opened}
+    assert sum(sizes.values()) < module._most(archive.stat().st_size) / 4
+    assert all(sizes[file] < module._MAX_SIZES[file] / 10 for file in FILES)

@@ -4,12 +4,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.util.directories import checksum, new_directory, write_file
+from drgn_zonedev.util.directories import (
+    NotEmptyError,
+    checksum,
+    create_file,
+    new_directory,
+    new_file,
+    write_file,
+)
 
 
 def names(directory: Path) -> list[str]:
@@ -36,8 +46,8 @@ def test_nothing_is_left_of_what_went_wrong(tmp_path: Path, error: BaseException
     assert names(tmp_path) == []
 
 
-def refuse(target: Path, why: str, **options: list[str]) -> None:
-    with pytest.raises(FileExistsError, match=why), new_directory(target, **options):
+def refuse(target: Path, why: str, replaced: Sequence[str] = ()) -> None:
+    with pytest.raises(FileExistsError, match=why), new_directory(target, replaced=replaced):
         pytest.fail("too late to refuse")
 
 
@@ -139,3 +149,132 @@ def test_checksum(tmp_path: Path) -> None:
         "size": 3,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     }
+
+
+# Files.
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with new_file(tmp_path / "out") as path:
+        assert mode_of(path.parent) == 0o700
+        path.write_bytes(b"contents")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out").read_bytes() == b"contents"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_file_that_went_wrong(
+    tmp_path: Path, error: BaseException, replace: bool
+) -> None:
+    if replace:
+        (tmp_path / "out").write_bytes(b"old")
+
+    def fail() -> None:
+        with new_file(tmp_path / "out", replace=replace) as path:
+            path.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"] * replace
+
+
+def test_file_is_replaced_only_if_it_may_be(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"old")
+    with pytest.raises(NotEmptyError), new_file(tmp_path / "out"):
+        pytest.fail("too late to refuse")
+    assert (tmp_path / "out").read_bytes() == b"old"
+    with new_file(tmp_path / "out", replace=True) as path:
+        path.write_bytes(b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "fifo"])
+def test_only_a_plain_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    if kind == "directory":
+        target.mkdir()
+    elif kind == "link":
+        target.symlink_to("precious")
+    else:
+        os.mkfifo(target)
+    with pytest.raises(FileExistsError), new_file(target, replace=True):
+        pytest.fail("too late to refuse")
+    assert target.is_symlink() == (kind == "link")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_file_that_came_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse_links(*args: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    def make() -> None:
+        with new_file(tmp_path / "out") as path:
+            path.write_bytes(b"ours")
+            (tmp_path / "out").write_bytes(b"theirs")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_links)
+    with pytest.raises(NotEmptyError):
+        make()
+    assert (tmp_path / "out").read_bytes() == b"theirs"
+
+
+def test_filesystem_without_links_gets_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_links(*args: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse_links)
+    with new_file(tmp_path / "out") as path:
+        path.write_bytes(b"contents")
+    assert (tmp_path / "out").read_bytes() == b"contents"
+
+
+# Modes.
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o600, 0o640, 0o644, 0o664])
+def test_file_allows_no_more_than_mode_and_umask(tmp_path: Path, mode: int, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_file(tmp_path / "out", b"old", mode)
+        write_file(tmp_path / "out", b"new", mode)
+        with create_file(tmp_path / "other", mode) as f:
+            f.write(b"new")
+    finally:
+        os.umask(before)
+    for path in tmp_path.iterdir():
+        assert mode_of(path) == mode & ~umask
+        assert path.read_bytes() == b"new"
+
+
+def test_file_is_not_created_twice(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "out")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("existing", [None, 0o700, 0o750, 0o2755])
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_directory_allows_no_more_than_its_mode(
+    tmp_path: Path, existing: int | None, mode: int
+) -> None:
+    if existing is not None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out").chmod(existing)
+    with new_directory(tmp_path / "out", mode=mode):
+        pass
+    allowed = 0o755 if existing is None else existing
+    assert mode_of(tmp_path / "out") == allowed & (mode | 0o7000)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+xz
+--
+
+One xz stream, read front to back with bounds: :mod:`lzma`'s own file object takes as
+much memory as a stream asks for, and reads any number of streams.
+"""
+
+from __future__ import annotations
+
+import lzma
+from typing import BinaryIO
+
+__all__ = ("MAGIC", "BadStreamError", "CutOffError", "XzStream")
+
+MAGIC = b"\xfd7zXZ\0"
+"""How a file in this format begins."""
+
+_CHUNK = 1 << 20
+
+# xz -9 has a dictionary of 64 MiB. A header can ask for 4 GiB.
+_MAX_MEMORY = 80 << 20
+
+
+class BadStreamError(Exception):
+    """A file is not one xz stream, or holds more than it may."""
+
+
+class CutOffError(BadStreamError):
+    """The file ends before the stream does."""
+
+
+class XzStream:
+    """
+    What is in an xz stream.
+
+    :param file: The compressed file.
+    :param most: How many bytes it may hold.
+    """
+
+    def __init__(self, file: BinaryIO, most: int) -> None:
+        self._file = file
+        self._xz = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_MEMORY)
+        self._most = self._left = most
+        self._piece = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """
+        Read some bytes, at least one and at most ``size``; none at the end of the stream.
+
+        :raises BadStreamError: if the stream is damaged or cut off, or holds too much
+        """
+        while not self._piece:
+            if self._xz.eof:
+                return b""
+            self._piece = memoryview(self._decompress())
+        taken, self._piece = self._piece[:size], self._piece[size:]
+        return bytes(taken)
+
+    def _decompress(self) -> bytes:
+        data = b""
+        if self._xz.needs_input:
+            data = self._file.read(_CHUNK)
+            if not data:
+                raise CutOffError("the file is cut off")
+        try:
+            # One more byte than there may be shows that there are too many.
+            piece = self._xz.decompress(data, min(_CHUNK, self._left + 1))
+        except lzma.LZMAError as e:
+            raise BadStreamError(str(e)) from e
+        self._left -= len(piece)
+        if self._left < 0:
+            raise BadStreamError(f"more than {self._most >> 20} MiB are in it")
+        return piece
+
+    def read_whole(self, size: int) -> bytes:
+        """
+        Read exactly so many bytes.
+
+        :raises BadStreamError: as :meth:`read()` does, and if there are fewer
+        """
+        data = b""
+        while len(data) < size:
+            piece = self.read(size - len(data))
+            if not piece:
+                raise CutOffError("the archive is cut off")
+            data += piece
+        return data
+
+    def finish(self) -> None:
+        """
+        See that the stream ends here, and the file with it.
+
+        :raises BadStreamError: if it does not
+        """
+        if self.read(1) or self._xz.unused_data or self._file.read(1):
+            raise BadStreamError("something follows behind the archive")
