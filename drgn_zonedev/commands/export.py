@@ -32,7 +32,9 @@ def _pages(text: str) -> int:
 
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT", help="the directory to write")
+    parser.add_argument(
+        "out", metavar="OUT", help="the directory to write, or one file: OUT.tar.xz"
+    )
     parser.add_argument(
         "--force", action="store_true", help="replace OUT if it is an earlier export"
     )
@@ -53,6 +55,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _export(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.export.archive import ArchiveError
     from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
@@ -68,6 +71,8 @@ def _export(session: Session, args: argparse.Namespace) -> Outcome:
         raise UsageError(f"{e}: choose another name{hint}") from e
     except OSError as e:
         raise UsageError(f"cannot write {args.out}: {e.strerror or e}: choose another place") from e
+    except ArchiveError as e:
+        raise UsageError(f"cannot write {args.out}: {e}") from e
     except ValueError as e:
         raise UsageError(f"cannot export this: {e}") from e
     print_text(export_text(done.path, done.meta))

@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,13 @@ from typing import Any
 import drgn
 from drgn import FaultError, MissingDebugInfoError, Program, ProgramFlags
 
-from drgn_zonedev.export.archive import FILES
+from drgn_zonedev.export.archive import (
+    FILES,
+    ArchiveError,
+    beginnings,
+    is_archive_name,
+    pack,
+)
 from drgn_zonedev.export.blank import device_names
 from drgn_zonedev.export.core_writer import Read, write_core
 from drgn_zonedev.export.elf_writer import Encoding
@@ -34,7 +41,7 @@ from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.model import Report
-from drgn_zonedev.util.directories import checksum, new_directory, write_file
+from drgn_zonedev.util.directories import checksum, create_file, new_directory, new_file, write_file
 from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.verification.context import Progress
 
@@ -44,6 +51,10 @@ EXPORT_SCHEMA = "drgn-zonedev/export/1"
 
 # How any version of this begins its meta.json.
 _META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
+_META_SIZE = 256
+
+# What comes from no file is for whoever could read it.
+_PRIVATE = 0o600
 
 # What one try lacks makes the next one ask for more, but not endlessly.
 _MAX_TRIES = 4
@@ -67,43 +78,85 @@ def write_export(
     progress: Progress = lambda done, total: None,
 ) -> Export:
     """
-    Export a kernel's memory map to a new directory.
+    Export a kernel's memory map to a new directory, or to one file if that is named
+    ``.tar.xz`` or ``.txz``. Nobody may read it who may not read the core dump.
 
-    :param force: Replace the directory if it is an earlier export, and nothing else.
-    :raises FileExistsError: if it holds anything, and is not to be replaced
+    :param force: Replace what is there if it is an earlier export, and nothing else.
+    :raises FileExistsError: if there is anything, and it is not to be replaced
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there are no exports for this architecture
+    :raises ArchiveError: if it is too large for one file
     """
-    options = options or ExportOptions()
-    target = Path(path)
-    replaced = FILES if force and is_earlier_export(target) else ()
-    with new_directory(target, replaced=replaced) as directory:
-        recorder, report = _record(prog, directory / "vmlinux", options, progress)
-        runs, lost = _write_vmcore(recorder, directory / "vmcore")
-        meta = _meta(recorder, options, report, runs, lost, directory)
-        write_file(directory / "meta.json", (json.dumps(meta, indent=2) + "\n").encode())
+    options, target = options or ExportOptions(), Path(path)
+    mode, replace = _source_mode(prog), force and is_earlier_export(target)
+    if is_archive_name(target):
+        with new_file(target, replace=replace) as archive:
+            directory = archive.with_name("export")
+            directory.mkdir()
+            meta, report = _fill(directory, prog, options, mode, progress)
+            pack(directory, archive)
+    else:
+        replaced = FILES if replace else ()
+        with new_directory(target, replaced=replaced, mode=_searchable(mode)) as directory:
+            meta, report = _fill(directory, prog, options, mode, progress)
     return Export(target, meta, report)
 
 
 def is_earlier_export(path: Path) -> bool:
-    """Tell whether a directory is one that :func:`write_export()` made, with nothing else in it."""
+    """Tell whether :func:`write_export()` made a directory or a file, with nothing else in it."""
     try:
-        if path.is_symlink() or sorted(os.listdir(path)) != sorted(FILES):
+        if path.is_symlink():
             return False
-        with (path / "meta.json").open("rb") as f:
-            return _META.match(f.read(256)) is not None
-    except OSError:
+        meta = _directory_meta(path) if path.is_dir() else _archive_meta(path)
+    except (OSError, ArchiveError):
         return False
+    return _META.match(meta) is not None
+
+
+def _directory_meta(path: Path) -> bytes:
+    if sorted(os.listdir(path)) != sorted(FILES):
+        return b""
+    with (path / "meta.json").open("rb") as f:
+        return f.read(_META_SIZE)
+
+
+def _archive_meta(path: Path) -> bytes:
+    found = beginnings(path, _META_SIZE)
+    return found["meta.json"] if sorted(found) == sorted(FILES) else b""
+
+
+def _source_mode(prog: Program) -> int:
+    if prog.core_dump_path is None:
+        return _PRIVATE
+    try:
+        return stat.S_IMODE(os.stat(prog.core_dump_path).st_mode)
+    except OSError:
+        return _PRIVATE
+
+
+def _searchable(mode: int) -> int:
+    # Who may read the files may look for them; the owner may remove them.
+    return mode | (mode & 0o444) >> 2 | 0o700
+
+
+def _fill(
+    directory: Path, prog: Program, options: ExportOptions, mode: int, progress: Progress
+) -> tuple[dict[str, Any], Report]:
+    recorder, report = _record(prog, directory / "vmlinux", options, mode, progress)
+    runs, lost = _write_vmcore(recorder, directory / "vmcore", mode)
+    meta = _meta(recorder, options, report, runs, lost, directory)
+    write_file(directory / "meta.json", (json.dumps(meta, indent=2) + "\n").encode(), mode)
+    return meta, report
 
 
 def _record(
-    prog: Program, vmlinux: Path, options: ExportOptions, progress: Progress
+    prog: Program, vmlinux: Path, options: ExportOptions, mode: int, progress: Progress
 ) -> tuple[Recorder, Report]:
     blanks = tuple(device_names(prog)) if options.blank_names else ()
     missing = MissingNames()
     for _ in range(_MAX_TRIES):
         file = build_vmlinux(prog, missing)
-        write_file(vmlinux, file.contents)
+        write_file(vmlinux, file.contents, mode)
         recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id), blanks)
         _load(recorder.prog, vmlinux)
         asked = MissingNames()
@@ -133,13 +186,15 @@ def _vmcoreinfo(prog: Program, build_id: bytes) -> bytes:
     return text + b"BUILD-ID=" + build_id.hex().encode() + b"\n"
 
 
-def _write_vmcore(recorder: Recorder, path: Path) -> tuple[list[MemoryRun], list[MemoryRun]]:
+def _write_vmcore(
+    recorder: Recorder, path: Path, mode: int
+) -> tuple[list[MemoryRun], list[MemoryRun]]:
     memory, tables = recorder.runs()
     platform = recorder.prog.platform
     assert platform is not None
     runs: list[tuple[MemoryRun, Read]] = [(run, recorder.read_run) for run in memory]
     runs += [(run, recorder.read_table) for run in tables]
-    with path.open("wb") as f:
+    with create_file(path, mode) as f:
         lost = write_core(f, Encoding(platform), recorder.vmcoreinfo, runs)
         f.flush()
         os.fsync(f.fileno())

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from drgn_zonedev.export.archive import is_archive_name
 from drgn_zonedev.render.as_text import size_text
 from drgn_zonedev.util.strings import printable
 
@@ -24,5 +25,12 @@ def export_text(path: Path, meta: dict[str, Any]) -> str:
     ]
     if meta["unreadable"]:
         lines.append(f"not in the source, so not in here: {len(meta['unreadable'])} (meta.json)")
-    lines.append(f"open it with: drgn -c {path}/vmcore -s {path}/vmlinux")
+    lines.append(f"open it with: {_opened_with(path)}")
     return "\n".join(printable(line) for line in lines)
+
+
+def _opened_with(path: Path) -> str:
+    # drgn itself does not unpack anything.
+    if is_archive_name(path):
+        return f"zonedev -c {path} COMMAND"
+    return f"drgn -c {path}/vmcore -s {path}/vmlinux"

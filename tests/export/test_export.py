@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from drgn.commands import CommandError, run_command
 from drgn.helpers.linux.mm import compound_head, decode_page_flags, pfn_to_page
 from drgn.helpers.linux.mmzone import for_each_present_section
 from drgn.helpers.linux.xarray import xa_for_each
+from support.archives import END, member, packed, tar
 from support.exports import check_json, open_export
 from support.fakekernel import FakeKernel, collision, in_flight, partial
 from support.kernels import each_layout
@@ -23,6 +25,7 @@ from support.opening import open_instead
 from drgn_zonedev import plugin
 from drgn_zonedev.export import select
 from drgn_zonedev.export import write as dump
+from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.pfn_walkers import walkers
@@ -34,6 +37,7 @@ each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])
 Scene = Callable[[str], FakeKernel]
 
 RAM_PFN = 0x1000
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 def readable(prog: Program, address: int, size: int) -> bool:
@@ -219,6 +223,118 @@ def test_interrupted_export_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+# One file.
+
+
+@pytest.mark.parametrize("name", ["out.tar.xz", "out.txz"])
+def test_archive_holds_the_same_as_a_directory(tmp_path: Path, name: str) -> None:
+    prog = collision("6.1").program()
+    write_export(prog, tmp_path / "out")
+    done = write_export(prog, tmp_path / name)
+    assert done.path == tmp_path / name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", name]
+    with unpacked(tmp_path / name) as files:
+        for path in (tmp_path / "out").iterdir():
+            assert (files / path.name).read_bytes() == path.read_bytes()
+
+
+def test_archive_is_replaced_only_if_it_is_one_of_an_export(tmp_path: Path) -> None:
+    out, prog = tmp_path / "out.tar.xz", collision("6.1").program()
+    write_export(prog, out)
+    first = out.read_bytes()
+    with pytest.raises(FileExistsError):
+        write_export(partial("6.1").program(), out)
+    assert out.read_bytes() == first
+    write_export(partial("6.1").program(), out, force=True)
+    assert out.read_bytes() != first
+
+
+@pytest.mark.parametrize("spoil", ["cut", "more", "foreign", "text", "empty"])
+def test_what_only_looks_like_an_archive_of_ours_is_not_replaced(
+    tmp_path: Path, spoil: str
+) -> None:
+    out = tmp_path / "out.tar.xz"
+    write_export(collision("6.1").program(), out)
+    out.write_bytes(
+        {
+            "cut": out.read_bytes()[:-1],
+            "more": packed(_archive_of_ours(member("notes", b"precious"))),
+            "foreign": packed(tar()),
+            "text": b"precious",
+            "empty": b"",
+        }[spoil]
+    )
+    before = out.read_bytes()
+    with pytest.raises(FileExistsError):
+        write_export(partial("6.1").program(), out, force=True)
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tar.xz"]
+
+
+def test_archive_packed_by_hand_is_an_earlier_export(tmp_path: Path) -> None:
+    (tmp_path / "out.txz").write_bytes(packed(_archive_of_ours()))
+    assert dump.is_earlier_export(tmp_path / "out.txz")
+
+
+def _archive_of_ours(*more: bytes) -> bytes:
+    meta = member("meta.json", b'{\n  "schema": "drgn-zonedev/export/1"}')
+    return b"".join((*more, meta, member("vmlinux", b""), member("vmcore", b""), END))
+
+
+@pytest.mark.parametrize("name", ["out", "out.tar.xz"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_interrupted_replacement_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    out = tmp_path / name
+    write_export(collision("6.1").program(), out)
+    files = [out] if out.is_file() else sorted(out.iterdir())
+    before = [path.read_bytes() for path in files]
+    monkeypatch.setattr(dump, "write_core", fail)
+    with pytest.raises(type(error)):
+        write_export(partial("6.1").program(), out, force=True)
+    assert [path.read_bytes() for path in files] == before
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+# Who may read it.
+
+
+def modes(out: Path) -> set[int]:
+    files = [out] if out.is_file() else list(out.iterdir())
+    return {stat.S_IMODE(path.stat().st_mode) for path in files}
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600, 0o640, 0o444, 0o644])
+@pytest.mark.parametrize("name", ["copy", "copy.tar.xz"])
+def test_files_have_the_mode_of_the_source(tmp_path: Path, mode: int, name: str) -> None:
+    write_export(collision("6.1").program(), tmp_path / "source")
+    (tmp_path / "source" / "vmcore").chmod(mode)
+    write_export(open_export(tmp_path / "source"), tmp_path / name)
+    assert modes(tmp_path / name) == {mode}
+    if name == "copy":
+        readers = mode & 0o044
+        searchable = stat.S_IMODE((tmp_path / name).stat().st_mode)
+        assert searchable == 0o700 | readers | readers >> 2
+
+
+def test_copy_of_a_packed_source_has_its_mode(tmp_path: Path) -> None:
+    archive = tmp_path / "source.tar.xz"
+    write_export(collision("6.1").program(), archive)
+    archive.chmod(0o440)
+    assert cli.main(["-c", str(archive), "export", str(tmp_path / "copy")]) == 0
+    assert modes(tmp_path / "copy") == {0o440}
+
+
+@pytest.mark.parametrize("name", ["copy", "copy.tar.xz"])
+def test_memory_from_no_file_is_the_owners(tmp_path: Path, name: str) -> None:
+    write_export(collision("6.1").program(), tmp_path / name)
+    assert modes(tmp_path / name) == {0o600}
+
+
 # The command.
 
 
@@ -232,6 +348,30 @@ def test_command_says_how_to_open_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "out"
     assert cli.main(["export", str(out)]) == 0
     assert f"drgn -c {out}/vmcore -s {out}/vmlinux" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("opened")
+def test_command_says_how_to_open_an_archive(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.tar.xz"
+    assert cli.main(["export", str(out)]) == 0
+    assert f"open it with: zonedev -c {out} COMMAND" in capsys.readouterr().out
+    assert error(capsys, str(out)).endswith("or replace that export with --force")
+    assert cli.main(["export", "--force", str(out)]) == 0
+
+
+def test_check_of_an_archive_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, source = tmp_path / "out.tar.xz", str(VMCORES / "6.1-nvdimm-partial")
+    assert cli.main(["-c", source, "export", str(out)]) == 0
+    capsys.readouterr()
+    said = []
+    for path in (source, str(out)):
+        status = cli.main(["-c", path, "check", "--format", "json"])
+        said.append((status, capsys.readouterr().out))
+    assert said[0] == said[1]
 
 
 def error(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
