@@ -56,6 +56,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def _export(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.export.archive import ArchiveError
+    from drgn_zonedev.export.blank import NameLeftError
     from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
@@ -71,6 +72,8 @@ def _export(session: Session, args: argparse.Namespace) -> Outcome:
         raise UsageError(f"{e}: choose another name{hint}") from e
     except OSError as e:
         raise UsageError(f"cannot write {args.out}: {e.strerror or e}: choose another place") from e
+    except NameLeftError as e:
+        raise UsageError(f"cannot leave out all names: {e}: nothing was written") from e
     except ArchiveError as e:
         raise UsageError(f"cannot write {args.out}: {e}") from e
     except ValueError as e:

@@ -1,52 +1,150 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Where a kernel keeps the names of devices that an export would reveal."""
+"""
+Blank names
+-----------
+
+Sees that an export without names has none. What the analysis reads of them is replaced
+by as many ``x``. Then everything that was written is searched for every name that is
+known, the kernel's own constants aside: strings in its image and its modules, and the
+identifiers of its debugging information.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
-from drgn import FaultError, Object, Program
+from drgn import FaultError, Program
 
-from drgn_zonedev.classification.reading import take_snapshot, with_devices
-from drgn_zonedev.kernel.devices import device_subsystem, for_each_child_device
-from drgn_zonedev.kernel.resource import for_each_resource_below
+from drgn_zonedev.export.elf_writer import Encoding
+from drgn_zonedev.export.name_search import occurrences, pointed_to
+from drgn_zonedev.export.private_names import (
+    PrivateName,
+    constant_names,
+    image,
+    is_public,
+    other_names,
+    printed_names,
+)
+from drgn_zonedev.kernel.resource import iomem_resources
+from drgn_zonedev.model import Report
 from drgn_zonedev.util.intervals import Span
-from drgn_zonedev.util.strings import c_string
+from drgn_zonedev.util.strings import printable
 
-__all__ = ("device_names",)
+__all__ = ("NameLeftError", "require_no_names")
+
+# A name that is no longer than this is a number as well. The memory map has any number.
+_NUMBER_SIZE = 4
+
+# Those of modules are within 2 GiB of the kernel wherever code has to be.
+_MAX_MODULES = 1 << 31
+
+_IDENTIFIER = re.compile(rb"[A-Za-z_]\w*")
+
+# A word that no sentence of ours has: with letters, and with something else.
+_DISTINCT = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z_ ]).{4,}", re.DOTALL)
 
 
-def device_names(prog: Program) -> Iterator[Span]:
-    """Find the names of the devices behind pgmaps, their disks, and their resources."""
-    for pgmap in with_devices(prog, take_snapshot(prog).pgmaps):
+class NameLeftError(Exception):
+    """A name is left in an export, or could not be found where it is shown."""
+
+
+def require_no_names(
+    source: Program,
+    recorded: Program,
+    report: Report,
+    names: Iterable[PrivateName],
+    directory: Path,
+) -> None:
+    """
+    See that no name is left in what was written.
+
+    :param recorded: The program that sees what is exported.
+    :param report: What the analysis said of that.
+    :param names: Those that were found before, and were blanked.
+    :raises NameLeftError: for the first one that is left
+    """
+    for text in _shown(recorded, report):
+        if not is_public(text.encode()) and text not in constant_names(source):
+            raise NameLeftError(f"where the name {text} is stored could not be found")
+    known = {n.text: n for n in (*other_names(source), *printed_names(source), *names)}
+    own = {n.address for n in (*known.values(), *names)}
+    _search_memory(source, directory / "vmcore", known, own)
+    _search_vmlinux(directory / "vmlinux", known)
+    _search_meta(directory / "meta.json", known)
+
+
+def _shown(prog: Program, report: Report) -> Iterator[str]:
+    for pgmap in report.pgmaps:
         if pgmap.device is not None:
-            device = Object(prog, "struct device *", pgmap.device.address)
-            with contextlib.suppress(FaultError):
-                yield from _names(device)
-    with contextlib.suppress(FaultError, LookupError):
-        yield from _resource_names(prog)
+            yield pgmap.device.name
+            yield pgmap.device.disk or ""
+    try:
+        yield from (resource.name for resource in iomem_resources(prog).found)
+    except (FaultError, LookupError):
+        return
 
 
-def _names(device: Object) -> Iterator[Span]:
-    disks = [c for c in for_each_child_device(device) if device_subsystem(c) == "block"]
-    for named in (device, *disks):
-        yield _string(named.kobj.name)
+def _left(name: PrivateName, where: str) -> NameLeftError:
+    text = printable(name.text.decode(errors="backslashreplace"))
+    return NameLeftError(f"{text}, a name of {name.of}, is left {where}")
 
 
-def _resource_names(prog: Program) -> Iterator[Span]:
-    start, end = prog.main_module().address_range or (0, 0)
-    for resource in for_each_resource_below(prog["iomem_resource"].address_of_()):
-        name = resource.name.read_()
-        # What is in the kernel's image is a constant, and RAM is RAM wherever
-        # its name is.
-        if not name or start <= name.value_() < end:
+def _search_memory(
+    prog: Program, vmcore: Path, known: dict[bytes, PrivateName], own: set[int]
+) -> None:
+    assert prog.platform is not None
+    encoding = Encoding(prog.platform)
+    constants = (image(prog), *_modules(prog))
+    found = [
+        (o.address, known[o.text])
+        for o in occurrences(vmcore, encoding, known)
+        if o.address in own or not any(start <= o.address < end for start, end in constants)
+    ]
+    short = {at for at, name in found if len(name.text) <= _NUMBER_SIZE and at not in own}
+    led_to = pointed_to(vmcore, encoding, short) if short else set()
+    for at, name in found:
+        if at not in short or at in led_to:
+            raise _left(name, f"in memory at {at:#x}")
+
+
+def _modules(prog: Program) -> Iterator[Span]:
+    # In the module's own order since Linux kernel commit ac3b43283923 ("module: replace
+    # module_layout with module_memory") (in v6.4), which keeps the bounds of data apart
+    # where that is in vmalloc() memory.
+    for prefix in ("", "data_"):
+        try:
+            tree = prog["mod_tree"]
+            start = tree.member_(prefix + "addr_min").value_()
+            end = tree.member_(prefix + "addr_max").value_()
+        except (LookupError, FaultError):
             continue
-        with contextlib.suppress(FaultError):
-            if not c_string(name).startswith("System RAM"):
-                yield _string(name)
+        if start < end <= start + _MAX_MODULES:
+            yield start, end
 
 
-def _string(pointer: Object) -> Span:
-    return pointer.value_(), pointer.value_() + len(pointer.string_())
+def _search_vmlinux(vmlinux: Path, known: dict[bytes, PrivateName]) -> None:
+    for text in sorted(known.keys() & set(vmlinux.read_bytes().split(b"\0"))):
+        if not _IDENTIFIER.fullmatch(text):
+            raise _left(known[text], "in vmlinux")
+
+
+def _search_meta(meta: Path, known: dict[bytes, PrivateName]) -> None:
+    texts = list(_strings(json.loads(meta.read_bytes())))
+    for name in known.values():
+        text = printable(name.text.decode(errors="backslashreplace"))
+        whole = re.compile(rf"(?<![\w.:-]){re.escape(text)}(?![\w:-])")
+        if text in texts or (_DISTINCT.fullmatch(text) and any(map(whole.search, texts))):
+            raise _left(name, "in meta.json")
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _strings(part)

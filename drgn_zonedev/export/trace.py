@@ -57,7 +57,7 @@ class Recorder:
         self.prog.set_linux_kernel_custom(vmcoreinfo, False)
         self.prog.add_memory_segment(0, _END, self._read_physical, physical=True)
         self.prog.add_memory_segment(_KERNEL_START, _END - _KERNEL_START, self._read_virtual)
-        self._blanks = blanks
+        self._blanks = union(blanks)
         self._read: set[Span] = set()
         self._faulted: set[Span] = set()
         self._tables: set[Span] = set()
@@ -111,11 +111,11 @@ class Recorder:
 
     def read(self, address: int, count: int) -> bytes:
         """Read without a trace; blanks are filled in."""
-        data = read_raw(self.source, address, count)
-        for start, end in self._blanks:
-            start, end = max(start - address, 0), min(end - address, count)
-            if start < end:
-                data = data[:start] + b"x" * (end - start) + data[end:]
+        return self._blanked(address, read_raw(self.source, address, count))
+
+    def _blanked(self, address: int, data: bytes) -> bytes:
+        for start, end in intersection((address, address + len(data)), self._blanks):
+            data = data[: start - address] + b"x" * (end - start) + data[end - address :]
         return data
 
     def sort_first_reads(self) -> None:
@@ -138,7 +138,9 @@ class Recorder:
     def read_table(self, run: MemoryRun) -> bytes:
         """Read what is to be written for a run of page tables."""
         assert run.paddr is not None
-        return read_raw(self.source, run.paddr, run.size, physical=True)
+        data = read_raw(self.source, run.paddr, run.size, physical=True)
+        # A damaged name may point there, too.
+        return self._blanked(run.vaddr, data)
 
     def narrow(self, starts: frozenset[int], objects: Sequence[Span]) -> None:
         """

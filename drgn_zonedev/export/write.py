@@ -31,10 +31,11 @@ from drgn_zonedev.export.archive import (
     is_archive_name,
     pack,
 )
-from drgn_zonedev.export.blank import device_names
+from drgn_zonedev.export.blank import require_no_names
 from drgn_zonedev.export.core_writer import Read, write_core
 from drgn_zonedev.export.elf_writer import Encoding
 from drgn_zonedev.export.kept_names import MissingNames
+from drgn_zonedev.export.private_names import printed_names
 from drgn_zonedev.export.select import ExportOptions, select
 from drgn_zonedev.export.trace import MemoryRun, Recorder
 from drgn_zonedev.export.vmlinux import build_vmlinux
@@ -86,6 +87,7 @@ def write_export(
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there are no exports for this architecture
     :raises ArchiveError: if it is too large for one file
+    :raises NameLeftError: if names are to be left out, and one is left
     """
     options, target = options or ExportOptions(), Path(path)
     mode, replace = _source_mode(prog), force and is_earlier_export(target)
@@ -142,17 +144,25 @@ def _searchable(mode: int) -> int:
 def _fill(
     directory: Path, prog: Program, options: ExportOptions, mode: int, progress: Progress
 ) -> tuple[dict[str, Any], Report]:
-    recorder, report = _record(prog, directory / "vmlinux", options, mode, progress)
+    names = printed_names(prog) if options.blank_names else ()
+    blanks = tuple(name.span for name in names)
+    recorder, report = _record(prog, blanks, directory / "vmlinux", options, mode, progress)
     runs, lost = _write_vmcore(recorder, directory / "vmcore", mode)
     meta = _meta(recorder, options, report, runs, lost, directory)
     write_file(directory / "meta.json", (json.dumps(meta, indent=2) + "\n").encode(), mode)
+    if options.blank_names:
+        require_no_names(prog, recorder.prog, report, names, directory)
     return meta, report
 
 
 def _record(
-    prog: Program, vmlinux: Path, options: ExportOptions, mode: int, progress: Progress
+    prog: Program,
+    blanks: tuple[Span, ...],
+    vmlinux: Path,
+    options: ExportOptions,
+    mode: int,
+    progress: Progress,
 ) -> tuple[Recorder, Report]:
-    blanks = tuple(device_names(prog)) if options.blank_names else ()
     missing = MissingNames()
     for _ in range(_MAX_TRIES):
         file = build_vmlinux(prog, missing)

@@ -32,7 +32,7 @@ from drgn_zonedev.kernel.devices import (
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.model import PgmapDevice
 
-__all__ = ("dev_pagemap_devices", "for_each_devres")
+__all__ = ("dev_pagemap_devices", "for_each_dev_pagemap_owner", "for_each_devres")
 
 # Where the drivers of device memory bind, those with the fewest devices first.
 _BUSES = ("dax", "nd", "cxl", "virtio", "pci")
@@ -144,8 +144,7 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
         in another way are missing.
     """
     found: dict[int, PgmapDevice] = {}
-    walks = (_owners_of_memory, _owners_on_buses, _owners_anywhere)
-    for pgmap, dev in chain.from_iterable(walk(prog, pgmaps) for walk in walks if pgmaps):
+    for pgmap, dev in _all_owners(prog, pgmaps):
         with contextlib.suppress(*_DAMAGE):
             found[pgmap] = PgmapDevice(
                 name=dev_name(dev),
@@ -158,7 +157,26 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
     return found
 
 
+@takes_program_or_default
+def for_each_dev_pagemap_owner(prog: Program, pgmaps: frozenset[int]) -> Iterator[Object]:
+    """
+    Iterate over every device that :func:`dev_pagemap_devices()` may look at, even if too
+    little of it can be read to name it.
+
+    :param pgmaps: Addresses of ``struct dev_pagemap``.
+    :return: Iterator of ``struct device *``
+    """
+    owners = {dev.value_(): dev for _, dev in _all_owners(prog, pgmaps)}
+    yield from owners.values()
+
+
 _Owners = Iterator[tuple[int, Object]]
+
+
+def _all_owners(prog: Program, pgmaps: frozenset[int]) -> _Owners:
+    # What costs least comes first.
+    walks = (_owners_of_memory, _owners_on_buses, _owners_anywhere)
+    return chain.from_iterable(walk(prog, pgmaps) for walk in walks if pgmaps)
 
 
 def _owners_of_memory(prog: Program, pgmaps: frozenset[int]) -> _Owners:

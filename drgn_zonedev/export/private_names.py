@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Private names
+-------------
+
+Where a kernel keeps the names that an export would reveal: of devices and disks, of
+the resources that drivers claim, and of the host.
+
+Names are read as far as they can be: a list that breaks off, or a string whose end is
+missing, hides nothing of what came before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from drgn import FaultError, Object, Program
+
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.kernel.devices import for_each_child_device, for_each_device
+from drgn_zonedev.kernel.devres import for_each_dev_pagemap_owner
+from drgn_zonedev.kernel.resource import for_each_resource_below
+from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.util.strings import string_at
+from drgn_zonedev.vmcore.raw import read_raw
+
+__all__ = (
+    "PrivateName",
+    "constant_names",
+    "image",
+    "is_public",
+    "other_names",
+    "printed_names",
+)
+
+# What c_string() reads of a name.
+_MAX_LENGTH = 512
+
+# A device below a device below a device; a damaged chain can be endless.
+_MAX_DEPTH = 64
+
+# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem).
+_PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|\(none\)|x*")
+
+_Pointers = Iterator[tuple[int, str]]
+
+_DAMAGE = (FaultError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A name as it is in memory, without its NUL; ``of`` says what has that name."""
+
+    text: bytes
+    address: int
+    of: str
+
+    @property
+    def span(self) -> Span:
+        """Its addresses."""
+        return self.address, self.address + len(self.text)
+
+
+def image(prog: Program) -> Span:
+    """Return the addresses of the kernel's image, which are none if they are not known."""
+    try:
+        return prog.main_module().address_range or (0, 0)
+    except LookupError:
+        return 0, 0
+
+
+def is_public(text: bytes) -> bool:
+    """Tell whether a name says nothing: that of RAM, or one that was blanked."""
+    return _PUBLIC.fullmatch(text) is not None
+
+
+def printed_names(prog: Program) -> tuple[PrivateName, ...]:
+    """Find the names that the analysis reads: of pgmaps' owners, their disks, and resources."""
+    return tuple(_outside_the_image(prog, _printed(prog)))
+
+
+def constant_names(prog: Program) -> frozenset[str]:
+    """Find those of them that are in the kernel's image, as they are printed."""
+    start, end = image(prog)
+    inside = {address for address, _ in _printed(prog) if start <= address < end}
+    return frozenset(string_at(prog, address) for address in inside)
+
+
+def _printed(prog: Program) -> _Pointers:
+    pgmaps = frozenset(p.address for p in take_snapshot(prog).pgmaps)
+    owners = list(for_each_dev_pagemap_owner(prog, pgmaps))
+    children = (child for owner in owners for child in _children(owner))
+    yield from _names_of_devices((*owners, *children))
+    yield from _names_of_resources(prog)
+
+
+def other_names(prog: Program) -> tuple[PrivateName, ...]:
+    """Find all others: of every device that can be reached, and of the host."""
+    devices = {dev.value_(): dev for dev in _all_devices(prog)}
+    found = _outside_the_image(prog, _names_of_devices(devices.values()))
+    # Far behind damage, anything looks like a device.
+    likely = (name for name in found if name.text.isascii() and name.text.decode().isprintable())
+    return (*likely, *_host_names(prog))
+
+
+def _outside_the_image(prog: Program, pointers: Iterable[tuple[int, str]]) -> Iterator[PrivateName]:
+    # What is in the kernel's image is a constant.
+    start, end = image(prog)
+    for address, of in dict.fromkeys(pointers):
+        if address and not start <= address < end:
+            text = _text(prog, address)
+            if not is_public(text):
+                yield PrivateName(text, address, of)
+
+
+def _text(prog: Program, address: int) -> bytes:
+    text = bytearray()
+    # Byte by byte, as drgn reads strings: an export has no more of them.
+    with contextlib.suppress(FaultError):
+        while len(text) < _MAX_LENGTH:
+            byte = read_raw(prog, address + len(text), 1)
+            if byte == b"\0":
+                break
+            text += byte
+    return bytes(text)
+
+
+def _all_devices(prog: Program) -> Iterator[Object]:
+    with contextlib.suppress(*_DAMAGE):
+        for dev in for_each_device(prog):
+            yield dev
+            yield from _children(dev)
+            yield from _parents(dev)
+
+
+def _children(dev: Object) -> Iterator[Object]:
+    with contextlib.suppress(*_DAMAGE):
+        yield from for_each_child_device(dev)
+
+
+def _parents(dev: Object) -> Iterator[Object]:
+    with contextlib.suppress(*_DAMAGE):
+        for _ in range(_MAX_DEPTH):
+            dev = dev.parent.read_()
+            if not dev:
+                return
+            yield dev
+
+
+def _names_of_devices(devices: Iterable[Object]) -> _Pointers:
+    for dev in devices:
+        with contextlib.suppress(*_DAMAGE):
+            yield dev.kobj.name.value_(), "a device"
+        with contextlib.suppress(*_DAMAGE):
+            yield dev.init_name.value_(), "a device"
+
+
+def _names_of_resources(prog: Program) -> _Pointers:
+    with contextlib.suppress(*_DAMAGE):
+        for resource in for_each_resource_below(prog["iomem_resource"].address_of_()):
+            with contextlib.suppress(*_DAMAGE):
+                yield resource.name.value_(), "a resource"
+
+
+def _host_names(prog: Program) -> Iterator[PrivateName]:
+    with contextlib.suppress(*_DAMAGE):
+        uts = prog["init_uts_ns"].name
+        for member in (uts.nodename, uts.domainname):
+            address = member.address_of_().value_()
+            text = _text(prog, address)
+            if not is_public(text):
+                yield PrivateName(text, address, "the host")
