@@ -27,6 +27,7 @@ from pathlib import Path
 from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory, stored_dumps
 
+from .archives import SHARE, fuzz_archives
 from .image import Image
 from .mutation import Recipe, describe, draw_recipe, load_recipe, recipe_text
 from .trial import LIMITS, Outcome, try_recipes
@@ -189,9 +190,12 @@ def main() -> int:
 def _run(args: argparse.Namespace, images: list[Image]) -> int:
     print(f"seed {args.seed}, {args.count} inputs, {len(images)} dumps, {args.jobs} jobs")
     total, start = Tally(), time.monotonic()
+    archives = [dump.path / ARCHIVE for dump in stored_dumps(default_directory() or CORPUS)]
+    packed = args.count // SHARE
+    failed = fuzz_archives(args.seed, packed, archives, args.keep / "archives")
     with workers(args.jobs) as pool:
         images = list(pool.map(known, images))
-        batches = _batches(args.seed, args.count, images)
+        batches = _batches(args.seed, args.count - packed, images)
         for done in as_completed([pool.submit(run_batch, *batch) for batch in batches]):
             tally = done.result()
             total.merge(tally)
@@ -200,7 +204,7 @@ def _run(args: argparse.Namespace, images: list[Image]) -> int:
             if sys.stderr.isatty():
                 print(f"\r{total.inputs}/{args.count}", end="", file=sys.stderr)
     _print_summary(total, time.monotonic() - start)
-    return int(bool(total.failures))
+    return int(bool(total.failures or failed))
 
 
 def _print_summary(total: Tally, seconds: float) -> None:
