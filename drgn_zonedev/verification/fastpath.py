@@ -31,7 +31,7 @@ from drgn_zonedev.verification.promises import (
     Promise,
     periodic_areas,
 )
-from drgn_zonedev.verification.rules import Comparison, Expected, Rule, Varies, rules_about
+from drgn_zonedev.verification.rules import Comparison, ExpectedValue, Rule, Varies, rules_about
 
 __all__ = ("FastPath", "cached_fast_path", "make_fast_path")
 
@@ -73,7 +73,7 @@ class _Checks:
 
     span: range
     masked: dict[int, tuple[int, int]]
-    placed: tuple[tuple[int, Varies, Callable[[Place], Expected]], ...]
+    placed: tuple[tuple[int, Varies, Callable[[Place], ExpectedValue]], ...]
     least: tuple[tuple[int, int], ...]
     alike: bool
 
@@ -146,7 +146,7 @@ class _Columns:
         np.bitwise_and(column, np.uint64(mask), out=out)
         return self._equal(out, np.uint64(wanted))
 
-    def _equal(self, column: np.ndarray, wanted: Expected | np.uint64) -> bool:
+    def _equal(self, column: np.ndarray, wanted: ExpectedValue | np.uint64) -> bool:
         if len(self._truth) < column.size:
             self._truth = np.empty(column.size, bool)
         truth = self._truth[: column.size].reshape(column.shape)

@@ -45,7 +45,7 @@ __all__ = (
     "Comparison",
     "Computed",
     "Condition",
-    "Expected",
+    "ExpectedValue",
     "Role",
     "Rule",
     "Varies",
@@ -127,7 +127,7 @@ class Varies(enum.Enum):
     BY_PAGE = enum.auto()
 
 
-Expected = Union[int, tuple[int, ...], np.ndarray]
+ExpectedValue = Union[int, tuple[int, ...], np.ndarray]
 """One number for all pages, those that are as good as each other, or one of each page."""
 
 
@@ -136,7 +136,7 @@ class Computed:
     """A value that depends on the kernel, or on where a page is."""
 
     name: str
-    of: Callable[[Place], Expected]
+    of: Callable[[Place], ExpectedValue]
     varies: Varies = Varies.BY_RANGE
 
 
@@ -199,7 +199,7 @@ class Rule:
         """From where to where its value changes."""
         return self.value.varies if isinstance(self.value, Computed) else Varies.BY_RANGE
 
-    def expected(self, place: Place) -> Expected:
+    def expected(self, place: Place) -> ExpectedValue:
         """The value, for each page where it varies."""
         return self.value.of(place) if isinstance(self.value, Computed) else self.value
 

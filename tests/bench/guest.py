@@ -15,7 +15,7 @@ from support.elfheader import without_sections
 
 from drgn_zonedev.lab import SCENARIOS, boot, fetch_kernel
 from drgn_zonedev.lab.host.tools import find_tool
-from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Area
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, MemoryArea
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import namespace_at
@@ -99,9 +99,9 @@ def _memory_mib(base_gib: int) -> int:
 def _large(base_gib: int) -> Scenario:
     ram = _memory_mib(base_gib)
     start = max(DEVICE_MEMORY, -(-_ram_end(ram) // GIB) * GIB)
-    base = Area(start, base_gib * GIB)
-    pages_2m = Area(base.end, _COMPOUND_GIB * GIB)
-    pages_1g = Area(pages_2m.end, _COMPOUND_GIB * GIB)
+    base = MemoryArea(start, base_gib * GIB)
+    pages_2m = MemoryArea(base.end, _COMPOUND_GIB * GIB)
+    pages_1g = MemoryArea(pages_2m.end, _COMPOUND_GIB * GIB)
     return Scenario(
         name=f"bench-{base_gib}g",
         summary="device memory in pages of 4 KiB, 2 MiB and 1 GiB, memmap in RAM",
@@ -123,7 +123,7 @@ def _ram_end(mib: int) -> int:
     return 4 * GIB + (mib - _LOW_PART_MIB) * MIB
 
 
-def _nvdimm(number: int, memory: Area) -> tuple[str, ...]:
+def _nvdimm(number: int, memory: MemoryArea) -> tuple[str, ...]:
     # Nobody touches its contents, so that it need not fit into this machine.
     size = f"size={memory.size // MIB}M"
     return (

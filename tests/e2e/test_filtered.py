@@ -28,7 +28,7 @@ from support.guests import COMMAND_SECONDS, boot_alone
 from drgn_zonedev import report
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
 from drgn_zonedev.lab import Kernel, Scenario, fetch_kernel
-from drgn_zonedev.lab.scenarios.arithmetic import MIB, Area
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, MemoryArea
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.steps import namespace
 from drgn_zonedev.lab.targets import Format, makedumpfile, write_filtered
@@ -47,7 +47,7 @@ SMALL = Scenario(
     name="small",
     summary="fsdax in boot RAM, and on an NVDIMM of 160 MiB",
     kernel_args=("memmap=32M!0xc000000",),
-    devices=nvdimm(1, Area(DEVICE_MEMORY, 160 * MIB)),
+    devices=nvdimm(1, MemoryArea(DEVICE_MEMORY, 160 * MIB)),
     modules=("nd_e820", "nfit", "nd_pmem"),
     steps=(namespace("fsdax", region=0), namespace("fsdax", region=1)),
     memory_mib=384,
@@ -147,7 +147,7 @@ def test_flattened_split_and_incomplete_dumps_accuse_nobody(taken: Taken) -> Non
 HUGE = Scenario(
     name="huge",
     summary="fsdax on an NVDIMM of two whole sections, its memmap in RAM",
-    devices=nvdimm(1, Area(DEVICE_MEMORY, 256 * MIB)),
+    devices=nvdimm(1, MemoryArea(DEVICE_MEMORY, 256 * MIB)),
     modules=("nfit", "nd_pmem"),
     steps=(namespace("fsdax", "mem"),),
     memory_mib=384,

@@ -21,10 +21,10 @@ from drgn import Qualifiers, Type, TypeKind
 
 from drgn_zonedev.export.dwarf import constants as dw
 
-__all__ = ("Attribute", "Die", "Tree", "Value")
+__all__ = ("Attribute", "Die", "FormValue", "Tree")
 
-Value = Union[int, str, bytes, "Die"]
-Attribute = tuple[int, int, Value]
+FormValue = Union[int, str, bytes, "Die"]
+Attribute = tuple[int, int, FormValue]
 
 _TAGS = {
     TypeKind.STRUCT: dw.TAG_structure_type,
@@ -48,7 +48,7 @@ class Die:
     attributes: list[Attribute] = field(default_factory=list)
     children: list[Die] = field(default_factory=list)
 
-    def add(self, name: int, form: int, value: Value) -> None:
+    def add(self, name: int, form: int, value: FormValue) -> None:
         """Add an attribute."""
         self.attributes.append((name, form, value))
 

@@ -30,7 +30,7 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Area:
+class MemoryArea:
     """Physical memory of a device."""
 
     start: int
@@ -52,7 +52,7 @@ def struct_page(pfn: int) -> int:
     return VMEMMAP + pfn * STRUCT_PAGE
 
 
-def data_offset(memory: Area, memmap: str, align: int) -> int:
+def data_offset(memory: MemoryArea, memmap: str, align: int) -> int:
     """Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
 
     That is 8 KiB for the information block, and with the memmap on the device a struct page for
@@ -64,13 +64,13 @@ def data_offset(memory: Area, memmap: str, align: int) -> int:
     return align_up(memory.start + overhead, align) - memory.start
 
 
-def namespace_end(memory: Area, align: int) -> int:
+def namespace_end(memory: MemoryArea, align: int) -> int:
     """Return where a namespace's pgmap ends: an unaligned rest is cut off (``nd_pfn_init()``)."""
     return align_down(memory.end, align)
 
 
 def namespace_ranges(
-    memory: Area, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
+    memory: MemoryArea, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
 ) -> tuple[Expected, ...]:
     """Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
 
@@ -98,10 +98,10 @@ def section_tail(end: int, case: str) -> tuple[Expected, ...]:
     return expect(end, align_up(end, SECTION), case)
 
 
-def blocks(memory: Area) -> Area:
+def blocks(memory: MemoryArea) -> MemoryArea:
     """Return the whole memory blocks inside `memory`: all that can become RAM."""
     start = align_up(memory.start, SECTION)
-    return Area(start, align_down(memory.end, SECTION) - start)
+    return MemoryArea(start, align_down(memory.end, SECTION) - start)
 
 
 def block_number(address: int) -> int:

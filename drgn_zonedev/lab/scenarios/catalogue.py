@@ -7,7 +7,7 @@ from drgn_zonedev.lab.scenarios.arithmetic import (
     GIB,
     MIB,
     PAGE,
-    Area,
+    MemoryArea,
     block_number,
     blocks,
     expect,
@@ -33,28 +33,31 @@ _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
 
 # Boot RAM declared persistent. It begins in mid-section, so that this section has two owners, and
 # ends with a section.
-_COLLIDING = Area(0x24000000, 192 * MIB)
+_COLLIDING = MemoryArea(0x24000000, 192 * MIB)
 _COLLIDING_ARGS = ("memmap=192M!0x24000000",)
 _COLLIDING_HEAD = head(_COLLIDING.start, "online")
 
-_PARTIAL = Area(DEVICE_MEMORY, 320 * MIB)
-_WHOLE = Area(DEVICE_MEMORY, 256 * MIB)
+_PARTIAL = MemoryArea(DEVICE_MEMORY, 320 * MIB)
+_WHOLE = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 # One GiB of it is lost to the alignment of the data.
-_LARGE = Area(DEVICE_MEMORY, 2 * GIB)
+_LARGE = MemoryArea(DEVICE_MEMORY, 2 * GIB)
 
 # Two devices with RAM around them, and two in a section that has nothing else.
-_FIRST, _SECOND = Area(0x20000000, 32 * MIB), Area(0x24000000, 32 * MIB)
-_THIRD, _FOURTH = Area(DEVICE_MEMORY, 32 * MIB), Area(DEVICE_MEMORY + 32 * MIB, 64 * MIB)
+_FIRST, _SECOND = MemoryArea(0x20000000, 32 * MIB), MemoryArea(0x24000000, 32 * MIB)
+_THIRD, _FOURTH = (
+    MemoryArea(DEVICE_MEMORY, 32 * MIB),
+    MemoryArea(DEVICE_MEMORY + 32 * MIB, 64 * MIB),
+)
 
-_CXL = Area(CXL_WINDOW, 256 * MIB)
-_DIRTY = Area(DEVICE_MEMORY, 192 * MIB)
+_CXL = MemoryArea(CXL_WINDOW, 256 * MIB)
+_DIRTY = MemoryArea(DEVICE_MEMORY, 192 * MIB)
 # The firmware that QEMU makes up lists the last DIMM first: these are the regions 1 and 0.
-_MAPPED = Area(DEVICE_MEMORY, 256 * MIB)
-_FILES = Area(DEVICE_MEMORY + 256 * MIB, 256 * MIB)
-_DIMM = Area(DEVICE_MEMORY, 256 * MIB)
-_MOVABLE = Area(0x30000000, 128 * MIB)
-_BECOMES_RAM = Area(DEVICE_MEMORY, 512 * MIB)
-_RAM_BLOCKS = blocks(Area(_BECOMES_RAM.start + 2 * MIB, _BECOMES_RAM.size - 2 * MIB))
+_MAPPED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
+_FILES = MemoryArea(DEVICE_MEMORY + 256 * MIB, 256 * MIB)
+_DIMM = MemoryArea(DEVICE_MEMORY, 256 * MIB)
+_MOVABLE = MemoryArea(0x30000000, 128 * MIB)
+_BECOMES_RAM = MemoryArea(DEVICE_MEMORY, 512 * MIB)
+_RAM_BLOCKS = blocks(MemoryArea(_BECOMES_RAM.start + 2 * MIB, _BECOMES_RAM.size - 2 * MIB))
 _HALFWAY_PFN = 0x2A123
 # Boot RAM has to have a whole free GiB.
 _PREINIT_MIB = 2560

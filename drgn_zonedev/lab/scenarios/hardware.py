@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Area
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, MemoryArea
 from drgn_zonedev.lab.scenarios.scenario import QmpCommand
 from drgn_zonedev.util.alignment import align_up
 
@@ -11,7 +11,7 @@ DEVICE_MEMORY = 4 * GIB
 """Where QEMU's memory slots begin in a guest that has less than 3 GiB of RAM."""
 
 
-def nvdimm(number: int, memory: Area, *, node: int = 0) -> tuple[str, ...]:
+def nvdimm(number: int, memory: MemoryArea, *, node: int = 0) -> tuple[str, ...]:
     """Return an NVDIMM without labels, backed by the host's RAM."""
     backend = f"nvdimm{number}-memory"
     device = f"nvdimm,id=nvdimm{number},memdev={backend},addr={memory.start:#x}"
@@ -21,7 +21,7 @@ def nvdimm(number: int, memory: Area, *, node: int = 0) -> tuple[str, ...]:
     )
 
 
-def virtio_pmem(memory: Area) -> tuple[str, ...]:
+def virtio_pmem(memory: MemoryArea) -> tuple[str, ...]:
     """Return a virtio-pmem device. Flushing it needs a file; an anonymous one will do."""
     size = f"size={memory.size // MIB}M"
     return (
@@ -58,7 +58,7 @@ def numa(memory_mib: int, nodes: int) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def plug_dimm(memory: Area) -> tuple[QmpCommand, ...]:
+def plug_dimm(memory: MemoryArea) -> tuple[QmpCommand, ...]:
     """Return what plugs a DIMM of ordinary RAM into a running guest."""
     backend = {"qom-type": "memory-backend-ram", "id": "dimm-memory", "size": memory.size}
     device = {"driver": "pc-dimm", "id": "dimm", "memdev": "dimm-memory", "addr": memory.start}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from drgn_zonedev.lab.scenarios.arithmetic import MIB, Area, block_number
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, MemoryArea, block_number
 from drgn_zonedev.lab.scenarios.scenario import GuestCommand
 
 
@@ -15,13 +15,13 @@ def namespace(
 
 
 def namespace_at(
-    memory: Area, kind: str, memmap: str = "dev", *, align: int = 2 * MIB
+    memory: MemoryArea, kind: str, memmap: str = "dev", *, align: int = 2 * MIB
 ) -> GuestCommand:
     """Like :func:`namespace()`, for the region that some memory is."""
     return ("namespace_at", f"{memory.start:#x}", kind, memmap, str(align))
 
 
-def hotplug(memory: Area) -> GuestCommand:
+def hotplug(memory: MemoryArea) -> GuestCommand:
     """Have the host run the scenario's QMP commands, and wait for the last memory block of it."""
     return ("hotplug", str(block_number(memory.end - 1)))
 

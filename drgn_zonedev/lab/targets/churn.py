@@ -26,7 +26,7 @@ from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest
-from drgn_zonedev.lab.scenarios.arithmetic import MIB, Area, block_number
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, MemoryArea, block_number
 from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, plug_dimm
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import hotplug, namespace
@@ -35,9 +35,9 @@ from drgn_zonedev.lab.targets.labels import AREA_BYTES, write_labels_command
 from drgn_zonedev.lab.targets.watch import MARK
 
 # The labels take the end of it.
-_LABELLED = Area(DEVICE_MEMORY, 256 * MIB)
+_LABELLED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _NVDIMM = f"nvdimm,id=nvdimm,memdev=labelled,addr={_LABELLED.start:#x}"
-_DIMM = Area(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
+_DIMM = MemoryArea(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
 _SIZES = (str(64 * MIB), str(160 * MIB))
 # For a check that has begun, and to say what came of it; on a busy host, that takes minutes.
 _SPARE_SECONDS = 300

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab.scenarios import arithmetic
-from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Area, Expected
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Expected, MemoryArea
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,16 @@ from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Area, Expected
 def test_data_of_a_namespace_begins_behind_its_struct_pages(
     size: int, memmap: str, align: int, offset: int
 ) -> None:
-    assert arithmetic.data_offset(Area(4 * GIB, size), memmap, align) == offset
+    assert arithmetic.data_offset(MemoryArea(4 * GIB, size), memmap, align) == offset
 
 
 def test_a_namespace_that_starts_unaligned_has_aligned_data() -> None:
-    memory = Area(4 * GIB + MIB, 31 * MIB)
+    memory = MemoryArea(4 * GIB + MIB, 31 * MIB)
     assert arithmetic.data_offset(memory, "mem", 2 * MIB) == MIB
 
 
 def test_an_altmap_reserves_two_pages() -> None:
-    assert arithmetic.namespace_ranges(Area(0x24000000, 192 * MIB)) == (
+    assert arithmetic.namespace_ranges(MemoryArea(0x24000000, 192 * MIB)) == (
         Expected(0x24000, 0x24002, "reserved"),
         Expected(0x24002, 0x24400, "metadata"),
         Expected(0x24400, 0x30000, "device"),
@@ -44,12 +44,12 @@ def test_an_altmap_reserves_two_pages() -> None:
 
 
 def test_an_unaligned_end_is_cut_off() -> None:
-    (expected,) = arithmetic.namespace_ranges(Area(4 * GIB, 33 * MIB), "mem")
+    (expected,) = arithmetic.namespace_ranges(MemoryArea(4 * GIB, 33 * MIB), "mem")
     assert expected == Expected(0x100000, 0x102000, "device")
 
 
 def test_only_whole_memory_blocks_become_ram() -> None:
-    assert arithmetic.blocks(Area(4 * GIB + 2 * MIB, 510 * MIB)) == Area(
+    assert arithmetic.blocks(MemoryArea(4 * GIB + 2 * MIB, 510 * MIB)) == MemoryArea(
         4 * GIB + 128 * MIB, 384 * MIB
     )
 
