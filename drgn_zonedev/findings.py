@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, Evidence, Finding, Severity
 
-__all__ = ("KINDS", "UNTELLABLE", "Kind", "make_finding")
+__all__ = ("KINDS", "UNDETECTABLE", "Kind", "make_finding")
 
 
 @dataclass(frozen=True)
@@ -479,7 +479,7 @@ _INFOS = (
 KINDS = {kind.slug: kind for kind in _ERRORS + _WARNINGS + _INFOS}
 """All kinds of findings by slug."""
 
-UNTELLABLE = (
+UNDETECTABLE = (
     (
         "nr_range of a complete pgmap counted down",
         "memremap_pages() at work looks the same: its last range is case 4.",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind
+from drgn_zonedev.findings import KINDS, UNDETECTABLE, Kind
 from drgn_zonedev.model import Severity
 from drgn_zonedev.verification.promises import DEVICE_AREAS, TAIL_AREAS, Area
 from drgn_zonedev.verification.rules import NEVER_WRITTEN, RULES, Computed, Rule
@@ -36,7 +36,7 @@ def _document() -> Iterator[str]:
     yield ""
     yield "Silence says nothing about these:"
     yield ""
-    for defect, reason in UNTELLABLE:
+    for defect, reason in UNDETECTABLE:
         yield f"- {defect}: {reason}"
 
 

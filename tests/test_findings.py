@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.findings import KINDS, UNTELLABLE, Kind, make_finding
+from drgn_zonedev.findings import KINDS, UNDETECTABLE, Kind, make_finding
 from drgn_zonedev.model import Case, Evidence, Severity
 from drgn_zonedev.pfn_proposal import VARIANTS
 from drgn_zonedev.pfn_walkers import WALKERS
@@ -70,7 +70,7 @@ def test_documentation_is_complete() -> None:
     for kind in KINDS.values():
         for part in (kind.message, kind.explanation, kind.proof, kind.cure):
             assert part in text
-    for defect, reason in UNTELLABLE:
+    for defect, reason in UNDETECTABLE:
         assert f"- {defect}: {reason}" in text
 
 

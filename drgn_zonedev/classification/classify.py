@@ -27,7 +27,7 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classification.evidence import Evidencer
+from drgn_zonedev.classification.evidence import EvidenceBuilder
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
@@ -187,7 +187,7 @@ def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: in
     if range_ is None:
         return None
     rows = snapshot.sections.rows(pfn, pfn + 1)
-    evidence = Evidencer(prog, snapshot).of_range(pfn, rows, range_.pgmap)
+    evidence = EvidenceBuilder(prog, snapshot).of_range(pfn, rows, range_.pgmap)
     return dataclasses.replace(range_, evidence=evidence)
 
 
@@ -231,7 +231,7 @@ def _areas(
         head_end = min(start + pgmap.altmap.offset, end)
         head = _Area.METADATA
         if in_progress and not _hot_added(snapshot, reserve_end):
-            sure = snapshot.hotplug_in_progress or not snapshot.unread_zones
+            sure = snapshot.hotplug_in_progress or not snapshot.unreadable_zones
             head = _Area.INITIALIZING if sure else _Area.UNSURE
         yield start, reserve_end, _Area.RESERVED
         yield reserve_end, head_end, head
@@ -398,7 +398,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "ghost": early & ~populated & _deserted(snapshot, atoms, word, claimed, row),
         "desertion_unsure": early
         & ~populated
-        & bool(snapshot.unread_zones)
+        & bool(snapshot.unreadable_zones)
         & _perhaps_deserted(snapshot, atoms, word, claimed, row),
         "hole_beside_device": early & ~populated & _shared(atoms, claimed, row),
         "hole_in_zone_device": early
@@ -499,7 +499,7 @@ def _merge(
     same = (key[:, 1:] == key[:, :-1]).all(axis=0) & (atoms.start[1:] == atoms.end[:-1])
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.append(first[1:], len(atoms.start)) - 1
-    evidencer = Evidencer(prog, snapshot)
+    evidencer = EvidenceBuilder(prog, snapshot)
     ranges = []
     for i, j in zip(first.tolist(), last.tolist()):
         verdict = _VERDICTS[_NAMES[decision.verdict[i]]]

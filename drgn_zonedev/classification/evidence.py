@@ -17,10 +17,10 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.model import Evidence, Pgmap
 
-__all__ = ("Evidencer",)
+__all__ = ("EvidenceBuilder",)
 
 
-class Evidencer:
+class EvidenceBuilder:
     """Collects evidence from a snapshot; it remembers what is costly to decode."""
 
     def __init__(self, prog: Program, snapshot: Snapshot) -> None:

@@ -20,7 +20,7 @@ from drgn import FaultError, Object, Program, ProgramFlags
 
 from drgn_zonedev.classification.missing_debuginfo import Attempt, debug_info, named_once, optional
 from drgn_zonedev.classification.snapshot import Changes, Snapshot, changes_between
-from drgn_zonedev.classification.unreadable import bad_address, unread_structures
+from drgn_zonedev.classification.unreadable import bad_address, unreadable_structures
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
 from drgn_zonedev.kernel.memory_blocks import (
     MemoryBlocks,
@@ -29,7 +29,7 @@ from drgn_zonedev.kernel.memory_blocks import (
     no_memory_blocks,
     sections_per_block,
 )
-from drgn_zonedev.kernel.memremap import dev_pagemap_info, need_percpu_ref, pgmap_array_entries
+from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries, require_percpu_ref
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.resource import unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
@@ -112,11 +112,11 @@ def _read(prog: Program) -> Snapshot:
     alive = Attempt(None)
     if any(pgmap.ref.state == "unreadable" for pgmap in pgmaps):
         alive = optional(
-            "whether pgmaps are alive is not known", None, lambda: need_percpu_ref(prog)
+            "whether pgmaps are alive is not known", None, lambda: require_percpu_ref(prog)
         )
     missing = (*known.unjudged, *found.unjudged, *alive.unjudged)
     blocks, per_block = known.value
-    spans, unread_zones = spans_of_zone(*found.value) if found.value else ({}, ())
+    spans, unreadable_zones = spans_of_zone(*found.value) if found.value else ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
         flags=section_flags(prog),
@@ -127,7 +127,7 @@ def _read(prog: Program) -> Snapshot:
         sections_per_block=per_block,
         zone_device_spans=spans,
         knows_spans=found.value is not None,
-        unread_zones=unread_zones,
+        unreadable_zones=unreadable_zones,
         hotplug_in_progress=mem_hotplug_in_progress(prog),
         unjudged=unjudged,
         stray_claims=stray_claims,
@@ -135,7 +135,7 @@ def _read(prog: Program) -> Snapshot:
         # Who compares them says what the debugging information lacks.
         resources=optional("", None, lambda: unnamed_iomem_resources(prog)).value,
     )
-    unread = unread_structures(prog, snapshot)
+    unread = unreadable_structures(prog, snapshot)
     return dataclasses.replace(snapshot, unjudged=named_once((*unjudged, *missing, *unread)))
 
 

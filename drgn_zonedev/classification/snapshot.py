@@ -43,7 +43,7 @@ class Snapshot:
     under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
     before and after. ``retries`` is how many readings did not agree with the one
     before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs that the two
-    arrays could not be read for, and ``unread_zones`` the nodes whose zones could
+    arrays could not be read for, and ``unreadable_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
     ``zones`` and ``resources``, which have no names, are ``None`` if the debugging
     information lacks them.
@@ -65,18 +65,18 @@ class Snapshot:
     torn_spans: tuple[tuple[int, int], ...] = ()
     retries: int = 0
     knows_spans: bool = True
-    unread_zones: tuple[tuple[int, int], ...] = ()
+    unreadable_zones: tuple[tuple[int, int], ...] = ()
     zones: Zones | None = None
     resources: Resources | None = None
 
-    def is_told(self, start_pfn: int, end_pfn: int) -> bool:
+    def is_reported(self, start_pfn: int, end_pfn: int) -> bool:
         """Return whether all of a range is in something that could not be judged."""
-        starts, ends = self._told
+        starts, ends = self._reported
         i = bisect_right(starts, start_pfn)
         return i > 0 and ends[i - 1] >= end_pfn
 
     @cached_property
-    def _told(self) -> tuple[list[int], list[int]]:
+    def _reported(self) -> tuple[list[int], list[int]]:
         # Where they start, and the last end of all that start no later.
         spans = sorted((u.start_pfn, u.end_pfn) for u in self.unjudged)
         return [a for a, _ in spans], list(accumulate((b for _, b in spans), max))

@@ -25,7 +25,7 @@ from drgn_zonedev.vmcore.reads import SMALLEST_PAGE, first_unreadable
 if TYPE_CHECKING:
     from drgn_zonedev.classification.snapshot import Snapshot
 
-__all__ = ("bad_address", "unread_structures")
+__all__ = ("bad_address", "unreadable_structures")
 
 
 def bad_address(prog: Program, address: int, type_name: str) -> int:
@@ -37,7 +37,7 @@ def bad_address(prog: Program, address: int, type_name: str) -> int:
     return address if unreadable is None else unreadable
 
 
-def unread_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+def unreadable_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
     """Account for what could not be read of a snapshot's structures."""
     yield from _nodes(prog, snapshot)
     yield from _sections(snapshot)
@@ -83,8 +83,8 @@ def _usages(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
             (int(sections.nr[crowded[-1]]) + 1) * pages,
             f"{reason}: in {len(crowded)} sections, it is taken for garbage",
         )
-    unread = ~sections.usage_readable & ~sections.crowded
-    rows = np.flatnonzero(unread & (sections.usage != 0))
+    unreadable = ~sections.usage_readable & ~sections.crowded
+    rows = np.flatnonzero(unreadable & (sections.usage != 0))
     yield from _missing_together(
         prog,
         "subsection_map",
@@ -158,7 +158,7 @@ def _blocks_not_online(snapshot: Snapshot) -> np.ndarray:
 
 
 def _zones(snapshot: Snapshot) -> Iterator[Unjudged]:
-    for nid, address in snapshot.unread_zones:
+    for nid, address in snapshot.unreadable_zones:
         reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
         yield Unjudged(0, 0, f"{reason} was not compared with anything", address)
         for start, end in _undecided_without_zones(snapshot):

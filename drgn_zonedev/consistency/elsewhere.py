@@ -26,7 +26,7 @@ __all__ = ("ELSEWHERE_CHECKS",)
 
 def _outside_zone(scene: Scene) -> Iterator[Finding]:
     spans = scene.snapshot.zone_device_spans
-    if scene.snapshot.unread_zones:
+    if scene.snapshot.unreadable_zones:
         return
     for claim in scene.complete if scene.snapshot.knows_spans else ():
         start, end = claim.range.start_pfn, claim.range.end_pfn
@@ -97,7 +97,7 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
     if not scene.complete:
         return
     resources = scene.snapshot.resources or unnamed_iomem_resources(scene.prog)
-    for address in resources.unread[:1]:
+    for address in resources.unreadable[:1]:
         reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
         yield Unjudged(0, 0, f"{reason} were compared", address)
     shift = scene.snapshot.geometry.page_shift
@@ -123,7 +123,7 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
                     *scene.range_facts(claim),
                 ),
             )
-        if not (ram or around or resources.unread):
+        if not (ram or around or resources.unreadable):
             yield make_finding(
                 "device-without-resource",
                 Case.DEVICE,

@@ -16,7 +16,7 @@ from drgn import FaultError, Program
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Range
-from drgn_zonedev.pfn_walkers import Exposure, Judgement, unread_by_guards, walk_all
+from drgn_zonedev.pfn_walkers import Exposure, Judgement, unreadable_by_guards, walk_all
 
 __all__ = ("ExposedWalker", "exposed_walkers")
 
@@ -48,7 +48,7 @@ def exposed_walkers(
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     try:
         judgements = walk_all(prog, snapshot, [page])
-        unread = unread_by_guards(prog, snapshot)
+        unreadable = unreadable_by_guards(prog, snapshot)
     except (FaultError, LookupError) as e:
         return f"what their guards ask cannot be read: {e}"
     exposed = tuple(
@@ -58,8 +58,8 @@ def exposed_walkers(
         for exposure in judgement.exposures
     )
     # Guards let pass what they cannot ask about, and keep out nothing else for that.
-    if exposed and unread:
-        return f"what their guards ask cannot be read: {', '.join(unread)}"
+    if exposed and unreadable:
+        return f"what their guards ask cannot be read: {', '.join(unreadable)}"
     return exposed
 
 

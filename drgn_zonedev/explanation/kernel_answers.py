@@ -34,11 +34,11 @@ from drgn_zonedev.kernel.memremap import (
 )
 from drgn_zonedev.kernel.mmzone import (
     decode_section_word,
-    need_section,
     online_device_section,
     pfn_section_valid,
     pfn_to_online_page,
     pfn_valid,
+    require_section,
     section_flags,
     section_subsection_map,
     sparsemem_geometry,
@@ -103,7 +103,7 @@ class _Section:
     def __init__(self, prog: Program, pfn: int) -> None:
         self.prog, self.pfn = prog, pfn
         self.nr = pfn // sparsemem_geometry(prog).pages_per_section
-        found = _try(need_section, prog, self.nr)
+        found = _try(require_section, prog, self.nr)
         self.error = found if isinstance(found, str) else ""
         self.section: Object | None = None if self.error or not found else found
         self.word = self._read_word()

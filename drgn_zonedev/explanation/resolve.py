@@ -21,7 +21,7 @@ from drgn.helpers.linux.mmzone import valid_section
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
-from drgn_zonedev.kernel.mmzone import need_section, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import require_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
 from drgn_zonedev.model import Finding, Range
 
@@ -183,7 +183,7 @@ def _is_memory(prog: Program, pfn: int) -> bool:
 
 def _is_present(prog: Program, pfn: int) -> bool:
     nr = pfn // sparsemem_geometry(prog).pages_per_section
-    return bool(valid_section(need_section(prog, nr)))
+    return bool(valid_section(require_section(prog, nr)))
 
 
 def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:
@@ -213,7 +213,7 @@ def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:
 
 
 def _resolve_resource(prog: Program, name: str, resources: Resources) -> Subject:
-    if resources.unread and not resources.found:
+    if resources.unreadable and not resources.found:
         raise ValueError(f"{name!r} is not a number, and iomem_resource cannot be read: give a PFN")
     found = _named(resources.found, name)
     shift = sparsemem_geometry(prog).page_shift

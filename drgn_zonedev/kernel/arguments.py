@@ -13,12 +13,12 @@ import operator
 
 from drgn import IntegerLike, Object, TypeKind
 
-__all__ = ("need_number", "need_struct")
+__all__ = ("require_number", "require_struct")
 
 _INTEGERS = (TypeKind.INT, TypeKind.ENUM, TypeKind.BOOL)
 
 
-def need_number(value: IntegerLike, name: str = "PFN") -> int:
+def require_number(value: IntegerLike, name: str = "PFN") -> int:
     """
     Get a number that is not negative.
 
@@ -37,7 +37,7 @@ def need_number(value: IntegerLike, name: str = "PFN") -> int:
     return number
 
 
-def need_struct(value: Object, name: str) -> None:
+def require_struct(value: Object, name: str) -> None:
     """
     Refuse what is neither a structure nor a pointer to one.
 

@@ -32,7 +32,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
-from drgn_zonedev.kernel.arguments import need_number
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.sections import section_mem_map
 from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
 from drgn_zonedev.vmcore.reads import read_memory
@@ -361,7 +361,7 @@ def read_pages(
     layout = layout or page_layout(prog)
     chunk = chunk or default_chunk(layout)
     gap: UnreadablePages | None = None
-    start, end = need_number(start_pfn), need_number(end_pfn)
+    start, end = require_number(start_pfn), require_number(end_pfn)
     while start < end:
         chunk_end = min(start + chunk, end)
         for part in _read_chunk(prog, layout, start, chunk_end):

@@ -28,7 +28,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
-from drgn_zonedev.kernel.arguments import need_number
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
 from drgn_zonedev.vmcore.reads import null_pointer
@@ -80,7 +80,7 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     except ObjectNotFoundError:
         # CONFIG_MEMORY_HOTPLUG=n
         return null_pointer(prog, "struct memory_block *")
-    block_id = need_number(nr, "section number") // sections_per_block(prog)
+    block_id = require_number(nr, "section number") // sections_per_block(prog)
     return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
 
 

@@ -27,7 +27,7 @@ from drgn import (
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.percpu import per_cpu_ptr
 
-from drgn_zonedev.kernel.arguments import need_number, need_struct
+from drgn_zonedev.kernel.arguments import require_number, require_struct
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
 from drgn_zonedev.kernel.records import read_records
@@ -44,7 +44,6 @@ __all__ = (
     "for_each_dev_pagemap",
     "for_each_pgmap_array_entry",
     "get_dev_pagemap",
-    "need_percpu_ref",
     "percpu_ref_state",
     "pgmap_altmap",
     "pgmap_array_entries",
@@ -54,6 +53,7 @@ __all__ = (
     "pgmap_pfn_valid",
     "pgmap_ref",
     "pgmap_vmemmap_shift",
+    "require_percpu_ref",
     "vmem_altmap_offset",
 )
 
@@ -159,7 +159,7 @@ def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
         ``CONFIG_ZONE_DEVICE`` may lack the type, too: then, it is a ``void *``.
     :raises FaultError: if ``pgmap_array`` cannot be read there
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     try:
         xa = prog["pgmap_array"].address_of_()
     except ObjectNotFoundError:
@@ -209,7 +209,7 @@ def pgmap_is_alive(pgmap: Object) -> bool:
 
     :param pgmap: ``struct dev_pagemap *``
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     ref = pgmap_ref(pgmap)
     if not ref:
         return False
@@ -291,7 +291,7 @@ def dev_pagemap_type(pgmap: Object) -> str:
 
     :param pgmap: ``struct dev_pagemap *``
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     try:
         return str(pgmap.type.format_(type_name=False))
     except AttributeError:
@@ -305,7 +305,7 @@ def pgmap_vmemmap_shift(pgmap: Object) -> int:
 
     :param pgmap: ``struct dev_pagemap *``
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     # Added in Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE
     # support for compound pages") (in v5.17).
     try:
@@ -328,7 +328,7 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
         of ranges that are not in progress is ``nr_range``.
     :raises ValueError: if ``nr_range`` is absurd
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     return _ranges_of(pgmap, _read_pgmap(pgmap))
 
 
@@ -389,7 +389,7 @@ def pgmap_altmap(pgmap: Object) -> Altmap | None:
     :return: ``None`` if ``PGMAP_ALTMAP_VALID`` is not set. It is about the
         first range only.
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     if not pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
         return None
     altmap = pgmap.altmap.read_()
@@ -421,8 +421,8 @@ def pgmap_pfn_first(pgmap: Object, range_id: IntegerLike) -> int:
     :param pgmap: ``struct dev_pagemap *``
     :param range_id: Index into ``pgmap->ranges``.
     """
-    need_struct(pgmap, _PGMAP)
-    range_id = need_number(range_id, "index of a range")
+    require_struct(pgmap, _PGMAP)
+    range_id = require_number(range_id, "index of a range")
     shift = pgmap.prog_["PAGE_SHIFT"].value_()
     pfn = int(pgmap.ranges[range_id].start.value_()) >> shift
     if range_id == 0 and pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
@@ -440,8 +440,8 @@ def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
     :param pgmap: ``struct dev_pagemap *``
     :param pfn: ``unsigned long``
     """
-    need_struct(pgmap, _PGMAP)
-    pfn = need_number(pfn)
+    require_struct(pgmap, _PGMAP)
+    pfn = require_number(pfn)
     ranges, in_progress = dev_pagemap_ranges(pgmap)
     for i, range_ in enumerate(ranges[:-1] if in_progress else ranges):
         if range_.start_pfn <= pfn < range_.end_pfn:
@@ -450,7 +450,7 @@ def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
 
 
 @takes_program_or_default
-def need_percpu_ref(prog: Program) -> None:
+def require_percpu_ref(prog: Program) -> None:
     """
     Look up what :func:`percpu_ref_state()` cannot do without.
 
@@ -484,7 +484,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     :param pgmap: ``struct dev_pagemap *``
     :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is absurd
     """
-    need_struct(pgmap, _PGMAP)
+    require_struct(pgmap, _PGMAP)
     prog, now = pgmap.prog_, _read_pgmap(pgmap)
     ranges, in_progress = _ranges_of(pgmap, now)
     shift = pgmap_vmemmap_shift(now)

@@ -40,7 +40,7 @@ from drgn.helpers.linux.mmzone import (
     valid_section,
 )
 
-from drgn_zonedev.kernel.arguments import need_number
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memremap import get_dev_pagemap
 from drgn_zonedev.vmcore.reads import need_object
 
@@ -49,11 +49,11 @@ __all__ = (
     "SectionFlags",
     "decode_section_word",
     "for_each_subsection",
-    "need_section",
     "online_device_section",
     "pfn_section_valid",
     "pfn_to_online_page",
     "pfn_valid",
+    "require_section",
     "section_flags",
     "section_subsection_map",
     "section_vmemmap_preinit",
@@ -253,7 +253,7 @@ def subsection_map_index(prog: Program, pfn: IntegerLike) -> int:
 
     :param pfn: ``unsigned long``
     """
-    return sparsemem_geometry(prog).subsection_map_index(need_number(pfn))
+    return sparsemem_geometry(prog).subsection_map_index(require_number(pfn))
 
 
 def section_subsection_map(section: Object) -> int | None:
@@ -286,9 +286,9 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
     :return: Iterator of (start PFN, end PFN, whether its bit is set)
     """
     geometry = sparsemem_geometry(prog)
-    section = need_section(prog, nr)
+    section = require_section(prog, nr)
     bitmap = section_subsection_map(section) if section else 0
-    start_pfn = need_number(nr, "section number") * geometry.pages_per_section
+    start_pfn = require_number(nr, "section number") * geometry.pages_per_section
     for i in range(geometry.subsections_per_section):
         pfn = start_pfn + i * geometry.pages_per_subsection
         is_set = bitmap is None or bool(bitmap >> i & 1)
@@ -296,7 +296,7 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
 
 
 @takes_program_or_default
-def need_section(prog: Program, nr: IntegerLike) -> Object:
+def require_section(prog: Program, nr: IntegerLike) -> Object:
     """
     Get a section like :func:`drgn.helpers.linux.mmzone.nr_to_section()`, and make sure
     that it is the kernel's word: in an ELF dump, drgn takes what was left out for zeros,
@@ -306,7 +306,7 @@ def need_section(prog: Program, nr: IntegerLike) -> Object:
     :return: ``struct mem_section *`` (``NULL`` if there is none)
     :raises FaultError: if that cannot be told, or if the section cannot be read
     """
-    nr = need_number(nr, "section number")
+    nr = require_number(nr, "section number")
     try:
         section = nr_to_section(prog, nr)
         if section:
@@ -321,7 +321,7 @@ def need_section(prog: Program, nr: IntegerLike) -> Object:
 
 
 def _section_of(prog: Program, pfn: int) -> Object:
-    return need_section(prog, pfn // sparsemem_geometry(prog).pages_per_section)
+    return require_section(prog, pfn // sparsemem_geometry(prog).pages_per_section)
 
 
 @takes_program_or_default
@@ -332,7 +332,7 @@ def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     section = _section_of(prog, pfn)
     if not section:
         return False
@@ -352,7 +352,7 @@ def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
     section = _section_of(prog, pfn)
@@ -377,7 +377,7 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     :param pfn: ``unsigned long``
     :return: ``struct page *`` (``NULL`` if it is not online)
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     null = NULL(prog, "struct page *")
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return null

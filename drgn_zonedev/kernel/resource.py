@@ -54,15 +54,15 @@ class Resource:
 @dataclass(frozen=True)
 class Resources:
     """
-    A tree of resources, parents first; ``unread`` are the addresses of those that
+    A tree of resources, parents first; ``unreadable`` are the addresses of those that
     could not be read, with whatever is behind and below them.
     """
 
     found: tuple[Resource, ...]
-    unread: tuple[int, ...] = ()
+    unreadable: tuple[int, ...] = ()
 
 
-def for_each_resource_below(root: Object, unread: list[int] | None = None) -> Iterator[Object]:
+def for_each_resource_below(root: Object, unreadable: list[int] | None = None) -> Iterator[Object]:
     """
     Iterate over a tree of resources, parents first, without its root. drgn's
     :func:`~drgn.helpers.linux.ioport.for_each_resource()` goes round in circles
@@ -70,14 +70,14 @@ def for_each_resource_below(root: Object, unread: list[int] | None = None) -> It
     rest where one cannot be read.
 
     :param root: ``struct resource *``
-    :param unread: Gets the addresses of those that cannot be read.
+    :param unreadable: Gets the addresses of those that cannot be read.
     :return: Iterator of ``struct resource *``
     """
-    for address, _ in _resources_below(root, [] if unread is None else unread):
+    for address, _ in _resources_below(root, [] if unreadable is None else unreadable):
         yield Object(root.prog_, root.type_, address)
 
 
-def _resources_below(root: Object, unread: list[int]) -> Iterator[tuple[int, Object]]:
+def _resources_below(root: Object, unreadable: list[int]) -> Iterator[tuple[int, Object]]:
     # With their values, which are one read each.
     seen, pending = {0}, [root.value_()]
     while pending:
@@ -85,14 +85,14 @@ def _resources_below(root: Object, unread: list[int]) -> Iterator[tuple[int, Obj
         if address in seen:
             continue
         if len(seen) > _MAX_RESOURCES:
-            unread.append(address)
+            unreadable.append(address)
             return
         is_root = len(seen) == 1
         seen.add(address)
         try:
             resource = read_object(Object(root.prog_, root.type_, address)[0])
         except FaultError:
-            unread.append(address)
+            unreadable.append(address)
             continue
         if not is_root:
             yield address, resource
@@ -113,7 +113,7 @@ def iomem_resources(prog: Program) -> Resources:
 @takes_program_or_default
 def unnamed_iomem_resources(prog: Program) -> Resources:
     """Like :func:`iomem_resources()`, for one read each."""
-    unread: list[int] = []
+    unreadable: list[int] = []
     found = tuple(
         Resource(
             start=resource.start.value_(),
@@ -122,9 +122,9 @@ def unnamed_iomem_resources(prog: Program) -> Resources:
             address=address,
             is_ram=resource.flags.value_() & _SYSTEM_RAM == _SYSTEM_RAM,
         )
-        for address, resource in _resources_below(prog["iomem_resource"].address_of_(), unread)
+        for address, resource in _resources_below(prog["iomem_resource"].address_of_(), unreadable)
     )
-    return Resources(found, tuple(unread))
+    return Resources(found, tuple(unreadable))
 
 
 def with_names(prog: Program, resources: Resources) -> Resources:

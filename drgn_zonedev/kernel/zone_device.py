@@ -31,14 +31,14 @@ from drgn import IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import valid_section
 
-from drgn_zonedev.kernel.arguments import need_number
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_ranges,
     get_dev_pagemap,
     pgmap_altmap,
     pgmap_pfn_valid,
 )
-from drgn_zonedev.kernel.mmzone import need_section, pfn_section_valid, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import pfn_section_valid, require_section, sparsemem_geometry
 
 __all__ = ("pfn_zone_device", "pfn_zone_device_reserved")
 
@@ -61,7 +61,7 @@ def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     if not _populated(prog, pfn):
         return False
     pgmap = get_dev_pagemap(prog, pfn)
@@ -78,7 +78,7 @@ def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
 
     :param pfn: ``unsigned long``
     """
-    pfn = need_number(pfn)
+    pfn = require_number(pfn)
     if not _populated(prog, pfn):
         return False
     pgmap = get_dev_pagemap(prog, pfn)
@@ -96,5 +96,5 @@ def _populated(prog: Program, pfn: int) -> bool:
     geometry = sparsemem_geometry(prog)
     if not 0 <= pfn < geometry.max_pfn:
         return False
-    section = need_section(prog, pfn // geometry.pages_per_section)
+    section = require_section(prog, pfn // geometry.pages_per_section)
     return valid_section(section) and pfn_section_valid(prog, pfn)

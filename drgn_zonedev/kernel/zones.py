@@ -20,7 +20,7 @@ from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
-    "UnreadZone",
+    "UnreadableZone",
     "Zone",
     "Zones",
     "read_zone_device_spans",
@@ -46,7 +46,7 @@ class Zone:
 
 
 @dataclass(frozen=True)
-class UnreadZone:
+class UnreadableZone:
     """A ``struct zone`` that cannot be read, and the address that faulted."""
 
     nid: int
@@ -59,7 +59,7 @@ class Zones:
     """Zones that span anything, and those of which that is not known, by node and number."""
 
     found: tuple[Zone, ...]
-    unread: tuple[UnreadZone, ...]
+    unreadable: tuple[UnreadableZone, ...]
 
 
 @takes_program_or_default
@@ -74,19 +74,19 @@ def zones(prog: Program) -> Zones:
     read = [zone for nid in online_nodes(prog) for zone in _zones_of(prog, nid, numbers)]
     return Zones(
         found=tuple(z for z in read if isinstance(z, Zone)),
-        unread=tuple(z for z in read if isinstance(z, UnreadZone)),
+        unreadable=tuple(z for z in read if isinstance(z, UnreadableZone)),
     )
 
 
-def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | UnreadZone | None]:
+def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | UnreadableZone | None]:
     try:
         found = NODE_DATA(prog, nid).node_zones
     except FaultError as e:
-        return [UnreadZone(nid, number, e.address) for number in numbers]
+        return [UnreadableZone(nid, number, e.address) for number in numbers]
     return [_read_zone(prog, nid, number, found[number]) for number in numbers]
 
 
-def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | UnreadZone | None:
+def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | UnreadableZone | None:
     members = zone.zone_start_pfn, zone.spanned_pages, zone.present_pages
     # They lie next to each other.
     addresses = [member.address_ or 0 for member in members]
@@ -95,7 +95,7 @@ def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | Unr
         raw = read_memory(prog, first, max(addresses) + 8 - first)
     except FaultError:
         # A fault may be at a physical address.
-        return UnreadZone(nid, number, addresses[0])
+        return UnreadableZone(nid, number, addresses[0])
     start, spanned, present = (
         int.from_bytes(raw[address - first :][:8], "little") for address in addresses
     )
@@ -144,4 +144,4 @@ def spans_of_zone(
     with the address that faulted.
     """
     spans = {z.nid: (z.start_pfn, z.end_pfn) for z in read.found if z.number == number}
-    return spans, tuple((z.nid, z.address) for z in read.unread if z.number == number)
+    return spans, tuple((z.nid, z.address) for z in read.unreadable if z.number == number)

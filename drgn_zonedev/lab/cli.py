@@ -269,14 +269,14 @@ def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
 
 
 def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
-    from drgn_zonedev.lab.kernels.custom_kernel import own_kernel
+    from drgn_zonedev.lab.kernels.custom_kernel import custom_kernel
 
     if names:
         raise UsageError(f"{names[0]} and a kernel of your own: choose one of them")
     if not (args.kernel and args.vmlinux):
         raise UsageError("a kernel of your own takes both --kernel BZIMAGE and --vmlinux FILE")
     try:
-        return own_kernel(args.kernel, args.vmlinux, args.modules, args.system_map)
+        return custom_kernel(args.kernel, args.vmlinux, args.modules, args.system_map)
     except LabError as e:
         raise UsageError(str(e)) from e
 

@@ -47,7 +47,7 @@ class Carried:
     bits: int
     different: int
     differences: tuple[Difference, ...]
-    unread: tuple[Unjudged, ...]
+    unreadable: tuple[Unjudged, ...]
 
 
 def _online(marks: Marks) -> np.ndarray:
@@ -104,7 +104,7 @@ def _compare(
         bits=int(unpacked(found[found.any(axis=1)]).sum()),
         different=len(row),
         differences=_differences(snapshot, rows[row], bit, unpacked(found[rows])[row, bit]),
-        unread=tuple(_unread(snapshot, name, readable)),
+        unreadable=tuple(_unreadable(snapshot, name, readable)),
     )
 
 
@@ -137,7 +137,7 @@ def _differences(
     return tuple(runs)
 
 
-def _unread(snapshot: Snapshot, name: str, readable: np.ndarray) -> list[Unjudged]:
+def _unreadable(snapshot: Snapshot, name: str, readable: np.ndarray) -> list[Unjudged]:
     pages = snapshot.geometry.pages_per_section
     sections = snapshot.sections.nr[~readable].tolist()
     return [Unjudged(nr * pages, (nr + 1) * pages, f"{name} cannot be read") for nr in sections]

@@ -18,7 +18,7 @@ from drgn_zonedev.pfn_walkers.judge import (
     Exposure,
     Judgement,
     WalkersReport,
-    unread_by_guards,
+    unreadable_by_guards,
     walk_all,
     walkers,
 )
@@ -33,7 +33,7 @@ __all__ = (
     "WalkOutcome",
     "Walker",
     "WalkersReport",
-    "unread_by_guards",
+    "unreadable_by_guards",
     "walk_all",
     "walkers",
 )

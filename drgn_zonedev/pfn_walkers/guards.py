@@ -8,7 +8,7 @@ What the walkers' guards are made of. A *step* asks about the PFN and reads no s
 page; a *filter* looks at the struct page and may drop it. Memory that passes the steps
 is touched, and what passes the filters as well is used.
 
-Each takes the ground and says yes or no for each run of it.
+Each takes the memory and says yes or no for each run of it.
 """
 
 from __future__ import annotations
@@ -29,101 +29,101 @@ from drgn_zonedev.pfn_walkers.memory import (
     REFERENCED,
     RESERVED,
     TAIL,
-    UNREAD,
-    Ground,
+    UNREADABLE,
+    UnpromisedMemory,
 )
 from drgn_zonedev.util.intervals import containing
 
 __all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 
-Ask = Callable[[Ground], np.ndarray]
+Ask = Callable[[UnpromisedMemory], np.ndarray]
 
 
 # What is not known, max_pfn or a zone, keeps nobody from anything.
 
 
-def _below_max_pfn(ground: Ground) -> np.ndarray:
-    if ground.max_pfn is None:
-        return np.ones(len(ground.runs), bool)
-    return ground.runs.start < ground.max_pfn
+def _below_max_pfn(memory: UnpromisedMemory) -> np.ndarray:
+    if memory.max_pfn is None:
+        return np.ones(len(memory.runs), bool)
+    return memory.runs.start < memory.max_pfn
 
 
-def _in_last_section(ground: Ground) -> np.ndarray:
-    if ground.max_pfn is None:
-        return np.ones(len(ground.runs), bool)
-    pages = ground.snapshot.geometry.pages_per_section
-    return ground.runs.start < -(-ground.max_pfn // pages) * pages
+def _in_last_section(memory: UnpromisedMemory) -> np.ndarray:
+    if memory.max_pfn is None:
+        return np.ones(len(memory.runs), bool)
+    pages = memory.snapshot.geometry.pages_per_section
+    return memory.runs.start < -(-memory.max_pfn // pages) * pages
 
 
-def _valid_block(ground: Ground) -> np.ndarray:
-    assert ground.max_order_pages is not None
-    first = ground.runs.start // ground.max_order_pages * ground.max_order_pages
-    return ground.ask(first).pfn_valid
+def _valid_block(memory: UnpromisedMemory) -> np.ndarray:
+    assert memory.max_order_pages is not None
+    first = memory.runs.start // memory.max_order_pages * memory.max_order_pages
+    return memory.ask(first).pfn_valid
 
 
-def _system_ram(ground: Ground) -> np.ndarray:
-    return containing(ground.runs.start, ground.ram[:, 0], ground.ram[:, 1]) >= 0
+def _system_ram(memory: UnpromisedMemory) -> np.ndarray:
+    return containing(memory.runs.start, memory.ram[:, 0], memory.ram[:, 1]) >= 0
 
 
-def _system_ram_section(ground: Ground) -> np.ndarray:
+def _system_ram_section(memory: UnpromisedMemory) -> np.ndarray:
     # Offlining refuses a memory block that has holes.
-    pages = ground.snapshot.geometry.pages_per_section
-    first = ground.runs.start // pages * pages
+    pages = memory.snapshot.geometry.pages_per_section
+    first = memory.runs.start // pages * pages
     # What is System RAM from the first page of a section to the last is in one of these.
-    row = containing(first, ground.ram[:, 0], ground.ram[:, 1])
-    return (row >= 0) & (row == containing(first + pages - 1, ground.ram[:, 0], ground.ram[:, 1]))
+    row = containing(first, memory.ram[:, 0], memory.ram[:, 1])
+    return (row >= 0) & (row == containing(first + pages - 1, memory.ram[:, 0], memory.ram[:, 1]))
 
 
-def _in_zone_with_ram(ground: Ground) -> np.ndarray:
-    found = np.full(len(ground.runs), bool(ground.zones.unread))
-    for zone in ground.zones.found:
-        inside = (ground.runs.start >= zone.start_pfn) & (ground.runs.start < zone.end_pfn)
+def _in_zone_with_ram(memory: UnpromisedMemory) -> np.ndarray:
+    found = np.full(len(memory.runs), bool(memory.zones.unreadable))
+    for zone in memory.zones.found:
+        inside = (memory.runs.start >= zone.start_pfn) & (memory.runs.start < zone.end_pfn)
         found |= inside & bool(zone.present_pages)
     return found
 
 
-def _begins_online(ground: Ground) -> np.ndarray:
-    assert ground.pageblock_pages is not None
-    start = ground.runs.start // ground.pageblock_pages * ground.pageblock_pages
+def _begins_online(memory: UnpromisedMemory) -> np.ndarray:
+    assert memory.pageblock_pages is not None
+    start = memory.runs.start // memory.pageblock_pages * memory.pageblock_pages
     blocks, which = np.unique(start, return_inverse=True)
-    passed = ground.ask(blocks).online
+    passed = memory.ask(blocks).online
     rows = np.flatnonzero(passed)
-    passed[rows] = ground.is_populated(ground.zones_of(blocks[rows]), blocks[rows])
+    passed[rows] = memory.is_populated(memory.zones_of(blocks[rows]), blocks[rows])
     return passed[which]
 
 
-def _pageblock(ground: Ground) -> np.ndarray:
+def _pageblock(memory: UnpromisedMemory) -> np.ndarray:
     """
     ``__pageblock_pfn_to_page()``: the first page online, the last one valid, and both in
     the zone that is compacted. Only the two are looked at.
     """
-    assert ground.pageblock_pages is not None
-    start = ground.runs.start // ground.pageblock_pages * ground.pageblock_pages
+    assert memory.pageblock_pages is not None
+    start = memory.runs.start // memory.pageblock_pages * memory.pageblock_pages
     blocks, which = np.unique(start, return_inverse=True)
-    last = blocks + ground.pageblock_pages - 1
-    passed = ground.ask(blocks).online & ground.ask(last).pfn_valid
+    last = blocks + memory.pageblock_pages - 1
+    passed = memory.ask(blocks).online & memory.ask(last).pfn_valid
     rows = np.flatnonzero(passed)
-    zone = ground.zones_of(blocks[rows])
-    passed[rows] = (zone == ground.zones_of(last[rows])) & ground.is_populated(zone, blocks[rows])
+    zone = memory.zones_of(blocks[rows])
+    passed[rows] = (zone == memory.zones_of(last[rows])) & memory.is_populated(zone, blocks[rows])
     return passed[which]
 
 
-def _filters_injection(ground: Ground) -> np.ndarray:
+def _filters_injection(memory: UnpromisedMemory) -> np.ndarray:
     # A variable of vmlinux, or of the module; 0 until debugfs sets it.
     try:
-        is_set = bool(ground.prog.variable("hwpoison_filter_enable").value_())
+        is_set = bool(memory.prog.variable("hwpoison_filter_enable").value_())
     except (LookupError, ObjectAbsentError, FaultError):
         is_set = False
-    return np.full(len(ground.runs), is_set)
+    return np.full(len(memory.runs), is_set)
 
 
 STEPS: dict[str, Ask] = {
-    "pfn_valid()": lambda ground: ground.first.pfn_valid,
+    "pfn_valid()": lambda memory: memory.first.pfn_valid,
     "pfn_valid() of the first PFN of each MAX_ORDER block": _valid_block,
-    "pfn_to_online_page()": lambda ground: ground.first.online,
-    "no pfn_to_online_page()": lambda ground: ~ground.first.online,
-    "get_dev_pagemap()": lambda ground: ground.first.pgmap != 0,
-    "pgmap_pfn_valid()": lambda ground: ground.first.pgmap_pfn_valid,
+    "pfn_to_online_page()": lambda memory: memory.first.online,
+    "no pfn_to_online_page()": lambda memory: ~memory.first.online,
+    "get_dev_pagemap()": lambda memory: memory.first.pgmap != 0,
+    "pgmap_pfn_valid()": lambda memory: memory.first.pgmap_pfn_valid,
     "in a zone with RAM": _in_zone_with_ram,
     "below max_pfn": _below_max_pfn,
     "below the end of max_pfn's section": _in_last_section,
@@ -136,16 +136,18 @@ STEPS: dict[str, Ask] = {
 
 # What could not be read is not known to be dropped.
 FILTERS: dict[str, Ask] = {
-    "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREAD),
+    "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREADABLE),
     "!PageTail()": lambda g: ~g.runs.has(TAIL),
     "!PageReserved()": lambda g: ~g.runs.has(RESERVED),
-    "page_count() != 0": lambda g: g.runs.has(HELD | UNREAD),
-    "folio_try_get()": lambda g: g.runs.has(HELD | UNREAD),
-    "get_page_unless_zero()": lambda g: g.runs.has(REFERENCED | UNREAD),
-    "PageLRU()": lambda g: g.runs.has(ON_LRU | UNREAD),
-    "PageHWPoison()": lambda g: g.runs.has(POISONED | UNREAD),
-    "HWPoisonHandlable()": lambda g: g.runs.has(ON_LRU | FREE | UNREAD),
-    "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(ON_LRU | FREE | MOVABLE | UNREAD),
+    "page_count() != 0": lambda g: g.runs.has(HELD | UNREADABLE),
+    "folio_try_get()": lambda g: g.runs.has(HELD | UNREADABLE),
+    "get_page_unless_zero()": lambda g: g.runs.has(REFERENCED | UNREADABLE),
+    "PageLRU()": lambda g: g.runs.has(ON_LRU | UNREADABLE),
+    "PageHWPoison()": lambda g: g.runs.has(POISONED | UNREADABLE),
+    "HWPoisonHandlable()": lambda g: g.runs.has(ON_LRU | FREE | UNREADABLE),
+    "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(
+        ON_LRU | FREE | MOVABLE | UNREADABLE
+    ),
     "corrupt-filter-enable is set": _filters_injection,
 }
 
@@ -159,13 +161,13 @@ def _is_x86_64(prog: Program) -> bool:
     return prog.platform.arch == Architecture.X86_64
 
 
-def unknown_here(ground: Ground, step: str) -> str | None:
+def unknown_here(memory: UnpromisedMemory, step: str) -> str | None:
     """Say why a step cannot be evaluated on the kernel at hand; ``None`` if it can."""
-    if "pageblock" in step and ground.pageblock_pages is None:
+    if "pageblock" in step and memory.pageblock_pages is None:
         return "the size of a pageblock is known on x86-64 only"
-    if "MAX_ORDER" in step and ground.max_order_pages is None:
+    if "MAX_ORDER" in step and memory.max_order_pages is None:
         return "MAX_ORDER is not known"
     # Some architectures have one of their own, as arm64 had.
-    if "pfn_valid()" in step and "pgmap" not in step and not _is_x86_64(ground.prog):
+    if "pfn_valid()" in step and "pgmap" not in step and not _is_x86_64(memory.prog):
         return "what pfn_valid() asks is known on x86-64 only"
     return None

@@ -27,10 +27,10 @@ from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
-    UNREAD,
-    Ground,
-    lay_ground,
+    UNREADABLE,
+    UnpromisedMemory,
     read_max_pfn,
+    unpromised_memory,
     zones_with_ram,
 )
 from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped, outcomes
@@ -41,7 +41,7 @@ from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.patterns import Contents
 from drgn_zonedev.verification.verify import divide_holes
 
-__all__ = ("Exposure", "Judgement", "WalkersReport", "unread_by_guards", "walk_all", "walkers")
+__all__ = ("Exposure", "Judgement", "WalkersReport", "unreadable_by_guards", "walk_all", "walkers")
 
 # Any kernel with an MMU has this function: if the debugging information does not,
 # then it was cut down to what was needed, and lacks the walkers as well.
@@ -113,14 +113,14 @@ class Judgement:
 @dataclass(frozen=True)
 class WalkersReport:
     """
-    All of them, and the memory of which nothing can be said. ``unread`` says what
+    All of them, and the memory of which nothing can be said. ``unreadable`` says what
     guards need and could not be read, so that they seem weaker than they are.
     """
 
     kernel: KernelFacts
     walkers: tuple[Judgement, ...]
     unjudged: tuple[Unjudged, ...]
-    unread: tuple[str, ...]
+    unreadable: tuple[str, ...]
 
 
 @takes_program_or_default
@@ -138,21 +138,21 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         kernel=kernel_facts(prog),
         walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
         unjudged=undecided(ranges),
-        unread=unread_by_guards(prog, snapshot),
+        unreadable=unreadable_by_guards(prog, snapshot),
     )
 
 
-def unread_by_guards(prog: Program, snapshot: Snapshot) -> tuple[str, ...]:
+def unreadable_by_guards(prog: Program, snapshot: Snapshot) -> tuple[str, ...]:
     """Get what guards need and could not be read."""
-    return tuple(_unread(prog, snapshot))
+    return tuple(_unreadable(prog, snapshot))
 
 
-def _unread(prog: Program, snapshot: Snapshot) -> Iterator[str]:
+def _unreadable(prog: Program, snapshot: Snapshot) -> Iterator[str]:
     if read_max_pfn(prog) is None:
         yield "max_pfn"
     if _system_ram(snapshot) is None:
         yield "iomem_resource"
-    for nid in sorted({zone.nid for zone in zones_with_ram(prog, snapshot).unread}):
+    for nid in sorted({zone.nid for zone in zones_with_ram(prog, snapshot).unreadable}):
         yield f"a zone of node {nid}"
 
 
@@ -168,14 +168,14 @@ def walk_all(
     if ram is None:
         # What is not known to be no RAM may be some.
         ram = ((0, snapshot.geometry.max_pfn),)
-    ground = lay_ground(prog, snapshot, ranges, ram, progress)
+    memory = unpromised_memory(prog, snapshot, ranges, ram, progress)
     release = _release(prog)
-    return tuple(_judge(ground, walker, release) for walker in table)
+    return tuple(_judge(memory, walker, release) for walker in table)
 
 
 def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
     shift, resources = snapshot.geometry.page_shift, snapshot.resources
-    if resources is None or resources.unread:
+    if resources is None or resources.unreadable:
         return None
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 
@@ -220,13 +220,13 @@ def _is_by_release(prog: Program, walker: Walker) -> bool:
     )
 
 
-def _judge(ground: Ground, walker: Walker, release: Release) -> Judgement:
-    prog = ground.prog
+def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgement:
+    prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
     function = walker.function
     if _has_function(prog, walker.older) and not _has_function(prog, function):
         function = walker.older
-    stride, unjudged = _stride(ground, walker), _unjudged(ground, walker, guard)
+    stride, unjudged = _stride(memory, walker), _unjudged(memory, walker, guard)
     offset = stride - 1 if walker.last else 0
     judged = guard and not unjudged
     return Judgement(
@@ -240,20 +240,20 @@ def _judge(ground: Ground, walker: Walker, release: Release) -> Judgement:
         stride=stride,
         offset=offset,
         proof=_proof(prog, walker) if present and judged else None,
-        exposures=_exposures(ground, guard, stride, offset) if guard and judged else (),
+        exposures=_exposures(memory, guard, stride, offset) if guard and judged else (),
     )
 
 
-def _unjudged(ground: Ground, walker: Walker, guard: Guard | None) -> str | None:
+def _unjudged(memory: UnpromisedMemory, walker: Walker, guard: Guard | None) -> str | None:
     asked = (*guard.steps, walker.stride.value if walker.stride else "") if guard else ()
-    return next(filter(None, (unknown_here(ground, step) for step in asked)), None)
+    return next(filter(None, (unknown_here(memory, step) for step in asked)), None)
 
 
-def _stride(ground: Ground, walker: Walker) -> int:
+def _stride(memory: UnpromisedMemory, walker: Walker) -> int:
     if walker.stride is Stride.SUBSECTION:
-        return ground.snapshot.geometry.pages_per_subsection
-    if walker.stride is Stride.PAGEBLOCK and ground.pageblock_pages:
-        return ground.pageblock_pages
+        return memory.snapshot.geometry.pages_per_subsection
+    if walker.stride is Stride.PAGEBLOCK and memory.pageblock_pages:
+        return memory.pageblock_pages
     return 1
 
 
@@ -276,36 +276,40 @@ def _file(prog: Program, walker: Walker, function: str, release: Release) -> str
     return found[1] if found else known
 
 
-def _exposures(ground: Ground, guard: Guard, stride: int, offset: int) -> tuple[Exposure, ...]:
-    runs = ground.runs
+def _exposures(
+    memory: UnpromisedMemory, guard: Guard, stride: int, offset: int
+) -> tuple[Exposure, ...]:
+    runs = memory.runs
     if not len(runs):
         return ()
     pages = _looked_at(runs.start - offset, runs.end - offset, stride)
     touched = pages > 0
     for step in guard.steps:
-        touched &= STEPS[step](ground)
-    used, outcome = _walk(ground, guard, touched)
+        touched &= STEPS[step](memory)
+    used, outcome = _walk(memory, guard, touched)
     rows = np.flatnonzero(touched)
     # A range of the memory's classification becomes one exposure again.
     apart = (runs.start[rows[1:]] != runs.end[rows[:-1]]) | (np.diff(runs.case[rows]) != 0)
     return tuple(
-        _exposure(ground, group, used, outcome, pages)
+        _exposure(memory, group, used, outcome, pages)
         for group in np.split(rows, np.flatnonzero(apart) + 1)
         if len(group)
     )
 
 
-def _walk(ground: Ground, guard: Guard, touched: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _walk(
+    memory: UnpromisedMemory, guard: Guard, touched: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Which of the runs that are touched are used, and what comes of each."""
     used, acts = touched.copy(), frozenset[Act]()
-    outcome = outcomes(ground, acts)
+    outcome = outcomes(memory, acts)
     for filtered, group in groupby(guard.does, key=lambda each: isinstance(each, str)):
         if filtered:
             for name in group:
-                used &= FILTERS[str(name)](ground)
+                used &= FILTERS[str(name)](memory)
         else:
             acts |= {act for act in group if isinstance(act, Act)}
-            outcome = np.where(used, outcomes(ground, acts), outcome)
+            outcome = np.where(used, outcomes(memory, acts), outcome)
     return used, np.where(used, outcome, dropped(outcome))
 
 
@@ -315,9 +319,13 @@ def _looked_at(start: np.ndarray, end: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _exposure(
-    ground: Ground, rows: np.ndarray, used: np.ndarray, outcome: np.ndarray, pages: np.ndarray
+    memory: UnpromisedMemory,
+    rows: np.ndarray,
+    used: np.ndarray,
+    outcome: np.ndarray,
+    pages: np.ndarray,
 ) -> Exposure:
-    runs = ground.runs
+    runs = memory.runs
     return Exposure(
         start_pfn=int(runs.start[rows[0]]),
         end_pfn=int(runs.end[rows[-1]]),
@@ -325,13 +333,13 @@ def _exposure(
         touched=int(pages[rows].sum()),
         used=int(pages[rows[used[rows]]].sum()),
         outcomes=_tally(outcome[rows], pages[rows], OUTCOMES),
-        contents=_held(ground, rows, pages),
+        contents=_held(memory, rows, pages),
     )
 
 
-def _held(ground: Ground, rows: np.ndarray, pages: np.ndarray) -> dict[Contents, int]:
-    runs = ground.runs
-    rows = rows[runs.mapped[rows] & ~runs.has(UNREAD)[rows]]
+def _held(memory: UnpromisedMemory, rows: np.ndarray, pages: np.ndarray) -> dict[Contents, int]:
+    runs = memory.runs
+    rows = rows[runs.mapped[rows] & ~runs.has(UNREADABLE)[rows]]
     return _tally(runs.contents()[rows], pages[rows], CONTENTS)
 
 

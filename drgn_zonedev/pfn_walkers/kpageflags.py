@@ -24,7 +24,7 @@ from drgn.helpers.linux.mm import follow_pfn
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.kernel.arguments import need_number
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.records import read_records
@@ -158,7 +158,7 @@ def kpage_prediction(
     :param end_pfn: One more than the last PFN; the files may end before that.
     :raises LookupError: if the debugging information lacks what is needed
     """
-    return predict(prog, take_snapshot(prog), need_number(start_pfn), need_number(end_pfn))
+    return predict(prog, take_snapshot(prog), require_number(start_pfn), require_number(end_pfn))
 
 
 def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> KpagePrediction:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The ground
+The memory
 ----------
 
 Physical memory cut into runs of PFNs that no guard can tell apart. Predicates are
@@ -31,7 +31,7 @@ from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.patterns import Contents, page_contents
 
-__all__ = ("UNPROMISED", "Ground", "PfnRuns", "lay_ground")
+__all__ = ("UNPROMISED", "PfnRuns", "UnpromisedMemory", "unpromised_memory")
 
 # Nobody promises the struct pages of these. Those of METADATA are initialised, but
 # lead to no pgmap.
@@ -53,7 +53,7 @@ CONTENTS = tuple(Contents)
 TAIL, IN_ZONE, REFERENCED, RESERVED, POISONED, CHARGED = (1 << bit for bit in range(8, 14))
 WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
 # Its struct pages are there, but this reader could not read them.
-UNREAD = 1 << 20
+UNREADABLE = 1 << 20
 _CONTENTS_MASK = 0xFF
 
 # More than MAX_FOLIO_NR_PAGES of any configuration, which is a macro: folios of 16 GiB.
@@ -90,7 +90,7 @@ class PfnRuns:
 
 
 @dataclass(frozen=True)
-class Ground:
+class UnpromisedMemory:
     """
     Unpromised memory in runs, and who can be asked about any PFN. ``zones`` are those
     that may have RAM.
@@ -150,10 +150,10 @@ def read_max_pfn(prog: Program) -> int | None:
 
 
 def zones_with_ram(prog: Program, snapshot: Snapshot) -> Zones:
-    """The zones of a snapshot, without an unread ZONE_DEVICE, which never has RAM."""
+    """The zones of a snapshot, without an unreadable ZONE_DEVICE, which never has RAM."""
     # The latter says what the debugging information lacks.
     found, zone_device = snapshot.zones or zones(prog), page_layout(prog).zone_device
-    return Zones(found.found, tuple(z for z in found.unread if z.number != zone_device))
+    return Zones(found.found, tuple(z for z in found.unreadable if z.number != zone_device))
 
 
 def _is_populated(
@@ -165,8 +165,8 @@ def _is_populated(
     for zone in zones.found:
         inside = (pfn >= zone.start_pfn) & (pfn < zone.end_pfn) & bool(zone.present_pages)
         found |= inside & (links == _link(layout, zone.nid, zone.number))
-    for unread in zones.unread:
-        found |= links == _link(layout, unread.nid, unread.number)
+    for unreadable in zones.unreadable:
+        found |= links == _link(layout, unreadable.nid, unreadable.number)
     return found
 
 
@@ -180,13 +180,13 @@ def _links(layout: PageLayout, flags: np.ndarray) -> np.ndarray:
     return (flags >> np.uint64(shift)).astype(np.int64)
 
 
-def lay_ground(
+def unpromised_memory(
     prog: Program,
     snapshot: Snapshot,
     ranges: Sequence[Range],
     ram: Sequence[tuple[int, int]],
     progress: Progress = lambda done, total: None,
-) -> Ground:
+) -> UnpromisedMemory:
     """
     Cut unpromised memory into runs.
 
@@ -209,7 +209,7 @@ def lay_ground(
     columns = np.array(parts, np.int64).reshape(-1, 5).T
     start, end, case, mapped, page = columns
     runs = PfnRuns(start, end, case, mapped.astype(bool), page)
-    return Ground(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
+    return UnpromisedMemory(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
 
 
 def _edges(
@@ -266,7 +266,7 @@ def _read(
     for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
         read(part.end_pfn - part.start_pfn)
         if not isinstance(part, Pages):
-            yield part.start_pfn, part.end_pfn, UNREAD
+            yield part.start_pfn, part.end_pfn, UNREADABLE
             continue
         code = describe(part, range_.pgmap)
         first = np.flatnonzero(np.diff(code, prepend=code[:1] + 1))

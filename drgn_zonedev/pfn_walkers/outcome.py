@@ -23,9 +23,9 @@ from drgn_zonedev.pfn_walkers.memory import (
     NEAR,
     REFERENCED,
     TAIL,
-    UNREAD,
+    UNREADABLE,
     WILD,
-    Ground,
+    UnpromisedMemory,
 )
 from drgn_zonedev.verification.patterns import Contents
 
@@ -78,15 +78,15 @@ def _checks_poison(prog: Program) -> bool:
     return "page_init_poisoning" in prog
 
 
-def _drops_by_pgmap(ground: Ground) -> bool:
+def _drops_by_pgmap(memory: UnpromisedMemory) -> bool:
     # put_page() looked at page->pgmap->type of every ZONE_DEVICE page for as long as
     # struct page had that member.
-    return not ground.layout.pgmap_in_folio
+    return not memory.layout.pgmap_in_folio
 
 
-def outcomes(ground: Ground, acts: frozenset[Act]) -> np.ndarray:
+def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     """Tell what would come of each run, as an index into ``OUTCOMES``."""
-    runs = ground.runs
+    runs = memory.runs
     contents = runs.contents()
 
     def holds(*kinds: Contents) -> np.ndarray:
@@ -110,11 +110,11 @@ def outcomes(ground: Ground, acts: frozenset[Act]) -> np.ndarray:
     )
     conditions = {
         WalkOutcome.FAULT: ~runs.mapped,
-        WalkOutcome.UNREADABLE: runs.has(UNREAD),
-        WalkOutcome.BUG: holds(Contents.POISON) & _checks_poison(ground.prog) & (Act.FLAGS in acts),
+        WalkOutcome.UNREADABLE: runs.has(UNREADABLE),
+        WalkOutcome.BUG: holds(Contents.POISON) & _checks_poison(memory.prog) & (Act.FLAGS in acts),
         WalkOutcome.WILD_POINTER: runs.has(WILD) & follows,
         WalkOutcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
-        WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(ground),
+        WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(memory),
         WalkOutcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
         WalkOutcome.HARMLESS: harmless,
         WalkOutcome.GARBAGE: holds(*_GARBAGE),

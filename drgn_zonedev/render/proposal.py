@@ -205,7 +205,7 @@ def _carried(carried: Carried) -> Iterator[str]:
     )
     for d in carried.differences:
         yield f"  {span(d.start_pfn, d.end_pfn)}: {'set' if d.found else 'clear'}"
-    for gap in carried.unread:
+    for gap in carried.unreadable:
         yield f"  {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
 
 
@@ -310,5 +310,5 @@ def _carried_document(carried: Carried) -> Document:
             {"start_pfn": d.start_pfn, "end_pfn": d.end_pfn, "set": d.found}
             for d in carried.differences
         ],
-        "unread": [gap_document(u) for u in carried.unread],
+        "unread": [gap_document(u) for u in carried.unreadable],
     }

@@ -294,7 +294,7 @@ def _outcomes(report: WalkersReport) -> list[WalkOutcome]:
 
 
 def _not_known(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
-    for name in report.unread:
+    for name in report.unreadable:
         yield f"{name} could not be read: the guards that need it let everything pass here"
     for gap in report.unjudged[:max_unjudged]:
         yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
@@ -309,7 +309,7 @@ def walkers_document(report: WalkersReport) -> Document:
         "kernel": kernel_document(report.kernel),
         "walkers": [_judgement_document(j) for j in report.walkers],
         "unjudged": [unjudged_document(u) for u in report.unjudged],
-        "unread": list(report.unread),
+        "unread": list(report.unreadable),
     }
 
 

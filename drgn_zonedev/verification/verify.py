@@ -230,7 +230,7 @@ def divide_holes(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> 
 
 def _verify_nothing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    told = context.snapshot.is_told(range_.start_pfn, range_.end_pfn)
+    told = context.snapshot.is_reported(range_.start_pfn, range_.end_pfn)
     if range_.case is Case.UNKNOWN and not told:
         gap = Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
         context.results.unjudged.append(gap)

@@ -66,7 +66,7 @@ def test_walkers_meet_the_same(tmp_path: Path, layout: str, scene: Scene) -> Non
     prog = scene(layout).program()
     write_export(prog, tmp_path / "out")
     ours, theirs = walkers(prog), walkers(open_export(tmp_path / "out"))
-    assert theirs.unread == ()
+    assert theirs.unreadable == ()
     assert [j.exposures for j in theirs.walkers] == [j.exposures for j in ours.walkers]
 
 

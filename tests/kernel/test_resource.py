@@ -109,7 +109,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_there() -> None:
     }
     found = read_tree(prog, tree(prog, entries))
     assert [r.address for r in found.found] == [0x2000, 0x3000]
-    assert found.unread == (0x4000, 0x5000)
+    assert found.unreadable == (0x4000, 0x5000)
 
 
 def test_a_tree_without_an_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,4 +119,4 @@ def test_a_tree_without_an_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     entries |= {0x1000 * i: {"sibling": 0x1000 * (i + 1)} for i in range(2, 9)}
     found = read_tree(prog, tree(prog, entries))
     assert [r.address for r in found.found] == [0x2000, 0x3000, 0x4000]
-    assert found.unread == (0x5000,)
+    assert found.unreadable == (0x5000,)

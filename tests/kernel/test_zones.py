@@ -9,7 +9,7 @@ from support.kernels import each_layout
 
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.zones import (
-    UnreadZone,
+    UnreadableZone,
     Zone,
     read_zone_device_spans,
     zone_device_spans,
@@ -48,7 +48,7 @@ def test_zones_that_span_anything(layout: str) -> None:
         Zone(0, DEVICE, 0x40000, 0x48000, 0),
         Zone(3, DEVICE, 0x80000, 0x90000, 0),
     )
-    assert found.unread == ()
+    assert found.unreadable == ()
 
 
 @each_layout
@@ -62,9 +62,9 @@ def test_zone_that_cannot_be_read_is_none_of_the_others(layout: str, member: str
     prog = kernel.program()
     found = zones(prog)
     assert found.found == whole.found[1:]
-    (unread,) = found.unread
-    assert (unread.nid, unread.number) == (0, NORMAL)
-    assert zone <= unread.address < zone + kernel.layout.structs["zone"].size
+    (unreadable,) = found.unreadable
+    assert (unreadable.nid, unreadable.number) == (0, NORMAL)
+    assert zone <= unreadable.address < zone + kernel.layout.structs["zone"].size
     # Nobody who asks for devices is bothered with it.
     assert read_zone_device_spans(prog) == ({0: (0x40000, 0x48000), 3: (0x80000, 0x90000)}, ())
 
@@ -78,7 +78,9 @@ def test_node_that_cannot_be_read_leaves_the_others(layout: str) -> None:
     kernel.hide(address, 8)
     prog = kernel.program()
     assert zones(prog).found == whole.found[:2]
-    assert zones(prog).unread == tuple(UnreadZone(3, number, address) for number in range(5))
+    assert zones(prog).unreadable == tuple(
+        UnreadableZone(3, number, address) for number in range(5)
+    )
     assert read_zone_device_spans(prog) == ({0: (0x40000, 0x48000)}, ((3, address),))
 
 

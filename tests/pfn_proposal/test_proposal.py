@@ -510,5 +510,5 @@ def test_bits_that_cannot_be_read_are_not_wrong() -> None:
     usage = kernel.member("mem_section", section, "usage")
     kernel.hide(usage + 24, 8)
     (carried,) = proposal(kernel.program()).carried
-    assert [(u.start_pfn, u.end_pfn) for u in carried.unread] == [(0x48000, 0x50000)]
+    assert [(u.start_pfn, u.end_pfn) for u in carried.unreadable] == [(0x48000, 0x50000)]
     assert carried.different == 63

@@ -280,12 +280,12 @@ def test_zone_that_cannot_be_read_keeps_nobody_out(
 ) -> None:
     kernel = scene(layout)
     before = walkers(kernel.program())
-    assert before.unread == ()
+    assert before.unreadable == ()
     for number in {z.number for z in zones(kernel.program()).found if z.present_pages}:
         hide_zone(kernel, number)
         after = walkers(kernel.program())
         kernel.memory.hidden.clear()
-        assert after.unread == ("a zone of node 0",)
+        assert after.unreadable == ("a zone of node 0",)
         for old, new in zip(before.walkers, after.walkers):
             assert touched(old) <= touched(new), old.walker.name
 
@@ -312,7 +312,7 @@ def test_zones_of_devices_are_not_walked_whether_they_can_be_read_or_not(layout:
     before = walkers(kernel.program())
     hide_zone(kernel, kernel.layout.constant("ZONE_DEVICE"))
     after = walkers(kernel.program())
-    assert (after.walkers, after.unread) == (before.walkers, ())
+    assert (after.walkers, after.unreadable) == (before.walkers, ())
 
 
 def test_one_page_in_a_pageblock() -> None:

@@ -18,7 +18,7 @@ OWN = "own"
 _MAGIC_OFFSET, _VERSION_OFFSET, _HEADER_SIZE = 0x202, 0x20E, 0x210
 
 
-def own_kernel(
+def custom_kernel(
     bzimage: Path, vmlinux: Path, modules: Path | None = None, system_map: Path | None = None
 ) -> Kernel:
     """Return a kernel that was built by the user.

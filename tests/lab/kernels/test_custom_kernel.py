@@ -9,7 +9,7 @@ import pytest
 from drgn_zonedev.lab import SCENARIOS, LabError
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.kernels.addresses import elf_functions, function_address
-from drgn_zonedev.lab.kernels.custom_kernel import bzimage_release, own_kernel, vmlinux_release
+from drgn_zonedev.lab.kernels.custom_kernel import bzimage_release, custom_kernel, vmlinux_release
 from drgn_zonedev.lab.machine.boot import _check_drivers
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot
 
@@ -55,12 +55,12 @@ def test_another_file_is_no_image(tmp_path: Path) -> None:
 
 def test_a_vmlinux_says_its_release(bzimage: Path, vmlinux: Path) -> None:
     assert vmlinux_release(vmlinux) is None
-    own_kernel(bzimage, vmlinux)
+    custom_kernel(bzimage, vmlinux)
     banner = "Linux version %s (%s)\0Linux version {} (me@here) (gcc) #1 SMP\n"
     with vmlinux.open("ab") as file:
         file.write(banner.format(RELEASE).encode())
     assert vmlinux_release(vmlinux) == RELEASE
-    own_kernel(bzimage, vmlinux)
+    custom_kernel(bzimage, vmlinux)
     (vmlinux.parent / "empty").touch()
     assert vmlinux_release(vmlinux.parent / "empty") is None
 
@@ -71,7 +71,7 @@ def test_a_vmlinux_of_another_release_is_refused(bzimage: Path, tmp_path: Path) 
     with pytest.raises(
         LabError, match=r"is of Linux 7\.4\.0-rc2, and .* of 7\.4\.0-rc1-me\+: give"
     ):
-        own_kernel(bzimage, other)
+        custom_kernel(bzimage, other)
 
 
 @pytest.mark.parametrize("parents", ["lib/modules", "", "."])
@@ -82,27 +82,27 @@ def test_modules_are_found_where_they_were_installed(
     modules.mkdir(parents=True)
     (modules / "modules.dep").touch()
     given = modules if parents == "." else tmp_path / "root"
-    assert own_kernel(bzimage, bzimage, given).modules == modules
+    assert custom_kernel(bzimage, bzimage, given).modules == modules
 
 
 def test_modules_of_another_kernel_are_refused(tmp_path: Path, bzimage: Path) -> None:
     (tmp_path / "modules.dep").touch()
     with pytest.raises(LabError, match="modules of another kernel"):
-        own_kernel(bzimage, bzimage, tmp_path)
+        custom_kernel(bzimage, bzimage, tmp_path)
 
 
 def test_missing_modules_are_told(tmp_path: Path, bzimage: Path) -> None:
     with pytest.raises(LabError, match="make modules_install"):
-        own_kernel(bzimage, bzimage, tmp_path)
+        custom_kernel(bzimage, bzimage, tmp_path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path, bzimage: Path) -> None:
     with pytest.raises(LabError, match="there is no file"):
-        own_kernel(bzimage, tmp_path / "vmlinux")
+        custom_kernel(bzimage, tmp_path / "vmlinux")
 
 
 def test_without_modules_a_driver_is_there_before_any_breakpoint(bzimage: Path) -> None:
-    kernel = own_kernel(bzimage, bzimage)
+    kernel = custom_kernel(bzimage, bzimage)
     assert binds_at_boot(kernel, "nd_pmem")
     _check_drivers(kernel, SCENARIOS["fsdax-collision"])
     with pytest.raises(NotPossible, match="nd_pmem is built in"):
@@ -111,9 +111,9 @@ def test_without_modules_a_driver_is_there_before_any_breakpoint(bzimage: Path) 
 
 def test_functions_are_found_in_vmlinux(bzimage: Path, vmlinux: Path) -> None:
     address = dict(elf_functions(vmlinux))["run"]
-    assert function_address(own_kernel(bzimage, vmlinux), "run") == address
+    assert function_address(custom_kernel(bzimage, vmlinux), "run") == address
     with pytest.raises(LabError, match="has no function walk"):
-        function_address(own_kernel(bzimage, vmlinux), "walk")
+        function_address(custom_kernel(bzimage, vmlinux), "walk")
 
 
 def test_a_file_that_is_no_elf_has_no_functions(bzimage: Path) -> None:
