@@ -275,7 +275,7 @@ def test_another_pgmap_for_each_of_a_million_pfns(different: int) -> None:
     start = time.process_time()
     report = check(kernel.program())
     assert time.process_time() - start < 60
-    (gap,) = (u for u in report.unjudged if "more than that of any machine" in u.reason)
+    (gap,) = (u for u in report.unjudged if "more than on any machine" in u.reason)
     assert (gap.start_pfn, gap.end_pfn) == (1 << 14, 1 << 20)
     assert len(report.ranges) < 1 << 15
 

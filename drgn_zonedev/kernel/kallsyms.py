@@ -37,11 +37,11 @@ def symbol_name(prog: Program, address: IntegerLike) -> str | None:
     'fsdax_pagemap_ops [nd_pmem]'
 
     :param address: ``void *``
-    :return: The name, with an offset unless it is 0 and with the module unless
-        it is vmlinux. In a module, the address itself stands for a symbol that is not
-        found: ``0xffffffffc0001000 [nd_pmem]``. ``None`` if the address is neither in
-        a symbol of vmlinux nor in a module. Names of modules are untrusted text from
-        the kernel, escaped.
+    :return: The name, followed by the offset if it is not 0, and by the name of the module
+        if the symbol is in one. In a module without a matching symbol, the address takes the
+        place of the name: ``0xffffffffc0001000 [nd_pmem]``. ``None`` if the address is
+        neither in a symbol of vmlinux nor in a module. Names of modules are untrusted text
+        from the kernel, escaped.
     """
     address = int(address)
     try:
@@ -67,12 +67,12 @@ def _format(name: str, start: int, address: int) -> str:
 
 
 def _module_at(prog: Program, address: int) -> Object | None:
-    # drgn's address_to_module() goes round in circles where the tree does.
+    # drgn's address_to_module() never ends on a tree that has a cycle.
     try:
         tree = prog["mod_tree"].root
     except LookupError:
         return _listed_module_at(prog, address)
-    # There are two trees; the one in use depends on a count.
+    # There are two trees; the count decides which one is in use.
     try:
         # Since Linux kernel commit 24bf401cebfd ("rbtree_latch: Use
         # seqcount_latch_t") (in v5.10).

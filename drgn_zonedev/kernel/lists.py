@@ -4,9 +4,9 @@
 Lists
 -----
 
-The ``drgn_zonedev.kernel.lists`` module goes through linked lists of a kernel
-whose memory may be damaged. drgn's :mod:`drgn.helpers.linux.list` goes round in
-circles where a list does.
+The ``drgn_zonedev.kernel.lists`` module iterates over linked lists of a kernel
+whose memory may be damaged. drgn's :mod:`drgn.helpers.linux.list` never ends on
+a list that has a cycle.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from drgn_zonedev.vmcore.reads import read_word
 
 __all__ = ("list_entries",)
 
-# No list that we go through is longer on any machine, and a damaged one that does
-# not come back to where it was ends in what cannot be read.
+# Longer than any list that we iterate over. A damaged list that has no cycle ends at memory
+# that cannot be read.
 _MAX_ENTRIES = 1 << 20
 
 
 def list_entries(prog: Program, type_name: str, head: Object, member: str) -> Iterator[Object]:
     """
-    Iterate over a list like ``list_for_each_entry()``. It ends where it would come
-    to an entry once more.
+    Iterate over a list like ``list_for_each_entry()``, but stop before the first entry
+    that comes twice.
 
     :param type_name: Type of the entries, e.g., ``struct device``.
     :param head: ``struct list_head *``

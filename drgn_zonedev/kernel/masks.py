@@ -4,9 +4,9 @@
 Masks
 -----
 
-The ``drgn_zonedev.kernel.masks`` module tells which nodes and CPUs there are, like
-:mod:`drgn.helpers.linux.nodemask` and :mod:`drgn.helpers.linux.cpumask`, whose loops
-go on for as long as a damaged ``nr_node_ids`` or ``nr_cpu_ids`` says.
+The ``drgn_zonedev.kernel.masks`` module lists nodes and CPUs like
+:mod:`drgn.helpers.linux.nodemask` and :mod:`drgn.helpers.linux.cpumask`. drgn's loops
+run as far as ``nr_node_ids`` or ``nr_cpu_ids`` says; these also work if that is damaged.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def online_cpus(prog: Program) -> list[int]:
 @takes_program_or_default
 def masks_are_sound(prog: Program) -> bool:
     """
-    Return whether no node or CPU is counted that no mask has a bit for, so that drgn's
-    own loops end.
+    Return whether ``nr_node_ids`` and ``nr_cpu_ids`` are within the sizes of the masks, so
+    that drgn's own loops end.
 
     :raises FaultError: if a count cannot be read
     """
@@ -78,7 +78,7 @@ def _nr_cpu_ids(prog: Program) -> int:
 
 
 def _bits(mask: Object) -> int:
-    # What the kernel was built for: MAX_NUMNODES, NR_CPUS.
+    # MAX_NUMNODES or NR_CPUS of the kernel's configuration.
     return 8 * sizeof(mask.bits)
 
 

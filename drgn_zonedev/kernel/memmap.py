@@ -5,7 +5,7 @@ Struct Pages in Bulk
 --------------------
 
 The ``drgn_zonedev.kernel.memmap`` module reads struct pages by the thousand and
-takes them apart with numpy. Reading one field of one page through a drgn object
+decodes them with numpy. Reading one field of one page through a drgn object
 costs microseconds; this costs tens of nanoseconds a page.
 """
 
@@ -50,23 +50,23 @@ __all__ = (
     "read_pages",
 )
 
-# Large enough that the cost of a read does not show; small enough that what was
-# read is still in the processor's cache when it is looked at.
+# Large enough that the overhead of a read does not matter; small enough that the data is
+# still in the processor's cache when it is decoded.
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class PageLayout:
     """
-    Where ``struct page`` keeps what, and how ``page->flags`` is cut.
+    The offsets of the members of ``struct page``, and the layout of ``page->flags``.
 
-    ``*_word`` are indices of 64-bit words. ``compound_mask`` tells whether the
+    ``*_word`` are indices of 64-bit words. ``compound_mask`` is true if the
     compound link of a tail is a mask for its own address (``compound_info``)
-    instead of a pointer (``compound_head``); ``pgmap_in_folio`` whether it is
-    ``folio->pgmap``, so that drivers may build folios out of device pages.
+    instead of a pointer (``compound_head``). ``pgmap_in_folio`` is true if the pgmap is
+    ``folio->pgmap``; then, drivers may build folios out of device pages.
     ``order_offset`` is where the first tail of a compound page holds its order,
     ``folio_pages`` how many struct pages lie under a ``struct folio``, and
-    ``tail_mapping`` what tails have in ``mapping``; ``None`` if that is not known.
+    ``tail_mapping`` the value of ``mapping`` in tails; ``None`` if that is not known.
     """
 
     size: int
@@ -100,7 +100,7 @@ class PageLayout:
 
     def memmap_pages(self, start_pfn: int, end_pfn: int, page_size: int) -> tuple[int, int]:
         """
-        The pages of virtual memory in which the struct pages of a range of PFNs lie, as a
+        Get the pages of virtual memory that hold the struct pages of a range of PFNs, as a
         half-open range of page numbers.
         """
         last = (self.page_address(end_pfn) - 1) // page_size
@@ -110,7 +110,7 @@ class PageLayout:
 @takes_program_or_default
 def page_layout(prog: Program) -> PageLayout:
     """
-    Get the layout of ``struct page`` of the kernel at hand.
+    Get the layout of ``struct page`` in this kernel.
 
     :raises LookupError: if the debugging information lacks what is needed; this
         includes kernels without ``CONFIG_ZONE_DEVICE``
@@ -148,8 +148,8 @@ def _page_layout(prog: Program) -> PageLayout:
 
 
 def _vmemmap(prog: Program) -> int:
-    # drgn takes it from the first section, and with it every struct page of the
-    # machine. Where all sections say the same, one that does not must not decide.
+    # drgn's vmemmap is that of the first section. If most sections agree on another value,
+    # the first one is damaged, and must not decide where all struct pages are.
     if _has_subsections(prog):
         common = section_mem_map(prog)
         if common is not None:
@@ -157,7 +157,7 @@ def _vmemmap(prog: Program) -> int:
     try:
         return int(pfn_to_page(prog, 0).value_())
     except FaultError:
-        # There are no sections to read. On x86-64, there is a variable, too:
+        # No section can be read. x86-64 also has the vmemmap in a variable:
         # VMEMMAP_START.
         try:
             return int(prog["vmemmap_base"].value_())

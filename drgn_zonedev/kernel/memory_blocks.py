@@ -33,7 +33,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
 from drgn_zonedev.vmcore.reads import null_pointer
 
-# x86-64 has no larger blocks than 2 GiB, which is 16; others may have a few thousand.
+# Blocks of 2 GiB, the largest of x86-64, have 16 sections; others may have a few thousand.
 _MAX_SECTIONS_PER_BLOCK = 1 << 16
 
 __all__ = (
@@ -52,7 +52,7 @@ def sections_per_block(prog: Program) -> int:
     """
     Get the number of sections in a memory block.
 
-    :raises ValueError: if it is none that a kernel would start with
+    :raises ValueError: if it is not a power of two, or absurdly large
     """
     count = int(prog["sections_per_block"].value_())
     # memory_dev_init() panics unless it is a power of two.
@@ -69,7 +69,7 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
 
     :param nr: Section number.
     :return: ``struct memory_block *`` (``NULL`` if there is none). A kernel without
-        ``CONFIG_MEMORY_HOTPLUG`` may lack the type, too: then, it is a ``void *``.
+        ``CONFIG_MEMORY_HOTPLUG`` may not have the type, either: then, it is a ``void *``.
     :raises FaultError: if ``memory_blocks`` cannot be read there
     """
     # memory_blocks is an xarray since Linux kernel commit 4fb6eabf1037
@@ -90,8 +90,8 @@ class MemoryBlocks:
     All memory blocks at once; row ``i`` of each column is one block.
 
     ``id`` ascends. ``address`` is that of the ``struct memory_block``, and
-    ``state`` is an index into ``state_names``. ``gaps`` are the IDs that
-    ``memory_blocks`` cannot tell of.
+    ``state`` is an index into ``state_names``. ``gaps`` are the block IDs for which
+    ``memory_blocks`` could not be read.
     """
 
     id: np.ndarray
@@ -117,13 +117,13 @@ class MemoryBlocks:
 def memory_blocks(prog: Program) -> MemoryBlocks:
     """
     Get every memory block with its state, e.g., ``MEM_ONLINE``. A state without a
-    name is in hexadecimal, one that cannot be read is ``unreadable``.
+    name is a hexadecimal number; a state that cannot be read is ``unreadable``.
     """
     try:
         entries = xa_entries(prog["memory_blocks"].address_of_())
     except ObjectNotFoundError:
         if "sections_per_block" in prog:
-            # The two are in one file of the kernel.
+            # drivers/base/memory.c defines both.
             raise
         # CONFIG_MEMORY_HOTPLUG=n
         nothing = np.empty(0, np.uint64)
@@ -145,21 +145,21 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
 
 
 def no_memory_blocks(reason: str) -> MemoryBlocks:
-    """Get memory blocks of which nothing is known."""
+    """Get the result for memory blocks that cannot be read at all."""
     nothing = np.empty(0, np.uint64)
     gap = XArrayGap(0, 1 << 64, 0, reason)
     return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), (), (gap,))
 
 
 def _state_name(prog: Program, number: int) -> str:
-    # drgn knows both numberings: since Linux kernel commit 1a4f70f6851a ("mm:
+    # drgn knows both numberings. Since Linux kernel commit 1a4f70f6851a ("mm:
     # convert memory block states (MEM_*) macros to enum") (in v6.19), the
     # values are an enum that starts at 0.
     try:
         name = decode_memory_block_state_value(prog, number)
     except KeyError:
         return f"{number:#x}"
-    # An enum without an enumerator for the value is formatted as a number.
+    # drgn formats a value without an enumerator as a number.
     return f"{int(name):#x}" if name.isdigit() else name
 
 
@@ -170,7 +170,7 @@ def memory_block_states(prog: Program) -> dict[int, tuple[int, str]]:
 
     :return: Mapping from block ID (section number divided by
         :func:`sections_per_block()`) to (address of the ``struct memory_block``,
-        name of the state, as :func:`memory_blocks()` has it).
+        name of the state, as in :func:`memory_blocks()`).
     """
     blocks = memory_blocks(prog)
     columns = blocks.id, blocks.address, blocks.state
@@ -183,10 +183,10 @@ def memory_block_states(prog: Program) -> dict[int, tuple[int, str]]:
 @takes_program_or_default
 def mem_hotplug_in_progress(prog: Program) -> bool:
     """
-    Return whether somebody is between ``mem_hotplug_begin()`` and
-    ``mem_hotplug_done()``.
+    Return whether a memory hotplug is in progress, i.e., between
+    ``mem_hotplug_begin()`` and ``mem_hotplug_done()``.
 
-    Sections that nobody owns are then probably just being added or removed.
+    If so, a section without an owner is probably just being added or removed.
     ``memmap_init_zone_device()`` runs without this lock.
     """
     try:
@@ -194,5 +194,6 @@ def mem_hotplug_in_progress(prog: Program) -> bool:
     except (ObjectNotFoundError, AttributeError):
         return False
     except FaultError:
-        # Nobody knows. Then nothing is held against sections without an owner.
+        # Unknown: assume a hotplug is in progress, so that sections without an owner are
+        # not reported.
         return True

@@ -64,18 +64,18 @@ _PGMAP_ALTMAP_VALID = 1 << 0
 
 _PGMAP = "struct dev_pagemap"
 
-# Nobody has more ranges than this; a larger number is garbage. The kernel's
-# widest user is a devdax device, with one range per resource.
+# More ranges than any driver has; a larger number is garbage. The widest user in the
+# kernel is a devdax device, with one range per resource.
 _MAX_RANGES = 4096
 
-# The largest machines have some thousand ranges of device memory. A damaged array can
-# hold another pgmap for each of two million PFNs.
+# More claims than any machine has: the largest have some thousand ranges of device memory.
+# A damaged array can hold another pgmap for each of two million PFNs.
 _MAX_CLAIMS = 1 << 14
 
 # PUD_ORDER is 18 on x86-64, and 26 on arm64 with pages of 64 KiB.
 _MAX_VMEMMAP_SHIFT = 26
 
-# XA_CHUNK_SHIFT: 6 unless CONFIG_BASE_SMALL, which nobody combines with
+# XA_CHUNK_SHIFT: 6 unless CONFIG_BASE_SMALL, which is not used together with
 # CONFIG_ZONE_DEVICE.
 _XA_CHUNK_SHIFT = 6
 _XA_CHUNK_SIZE = 1 << _XA_CHUNK_SHIFT
@@ -110,8 +110,8 @@ def for_each_pgmap_array_entry(prog: Program) -> Iterator[tuple[int, Object]]:
     Like :func:`for_each_dev_pagemap()`, but for every entry of ``pgmap_array``:
     a pgmap shows up once for each.
 
-    What of the array cannot be read is left out: :func:`pgmap_array_entries()`
-    tells what that is.
+    Parts of the array that cannot be read are left out; :func:`pgmap_array_entries()`
+    lists them.
     """
     pgmap_type = prog.type("struct dev_pagemap *")
     entries = pgmap_array_entries(prog)
@@ -122,14 +122,14 @@ def for_each_pgmap_array_entry(prog: Program) -> Iterator[tuple[int, Object]]:
 @takes_program_or_default
 def pgmap_array_entries(prog: Program) -> XArrayEntries:
     """
-    Get all of ``pgmap_array`` at once: which PFNs it holds which ``struct
-    dev_pagemap *`` for, and which PFNs it cannot tell of.
+    Read all of ``pgmap_array``: which PFNs it holds which ``struct dev_pagemap *`` for,
+    and which PFNs could not be read.
 
     :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
         (``CONFIG_ZONE_DEVICE=n``)
     """
     entries = xa_entries(prog["pgmap_array"].address_of_())
-    return entries.at_most(_MAX_CLAIMS, "it holds more than that of any machine")
+    return entries.at_most(_MAX_CLAIMS, "it holds more than on any machine")
 
 
 def pgmap_array_slots(start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
@@ -152,11 +152,11 @@ def pgmap_array_slots(start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]
 @takes_program_or_default
 def find_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     """
-    Get the pgmap that claims a PFN, whatever state it is in.
+    Get the pgmap that claims a PFN, whether it is live or not.
 
     :param pfn: ``unsigned long``
     :return: ``struct dev_pagemap *`` (``NULL`` if no pgmap claims it). A kernel without
-        ``CONFIG_ZONE_DEVICE`` may lack the type, too: then, it is a ``void *``.
+        ``CONFIG_ZONE_DEVICE`` may not have the type, either: then, it is a ``void *``.
     :raises FaultError: if ``pgmap_array`` cannot be read there
     """
     pfn = require_number(pfn)
@@ -173,8 +173,8 @@ def get_dev_pagemap(prog: Program, pfn: IntegerLike) -> Object:
     Get the live pgmap of a PFN as the kernel's ``get_dev_pagemap()`` would,
     without taking a reference.
 
-    Like the kernel's, it does not look at the state of the memmap: a pgmap
-    whose struct pages are being initialised is returned.
+    Like the kernel's, it does not look at the state of the memmap: it also returns a pgmap
+    whose struct pages are being initialised.
 
     :param pfn: ``unsigned long``
     :return: ``struct dev_pagemap *`` (``NULL`` if there is none, or if its
@@ -264,14 +264,14 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
     raw, readable = read_records(prog, counters, bits // 8)
     if not readable.all():
         raise FaultError("a per-CPU counter cannot be read", int(counters[~readable][0]))
-    # Single per-cpu counters wrap freely; only the sum means anything.
+    # A counter of one CPU may wrap; only the sum has a meaning.
     total += sum(raw.view(f"<u{bits // 8}")[:, 0].tolist())
     return int(total) & ((1 << bits) - 1)
 
 
 def _per_cpu_offsets(prog: Program) -> np.ndarray:
-    # They are settled at boot. Large machines have more than a thousand CPUs, and
-    # a pgmap has a counter on each.
+    # Settled at boot, so read once: large machines have more than a thousand CPUs, and a
+    # pgmap has a counter on each.
     try:
         return prog.cache["zonedev_per_cpu_offsets"]
     except KeyError:
@@ -287,7 +287,7 @@ def dev_pagemap_type(pgmap: Object) -> str:
 
     The values moved when ``MEMORY_DEVICE_COHERENT`` was inserted in Linux
     kernel commit f25cbb7a95a2 ("mm: add zone device coherent type memory
-    support") (in v6.0), so the number alone means nothing.
+    support") (in v6.0), so the number alone is ambiguous.
 
     :param pgmap: ``struct dev_pagemap *``
     """
@@ -318,15 +318,14 @@ def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:
     """
     Get the PFN ranges of a pgmap that have a recorded length.
 
-    ``memremap_pages()`` clears ``nr_range`` and counts it up again behind each
-    range that it has initialised, so while it is at work the range at index
-    ``nr_range`` is in progress. Entries behind that one exist, but nothing
-    says how many.
+    ``memremap_pages()`` sets ``nr_range`` to 0 and increments it after it has initialised
+    each range. While it runs, the range at index ``nr_range`` is in progress. Later
+    entries exist, but the kernel does not record how many.
 
     :param pgmap: ``struct dev_pagemap *``
     :return: Tuple of (ranges, whether the last one is in progress). The number
         of ranges that are not in progress is ``nr_range``.
-    :raises ValueError: if ``nr_range`` is absurd
+    :raises ValueError: if ``nr_range`` is larger than in any driver
     """
     require_struct(pgmap, _PGMAP)
     return _ranges_of(pgmap, _read_pgmap(pgmap))
@@ -364,9 +363,9 @@ def _overlap(a: PgmapRange, b: PgmapRange) -> bool:
 
 
 def _range_in_progress(pgmap: Object, nr_range: int, shift: int) -> PgmapRange | None:
-    # A complete pgmap has no entry at nr_range: what lies there belongs to
-    # somebody else. Only pgmap_array can tell, because the range in progress
-    # is stored in it before anything else happens.
+    # A complete pgmap has no entry at nr_range: the memory there may belong to another
+    # object. Only pgmap_array can tell, because memremap_pages() stores the range in it
+    # before it does anything else.
     try:
         range_ = _pfn_range(pgmap.ranges[nr_range], shift)
     except FaultError:
@@ -386,7 +385,7 @@ def pgmap_altmap(pgmap: Object) -> Altmap | None:
     Get the altmap of a pgmap, the part of the device that holds its memmap.
 
     :param pgmap: ``struct dev_pagemap *``
-    :return: ``None`` if ``PGMAP_ALTMAP_VALID`` is not set. It is about the
+    :return: ``None`` if ``PGMAP_ALTMAP_VALID`` is not set. An altmap applies to the
         first range only.
     """
     require_struct(pgmap, _PGMAP)
@@ -432,10 +431,9 @@ def pgmap_pfn_first(pgmap: Object, range_id: IntegerLike) -> int:
 
 def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
     """
-    Return whether a PFN lies in a range of a pgmap that is completely
-    initialised, and behind the altmap's head, like the kernel's
-    ``pgmap_pfn_valid()``, which was added in Linux kernel commit 34dc45be4563
-    ("mm: fix memory_failure() handling of dax-namespace metadata") (in v5.12).
+    Return whether a PFN lies in an initialised range of a pgmap, after the altmap's
+    pages, like the kernel's ``pgmap_pfn_valid()``, which was added in Linux kernel commit
+    34dc45be4563 ("mm: fix memory_failure() handling of dax-namespace metadata") (in v5.12).
 
     :param pgmap: ``struct dev_pagemap *``
     :param pfn: ``unsigned long``
@@ -452,7 +450,7 @@ def pgmap_pfn_valid(pgmap: Object, pfn: IntegerLike) -> bool:
 @takes_program_or_default
 def require_percpu_ref(prog: Program) -> None:
     """
-    Look up what :func:`percpu_ref_state()` cannot do without.
+    Look up what :func:`percpu_ref_state()` needs.
 
     :raises LookupError: if the debugging information lacks it
     """
@@ -470,7 +468,7 @@ def _ref_state(pgmap: Object) -> RefState:
 
 
 def _ops_address(pgmap: Object) -> int:
-    # A name for people: not worth more than 0 where its type is lacking.
+    # Only a name for people: 0 will do if the type of ops is missing.
     try:
         return int(pgmap.ops.value_())
     except AttributeError:
@@ -482,7 +480,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     Get everything that a pgmap itself says, as plain data.
 
     :param pgmap: ``struct dev_pagemap *``
-    :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is absurd
+    :raises ValueError: if ``nr_range`` or ``vmemmap_shift`` is impossibly large
     """
     require_struct(pgmap, _PGMAP)
     prog, now = pgmap.prog_, _read_pgmap(pgmap)

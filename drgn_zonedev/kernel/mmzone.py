@@ -4,9 +4,9 @@
 Sections and Subsections
 ------------------------
 
-The ``drgn_zonedev.kernel.mmzone`` module adds to drgn's helpers for SPARSEMEM
-what they lack: subsections (:linux:`include/linux/mmzone.h`), and the predicates
-that PFN walkers use. :mod:`drgn_zonedev.kernel.sections` has all sections at once.
+The ``drgn_zonedev.kernel.mmzone`` module complements drgn's helpers for SPARSEMEM with
+subsections (:linux:`include/linux/mmzone.h`) and the predicates that PFN walkers use.
+:mod:`drgn_zonedev.kernel.sections` reads all sections at once.
 
 Subsections exist since Linux kernel commit f46edbd1b151 ("mm/sparsemem: add
 helpers track active portions of a section at boot") (in v5.3), with
@@ -64,7 +64,7 @@ __all__ = (
 # SUBSECTION_SHIFT: a macro, 2 MiB on every architecture.
 _SUBSECTION_SHIFT = 21
 
-# The most that any architecture has: 57 on powerpc, 52 on x86-64 and arm64.
+# The largest of any architecture: 57 on powerpc, 52 on x86-64 and arm64.
 _MAX_PHYSMEM_BITS = 57
 
 _Pfn = TypeVar("_Pfn", int, np.ndarray)
@@ -72,7 +72,7 @@ _Pfn = TypeVar("_Pfn", int, np.ndarray)
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a kernel cuts physical memory into pages, subsections and sections."""
+    """Sizes of pages, subsections and sections, and the limit of physical memory."""
 
     page_shift: int
     section_size_bits: int
@@ -109,7 +109,7 @@ def sparsemem_geometry(prog: Program) -> Geometry:
     Get the sizes of pages, subsections and sections.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
-    :raises BadDataError: if VMCOREINFO says what cannot be
+    :raises BadDataError: if the sizes in VMCOREINFO are impossible
     """
     try:
         return prog.cache["zonedev_geometry"]
@@ -119,11 +119,11 @@ def sparsemem_geometry(prog: Program) -> Geometry:
             section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
             max_physmem_bits=prog["MAX_PHYSMEM_BITS"].value_(),
         )
-        # These numbers may come from the dump.
+        # The sizes may come from the dump.
         page_shift, section_bits = geometry.page_shift, geometry.section_size_bits
         in_order = page_shift <= _SUBSECTION_SHIFT <= section_bits <= geometry.max_physmem_bits
         if not in_order or geometry.max_physmem_bits > _MAX_PHYSMEM_BITS:
-            raise BadDataError(f"no kernel cuts memory like this: {geometry}") from None
+            raise BadDataError(f"impossible sizes in VMCOREINFO: {geometry}") from None
         return prog.cache.setdefault("zonedev_geometry", geometry)
 
 
@@ -133,8 +133,8 @@ class SectionFlags:
     The flag bits of ``mem_section.section_mem_map``.
 
     A flag that the kernel does not have is 0, so that testing it is false: without
-    ``CONFIG_ZONE_DEVICE``, there is no ``taint``. ``asks_subsection`` tells whether
-    ``pfn_to_online_page()`` wants the subsection to be populated.
+    ``CONFIG_ZONE_DEVICE``, there is no ``taint``. ``asks_subsection`` is true if
+    ``pfn_to_online_page()`` requires the subsection to be populated.
     """
 
     present: int
@@ -150,7 +150,7 @@ class SectionFlags:
 @takes_program_or_default
 def section_flags(prog: Program) -> SectionFlags:
     """
-    Get the section flags of the kernel at hand.
+    Get the section flags of this kernel.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
     """
@@ -171,8 +171,8 @@ def _section_flags(prog: Program) -> SectionFlags:
         # Before that, they are macros. v5.12 to v5.19 also had
         # SECTION_TAINT_ZONE_DEVICE, from Linux kernel commit 1f90a3477df3 ("mm:
         # teach pfn_to_online_page() about ZONE_DEVICE section collisions") (in
-        # v5.12), but that leaves no trace in the debugging information: its
-        # function, which that commit made out of a macro, does.
+        # v5.12). The macro leaves no trace in the debugging information, but
+        # that commit also turned pfn_to_online_page() from a macro into a function.
         taint = 1 << 4 if "pfn_to_online_page" in prog else 0
         map_mask = ~((taint or 8) * 2 - 1) & (1 << 64) - 1
         return SectionFlags(1, 2, 4, 8, taint, 0, map_mask, bool(taint))
@@ -199,8 +199,8 @@ def _flag(prog: Program, name: str) -> int:
 
 
 def _taint_flag(prog: Program) -> int:
-    # Only with CONFIG_ZONE_DEVICE, like pgmap_array: where there is that, the debugging
-    # information lacks something.
+    # Only with CONFIG_ZONE_DEVICE, like pgmap_array. With pgmap_array but without this
+    # enumerator, the debugging information is incomplete: raise LookupError.
     name = "SECTION_TAINT_ZONE_DEVICE_BIT"
     return 1 << int(prog.constant(name).value_()) if "pgmap_array" in prog else _flag(prog, name)
 
@@ -235,7 +235,7 @@ def online_device_section(section: Object) -> bool:
 
 def section_vmemmap_preinit(section: Object) -> bool:
     """
-    Return whether a section's memmap was built deduplicated at boot for HugeTLB
+    Return whether a section's memmap was deduplicated for HugeTLB at boot
     (``preinited_vmemmap_section()``).
 
     :param section: ``struct mem_section *``
@@ -298,13 +298,13 @@ def for_each_subsection(prog: Program, nr: IntegerLike) -> Iterator[tuple[int, i
 @takes_program_or_default
 def require_section(prog: Program, nr: IntegerLike) -> Object:
     """
-    Get a section like :func:`drgn.helpers.linux.mmzone.nr_to_section()`, and make sure
-    that it is the kernel's word: in an ELF dump, drgn takes what was left out for zeros,
-    and small dumps have no roots behind that of the last section.
+    Get a section like :func:`drgn.helpers.linux.mmzone.nr_to_section()`, but check that
+    the memory was really read: in an ELF dump, drgn reads zeros for memory that was left
+    out, and small dumps have no roots beyond that of the last section.
 
     :param nr: Section number.
     :return: ``struct mem_section *`` (``NULL`` if there is none)
-    :raises FaultError: if that cannot be told, or if the section cannot be read
+    :raises FaultError: if the root or the section cannot be read
     """
     nr = require_number(nr, "section number")
     try:
@@ -346,9 +346,9 @@ def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
     Return whether a PFN has a ``struct page``, like the kernel's generic
     ``pfn_valid()``.
 
-    This says nothing about what is in the ``struct page``: it is true for
-    memory that is offline, for ZONE_DEVICE memory that is being initialised or
-    never will be, and for every hole in an early section.
+    This does not say whether the ``struct page`` is initialised: it is also true for
+    memory that is offline, for ZONE_DEVICE memory that is not initialised yet or never
+    will be, and for every hole in an early section.
 
     :param pfn: ``unsigned long``
     """
@@ -364,14 +364,13 @@ def pfn_valid(prog: Program, pfn: IntegerLike) -> bool:
 @takes_program_or_default
 def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     """
-    Get the ``struct page`` of a PFN if it is online, by the rules of the kernel
-    at hand.
+    Get the ``struct page`` of a PFN if it is online, by the rules of this kernel.
 
     Since Linux kernel commits 9f9b02e5b346 ("mm: teach pfn_to_online_page() to
     consider subsection validity") and 1f90a3477df3 ("mm: teach
     pfn_to_online_page() about ZONE_DEVICE section collisions") (in v5.12), the
-    subsection has to be populated, and in a tainted section the PFN must not
-    have a live pgmap. Before that, only the section counts: device pages that
+    subsection must be populated, and in a tainted section the PFN must not
+    have a live pgmap. Before that, only the section is checked: device pages that
     share a section with RAM are returned.
 
     :param pfn: ``unsigned long``

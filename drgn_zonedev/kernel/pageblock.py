@@ -27,18 +27,18 @@ __all__ = (
     "section_migratetypes",
 )
 
-# PB_migratetype_bits: a macro, and no more than the names of the enumerators PB_migrate_0
-# to PB_migrate_2 since "mm/pageblock-flags: remove PB_migratetype_bits/PB_migrate_end" (in
-# v6.18).
+# PB_migratetype_bits: a macro. Since "mm/pageblock-flags: remove
+# PB_migratetype_bits/PB_migrate_end" (in v6.18), only the enumerators PB_migrate_0 to
+# PB_migrate_2 imply it.
 _MIGRATETYPE_BITS = 3
 
-# No order reaches over a section of the largest size, 1 TiB in pages of 4 KiB.
+# No block of pages is larger than the largest section: 1 TiB, in pages of 4 KiB.
 _MOST_ORDERS = 28
 
 
 @dataclass(frozen=True)
 class PageblockLayout:
-    """How ``pageblock_flags`` is cut: ``bits`` per pageblock of ``pages`` pages."""
+    """Layout of ``pageblock_flags``: ``bits`` per pageblock of ``pages`` pages."""
 
     bits: int
     pages: int
@@ -50,7 +50,7 @@ def pageblock_layout(prog: Program) -> PageblockLayout | None:
     """
     Get the layout of ``pageblock_flags``.
 
-    :return: ``None`` where the size of a pageblock is not known: it is a macro,
+    :return: ``None`` if the size of a pageblock is not known: it is a macro,
         min(HUGETLB_PAGE_ORDER, MAX_PAGE_ORDER) with huge pages, 9 on x86-64.
     """
     pages = pageblock_nr_pages(prog)
@@ -65,7 +65,7 @@ def pageblock_layout(prog: Program) -> PageblockLayout | None:
 
 @takes_program_or_default
 def pageblock_nr_pages(prog: Program) -> int | None:
-    """``pageblock_nr_pages``, a macro; ``None`` where it is not known: see above."""
+    """``pageblock_nr_pages``, a macro; ``None`` if it is not known: see above."""
     assert prog.platform is not None
     return 1 << 9 if prog.platform.arch == Architecture.X86_64 else None
 
@@ -73,10 +73,11 @@ def pageblock_nr_pages(prog: Program) -> int | None:
 @takes_program_or_default
 def max_order_nr_pages(prog: Program) -> int | None:
     """
-    ``MAX_ORDER_NR_PAGES``, a macro: the largest of ``zone->free_area``'s orders.
+    ``MAX_ORDER_NR_PAGES``, a macro: the pages of a block of the largest order in
+    ``zone->free_area``.
 
-    :return: ``None`` where the debugging information does not tell; on x86-64, where it
-        cannot be configured, it is known all the same.
+    :return: ``None`` if the debugging information does not have ``free_area``; on x86-64,
+        where the order cannot be configured, it is known anyway.
     """
     zone = prog.type("struct zone")
     if zone.has_member("free_area"):

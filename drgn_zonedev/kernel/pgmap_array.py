@@ -4,8 +4,8 @@
 Walks of pgmap_array
 --------------------
 
-The ``drgn_zonedev.kernel.pgmap_array`` module tells what ``xa_load(&pgmap_array, pfn)``
-reads, and where its answer is stored, so that both can be looked at.
+The ``drgn_zonedev.kernel.pgmap_array`` module follows ``xa_load(&pgmap_array, pfn)``: the
+addresses that it reads, and the slot that decides its answer.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from drgn_zonedev.vmcore.reads import read_memory, read_word
 
 __all__ = ("Walk", "pgmap_array_slot", "walk_pgmap_array")
 
-# A tree for 64-bit indices, 6 bits a level, is no higher than this.
+# The largest height of a tree for 64-bit indices, with 6 bits per level.
 _MAX_HEIGHT = 11
 
 
 @dataclass(frozen=True)
 class Walk:
     """
-    How ``xa_load()`` comes to its answer.
+    The steps of an ``xa_load()``.
 
-    ``loads`` are the addresses that it reads, in order, ``depth`` is how many nodes
-    are on the way. ``slot`` is where the entry is, or the ``NULL`` that ends the walk,
-    and ``value`` what it holds.
+    ``loads`` are the addresses that it reads, in order. ``depth`` is the number of nodes
+    on the way. ``slot`` is the address of the entry, or of the ``NULL`` that ends the walk,
+    and ``value`` is what the slot holds.
     """
 
     loads: tuple[int, ...]
@@ -48,7 +48,7 @@ def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
 
     :param pfn: ``unsigned long``
     :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
-    :raises FaultError: if it cannot be read there
+    :raises FaultError: if a node on the way cannot be read
     """
     pfn = operator.index(pfn)
     node_type = prog.type("struct xa_node")
@@ -63,7 +63,7 @@ def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
         loads.append(node + shift_at)
         index = pfn >> read_memory(prog, node + shift_at, 1)[0]
         if depth == 1 and index >> bits:
-            # Higher than the tree.
+            # The index is beyond the tree.
             break
         slot = node + slots_at + index % slots * 8
         loads.append(slot)
@@ -79,12 +79,12 @@ def walk_pgmap_array(prog: Program, pfn: IntegerLike) -> Walk:
 @takes_program_or_default
 def pgmap_array_slot(prog: Program, pfn: IntegerLike) -> tuple[int, int]:
     """
-    Get the slot that decides what ``pgmap_array`` holds for a PFN: that of the
-    entry, or the one whose ``NULL`` ends the walk.
+    Get the slot that decides what ``pgmap_array`` holds for a PFN: the slot of the
+    entry, or the slot whose ``NULL`` ends the walk.
 
     :param pfn: ``unsigned long``
     :return: Tuple of (address of the ``void *``, its value). An entry that covers
-        many PFNs is in one slot only, and its siblings refer to that.
+        many PFNs is in one slot only; its other slots are siblings that refer to that one.
     :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
     """
     walk = walk_pgmap_array(prog, pfn)

@@ -4,11 +4,11 @@
 Predicates in Bulk
 ------------------
 
-The ``drgn_zonedev.kernel.predicates`` module answers for arrays of PFNs what
-:mod:`drgn_zonedev.kernel.mmzone` and :mod:`drgn_zonedev.kernel.memremap` answer
-for one: ``pfn_valid()``, ``pfn_to_online_page()``, ``get_dev_pagemap()``,
-``pgmap_pfn_valid()`` and what :mod:`drgn_zonedev.kernel.zone_device` makes of
-them, by the same rules. A million PFNs cost milliseconds.
+The ``drgn_zonedev.kernel.predicates`` module evaluates for arrays of PFNs what
+:mod:`drgn_zonedev.kernel.mmzone`, :mod:`drgn_zonedev.kernel.memremap` and
+:mod:`drgn_zonedev.kernel.zone_device` evaluate for one: ``pfn_valid()``,
+``pfn_to_online_page()``, ``get_dev_pagemap()``, ``pgmap_pfn_valid()`` and
+``pfn_zone_device()``, by the same rules. A million PFNs take milliseconds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Predicates:
 
     @cached_property
     def online(self) -> np.ndarray:
-        """Whether ``pfn_to_online_page()`` would return a page, see its scalar twin."""
+        """Whether ``pfn_to_online_page()`` would return a page; see the function of that name."""
         online = self.has_flag(self.flags.online)
         if self.flags.asks_subsection:
             online = online & self.pfn_section_valid
@@ -110,7 +110,7 @@ class Predicates:
 
     @cached_property
     def populated(self) -> np.ndarray:
-        """Whether the section has a memmap, and the subsection is in it."""
+        """Whether the section has a memmap, and the subsection is populated."""
         return self.has_flag(self.flags.has_mem_map) & self.pfn_section_valid
 
     def _within(self, start_pfn: int, end_pfn: int) -> np.ndarray:

@@ -5,12 +5,11 @@ Records
 -------
 
 The ``drgn_zonedev.kernel.records`` module reads many small structures of the
-same size that lie scattered over memory: nodes of xarrays, usages of sections,
+same size that are scattered over memory: nodes of xarrays, usages of sections,
 memory blocks.
 
-A read by drgn costs about a microsecond however little it fetches, and an
-object costs several, so structures that lie next to each other are fetched
-together.
+A read by drgn takes about a microsecond even if it is short, and an object takes
+several, so structures that lie next to each other are read together.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = ("read_records",)
 
-# Bounds the memory that one read takes, whatever addresses a damaged kernel holds.
+# Limits the size of one read, whatever addresses a damaged kernel holds.
 _MAX_READ = 1 << 20
 
 # Halving costs more reads than there are records.
@@ -36,17 +35,16 @@ def read_records(
     Read ``size`` bytes at each of many addresses.
 
     :param addresses: ``np.uint64``, in any order, with or without duplicates.
-    :param max_gap: Structures that are at most so many bytes apart are fetched
-        in one read, with what lies between them. 0 never reads what was not
-        asked for.
+    :param max_gap: Structures that are at most this many bytes apart are read together,
+        with the memory between them. 0 never reads memory outside the structures.
     :return: Tuple of (matrix of ``np.uint8`` with a row per address, column that
-        says whether it could be read). What could not be read is zeroes.
+        says whether the row could be read). Rows that could not be read are zero.
     """
     rows = np.zeros((len(addresses), size), np.uint8)
     readable = np.ones(len(addresses), bool)
     order = np.argsort(addresses, kind="stable")
     sorted_addresses = addresses[order]
-    # Compared by subtraction: the end of the last structure may not fit 64 bits.
+    # Compare by subtraction: the end of the last structure may not fit into 64 bits.
     distances = np.diff(sorted_addresses)
     apart = distances > np.uint64(size + max_gap)
     apart |= np.diff(sorted_addresses // np.uint64(_MAX_READ)) > 0
@@ -90,6 +88,6 @@ def _parts(addresses: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
 
 
 def _middle(addresses: np.ndarray, group: np.ndarray) -> int:
-    # Between two different addresses, so that both halves get smaller.
+    # Between two different addresses, so that both halves become smaller.
     middle = int(np.searchsorted(addresses[group], addresses[group[len(group) // 2]]))
     return middle or int(np.searchsorted(addresses[group], addresses[group[0]], side="right"))

@@ -4,8 +4,8 @@
 Resources
 ---------
 
-The ``drgn_zonedev.kernel.resource`` module reads the tree that ``/proc/iomem``
-shows, as plain data.
+The ``drgn_zonedev.kernel.resource`` module reads the resource tree of
+``/proc/iomem`` as plain data.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = (
 # IORESOURCE_SYSTEM_RAM: IORESOURCE_MEM and IORESOURCE_SYSRAM, which are macros.
 _SYSTEM_RAM = 0x00000200 | 0x01000000
 
-# A damaged tree can be endless.
+# Limits how much of a damaged tree is read.
 _MAX_RESOURCES = 1 << 16
 
 
@@ -54,8 +54,8 @@ class Resource:
 @dataclass(frozen=True)
 class Resources:
     """
-    A tree of resources, parents first; ``unreadable`` are the addresses of those that
-    could not be read, with whatever is behind and below them.
+    A tree of resources, parents first. ``unreadable`` are the addresses of resources that
+    could not be read; their children and later siblings are missing, too.
     """
 
     found: tuple[Resource, ...]
@@ -65,12 +65,11 @@ class Resources:
 def for_each_resource_below(root: Object, unreadable: list[int] | None = None) -> Iterator[Object]:
     """
     Iterate over a tree of resources, parents first, without its root. drgn's
-    :func:`~drgn.helpers.linux.ioport.for_each_resource()` goes round in circles
-    where a damaged tree does; this comes to no resource twice, and goes on with the
-    rest where one cannot be read.
+    :func:`~drgn.helpers.linux.ioport.for_each_resource()` never ends on a damaged tree that
+    has a cycle; this yields each resource once, and skips resources that cannot be read.
 
     :param root: ``struct resource *``
-    :param unreadable: Gets the addresses of those that cannot be read.
+    :param unreadable: Receives the addresses of resources that cannot be read.
     :return: Iterator of ``struct resource *``
     """
     for address, _ in _resources_below(root, [] if unreadable is None else unreadable):
@@ -103,7 +102,7 @@ def _resources_below(root: Object, unreadable: list[int]) -> Iterator[tuple[int,
 @takes_program_or_default
 def iomem_resources(prog: Program) -> Resources:
     """
-    Get everything in the tree of I/O memory, without its root.
+    Get all resources below ``iomem_resource``.
 
     :raises LookupError: if the debugging information lacks it
     """

@@ -5,7 +5,7 @@ Sections in Bulk
 ----------------
 
 The ``drgn_zonedev.kernel.sections`` module reads all sections at once, as numpy
-arrays: a machine has up to half a million of them.
+arrays: a machine can have half a million of them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
 
 __all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 
-# A section has holes where RAM ends, and where devices begin and end: the largest
-# machines have some thousand of both. A damaged one can have a hundred for each section,
-# and half a million sections.
+# A section has holes at the ends of RAM and of devices; the largest machines have some
+# thousand of them. In a damaged kernel, half a million sections can have a hundred holes
+# each.
 _MAX_CHANGES = 1 << 14
 
 
@@ -38,10 +38,11 @@ class Sections:
 
     ``subsection_map`` is a matrix of 64-bit words: bit ``b`` of a section is
     bit ``b % 64`` of word ``b // 64``. Rows where ``usage_readable`` is false
-    have no meaning. ``unreadable`` lists spans of section numbers whose ``struct
-    mem_section`` could not be read, with the address that cannot be read or, if it
-    makes no sense, of the pointer that leads there. ``crowded`` are rows whose bitmaps
-    were readable, but are not used: they change more often than those of any machine.
+    are meaningless. ``unreadable`` lists spans of section numbers whose ``struct
+    mem_section`` could not be read, each with the address that could not be read or, if
+    the pointer to it is invalid, the address of that pointer. ``crowded`` marks rows whose
+    bitmaps were readable, but are ignored: together, they change more often than those of
+    any machine.
     """
 
     geometry: Geometry
@@ -82,7 +83,7 @@ class Sections:
         ``test_bit(subsection_map_index(pfn), bitmap)`` for each PFN.
 
         :param bitmap: Like ``subsection_map``.
-        :param row: What :meth:`row_of` the PFNs gives; where that is -1, it is false.
+        :param row: The result of :meth:`row_of` the PFNs; the bit is false where that is -1.
         """
         if not len(self):
             return np.zeros(len(pfn), bool)
@@ -99,7 +100,7 @@ class Sections:
 
     @cached_property
     def mixed(self) -> np.ndarray:
-        """Which sections are populated in part."""
+        """Which sections are only partly populated."""
         maps, bits = self.subsection_map, min(self.geometry.subsections_per_section, 64)
         inside: np.ndarray = ((maps != 0) & (maps != np.uint64((1 << bits) - 1))).any(axis=1)
         return inside | (maps != maps[:, :1]).any(axis=1)
@@ -110,9 +111,8 @@ def sections(prog: Program) -> Sections:
     """
     Read all present sections.
 
-    A root of the section array is one read, and usages that lie together are
-    one read, so this costs milliseconds where an object per section costs
-    seconds.
+    Each root of the section array takes one read, and so do usages that lie together. So
+    this takes milliseconds where an object per section takes seconds.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
     """
@@ -125,9 +125,9 @@ def sections(prog: Program) -> Sections:
     roots = set()
     for first_nr, count, place, address in _section_roots(prog):
         try:
-            # Each root is an allocation of its own: one that comes twice is none.
+            # Each root is a separate allocation, so a pointer that comes twice is invalid.
             if address is None or address in roots:
-                raise FaultError("no root of the section array", place)
+                raise FaultError("invalid pointer to a root of the section array", place)
             roots.add(address)
             raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
         except FaultError:
@@ -176,7 +176,7 @@ def section_mem_map(prog: Program) -> int | None:
 
 
 def _without_crowded(found: Sections) -> Sections:
-    # Everybody else takes time and memory for each change.
+    # All later code takes time and memory for each change.
     rows = np.flatnonzero(found.mixed)
     bits = found.unpacked(found.subsection_map[rows])
     changes = (bits[:, 1:] != bits[:, :-1]).sum(axis=1)
@@ -194,8 +194,8 @@ def _without_crowded(found: Sections) -> Sections:
 
 
 def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
-    # Yields (first section number, number of sections, where the pointer to the root
-    # is, the pointer, which is None if it cannot be read).
+    # Yields (first section number, number of sections, address of the pointer to the root,
+    # the pointer or None if it cannot be read).
     per_root = prog["SECTIONS_PER_ROOT"].value_()
     count = prog["__highest_present_section_nr"].value_() + 1
     nr_roots = min(-(-count // per_root), prog["NR_SECTION_ROOTS"].value_())
@@ -227,16 +227,16 @@ def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:
 def common_mem_map(found: Sections, flags: SectionFlags) -> int | None:
     """
     Get the ``section_mem_map`` without its flags that most sections have. With
-    ``CONFIG_SPARSEMEM_VMEMMAP``, all sections have the same: ``vmemmap``, because
-    ``sparse_encode_mem_map()`` takes off what the section's PFN would add.
+    ``CONFIG_SPARSEMEM_VMEMMAP``, all sections have the same value, ``vmemmap``, because
+    ``sparse_encode_mem_map()`` subtracts the section's first PFN.
 
-    :return: ``None`` if there is none that more than half of them have.
+    :return: ``None`` if no value is that of more than half of the sections.
     """
     words = found.word[(found.word & np.uint64(flags.has_mem_map)) != 0]
     bases = words & np.uint64(flags.map_mask)
     if not len(bases):
         return None
-    # Nearly always, and much faster.
+    # The usual case, and much faster.
     if (bases == bases[0]).all():
         return int(bases[0])
     values, counts = np.unique(bases, return_counts=True)
@@ -251,7 +251,7 @@ def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.n
     try:
         usage_type = prog.type("struct mem_section_usage")
     except LookupError:
-        # No kernel is without: the debugging information is.
+        # Every kernel has this type, so the debugging information is incomplete.
         return np.zeros((len(usage), words), np.uint64), np.zeros(len(usage), bool)
     try:
         offset = offsetof(usage_type, "subsection_map")
@@ -261,8 +261,8 @@ def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.n
     bitmaps = np.zeros((len(usage), words), np.uint64)
     readable = np.ones(len(usage), bool)
     populated = np.flatnonzero(usage)
-    # Boot sections keep their usages in one array per node, others in slab
-    # pages: whatever is less than a page apart is worth one read.
+    # Boot sections keep their usages in one array per node, others in slab pages: read
+    # usages together if they are less than a page apart.
     raw, readable[populated] = read_records(
         prog, usage[populated] + np.uint64(offset), words * 8, max_gap=4096
     )

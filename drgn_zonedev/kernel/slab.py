@@ -4,8 +4,8 @@
 Slab Caches
 -----------
 
-The ``drgn_zonedev.kernel.slab`` module asks drgn's
-:mod:`drgn.helpers.linux.slab` about objects of memory that may be damaged.
+The ``drgn_zonedev.kernel.slab`` module looks up objects in memory that may be damaged,
+with drgn's :mod:`drgn.helpers.linux.slab`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from drgn_zonedev.util.strings import c_string
 
 __all__ = ("SlabObject", "slab_object")
 
-# The kernel's calculate_sheaf_capacity() and its callers stay far below the first, and
-# MAX_FULL_SHEAVES is 10.
+# Limits of objects per sheaf and of full sheaves: the kernel's calculate_sheaf_capacity()
+# and its callers stay far below the first, and MAX_FULL_SHEAVES is 10.
 _MAX_IN_SHEAF = 1 << 12
 _MAX_SHEAVES = 1 << 6
 
@@ -38,8 +38,8 @@ _DAMAGED = (FaultError, LookupError, ValueError, TypeError, ArithmeticError, Val
 @dataclass(frozen=True)
 class SlabObject:
     """
-    The object that an address is in. ``cache`` is untrusted text from the kernel,
-    escaped. ``address`` and ``allocated`` are ``None`` if they cannot be told.
+    The object that contains an address. ``cache`` is untrusted text from the kernel,
+    escaped. ``address`` and ``allocated`` are ``None`` if they are not known.
     """
 
     cache: str
@@ -50,10 +50,10 @@ class SlabObject:
 @takes_program_or_default
 def slab_object(prog: Program, address: IntegerLike) -> SlabObject | None:
     """
-    Find out what object an address is in.
+    Find the object that contains an address.
 
     drgn reads as many free objects as a damaged sheaf claims, which can be four
-    billion; of such a cache, only the name is told.
+    billion; for such a cache, only the name is returned.
 
     :param address: ``void *``
     :return: ``None`` if it is not in a slab.
@@ -85,8 +85,8 @@ def _is_sound(cache: Object) -> bool:
 
 
 def _sheaves(cache: Object) -> Iterator[Object]:
-    # Where drgn looks for free objects. Since Linux kernel commit 2d517aa09bbc ("slab: add
-    # opt-in caching layer of percpu sheaves") (in v6.18).
+    # The sheaves in which drgn looks for free objects. Since Linux kernel commit
+    # 2d517aa09bbc ("slab: add opt-in caching layer of percpu sheaves") (in v6.18).
     prog = cache.prog_
     try:
         cpu_sheaves = cache.cpu_sheaves.read_()
@@ -103,7 +103,7 @@ def _sheaves(cache: Object) -> Iterator[Object]:
         full = list_entries(prog, "struct slab_sheaf", head, "barn_list")
         found = list(islice(full, _MAX_SHEAVES + 1))
         if len(found) > _MAX_SHEAVES:
-            raise ValueError("more full sheaves than any node keeps")
+            raise ValueError("more full sheaves than a node can have")
         yield from found
 
 

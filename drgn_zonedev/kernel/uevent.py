@@ -4,8 +4,8 @@
 Events
 ------
 
-The ``drgn_zonedev.kernel.uevent`` module tells whether something happened to the
-devices of a running kernel between two looks at it.
+The ``drgn_zonedev.kernel.uevent`` module detects changes to the devices of a running
+kernel between two readings.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ def uevent_seqnum(prog: Program) -> int | None:
     """
     Get the number of events that the kernel has sent to user space.
 
-    A driver that is bound to a device or unbound from it, and a memory block that
-    is set online or offline, count one each (``kobject_uevent_env()``), so a pgmap
-    cannot be replaced by one that looks the same without this number moving. Who
-    calls ``memremap_pages()`` for other reasons need not count.
+    Binding a driver to a device, unbinding it, and setting a memory block online or
+    offline each send an event (``kobject_uevent_env()``). So a pgmap cannot be replaced by
+    one that looks the same without this number changing. Other callers of
+    ``memremap_pages()`` need not send events.
 
-    :return: ``None`` if the debugging information does not have it.
+    :return: ``None`` if the debugging information does not have the counter.
     """
     try:
         seqnum = prog["uevent_seqnum"]

@@ -4,10 +4,9 @@
 The Memory Behind vmemmap
 -------------------------
 
-The ``drgn_zonedev.kernel.vmemmap`` module looks up which physical pages hold the
-struct pages. Since Linux kernel v5.19, tails of compound device pages can share
-theirs (``vmemmap_populate_compound_pages()``), and only the page tables say where
-they do.
+The ``drgn_zonedev.kernel.vmemmap`` module looks up the physical pages that hold the
+struct pages. Since Linux kernel v5.19, tails of compound device pages can share them
+(``vmemmap_populate_compound_pages()``); only the page tables say where they do.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def vmemmap_page_frames(prog: Program, first: int, end: int) -> np.ndarray | Non
     :param first: Virtual page number, see :func:`vmemmap_pages()`.
     :param end: One more than the last.
     :return: PFN of each page, or :data:`UNMAPPED`; ``None`` if nothing can be
-        translated, or not all of it, because the dump lacks page tables.
+        translated, or if the dump does not have all page tables.
     """
     frames = page_frames(prog, first, end)
     return None if frames is None or (frames == UNKNOWN).any() else frames

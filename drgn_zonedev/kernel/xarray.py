@@ -8,10 +8,10 @@ The ``drgn_zonedev.kernel.xarray`` module reads whole xarrays
 (:linux:`lib/xarray.c`) of memory that may be damaged.
 
 drgn's :func:`~drgn.helpers.linux.xarray.xa_for_each()` and ``xa_load()`` follow
-whatever pointers they find: a node that is reachable from itself keeps them
-going for ever, one that cannot be read ends the walk with an exception, and both
-cost several objects per slot. Here, a node is one read, each is visited once,
-and what cannot be trusted becomes an :class:`XArrayGap` while the walk goes on.
+every pointer that they find: they never end on a node that is reachable from itself, raise
+an exception at a node that cannot be read, and create several objects per slot. Here,
+each node takes one read and is visited once, and a node that cannot be trusted becomes
+an :class:`XArrayGap` while the walk goes on.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _INDEX_BITS = 64
 _RETRY_ENTRY = 1026
 _ZERO_ENTRY = 1030
 
-# No kernel comes near: the memory blocks of 64 TiB, one per section, are 524288
-# entries in 8323 nodes. What is beyond ends up in a gap.
+# Far above any kernel: the memory blocks of 64 TiB, one per section, are 524288
+# entries in 8323 nodes. The rest of a larger array becomes a gap.
 _MAX_NODES = 1 << 15
 _MAX_GAPS = 1 << 10
 
@@ -63,27 +63,27 @@ _Entry = TypeVar("_Entry", int, np.ndarray)
 
 
 def xa_is_internal(entry: _Entry) -> _Entry:
-    """Tell whether an entry, or each of a column, means something to the array only."""
+    """Return whether an entry, or each of a column, is internal to the xarray."""
     return entry & 3 == 2
 
 
 def xa_is_node(entry: _Entry) -> _Entry:
     """
-    Tell whether an entry, or each of a column, is the address of a ``struct xa_node``,
-    plus 2. Like the kernel's, this takes errors for nodes, which cannot be read.
+    Return whether an entry, or each of a column, is the address of a ``struct xa_node``,
+    plus 2. Like the kernel's, this is also true for errors, which cannot be read as nodes.
     """
     return xa_is_internal(entry) & (entry > 4096)
 
 
 def xa_is_err(entry: _Entry) -> _Entry:
-    """Tell whether an entry, or each of a column, is an error: down to ``-MAX_ERRNO``."""
+    """Return whether an entry, or each of a column, is an error: down to ``-MAX_ERRNO``."""
     return xa_is_internal(entry) & (entry >= (1 << 64) - (4095 << 2))
 
 
 def xa_is_sibling(entry: _Entry, chunk_size: int) -> _Entry:
     """
-    Tell whether an entry, or each of a column, stands for an earlier slot of its node:
-    that of number ``entry >> 2``.
+    Return whether an entry, or each of a column, refers to an earlier slot of its node:
+    slot number ``entry >> 2``.
 
     :param chunk_size: ``XA_CHUNK_SIZE``
     """
@@ -93,7 +93,7 @@ def xa_is_sibling(entry: _Entry, chunk_size: int) -> _Entry:
 @dataclass(frozen=True)
 class XArrayGap:
     """
-    Indices that nothing is known of: the half-open range ``[start, end)``.
+    Indices whose entries are not known: the half-open range ``[start, end)``.
 
     ``node`` is the address of the ``struct xa_node`` that could not be used; 0
     if it is the array itself.
@@ -110,9 +110,9 @@ class XArrayEntries:
     """
     All entries of an xarray, in ascending order of their indices.
 
-    A multi-index entry comes once. Each row of ``first`` and ``last`` are the
-    indices that an entry covers, the last inclusive, and ``value`` is the entry
-    itself: a pointer, or a value with bit 0 set. All columns are ``np.uint64``.
+    A multi-index entry is one row. ``first`` and ``last`` are the indices that it
+    covers, the last inclusive, and ``value`` is the entry itself: a pointer, or a value
+    with bit 0 set. All columns are ``np.uint64``.
     """
 
     first: np.ndarray
@@ -145,10 +145,10 @@ class XArrayEntries:
 
     def at_most(self, runs: int, reason: str) -> XArrayEntries:
         """
-        Give up what lies behind a number of runs: entries that touch each other and are
-        the same.
+        Replace everything after a number of runs by a gap. A run is a series of equal
+        entries without a gap between them.
 
-        :param reason: Of the gap that takes its place.
+        :param reason: The reason of the gap.
         """
         starts = np.ones(len(self), bool)
         starts[1:] = self.value[1:] != self.value[:-1]
@@ -160,7 +160,7 @@ class XArrayEntries:
         return XArrayEntries(self.first[:end], self.last[:end], self.value[:end], (*self.gaps, gap))
 
     def in_gap(self, index: int) -> bool:
-        """Return whether nothing is known of an index."""
+        """Return whether the entry at an index is not known."""
         return any(gap.start <= index < gap.end for gap in self.gaps)
 
 
@@ -168,9 +168,9 @@ def xa_entries(xa: Object) -> XArrayEntries:
     """
     Get all entries of an xarray, each with the indices that it covers.
 
-    Entries are those that the kernel's ``xa_load()`` finds, so zero entries
-    (``xa_reserve()``) are left out, and siblings count for what is in the slot
-    that they name. This never fails because of what is in memory: see
+    Entries are those that the kernel's ``xa_load()`` finds: zero entries
+    (``xa_reserve()``) are left out, and a sibling is resolved to the entry of the slot
+    that it refers to. This never fails because of damaged memory: see
     :class:`XArrayGap`.
 
     :param xa: ``struct xarray *``
@@ -196,8 +196,8 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
 
     :param xa: ``struct xarray *``
     :return: The entry as a number, 0 if there is none.
-    :raises FaultError: if a node on the way cannot be read, or cannot be what it
-        should be. The way down has no loops.
+    :raises FaultError: if a node on the way cannot be read, or is not valid in its
+        place. The walk is bounded.
     """
     index = operator.index(index)
     prog = xa.prog_
@@ -207,7 +207,7 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
         parent, node = node, entry - 2
         raw = read_memory(prog, node, layout.size)
         at = raw[layout.shift]
-        # The root may have any shift; see _walk() for why nothing else of it counts.
+        # The root may have any shift; see _walk() for why its other members are not checked.
         in_place = shift < 0 or (
             at == shift - layout.chunk_shift
             and raw[layout.offset] == offset
@@ -258,7 +258,7 @@ class _Layout:
 
     @property
     def size(self) -> int:
-        """Up to the end of the slots; the marks behind them decide nothing."""
+        """Size up to the end of the slots; the marks after them are not needed."""
         return self.slots + 8 * self.chunk_size
 
 
@@ -278,7 +278,7 @@ def _layout(prog: Program) -> _Layout:
 class _Nodes:
     """
     Nodes of one level, in ascending order of ``first``, the first index that
-    each covers; ``parent`` and ``offset`` are where it was found.
+    each covers; ``parent`` and ``offset`` say where the pointer to it was found.
     """
 
     address: np.ndarray
@@ -307,15 +307,15 @@ _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _walk(prog: Program, root: int) -> XArrayEntries:
-    # One level of the tree after the other.
+    # Walk the tree level by level.
     layout = _layout(prog)
     zero = np.zeros(1, np.uint64)
     level = _Nodes(np.array([root], np.uint64), zero, zero, zero)
     raw, readable = read_records(prog, level.address, layout.size)
     if not readable.all():
         return _only_gap(XArrayGap(0, 1 << _INDEX_BITS, root, _UNREADABLE))
-    # The root's offset and parent are not looked at: while a tree grows or
-    # shrinks, they are stale for a moment.
+    # The root's offset and parent are not checked: they are stale for a moment while a
+    # tree grows or shrinks.
     shift = int(raw[0, layout.shift])
     if shift % layout.chunk_shift or shift >= _INDEX_BITS:
         return _only_gap(XArrayGap(0, 1 << _INDEX_BITS, root, _ASTRAY))
@@ -329,7 +329,7 @@ def _walk(prog: Program, root: int) -> XArrayEntries:
         gaps += bad
         nodes_left -= len(level)
         if nodes_left < 0:
-            # In ascending order, so what is given up is one range.
+            # The rows are in ascending order, so the rest is one range.
             gaps.append(_beyond(level[nodes_left:], shift))
             level, nodes_left = level[:nodes_left], 0
         shift -= layout.chunk_shift
@@ -345,7 +345,7 @@ def _walk(prog: Program, root: int) -> XArrayEntries:
 
 
 def _in_place(layout: _Layout, raw: np.ndarray, level: _Nodes, shift: int) -> np.ndarray:
-    # A node has one parent and one offset there, so no node passes twice.
+    # A node passes only in the place that its parent and offset say, so no node passes twice.
     parent = np.ascontiguousarray(raw[:, layout.parent : layout.parent + 8]).view("<u8")[:, 0]
     return (
         (raw[:, layout.shift] == shift)
@@ -357,19 +357,19 @@ def _in_place(layout: _Layout, raw: np.ndarray, level: _Nodes, shift: int) -> np
 def _decode_level(
     layout: _Layout, slots: np.ndarray, level: _Nodes, shift: int
 ) -> tuple[_Columns, _Nodes, list[_Spans]]:
-    # Returns the entries in the slots, the nodes that they lead to, and what is bad.
-    # Behind the last index there may be slots, but no lookup can get there.
+    # Returns the entries in the slots, the nodes that they point to, and the bad spans.
+    # There may be slots beyond the last index, but no lookup can reach them.
     offsets = np.arange(min(layout.chunk_size, 1 << min(_INDEX_BITS - shift, 62)))
     slots = slots[:, : len(offsets)]
     internal, node = xa_is_internal(slots), xa_is_node(slots)
     retry, zero = slots == _RETRY_ENTRY, slots == _ZERO_ENTRY
     sibling = xa_is_sibling(slots, layout.chunk_size)
-    # A sibling stands for the slot that it names, which is in front of it.
+    # A sibling refers to an earlier slot.
     target = np.where(sibling, (slots >> np.uint64(2)).astype(np.int64), offsets)
     value = np.take_along_axis(slots, target, axis=1)
     good_target = (target < offsets) & np.take_along_axis(~internal | zero, target, axis=1)
     entry = np.where(sibling, good_target, ~internal) & (value != 0) & (value != _ZERO_ENTRY)
-    # All siblings of a slot that follow it belong to its entry.
+    # All siblings that refer to a slot belong to its entry.
     before = np.zeros_like(slots)
     before[:, 1:] = slots[:, :-1]
     continues = sibling & ((target == offsets - 1) | (slots == before))

@@ -5,24 +5,24 @@ pfn_zone_device()
 -----------------
 
 The ``drgn_zonedev.kernel.zone_device`` module provides two functions that were named
-on linux-mm in September 2019 and that no kernel ever got.
+on linux-mm in September 2019 and that were never merged into a kernel.
 
 David Hildenbrand wanted "something like pfn_zone_device()" for PFN walkers, similar to
-the ``pfn_zone_device_reserved()`` of an earlier patch; Dan Williams a bit for each
-subsection that says "whether a sub-section is ZONE_DEVICE, or not". That the function
-be true exactly where a struct page belongs to ``ZONE_DEVICE`` *and* may be touched is
-the definition here. The series that Toshiki Fukasawa posted in November 2019 had one
-more bitmap in ``struct mem_section_usage``, ``subsection_dev_map``, which
-``subsections_mark_device()`` filled behind ``memmap_init_zone_device()``; a bit for
-2 MiB cannot tell the two pages of an altmap's reserve from what shares their
-subsection, and a walker then asked the pgmap for these.
+the ``pfn_zone_device_reserved()`` of an earlier patch. Dan Williams proposed a bit for each
+subsection that says "whether a sub-section is ZONE_DEVICE, or not". Here,
+``pfn_zone_device()`` is defined as true exactly if a struct page belongs to ``ZONE_DEVICE``
+*and* may be touched. The series that Toshiki Fukasawa posted in November 2019 added another
+bitmap to ``struct mem_section_usage``, ``subsection_dev_map``, which
+``subsections_mark_device()`` filled after ``memmap_init_zone_device()``. A bit for
+2 MiB cannot distinguish the two pages of an altmap's reserve from the rest of their
+subsection, so in that series a walker then asked the pgmap for these.
 
-A debugger can do without the bitmap. ``pgmap_array`` says who claims a PFN,
-``dev_pagemap.nr_range`` which of the claims is initialised, ``vmem_altmap`` where the
-data begins, and the reference whether the driver still holds on to it. The answers
-are exact to the page: nothing is rounded to subsections.
+A debugger does not need the bitmap. ``pgmap_array`` says which pgmap claims a PFN,
+``dev_pagemap.nr_range`` which of the claims are initialised, ``vmem_altmap`` where the
+data begins, and the reference whether the driver still uses it. The answers are exact
+to the page: they are not rounded to subsections.
 
-:class:`~drgn_zonedev.kernel.predicates.Predicates` has both for arrays of PFNs.
+:class:`~drgn_zonedev.kernel.predicates.Predicates` evaluates both for arrays of PFNs.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
     Return whether a PFN is ``ZONE_DEVICE`` memory whose ``struct page`` may be
     touched.
 
-    That is so if its section has a memmap, its subsection is populated (asked of
-    early sections, too, for which ``pfn_valid()`` does not ask), and it lies behind
-    the altmap's head in an initialised range of a live pgmap: exactly where
+    That is so if its section has a memmap, its subsection is populated (also required in
+    early sections, where ``pfn_valid()`` does not check it), and it lies after
+    the altmap's pages in an initialised range of a live pgmap: exactly where
     :func:`~drgn_zonedev.classification.classify.classify` says ``device``.
 
-    It is false for memory that ``memmap_init_zone_device()`` is not through with,
+    It is false for memory that ``memmap_init_zone_device()`` has not finished,
     for an altmap's reserve, for the pages that store the memmap (they are
-    initialised, but have no pgmap), for memory on its way out, for what a departed
+    initialised, but have no pgmap), for memory that is being removed, for what a removed
     device or a failed ``memremap_pages()`` left behind, and for RAM.
 
     :param pfn: ``unsigned long``
@@ -71,10 +71,10 @@ def pfn_zone_device(prog: Program, pfn: IntegerLike) -> bool:
 @takes_program_or_default
 def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
     """
-    Return whether a PFN is in the part of a device that its driver keeps from the
-    kernel (``vmem_altmap.reserve``). The struct pages are there, but no kernel
+    Return whether a PFN is in the part of a device that its driver reserves
+    (``vmem_altmap.reserve``). The struct pages exist, but no kernel
     initialises them: ``memmap_init_range()`` skips them, and
-    ``memmap_init_zone_device()`` starts behind them.
+    ``memmap_init_zone_device()`` starts after them.
 
     :param pfn: ``unsigned long``
     """
@@ -86,7 +86,7 @@ def pfn_zone_device_reserved(prog: Program, pfn: IntegerLike) -> bool:
     if altmap is None:
         return False
     ranges, _ = dev_pagemap_ranges(pgmap)
-    # An altmap is refused for all ranges but the first.
+    # The kernel refuses an altmap for all ranges but the first.
     return any(
         r.start_pfn <= pfn < min(r.start_pfn + altmap.reserve, r.end_pfn) for r in ranges[:1]
     )

@@ -4,7 +4,7 @@
 Zones
 -----
 
-The ``drgn_zonedev.kernel.zones`` module reads where the zones of all nodes lie.
+The ``drgn_zonedev.kernel.zones`` module reads the spans of the zones of all nodes.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ __all__ = (
 @dataclass(frozen=True)
 class Zone:
     """
-    One ``struct zone``; PFNs are half-open. Whoever walks with
-    ``for_each_populated_zone()`` skips those without ``present_pages``: ZONE_DEVICE
-    never has any.
+    One ``struct zone``; PFNs are half-open. Walks with ``for_each_populated_zone()``
+    skip zones without ``present_pages``: ZONE_DEVICE never has any.
     """
 
     nid: int
@@ -56,7 +55,7 @@ class UnreadableZone:
 
 @dataclass(frozen=True)
 class Zones:
-    """Zones that span anything, and those of which that is not known, by node and number."""
+    """Zones with a span that is not empty, and zones that cannot be read, by node and number."""
 
     found: tuple[Zone, ...]
     unreadable: tuple[UnreadableZone, ...]
@@ -67,8 +66,8 @@ def zones(prog: Program) -> Zones:
     """
     Get the zones of all nodes that are online.
 
-    :raises FaultError: if nobody can tell which nodes are online
-    :raises LookupError: if the debugging information lacks it
+    :raises FaultError: if the mask of online nodes cannot be read
+    :raises LookupError: if the debugging information does not have the types
     """
     numbers = range(prog.type("struct pglist_data").member("node_zones").type.length or 0)
     read = [zone for nid in online_nodes(prog) for zone in _zones_of(prog, nid, numbers)]
@@ -101,7 +100,7 @@ def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | Unr
     )
     if not spanned:
         return None
-    # No machine has memory beyond max_pfn, whatever a damaged zone says.
+    # A damaged zone may claim PFNs beyond max_pfn, where no memory can be.
     max_pfn = sparsemem_geometry(prog).max_pfn
     return Zone(nid, number, min(start, max_pfn), min(start + spanned, max_pfn), present)
 
@@ -112,8 +111,8 @@ def zone_device_spans(prog: Program) -> dict[int, tuple[int, int]]:
     Get the span of each node's ZONE_DEVICE.
 
     The span grows when memory is added and never shrinks
-    (``remove_pfn_range_from_zone()`` leaves ZONE_DEVICE alone), so it is the
-    hull of all device memory that a node has ever had.
+    (``remove_pfn_range_from_zone()`` does not change ZONE_DEVICE), so it covers
+    all device memory that a node has ever had.
 
     :return: Mapping from node ID to half-open PFN range. Nodes that never had
         device memory, or whose zones cannot be read, are missing.
