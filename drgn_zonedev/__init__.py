@@ -4,12 +4,12 @@
 drgn_zonedev
 ------------
 
-Whose is every page frame, is its struct page initialised, and who in the kernel
-would trip over it?
+Which kind of memory is each page frame, is its struct page initialised, and which
+PFN walkers of the kernel would misread it?
 
-``from drgn_zonedev import *`` gives a drgn session everything below. drgn
-imports this package at the start of every session, so nothing is imported until
-it is used (:pep:`562`).
+``from drgn_zonedev import *`` adds everything below to a drgn session. drgn
+imports this package at the start of every session, so each name is imported when
+it is first used (:pep:`562`).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.report import check
     from drgn_zonedev.verification.verify import verify
 
-# What prints is imported when the first result is printed.
+# The renderers are imported when the first result is printed.
 rendered_by(f"{__name__}.render.results")
 
 _HOME = {

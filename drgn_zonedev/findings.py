@@ -4,10 +4,10 @@
 Kinds of Findings
 -----------------
 
-Every slug that a finding can have, with everything that findings of that slug
-have in common. Slugs are stable: scripts name them in ``--fail-on``.
+A table of all slugs of findings, and what all findings with a slug have in common.
+Slugs are stable: scripts name them in ``--fail-on``.
 
-``docs/findings.md`` is this table for readers, written by ``scripts/write-findings``.
+``scripts/write-findings`` writes ``docs/findings.md`` from this table.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Kind:
     """
     What all findings with one slug have in common.
 
-    ``message`` is what is wrong, in a line; ``explanation`` is why the kernel
-    promises otherwise, or how it comes about; ``proof`` is the evidence that the
-    finding rests on; ``cure`` is what to do about it.
+    ``message`` says in one line what is wrong, ``explanation`` why the kernel
+    promises otherwise or how this comes about, ``proof`` which evidence the finding is
+    based on, and ``cure`` what to do about it.
     """
 
     slug: str
@@ -38,17 +38,19 @@ class Kind:
 
 
 _REWRITTEN = (
-    "Find out who wrote there: the words in front of and behind it, and the objects that "
-    "lie in the same page of the direct map, tell a stray write from a missed initialisation."
+    "Find out what wrote there: the words before and after it, and the objects in the same page "
+    "of the direct map, show whether it is a stray write or a missed initialisation."
 )
-_UNBIND = "Unbind the device and bind it again: memremap_pages() writes all struct pages anew."
+_UNBIND = (
+    "Unbind the device and bind it again: memremap_pages() initialises all struct pages again."
+)
 _PFN_WALKERS = (
-    "Do not touch these struct pages in code that walks PFNs: ask get_dev_pagemap() and "
-    "pgmap_pfn_valid(). pfn_to_online_page() is enough only where the section is not online, or "
+    "Do not touch these struct pages in code that walks PFNs: check get_dev_pagemap() and "
+    "pgmap_pfn_valid(). pfn_to_online_page() is enough only if the section is not online, or "
     "has SECTION_TAINT_ZONE_DEVICE (since v5.12)."
 )
 _REPORT = (
-    "Report it to linux-mm with the evidence: no driver and no administrator can bring this about."
+    "Report it to linux-mm with the evidence: neither a driver nor an administrator can cause this."
 )
 
 _ERRORS = (
@@ -57,14 +59,14 @@ _ERRORS = (
         "device-page-uninitialized",
         Severity.ERROR,
         "memmap_init_zone_device() never wrote these struct pages, although nr_range says that "
-        "it was through",
+        "it has finished",
         "memmap_init_zone_device() writes the struct pages of a range before memremap_pages() "
         "counts it in nr_range. Kernels with compound device pages write only the struct pages "
         'that have memory of their own; before "mm/mm_init: fix uninitialized struct pages for '
-        'ZONE_DEVICE", they also left out those behind the second page of the vmemmap in early '
-        "sections, where nothing is shared.",
-        "zone or node of page->flags, and the way to the pgmap, are both not what the range "
-        "promises",
+        'ZONE_DEVICE", they also skipped those after the second page of the vmemmap in early '
+        "sections, where no vmemmap is shared.",
+        "both the zone or node of page->flags and the link to the pgmap differ from what the "
+        "range promises",
         "Update the kernel, or create the namespace so that it does not share a section with RAM.",
     ),
     Kind(
@@ -72,34 +74,34 @@ _ERRORS = (
         Severity.ERROR,
         "the pgmap claims these pages, but they are not in ZONE_DEVICE",
         "__init_zone_device_page() gives every page of a pgmap ZONE_DEVICE, and nothing changes "
-        "a page's zone while the pgmap lives. With another zone, is_zone_device_page() is false "
+        "a page's zone while the pgmap is alive. With another zone, is_zone_device_page() is false "
         "and the page is treated as RAM.",
-        "page_zonenum() of page->flags is not ZONE_DEVICE, while the way to the pgmap is right",
+        "page_zonenum() of page->flags is not ZONE_DEVICE, but the link to the pgmap is right",
         _REWRITTEN,
     ),
     Kind(
         "device-page-node",
         Severity.ERROR,
-        "these device pages belong to a node whose ZONE_DEVICE is elsewhere",
-        "move_pfn_range_to_zone() grows ZONE_DEVICE of the very node that the struct pages get.",
-        "page_to_nid() of page->flags is no node whose ZONE_DEVICE spans the range",
+        "these device pages belong to a node whose ZONE_DEVICE does not span them",
+        "move_pfn_range_to_zone() grows ZONE_DEVICE of the same node that the struct pages get.",
+        "ZONE_DEVICE of the node page_to_nid() does not span the range",
         _REWRITTEN,
     ),
     Kind(
         "device-page-pgmap",
         Severity.ERROR,
-        "these device pages do not lead to the pgmap that pgmap_array holds",
-        "Freeing a device page calls the operations of the pgmap that its head holds: with "
-        "another word there, the kernel jumps to whatever that memory says.",
-        "the word of the page, or of its folio's head, is not the address that pgmap_array holds",
+        "these device pages do not point to the pgmap that pgmap_array holds",
+        "Freeing a device page calls the operations of the pgmap that its head points to: with "
+        "another word there, the kernel jumps to an arbitrary address.",
+        "the pgmap word of the page, or of its folio's head, is not the address in pgmap_array",
         _REWRITTEN,
     ),
     Kind(
         "device-page-reserved",
         Severity.ERROR,
-        "these device pages lack PG_reserved",
-        "__init_zone_device_page() marks every device page reserved, and drivers leave it so. "
-        "Without it, the page looks like RAM that the page allocator owns, for example to "
+        "these device pages do not have PG_reserved",
+        "__init_zone_device_page() marks every device page reserved, and drivers do not clear the "
+        "flag. Without it, the page looks like RAM that the page allocator owns, for example to "
         "hibernation.",
         "PG_reserved of page->flags is clear",
         _REWRITTEN,
@@ -107,28 +109,28 @@ _ERRORS = (
     Kind(
         "device-page-refcount",
         Severity.ERROR,
-        "the reference count of these device pages is one that they cannot have",
-        "No reference count is negative. Tails of a compound page have none, because references "
+        "the reference count of these device pages is impossible",
+        "A reference count is never negative. Tails have no references, because references "
         "are taken on the head. A page that is idle at 1 (device-dax; up to v6.14 also fsdax) "
-        "never goes to 0 while its pgmap lives.",
+        "never drops to 0 while its pgmap is alive.",
         "page->_refcount is below what the type of the memory allows",
-        "Somebody dropped a reference too many: look for users of the device that unpin twice.",
+        "A reference was dropped once too often: look for users of the device that unpin twice.",
     ),
     Kind(
         "device-page-mapcount",
         Severity.ERROR,
-        "more mappings of these device pages were removed than were made",
-        "_mapcount starts at -1. Numbers below that are page types, which device pages never "
+        "more mappings of these device pages were removed than added",
+        "_mapcount starts at -1. Values below that are page types, which device pages never "
         "have, or an underflow.",
         "page->_mapcount is in [-128, -2]",
-        "Look for a driver that unmaps without having mapped, or for a stray write.",
+        "Look for a driver that unmaps pages that it has not mapped, or for a stray write.",
     ),
     Kind(
         "device-stray-head",
         Severity.ERROR,
-        "device pages that are no head of a compound page have PG_head",
-        "memmap_init_compound() sets PG_head in the first page of each compound page only, and "
-        "drivers that build folios exist only where folio->pgmap does (since v6.15), for "
+        "device pages that are not the head of a compound page have PG_head",
+        "memmap_init_compound() sets PG_head in the first page of each compound page only. "
+        "Drivers build folios only in kernels that have folio->pgmap (since v6.15), for "
         "fsdax and device-private memory.",
         "PG_head of page->flags is set",
         _REWRITTEN,
@@ -136,9 +138,9 @@ _ERRORS = (
     Kind(
         "device-head-flag",
         Severity.ERROR,
-        "the heads of compound device pages lack PG_head",
-        "memmap_init_compound() sets PG_head in each head. Without it, the compound page is "
-        "taken for a base page, and its tails for pages without a head.",
+        "the heads of compound device pages do not have PG_head",
+        "memmap_init_compound() sets PG_head in each head. Without it, the kernel takes the "
+        "compound page for a base page, and its tails for pages without a head.",
         "PG_head of page->flags is clear",
         _REWRITTEN,
     ),
@@ -148,15 +150,15 @@ _ERRORS = (
         "tails of compound device pages do not link to their head",
         "prep_compound_tail() links every tail of a compound page to its head; compound_head() "
         "follows the link without checking it.",
-        "compound_head, or compound_info, does not lead to the head that vmemmap_shift says",
+        "compound_head, or compound_info, does not point to the head that vmemmap_shift says",
         _REWRITTEN,
     ),
     Kind(
         "device-tail-mapping",
         Severity.ERROR,
-        "tails of compound device pages lack the poison of page->mapping",
+        "page->mapping of tails of compound device pages is not poisoned",
         "prep_compound_tail() sets mapping to TAIL_MAPPING. Faults set the mapping of the head "
-        "only, and what struct folio lays over the first tails is left out.",
+        "only. The first tails, where struct folio has other members, are not checked.",
         "page->mapping is not TAIL_MAPPING",
         _REWRITTEN,
     ),
@@ -164,7 +166,7 @@ _ERRORS = (
         "device-compound-order",
         Severity.ERROR,
         "the order of compound device pages is not the vmemmap_shift of their pgmap",
-        "prep_compound_head() stores the order in the first tail. Whoever takes the size of the "
+        "prep_compound_head() stores the order in the first tail. Code that takes the size of the "
         "compound page from there works on too many pages, or too few.",
         "the byte of the first tail that holds the order differs from vmemmap_shift",
         _REWRITTEN,
@@ -174,8 +176,8 @@ _ERRORS = (
         Severity.ERROR,
         "struct pages share memory that must not share it",
         "Only the tails of one compound device page may share their vmemmap, from its second "
-        "page on (vmemmap_populate_compound_pages()). Whatever else is shared, one of the "
-        "owners overwrites what the other one wrote.",
+        "page on (vmemmap_populate_compound_pages()). If any other struct pages share memory, "
+        "each owner overwrites what the other one wrote.",
         "the page tables map both struct pages to the same physical page",
         _REPORT,
     ),
@@ -185,7 +187,7 @@ _ERRORS = (
         Severity.ERROR,
         "memmap_init_range() never wrote these struct pages",
         "move_pfn_range_to_zone() initialises the part of an altmap that holds the memmap, from "
-        "its reserve on, before memmap_init_zone_device() begins.",
+        "the end of its reserve on, before memmap_init_zone_device() begins.",
         "neither the zone nor the list head is what memmap_init_range() writes",
         _UNBIND,
     ),
@@ -193,7 +195,7 @@ _ERRORS = (
         "metadata-page-zone",
         Severity.ERROR,
         "pages of the altmap are not in ZONE_DEVICE",
-        "memmap_init_range() gives them ZONE_DEVICE, and nobody has a use for them afterwards.",
+        "memmap_init_range() gives them ZONE_DEVICE, and nothing uses them afterwards.",
         "page_zonenum() of page->flags is not ZONE_DEVICE",
         _REWRITTEN,
     ),
@@ -201,22 +203,22 @@ _ERRORS = (
         "metadata-page-link",
         Severity.ERROR,
         "pages of the altmap are on a list, or hold a pgmap",
-        "__init_single_page() links page->lru to itself, and nobody takes these pages.",
+        "__init_single_page() links page->lru to itself, and nothing uses these pages.",
         "page->lru.next or page->lru.prev is not the address of page->lru",
         _REWRITTEN,
     ),
     Kind(
         "metadata-page-node",
         Severity.ERROR,
-        "pages of the altmap belong to a node whose ZONE_DEVICE is elsewhere",
+        "pages of the altmap belong to a node whose ZONE_DEVICE does not span them",
         "They get the node whose ZONE_DEVICE was grown for their device.",
-        "page_to_nid() of page->flags is no node whose ZONE_DEVICE spans the range",
+        "ZONE_DEVICE of the node page_to_nid() does not span the range",
         _REWRITTEN,
     ),
     Kind(
         "metadata-page-reserved",
         Severity.ERROR,
-        "pages of the altmap lack PG_reserved",
+        "pages of the altmap do not have PG_reserved",
         "memmap_init_range() marks hot-added device pages reserved.",
         "PG_reserved of page->flags is clear",
         _REWRITTEN,
@@ -225,7 +227,7 @@ _ERRORS = (
         "metadata-page-refcount",
         Severity.ERROR,
         "the reference count of pages of the altmap fell below 1",
-        "They start with one reference, which nobody ever drops.",
+        "They start with one reference, which is never dropped.",
         "page->_refcount is below 1",
         _REWRITTEN,
     ),
@@ -235,15 +237,15 @@ _ERRORS = (
         Severity.ERROR,
         "pgmap_array holds a pgmap for PFNs that are not in its ranges",
         "memremap_pages() stores a pgmap for its own ranges, and erases it before it is freed: "
-        "get_dev_pagemap() hands out whatever is there.",
+        "get_dev_pagemap() returns whatever the entry points to.",
         "the entry of pgmap_array, and the ranges of the pgmap that it points to",
-        "Find out whether the pgmap was freed (its slab says), or overwritten.",
+        "Find out whether the pgmap was freed (look up its slab object), or overwritten.",
     ),
     Kind(
         "pgmap-array-missing",
         Severity.ERROR,
-        "a live pgmap claims PFNs that pgmap_array does not hold it for",
-        "The entry is stored before anything else happens to the range, and erased only after "
+        "a live pgmap claims PFNs for which pgmap_array does not hold it",
+        "The entry is stored before anything else is done for the range, and erased only after "
         "the reference was killed: get_dev_pagemap() fails for these PFNs.",
         "xa_load() of pgmap_array, and the ranges of the pgmap",
         _REPORT,
@@ -252,56 +254,57 @@ _ERRORS = (
         "pgmap-overlap",
         Severity.ERROR,
         "two pgmaps claim the same PFNs",
-        "memremap_pages() refuses a range whose ends are in pgmap_array already.",
+        "memremap_pages() refuses a range if pgmap_array already has an entry at either end of it.",
         "the ranges of both pgmaps",
         _REPORT,
     ),
     Kind(
         "pgmap-range",
         Severity.ERROR,
-        "a range of a pgmap is empty, or does not begin and end with a subsection",
-        "check_pfn_span() refuses to hot-add anything that is not aligned to subsections: the "
-        "rest of the subsection would have two owners.",
+        "a range of a pgmap is empty, or not aligned to subsections",
+        "check_pfn_span() refuses to hot-add a range that is not aligned to subsections: otherwise "
+        "a subsection could have two owners.",
         "the range, and the size of a subsection",
         _REPORT,
     ),
     Kind(
         "device-unpopulated",
         Severity.ERROR,
-        "a live pgmap is complete, but these subsections are not populated",
+        "a live pgmap is complete, but these subsections of it are not populated",
         "sparse_add_section() sets the bits before the range is initialised, and they are "
         "cleared only after the pgmap's reference was killed: pfn_valid() is false for memory "
-        "that the device hands out.",
+        "that is in use.",
         "SECTION_HAS_MEM_MAP and subsection_map of the section",
         _REPORT,
     ),
     Kind(
         "device-section-online",
         Severity.ERROR,
-        "a section that has nothing but device memory is online",
-        "Only RAM is ever onlined. pfn_to_online_page() takes the device pages of such a "
-        "section for RAM.",
+        "a section with only device memory is online",
+        "Only RAM is ever onlined. pfn_to_online_page() treats the device pages of such a "
+        "section as RAM.",
         "SECTION_IS_ONLINE, without SECTION_IS_EARLY and without a memory block",
         _REPORT,
     ),
     Kind(
         "section-taint-missing",
         Severity.ERROR,
-        "a device covers a part of this section, but it lacks SECTION_TAINT_ZONE_DEVICE",
+        "a device covers a part of this section, but SECTION_TAINT_ZONE_DEVICE is not set",
         'Linux kernel commit 1f90a3477df3 ("mm: teach pfn_to_online_page() about ZONE_DEVICE '
         'section collisions") (in v5.12) taints the first and the last section of a range that '
-        "is not aligned to sections. Without the taint, pfn_to_online_page() does not ask for "
-        "the pgmap.",
+        "is not aligned to sections. Without the taint, pfn_to_online_page() does not check for "
+        "a pgmap.",
         "the section's word, and the pgmap's range",
         _REPORT,
     ),
     Kind(
         "section-mem-map",
         Severity.ERROR,
-        "this section's memmap is not where that of all others is",
-        "With CONFIG_SPARSEMEM_VMEMMAP, sparse_encode_mem_map() gives every section the same: "
-        "vmemmap. The kernel's pfn_to_page() does not read it; debuggers and makedumpfile do.",
-        "section_mem_map without its flags is not what most sections have",
+        "this section's section_mem_map differs from that of all others",
+        "With CONFIG_SPARSEMEM_VMEMMAP, sparse_encode_mem_map() gives every section the same "
+        "value: vmemmap. The kernel's pfn_to_page() does not read it, but debuggers and "
+        "makedumpfile do.",
+        "section_mem_map without its flags is not the value of most sections",
         _REWRITTEN,
     ),
     Kind(
@@ -317,14 +320,14 @@ _ERRORS = (
         "subsection-two-owners",
         Severity.ERROR,
         "two pgmaps have PFNs in the same subsection",
-        "fill_subsection_map() refuses a subsection that is populated already.",
+        "fill_subsection_map() refuses a subsection that is already populated.",
         "the ranges of both pgmaps",
         _REPORT,
     ),
     Kind(
         "zone-device-span",
         Severity.ERROR,
-        "device memory lies outside of every node's ZONE_DEVICE",
+        "device memory lies outside ZONE_DEVICE of every node",
         "move_pfn_range_to_zone() grows the zone before the range is initialised, and "
         "ZONE_DEVICE never shrinks.",
         "zone_start_pfn and spanned_pages of ZONE_DEVICE",
@@ -341,7 +344,7 @@ _ERRORS = (
     Kind(
         "altmap-account",
         Severity.ERROR,
-        "more was allocated from the altmap than it has",
+        "more pages were allocated from the altmap than it has",
         "vmem_altmap_alloc() takes pages only while alloc and align together stay within free.",
         "alloc, align and free of the altmap",
         _REPORT,
@@ -350,8 +353,8 @@ _ERRORS = (
         "device-in-ram",
         Severity.ERROR,
         "device memory overlaps System RAM in the resource tree",
-        "memremap_pages() refuses a range that intersects System RAM, and RAM is not added "
-        "where a resource is busy.",
+        "memremap_pages() refuses a range that intersects System RAM, and the kernel does not add "
+        "RAM where a resource is busy.",
         "iomem_resource, as /proc/iomem shows it",
         _REPORT,
     ),
@@ -361,29 +364,29 @@ _WARNINGS = (
     Kind(
         "case3-partial",
         Severity.WARNING,
-        "not covered by the device that has the rest of the section",
-        "Sections are 128 MiB on most machines, devices need not be. In hot-added sections the "
-        "rest has no struct pages; in early ones they are those of a hole at boot, and "
-        "pfn_valid() is true.",
+        "not covered by the device that covers the rest of the section",
+        "Sections are 128 MiB on most machines; devices need not be aligned to that. In a "
+        "hot-added section, the rest has no struct pages. In an early section, it has those of "
+        "a boot-time hole, and pfn_valid() is true.",
         "the subsection bit is clear, and the section has a device",
         _PFN_WALKERS,
     ),
     Kind(
         "case4-initializing",
         Severity.WARNING,
-        "claimed by a pgmap whose memmap is not initialised yet",
-        "memmap_init_zone_device() runs without a lock for seconds per TiB, and meanwhile "
-        "pfn_valid() and get_dev_pagemap() succeed. nr_range is counted up behind it.",
+        "claimed by a pgmap, but its memmap is not initialised yet",
+        "memmap_init_zone_device() runs without a lock for seconds per TiB; meanwhile, "
+        "pfn_valid() and get_dev_pagemap() succeed. nr_range is incremented after it.",
         "the PFN is in ranges[nr_range] of a live pgmap",
         _PFN_WALKERS,
     ),
     Kind(
         "case5-reserved",
         Severity.WARNING,
-        "reserved for the driver in front of the altmap: no kernel ever initialises these "
+        "reserved for the driver at the start of the altmap: no kernel ever initialises these "
         "struct pages",
         "memmap_init_range() skips the altmap's reserve, and memmap_init_zone_device() starts "
-        "behind the altmap. The patches of 2019 that would have changed that were not merged.",
+        "after the altmap. The patches of 2019 that would have changed that were not merged.",
         "the PFN is in [altmap.base_pfn, altmap.base_pfn + altmap.reserve)",
         _PFN_WALKERS + " A namespace with its memmap in RAM (map=mem) has no reserve.",
     ),
@@ -391,27 +394,27 @@ _WARNINGS = (
         "collision-untainted",
         Severity.WARNING,
         "device memory in an online section without SECTION_TAINT_ZONE_DEVICE: "
-        "pfn_to_online_page() takes it for RAM",
+        "pfn_to_online_page() treats it as RAM",
         'Before Linux kernel commit 1f90a3477df3 ("mm: teach pfn_to_online_page() about '
         'ZONE_DEVICE section collisions") (in v5.12), there is no taint. Since then, it is set '
-        "a moment after the sections are added.",
+        "shortly after the sections are added.",
         "SECTION_IS_ONLINE without SECTION_TAINT_ZONE_DEVICE",
         "Align the namespace to sections, or use a kernel since v5.12.",
     ),
     Kind(
         "ghost-pages",
         Severity.WARNING,
-        "struct pages of a device that is gone, at valid PFNs",
-        "Early sections keep their memmap when a device leaves: only the subsection bits are "
+        "struct pages of a device that was removed, at valid PFNs",
+        "Early sections keep their memmap when a device is removed: only the subsection bits are "
         "cleared, and pfn_valid() stays true. The struct pages still say ZONE_DEVICE.",
         "the zone is ZONE_DEVICE in an early section, the subsection bit is clear, and "
-        "pgmap_array has nothing",
-        "Never follow page->pgmap without asking pgmap_array.",
+        "pgmap_array has no entry",
+        "Never follow page->pgmap without checking pgmap_array.",
     ),
     Kind(
         "orphan-section",
         Severity.WARNING,
-        "left behind by a memremap_pages() that failed: valid PFNs that nobody initialises",
+        "left behind by a memremap_pages() that failed: valid PFNs, never initialised",
         "__add_pages() does not undo the sections that it added before it failed, and neither "
         "does pagemap_range().",
         "the subsection bit is set, without a pgmap and without a memory block",
@@ -425,20 +428,20 @@ _WARNINGS = (
         "sections. Meanwhile pfn_to_online_page() returns device pages that share a section "
         "with RAM.",
         "__PERCPU_REF_DEAD of the pgmap's reference, or its NULL pointer on v5.10",
-        "If it stays: somebody holds a reference. Look for pinned pages of the device.",
+        "If it stays, a reference is still held: look for pinned pages of the device.",
     ),
     Kind(
         "section-without-memmap",
         Severity.WARNING,
-        "a section is present but has no memmap, and nobody is adding or removing memory",
-        "Both happen under mem_hotplug_lock, which is not held.",
+        "a section is present but has no memmap, and no memory hotplug is in progress",
+        "Memory is added and removed under mem_hotplug_lock, which is not held.",
         "SECTION_MARKED_PRESENT without SECTION_HAS_MEM_MAP",
         _REPORT,
     ),
     Kind(
         "device-memory-block",
         Severity.WARNING,
-        "a memory block exists for memory that devices have",
+        "a memory block exists for device memory",
         "Memory blocks are made for RAM only; onlining or offlining this one would act on "
         "device memory.",
         "memory_blocks holds a block whose present sections are all hot-added device memory",
@@ -447,9 +450,9 @@ _WARNINGS = (
     Kind(
         "altmap-unaccounted",
         Severity.WARNING,
-        "what was allocated from the altmap is not the size of the memmap that it should hold",
-        "On x86-64 every section that the device has for itself takes its memmap from the "
-        "altmap, and every other one takes nothing.",
+        "the pages allocated from the altmap are not the size of the memmap that it should hold",
+        "On x86-64, every section that only this device covers takes its memmap from the "
+        "altmap; the others take nothing from it.",
         "alloc of the altmap, and the number of whole sections that were hot-added",
         "Compare with the page tables: the rest of the memmap is in RAM, or was not freed.",
     ),
@@ -461,7 +464,7 @@ _INFOS = (
         Severity.INFO,
         "pageblocks of device memory are not MIGRATE_MOVABLE",
         "memmap_init_zone_device() makes them movable. Kernels with compound device pages did so "
-        "from the struct pages that they wrote, and so missed the pageblocks of tails that "
+        "for each struct page that they wrote, and so missed the pageblocks of tails that "
         "share their vmemmap. Nothing allocates from these pageblocks.",
         "mem_section_usage.pageblock_flags",
         "None is needed.",
@@ -470,7 +473,7 @@ _INFOS = (
         "device-without-resource",
         Severity.INFO,
         "device memory is not in the resource tree",
-        "Drivers request the memory that they remap; whoever does not can collide with others.",
+        "Drivers request the memory that they remap; one that does not can collide with others.",
         "iomem_resource, as /proc/iomem shows it",
         "Look at the driver of the pgmap.",
     ),
@@ -482,15 +485,15 @@ KINDS = {kind.slug: kind for kind in _ERRORS + _WARNINGS + _INFOS}
 UNDETECTABLE = (
     (
         "nr_range of a complete pgmap counted down",
-        "memremap_pages() at work looks the same: its last range is case 4.",
+        "a running memremap_pages() looks the same: its last range is case 4.",
     ),
     (
         "a reference killed, or __PERCPU_REF_DEAD set by accident",
-        "memunmap_pages() at work looks the same.",
+        "a running memunmap_pages() looks the same.",
     ),
     (
         "the reserve of an altmap filled with anything",
-        "nobody ever writes these struct pages, so they may hold anything.",
+        "the kernel never writes these struct pages, so they may hold anything.",
     ),
     (
         "page->private, index, zone_device_data and memcg_data; the mapping of a head or base page",
@@ -506,23 +509,23 @@ UNDETECTABLE = (
     ),
     (
         "since v6.15: PG_head, and links within the same pgmap, of fsdax and device-private pages",
-        "drivers build folios, and a freed one keeps its links until it is used again.",
+        "drivers build folios, and a freed folio keeps its links until it is used again.",
     ),
     (
         "the first tails' words that struct folio uses, except for link and order",
         "mapcounts, pins and lists live there.",
     ),
     (
-        "a stale struct page of the very same pgmap, node and zone",
-        "it is what a fresh one would be.",
+        "a stale struct page of the same pgmap, node and zone",
+        "a fresh one would look the same.",
     ),
     (
-        "SECTION_IS_EARLY on a hot-added section, or its taint without need",
-        "the taint is never taken back, and nothing else records which sections boot made.",
+        "SECTION_IS_EARLY on a hot-added section, or an unneeded taint",
+        "the taint is never cleared, and nothing else records which sections boot created.",
     ),
     (
-        "a subsection bit set where nothing is, in an early section",
-        "RAM sets bits at boot, too, and nothing says for which subsections. In a hot-added "
+        "a subsection bit set where there is no memory, in an early section",
+        "RAM also sets bits at boot, and nothing records for which subsections. In a hot-added "
         "section it is orphan-section.",
     ),
     (
@@ -535,7 +538,7 @@ UNDETECTABLE = (
         "the kernel does not check it.",
     ),
 )
-"""Defects that look like something legal: tuples of (defect, reason)."""
+"""Defects that look like a legal state: tuples of (defect, reason)."""
 
 
 def make_finding(
@@ -552,8 +555,8 @@ def make_finding(
     """
     Make a finding of a known kind.
 
-    :param count: Pages concerned, if not all of the range.
-    :param detail: What this one has beyond the others of its kind.
+    :param count: Number of pages concerned, if not all of the range.
+    :param detail: What distinguishes this finding from others of its kind.
     """
     kind = KINDS[slug]
     return Finding(

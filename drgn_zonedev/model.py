@@ -4,9 +4,9 @@
 Model
 -----
 
-What the tool says, as plain data. Everything that people or programs see is a
-rendering of a :class:`Report`; nothing in here knows about drgn, except that
-:mod:`drgn_zonedev.util.handles` leads from it to drgn objects.
+The tool's results as plain data. All output is a rendering of a :class:`Report`.
+Nothing here depends on drgn, except that :mod:`drgn_zonedev.util.handles` gets the
+drgn objects that results are about.
 
 PFN ranges are half-open: ``[start_pfn, end_pfn)``. Addresses, PFNs and words
 are plain ``int``.
@@ -81,14 +81,14 @@ _CASE_NUMBERS = {
 
 
 class Memmap(enum.Enum):
-    """What the metadata says about the struct pages of a range (not what reading them gave)."""
+    """Whether a range has struct pages, by its metadata (not by reading them)."""
 
     MAPPED = "mapped"
-    """Populated: a subsection bit, or an early section, whose memmap is complete."""
+    """Populated: by its subsection bit, or in an early section, whose memmap is complete."""
     UNMAPPED = "unmapped"
-    """Not populated: reading a ``struct page`` here faults on a running kernel, too."""
+    """Not populated: reading a ``struct page`` here also faults on a running kernel."""
     UNKNOWN = "unknown"
-    """The structures that decide it could not be read."""
+    """The structures that decide this could not be read."""
 
 
 class Severity(enum.Enum):
@@ -115,7 +115,7 @@ class Evidence:
     One fact that can be checked by hand.
 
     ``what`` is a C expression or a name, ``address`` is where it was read,
-    ``value`` is what was there, ``expected`` is what should have been there.
+    ``value`` is the value there, and ``expected`` the value that should be there.
     """
 
     what: str
@@ -146,7 +146,7 @@ class Altmap:
 
     @property
     def offset(self) -> int:
-        """``vmem_altmap_offset()``: pages in front of the first one that holds data."""
+        """``vmem_altmap_offset()``: pages before the first one that holds data."""
         return self.reserve + self.free
 
 
@@ -181,8 +181,8 @@ class Pgmap(Result):
     A ``struct dev_pagemap`` found in ``pgmap_array``.
 
     ``ranges`` holds ``nr_range`` initialised ranges and, while
-    ``memremap_pages()`` is at work, one more that is in progress: entries
-    behind that have no recorded length.
+    ``memremap_pages()`` is running, one more that is in progress. The kernel does not
+    record how many entries follow.
     """
 
     address: int
@@ -207,9 +207,8 @@ class Pgmap(Result):
 
     def pfn_first(self, index: int) -> int:
         """
-        ``pfn_first()``: where the data of a range begins, behind the altmap's head,
-        which only the first range can have. A damaged altmap can be larger than its
-        range.
+        ``pfn_first()``: where the data of a range begins. In the first range, that is
+        after the altmap's pages. A damaged altmap can be larger than its range.
         """
         head = self.altmap.offset if self.altmap and index == 0 else 0
         return self.ranges[index].start_pfn + head
@@ -269,8 +268,8 @@ class Finding(OfPage, OfPgmap):
 class Unjudged:
     """
     Something that could not be judged, and why. ``start_pfn == end_pfn`` if no PFN is
-    known. ``address`` is the virtual address that could not be read, if that was why;
-    ``missing`` is what the debugging information does not have, if that was.
+    known. ``address`` is the virtual address that could not be read, if that is the reason;
+    ``missing`` is what the debugging information does not have, if that is the reason.
     """
 
     start_pfn: int
@@ -283,9 +282,9 @@ class Unjudged:
 @dataclass(frozen=True)
 class Missing:
     """
-    Physical memory ``[start, end)``, in bytes, that something could not be judged
-    without; ``hint`` says why it is missing, and what to do. ``start == end`` if it
-    is not known where the memory is.
+    Physical memory ``[start, end)``, in bytes, that was needed for a judgement and could
+    not be read. ``hint`` says why it is missing, and what to do. ``start == end`` if the
+    location of the memory is not known.
     """
 
     start: int
@@ -297,12 +296,12 @@ class Missing:
 @dataclass(frozen=True)
 class Coverage:
     """
-    What the verification looked at, so that silence can be trusted.
+    How much was verified, so that a report without findings can be trusted.
 
-    ``aliases_skipped`` of the verified struct pages have the memory of another one,
-    and were verified with that. Of a running kernel, ``retries`` readings were torn
-    and taken again, and ``torn`` answers remained so: ranges that are unknown for it,
-    and errors that are not judged for it.
+    ``aliases_skipped`` of the verified struct pages share the memory of another one, and
+    were verified together with it. On a running kernel, ``retries`` counts readings that
+    were torn and repeated, and ``torn`` counts answers that stayed torn: ranges that are
+    unknown and errors that are not judged because of that.
     """
 
     pages_verified: int = 0
@@ -315,7 +314,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """The kernel at hand: what every answer depends on."""
+    """The facts about the kernel that every answer depends on."""
 
     release: str
     architecture: str
@@ -331,7 +330,7 @@ class KernelFacts:
 
 @dataclass(frozen=True, repr=False)
 class Report(Result):
-    """Everything that is known of one kernel's memory."""
+    """Everything that is known about one kernel's memory."""
 
     kernel: KernelFacts
     pgmaps: tuple[Pgmap, ...]
@@ -343,7 +342,7 @@ class Report(Result):
 
     @property
     def nothing_judged(self) -> bool:
-        """Whether there was something to judge, and not one struct page could be read."""
+        """Whether there was something to judge, but not a single struct page could be read."""
         wanted = self.coverage.pages_unreadable > 0 or any(
             r.case is Case.UNKNOWN for r in self.ranges
         )
