@@ -4,13 +4,13 @@
 The Proposal
 ------------
 
-The ways that were proposed, and some more, to tell a PFN walker that a struct page is
-``ZONE_DEVICE`` and may be touched, tried on the memory at hand.
+Ways to build ``pfn_zone_device()``, which says that a struct page is ``ZONE_DEVICE`` and
+may be touched: those that were proposed, and some more, tried on a program's memory.
 
-``marks.py`` builds the flags and bitmaps that a kernel would keep, ``variants.py``
-holds the ways as data, ``calls.py`` and ``cost.py`` count what a lookup executes and
-what the bits cost,
-``carried.py`` reads the bits of a kernel that has them, ``trial.py`` compares.
+``variants.py`` holds the variants as data, ``marks.py`` builds the flags and bitmaps that
+a kernel would keep for them, ``calls.py`` and ``cost.py`` count what a lookup executes and
+what the bits cost, ``carried.py`` reads the bitmaps of a kernel that has some, and
+``trial.py`` compares each variant's answers with the truth.
 """
 
 from __future__ import annotations

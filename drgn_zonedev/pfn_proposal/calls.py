@@ -6,9 +6,9 @@ Calls
 
 The functions that lookups call, and the addresses that each of them loads from.
 
-Every function loads for itself what it needs, as ``pfn_to_online_page()``,
+Each function loads everything that it needs itself, as ``pfn_to_online_page()``,
 ``get_dev_pagemap()`` and ``pgmap_pfn_valid()`` do in the machine code of the kernels of
-the lab: they are not inline. A compiler may do with fewer loads in ``pfn_valid()``.
+the lab: they are not inlined. A compiler may need fewer loads in ``pfn_valid()``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ("Question", "called", "loaded", "read_side")
 
 @dataclass(frozen=True)
 class Question:
-    """A PFN that is asked about."""
+    """A lookup of one PFN."""
 
     prog: Program
     marks: Marks
@@ -41,7 +41,7 @@ class Question:
 
     @cached_property
     def pgmap(self) -> Pgmap | None:
-        """What ``pgmap_array`` has for it."""
+        """The pgmap in ``pgmap_array``."""
         return next((p for p in self.snapshot.pgmaps if _has(p, self.pfn)), None)
 
     @property
@@ -51,7 +51,7 @@ class Question:
 
     @property
     def got(self) -> Pgmap:
-        """The same, where there is no doubt about it."""
+        """The same, or a :exc:`LookupError` if it returns ``NULL``."""
         if self.held is None:
             raise LookupError("no pgmap")
         return self.held
@@ -62,14 +62,14 @@ class Question:
 
     @property
     def row(self) -> int:
-        """Of the section."""
+        """Row of the section in the snapshot."""
         row = self.snapshot.sections.find(self.section_nr)
         if row is None:
             raise LookupError(f"section {self.section_nr} is not present")
         return row
 
     def flag(self, flag: int) -> bool:
-        """Whether the section's word has it."""
+        """Whether the section's word has a flag."""
         return bool(int(self.snapshot.sections.word[self.row]) & flag)
 
     def section_member(self, member: str) -> int:
@@ -78,7 +78,7 @@ class Question:
         return int(self.snapshot.sections.address[self.row]) + offset
 
     def bitmap(self, index: int) -> int:
-        """Address of the word of a bitmap: 0 is ``subsection_map``, others would follow it."""
+        """Address of the word of a bitmap: 0 is ``subsection_map``, the others would follow it."""
         offset = offsetof(self.prog.type("struct mem_section_usage"), "subsection_map")
         geometry = self.snapshot.geometry
         size = -(-geometry.subsections_per_section // 64) * 8
@@ -95,9 +95,9 @@ def _has(pgmap: Pgmap, pfn: int) -> bool:
 
 
 def called(q: Question, calls: Iterable[str]) -> Iterator[str]:
-    """Go through what is really called for this PFN, and what that calls."""
+    """Iterate over the functions that are really called for a PFN, and those that they call."""
     for call in calls:
-        # Nobody puts, or looks into, a pgmap that was not got.
+        # Without a pgmap, it is neither read nor put.
         if call in _NEEDS_PGMAP and not q.held:
             continue
         yield call
@@ -106,16 +106,16 @@ def called(q: Question, calls: Iterable[str]) -> Iterator[str]:
 
 
 def _asks_pgmap(q: Question) -> bool:
-    # online_device_section(), by the rules of v5.12, whatever kernel this is.
+    # online_device_section() of v5.12 and later, also on older kernels.
     return q.flag(q.snapshot.flags.online) and bool(q.marks.taint[q.row])
 
 
 def loaded(q: Question, call: str) -> Iterator[int]:
     """
-    Go through the addresses that a function loads from, in order.
+    Iterate over the addresses that a function loads from, in order.
 
-    :raises FaultError: if that cannot be found out
-    :raises LookupError: if there is no section
+    :raises FaultError: if a structure cannot be read
+    :raises LookupError: if the section is not present
     """
     return _CALLS[call](q)
 
@@ -130,7 +130,7 @@ def read_side(q: Question, call: str) -> bool:
 
 
 def _root(q: Question) -> Iterator[int]:
-    # __pfn_to_section(): the array's pointer, and the root's in it.
+    # __pfn_to_section(): the pointer to the array, and the pointer to the root in it.
     mem_section = q.prog["mem_section"]
     if mem_section.type_.unaliased_kind() == TypeKind.POINTER:
         yield mem_section.address_of_().value_()
@@ -159,14 +159,14 @@ def _pfn_to_online_page(q: Question) -> Iterator[int]:
 
 
 def _posted_bit(q: Question) -> Iterator[int]:
-    # As posted: behind pfn_valid(), with a look at the section of its own.
+    # As posted: it looks up the section again after pfn_valid().
     yield from _root(q)
     yield q.section_member("usage")
     yield q.bitmap(1)
 
 
 def _first_bit(q: Question) -> Iterator[int]:
-    # test_subsection() of lab/patches/pfn_zone_device.edit: subsection_map is not asked.
+    # test_subsection() of lab/patches/pfn_zone_device.edit does not check subsection_map.
     yield from _section(q)
     yield q.section_member("usage")
     yield q.bitmap(1)
@@ -187,7 +187,7 @@ def _get_dev_pagemap(q: Question) -> Iterator[int]:
     state = list(_state(ref))
     yield from state
     if q.held is None or q.held.ref.mode == "atomic":
-        # Not in percpu mode, so __PERCPU_REF_DEAD is looked for in the same word.
+        # Not in percpu mode, so __PERCPU_REF_DEAD is checked in the same word.
         yield state[-1]
     if q.held:
         yield from _counter(q.held, ref)
@@ -200,7 +200,7 @@ def _put_dev_pagemap(q: Question) -> Iterator[int]:
 
 
 def _state(ref: Object) -> Iterator[int]:
-    # The word whose lowest bits say what the reference is; 5.10 has a pointer to it.
+    # The word whose lowest bits are the reference's state; 5.10 has a pointer to the reference.
     if ref.type_.unaliased_kind() == TypeKind.POINTER:
         yield ref.address_of_().value_()
         if not ref:
@@ -213,12 +213,12 @@ def _counter(pgmap: Pgmap, ref: Object) -> Iterator[int]:
         yield ref.data.address_of_().value_()
         yield ref.data.count.address_of_().value_()
     else:
-        # As an offset: each CPU has its own.
+        # An offset: each CPU has its own counter.
         yield ref.percpu_count_ptr.value_() & ~3
 
 
 def _pgmap_pfn_valid(q: Question) -> Iterator[int]:
-    # The ranges up to the one that has the PFN; an altmap belongs to the first.
+    # The ranges up to the one that contains the PFN; the altmap belongs to the first.
     pgmap = q.dev_pagemap(q.got)
     yield pgmap.nr_range.address_of_().value_()
     for i, range_ in enumerate(q.got.ranges[: q.got.nr_range]):
@@ -237,13 +237,13 @@ def _pgmap_pfn_valid(q: Question) -> Iterator[int]:
 
 
 def _range(q: Question) -> Iterator[int]:
-    # What get_dev_pagemap(pfn, cached) compares in v6.12, and any walker can.
+    # The comparison of get_dev_pagemap(pfn, cached) in v6.12, which any walker can do.
     inside = [r.start_pfn <= q.pfn < r.end_pfn for r in q.got.ranges]
     yield from _range_words(q, inside.index(True))
 
 
 def _reserve(q: Question) -> Iterator[int]:
-    # nr_valid_pages_zone_device() of November 2019; what was the only range is the first.
+    # nr_valid_pages_zone_device() of November 2019: the only range then is the first one now.
     pgmap = q.dev_pagemap(q.got)
     yield pgmap.flags.address_of_().value_()
     if q.got.altmap:

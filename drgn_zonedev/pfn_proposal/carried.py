@@ -4,8 +4,8 @@
 Carried
 -------
 
-The bits of a kernel that has them: more bitmaps in ``struct mem_section_usage``, under
-the names that were used on the list and in the lab's own change.
+The bitmaps of a kernel that has some for ``pfn_zone_device()``: members of
+``struct mem_section_usage`` with the names of the patches on the list and of the lab's own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_DIFFERENCES = 64
 
 @dataclass(frozen=True)
 class Difference:
-    """PFNs of subsections whose bit is not what it ought to be."""
+    """PFNs of subsections whose bit is wrong; ``found`` is the bit in the kernel."""
 
     start_pfn: int
     end_pfn: int
@@ -38,8 +38,8 @@ class Difference:
 @dataclass(frozen=True)
 class Carried:
     """
-    A bitmap that the kernel has, and where it differs from ours; of differences,
-    only the first are listed.
+    A bitmap that the kernel has, and where it differs from ours. Only the first
+    differences are listed.
     """
 
     name: str
@@ -59,10 +59,10 @@ def _online(marks: Marks) -> np.ndarray:
 _EARLY = "owned by a device since the memory was hot-added"
 _LATE = "initialised, as posted in November 2019"
 
-# By what the bitmaps are for. subsection_dev_map was posted as a late bit; beside
+# The meaning of each bitmap. subsection_dev_map was posted as a late bit; together with
 # subsection_init_map it is an early one.
 NAMES: dict[str, tuple[str, Callable[[Marks], np.ndarray]]] = {
-    "subsection_init_map": ("initialised, and nobody has let go of it", lambda m: m.touchable),
+    "subsection_init_map": ("initialised, and not being removed", lambda m: m.touchable),
     "subsection_active_map": (
         "initialised, of RAM and of devices",
         lambda m: _online(m) | m.late,

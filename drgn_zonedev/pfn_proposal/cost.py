@@ -4,10 +4,10 @@
 Cost
 ----
 
-What a lookup executes, counted on the structures of the kernel at hand, for one PFN:
-every word that is loaded, each time that it is; lines of the cache that these are in; RCU
-read-side critical sections, nested ones not counted; and changes of the pgmap's
-reference. No variant takes a lock. Nothing is said of what is in the cache already.
+What a lookup of one PFN executes, counted on the structures of a program: loads of words,
+each time that a word is loaded; the cache lines that these words are in; RCU read-side
+critical sections, not counting nested ones; and changes of the pgmap's reference. No
+variant takes a lock. Which lines are already in the cache is not known.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ __all__ = ("Lookup", "LookupWork", "MemoryCost", "kmalloc_size", "lookup_cost", 
 _LINE = 64
 _TIB = 1 << 40
 
-# KMALLOC_MIN_SIZE is 8 on x86-64; the caches of 96 and 192 bytes are between powers of two.
+# KMALLOC_MIN_SIZE is 8 on x86-64; besides powers of two, there are caches of 96 and 192 bytes.
 _KMALLOC = sorted([96, 192] + [1 << i for i in range(3, 14)])
 
 
 @dataclass(frozen=True)
 class LookupWork:
     """
-    What is executed: ``loads`` of words in ``lines`` lines of the cache, in ``rcu``
-    read-side critical sections.
+    What is executed: ``loads`` of words in ``lines`` cache lines, with ``rcu`` read-side
+    critical sections.
 
-    The counter of a pgmap's reference is changed ``percpu`` times where it is one per CPU,
-    which takes no atomic operation, and ``atomics`` times where percpu_ref is in atomic
-    mode.
+    The counter of the pgmap's reference is changed ``percpu`` times if it is in percpu mode,
+    which takes no atomic operation, or ``atomics`` times if it is in atomic mode.
     """
 
     loads: int
@@ -54,11 +53,11 @@ class LookupWork:
 @dataclass(frozen=True)
 class Lookup:
     """
-    What a lookup costs: ``first``, and ``again`` for one more PFN of the same range, to
-    a walker that keeps the pgmap and its reference.
+    What a lookup costs: ``first``, and ``again`` for another PFN of the same range, if the
+    walker keeps the pgmap and its reference.
 
-    ``walks`` is how often ``pgmap_array`` is searched the first time, ``depth`` how many
-    nodes are on the way, ``pfn`` the PFN that it was counted for.
+    ``walks`` is how often ``pgmap_array`` is searched the first time, ``depth`` the number of
+    nodes on the way, ``pfn`` the PFN for which it was counted.
     """
 
     pfn: int
@@ -73,9 +72,9 @@ class MemoryCost:
     """
     What the bits cost, in bytes.
 
-    ``sections`` are present, ``usage`` bytes is the ``struct mem_section_usage`` of
-    one today, ``slab`` what the allocator spends on one that is hot-added, before and
-    after; ``None`` if that is not known.
+    ``sections`` is the number of present sections, ``usage`` the size of the ``struct
+    mem_section_usage`` of one today, ``slab`` the bytes that the allocator uses for a
+    hot-added one, before and after; ``None`` if that is not known.
     """
 
     per_section: int
@@ -87,14 +86,14 @@ class MemoryCost:
 
 
 def kmalloc_size(size: int) -> int:
-    """Get what ``kmalloc()`` spends on an object."""
+    """Get the bytes that ``kmalloc()`` uses for an object."""
     return next((s for s in _KMALLOC if s >= size), -(-size // 4096) * 4096)
 
 
 def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> MemoryCost:
-    """Count what the bits of a variant cost on this machine, and for a TiB of memory."""
+    """Count what the bits of a variant cost on this machine, and per TiB of memory."""
     geometry = snapshot.geometry
-    # DECLARE_BITMAP() makes whole words.
+    # DECLARE_BITMAP() declares whole words.
     per_section = variant.bitmaps * (-(-geometry.subsections_per_section // 64) * 8)
     usage = _usage_size(prog)
     slab = None
@@ -126,9 +125,9 @@ def _usage_size(prog: Program) -> int | None:
 
 def lookup_cost(variant: Variant, questions: Iterable[Question]) -> Lookup | None:
     """
-    Count what a lookup costs for the worst of some PFNs.
+    Count what a lookup costs for the most expensive of some PFNs.
 
-    :return: ``None`` if it cannot be counted for any of them.
+    :return: ``None`` if it cannot be counted for any PFN.
     """
     found: list[Lookup] = []
     for question in questions:

@@ -5,8 +5,8 @@ Marks
 -----
 
 The flags and bitmaps that a kernel with ``pfn_zone_device()`` would keep, built from
-the structures that kernels have, for every present section: with the kernel's
-rounding, so that what a bit cannot say shows.
+today's structures, for every present section. They are rounded as in the kernel, so that
+the trial shows what bits per subsection cannot express.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def mark(snapshot: Snapshot, spans: Iterable[Span], *, outward: bool = True) -> 
     """
     Set the bits of spans of PFNs, in a bitmap like ``Sections.subsection_map``.
 
-    A subsection that a span covers in part gets its bit as in
-    ``subsection_mask_set()``, or if not *outward*, does not. Only populated
-    subsections can have one.
+    If *outward*, a partly covered subsection also gets its bit, as in
+    ``subsection_mask_set()``; otherwise, it does not. Only populated subsections can have
+    a bit.
     """
     geometry, sections = snapshot.geometry, snapshot.sections
     bitmap = np.zeros_like(sections.subsection_map)
@@ -60,55 +60,55 @@ def _words(count: int, first: int, end: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Marks:
-    """What would be set in this memory, and when it would have been."""
+    """What would be set for a program's memory, by when the kernel would set and clear it."""
 
     snapshot: Snapshot
     ranges: Sequence[Range]
 
     @cached_property
     def early(self) -> np.ndarray:
-        """Set in ``fill_subsection_map()``: hot-added for a pgmap, whatever came of it."""
+        """Set in ``fill_subsection_map()``: hot-added for a pgmap, even if that failed later."""
         claims = [(r.start_pfn, r.end_pfn) for p in self.snapshot.pgmaps for r in p.ranges]
         return mark(self.snapshot, [*claims, *self._of(Case.ORPHAN)])
 
     @cached_property
     def late(self) -> np.ndarray:
         """
-        As in patch 2/3 of November 2019: set from the beginning of a range to its end, behind
+        As in patch 2/3 of November 2019: set for a whole range, after
         ``memmap_init_zone_device()``, and cleared in ``section_deactivate()``.
 
-        ``nr_range`` is counted up a moment after that, so it tells which ranges have
-        come so far; it stays what it was while a pgmap dies.
+        ``nr_range`` is incremented shortly after that, so it says for which ranges the bits
+        would be set; it does not change while a pgmap dies.
         """
         return mark(self.snapshot, self._initialized())
 
     @cached_property
     def late_data(self) -> np.ndarray:
         """
-        ``late``, set from the first page of data on. A subsection that data shares with
-        the altmap's head is not marked.
+        Like ``late``, but set from the first page of data on. A subsection that holds both
+        data and pages of the altmap is not marked.
         """
         return mark(self.snapshot, self._data(self.snapshot.pgmaps), outward=False)
 
     @cached_property
     def touchable(self) -> np.ndarray:
-        """``late_data``, cleared before a dying pgmap's struct pages are let go."""
+        """Like ``late_data``, but cleared before the struct pages of a dying pgmap are freed."""
         live = [pgmap for pgmap in self.snapshot.pgmaps if pgmap.ref.state == "live"]
         return mark(self.snapshot, self._data(live), outward=False)
 
     @cached_property
     def section(self) -> np.ndarray:
         """
-        A flag in the section's word, for each section: set early, and cleared only with
-        the whole word, because the section may have more than one device.
+        A flag in each section's word: set early, and cleared only with the whole word,
+        because the section may have more than one device.
         """
         return self.early.any(axis=1) | self._overlapping(self._of(Case.GHOST))
 
     @cached_property
     def taint(self) -> np.ndarray:
         """
-        ``SECTION_TAINT_ZONE_DEVICE`` of each section: what the kernel says, or what
-        ``move_pfn_range_to_zone()`` would have set in one that does not have it.
+        ``SECTION_TAINT_ZONE_DEVICE`` of each section: as in the kernel or, if it does not have
+        that flag, as ``move_pfn_range_to_zone()`` would have set it.
         """
         flags, sections = self.snapshot.flags, self.snapshot.sections
         if flags.taint:

@@ -4,7 +4,7 @@
 The Trial
 ---------
 
-What each variant would answer on this memory, against what is true.
+Compare what each variant would answer on a program's memory with what is true.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
 @dataclass(frozen=True)
 class Wrong:
     """
-    PFNs of one case for which a variant answers wrongly: with a false yes, a walker
-    reads what nobody promises; with a false no, it leaves out a valid struct page.
+    PFNs of one case for which a variant gives the wrong answer. With a false yes, a walker
+    reads an unpromised struct page; with a false no, it misses a valid one.
     """
 
     start_pfn: int
@@ -56,12 +56,13 @@ class Wrong:
 @dataclass(frozen=True)
 class Verdict:
     """
-    A variant on this memory: of ``right`` PFNs, the answer is true; ``wrong`` are all
-    others that could be judged, by case and by what was answered.
+    The judgement of a variant. ``right`` is the number of PFNs with the right answer;
+    ``wrong`` are all others that could be judged, by case and answer.
 
-    ``taken_for_ram`` are the PFNs, by case, that ``pfn_to_online_page()`` would take for
-    RAM, and are not, if it told devices by this variant; ``lost_ram`` those that it would
-    not, and are. See :meth:`Variant.online`.
+    ``taken_for_ram`` and ``lost_ram`` are the mistakes of ``pfn_to_online_page()`` if it used
+    this variant to recognise devices: the number of PFNs, by case, that it would take for RAM
+    although they are not, and of those that it would not take for RAM although they are. See
+    :meth:`Variant.online`.
     """
 
     variant: Variant
@@ -73,7 +74,7 @@ class Verdict:
     memory: MemoryCost
 
     def pages(self, answer: bool) -> dict[Case, int]:
-        """Count the wrong answers of one kind by case."""
+        """Count the false yes or false no answers by case."""
         found: dict[Case, int] = {}
         for wrong in self.wrong:
             if wrong.answer is answer:
@@ -84,12 +85,12 @@ class Verdict:
 @dataclass(frozen=True)
 class ProposalReport:
     """
-    All variants.
+    The judgements of all variants.
 
-    ``judged`` PFNs have a section or a pgmap, and are known for what they are;
-    ``valid`` of them are ``ZONE_DEVICE`` memory whose struct pages may be touched.
-    ``broken`` of these are not what they should be all the same: that is the kernel's
-    fault, and none of a variant's. ``coverage`` says how many were looked at.
+    ``judged`` PFNs have a section or a pgmap, and a known case; ``valid`` of them are
+    ``ZONE_DEVICE`` memory whose struct pages may be touched. The struct pages of ``broken``
+    of these are wrong nevertheless, which is a bug of the kernel and not of a variant.
+    ``coverage`` says how many struct pages were verified.
     """
 
     kernel: KernelFacts
@@ -108,15 +109,15 @@ _TELLING = (Case.DEVICE, Case.PARTIAL, Case.GHOST)
 @takes_program_or_default
 def proposal(prog: Program, *, progress: Progress = lambda done, total: None) -> ProposalReport:
     """
-    Try every way to build ``pfn_zone_device()`` on a program's memory.
+    Try every variant of ``pfn_zone_device()`` on a program's memory.
 
-    :param progress: Called with the bytes of memmap that were just gone through, and
-        all there are: the struct pages of devices, and of holes in early sections.
+    :param progress: Called with the bytes of memmap that were just verified, and the
+        total: the struct pages of devices, and of holes in early sections.
     :raises LookupError: if the debugging information lacks what is needed
     """
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
-    # Only struct pages tell a hole from what a departed device left in it.
+    # Only struct pages distinguish a hole from one where a device was removed.
     telling = [r for r in ranges if r.case in _TELLING]
     verification = verify_snapshot(prog, snapshot, telling, progress)
     rest = [r for r in ranges if r.case not in _TELLING]
@@ -140,14 +141,14 @@ def proposal(prog: Program, *, progress: Progress = lambda done, total: None) ->
 
 
 def try_variants(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> tuple[Verdict, ...]:
-    """Try the variants on structures that were already read, with ranges that are known."""
+    """Like :func:`proposal`, for structures that were already read and classified."""
     asked, intervals = _ask(snapshot, Marks(snapshot, ranges), ranges)
     return _verdicts(prog, snapshot, asked, intervals)
 
 
 @dataclass(frozen=True)
 class _Intervals:
-    """Columns: PFNs of one case for which every question has one answer."""
+    """Columns, a row per run of PFNs with the same case and the same answers of all lookups."""
 
     start: np.ndarray
     end: np.ndarray
@@ -219,20 +220,20 @@ def _verdict(
             for i, case in enumerate(CASES)
             if case is not Case.ONLINE and (online & (found.case == i)).any()
         },
-        # What the kernel itself does not take for online is no variant's fault.
+        # RAM that the kernel itself does not take for online is not a mistake of a variant.
         lost_ram=int(found.pages[ram & asked.online_memory & ~online].sum()),
         lookup=lookup_cost(variant, questions),
         memory=memory_cost(prog, snapshot, variant),
     )
 
 
-# A lookup is counted for this many pgmaps; there may be thousands.
+# Lookups are counted for this many pgmaps; there may be thousands.
 _MAX_SAMPLES = 64
 
 
 def _samples(snapshot: Snapshot) -> list[int]:
-    # The first and the last page of data of each pgmap's first range, and of its last one,
-    # which is the most expensive to find. Without any pgmap, a page of RAM.
+    # The first and last page of data in the first and in the last range of each pgmap; the last
+    # range is the most expensive to find. Without any pgmap, a page of RAM.
     pfns = []
     for pgmap in snapshot.pgmaps[:_MAX_SAMPLES]:
         last = min(max(1, pgmap.nr_range), len(pgmap.ranges)) - 1

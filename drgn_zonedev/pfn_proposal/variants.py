@@ -4,7 +4,7 @@
 Variants
 --------
 
-The ways to build ``pfn_zone_device()``, as data: what is looked up, and what for.
+The variants of ``pfn_zone_device()``, as data: what a lookup checks, and what it answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ("VARIANTS", "Asked", "Variant")
 
 @dataclass(frozen=True)
 class Asked:
-    """PFNs, and what a lookup could find out about them."""
+    """PFNs, and everything that a lookup could check."""
 
     snapshot: Snapshot
     marks: Marks
@@ -49,12 +49,12 @@ class Asked:
 
     @cached_property
     def online_with_taint(self) -> np.ndarray:
-        """``pfn_to_online_page() != NULL`` by the rules of v5.12, whatever kernel this is."""
+        """``pfn_to_online_page() != NULL`` by the rules of v5.12, also on older kernels."""
         return self.online_memory & ~(self.flag(self.marks.taint) & self.has_pgmap)
 
     @cached_property
     def online_memory(self) -> np.ndarray:
-        """Online by its section, and in a populated subsection: RAM, or a device beside it."""
+        """In an online section and a populated subsection: RAM, or a device in a RAM section."""
         p = self.predicates
         return p.has_flag(self.snapshot.flags.online) & p.pfn_section_valid
 
@@ -74,14 +74,14 @@ class Asked:
 @dataclass(frozen=True)
 class Variant:
     """
-    A way to build it.
+    A way to build ``pfn_zone_device()``.
 
-    ``bitmaps`` is how many bits a subsection would have besides that of
-    ``subsection_map``. ``calls`` names what a lookup executes, in order, and ``again``
-    what one of a further PFN of the same range does, by a walker that keeps the pgmap
-    and its reference: see :mod:`drgn_zonedev.pfn_proposal.cost`.
+    ``bitmaps`` is the number of bits per subsection besides that of ``subsection_map``.
+    ``calls`` names the functions that a lookup calls, in order; ``again`` those for
+    another PFN of the same range, if the walker keeps the pgmap and its reference: see
+    :mod:`drgn_zonedev.pfn_proposal.cost`.
 
-    ``lookup`` is what it answers, ``owned`` its other bit, if it has two.
+    ``lookup`` computes the answer, and ``owned`` the other bit of a variant with two.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Variant:
 
     def online(self, asked: Asked) -> np.ndarray:
         """
-        What ``pfn_to_online_page()`` would take for RAM, if it asked this instead of
+        What ``pfn_to_online_page()`` would take for RAM, if it used this variant instead of
         ``SECTION_TAINT_ZONE_DEVICE`` and ``get_dev_pagemap()``.
         """
         return asked.online_memory & ~(self.owned or self.lookup)(asked)
@@ -159,7 +159,7 @@ VARIANTS = (
     ),
     Variant(
         name="section-flag+pgmap",
-        what="the same, and get_dev_pagemap() where it is set",
+        what="the same, and get_dev_pagemap() if it is set",
         lookup=_section_flag_pgmap,
         set="early: when the memory is hot-added",
         cleared="with the section",
@@ -191,7 +191,7 @@ VARIANTS = (
         name="late-bit",
         what="a bit for each subsection, set late: patch 2/3 of November 2019 alone",
         lookup=_late,
-        set="behind memmap_init_zone_device(), for the whole range",
+        set="after memmap_init_zone_device(), for the whole range",
         cleared="in section_deactivate()",
         bitmaps=1,
         calls=_LATE,
@@ -199,19 +199,19 @@ VARIANTS = (
     ),
     Variant(
         name="late-bit+reserve",
-        what="the same, and not in altmap->reserve: with patch 3/3, that series as a whole",
+        what="the same, and not in altmap->reserve: with patch 3/3, the whole series",
         lookup=_late_reserve,
-        set="behind memmap_init_zone_device(), for the whole range",
-        cleared="in section_deactivate(); a killed reference says no before",
+        set="after memmap_init_zone_device(), for the whole range",
+        cleared="in section_deactivate(); get_dev_pagemap() fails before, for a killed reference",
         bitmaps=1,
         calls=(*_LATE, "get_dev_pagemap", "reserve", "put_dev_pagemap"),
         again=_LATE,
     ),
     Variant(
         name="late-bit-data",
-        what="patch 2/3, with the altmap's head left unmarked",
+        what="patch 2/3, but with the altmap's pages left unmarked",
         lookup=_late_data,
-        set="behind memmap_init_zone_device(), for the data only",
+        set="after memmap_init_zone_device(), for the data only",
         cleared="in section_deactivate()",
         bitmaps=1,
         calls=("first_bit",),
@@ -219,10 +219,10 @@ VARIANTS = (
     ),
     Variant(
         name="two-bits",
-        what="two bits for each subsection: owned by a device, and initialised, which is asked",
+        what="two bits for each subsection: owned by a device, and initialised (the one to check)",
         lookup=_initialized,
         owned=_early,
-        set="owned early; initialised behind memmap_init_zone_device(), for the data only",
+        set="owned early; initialised after memmap_init_zone_device(), for the data only",
         cleared="initialised before the reference is killed; owned in section_deactivate()",
         bitmaps=2,
         calls=("second_bit",),
@@ -232,7 +232,7 @@ VARIANTS = (
         name="pgmap+range",
         what="get_dev_pagemap() and pgmap_pfn_valid(), as memory_failure() does",
         lookup=_pgmap_range,
-        set="nothing: nr_range is counted up behind memmap_init_zone_device()",
+        set="nothing: nr_range is incremented after memmap_init_zone_device()",
         cleared="nothing: the reference is killed first",
         bitmaps=0,
         calls=("get_dev_pagemap", "pgmap_pfn_valid", "put_dev_pagemap"),

@@ -4,12 +4,15 @@
 Walkers
 -------
 
-Code of the kernel that looks at struct pages by PFN: the guard that each piece of
-it applies, the memory that passes the guard although nobody promises its struct
-pages, and what would come of it.
+A *PFN walker* is code of the kernel that reads struct pages by PFN. Before it reads one,
+it checks the PFN with its *guard*. *Unpromised* struct pages are those that the kernel does
+not promise to be initialised, and those of altmaps, which are initialised but point to no
+pgmap: all but those of the cases ``online`` and ``device``. For each walker, this room finds
+the unpromised memory that passes the guard, and what would happen there.
 
-``table.py`` holds the walkers as data, ``guards.py`` what their guards are made of,
-``memory.py`` the memory that they are let loose on, ``outcome.py`` what can happen.
+``table.py`` holds the walkers as data, ``guards.py`` the checks that guards consist of,
+``memory.py`` the unpromised memory, ``outcome.py`` what can happen, and ``judge.py`` puts
+these together.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
 Guards
 ------
 
-What the walkers' guards are made of. A *step* asks about the PFN and reads no struct
-page; a *filter* looks at the struct page and may drop it. Memory that passes the steps
-is touched, and what passes the filters as well is used.
+The checks that the walkers' guards consist of. A *step* checks the PFN and reads no
+struct page; a *filter* reads the struct page and may drop it. A walker *touches* memory
+that passes the steps, and *uses* memory that also passes the filters.
 
-Each takes the memory and says yes or no for each run of it.
+Each check takes the unpromised memory and returns yes or no for each run of it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 Ask = Callable[[UnpromisedMemory], np.ndarray]
 
 
-# What is not known, max_pfn or a zone, keeps nobody from anything.
+# If max_pfn or a zone is not known, the steps that need it let everything pass.
 
 
 def _below_max_pfn(memory: UnpromisedMemory) -> np.ndarray:
@@ -69,7 +69,7 @@ def _system_ram_section(memory: UnpromisedMemory) -> np.ndarray:
     # Offlining refuses a memory block that has holes.
     pages = memory.snapshot.geometry.pages_per_section
     first = memory.runs.start // pages * pages
-    # What is System RAM from the first page of a section to the last is in one of these.
+    # A section without holes lies in a single one of these spans.
     row = containing(first, memory.ram[:, 0], memory.ram[:, 1])
     return (row >= 0) & (row == containing(first + pages - 1, memory.ram[:, 0], memory.ram[:, 1]))
 
@@ -94,8 +94,8 @@ def _begins_online(memory: UnpromisedMemory) -> np.ndarray:
 
 def _pageblock(memory: UnpromisedMemory) -> np.ndarray:
     """
-    ``__pageblock_pfn_to_page()``: the first page online, the last one valid, and both in
-    the zone that is compacted. Only the two are looked at.
+    ``__pageblock_pfn_to_page()``: the first page is online, the last one valid, and both are
+    in the zone that is compacted. The pages between are not checked.
     """
     assert memory.pageblock_pages is not None
     start = memory.runs.start // memory.pageblock_pages * memory.pageblock_pages
@@ -134,7 +134,7 @@ STEPS: dict[str, Ask] = {
 }
 
 
-# What could not be read is not known to be dropped.
+# A struct page that could not be read may pass any filter.
 FILTERS: dict[str, Ask] = {
     "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREADABLE),
     "!PageTail()": lambda g: ~g.runs.has(TAIL),
@@ -152,7 +152,7 @@ FILTERS: dict[str, Ask] = {
 }
 
 
-# What tells guards apart, other than that a function is there.
+# Features that select a guard, besides the existence of a function.
 FEATURES: dict[str, Callable[[Program], bool]] = {"kpage_read() looks at copies": has_kpage_read}
 
 
@@ -162,12 +162,12 @@ def _is_x86_64(prog: Program) -> bool:
 
 
 def unknown_here(memory: UnpromisedMemory, step: str) -> str | None:
-    """Say why a step cannot be evaluated on the kernel at hand; ``None`` if it can."""
+    """Return why a step cannot be evaluated on this kernel; ``None`` if it can."""
     if "pageblock" in step and memory.pageblock_pages is None:
         return "the size of a pageblock is known on x86-64 only"
     if "MAX_ORDER" in step and memory.max_order_pages is None:
         return "MAX_ORDER is not known"
-    # Some architectures have one of their own, as arm64 had.
+    # Some architectures have their own pfn_valid(), as arm64 had.
     if "pfn_valid()" in step and "pgmap" not in step and not _is_x86_64(memory.prog):
-        return "what pfn_valid() asks is known on x86-64 only"
+        return "what pfn_valid() checks is known on x86-64 only"
     return None

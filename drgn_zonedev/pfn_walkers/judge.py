@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The walkers let loose
----------------------
+Judging the Walkers
+-------------------
 
-Evaluates every walker's guard on the memory at hand.
+Evaluate the guard of every walker on the unpromised memory of a program.
 """
 
 from __future__ import annotations
@@ -43,23 +43,22 @@ from drgn_zonedev.verification.verify import divide_holes
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unreadable_by_guards", "walk_all", "walkers")
 
-# Any kernel with an MMU has this function: if the debugging information does not,
-# then it was cut down to what was needed, and lacks the walkers as well.
+# Every kernel with an MMU has this function. If the debugging information does not have it,
+# it was reduced, as in an export, and does not have the walkers either.
 _EVERYWHERE = "vfree"
 
-# Debugging information has paths of the machine that built the kernel.
+# Paths in debugging information are those of the machine that built the kernel.
 _IN_TREE = re.compile(r"(?:.*/)?((?:mm|fs|kernel)/.+\.c)")
 
 
 @dataclass(frozen=True)
 class Exposure:
     """
-    Memory of one case that passes a walker's guard although nobody promises its
-    struct pages.
+    Unpromised memory of one case that passes a walker's guard.
 
-    ``touched`` PFNs are looked at, ``used`` of them pass the filters as well; the others
-    are dropped. ``outcomes`` and ``contents`` count all that are touched, by what comes
-    of it and by what they hold.
+    ``touched`` is the number of PFNs whose struct pages are read. ``used`` of them also pass
+    the filters; the others are dropped. ``outcomes`` and ``contents`` count the touched PFNs
+    by what happens and by what their struct pages hold.
     """
 
     start_pfn: int
@@ -81,15 +80,14 @@ class Judgement:
     """
     A walker on this memory.
 
-    ``present`` is ``None`` if the debugging information does not tell; if it is false,
-    the rest is what a kernel like this one would do if it were built with the walker.
-    ``guard`` is ``None`` if the kernel at hand is older than the walker. ``by_release``
-    tells that the guard was chosen by the kernel's release, which distributors patch.
-    ``unjudged`` says why nobody knows what the guard does on the kernel at hand; there
-    are no exposures then. ``function`` in ``file`` is the one that reads struct pages, by
-    the names of this kernel. It looks at one PFN in ``stride``, the one at ``offset``.
-    ``proof`` says what compared ``touched`` with what this very kernel did, if something
-    has.
+    ``present`` is whether the kernel has the walker; ``None`` if the debugging information
+    does not show it. If it is false, the rest is what this kernel would do if it were built
+    with the walker. ``guard`` is ``None`` if this kernel is older than the walker.
+    ``by_release`` is true if the guard was chosen by the kernel's release; a distributor may
+    have patched it. ``unjudged`` says why the guard cannot be evaluated on this kernel;
+    then, there are no exposures. ``function`` in ``file`` reads the struct pages; both are
+    the names in this kernel. It reads one PFN in ``stride``, the one at ``offset``.
+    ``proof`` says how ``touched`` was compared with what this kernel really did, if it was.
     """
 
     walker: Walker
@@ -113,8 +111,8 @@ class Judgement:
 @dataclass(frozen=True)
 class WalkersReport:
     """
-    All of them, and the memory of which nothing can be said. ``unreadable`` says what
-    guards need and could not be read, so that they seem weaker than they are.
+    All walkers, and the memory that could not be judged. ``unreadable`` names what the guards
+    need and could not be read: without it, guards let more pass than they would.
     """
 
     kernel: KernelFacts
@@ -126,8 +124,8 @@ class WalkersReport:
 @takes_program_or_default
 def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> WalkersReport:
     """
-    Tell which of the kernel's PFN walkers would touch struct pages that nobody
-    promises.
+    Find the PFN walkers of the kernel that would touch unpromised struct pages: those that
+    are not promised to be initialised.
 
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     :raises LookupError: if the debugging information lacks what is needed
@@ -143,7 +141,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
 
 
 def unreadable_by_guards(prog: Program, snapshot: Snapshot) -> tuple[str, ...]:
-    """Get what guards need and could not be read."""
+    """Name what guards need and could not be read."""
     return tuple(_unreadable(prog, snapshot))
 
 
@@ -166,7 +164,7 @@ def walk_all(
     """Like :func:`walkers`, for structures that were already read."""
     ram = _system_ram(snapshot)
     if ram is None:
-        # What is not known to be no RAM may be some.
+        # Any memory may be System RAM.
         ram = ((0, snapshot.geometry.max_pfn),)
     memory = unpromised_memory(prog, snapshot, ranges, ram, progress)
     release = _release(prog)
@@ -191,7 +189,7 @@ def _present(prog: Program, walker: Walker) -> bool | None:
     whole = _has_function(prog, _EVERYWHERE)
     if whole and not all(_has_function(prog, name) for name in walker.needs):
         return False
-    # Symbols of modules need not be loaded, nor the module itself.
+    # The module, or its symbols, may not be loaded.
     elsewhere = walker.module or not walker.functions
     return None if elsewhere or not whole else False
 
@@ -300,7 +298,7 @@ def _exposures(
 def _walk(
     memory: UnpromisedMemory, guard: Guard, touched: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which of the runs that are touched are used, and what comes of each."""
+    """Get which of the touched runs are used, and the outcome of each."""
     used, acts = touched.copy(), frozenset[Act]()
     outcome = outcomes(memory, acts)
     for filtered, group in groupby(guard.does, key=lambda each: isinstance(each, str)):

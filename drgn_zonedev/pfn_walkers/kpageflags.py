@@ -4,12 +4,12 @@
 /proc/kpageflags and /proc/kpagecount
 -------------------------------------
 
-What two PFN walkers of the kernel (:linux:`fs/proc/page.c`) would print of every
-PFN: ``stable_page_flags()`` and the number of mappings, worked out from struct pages
-of a kernel that stands still.
+Predict what two PFN walkers of the kernel (:linux:`fs/proc/page.c`) would print for every
+PFN: ``stable_page_flags()`` and the number of mappings, computed from the struct pages
+of a kernel that is not running.
 
-This is the one place in the kernel where everybody can watch a PFN walker read a
-struct page, so it is where predictions can be held against facts.
+These files show what a PFN walker read from each struct page, so predictions can be
+compared with facts.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ __all__ = (
     "kpage_prediction",
 )
 
-# include/uapi/linux/kernel-page-flags.h, and behind bit 31
-# include/linux/kernel-page-flags.h. Numbers are never used again for something else,
+# include/uapi/linux/kernel-page-flags.h, and from bit 32 on
+# include/linux/kernel-page-flags.h. Numbers are never reused,
 # except that MAPPEDTODISK became OWNER_2.
 KPF = {
     "LOCKED": 0,
@@ -81,8 +81,8 @@ KPF = {
     "ARCH_3": 42,
 }
 
-# Bits that are copied from page->flags, by the enumerator of enum pageflags. One that
-# the kernel does not have is one that it does not copy: PG_error went in v6.12,
+# Bits that are copied from page->flags, by the enumerator of enum pageflags. A kernel
+# without an enumerator does not copy its bit: PG_error was removed in v6.12, and
 # PG_uncached, PG_arch_2, PG_arch_3, PG_hwpoison and PG_idle depend on the
 # configuration, as the #ifdefs around their copies do.
 _COPIED = (
@@ -121,11 +121,11 @@ def kpage_flag_names(word: int) -> tuple[str, ...]:
 @dataclass(frozen=True)
 class KpagePrediction:
     """
-    What the files hold for ``[start_pfn, end_pfn)``, an ``u64`` per PFN.
+    What the files hold for ``[start_pfn, end_pfn)``: a ``u64`` per PFN.
 
     Where ``decided`` is false, the struct page alone does not decide it: it cannot
-    be read, belongs to a compound page of a kernel that looks at all of it, or is an
-    anonymous page that some kernels take for one of KSM.
+    be read, or it belongs to a compound page and the kernel looks at all of it, or it is an
+    anonymous page that some kernels report as a KSM page.
     """
 
     start_pfn: int
@@ -138,7 +138,7 @@ class KpagePrediction:
 @takes_program_or_default
 def kpage_end_pfn(prog: Program) -> int:
     """
-    Get the first PFN that the files do not have (``get_max_dump_pfn()``).
+    Get the PFN at which the files end (``get_max_dump_pfn()``).
 
     Since Linux kernel commit abec749facff ("fs/proc/page.c: allow inspection of last
     section and fix end detection") (in v5.6), it is ``max_pfn`` rounded up to a section.
@@ -152,7 +152,7 @@ def kpage_prediction(
     prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike
 ) -> KpagePrediction:
     """
-    Work out what ``/proc/kpageflags`` and ``/proc/kpagecount`` hold.
+    Predict what ``/proc/kpageflags`` and ``/proc/kpagecount`` hold.
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN; the files may end before that.
@@ -181,9 +181,9 @@ def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> 
 @dataclass(frozen=True)
 class _Rules:
     """
-    How the kernel at hand does it.
+    How this kernel computes the flags.
 
-    ``typed`` kernels keep one type in the upper byte of ``page_type`` and judge
+    ``typed`` kernels keep one type in the upper byte of ``page_type`` and look at
     folios, since Linux kernel commit 4ffca5a96678 ("mm: support only one page_type per
     page") (in v6.12).
     """
@@ -227,9 +227,8 @@ def has_kpage_read(prog: Program) -> bool:
 
 
 def _is_folio_only(prog: Program) -> bool:
-    # An export may have left enum kpage_operation out. Linux kernel commit
-    # 82ba975e4c43 ("mm: allow compound zone device pages") (in v6.15) is as near to
-    # it as the structures go.
+    # An export may not have enum kpage_operation. The nearest change of a structure is
+    # Linux kernel commit 82ba975e4c43 ("mm: allow compound zone device pages") (in v6.15).
     return not prog.type("struct page").has_member("pgmap")
 
 
@@ -302,7 +301,7 @@ def _huge_zero_pfn(prog: Program) -> int | None:
 
 
 def _read(prog: Program, rules: _Rules, pfn: np.ndarray) -> tuple[Pages, np.ndarray]:
-    """Read the struct pages around PFNs: down to where a free block would begin."""
+    """Read the struct pages around PFNs, from where a free block that holds them would begin."""
     block = 1 << rules.max_order
     start, end = int(pfn[0]) // block * block, int(pfn[-1]) + 1
     layout = page_layout(prog)
@@ -317,7 +316,7 @@ def _read(prog: Program, rules: _Rules, pfn: np.ndarray) -> tuple[Pages, np.ndar
 
 @dataclass(frozen=True)
 class _Seen:
-    """Struct pages as the walkers see them; everything is per element of ``pfn``."""
+    """Struct pages as the walkers see them; each column has an element per element of ``pfn``."""
 
     prog: Program
     rules: _Rules
@@ -331,7 +330,7 @@ class _Seen:
 
     @cached_property
     def page(self) -> Pages:
-        """The struct pages themselves. Their PFNs need not follow one another."""
+        """The struct pages themselves. Their PFNs need not be consecutive."""
         around = self.around
         return Pages(around.start_pfn, around.end_pfn, around.words[self.row], around.layout)
 
@@ -346,7 +345,7 @@ class _Seen:
 
     @cached_property
     def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
-        """The words of each page's head and of the page behind that, and whether they are there."""
+        """The words of each page's head and of the next page, and whether they could be read."""
         layout = self.around.layout
         words = np.concatenate([self.page.words, np.zeros_like(self.page.words)], axis=1)
         found = np.ones(len(self.row), bool)
@@ -364,7 +363,7 @@ class _Seen:
 
     @cached_property
     def second(self) -> np.ndarray:
-        """The struct page behind the head, as a row of 32-bit integers."""
+        """The struct page after the head, as a row of 32-bit integers."""
         words = self._head_words[0][:, self.around.layout.size // 8 :]
         return np.ascontiguousarray(words).view("<i4")
 
@@ -427,7 +426,7 @@ class _Seen:
 
     @cached_property
     def mapped(self) -> np.ndarray:
-        """``page_mapped()``, or ``folio_mapped()``; compound pages only where it can be told."""
+        """``page_mapped()``, or ``folio_mapped()``; of compound pages, only if it is known."""
         own = self.page.mapcount >= 0
         if not self.rules.typed:
             return own & ~self.slab
@@ -440,10 +439,10 @@ class _Seen:
     @cached_property
     def flags(self) -> np.ndarray:
         """``stable_page_flags()``"""
-        # Folios' flags count where folios are judged.
+        # Typed kernels read the flags of the folio.
         k = self.head.flags if self.rules.typed else self.page.flags
         bits = {kpf: self.flag(k, name) for kpf, name in _COPIED}
-        # Untyped kernels tell it by the destructor of a compound page: not decided.
+        # Untyped kernels recognise it by the destructor of the compound page: not decided.
         huge = self.type_is(self.head, "hugetlb")
         head = self.flag(k, "PG_head") & ~self.tail
         bits |= {
@@ -491,7 +490,7 @@ class _Seen:
         pfn = self.rules.huge_zero
         if pfn is None:
             return np.zeros(len(self.pfn), bool)
-        # HPAGE_PMD_NR is 512 wherever struct pages of 4 KiB pages are looked at.
+        # HPAGE_PMD_NR is 512 on every supported architecture with pages of 4 KiB.
         return self.pfn >> 9 << 9 == pfn
 
     def _zero(self, huge: np.ndarray) -> np.ndarray:
@@ -500,7 +499,7 @@ class _Seen:
 
     @cached_property
     def count(self) -> np.ndarray:
-        """What ``/proc/kpagecount`` says: an ``int``, made an ``u64``."""
+        """What ``/proc/kpagecount`` says: an ``int``, converted to ``u64``."""
         count = self.page.mapcount.astype(np.int64) + 1
         count[self.has_type] = 0
         if not self.rules.typed:
@@ -517,7 +516,7 @@ class _Seen:
         if not self.rules.typed:
             return known & ~self.compound
         # Linux kernel commit dee3d0bef2b0 ("proc: rewrite stable_page_flags()") (in
-        # v6.10) took all anonymous pages for KSM's, up to 81401cebfc15 ("fs/proc: fix
+        # v6.10) reported all anonymous pages as KSM's, up to 81401cebfc15 ("fs/proc: fix
         # KPF_KSM reported for all anonymous pages") (in v7.2), which stable kernels have,
         # too, and which leaves no trace in the debugging information.
         known &= self._mapping_bits != np.uint64(1)

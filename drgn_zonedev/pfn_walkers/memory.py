@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The memory
-----------
+Unpromised Memory
+-----------------
 
-Physical memory cut into runs of PFNs that no guard can tell apart. Predicates are
-asked once for each run, so that the size of the memory does not matter; the struct
-pages of memory that nobody promises are read once, for all walkers.
+Memory with unpromised struct pages, as runs of PFNs that no guard can distinguish.
+Predicates are evaluated once for each run, so that the size of the memory does not matter;
+the struct pages are read once, for all walkers.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from drgn_zonedev.verification.patterns import Contents, page_contents
 
 __all__ = ("UNPROMISED", "PfnRuns", "UnpromisedMemory", "unpromised_memory")
 
-# Nobody promises the struct pages of these. Those of METADATA are initialised, but
-# lead to no pgmap.
+# Cases whose struct pages the kernel does not promise. Those of METADATA are initialised,
+# but do not point to a pgmap.
 UNPROMISED = (
     Case.OFFLINE,
     Case.PARTIAL,
@@ -48,23 +48,23 @@ UNPROMISED = (
 
 CONTENTS = tuple(Contents)
 
-# What a run's struct pages are, as bits above the index into CONTENTS: their own words,
-# and what their compound links lead to.
+# Properties of a run's struct pages, as bits above the index into CONTENTS: first of their
+# own words, then of the page that their compound link points to.
 TAIL, IN_ZONE, REFERENCED, RESERVED, POISONED, CHARGED = (1 << bit for bit in range(8, 14))
 WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
-# Its struct pages are there, but this reader could not read them.
+# The struct pages exist, but could not be read here.
 UNREADABLE = 1 << 20
 _CONTENTS_MASK = 0xFF
 
-# More than MAX_FOLIO_NR_PAGES of any configuration, which is a macro: folios of 16 GiB.
+# MAX_FOLIO_NR_PAGES is a macro; in no configuration is it larger than this: 16 GiB.
 _FAR = 1 << 22
 
 
 @dataclass(frozen=True)
 class PfnRuns:
     """
-    Columns, a row per run; ``case`` is an index into ``CASES``, ``mapped`` tells
-    whether struct pages are there at all, ``page`` what they hold (see above).
+    Columns, a row per run. ``case`` is an index into ``CASES``, ``mapped`` is whether the
+    struct pages exist, ``page`` describes them (see above).
     """
 
     start: np.ndarray
@@ -85,14 +85,14 @@ class PfnRuns:
         return self.page & _CONTENTS_MASK
 
     def has(self, bit: int) -> np.ndarray:
-        """Whether struct pages of a run are like that."""
+        """Whether the struct pages of each run have a property, given as a bit."""
         return (self.page & bit) != 0
 
 
 @dataclass(frozen=True)
 class UnpromisedMemory:
     """
-    Unpromised memory in runs, and who can be asked about any PFN. ``zones`` are those
+    Unpromised memory in runs, and the structures that guards check. ``zones`` are those
     that may have RAM.
     """
 
@@ -127,11 +127,11 @@ class UnpromisedMemory:
 
     @cached_property
     def max_pfn(self) -> int | None:
-        """``None`` if it cannot be read: an export from before the walkers lacks it."""
+        """``None`` if it cannot be read: exports of old versions do not hold it."""
         return read_max_pfn(self.prog)
 
     def is_populated(self, zones_of: np.ndarray, pfn: np.ndarray) -> np.ndarray:
-        """Whether :meth:`zones_of` PFNs are populated zones that span them."""
+        """Whether the zones of PFNs (see :meth:`zones_of`) are populated and span them."""
         return _is_populated(self.zones, self.layout, zones_of, pfn)
 
     def zones_of(self, pfn: np.ndarray) -> np.ndarray:
@@ -150,8 +150,8 @@ def read_max_pfn(prog: Program) -> int | None:
 
 
 def zones_with_ram(prog: Program, snapshot: Snapshot) -> Zones:
-    """The zones of a snapshot, without an unreadable ZONE_DEVICE, which never has RAM."""
-    # The latter says what the debugging information lacks.
+    """Get the zones of a snapshot, without an unreadable ZONE_DEVICE, which never has RAM."""
+    # zones() raises an exception that says what is missing in the debugging information.
     found, zone_device = snapshot.zones or zones(prog), page_layout(prog).zone_device
     return Zones(found.found, tuple(z for z in found.unreadable if z.number != zone_device))
 
@@ -159,8 +159,8 @@ def zones_with_ram(prog: Program, snapshot: Snapshot) -> Zones:
 def _is_populated(
     zones: Zones, layout: PageLayout, links: np.ndarray, pfn: np.ndarray
 ) -> np.ndarray:
-    # Whether pages that link to a zone are spanned by it, and it has RAM. One that could
-    # not be read may be like that.
+    # Whether the zone that a page links to spans the page, and has RAM. An unreadable zone may
+    # do both.
     found = np.zeros(len(pfn), bool)
     for zone in zones.found:
         inside = (pfn >= zone.start_pfn) & (pfn < zone.end_pfn) & bool(zone.present_pages)
@@ -188,13 +188,13 @@ def unpromised_memory(
     progress: Progress = lambda done, total: None,
 ) -> UnpromisedMemory:
     """
-    Cut unpromised memory into runs.
+    Read unpromised memory, and cut it into runs.
 
     :param ram: PFNs that are System RAM.
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
     bad = [r for r in ranges if r.case in UNPROMISED]
-    # Some walkers ask about a block as a whole.
+    # Some walkers check a block as a whole.
     blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
     walked = zones_with_ram(prog, snapshot)
     edges = _edges(prog, snapshot, bad, blocks, ram, walked)
@@ -220,9 +220,9 @@ def _edges(
     ram: Sequence[tuple[int, int]],
     walked: Zones,
 ) -> np.ndarray:
-    # Wherever the answer of a predicate can change. Within the ranges, that is where
-    # sections, subsections and pgmaps begin and end, all of which divide ranges
-    # already, except where the case is the same on both sides.
+    # Everywhere that the answer of a predicate can change. Within a range, that is where
+    # sections, subsections and pgmaps begin and end; where the case also changes, one range
+    # ends and another begins.
     geometry = snapshot.geometry
     edges = {pfn for r in bad for pfn in (r.start_pfn, r.end_pfn)}
     edges |= {pfn for span in ram for pfn in span} | pgmap_borders(snapshot)
@@ -292,7 +292,7 @@ def _describe(
         CHARGED: _is_charged(prog, pages),
         WILD: wild,
         NEAR: pages.address - pages.head < np.uint64(_FAR * pages.layout.size),
-        # A head that could not be read may be anything.
+        # A head that could not be read may have any property.
         HELD: (heads.refcount != 0) | ~known,
         ON_LRU: _flag(prog, heads, "PG_lru") | ~known,
         FREE: _is_buddy(prog, heads) | ~known,
@@ -304,7 +304,7 @@ def _describe(
 
 
 def _heads(prog: Program, pages: Pages, wild: np.ndarray) -> tuple[Pages, np.ndarray]:
-    """Struct pages that compound links lead to, a row for each page, and which are known."""
+    """Get the struct pages that compound links point to, a row per page, and which are known."""
     layout = pages.layout
     first = np.uint64(layout.page_address(pages.start_pfn))
     row = (pages.head - first) // np.uint64(layout.size)
@@ -331,8 +331,8 @@ def _flag(prog: Program, pages: Pages, name: str) -> np.ndarray:
 
 def _is_charged(prog: Program, pages: Pages) -> np.ndarray:
     # Renamed in Linux kernel commit bcfe06bf2622 ("mm: memcontrol: Use helpers to read
-    # page's memcg data") (in v5.11). With bit 0, which has always meant something else than
-    # a memcg, page_cgroup_ino() leaves it alone.
+    # page's memcg data") (in v5.11). If bit 0 is set, the word has never been a
+    # memcg, and page_cgroup_ino() ignores it.
     page = prog.type("struct page")
     for name in ("memcg_data", "mem_cgroup"):
         if page.has_member(name):
@@ -342,7 +342,7 @@ def _is_charged(prog: Program, pages: Pages) -> np.ndarray:
 
 
 def _is_buddy(prog: Program, pages: Pages) -> np.ndarray:
-    # PageBuddy(), see kpage.py. is_free_buddy_page() looks at what comes before as well.
+    # PageBuddy(), see kpageflags.py. is_free_buddy_page() also looks at earlier pages.
     page_type = pages.mapcount.view("<u4")
     try:
         buddy = prog.constant("PGTY_buddy").value_()
@@ -362,9 +362,9 @@ def _is_movable(prog: Program, pages: Pages) -> np.ndarray:
 
 
 def _in_memmap(snapshot: Snapshot, pages: Pages) -> np.ndarray:
-    """Whether each page's head is where a present section has a struct page."""
+    """Whether each page's head is a struct page of a present section."""
     layout = pages.layout
-    # Unsigned, so that what lies below the memmap is far above it.
+    # Unsigned: an address below the memmap wraps to far above it.
     offset = pages.head - np.uint64(layout.vmemmap)
     pfn = offset // np.uint64(layout.size)
     good = (offset % np.uint64(layout.size) == 0) & (pfn < np.uint64(snapshot.geometry.max_pfn))

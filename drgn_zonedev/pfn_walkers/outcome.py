@@ -4,8 +4,8 @@
 Outcomes
 --------
 
-What happens to a walker that uses struct pages which nobody promises, told from what
-they hold and from what the walker does with them.
+What happens to a walker that reads unpromised struct pages: derived from what they hold
+and from what the walker does with them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ("Act", "WalkOutcome", "dropped", "outcomes")
 
 
 class Act(enum.Enum):
-    """What a walker does with a struct page; the value is for people."""
+    """What a walker does with a struct page; the value is the text."""
 
     LINK = "loads its compound link"
     FLAGS = "reads its flags"
@@ -48,7 +48,7 @@ class Act(enum.Enum):
 
 
 class WalkOutcome(enum.Enum):
-    """What comes of it, the worst first; the value is for people."""
+    """What happens, the worst first; the value is the text."""
 
     FAULT = "faults: there is no struct page"
     BUG = "runs into VM_BUG_ON_PGFLAGS(): the struct page is poisoned"
@@ -71,21 +71,21 @@ _INITIALIZED = (Contents.METADATA, Contents.INITIALIZED)
 
 
 def _checks_poison(prog: Program) -> bool:
-    # PF_POISONED_CHECK() needs CONFIG_DEBUG_VM_PGFLAGS, which leaves no trace. Struct
-    # pages are only ever poisoned with CONFIG_DEBUG_VM, which has this variable since
+    # PF_POISONED_CHECK() needs CONFIG_DEBUG_VM_PGFLAGS, which the debugging information does
+    # not show. Struct pages are only poisoned with CONFIG_DEBUG_VM, which has this variable since
     # Linux kernel commit f682a97a0059 ("mm: provide kernel parameter to allow
     # disabling page init poisoning") (in v4.20).
     return "page_init_poisoning" in prog
 
 
 def _drops_by_pgmap(memory: UnpromisedMemory) -> bool:
-    # put_page() looked at page->pgmap->type of every ZONE_DEVICE page for as long as
-    # struct page had that member.
+    # While struct page had the member pgmap, put_page() read page->pgmap->type of every
+    # ZONE_DEVICE page.
     return not memory.layout.pgmap_in_folio
 
 
 def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
-    """Tell what would come of each run, as an index into ``OUTCOMES``."""
+    """Get what would happen at each run, as an index into ``OUTCOMES``."""
     runs = memory.runs
     contents = runs.contents()
 
@@ -97,14 +97,14 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
 
     takes_folio = runs.has(HELD) & bool(acts & {Act.GET, Act.REFERENCE})
     takes_page = runs.has(REFERENCED) & (Act.PAGE_REFERENCE in acts)
-    # put_page() drops the folio's.
+    # put_page() drops the folio's reference.
     drops = (runs.has(HELD) & (Act.REFERENCE in acts)) | takes_page
     follows = bool(acts & {Act.HEAD, Act.GET, Act.REFERENCE}) | takes_page
     follows = follows | (runs.has(NEAR) & (Act.COPY in acts))
-    # A tail's memcg is that of its folio, for those who go there.
+    # A walker that follows the compound link of a tail reads the memcg of its folio instead.
     memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
-    # init_unavailable_range() has initialised holes for what they are. What a device left is
-    # initialised for what was there.
+    # init_unavailable_range() initialises the struct pages of holes as holes. Those that a
+    # removed device left behind are initialised, but for the device.
     harmless = (holds(*_INITIALIZED) & ~of(Case.GHOST)) | (
         of(Case.PARTIAL) & holds(Contents.BOOT_PAGE)
     )
@@ -126,6 +126,6 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
 
 
 def dropped(outcome: np.ndarray) -> np.ndarray:
-    """What came of runs, if in the end nothing of their struct pages is used."""
+    """Get the outcome of runs whose struct pages are dropped: nothing of them is used."""
     unused = np.isin(outcome, [OUTCOMES.index(o) for o in (WalkOutcome.GARBAGE, WalkOutcome.STALE)])
     return np.where(unused, OUTCOMES.index(WalkOutcome.DROPPED), outcome)

@@ -4,9 +4,9 @@
 The table
 ---------
 
-The walkers, as data. Most guards have been the same for as long as pgmaps have had
-ranges (v5.10); where one changed and left no trace in debugging information, the
-release decides, and that is said.
+The walkers, as data. Most guards have not changed since pgmaps have ranges (v5.10).
+Where a guard changed without a trace in the debugging information, the release
+decides which one applies, and the output says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Does = tuple[Union[Act, str], ...]
 
 
 class Stride(enum.Enum):
-    """Which PFNs a walker looks at, if not all."""
+    """Which PFNs a walker reads, if not all."""
 
     PAGEBLOCK = "one in a pageblock"
     SUBSECTION = "one in a subsection"
@@ -33,13 +33,13 @@ class Stride(enum.Enum):
 @dataclass(frozen=True)
 class Guard:
     """
-    What is asked before a struct page is used.
+    The checks before a struct page is used.
 
     ``steps`` are names of ``STEPS``. ``does`` is what happens to a struct page that
-    passes them: acts, and between them names of ``FILTERS``, which drop pages from what
-    follows. It is the guard of kernels that have a ``feature`` (one of ``FEATURES``) or
-    a ``function``, or if neither tells, from the release ``since`` on; ``known`` says
-    where that is from.
+    passes them: acts, and between them names of ``FILTERS``, which drop pages before the
+    following acts. A kernel has this guard if it has the ``feature`` (one of ``FEATURES``)
+    or the ``function``; if neither decides, from the release ``since`` on. ``known`` is the
+    source of this knowledge.
     """
 
     steps: tuple[str, ...]
@@ -51,18 +51,18 @@ class Guard:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """Names of ``FILTERS``, in the order in which they are asked."""
+        """Names of ``FILTERS``, in the order in which they are applied."""
         return tuple(each for each in self.does if isinstance(each, str))
 
     @property
     def acts(self) -> tuple[Act, ...]:
-        """What is done to struct pages, in that order."""
+        """What the walker does with struct pages, in that order."""
         return tuple(each for each in self.does if isinstance(each, Act))
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What compared a prediction with what kernels did, and which kernels (``uname -r``)."""
+    """How a prediction was compared with what kernels did, and which kernels (``uname -r``)."""
 
     what: str
     releases: tuple[str, ...]
@@ -71,15 +71,16 @@ class Proof:
 @dataclass(frozen=True)
 class Walker:
     """
-    Code that looks at struct pages by PFN.
+    Code that reads struct pages by PFN.
 
-    ``function`` is the one that reads the struct page, ``older`` what it was called
-    before, ``file`` where it is, ``moved`` since when and where it was before that;
-    ``functions`` are names by which debugging information shows that a kernel has the
-    walker, in case that one is inlined. ``module`` tells that a module can have them
-    instead of vmlinux, which needs the kernel to have the functions ``needs``.
-    ``guards`` are in the order of kernels. It looks at all PFNs, or at the first one in
-    each ``stride``, or the ``last``. Without a ``proof``, everything here is reasoned.
+    ``function`` reads the struct page; ``older`` is its former name. ``file`` is where it is;
+    ``moved`` is the release since which it is there, and the file where it was before.
+    ``functions`` are names by which the debugging information shows that a kernel has the
+    walker, in case ``function`` is inlined. If ``module`` is true, a module can have them
+    instead of vmlinux; that requires the functions ``needs`` in the kernel. ``guards`` are
+    in the order of releases. The walker reads all PFNs, or the first one in each
+    ``stride``, or the ``last`` one. Without a ``proof``, all of this is
+    reasoned from the sources.
     """
 
     name: str
@@ -111,8 +112,8 @@ _SINCE_5_4 = (
 _BEFORE_6_1 = "read in v5.10 and v6.1; it changed between them, without a trace"
 _BEFORE_6_12 = "read in v6.1 and v6.12; it changed between them, without a trace"
 
-# What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels that it did so on: of
-# those without CONFIG_MEMORY_FAILURE, only what /proc says.
+# What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels on which it did so. On
+# those without CONFIG_MEMORY_FAILURE, it compared only the files in /proc.
 _PROVED_6_12 = (
     "6.12.107+deb13-cloud-amd64",
     "7.2.12+deb14-cloud-amd64",
@@ -120,12 +121,12 @@ _PROVED_6_12 = (
 )
 _PROVED = ("5.10.0-32-cloud-amd64", "6.1.0-56-cloud-amd64", *_PROVED_6_12)
 _KPAGE_PROOF = Proof(
-    "the lab's guest of this kernel read the file: each word of what is not RAM is as predicted",
+    "a guest of the lab with this kernel read the file: each word outside of RAM is as predicted",
     _PROVED,
 )
 _VISIT_PROOF = Proof(
-    "the lab's guest of this kernel sent it to each kind of page: it let pass what is said here; "
-    "what it then does is reasoned",
+    "a guest of the lab with this kernel sent it to each kind of page: its guard is as stated "
+    "here; what it does after that is reasoned",
     _PROVED_6_12,
 )
 
@@ -139,7 +140,7 @@ _KPAGE = (
     ),
 )
 _ZONE_ONLY = (Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE)),)
-# PageHWPoison() looks at the page itself.
+# PageHWPoison() reads the page itself, not its head.
 _UNPOISON: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
     *(Act.HEAD, Act.MARK, Act.REFERENCE),
@@ -219,7 +220,7 @@ WALKERS = (
             ),
         ),
         proof=_VISIT_PROOF,
-        note="the only walker that asks everything there is to ask",
+        note="the only walker that checks everything that can be checked",
     ),
     Walker(
         name="soft-offline",
@@ -261,12 +262,11 @@ WALKERS = (
         guards=(Guard((_VALID,), (Act.LINK, "corrupt-filter-enable is set", Act.FLAGS, Act.HEAD)),),
         module=True,
         needs=("memory_failure",),
-        note="without a filter it works out the head, uses it for nothing, and goes on to "
-        "memory_failure()",
+        note="without a filter, it computes the head, does not use it, and calls memory_failure()",
     ),
     Walker(
         name="compaction",
-        what="compaction: is a pageblock one zone's?",
+        what="compaction: is a pageblock in one zone?",
         file="mm/page_alloc.c",
         function="__pageblock_pfn_to_page",
         functions=("__pageblock_pfn_to_page",),
@@ -284,7 +284,7 @@ WALKERS = (
                 known=_BEFORE_6_1,
             ),
         ),
-        note="both ends are asked, what is between them is taken on trust",
+        note="it checks both ends of the pageblock, and trusts the pages between them",
     ),
     Walker(
         name="compaction-ends",
@@ -295,7 +295,7 @@ WALKERS = (
         guards=(Guard((_IN_ZONE, "the pageblock begins online", _VALID), (Act.FLAGS,)),),
         stride=Stride.PAGEBLOCK,
         last=True,
-        note="its zone is compared with that of the first page, which is all that is read",
+        note="it only compares the zone with that of the first page",
     ),
     Walker(
         name="page-owner",
@@ -309,9 +309,9 @@ WALKERS = (
                 (Act.FLAGS,),
             ),
         ),
-        note="it asks PageBuddy(), and skips as many pages as a buddy's order says; device memory "
-        "in sections of its own has no page_ext, at which it stops, and where it shares a section "
-        "with RAM, a page_ext that says nothing",
+        note="it checks PageBuddy(), and skips as many pages as a buddy's order says; it stops at "
+        "device memory in sections without RAM, which has no page_ext; in sections with RAM, the "
+        "page_ext of device memory is empty",
     ),
     Walker(
         name="pagetypeinfo",
@@ -356,7 +356,7 @@ WALKERS = (
                 (Act.FLAGS, _ZONE, Act.HEAD, "page_count() != 0", Act.SCAN),
             ),
         ),
-        note="what it takes for pointers hides leaks",
+        note="words that look like pointers hide leaks",
     ),
     Walker(
         name="damon",
@@ -370,15 +370,15 @@ WALKERS = (
                 (_ONLINE,),
                 ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, "PageLRU()"),
                 since=(5, 16),
-                known="DAMON walks physical memory since v5.16; read in v6.1.192, where a fix lets "
-                "the reference come before PageLRU()",
+                known="DAMON walks physical memory since v5.16; read in v6.1.192, where a fix "
+                "moved the reference before PageLRU()",
             ),
             Guard(
                 (_ONLINE,),
                 (Act.HEAD, "folio_try_get()", Act.REFERENCE, Act.FLAGS, "PageLRU()"),
                 since=(6, 12),
                 known="read in v6.12.107, v7.2 and v7.3; without two fixes that stable kernels "
-                "have, it drops tails, and asks PageLRU() first",
+                "have, it drops tails, and checks PageLRU() first",
             ),
         ),
     ),
@@ -409,7 +409,7 @@ WALKERS = (
                 known=_BEFORE_6_12,
             ),
         ),
-        note="it takes the reference before it looks at the zone",
+        note="it takes the reference before it checks the zone",
     ),
     Walker(
         name="hibernation-saveable",
@@ -430,7 +430,7 @@ WALKERS = (
     ),
     Walker(
         name="memory-offline",
-        what="offlining a memory block: what can be moved",
+        what="offlining a memory block: which pages can be moved",
         file="mm/memory_hotplug.c",
         function="scan_movable_pages",
         functions=("scan_movable_pages", "offline_pages"),
@@ -454,7 +454,7 @@ WALKERS = (
             "alloc_contig_frozen_pages_noprof",
         ),
         guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE, "!PageReserved()", Act.HEAD)),),
-        note="it gives up a block at the first page that is dropped",
+        note="it gives up on a block at the first page that a filter drops",
     ),
     Walker(
         name="zone-shrink",
@@ -498,6 +498,6 @@ WALKERS = (
         function="__exclude_unnecessary_pages",
         functions=(),
         guards=(Guard(("System RAM", _VALID), (Act.FLAGS, Act.HEAD), known="reasoned"),),
-        note="a program, not part of the kernel: it sees what /proc/vmcore has",
+        note="a program, not part of the kernel: it reads /proc/vmcore",
     ),
 )

@@ -629,7 +629,7 @@ def test_what_is_known_on_x86_64_only_is_not_judged_elsewhere(
     assert not {"kpageflags", "zone-shrink", "memory-failure"} & set(unjudged)
     assert not any(j.exposures or j.counts for j in unjudged.values())
     text = walkers_text(report)
-    assert "not judged: what pfn_valid() asks is known on x86-64 only" in text
+    assert "not judged: what pfn_valid() checks is known on x86-64 only" in text
     assert "not judged on this kernel: memory-failure-dax, " in text
     validated(walkers_document(report))
 
