@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Which case each PFN is, decided from metadata alone."""
+"""The case of each PFN, decided from metadata alone."""

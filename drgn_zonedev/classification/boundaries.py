@@ -4,8 +4,8 @@
 Boundaries
 ----------
 
-Where the answer of any predicate can change: between two such borders, one PFN
-speaks for all. What is asked this way costs the same for a GiB and for 64 TiB.
+The PFNs at which the answer of any predicate can change. Between two such borders, all PFNs
+have the same answers, so evaluating one of them is enough, and a GiB takes as long as 64 TiB.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("aligned", "pgmap_borders", "section_borders")
 
-# PFNs that fit into what numpy computes with.
+# PFNs must fit into the integers of numpy.
 _MAX_PFN = 1 << 62
 
 
 def pgmap_borders(snapshot: Snapshot) -> set[int]:
-    """Where ranges of pgmaps begin and end, and their altmaps are cut."""
+    """Get the ends of pgmaps' ranges, and of the reserve and the pages of their altmaps."""
     borders: set[int] = set()
     for pgmap in snapshot.pgmaps:
         for i, range_ in enumerate(pgmap.ranges):
@@ -36,7 +36,7 @@ def pgmap_borders(snapshot: Snapshot) -> set[int]:
 
 
 def aligned(borders: Iterable[int], units: Iterable[int]) -> np.ndarray:
-    """Sort borders, together with those of the blocks that they are in."""
+    """Sort borders, together with the ends of the blocks that they are in."""
     found = set(borders)
     for pages in units:
         found |= {
@@ -47,8 +47,8 @@ def aligned(borders: Iterable[int], units: Iterable[int]) -> np.ndarray:
 
 def section_borders(snapshot: Snapshot) -> np.ndarray:
     """
-    Where a section differs from the one in front of it, and every subsection of those
-    that are populated in part.
+    Get the start of every section that differs from the one before it, and of every
+    subsection of partly populated sections.
     """
     geometry, sections = snapshot.geometry, snapshot.sections
     if not len(sections):

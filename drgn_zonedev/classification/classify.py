@@ -4,15 +4,14 @@
 Classification
 --------------
 
-Physical memory as ranges of PFNs, each with its case, from metadata alone:
-sections, subsections, pgmaps, altmaps, memory blocks. No struct page is read,
-because an uninitialised one can look perfectly healthy, and because in many
-dumps there are none.
+Divide physical memory into ranges of PFNs, each with its case, from metadata alone:
+sections, subsections, pgmaps, altmaps, memory blocks. No struct page is read, because
+an uninitialised one can look healthy, and many dumps do not contain any.
 
-Everything per section or subsection is done on arrays. Sections that nothing
-tells apart are taken together, and physical memory is cut at every place where
-one of the structures changes; between two cuts (an *atom*) every PFN is in the
-same state, and atoms in the same state merge.
+Everything per section or subsection is done on arrays. Equal neighbouring sections are
+joined, and physical memory is cut at every PFN where one of the structures changes. Between
+two cuts (an *atom*), all PFNs are in the same state; neighbouring atoms in the same state
+are merged into a range.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ __all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
 
 
 class _Area(enum.IntEnum):
-    """What a pgmap says of one of its intervals."""
+    """What a pgmap says about one of its intervals."""
 
     NONE = 0
     RESERVED = 1
@@ -54,7 +53,7 @@ class _Area(enum.IntEnum):
 
 @dataclass(frozen=True)
 class _Interval:
-    """``claim`` numbers the ranges of all pgmaps; an altmap cuts one into intervals."""
+    """A part of a range of a pgmap: ``claim`` is the number of the range, counting all pgmaps."""
 
     start_pfn: int
     end_pfn: int
@@ -70,25 +69,25 @@ class _Verdict:
     reason: str
 
 
-# The decision, first match wins. The names are those of the conditions in
-# _conditions(). kernel commits: nr_range is cleared and counted up since
+# The decision: the first match wins. The names are those of the conditions in
+# _conditions(). kernel commits: nr_range is cleared and incremented since
 # b7b3c01b1915 ("mm/memremap_pages: support multiple ranges per invocation") (in
 # v5.10).
 _VERDICTS = {
-    "torn": _Verdict(Case.UNKNOWN, "the structures changed each time they were read"),
+    "torn": _Verdict(Case.UNKNOWN, "the structures changed every time they were read"),
     "stray_claim": _Verdict(
-        Case.UNKNOWN, "pgmap_array holds a pgmap that is unusable or has its ranges elsewhere"
+        Case.UNKNOWN, "pgmap_array holds a pgmap that is unusable or does not claim these PFNs"
     ),
     "ref_unreadable": _Verdict(Case.UNKNOWN, "the pgmap's reference cannot be read"),
-    "teardown": _Verdict(Case.TEARDOWN, "the pgmap is dying: memunmap_pages() is at work"),
+    "teardown": _Verdict(Case.TEARDOWN, "the pgmap is dying: memunmap_pages() is running"),
     "initializing": _Verdict(
         Case.INITIALIZING,
-        "claimed in pgmap_array, but nr_range says that memmap_init_zone_device() is not through",
+        "claimed in pgmap_array, but nr_range says that memmap_init_zone_device() has not finished",
     ),
     "head_unsure": _Verdict(
         Case.UNKNOWN,
-        "set aside by the altmap for the memmap: as a node's zones cannot be read, nobody knows "
-        "whether they are initialised",
+        "set aside by the altmap for the memmap: not known whether they are initialised, because a "
+        "node's zones cannot be read",
     ),
     "section_unreadable": _Verdict(Case.UNKNOWN, "struct mem_section cannot be read"),
     "pgmap_without_memmap": _Verdict(
@@ -111,37 +110,37 @@ _VERDICTS = {
     "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
     "ghost": _Verdict(
         Case.GHOST,
-        "a hole in an early section that a device has left: no pgmap, but inside ZONE_DEVICE; "
-        "only struct pages tell which of them it never initialised",
+        "a hole in an early section where a device was removed: no pgmap, but inside ZONE_DEVICE; "
+        "only struct pages show which of them it never initialised",
     ),
     "desertion_unsure": _Verdict(
         Case.UNKNOWN,
-        "a hole in an early section: as a node's zones cannot be read, nobody knows whether a "
-        "device has left it",
+        "a hole in an early section: not known whether a device was removed there, because a "
+        "node's zones cannot be read",
     ),
     "hole_beside_device": _Verdict(
         Case.PARTIAL,
-        "a hole in an early section that a device shares: from boot, or what another device left, "
-        "which only struct pages tell",
+        "a hole in an early section that a device shares: from boot, or left by another device; "
+        "only struct pages show which",
     ),
     "hole_in_zone_device": _Verdict(
         Case.PARTIAL,
-        "a hole in an early section, inside ZONE_DEVICE: from boot, or what a device left, which "
-        "only struct pages tell",
+        "a hole in an early section, inside ZONE_DEVICE: from boot, or left by a device; only "
+        "struct pages show which",
     ),
     "hole": _Verdict(Case.PARTIAL, "a boot-time hole in an early section"),
     "partial": _Verdict(
-        Case.PARTIAL, "a part of the section that nothing covers: the subsection is not populated"
+        Case.PARTIAL, "a part of the section without memory: the subsection is not populated"
     ),
     "block_in_transition": _Verdict(
         Case.UNKNOWN, "the memory block is online, but its section is not: one of them is changing"
     ),
     "block_state_unknown": _Verdict(
-        Case.UNKNOWN, "the section is not online, and its memory block's state cannot be told"
+        Case.UNKNOWN, "the section is not online, and the state of its memory block is not known"
     ),
     "offline": _Verdict(Case.OFFLINE, "RAM whose section is not online"),
     "hotplug_in_flight": _Verdict(
-        Case.UNKNOWN, "nobody owns the section, but mem_hotplug_lock is held: it is being added"
+        Case.UNKNOWN, "the section has no owner, but mem_hotplug_lock is held: it is being added"
     ),
     "orphan": _Verdict(
         Case.ORPHAN, "hot-added, but no pgmap and no memory block: memremap_pages() failed half-way"
@@ -153,7 +152,7 @@ _NAMES = list(_VERDICTS)
 @takes_program_or_default
 def classify(prog: Program) -> list[Range]:
     """
-    Divide physical memory into ranges by what they are.
+    Divide physical memory into ranges of PFNs with the same case.
 
     The ranges are sorted, do not overlap, and cover every present section and
     every pgmap.
@@ -172,14 +171,14 @@ def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
 
 
 def undecided(ranges: Iterable[Range]) -> tuple[Unjudged, ...]:
-    """Get the ranges of which nothing can be said, and why."""
+    """Get the ranges whose case is unknown, and why."""
     unknown = (r for r in ranges if r.case is Case.UNKNOWN)
     return tuple(Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in unknown)
 
 
 def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> Range | None:
     """
-    Get the range that contains a PFN, with the evidence for that very PFN.
+    Get the range that contains a PFN, with the evidence for this PFN.
 
     :return: ``None`` if there is neither a present section nor a pgmap.
     """
@@ -195,7 +194,7 @@ def _pgmap_intervals(snapshot: Snapshot) -> list[_Interval]:
     limit = snapshot.geometry.max_pfn
     intervals: list[_Interval] = []
     for interval in sorted(_all_intervals(snapshot), key=lambda i: i.start_pfn):
-        # Overlaps exist only in damaged structures; the lower one keeps its PFNs.
+        # Overlaps exist only in damaged structures: the lower range keeps its PFNs.
         floor = intervals[-1].end_pfn if intervals else 0
         start, end = max(interval.start_pfn, floor), min(interval.end_pfn, limit)
         if start < end:
@@ -225,7 +224,7 @@ def _areas(
     if whole is not _Area.NONE:
         yield start, end, whole
         return
-    # An altmap is refused for all ranges but the first.
+    # The kernel refuses an altmap for all ranges but the first.
     if index == 0 and pgmap.altmap:
         reserve_end = min(start + pgmap.altmap.reserve, end)
         head_end = min(start + pgmap.altmap.offset, end)
@@ -246,8 +245,8 @@ def _whole_range_area(pgmap: Pgmap) -> _Area:
 
 
 def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
-    # memmap_init_range() follows right after the zone has grown. But an earlier
-    # device may have grown it, so while somebody hot-adds memory, nothing is sure.
+    # memmap_init_range() runs right after the zone has grown. But an earlier device may have
+    # grown it, so nothing is certain while a memory hotplug is in progress.
     grown = any(start <= pfn < end for start, end in snapshot.zone_device_spans.values())
     return grown and not snapshot.hotplug_in_progress
 
@@ -255,8 +254,8 @@ def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
 @dataclass(frozen=True)
 class _Atoms:
     """
-    Columns; ``section`` and ``interval`` are indices, -1 for none. An atom may be
-    many sections that are all like ``section``, the first of them.
+    Columns; ``section`` and ``interval`` are indices, -1 for none. An atom may consist of
+    many equal sections; ``section`` is the first of them.
     """
 
     start: np.ndarray
@@ -300,9 +299,9 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
 
 
 def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # First and last rows of sections that follow each other and that nothing tells
-    # apart: a machine has half a million sections and a few thousand of these.
-    # ``borders`` are PFNs at which something else begins or ends.
+    # First and last rows of runs of equal neighbouring sections: a machine can have half a
+    # million sections, but only a few thousand runs. ``borders`` are PFNs at which another
+    # structure begins or ends.
     sections, flags = snapshot.sections, snapshot.flags
     if not len(sections):
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -316,7 +315,7 @@ def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, 
     joined &= (sections.subsection_map[1:] == sections.subsection_map[:-1]).all(axis=1)
     device_borders = np.array(list(snapshot.zone_device_spans.values()), np.int64).ravel()
     borders = np.concatenate([borders, device_borders, _block_borders(snapshot)])
-    # What a border is in the middle of is a section of its own.
+    # A section with a border inside is a run of its own.
     cuts = np.searchsorted(sections.nr, np.append(borders // pages, -(-borders // pages)))
     joined[cuts[(cuts > 0) & (cuts < len(sections))] - 1] = False
     first = np.flatnonzero(np.append(True, ~joined))
@@ -324,7 +323,7 @@ def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _block_borders(snapshot: Snapshot) -> np.ndarray:
-    # PFNs at which the memory blocks, or their states, change.
+    # PFNs at which memory blocks begin and end, or their states change.
     pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     ids, state = _possible_blocks(snapshot)
     if not len(ids):
@@ -343,7 +342,7 @@ def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarr
 
 
 def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
-    # Nearly all sections are all ones; only the others need to be unpacked.
+    # Nearly all bitmaps are all ones; only the others need to be unpacked.
     geometry = snapshot.geometry
     sections = snapshot.sections
     rows = np.flatnonzero(sections.mixed)
@@ -355,7 +354,7 @@ def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Decision:
-    """Columns: index into ``_NAMES``, and whether the struct pages are mapped (-1: unknown)."""
+    """Columns: index into ``_NAMES``, and whether struct pages are mapped (-1: unknown)."""
 
     verdict: np.ndarray
     mapped: np.ndarray
@@ -364,7 +363,7 @@ class _Decision:
 def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _Decision:
     flags, sections = snapshot.flags, snapshot.sections
     has_section = atoms.section >= 0
-    # Row 0 stands in where there is no section; has_section masks it out.
+    # Without a section, use row 0; has_section masks it out.
     row = np.maximum(atoms.section, 0)
     word = np.where(has_section, _take(sections.word, row), 0).astype(np.uint64)
     usage_readable = ~has_section | _take(sections.usage_readable, row)
@@ -421,7 +420,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
 
 
 def _surely_ram(snapshot: Snapshot, word: np.ndarray, populated: np.ndarray) -> np.ndarray:
-    # What pfn_to_online_page() gives out without asking get_dev_pagemap().
+    # Memory that pfn_to_online_page() returns without calling get_dev_pagemap().
     flags = snapshot.flags
     online_untainted = (word & np.uint64(flags.online | flags.taint)) == np.uint64(flags.online)
     return populated & online_untainted & bool(flags.taint)
@@ -434,14 +433,14 @@ def _take(column: np.ndarray, row: np.ndarray) -> np.ndarray:
 
 
 def _possible_blocks(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
-    # IDs and states. A damaged array can hold blocks of memory that no machine has.
+    # IDs and states. A damaged array can hold blocks beyond all possible memory.
     blocks = snapshot.memory_blocks
     ids = blocks.id[blocks.id < 1 << 62].astype(np.int64)
     return ids, blocks.state[: len(ids)]
 
 
 def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Whether there is a block, whether it is online, and whether its state has a name.
+    # Whether there is a block, whether it is online, and whether its state is known by name.
     per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     block_id = atoms.start // per_block
     blocks = snapshot.memory_blocks
@@ -455,7 +454,7 @@ def _blocks(snapshot: Snapshot, atoms: _Atoms) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _shared(atoms: _Atoms, claimed: np.ndarray, row: np.ndarray) -> np.ndarray:
-    # Whether some pgmap claims a part of the atom's section.
+    # Whether a pgmap claims a part of the atom's section.
     with_device = np.zeros(int(row.max(initial=0)) + 1, bool)
     with_device[row[claimed & (atoms.section >= 0)]] = True
     return with_device[row]
@@ -464,7 +463,7 @@ def _shared(atoms: _Atoms, claimed: np.ndarray, row: np.ndarray) -> np.ndarray:
 def _deserted(
     snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
 ) -> np.ndarray:
-    # A device that covered a part of an early section left ZONE_DEVICE's span around it.
+    # A removed device that covered a part of an early section is still in ZONE_DEVICE's span.
     in_span = _in_zone_device(snapshot, atoms)
     return in_span & _perhaps_deserted(snapshot, atoms, word, claimed, row)
 
@@ -479,8 +478,8 @@ def _in_zone_device(snapshot: Snapshot, atoms: _Atoms) -> np.ndarray:
 def _perhaps_deserted(
     snapshot: Snapshot, atoms: _Atoms, word: np.ndarray, claimed: np.ndarray, row: np.ndarray
 ) -> np.ndarray:
-    # It left its taint there, too. Where another device is still in the section, or
-    # where the kernel knows no taint, only the struct pages can tell.
+    # The section also keeps its taint. If another device is still in the section, or if the
+    # kernel has no taint, only the struct pages can show whether a device was removed.
     tainted = (word & np.uint64(snapshot.flags.taint)) != 0
     return tainted & ~_shared(atoms, claimed, row)
 

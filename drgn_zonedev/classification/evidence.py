@@ -4,8 +4,8 @@
 Evidence
 --------
 
-The words behind a verdict, with the addresses they were read from, so that it
-can be checked by hand.
+The words that a verdict is based on, with their addresses, so that it can be checked
+by hand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ("EvidenceBuilder",)
 
 
 class EvidenceBuilder:
-    """Collects evidence from a snapshot; it remembers what is costly to decode."""
+    """Collect evidence from a snapshot; caches what is expensive to decode."""
 
     def __init__(self, prog: Program, snapshot: Snapshot) -> None:
         self._prog = prog
@@ -32,7 +32,7 @@ class EvidenceBuilder:
 
     def of_range(self, start_pfn: int, rows: np.ndarray, pgmap: int | None) -> tuple[Evidence, ...]:
         """
-        Get what decided a range that starts at ``start_pfn``.
+        Get the evidence that decided a range that starts at ``start_pfn``.
 
         :param rows: Rows of the snapshot's sections that the range touches.
         """
@@ -58,7 +58,7 @@ class EvidenceBuilder:
         sections = self._snapshot.sections
         flag_bits = np.uint64(~self._snapshot.flags.map_mask & (1 << 64) - 1)
         words = sections.word[rows] & flag_bits
-        # Mostly they are all the same, and np.unique() is slow.
+        # The usual case, without np.unique(), which is slow.
         if (words == words[:1]).all():
             flags, first, count = words[:1], np.arange(len(words[:1])), np.array([len(words)])
         else:
@@ -95,7 +95,7 @@ class EvidenceBuilder:
             return Evidence(what, note=f"bit {bit} is clear: usage is NULL")
         if not snapshot.sections.usage_readable[row]:
             crowded = snapshot.sections.crowded[row]
-            note = "taken for garbage" if crowded else "cannot be read"
+            note = "ignored as garbage" if crowded else "cannot be read"
             return Evidence(what, address=usage, note=note)
         word = int(snapshot.sections.subsection_map[row, bit // 64])
         state = "set" if word >> bit % 64 & 1 else "clear"

@@ -4,7 +4,7 @@
 Kernel Facts
 ------------
 
-The kernel at hand: what every answer depends on.
+The facts about the kernel that every answer depends on.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ("kernel_facts",)
 @takes_program_or_default
 def kernel_facts(prog: Program) -> KernelFacts:
     """
-    Get what every answer depends on.
+    Get the facts about the kernel that every answer depends on.
 
-    :raises LookupError: if the debugging information lacks it
+    :raises LookupError: if the debugging information does not have them
     """
     geometry, flags = sparsemem_geometry(prog), section_flags(prog)
-    # What is said of struct page is 0 if the debugging information lacks it.
+    # Without struct page in the debugging information, its size and vmemmap are 0.
     layout = optional("", None, lambda: page_layout(prog)).value
     assert prog.platform is not None
     return KernelFacts(

@@ -4,8 +4,8 @@
 Missing Debugging Information
 -----------------------------
 
-What to do without a type, a variable or an enumerator that the debugging
-information does not have: what needs it is not judged, and it is named once.
+Handle types, variables and enumerators that the debugging information does not have:
+what needs one of them is not judged, and each is reported once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ("Attempt", "debug_info", "named_once", "optional", "what_is_missing")
 
 _T = TypeVar("_T")
 
-# drgn's words; whatever else raises these exceptions is a mistake of ours.
+# drgn's messages. Any other message of these exceptions is a bug here.
 _WORDS = re.compile(
     r"could not find (?:variable |constant |function |type )?'(?P<name>[^']+)'"
     r"|'(?P<type>[^']+)' has no member '(?P<member>[^']+)'"
 )
 
-# Who provides it. What is not listed is in every vmlinux that was not stripped.
+# The option that provides a name. A vmlinux that was not stripped has all other names.
 _OPTIONS = {
     "pgmap_array": "CONFIG_ZONE_DEVICE",
     "struct dev_pagemap": "CONFIG_ZONE_DEVICE",
@@ -60,10 +60,10 @@ def _name(e: Exception) -> str | None:
 @contextlib.contextmanager
 def debug_info() -> Iterator[None]:
     """
-    Have drgn's two ways to say that something is not in the debugging information
-    be one: a member whose type is missing is an ``AttributeError``.
+    Unify drgn's two exceptions for missing debugging information: also turn the
+    ``AttributeError`` for a member whose type is missing into a :exc:`LookupError`.
 
-    :raises LookupError: for either
+    :raises LookupError: for both
     """
     try:
         yield
@@ -74,7 +74,7 @@ def debug_info() -> Iterator[None]:
 
 
 def what_is_missing(e: Exception) -> str:
-    """Say what the debugging information does not have, and what would provide it."""
+    """Say what is missing in the debugging information, and what would provide it."""
     name = _name(e)
     if name is None:
         return f"the debugging information lacks something: {e}"
@@ -91,8 +91,8 @@ def what_is_missing(e: Exception) -> str:
 @dataclass(frozen=True)
 class Attempt(Generic[_T]):
     """
-    What came of reading something that can be done without: ``unjudged`` says what was
-    missing, if ``value`` is a substitute.
+    The result of reading something optional. If it was missing, ``value`` is a substitute,
+    and ``unjudged`` says what was missing.
     """
 
     value: _T
@@ -101,10 +101,10 @@ class Attempt(Generic[_T]):
 
 def optional(consequence: str, substitute: _T, read: Callable[[], _T]) -> Attempt[_T]:
     """
-    Read something that can be done without.
+    Read something optional.
 
     :param consequence: What is not known without it.
-    :raises LookupError: if *read* does for anything but debugging information
+    :raises LookupError: if *read* raises it for anything but missing debugging information
     """
     try:
         with debug_info():
@@ -118,7 +118,7 @@ def optional(consequence: str, substitute: _T, read: Callable[[], _T]) -> Attemp
 
 
 def named_once(unjudged: Sequence[Unjudged]) -> tuple[Unjudged, ...]:
-    """Leave out what is unjudged for want of something that was named before."""
+    """Keep only the first of those that are unjudged because the same thing is missing."""
     kept: list[Unjudged] = []
     names: set[str] = set()
     for u in unjudged:

@@ -4,8 +4,8 @@
 Section Rows
 ------------
 
-What is known of each section, for people who want to see the structures rather
-than the verdicts.
+The decoded contents of each section, for those who want to see the structures instead
+of the verdicts.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SectionRow:
 @takes_program_or_default
 def section_rows(prog: Program) -> Iterator[SectionRow]:
     """
-    Iterate over the present sections with everything decoded.
+    Iterate over the present sections, decoded.
 
     :raises LookupError: if the debugging information lacks what is needed
     """

@@ -4,9 +4,9 @@
 Snapshot
 --------
 
-The structures that decide what a PFN is, as arrays and plain data: one reading of
-them, which :mod:`~drgn_zonedev.classification.reading` takes, and what differs
-between two.
+The structures that decide the case of a PFN, as arrays and plain data. A snapshot is one
+reading of them, by :mod:`~drgn_zonedev.classification.reading`; two snapshots can be
+compared.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Snapshot:
     """
     One consistent reading.
 
-    ``stray_claims`` are PFNs that ``pgmap_array`` holds a pgmap for, by its
-    address, which cannot be read or has its ranges elsewhere.
+    ``stray_claims`` are PFNs for which ``pgmap_array`` holds an unusable pgmap, by its
+    address: it cannot be read, or does not claim these PFNs.
     ``torn_sections`` (section numbers) and ``torn_pgmaps`` (addresses) changed
-    under the reader's hands at every try. ``torn_spans`` are the PFNs of both,
-    before and after. ``retries`` is how many readings did not agree with the one
-    before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs that the two
-    arrays could not be read for, and ``unreadable_zones`` the nodes whose zones could
+    during every reading. ``torn_spans`` are the PFNs of both,
+    before and after. ``retries`` is the number of readings that differed from the one
+    before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs for which the two
+    arrays could not be read, and ``unreadable_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
     ``zones`` and ``resources``, which have no names, are ``None`` if the debugging
     information lacks them.
@@ -70,14 +70,14 @@ class Snapshot:
     resources: Resources | None = None
 
     def is_reported(self, start_pfn: int, end_pfn: int) -> bool:
-        """Return whether all of a range is in something that could not be judged."""
+        """Return whether ``unjudged`` already covers all of a range."""
         starts, ends = self._reported
         i = bisect_right(starts, start_pfn)
         return i > 0 and ends[i - 1] >= end_pfn
 
     @cached_property
     def _reported(self) -> tuple[list[int], list[int]]:
-        # Where they start, and the last end of all that start no later.
+        # The starts, sorted, and for each the largest end of those up to it.
         spans = sorted((u.start_pfn, u.end_pfn) for u in self.unjudged)
         return [a for a, _ in spans], list(accumulate((b for _, b in spans), max))
 
@@ -91,14 +91,14 @@ class Snapshot:
         return union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
 
     def predicates(self, pfn: np.ndarray) -> Predicates:
-        """What the kernel's predicates say of PFNs."""
+        """The kernel's predicates for PFNs."""
         return Predicates(self.flags, self.sections, self.pgmaps, pfn)
 
 
 @dataclass(frozen=True)
 class Changes:
     """
-    What differs between two readings: section numbers, addresses of pgmaps, and
+    The differences between two readings: section numbers, addresses of pgmaps, and
     the PFNs of both, before and after, sorted and disjoint.
     """
 
@@ -111,7 +111,7 @@ class Changes:
 
 
 def changes_between(before: Snapshot, after: Snapshot) -> Changes:
-    """Tell what came, went or changed between two readings."""
+    """Get what was added, removed or changed between two readings."""
     sections = _changed_sections(before, after) | _sections_of_changed_blocks(before, after)
     pgmaps = _changed_pgmaps(before, after)
     return Changes(sections, pgmaps, _changed_spans(before, after, sections, pgmaps))
@@ -129,7 +129,7 @@ def _changed_spans(
 
 
 def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:
-    # Sections that came or went, and those of both whose words differ.
+    # Sections that were added or removed, and those whose words differ.
     both, in_a, in_b = np.intersect1d(
         a.sections.nr, b.sections.nr, assume_unique=True, return_indices=True
     )
@@ -154,9 +154,9 @@ def _block_rows(snapshot: Snapshot) -> set[tuple[int, int, str]]:
 
 
 def _changed_pgmaps(a: Snapshot, b: Snapshot) -> frozenset[int]:
-    # The reference count moves all the time and decides nothing.
-    def essence(p: Pgmap) -> Pgmap:
+    # The reference count changes all the time and does not matter here.
+    def without_count(p: Pgmap) -> Pgmap:
         return dataclasses.replace(p, ref=dataclasses.replace(p.ref, count=None, mode=None))
 
-    differing = {essence(p) for p in a.pgmaps} ^ {essence(p) for p in b.pgmaps}
+    differing = {without_count(p) for p in a.pgmaps} ^ {without_count(p) for p in b.pgmaps}
     return frozenset(p.address for p in differing)

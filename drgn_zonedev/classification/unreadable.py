@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Unread Structures
------------------
+Unreadable Structures
+---------------------
 
-Which of the structures that a snapshot is made of could not be read, what is not
-known without them, and the address at which their memory is missing: a structure
-can begin in a page that is there and end in one that is not.
+The structures of a snapshot that could not be read, what is not known without them, and
+the addresses that could not be read: a structure can begin in a page that is in the dump
+and end in one that is not.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ("bad_address", "unreadable_structures")
 
 def bad_address(prog: Program, address: int, type_name: str) -> int:
     """
-    Get the first address of a structure that cannot be read, or its own if all of it
-    can: then it makes no sense.
+    Get the first address of a structure that cannot be read, or the address of the structure
+    if all of it can be read but is invalid.
     """
     unreadable = first_unreadable(prog, address, sizeof(prog.type(type_name)))
     return address if unreadable is None else unreadable
 
 
 def unreadable_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
-    """Account for what could not be read of a snapshot's structures."""
+    """Report the structures of a snapshot that could not be read."""
     yield from _nodes(prog, snapshot)
     yield from _sections(snapshot)
     yield from _usages(prog, snapshot)
@@ -81,7 +81,7 @@ def _usages(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
         yield Unjudged(
             int(sections.nr[crowded[0]]) * pages,
             (int(sections.nr[crowded[-1]]) + 1) * pages,
-            f"{reason}: in {len(crowded)} sections, it is taken for garbage",
+            f"{reason}: in {len(crowded)} sections, it is ignored as garbage",
         )
     unreadable = ~sections.usage_readable & ~sections.crowded
     rows = np.flatnonzero(unreadable & (sections.usage != 0))
@@ -103,8 +103,8 @@ def _missing_together(
     addresses: np.ndarray,
     pages: int,
 ) -> Iterator[Unjudged]:
-    # One for structures that lie in one page, each about so many PFNs that follow the
-    # other's.
+    # One report for neighbouring structures in the same page; each structure is about ``pages``
+    # PFNs, which follow those of the one before.
     page = addresses // np.uint64(SMALLEST_PAGE)
     apart = (np.diff(start_pfns) != pages) | (page[1:] != page[:-1])
     rows = np.arange(len(addresses))
@@ -126,7 +126,7 @@ def _references(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
             ref = pgmap_ref(Object(prog, "struct dev_pagemap *", pgmap.address)).value_()
             address = bad_address(prog, ref, "struct percpu_ref")
         except (AttributeError, FaultError, LookupError):
-            # What the debugging information lacks is told once, for all of them.
+            # Missing debugging information is reported once, for all pgmaps.
             continue
         reason = f"the pgmap's reference cannot be read (struct percpu_ref at {ref:#x})"
         for range_ in pgmap.ranges:
@@ -136,7 +136,7 @@ def _references(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
 
 
 def _blocks(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
-    # Of RAM that is online, the sections say so.
+    # For online RAM, the sections say that it is online.
     blocks, per_block = snapshot.memory_blocks, snapshot.sections_per_block
     pages = snapshot.geometry.pages_per_section * per_block
     unreadable = blocks.state == len(blocks.state_names) - 1
@@ -162,11 +162,11 @@ def _zones(snapshot: Snapshot) -> Iterator[Unjudged]:
         reason = f"the zones of node {nid} cannot be read (at {address:#x}): its ZONE_DEVICE"
         yield Unjudged(0, 0, f"{reason} was not compared with anything", address)
         for start, end in _undecided_without_zones(snapshot):
-            yield Unjudged(start, end, f"{reason} could tell of this memory", address)
+            yield Unjudged(start, end, f"{reason} decides the case of this memory", address)
 
 
 def _undecided_without_zones(snapshot: Snapshot) -> Iterator[tuple[int, int]]:
-    # The head of a device that is being initialised, and sections that one was in.
+    # The altmap of a device that is being initialised, and sections where one was removed.
     for pgmap in snapshot.pgmaps:
         if pgmap.in_progress and pgmap.altmap and len(pgmap.ranges) == 1:
             range_ = pgmap.ranges[0]

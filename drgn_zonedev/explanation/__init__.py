@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""All that is known of one page."""
+"""Everything that is known about one page."""

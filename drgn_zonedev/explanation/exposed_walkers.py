@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Exposed
--------
+Exposed Walkers
+---------------
 
-Which of the kernel's PFN walkers would touch one page that nobody promises.
+The PFN walkers of the kernel that would touch one unpromised page.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ __all__ = ("ExposedWalker", "exposed_walkers")
 @dataclass(frozen=True)
 class ExposedWalker:
     """
-    A walker whose guard lets the page through; ``function`` is the one that reads the
-    struct page, ``uses`` tells that it is not dropped after a look, ``outcome`` is what
-    comes of it, in words.
+    A walker whose guard the page passes. ``function`` reads the struct page, ``uses`` is true
+    if no filter drops it, and ``outcome`` says what happens, in words.
     """
 
     name: str
@@ -39,9 +38,9 @@ def exposed_walkers(
     prog: Program, snapshot: Snapshot, range_: Range | None, pfn: int
 ) -> tuple[ExposedWalker, ...] | str:
     """
-    Let the walkers loose on one page of a range.
+    Judge the walkers on one page of a range.
 
-    :return: Those that touch it, or why that cannot be told.
+    :return: Those that touch it, or why that is not known.
     """
     if range_ is None:
         return ()
@@ -50,16 +49,16 @@ def exposed_walkers(
         judgements = walk_all(prog, snapshot, [page])
         unreadable = unreadable_by_guards(prog, snapshot)
     except (FaultError, LookupError) as e:
-        return f"what their guards ask cannot be read: {e}"
+        return f"what their guards check cannot be read: {e}"
     exposed = tuple(
         _exposed(judgement, exposure)
         for judgement in judgements
         if judgement.present is not False
         for exposure in judgement.exposures
     )
-    # Guards let pass what they cannot ask about, and keep out nothing else for that.
+    # A guard lets everything pass if it cannot read what it checks, so "exposed" may be wrong.
     if exposed and unreadable:
-        return f"what their guards ask cannot be read: {', '.join(unreadable)}"
+        return f"what their guards check cannot be read: {', '.join(unreadable)}"
     return exposed
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Answers
--------
+The Kernel's Answers
+--------------------
 
-What the kernel's own predicates say of one PFN, why, and the memory that each
-answer was read from.
+The answers of the kernel's predicates for one PFN, with the reason, and the memory that
+each answer was read from.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Predicate:
     One of the kernel's predicates, with its answer for a PFN and the reason.
 
     ``evidence`` is the memory that the answer was read from. A predicate that only
-    combines others has theirs.
+    combines others has their evidence.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Predicate:
 
 def predicates(prog: Program, pfn: int, page: Pages | UnreadablePages) -> Iterator[Predicate]:
     """
-    Ask every predicate about a PFN; what cannot be read is an answer, too.
+    Evaluate every predicate for a PFN. That something cannot be read is also an answer.
 
     :param page: The PFN's ``struct page``.
     """
@@ -98,7 +98,7 @@ def _try(f: Callable[..., Any], *args: Any) -> Any:
 
 
 class _Section:
-    """The section of a PFN, and what its words say."""
+    """The section of a PFN, and the predicates that read it."""
 
     def __init__(self, prog: Program, pfn: int) -> None:
         self.prog, self.pfn = prog, pfn
@@ -125,7 +125,7 @@ class _Section:
         return self.section is not None and bool(predicate(self.section))
 
     def flags(self) -> Iterator[Predicate]:
-        """The predicates that look at one word."""
+        """The predicates that check a flag of the section."""
         flags = section_flags(self.prog)
         rows: list[tuple[Callable[[Object], bool], str, int]] = [
             (present_section, "SECTION_MARKED_PRESENT", flags.present),
@@ -196,14 +196,14 @@ def _online_page(
     if not section.has(online_section):
         because = "not online_section()"
     elif not section_flags(prog).asks_subsection:
-        because = "this kernel asks the section only, not the subsection or the pgmap"
+        because = "this kernel checks only the section, not the subsection or the pgmap"
     elif subsection.answer is not True:
         because, evidence = "not pfn_section_valid()", evidence + subsection.evidence
     elif section.has(online_device_section):
-        because = "the section is tainted, so it asks get_dev_pagemap()"
+        because = "the section is tainted, so it calls get_dev_pagemap()"
         evidence += subsection.evidence + claim.evidence
     else:
-        because = "the section is not tainted, so it does not ask get_dev_pagemap()"
+        because = "the section is not tainted, so it does not call get_dev_pagemap()"
         evidence += subsection.evidence
     answer = f"{page.value_():#x}" if page else "NULL"
     return Predicate("pfn_to_online_page", answer, because, evidence)
@@ -218,7 +218,7 @@ def _claim(prog: Program, pfn: int, pgmap: Object | str) -> Predicate:
     address, value = slot
     stored = Evidence(f"pgmap_array[{pfn:#x}]", address=address, value=value)
     if not pgmap:
-        return Predicate("get_dev_pagemap", "NULL", "nothing in pgmap_array", (stored,))
+        return Predicate("get_dev_pagemap", "NULL", "no entry in pgmap_array", (stored,))
     alive = _try(pgmap_is_alive, pgmap)
     if isinstance(alive, str):
         return Predicate("get_dev_pagemap", alive, "", (stored,))
@@ -248,11 +248,11 @@ def _pgmap_pfn_valid(pgmap: Object | str, pfn: int) -> Predicate:
         return Predicate("pgmap_pfn_valid", f"cannot be read: {e}", "")
     nr_range = pgmap.nr_range.value_()
     if answer:
-        because = "in an initialised range, behind the altmap's head"
+        because = "in an initialised range, after the altmap's pages"
     elif any(r.start_pfn <= pfn < r.end_pfn for r in ranges[:nr_range]):
-        because = f"before {pgmap_pfn_first(pgmap, 0):#x}, the end of the altmap's head"
+        because = f"before {pgmap_pfn_first(pgmap, 0):#x}, the end of the altmap's pages"
     else:
-        because = f"not in one of the {nr_range} ranges that are initialised"
+        because = f"not in one of the {nr_range} initialised ranges"
     return Predicate("pgmap_pfn_valid", answer, because, tuple(evidence))
 
 
@@ -268,8 +268,8 @@ def _extent(pgmap: Object, pfn: int) -> Iterator[Evidence]:
 
 
 def _proposed(prog: Program, pfn: int, evidence: tuple[Evidence, ...]) -> Iterator[Predicate]:
-    # No kernel has them; how the first is defined is up to us.
-    because = "pfn_section_valid() and pgmap_pfn_valid(); zonedev's notion"
+    # No kernel has these; kernel/zone_device.py defines the first.
+    because = "pfn_section_valid() and pgmap_pfn_valid(); zonedev's definition"
     answer = _try(pfn_zone_device, prog, pfn)
     yield Predicate("pfn_zone_device", answer, because, evidence)
     answer = _try(pfn_zone_device_reserved, prog, pfn)

@@ -4,8 +4,8 @@
 Neighbours
 ----------
 
-Where the run of PFNs that a page belongs to begins and ends, what lies beyond,
-and which structure changes there.
+The borders of the run of PFNs that a page belongs to: what lies on the other side,
+and which structures change there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ("Border", "Neighbours", "neighbours")
 @dataclass(frozen=True)
 class Border:
     """
-    A PFN at which the case, or what decided it, changes.
+    A PFN at which the case changes, or a structure that decides it.
 
     ``why`` names every structure that changes between ``pfn - 1`` and ``pfn``.
     ``beyond`` is the range on the far side; ``None`` if there is no memory.
@@ -38,7 +38,7 @@ class Border:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The borders below and above; ``None`` at either end of physical memory."""
+    """The borders below and above; ``None`` at the ends of physical memory."""
 
     below: Border | None
     above: Border | None
@@ -69,7 +69,7 @@ def _changes(prog: Program, snapshot: Snapshot, pfn: int) -> Iterator[str]:
     for address, claim in snapshot.stray_claims:
         if pfn in (claim.start_pfn, claim.end_pfn):
             side = "starts" if pfn == claim.start_pfn else "ends"
-            yield f"what pgmap_array holds for {address:#x}, which is no usable pgmap, {side}"
+            yield f"the claim of {address:#x}, which is not a usable pgmap, in pgmap_array {side}"
     geometry = snapshot.geometry
     if pfn % geometry.pages_per_section == 0:
         yield from _section_changes(prog, snapshot, pfn)

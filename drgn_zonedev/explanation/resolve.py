@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Which PFN is meant
-------------------
+Resolving PFNs
+--------------
 
-People name a page by its PFN, by a physical address, by a pointer to its struct
-page or folio, or by the resource in ``/proc/iomem`` that it lies in.
+Find the page that a user means: by its PFN, a physical address, a pointer to its struct
+page or folio, or the name of the resource in ``/proc/iomem`` that contains it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ("Subject", "resolve", "resolve_pfn")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
 
-# How many names an error can list before nobody reads them.
+# The most names that an error lists.
 _FEW = 12
 
 
@@ -38,8 +38,8 @@ class Subject:
     """
     The page that was meant.
 
-    ``kind`` tells how it was named: ``PFN``, ``physical address``, ``struct page
-    pointer`` or ``resource``. ``note`` says what else the name could have meant.
+    ``kind`` says how it was given: ``PFN``, ``physical address``, ``struct page
+    pointer`` or ``resource``. ``note`` says how the name was understood.
     """
 
     pfn: int
@@ -55,19 +55,19 @@ def resolve(
     resources: Resources | None = None,
 ) -> Subject:
     """
-    Find out which page is meant.
+    Find the page that is meant.
 
     :param what: A PFN; an address in vmemmap; an object (``struct page *``, ``struct
-        folio *``, what they point to, or an integer); a range or finding, of which it
-        is the first page; or text: a number, of which :func:`resolve_pfn` guesses what
-        it is, or the name of a resource in ``/proc/iomem``.
-    :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
-    :param resources: What is in ``/proc/iomem``, if it was read already.
-    :raises ValueError: if there is no such page; says what to give instead
-    :raises TypeError: if *what* is none of that
+        folio *``, what they point to, or an integer); a range or finding, for its first
+        page; or text: a number, for which :func:`resolve_pfn` guesses the kind, or the name
+        of a resource in ``/proc/iomem``.
+    :param kind: ``pfn``, ``phys`` or ``page``: the kind of the number, instead of a guess.
+    :param resources: The resources of ``/proc/iomem``, if they were already read.
+    :raises ValueError: if there is no such page; the message says what to give instead
+    :raises TypeError: if *what* is anything else
     """
     if kind is not None and kind not in _KINDS:
-        raise ValueError(f"{kind!r} is no kind of number: give one of {', '.join(_KINDS)}")
+        raise ValueError(f"unknown kind of number {kind!r}: give one of {', '.join(_KINDS)}")
     if isinstance(what, Object):
         return _resolve_object(prog, what, kind)
     if isinstance(what, (Range, Finding)):
@@ -82,14 +82,14 @@ def resolve(
         return _subject(prog, number, kind)
     if not isinstance(what, int):
         raise TypeError(
-            f"a {type(what).__name__} names no page: give a PFN, a drgn object, a range, "
-            "a finding or a name"
+            f"expected a PFN, a drgn object, a range, a finding or a name, "
+            f"got {type(what).__name__}"
         )
     return _resolve_number(prog, what, kind)
 
 
 def _refuse_number(text: str) -> None:
-    """Refuse what looks like a number, but is none in Python's notation."""
+    """Refuse text that looks like a number, but is not in Python's notation."""
     digits = text.strip().lstrip("0")
     if re.fullmatch(r"\d[0-9a-fA-F]*", text.strip()) and digits:
         others = f"0x{digits} or {digits}" if digits.isdecimal() else f"0x{digits}"
@@ -97,7 +97,7 @@ def _refuse_number(text: str) -> None:
 
 
 def _resolve_number(prog: Program, value: int, kind: str | None) -> Subject:
-    # Who writes a program knows what a number is: only pointers cannot be PFNs.
+    # In Python, a number is a PFN unless it can only be a pointer; the caller can give the kind.
     if kind is None:
         kind = "page" if value >= page_layout(prog).vmemmap else "pfn"
     return _subject(prog, value, kind)
@@ -112,16 +112,16 @@ def _subject(prog: Program, value: int, kind: str | None) -> Subject:
 @takes_program_or_default
 def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int, str]:
     """
-    Find out which PFN a number means.
+    Find the PFN that a number means.
 
     An address inside vmemmap is a ``struct page *`` or ``struct folio *``. Any
-    other number is a PFN if there is memory at that PFN, and else a physical
-    address if there is memory at that address and the number is so large that nobody
-    means a PFN.
+    other number is a PFN if there is memory at that PFN. Otherwise, it is a physical
+    address if there is memory at that address and the number is far beyond the PFNs of
+    all memory.
 
-    :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess.
+    :param kind: ``pfn``, ``phys`` or ``page``: the kind of the number, instead of a guess.
     :return: Tuple of (PFN, how the number was understood).
-    :raises ValueError: if the number cannot be what *kind* says, or could be either
+    :raises ValueError: if the number is out of range for *kind*, or ambiguous
     """
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
     if kind is None:
@@ -152,7 +152,7 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
     return pfn, _KINDS[kind]
 
 
-# A PFN that far beyond all memory is nobody's.
+# So far beyond all memory, a number cannot be meant as a PFN.
 _FAR_BEYOND = 16
 
 
@@ -165,13 +165,13 @@ def _refuse_either(prog: Program, value: int) -> None:
     if value < _FAR_BEYOND * (highest + 1) * geometry.pages_per_section:
         raise ValueError(
             f"{value:#x} can be PFN {value:#x}, where there is no memory, or a physical address "
-            f"of PFN {value >> geometry.page_shift:#x}: say which by --as pfn or --as phys "
-            "(in Python, by kind)"
+            f"of PFN {value >> geometry.page_shift:#x}: choose with --as pfn or --as phys "
+            "(in Python, with kind)"
         )
 
 
 def _is_memory(prog: Program, pfn: int) -> bool:
-    # As far as that can be read: another meaning of the number may fit better.
+    # Memory that cannot be read counts as absent: the number may have another meaning.
     if not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
         return False
     for ask in (_is_present, find_dev_pagemap):
@@ -193,22 +193,20 @@ def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:
     if type_.unaliased_kind() in (TypeKind.STRUCT, TypeKind.UNION):
         if what.address_ is None:
             raise ValueError(
-                f"this {type_.type_name()} has no address, so it is nobody's struct page: "
-                "give a pointer, or an object that was not read"
+                f"this {type_.type_name()} is a value without an address: give a pointer, or a "
+                "reference object"
             )
         return _resolve_pointer(prog, what.address_, type_.type_name())
     if type_.unaliased_kind() not in (TypeKind.INT, TypeKind.ENUM):
         raise ValueError(
-            f"a {type_.type_name()} names no page: give a struct page *, a struct folio * or a PFN"
+            f"expected a struct page *, a struct folio * or a PFN, got {type_.type_name()}"
         )
     return _resolve_number(prog, what.value_(), kind)
 
 
 def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:
     if pointee.replace("const ", "") not in ("struct page", "struct folio", "void"):
-        raise ValueError(
-            f"a {pointee} names no page: give a struct page *, a struct folio * or a PFN"
-        )
+        raise ValueError(f"expected a struct page *, a struct folio * or a PFN, got {pointee}")
     return Subject(*resolve_pfn(prog, address, "page"))
 
 

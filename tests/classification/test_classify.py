@@ -443,13 +443,13 @@ def test_without_the_taint_a_ghost_looks_like_a_hole() -> None:
     assert cut(deserted("6.1", taint=False)) == expected
 
 
-def test_what_only_struct_pages_tell_is_said() -> None:
+def test_what_only_struct_pages_show_is_said() -> None:
     # Without the taint, what is inside ZONE_DEVICE may be either. Where the kernel knows it,
     # an untainted section never had a device.
-    told = "which only struct pages tell"
-    assert told in classify(deserted("5.10").program())[1].reason
-    assert told not in classify(deserted("6.1", taint=False).program())[1].reason
-    assert "only struct pages tell" in classify(deserted("6.1").program())[1].reason
+    shown = "only struct pages show which"
+    assert shown in classify(deserted("5.10").program())[1].reason
+    assert shown not in classify(deserted("6.1", taint=False).program())[1].reason
+    assert "only struct pages show" in classify(deserted("6.1").program())[1].reason
     never = FakeKernel("5.10")
     never.section(8, online=True, early=True, subsections=range(32))
     never.grow_zone("ZONE_DEVICE", 0x48000, 0x50000)

@@ -101,7 +101,7 @@ def test_results_are_their_first_pages(prog: Program) -> None:
 
 
 def test_what_names_no_page_is_a_clear_error(prog: Program) -> None:
-    with pytest.raises(TypeError, match="a Report names no page: give a PFN"):
+    with pytest.raises(TypeError, match=r"expected a PFN, .* got Report"):
         explain(prog, check(prog))
 
 
@@ -115,10 +115,10 @@ def test_no_root_is_read_behind_the_last_section() -> None:
 def test_other_objects_are_refused(prog: Program) -> None:
     section = Object(prog, "struct mem_section *", 0xFFFF888000000000)
     for what in (section, section[0]):
-        with pytest.raises(ValueError, match="struct mem_section names no page: give a struct"):
+        with pytest.raises(ValueError, match=r"expected a struct page \*, .* got struct mem_s"):
             resolve(prog, what)
     value = Object(prog, "struct page *", collision("6.1").page(0x24400))[0].read_()
-    with pytest.raises(ValueError, match="has no address"):
+    with pytest.raises(ValueError, match="without an address"):
         resolve(prog, value)
 
 
