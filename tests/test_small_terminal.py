@@ -59,7 +59,9 @@ def test_walkers_that_touch_something_come_first_with_what_they_touch() -> None:
     assert lines[header].split() == ["WALKER", "IN", "KERNEL", "TOUCHED", "USED", "WORST"]
     assert lines[header + 1].split() == ["hibernation-free", "yes", "512", "2", "stale"]
     assert lines[header + 2] == "... 14 more walkers: 14 - (--all shows them)"
-    assert any(line.startswith("... 9 more walkers that this kernel lacks") for line in lines)
+    assert any(
+        line.startswith("... 9 more walkers that this kernel does not have") for line in lines
+    )
     assert any(line.startswith("1 of 15 walkers that this kernel has or may") for line in lines)
 
 

@@ -4,9 +4,9 @@
 JSON
 ----
 
-The machine's view. Keys are in a fixed order, PFNs and counts are integers, and
+Reports as JSON. Keys are in a fixed order, PFNs and counts are integers, and
 addresses and words are hexadecimal strings, because they do not fit into the
-numbers that many JSON readers use. ``schema.json`` describes every document.
+numbers of many JSON readers. ``schema.json`` describes every document.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def render(document: Document) -> str:
 
 
 def report_document(report: Report) -> Document:
-    """Everything that ``check`` knows."""
+    """The document of ``check``."""
     return {
         "schema": "drgn-zonedev/report/1",
         "kernel": kernel_document(report.kernel),
@@ -93,7 +93,7 @@ def report_document(report: Report) -> Document:
 
 
 def ranges_document(kernel: KernelFacts, ranges: Iterable[Range]) -> Document:
-    """What ``ranges`` shows."""
+    """The document of ``ranges``."""
     return {
         "schema": "drgn-zonedev/ranges/1",
         "kernel": kernel_document(kernel),
@@ -102,7 +102,7 @@ def ranges_document(kernel: KernelFacts, ranges: Iterable[Range]) -> Document:
 
 
 def pgmaps_document(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> Document:
-    """What ``pgmaps`` shows."""
+    """The document of ``pgmaps``."""
     return {
         "schema": "drgn-zonedev/pgmaps/1",
         "kernel": kernel_document(kernel),
@@ -111,7 +111,7 @@ def pgmaps_document(kernel: KernelFacts, pgmaps: Iterable[Pgmap]) -> Document:
 
 
 def sections_document(kernel: KernelFacts, rows: Iterable[SectionRow]) -> Document:
-    """What ``sections`` shows."""
+    """The document of ``sections``."""
     return {
         "schema": "drgn-zonedev/sections/1",
         "kernel": kernel_document(kernel),
@@ -139,7 +139,7 @@ def _hex(value: int | None) -> str | None:
 
 
 def kernel_document(kernel: KernelFacts) -> Document:
-    """What every answer depends on."""
+    """The facts about the kernel that every answer depends on."""
     return {
         "release": kernel.release,
         "architecture": kernel.architecture,
@@ -247,7 +247,7 @@ def evidence_document(evidence: Evidence) -> Document:
 
 
 def gap_document(unjudged: Unjudged) -> Document:
-    """PFNs of which nothing can be said, and why."""
+    """PFNs that could not be judged, and why."""
     return {
         "start_pfn": unjudged.start_pfn,
         "end_pfn": unjudged.end_pfn,
@@ -256,5 +256,5 @@ def gap_document(unjudged: Unjudged) -> Document:
 
 
 def unjudged_document(unjudged: Unjudged) -> Document:
-    """What could not be judged, with the address that was bad."""
+    """What could not be judged, with the address that could not be read."""
     return {**gap_document(unjudged), "address": _hex(unjudged.address)}

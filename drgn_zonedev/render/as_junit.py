@@ -4,9 +4,9 @@
 JUnit XML
 ---------
 
-A report as CI servers read it: a test for each kind of finding, which fails if the
-report has one that ``--fail-on`` names, and one for what could not be judged. This is
-an error if nothing could be.
+A report for CI servers: a test for each kind of finding, which fails if the report has
+a finding of that kind that ``--fail-on`` names, and a test for what could not be judged,
+which is an error if nothing could be judged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ("error_junit", "report_junit", "xml_text")
 # The test of what could not be judged: its class, its name, and the type of its errors.
 _JUDGED, _NOT_JUDGED = (f"zonedev.{Severity.INFO.value}", "everything-was-judged"), "not judged"
 
-# What XML 1.0 has no way to say.
+# Characters that XML 1.0 cannot represent.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -45,7 +45,7 @@ def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
 
 
 def error_junit(message: str) -> str:
-    """What is written instead if there is no report; *message* says why."""
+    """The document to write if there is no report; *message* says why."""
     root = ElementTree.Element("testsuites", name="zonedev")
     test = _add_test(_add_suite(root, "zonedev"), *_JUDGED)
     _add(test, "error", xml_text(message), message=xml_text(message), type=_NOT_JUDGED)
@@ -103,5 +103,5 @@ def _add(test: ElementTree.Element, tag: str, text: str = "", **attributes: str)
 
 
 def xml_text(text: str) -> str:
-    """Get text without what XML cannot hold, not even escaped."""
+    """Replace the characters that XML cannot represent, not even escaped."""
     return _NOT_XML.sub("?", text)

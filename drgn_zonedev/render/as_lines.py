@@ -5,8 +5,8 @@ JSON Lines
 ----------
 
 A report as one JSON object per line, for tools that read logs: a header, then every
-finding, worst first, then what could not be judged. Each line says by ``record``
-what it is, and conforms to ``schema.json`` by itself.
+finding, worst first, then what could not be judged. In each line, ``record`` says
+what it is; each line conforms to ``schema.json`` by itself.
 """
 
 from __future__ import annotations

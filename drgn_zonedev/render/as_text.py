@@ -4,8 +4,7 @@
 Text
 ----
 
-The human's view. Nothing that came out of a dump reaches the terminal
-unescaped.
+Reports as text. Text from a dump is always escaped before it reaches the terminal.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ _T = TypeVar("_T")
 
 
 def size_text(size: int) -> str:
-    """Get a number of bytes in the largest binary unit that divides it reasonably."""
+    """Format a number of bytes in a suitable binary unit."""
     value = float(size)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1024 or unit == "TiB":
@@ -88,12 +87,12 @@ def _fold(
     rank: Callable[[_T], int],
 ) -> str:
     """
-    Get a table, or as much of it as fits on a screen.
+    Render a table, or as much of it as fits on a screen.
 
-    :param things: what the items are, in plural
-    :param as_table: gives a line of headers and one per item, not wider than a screen
-    :param kind: what an item is; what is left out is counted by it
-    :param rank: how important an item is, 0 being the most
+    :param things: noun for the items, in plural
+    :param as_table: renders a line of headers and a line per item, not wider than a screen
+    :param kind: kind of an item; items that are left out are counted by kind
+    :param rank: rank of an item, 0 being the most important
     """
     if screen is None:
         return as_table(items, None)
@@ -108,7 +107,7 @@ def _fold(
     shown = placed(kinds, ranks, screen.lines - 1)
     header, *lines = as_table([items[i] for i in shown], screen).split("\n")
     if not shown:
-        # There is no room for headers.
+        # There is not enough room for the headers.
         shown = placed(kinds, ranks, screen.lines)
         header, *lines = as_table([items[i] for i in shown], screen).split("\n")
         header = ""
@@ -118,10 +117,10 @@ def _fold(
 
 def report_text(report: Report, *, verbose: bool = False, screen: Screen | None = None) -> str:
     """
-    What ``check`` prints: pgmaps, ranges, findings, and how sure it is.
+    What ``check`` prints: pgmaps, ranges, findings, and how much was verified.
 
     :param verbose: show all evidence
-    :param screen: leave out, and count, what does not fit on it
+    :param screen: show only what fits on this screen, and count the rest
     """
     views = _views(report, verbose)
     kernel, coverage = report.kernel, _coverage(report.coverage)
@@ -135,7 +134,7 @@ def report_text(report: Report, *, verbose: bool = False, screen: Screen | None 
         return whole
     head, tail = kernel_line(kernel, screen), [wrapped(coverage, screen), _summary(report)]
     lines = screen.lines - height(head, screen) - sum(height(text, screen) for text in tail)
-    # Blank lines, if there is room for them.
+    # Separate by blank lines only if there is room for them.
     blank = "\n" if lines >= (3 + _FAIR_LINES) * len(views) + 1 else ""
     headings = [f"{blank}{title}{blank}" for title, _ in views]
     lines -= sum(height(text, screen) for text in headings) + len(blank)
@@ -150,11 +149,11 @@ def report_text(report: Report, *, verbose: bool = False, screen: Screen | None 
     return "\n".join([*parts, *([""] if blank else []), *tail])
 
 
-# A heading, what matters most, and how much more there is.
+# A heading, the most important item, and the count of the rest.
 _LEAST_LINES = 3
-# Some of everything.
+# Lines for each view that wants them.
 _FAIR_LINES = 6
-# Of the room that there is, who gets how much.
+# Weights for dividing the remaining lines.
 _WEIGHTS = {"FINDINGS": 3, "RANGES": 2}
 
 
@@ -179,7 +178,7 @@ def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | 
 
 
 def kernel_name(kernel: KernelFacts) -> str:
-    """Which kernel it is, and whether it runs."""
+    """The release and architecture, and whether the kernel is running."""
     live = ", live" if kernel.live else ""
     return f"Linux {printable(kernel.release)} {kernel.architecture}{live}"
 
@@ -194,7 +193,7 @@ def kernel_text(kernel: KernelFacts) -> str:
 
 
 def kernel_line(kernel: KernelFacts, screen: Screen) -> str:
-    """As much about the kernel as fits on a line, but which one it is."""
+    """As much about the kernel as fits on a line, but at least its release."""
     text = kernel_text(kernel)
     return text if height(text, screen) == 1 else kernel_name(kernel)
 
@@ -224,7 +223,7 @@ def _memmap(kernel: KernelFacts, pgmap: Pgmap) -> str:
 def pgmaps_text(
     kernel: KernelFacts, pgmaps: Iterable[Pgmap], *, screen: Screen | None = None
 ) -> str:
-    """A row per range of each pgmap, or as many as fit on a screen."""
+    """Render a row per range of each pgmap, or as many as fit on a screen."""
     ranges = [(pgmap, range_) for pgmap in pgmaps for range_ in pgmap.ranges]
     if not ranges:
         return "no pgmaps: this machine has no ZONE_DEVICE memory"
@@ -270,7 +269,7 @@ def ranges_text(
     verbose: bool = False,
     screen: Screen | None = None,
 ) -> str:
-    """A row per range, all with their evidence if *verbose*, or as many as fit on a screen."""
+    """Render a row per range, with evidence if *verbose*, or as many as fit on a screen."""
     if verbose:
         screen = None
     return _fold(
@@ -316,13 +315,13 @@ def _ranges_table(
 
 
 def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
-    """A line per fact: what, where it was read, what was there."""
+    """Render a line per fact: what it is, its address, and its value."""
     for fact in evidence:
         text = f"    {fact.what}"
         if fact.address is not None:
             text += f" @ {fact.address:#x}"
         if fact.value is not None:
-            # Everything else that has a value is a word or an address.
+            # All other values are words or addresses.
             count = fact.what.startswith("struct pages:")
             text += f" = {fact.value if count else hex(fact.value)}"
         if fact.expected is not None:
@@ -347,8 +346,8 @@ _NO_EVIDENCE = f"... evidence left out {SHOW_ALL}"
 
 
 def _folded_findings(findings: Sequence[Finding], verbose: bool, screen: Screen, room: int) -> str:
-    # A line for each, or else for the first of each kind; these in whole words and then with
-    # their evidence, while there is room for it; and then a line for some others.
+    # One line for each finding or, if they do not fit, for the first of each kind. If there is
+    # room, show these in full, then with evidence, and then one line for some of the others.
     slugs = [finding.slug for finding in findings]
     ranks = [finding.severity.rank for finding in findings]
     first = placed_firsts(slugs, ranks, room)
@@ -376,7 +375,7 @@ def _height_with_gaps(shown: Sequence[int], count: int) -> int:
 
 
 def _headline(finding: Finding, screen: Screen) -> str:
-    """Get a line that has at least what it is, and where."""
+    """Get a line that contains at least the slug and the PFNs."""
     line = next(_finding(finding, False))
     where = f"{finding.slug} {span(finding.start_pfn, finding.end_pfn)}"
     if height(line[: line.index(where) + len(where)], screen) > 1:
@@ -390,14 +389,14 @@ def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
         f"{finding.severity.value}: {finding.slug} {span(finding.start_pfn, finding.end_pfn)} "
         f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
     )
-    # What decided the range is with the range; here, what was found in it.
-    shown = finding.evidence if verbose else _telling(finding)
+    # The evidence of the range is shown with the range: here, show that of the finding.
+    shown = finding.evidence if verbose else _own_evidence(finding)
     yield from evidence_lines(shown)
     if verbose:
         yield from advice_lines(finding)
 
 
-def _telling(finding: Finding) -> list[Evidence]:
+def _own_evidence(finding: Finding) -> list[Evidence]:
     return [
         e
         for e in finding.evidence
@@ -449,7 +448,7 @@ def _coverage(coverage: Coverage) -> str:
     if coverage.pages_unreadable:
         text += f", {coverage.pages_unreadable} not readable"
     if coverage.retries:
-        text += f"\nthe kernel moved: {coverage.retries} readings were torn and taken again"
+        text += f"\nthe kernel was changing: {coverage.retries} readings were torn and repeated"
         text += f", {coverage.torn} answers remained torn" if coverage.torn else ""
     return text
 
@@ -465,7 +464,7 @@ def _summary(report: Report) -> str:
 def sections_text(
     kernel: KernelFacts, rows: Sequence[SectionRow], *, screen: Screen | None = None
 ) -> str:
-    """A row per section with its flags and its subsections as a bar, or as many as fit."""
+    """Render a row per section with its flags and a bar of subsections, or as many as fit."""
     if not rows:
         return "no present sections"
     return _fold(
@@ -487,7 +486,7 @@ def _section_kind(row: SectionRow) -> str:
 
 
 def _section_rank(row: SectionRow) -> int:
-    # What is not known, what is shared, what is no RAM in use, and the rest.
+    # Unknown, then shared, then not online, then the rest.
     if row.subsections is None:
         return 0
     if not _is_full(row) or any("TAINT" in flag for flag in row.flags):
@@ -527,7 +526,7 @@ def _bar(row: SectionRow) -> str:
         return f"all {len(bits)}"
     if not any(bits):
         return f"none of {len(bits)}"
-    # A character for four subsections: as a hexadecimal digit, lowest PFN
-    # first, it would have to be read backwards. This reads left to right.
+    # One character for four subsections, lowest PFN on the left. As hexadecimal digits, the
+    # bitmap would read from right to left.
     cells = [bits[i : i + 4] for i in range(0, len(bits), 4)]
     return "".join("#" if all(c) else "+" if any(c) else "." for c in cells)

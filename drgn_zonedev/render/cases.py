@@ -4,8 +4,8 @@
 Cases
 -----
 
-What every view has to agree on about the cases: which of them matter most where
-there is no room for all, their letters, and which of them a walker must not read.
+The properties of cases that all views share: which matter most if there is not enough room
+for all, their letters, and which a walker must not read.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from drgn_zonedev.model import Case
 
 __all__ = ("LETTERS", "TELLING", "may_read")
 
-# Where there is room for one of them only, the first of these is shown: what is not
-# known might be anything, what changes right now comes before what stays.
+# If there is room for only one case, the first of these is shown: unknown first, because it
+# may be any case, and cases that are changing before those that are not.
 TELLING = (
     Case.UNKNOWN,
     Case.INITIALIZING,
@@ -30,7 +30,7 @@ TELLING = (
     Case.ONLINE,
 )
 
-# Capitals are what a PFN walker must not read.
+# Capitals mark cases that a PFN walker must not read.
 LETTERS = {
     Case.UNKNOWN: "?",
     Case.INITIALIZING: "I",
@@ -47,5 +47,5 @@ LETTERS = {
 
 
 def may_read(case: Case) -> bool:
-    """Return whether a PFN walker may read struct pages of that case, if it asks the kernel."""
+    """Return whether a PFN walker that checks the PFN may read struct pages of that case."""
     return LETTERS[case].islower()

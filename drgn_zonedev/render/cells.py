@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What texts are made of: the words that every view uses for the same things, and tables
-of them. Nothing that came out of a dump reaches the terminal unescaped.
+The words that every view uses for the same things, and tables of them. Text from a dump is
+always escaped before it reaches the terminal.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = (
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Get a table without any lines."""
+    """Render a table without rules."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     return tabulate(cells, headers=headers, tablefmt="plain", disable_numparse=True)
 
 
-# The last column is what can be said at any length: so much of it has to fit.
+# The last column can be cut anywhere; this much of it must fit.
 _LAST_COLUMN = 24
 
 
@@ -46,13 +46,13 @@ def fitted_table(
     least: Sequence[str] = (),
 ) -> str:
     """
-    Get a table whose lines do not wrap on a screen.
+    Render a table whose lines do not wrap on a screen.
 
-    :param least: the columns that go first where there is no room for all, the least first
+    :param least: columns to drop if there is not enough room, the least important first
     """
     if screen is None or screen.columns is None:
         return table(headers, rows)
-    # A header has two blanks behind it.
+    # Two spaces follow a header.
     widths = {
         header: max([len(header) + 2, *(len(printable(str(row[i]))) for row in rows)])
         for i, header in enumerate(headers)
@@ -69,12 +69,12 @@ def fitted_table(
 
 
 def span(start_pfn: int, end_pfn: int) -> str:
-    """Get a half-open range of PFNs."""
+    """Format a half-open range of PFNs."""
     return f"[{start_pfn:#x}, {end_pfn:#x})"
 
 
 def case_text(case: Case) -> str:
-    """Get a case with its number in the 2019 mail, if it has one."""
+    """Format a case with its number in the 2019 mail, if it has one."""
     return case.value if case.number is None else f"{case.value} ({case.number})"
 
 
@@ -84,7 +84,7 @@ def type_text(pgmap: Pgmap) -> str:
 
 
 def state_text(pgmap: Pgmap) -> str:
-    """Get what becomes of a pgmap right now."""
+    """Get the state of a pgmap: ``initializing``, or that of its reference."""
     return "initializing" if pgmap.in_progress else pgmap.ref.state
 
 
@@ -97,13 +97,13 @@ def device_text(pgmap: Pgmap) -> str | None:
 
 
 def finding_line(finding: Finding) -> str:
-    """Get a line about a finding."""
+    """Format a finding as a line."""
     where = span(finding.start_pfn, finding.end_pfn)
     return printable(f"{finding.severity.value}: {finding.slug} {where}: {finding.message}")
 
 
 def advice_lines(finding: Finding) -> Iterator[str]:
-    """Get what all findings of a kind have in common: how it comes about, and what to do."""
+    """Get the explanation and the cure that all findings of a kind have in common."""
     kind = KINDS[finding.slug]
     yield f"    why: {kind.explanation}"
     yield f"    cure: {kind.cure}"

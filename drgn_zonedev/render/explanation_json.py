@@ -24,7 +24,7 @@ __all__ = ("explanation_document",)
 
 
 def explanation_document(explanation: Explanation) -> Document:
-    """What ``pfn`` shows."""
+    """The document of ``pfn``."""
     e = explanation
     return {
         "schema": "drgn-zonedev/pfn/1",

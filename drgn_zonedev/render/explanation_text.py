@@ -4,8 +4,8 @@
 Explanation as Text
 -------------------
 
-What ``pfn`` prints: what the page is, where that begins and ends, what the kernel
-would say, and its ``struct page`` next to what is promised.
+What ``pfn`` prints: the case of the page, the borders of its range, the answers of the
+kernel's predicates, and its ``struct page`` next to what is promised.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from drgn_zonedev.util.strings import printable
 __all__ = ("explanation_text",)
 
 
-# What is in no table.
+# Noun for lines that are not in a table.
 _PROSE = "lines"
 
 
 @dataclass(frozen=True)
 class _Line:
     """
-    ``rank`` 0 is what is shown first where there is no room for all; ``kind`` is in plural, and
-    empty if the line is the headers of those below.
+    A line of a view. Lines of ``rank`` 0 are shown first if not all fit. ``kind`` is a noun in
+    plural; it is empty for a line of headers.
     """
 
     text: str
@@ -52,9 +52,9 @@ class _Line:
 @dataclass(frozen=True)
 class _View:
     """
-    Of the room that there is, a view gets a share by its ``weight``.
+    A part of the text. The lines of a screen are divided among views by ``weight``.
 
-    ``lines`` are not wider than a screen, if there is one.
+    ``lines`` renders the view, not wider than a screen, if one is given.
     """
 
     title: str
@@ -66,7 +66,7 @@ def explanation_text(explanation: Explanation, *, screen: Screen | None = None) 
     """
     What ``pfn`` prints.
 
-    :param screen: leave out, and count, what does not fit on it
+    :param screen: show only what fits on this screen, and count the rest
     """
     e = explanation
     head = [
@@ -82,17 +82,17 @@ def explanation_text(explanation: Explanation, *, screen: Screen | None = None) 
         return text
     head = [wrapped(line, screen) for line in head]
     last = wrapped(f"VERDICT: {e.verdict}", screen)
-    # Besides the views' lines: their titles.
+    # Lines for the titles of the views.
     fixed = len(views) + sum(height(part, screen) for part in (*head, last))
     room = max(screen.lines - fixed, 0)
-    # A heading, what matters most, and how much more there is.
+    # A heading, the most important line, and the count of the rest.
     least = min(3, room // len(views))
     wanted = [len(list(view.lines(screen))) for view in views]
     shares = share(room, wanted, [view.weight for view in views], least)
     brief = _brief_answers(e, screen)
     few = shares[_ANSWERS] < min(wanted[_ANSWERS], len(e.predicates))
     if screen.columns and few and height(brief, screen) <= room:
-        # The answers alone tell more than some of them with their reasons.
+        # All answers without reasons are more useful than some answers with reasons.
         room -= height(brief, screen)
         weights = [view.weight for view in views]
         wanted[_ANSWERS] = 0
@@ -102,7 +102,7 @@ def explanation_text(explanation: Explanation, *, screen: Screen | None = None) 
     return "\n".join([*head, last])
 
 
-# Which of the views that is.
+# Index of that view.
 _ANSWERS = 1
 
 
@@ -180,11 +180,11 @@ def _range(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         yield _Line(line, 0 if row[0] == "this" else 1, "ranges")
     for border in (below, above):
         if border:
-            why = "; ".join(border.why) or "what decides it changes in itself"
+            why = "; ".join(border.why) or "the structure that decides it changes"
             line = printable(f"  at {border.pfn:#x}: {why}")
             yield _Line(_text(line, screen), 2, "borders")
     if here:
-        # What has an address is below, with the predicate that reads it.
+        # Evidence with an address is shown below, with the predicate that reads it.
         shown = {fact.address for p in e.predicates for fact in p.evidence}
         for text in evidence_lines(f for f in here.evidence if f.address not in shown):
             yield _Line(_text(text, screen), 3, "facts")
@@ -201,7 +201,7 @@ def _what(e: Explanation, range_: Range | None) -> tuple[str, str, str]:
 
 
 def _predicates(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
-    # Each word is shown once, with the first answer that was read from it.
+    # Show each word once, with the first answer that was read from it.
     seen: set[int | None] = set()
     minor = {f"{p.name}()" for p in e.predicates if _is_asked_by_others(p)}
     rows: list[tuple[str, ...]] = []
@@ -223,16 +223,16 @@ def _predicates(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
 
 
 def _is_asked_by_others(predicate: Predicate) -> bool:
-    """Return whether it looks at one flag of the section."""
+    """Return whether a predicate checks one flag of the section."""
     return predicate.name.endswith("_section")
 
 
 def _answer(predicate: Predicate) -> tuple[str, str]:
-    """Get what a predicate says, and why."""
+    """Get the answer of a predicate, and the reason."""
     if not isinstance(predicate.answer, str):
         return "true" if predicate.answer else "false", predicate.because
     if " " in predicate.answer:
-        # It could not be read, and says why.
+        # The answer says why it could not be read.
         return "?", predicate.answer
     return predicate.answer, predicate.because
 
@@ -272,7 +272,7 @@ def _findings(findings: Iterable[Finding], screen: Screen | None) -> Iterator[_L
 
 def _walkers(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     if e.walkers_error:
-        yield _Line(_text(f"cannot be told: {printable(e.walkers_error)}", screen))
+        yield _Line(_text(f"not known: {printable(e.walkers_error)}", screen))
         return
     rows = [
         (w.name, f"{w.function}()", "uses it" if w.uses else "reads its flags", w.outcome)

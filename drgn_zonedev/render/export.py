@@ -24,7 +24,7 @@ def export_text(path: Path, meta: dict[str, Any]) -> str:
         f"with {pages} struct pages"
     ]
     if meta["unreadable"]:
-        lines.append(f"not in the source, so not in here: {len(meta['unreadable'])} (meta.json)")
+        lines.append(f"missing, as in the source: {len(meta['unreadable'])} (see meta.json)")
     lines.append(f"open it with: {_opened_with(path)}")
     return "\n".join(printable(line) for line in lines)
 

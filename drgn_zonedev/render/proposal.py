@@ -24,7 +24,7 @@ from drgn_zonedev.util.strings import printable
 
 __all__ = ("proposal_document", "proposal_text")
 
-# Of each variant's mistakes, the document has all, the text these.
+# The most mistakes per variant that the text shows; the document has all.
 _EXAMPLES = 4
 _MAX_REMARKS = 5
 _LOOKUP = ("LOADS", "LINES", "RCU", "REFERENCE", "NEXT PFN")
@@ -32,15 +32,15 @@ _LOOKUP = ("LOADS", "LINES", "RCU", "REFERENCE", "NEXT PFN")
 
 def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> str:
     """
-    A row per variant, then where each of them is wrong, then what it costs.
+    Render a row per variant, then its mistakes, then its costs.
 
     :param screen: Show only as much as fits, and count the rest.
     """
     judged = (
-        f"{report.judged} PFNs judged; of {report.valid}, the struct pages are ZONE_DEVICE's and "
+        f"{report.judged} PFNs judged; the struct pages of {report.valid} are ZONE_DEVICE and "
         "may be touched"
     )
-    # What a kernel's own bitmaps say wins over what one that it has not would say.
+    # Bitmaps that the kernel really has come first.
     blocks = ["\n".join(_carried(c)) for c in report.carried]
     blocks += ["\n".join(_ram(report))] if any(map(_mistakes_ram, report.verdicts)) else []
     blocks += ["\n".join(_mistakes(v)) for v in report.verdicts if v.wrong]
@@ -50,7 +50,7 @@ def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> st
         head = [kernel_text(report.kernel), "", judged, "", overview, "", costs]
         return "\n".join([*head, *(f"\n{block}" for block in blocks), "", *remarks])
     remarks = [wrapped(remark, screen) for remark in remarks[:_MAX_REMARKS]]
-    # Two lines more: the blank one above the remarks, and the one that counts.
+    # Two more lines: a blank one above the remarks, and one that counts the rest.
     room = screen.lines - 2 - sum(height(part, screen) for part in remarks)
     judged = wrapped(judged, screen)
     line, overview, costs = kernel_line(report.kernel, screen), *_tables(report, screen)
@@ -71,7 +71,7 @@ def _tables(report: ProposalReport, screen: Screen | None) -> tuple[str, str]:
 
 
 def _is_cut(overview: str, report: ProposalReport) -> bool:
-    """Return whether there was no room for more than what a variant is."""
+    """Return whether a column before the description was dropped for lack of room."""
     whole = _overview(report, None).split("\n")
     end = whole[0].index("WHAT IT IS")
     return any(
@@ -80,7 +80,7 @@ def _is_cut(overview: str, report: ProposalReport) -> bool:
 
 
 def _both(report: ProposalReport, screen: Screen) -> str:
-    """Get how right each of them is and what it costs, in one table."""
+    """Render mistakes and costs in one table."""
     return fitted_table(
         ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", *_LOOKUP, "MEMORY"),
         [
@@ -166,7 +166,7 @@ def _slab(memory: MemoryCost) -> str:
 
 
 def _ram(report: ProposalReport) -> Iterator[str]:
-    yield "if pfn_to_online_page() told devices by it, instead of SECTION_TAINT_ZONE_DEVICE:"
+    yield "if pfn_to_online_page() used it to recognise devices, not SECTION_TAINT_ZONE_DEVICE:"
     for verdict in report.verdicts:
         if _mistakes_ram(verdict):
             yield f"  {verdict.variant.name}: {', '.join(_mistakes_ram(verdict))}"
@@ -195,13 +195,13 @@ def _mistakes(verdict: Verdict) -> Iterator[str]:
 def _meaning(wrong: Wrong) -> str:
     if not wrong.answer:
         return "loses valid struct pages"
-    return "takes RAM for it" if wrong.case is Case.ONLINE else "reads what nobody promises"
+    return "takes RAM for it" if wrong.case is Case.ONLINE else "reads unpromised struct pages"
 
 
 def _carried(carried: Carried) -> Iterator[str]:
     yield (
         f"this kernel has mem_section_usage.{carried.name}: {carried.meaning}; {carried.bits} "
-        f"bits are set, {carried.different} are not what they should be"
+        f"bits are set, {carried.different} are wrong"
     )
     for d in carried.differences:
         yield f"  {span(d.start_pfn, d.end_pfn)}: {'set' if d.found else 'clear'}"
@@ -212,21 +212,21 @@ def _carried(carried: Carried) -> Iterator[str]:
 def _remarks(report: ProposalReport) -> Iterator[str]:
     depths = {v.lookup.depth for v in report.verdicts if v.lookup}
     yield (
-        "a lookup is counted for the PFN of a device that costs most: words loaded, lines of 64 "
-        "bytes that they are in, RCU read-side critical sections, and changes of the pgmap's "
-        "reference; the next PFN of its range is asked about with the reference kept; "
+        "a lookup is counted for the most expensive PFN of a device: words loaded, cache lines of "
+        "64 bytes that they are in, RCU read-side critical sections, and changes of the pgmap's "
+        "reference; the next PFN of the same range is looked up with the reference kept; "
         f"pgmap_array is at most {max(depths, default=0)} deep there"
     )
     yield (
-        "two-bits and pgmap+range are made of what this judges by, but for the rounding of bits: "
-        "that they are exact says that this memory is consistent, no more"
+        "two-bits and pgmap+range are computed from the same structures as the truth, except for "
+        "the rounding of bits: that they are right only shows that this memory is consistent"
     )
     coverage = report.coverage
     if coverage.pages_unreadable:
         yield f"{coverage.pages_unreadable} struct pages could not be read to confirm it"
     if report.broken:
         yield (
-            f"{report.broken} struct pages are not what they should be, whatever is asked: "
+            f"{report.broken} valid struct pages are wrong, independent of the variant: "
             "see zonedev check"
         )
     for gap in report.unjudged:
@@ -234,7 +234,7 @@ def _remarks(report: ProposalReport) -> Iterator[str]:
 
 
 def proposal_document(report: ProposalReport) -> Document:
-    """Everything that ``proposal`` knows."""
+    """The document of ``proposal``."""
     return {
         "schema": "drgn-zonedev/proposal/1",
         "kernel": kernel_document(report.kernel),

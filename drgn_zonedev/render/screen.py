@@ -4,8 +4,8 @@
 Screen
 ------
 
-No command prints more than a screen unless it is asked to. What matters most is shown,
-and what there is no room for is counted where it would have been.
+Fit output on a screen. No command prints more than a screen unless ``--all`` is given: the
+most important items are shown, and the others are counted in their place.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _T = TypeVar("_T")
 
 SHOW_ALL = "(--all shows them)"
 NARROWED = f"... more columns {SHOW_ALL}"
-# A pipe has no height; whoever reads it does.
+# A pipe has no height: use that of a usual screen.
 _PIPE_LINES = 40
-# So many kinds of what is left out are named; the others are counted together.
+# The most kinds of left-out items that are counted separately.
 _MAX_KINDS = 5
 
 
 @dataclass(frozen=True)
 class Screen:
-    """Room for ``lines`` lines, which wrap after ``columns`` characters, or not if ``None``."""
+    """Room for ``lines`` lines. They wrap after ``columns`` characters, if that is not ``None``."""
 
     lines: int
     columns: int | None = None
 
 
 def current_screen() -> Screen:
-    """Get the room on standard output: the terminal's, or a fixed number of lines in a pipe."""
+    """Get the size of the terminal on standard output, or a fixed number of lines for a pipe."""
     if not sys.stdout.isatty():
         return Screen(_PIPE_LINES)
     size = shutil.get_terminal_size()
@@ -72,7 +72,7 @@ def height(text: str, screen: Screen) -> int:
 
 
 def cut(text: str, screen: Screen) -> str:
-    """Get text whose lines do not wrap on a screen."""
+    """Cut lines that would wrap on a screen."""
     width = screen.columns
     if width is None:
         return text
@@ -83,7 +83,7 @@ def cut(text: str, screen: Screen) -> str:
 
 
 def wrapped(text: str, screen: Screen, indent: str = "    ") -> str:
-    """Get text that is wrapped between words to fit on a screen."""
+    """Wrap text between words to fit on a screen."""
     if screen.columns is None:
         return text
     room = max(screen.columns, len(indent) + 1)
@@ -94,10 +94,10 @@ def wrapped(text: str, screen: Screen, indent: str = "    ") -> str:
 
 def share(lines: int, wanted: Sequence[int], weights: Sequence[int], least: int) -> list[int]:
     """
-    Divide lines among those who want some.
+    Divide lines among views.
 
-    Everybody gets *least*, or less if that is all that is wanted, and the rest is divided by
-    weight: whoever wants less than that gets it, and the others share what is left.
+    Each view gets *least* lines, or as many as it wants if that is less. The rest is divided
+    by weight; a view never gets more than it wants, and the others share what is left.
     """
     shares = [min(n, least) for n in wanted]
     lines = max(lines - sum(shares), 0)
@@ -111,7 +111,7 @@ def share(lines: int, wanted: Sequence[int], weights: Sequence[int], least: int)
 
 
 def _by_importance(kinds: Sequence[Hashable], ranks: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Order the first one of each kind, and all others, by their ranks."""
+    """Sort the first item of each kind, and all other items, by rank."""
     seen: set[Hashable] = set()
     first: list[int] = []
     rest: list[int] = []
@@ -123,10 +123,10 @@ def _by_importance(kinds: Sequence[Hashable], ranks: Sequence[int]) -> tuple[lis
 
 def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
     """
-    Choose what to show of many things: the first one of each kind, then the most important.
+    Choose the items to show: the first one of each kind, then the most important.
 
-    :param kinds: what each of them is
-    :param ranks: how important each of them is, 0 being the most
+    :param kinds: kind of each item
+    :param ranks: rank of each item, 0 being the most important
     :return: at most *room* indices, ascending
     """
     first, rest = _by_importance(kinds, ranks)
@@ -135,10 +135,10 @@ def chosen(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[i
 
 def placed(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
     """
-    Choose as :func:`chosen` does, for lines that stay in order: wherever some are left out, a
-    line counts them, and there is room for these lines, too.
+    Like :func:`chosen`, but for lines that stay in order: leave room for the lines that count
+    left-out items.
 
-    :return: indices, ascending; none if there is no room for the most important one
+    :return: indices, ascending; none if there is no room for the most important item
     """
     if len(kinds) <= room:
         return list(range(len(kinds)))
@@ -147,19 +147,19 @@ def placed(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[i
 
 
 def placed_firsts(kinds: Sequence[Hashable], ranks: Sequence[int], room: int) -> list[int]:
-    """Choose as :func:`placed` does, but of each kind the first one only."""
+    """Like :func:`placed`, but choose only the first item of each kind."""
     first, _ = _by_importance(kinds, ranks)
     return _places(first, len(kinds), room)
 
 
 def _places(order: Iterable[int], count: int, room: int) -> list[int]:
-    # What is shown, with what is in front of the first and behind the last.
+    # The chosen indices, with sentinels before the first and after the last.
     shown = [-1, count]
     used = 1
     for i in order:
         at = bisect(shown, i)
         below, above = i - shown[at - 1] - 1, shown[at] - i - 1
-        # The line that counted what is around it is there already.
+        # The line that counts the items around it exists already.
         extra = (below > 0) + (above > 0)
         if used + extra <= room:
             shown.insert(at, i)
@@ -168,7 +168,7 @@ def _places(order: Iterable[int], count: int, room: int) -> list[int]:
             return []
         if used == room:
             break
-    # A line that counts a single one could as well be that one.
+    # Instead of a line that counts one item, show that item.
     single = [a + 1 for a, b in zip(shown, shown[1:]) if b - a == 2]
     return sorted(shown[1:-1] + single)
 
@@ -182,10 +182,10 @@ def with_gaps(
     screen: Screen,
 ) -> Iterator[str]:
     """
-    Get the lines of what :func:`placed` chose, and between them those that count the rest.
+    Yield the lines of the items that :func:`placed` chose, and lines that count the others.
 
-    :param lines: for each index in *shown*
-    :param things: what the items are, in plural
+    :param lines: a line for each index in *shown*
+    :param things: noun for the items, in plural
     """
     ends = [-1, *shown, len(items)]
     gaps = [(a + 1, b) for a, b in zip(ends, ends[1:])]
@@ -199,7 +199,7 @@ def with_gaps(
 
 
 def fitting(blocks: Sequence[str], lines: int, screen: Screen) -> int:
-    """Get how many of the first blocks, each with a blank line above it, have room in *lines*."""
+    """Get how many of the first blocks fit into *lines*, each with a blank line above it."""
     for n, block in enumerate(blocks):
         lines -= 1 + height(block, screen)
         if lines < 0:
@@ -211,9 +211,9 @@ def more(
     things: str, rest: Sequence[_T], kind: Callable[[_T], str], screen: Screen, hint: str = SHOW_ALL
 ) -> str:
     """
-    Get the line that counts what there was no room for, by kind as far as that fits.
+    Get the line that counts left-out items, by kind as far as that fits.
 
-    :param hint: how to see it, unless a later line says so
+    :param hint: how to show them, unless a later line says so
     """
     hint = hint and f" {hint}"
     counts = Counter(map(kind, rest)).most_common()

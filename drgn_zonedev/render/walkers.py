@@ -24,7 +24,7 @@ from drgn_zonedev.util.strings import printable
 
 __all__ = ("walkers_document", "walkers_text")
 
-# Of what a walker meets, and of what is not judged, a screen shows so many.
+# The most exposures of a walker, and the most unjudged ranges, that a screen shows.
 _MAX_EXPOSURES = 6
 _FEWEST_EXPOSURES = 4
 _MAX_UNJUDGED = 3
@@ -32,22 +32,22 @@ _MAX_UNJUDGED = 3
 
 def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     """
-    A row per walker, the worst first, and below that, what each of them would meet; what
-    the kernel does not have comes after what it has.
+    Render a row per walker, the worst first, then the memory that each of them would meet.
+    Walkers that the kernel does not have come last.
 
     :param screen: Show only as much as fits, and count the rest.
     """
     judgements = sorted(report.walkers, key=_rank)
     here = [j for j in judgements if j.present is not False]
-    lacking = [j for j in judgements if j.present is False]
+    absent = [j for j in judgements if j.present is False]
     exposed = [j for j in here if j.exposures]
     if screen is None:
         parts = [
             kernel_text(report.kernel),
             *(["", _overview(here)] if here else []),
             *_blocks(exposed),
-            *(["", _LACKING, _overview(lacking)] if lacking else []),
-            *_blocks([j for j in lacking if j.exposures]),
+            *(["", _ABSENT, _overview(absent)] if absent else []),
+            *_blocks([j for j in absent if j.exposures]),
             "",
             *_remarks(report, len(report.unjudged)),
         ]
@@ -56,9 +56,9 @@ def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
     tail = [wrapped(line, screen) for line in _remarks(report, _MAX_UNJUDGED)]
     if sum(height(line, screen) for line in tail) > screen.lines // 3:
         tail = [wrapped(line, screen) for line in _shorter_remarks(report)]
-    # A line more: the blank one above the remarks; and one that counts what is lacking.
-    room = screen.lines - 1 - bool(lacking) - sum(height(part, screen) for part in head + tail)
-    # What the worst of them meet is worth more than those that meet nothing.
+    # One more line for the blank one above the remarks, and one that counts absent walkers.
+    room = screen.lines - 1 - bool(absent) - sum(height(part, screen) for part in head + tail)
+    # The exposures of the worst walkers are more important than walkers without exposures.
     wanted = len(exposed) + 2 if exposed else len(here) + 1
     rows = min(wanted, max(room - _LEAST_BLOCK, room // 2))
     blocks = _fitting_blocks(exposed, room - rows, screen)
@@ -66,25 +66,25 @@ def walkers_text(report: WalkersReport, *, screen: Screen | None = None) -> str:
         rows = room
     body = [_folded_overview(here, rows, screen)] if here else []
     body += blocks
-    if lacking:
+    if absent:
         left = room + 1 - sum(height(part, screen) for part in body)
-        body += _folded_lacking(lacking, left, screen)
+        body += _folded_absent(absent, left, screen)
     return "\n".join([*head, *body, "", *tail])
 
 
-_LACKING = "NOT IN THIS KERNEL. What they would do if it were built with them:"
+_ABSENT = "NOT IN THIS KERNEL. What these walkers would do if it were built with them:"
 
 
-def _folded_lacking(lacking: Sequence[Judgement], room: int, screen: Screen) -> Iterator[str]:
+def _folded_absent(absent: Sequence[Judgement], room: int, screen: Screen) -> Iterator[str]:
     # All or nothing: they are not what was asked for, unless nothing else was.
-    parts = ["", wrapped(_LACKING, screen), _overview(lacking, screen)]
-    for judgement in (j for j in lacking if j.exposures):
+    parts = ["", wrapped(_ABSENT, screen), _overview(absent, screen)]
+    for judgement in (j for j in absent if j.exposures):
         lines = [wrapped(line, screen) for line in _shortened(judgement, screen)]
         parts.append("\n".join(["", *lines]))
     if sum(height(part, screen) for part in parts) <= room:
         yield from parts
     else:
-        yield more("walkers that this kernel lacks", lacking, _worst, screen)
+        yield more("walkers that this kernel does not have", absent, _worst, screen)
 
 
 def _blocks(judgements: Iterable[Judgement]) -> Iterator[str]:
@@ -93,10 +93,10 @@ def _blocks(judgements: Iterable[Judgement]) -> Iterator[str]:
 
 
 def _fitting_blocks(exposed: Sequence[Judgement], room: int, screen: Screen) -> list[str]:
-    """Get what each of them meets, and at the end, of how many more there is no room for that."""
+    """Render what each walker meets, as far as there is room, and count the others."""
     blocks: list[str] = []
     for i, judgement in enumerate(exposed):
-        # Behind all but the last, there has to be room for the line that counts.
+        # After all but the last, leave room for the line that counts the others.
         left = room - (i < len(exposed) - 1)
         for lines in (_shortened(judgement, screen), _met(judgement, screen)):
             block = "\n".join(["", *(wrapped(line, screen) for line in lines)])
@@ -112,7 +112,7 @@ def _fitting_blocks(exposed: Sequence[Judgement], room: int, screen: Screen) -> 
     return blocks
 
 
-# A blank line, what it is, a heading, some ranges, and how many more there are.
+# A blank line, the name of the walker, a heading, some ranges, and the count of the rest.
 _LEAST_BLOCK = 7
 
 
@@ -136,7 +136,7 @@ def _shortened(judgement: Judgement, screen: Screen) -> Iterator[str]:
 
 
 def _met(judgement: Judgement, screen: Screen) -> Iterator[str]:
-    """Get less than all that is known of a walker: what it meets."""
+    """Render only what a walker meets."""
     yield f"{judgement.walker.name}: {judgement.walker.what}"
     yield from _some_exposures(judgement, _FEWEST_EXPOSURES, screen)
 
@@ -272,9 +272,8 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
     looks = sum(outcome is WalkOutcome.DROPPED for outcome in worst)
     harmed = sum(o not in (WalkOutcome.DROPPED, WalkOutcome.HARMLESS) for o in worst)
     yield (
-        f"{harmed} of {len(counted)} walkers that this kernel has or may have would use struct "
-        f"pages that are not initialised for what is there"
-        + (f"; {looks} more would look and use nothing" if looks else "")
+        f"{harmed} of {len(counted)} walkers that this kernel has or may have would use unpromised "
+        f"struct pages" + (f"; {looks} more would read some and use nothing" if looks else "")
     )
     here = [j for j in report.walkers if j.present is not False]
     skipped = [j.walker.name for j in here if j.unjudged]
@@ -283,8 +282,8 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
     unsure = [j.walker.name for j in here if j.by_release and not j.unjudged]
     if unsure:
         yield (
-            f"guards chosen by the release, which is {printable(report.kernel.release)}; if this "
-            f"kernel was patched, they may be wrong: {', '.join(unsure)}"
+            f"guards chosen by the release ({printable(report.kernel.release)}), and wrong if this "
+            f"kernel was patched: {', '.join(unsure)}"
         )
 
 
@@ -295,7 +294,7 @@ def _outcomes(report: WalkersReport) -> list[WalkOutcome]:
 
 def _not_known(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
     for name in report.unreadable:
-        yield f"{name} could not be read: the guards that need it let everything pass here"
+        yield f"{name} could not be read: guards that need it are taken to let everything pass"
     for gap in report.unjudged[:max_unjudged]:
         yield f"not judged: {span(gap.start_pfn, gap.end_pfn)}: {printable(gap.reason)}"
     if report.unjudged[max_unjudged:]:
@@ -303,7 +302,7 @@ def _not_known(report: WalkersReport, max_unjudged: int) -> Iterator[str]:
 
 
 def walkers_document(report: WalkersReport) -> Document:
-    """Everything that ``walkers`` knows."""
+    """The document of ``walkers``."""
     return {
         "schema": "drgn-zonedev/walkers/1",
         "kernel": kernel_document(report.kernel),

@@ -5,8 +5,8 @@ Completion of %zonedev
 ----------------------
 
 drgn's REPL completes Python, and has no hook for commands. So the first ``%zonedev``
-of a session puts a completer in front of drgn's, which answers on lines that begin
-with ``%zonedev`` and leaves all others alone.
+of a session installs a completer that handles lines that begin with ``%zonedev``, and
+passes all others to drgn's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PREFIX = "%zonedev "
 
 def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     """
-    Get what the last word of a line can become.
+    Get the possible completions of the last word of a line.
 
     :param line: From ``%zonedev`` to the cursor.
     """
@@ -57,8 +57,8 @@ def _option(command: argparse.ArgumentParser, word: str) -> argparse.Action | No
 
 
 def complete_commands(parser: argparse.ArgumentParser) -> None:
-    """Complete ``%zonedev``, if this is drgn's REPL; doing so again changes nothing."""
-    # The readline of drgn's REPL, which is not always that of the standard library.
+    """Install the completer, if this is drgn's REPL and it is not installed yet."""
+    # drgn's REPL may use another readline than the standard library.
     repl: Any = sys.modules.get("drgn.internal.repl")
     if repl is None:
         return
@@ -72,7 +72,7 @@ def complete_commands(parser: argparse.ArgumentParser) -> None:
         if not line.startswith(_PREFIX):
             found: str | None = before(text, state)
             return found
-        # What readline takes for a word can be the end of one: "--for" is "for" to it.
+        # The word of readline may be the end of the real one: "for" for "--for".
         skip = len(line.rsplit(" ", 1)[-1]) - len(text)
         words = [word[skip:] for word in candidates(parser, line)]
         return words[state] if state < len(words) else None

@@ -19,14 +19,14 @@ __all__ = ("ZoneDevice",)
 
 
 class ZoneDevice(CorelensModule):  # type: ignore[misc]  # drgn-tools is not always there
-    """Tell whose every page frame is, and whether its struct page is initialised."""
+    """Find the case of every page frame, and whether its struct page is initialised."""
 
     name = "zonedev"
     # The struct pages of pmem are where the dump is largest.
     run_when = "verbose"
 
     def add_args(self, parser: argparse.ArgumentParser) -> None:
-        """Add what ``zonedev check`` has that makes sense in a report."""
+        """Add the options of ``zonedev check`` that make sense in a report."""
         parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
 
     def run(self, prog: Program, args: argparse.Namespace) -> None:
@@ -38,5 +38,5 @@ class ZoneDevice(CorelensModule):  # type: ignore[misc]  # drgn-tools is not alw
 
 
 if __name__ == "__main__":
-    # The class of __main__ is not that of the package; corelens wants one of the two.
+    # As __main__, this module defines the class again; corelens accepts only one.
     main()

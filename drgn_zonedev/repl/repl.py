@@ -17,23 +17,23 @@ from drgn.commands.linux import linux_kernel_custom_command
 
 __all__ = ("COMMAND_NAMES", "register")
 
-# The commands themselves are not imported before one of them runs.
+# Listed here so that the commands are imported only when one of them runs.
 COMMAND_NAMES = "check, ranges, sections, pgmaps, pfn, proposal, walkers, export"
 _OF_THE_SHELL = ("completion", "demo", "lab")
-_DESCRIPTION = "ZONE_DEVICE memory: whose it is, and whether its struct pages are initialised"
+_DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
 _LONG = """
-Tell whose every page frame is, and whether its struct page is initialised. %zonedev COMMAND
---help says more of each command, and %zonedev COMMAND --drgn prints the Python code that
-yields the same answer. The value of a command is in _.
+Find the case of every page frame, and whether its struct page is initialised. See %zonedev
+COMMAND --help for each command. %zonedev COMMAND --drgn prints Python code that gets the
+same answer. The value of a command is in _.
 """
 
 
 class _HelpShown(Exception):
-    """Help was asked for, and printed."""
+    """Help was requested, and has been printed."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that returns to the REPL instead of leaving it."""
+    """A parser that returns to the REPL instead of exiting."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         if message is None:
@@ -44,10 +44,10 @@ class _Parser(argparse.ArgumentParser):
 def register() -> None:
     """
     Register ``%zonedev``, and ``zonedev`` with drgn's crash commands if drgn has them.
-    Doing so again changes nothing.
+    Repeated calls change nothing.
     """
     linux_kernel_custom_command(**_registration())(_run)
-    # Private, and switched off together with its plugin.
+    # A private module, which is not there if its plugin is disabled.
     crash = sys.modules.get("drgn.commands._crash.common")
     if crash is not None and hasattr(crash, "crash_custom_command"):
         crash.crash_custom_command(**_registration())(_run)
@@ -75,7 +75,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     if not words:
         raise CommandArgumentError(f"give a command: {COMMAND_NAMES}")
     if words[0] in _OF_THE_SHELL:
-        raise CommandArgumentError(f"zonedev {words[0]} is for the shell: it looks at no program")
+        raise CommandArgumentError(f"zonedev {words[0]} is for the shell: it reads no program")
     try:
         args = parser.parse_args(words)
         if args.drgn:
@@ -91,7 +91,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
 
 
 def _hint(words: Sequence[str]) -> str:
-    # drgn's commands take words, and objects are what one has in the REPL.
+    # drgn's commands take only words, but in the REPL a user may expect to pass an object.
     if words[0] == "pfn" and any(set(word) & set(".[(") for word in words[1:]):
         return "; Python objects go to explain(), from drgn_zonedev"
     return ""

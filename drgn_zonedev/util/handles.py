@@ -4,12 +4,11 @@
 Handles
 -------
 
-What makes plain results objects to go on with in a drgn session: they remember the
-program that they are about, they print as the commands do, and they lead to drgn
-objects.
+Base classes that make plain results useful in a drgn session: a result remembers its
+program, prints like the commands, and gets the drgn objects that it is about.
 
-The program is no field: results that say the same are equal, wherever they come
-from, and what is pickled or written as JSON does not hold it.
+The program is not a field: equal results of different programs compare equal, and pickles
+and JSON do not contain it.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ R = TypeVar("R", bound="Result")
 
 
 class Result:
-    """Something that a drgn session shows with ``str()``, as the commands print it."""
+    """A result that a drgn session shows with ``str()``, in the format of the commands."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        # Without drgn's REPL there is nothing to register with, and no reason to load it.
+        # Only if drgn's REPL is running; do not load it for this.
         cli = sys.modules.get("drgn.cli")
         if cli is not None:
             cli.display_str(cls)
@@ -45,13 +44,13 @@ class Result:
 
     @property
     def prog(self) -> Program:
-        """The program that this is about; drgn's default program if nobody said."""
+        """The program that this result is about, or else drgn's default program."""
         prog: Program = self.__dict__.get(_PROGRAM) or get_default_prog()
         return prog
 
 
 def bind(prog: Program, result: R) -> R:
-    """Make a result remember its program."""
+    """Bind a result to its program."""
     object.__setattr__(result, _PROGRAM, prog)
     return result
 
@@ -63,14 +62,14 @@ class OfPage(Result):
 
     @property
     def page(self) -> Object:
-        """``struct page *`` of the first PFN, whether it can be read or not."""
+        """``struct page *`` of the first PFN; it may not be readable."""
         from drgn.helpers.linux.mm import pfn_to_page
 
         return pfn_to_page(self.prog, self.start_pfn)
 
 
 class OfPgmap(Result):
-    """A result that a pgmap can have to do with, by its address."""
+    """A result that may concern a pgmap, by its address."""
 
     pgmap: int | None
 

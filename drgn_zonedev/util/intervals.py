@@ -20,7 +20,7 @@ Span = tuple[int, int]
 
 
 def union(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """Merge what overlaps or touches; the result is sorted."""
+    """Merge spans that overlap or touch; the result is sorted."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -31,7 +31,7 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
 
 
 def intersection(span: Span, others: Sequence[Span]) -> Iterator[Span]:
-    """Cut a span down to what others, which are sorted and disjoint, have of it."""
+    """Yield the parts of a span that are in others, which are sorted and disjoint."""
     index = max(bisect_right(others, (span[0], 1 << 65)) - 1, 0)
     for start, end in others[index:]:
         if start >= span[1]:
@@ -41,7 +41,7 @@ def intersection(span: Span, others: Sequence[Span]) -> Iterator[Span]:
 
 
 def pages(span: Span, page_size: int) -> Iterator[Span]:
-    """Cut a span at the borders of pages."""
+    """Split a span at page boundaries."""
     start, end = span
     while start < end:
         border = min((start // page_size + 1) * page_size, end)
@@ -53,8 +53,8 @@ def containing(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.nda
     """
     Get the index of the span that contains each value, or -1.
 
-    :param start: Where the spans, which are sorted and disjoint, begin.
-    :param end: Where they end.
+    :param start: Starts of the spans, which are sorted and disjoint.
+    :param end: Ends of the spans.
     """
     if not len(start):
         return np.full(len(values), -1)

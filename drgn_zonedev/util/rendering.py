@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-How results get a text: the room that renders registers a function per type, and
-nothing below it imports it.
+A registry of renderers: ``render`` registers a function per type of result, so that rooms
+below need not import it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _RENDERERS: set[str] = set()
 def rendered_by(module: str) -> None:
     """
     Name a module that registers renderers with :func:`result_text`. It is imported
-    when something is rendered, not before.
+    when the first result is rendered.
     """
     _RENDERERS.add(module)
 
 
 def text_of(result: object) -> str:
     """
-    Get the text of a result, as its room renders it.
+    Render a result as text.
 
-    :raises TypeError: if nothing renders it
+    :raises TypeError: if its type has no renderer
     """
     while _RENDERERS:
         importlib.import_module(_RENDERERS.pop())
@@ -36,5 +36,5 @@ def text_of(result: object) -> str:
 
 @functools.singledispatch
 def result_text(result: object) -> str:
-    """Render what no room renders: nothing."""
-    raise TypeError(f"{type(result).__name__} has no text of its own: use repr()")
+    """The renderer of types without one: raise an exception."""
+    raise TypeError(f"{type(result).__name__} has no renderer: use repr()")

@@ -18,9 +18,9 @@ def sorted_set(values: np.ndarray) -> np.ndarray:
     """
     Get each value once, in ascending order.
 
-    That is ``np.unique()``, but numpy 2.3 and newer hash, which is ten times as
-    slow for what is sorted in pieces, and import ``numpy.ma`` for it, which shows
-    in the time that a command takes to start.
+    Like ``np.unique()``. But numpy 2.3 and newer use hashing, which takes ten times as
+    long for partly sorted values, and import ``numpy.ma`` for it, which makes commands
+    start noticeably later.
     """
     values = np.sort(values, kind="stable")
     return values[np.append(True, values[1:] != values[:-1])] if len(values) else values

@@ -4,9 +4,8 @@
 Strings
 -------
 
-The ``drgn_zonedev.util.strings`` module reads strings that nobody vouches for.
-In a damaged or hostile dump, a name can be a gigabyte long, or hold what a
-terminal takes for a command.
+The ``drgn_zonedev.util.strings`` module reads untrusted strings. In a damaged or hostile
+dump, a name can be a gigabyte long, or contain control sequences of a terminal.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _MAX_LENGTH = 512
 
 def printable(text: str) -> str:
     """
-    Get text without anything that a terminal, or whoever reads it, would take for
-    more than text: no control characters, no line breaks, nothing invisible, and
-    nothing that changes the direction of writing. Doing so again changes nothing.
+    Escape everything in a text that could deceive a terminal or its user: control
+    characters, line breaks, invisible characters, and characters that change the direction
+    of writing. Escaping twice changes nothing more.
     """
     if text.isprintable():
         return text
@@ -36,14 +35,14 @@ def printable(text: str) -> str:
 @takes_program_or_default
 def string_at(prog: Program, address: IntegerLike) -> str:
     """
-    Read a string, :func:`printable()`, and cut off where no name would go on.
+    Read a string, at most as long as a name can be, and make it :func:`printable()`.
 
     :param address: ``char *``
     :raises FaultError: if it cannot be read
     """
     address = operator.index(address)
     if not 0 <= address < 1 << 64:
-        # What was added to garbage.
+        # An offset was added to a garbage pointer.
         raise FaultError("beyond the end of the address space", address % (1 << 64))
     return c_string(Object(prog, _name_type(prog), address=address))
 
@@ -67,7 +66,7 @@ def _name_type(prog: Program) -> Type:
 
 
 def string_or(string: Object, fallback: str) -> str:
-    """Like :func:`c_string()`, but with something else for what cannot be read."""
+    """Like :func:`c_string()`, but return *fallback* if the string cannot be read."""
     try:
         return c_string(string)
     except FaultError:

@@ -42,7 +42,7 @@ def test_text_shows_who_is_wrong_where_and_what_it_costs() -> None:
     assert "2 reserved (5), 1022 metadata" in answers
     assert "64 KiB" in cost
     assert "[0x20000, 0x24000) online, 16384 pages: yes, takes RAM for it" in text
-    assert "[0x24000, 0x24002) reserved (5), 2 pages: yes, reads what nobody promises" in text
+    assert "[0x24000, 0x24002) reserved (5), 2 pages: yes, reads unpromised struct pages" in text
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

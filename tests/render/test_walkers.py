@@ -72,12 +72,14 @@ def test_what_the_kernel_lacks_is_shown_apart_and_not_counted() -> None:
     with StoredDump(VMCORES / "6.1-init-in-flight").program() as prog:
         report = walkers(prog)
     text = walkers_text(report)
-    here, lacking = text.split("NOT IN THIS KERNEL. What they would do if it were built with them:")
+    here, absent = text.split(
+        "NOT IN THIS KERNEL. What these walkers would do if it were built with them:"
+    )
     for name in ("hwpoison-inject", "page-owner", "memory-failure"):
         assert f"\n{name} " not in here
-        assert f"\n{name} " in lacking
+        assert f"\n{name} " in absent
     assert "\nhibernation-free " in here
-    assert "\nhibernation-free " not in lacking
+    assert "\nhibernation-free " not in absent
     # That one uses 15362 pages whose zone it walks; what it drops is not counted.
     counted = sum(j.counts for j in report.walkers)
     assert f"\n1 of {counted} walkers that this kernel has or may have would use " in text

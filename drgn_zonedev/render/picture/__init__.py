@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-A picture of physical memory: what goes where (``layout``, ``strips``), what it looks like
-(``marks``), and how it is drawn (``terminal``, ``svg``).
+A picture of physical memory: its contents (``scene``), its layout (``layout``, ``strips``), the
+marks of cases (``glyphs``), and the drawings (``terminal``, ``svg``).
 """

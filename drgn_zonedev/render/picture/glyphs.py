@@ -4,9 +4,9 @@
 Marks
 -----
 
-How each case looks. No two of them differ by colour alone: each has a letter, and what is
-no ordinary memory has a pattern. The colours are those of Okabe and Ito, which people tell
-apart who do not see all colours, and shades of grey.
+The mark of each case. Marks never differ only in colour: each has a letter, and all but
+ordinary memory have a pattern. The colours are shades of grey and those of Okabe and Ito,
+which colour-blind people can distinguish.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ("BAD", "HOLE", "MARKS", "Mark", "is_bad", "mark_of")
 @dataclass(frozen=True)
 class Mark:
     """
-    What stands for something in a picture.
+    How a case or another state of memory is drawn.
 
-    ``fill`` and ``ink`` are colours of what is filled and of what is written on it; ``hatch``
-    is how it is hatched, if it is; ``sgr`` are the parameters of a terminal's SGR sequence.
+    ``fill`` is the colour of the area and ``ink`` that of text on it; ``hatch`` is the hatching,
+    if any; ``sgr`` are the parameters of a terminal's SGR sequence.
     """
 
     letter: str
@@ -53,7 +53,7 @@ _LOOKS = {
 }
 
 
-# What is first wins where there is room for one only.
+# If there is room for only one mark, the first of these is drawn.
 MARKS = (
     Mark("E", "error", "#c44f00", _WHITE, None, "1;38;5;231;48;5;160"),
     *(Mark(LETTERS[case], case_text(case), *_LOOKS[case]) for case in TELLING),
@@ -61,7 +61,7 @@ MARKS = (
 )
 
 BAD = 0
-"""Struct pages that the kernel broke its promise for."""
+"""Struct pages that break a promise of the kernel."""
 HOLE = len(MARKS) - 1
 """No present section."""
 
@@ -70,7 +70,7 @@ _MARKS_OF = {case: i for i, case in enumerate(TELLING, 1)}
 
 
 def is_bad(mark: int) -> bool:
-    """Return whether a mark is one that no PFN walker may read: a capital, or not known."""
+    """Return whether a PFN walker must not read memory with a mark: a capital, or unknown."""
     return MARKS[mark].letter.isupper() or MARKS[mark].letter == "?"
 
 

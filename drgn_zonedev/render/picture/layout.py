@@ -4,10 +4,10 @@
 Layout
 ------
 
-Physical memory as rows of cells. A cell is a subsection, a row so many cells as there is
-room for. Rows that look alike are folded into one; if there are still too many, a cell is
-two subsections, four, and so on. Whatever a cell is, it shows what matters most in it, so
-nothing that matters is ever folded away.
+Physical memory as rows of cells. A cell is a subsection, and a row has as many cells as
+fit. Equal rows are folded into one; if there are still too many rows, a cell is two
+subsections, four, and so on. A cell shows the most important mark that it contains, so
+important marks are never lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("Grid", "Row", "grid")
 
-# Folding saves rows, but hardly more than this; a grid of more is not even tried.
+# Folding rarely removes more rows than this: do not try a grid with more.
 _MOST_FOLDED = 16
 
 RowMarks = npt.NDArray[np.uint8]
@@ -39,7 +39,7 @@ RowMarks = npt.NDArray[np.uint8]
 @dataclass(frozen=True)
 class Row:
     """
-    ``repeats`` rows that look alike, of ``[start_pfn, end_pfn)``.
+    ``repeats`` equal rows, together of ``[start_pfn, end_pfn)``.
 
     ``marks`` has the index of a mark per cell, and ``pgmaps`` are indices of pgmaps.
     """
@@ -61,7 +61,7 @@ class Grid:
 
     @property
     def row_pages(self) -> int:
-        """Pages of a row."""
+        """Number of pages in a row."""
         return self.columns * self.cell_pages
 
 
@@ -86,7 +86,7 @@ def grid(scene: Picture, columns: int, max_rows: int | None) -> Grid:
 
 
 def _touched(spans: Array, row_pages: int) -> Array:
-    """Get the numbers of the rows in which something begins or ends."""
+    """Get the numbers of the rows in which a span begins or ends."""
     start, end, _ = spans
     return sorted_set(np.concatenate((start // row_pages, (end - 1) // row_pages)))
 
@@ -105,10 +105,10 @@ def _rows(scene: Picture, row_pages: int, touched: Array, painted: RowMarks) -> 
 
 def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> RowMarks:
     """
-    Get the marks of the rows that something begins or ends in.
+    Get the marks of the rows in which a span begins or ends.
 
-    Where nothing does, no row is painted: what covers such rows covers the cells before and
-    behind them, which are neighbours here. So everything is one run of cells.
+    Other rows are not painted: a span that covers them also covers the cells before and after
+    them, which are neighbours here. So each span is one run of cells.
     """
     start, end, mark = spans
     row_pages = columns * cell_pages
@@ -128,7 +128,7 @@ def _paint(spans: Array, columns: int, cell_pages: int, touched: Array) -> RowMa
 
 
 def _all_rows(scene: Picture, row_pages: int, touched: Array, painted: RowMarks) -> Iterator[Row]:
-    """Get painted rows, and between them those that a single thing covers, or nothing."""
+    """Yield painted rows, and between them rows that one span covers, or none."""
     next_row = 0
     for number, marks in zip(touched.tolist(), painted):
         start, end = number * row_pages, (number + 1) * row_pages

@@ -4,7 +4,7 @@
 Scene
 -----
 
-What a picture is of: a report, or what is known of one without reading struct pages.
+The contents of a picture: a report, or its ranges and pgmaps without any findings.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Picture:
     """
     Sorted ranges that do not overlap, and pgmaps by their first PFN.
 
-    ``findings`` is ``None`` if nobody looked for any; ``error_findings`` are the errors among
-    them that have pages, by their first PFN, ``error_starts`` those, ``error_ends`` where all of
-    them so far have ended, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are
-    the ranges' first PFNs, ``owners`` the indices of their pgmaps or -1, and ``numbers`` tells
-    such an index by a pgmap's address. A row of ``spans`` is start, end and mark of a range, or
-    of errors.
+    ``findings`` is ``None`` if nothing was verified. ``error_findings`` are the errors that have
+    pages, by their first PFN; ``error_starts`` are these PFNs, ``error_ends`` the largest end of
+    the errors up to each, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are
+    the ranges' first PFNs, ``owners`` the indices of their pgmaps or -1, and ``numbers`` maps
+    the address of a pgmap to its index. A row of ``spans`` is start, end and mark of a range,
+    or of errors.
     """
 
     kernel: KernelFacts
@@ -72,7 +72,7 @@ def make_scene(
     pgmaps: Iterable[Pgmap],
     findings: Iterable[Finding] | None = None,
 ) -> Picture:
-    """Put together what a picture is of."""
+    """Make the contents of a picture."""
     found = None if findings is None else tuple(findings)
     in_order = tuple(sorted(ranges, key=lambda r: r.start_pfn))
     errors = [f for f in found or () if f.severity is Severity.ERROR and f.start_pfn < f.end_pfn]
@@ -100,7 +100,7 @@ def make_scene(
 
 
 def errors_between(scene: Picture, start_pfn: int, end_pfn: int) -> tuple[tuple[int, int], ...]:
-    """Get the parts of ``[start_pfn, end_pfn)`` that errors are about, disjoint and sorted."""
+    """Get the parts of ``[start_pfn, end_pfn)`` with errors, disjoint and sorted."""
     low = max(bisect.bisect_left(scene.errors, (start_pfn,)) - 1, 0)
     high = bisect.bisect_left(scene.errors, (end_pfn,))
     clipped = ((max(a, start_pfn), min(b, end_pfn)) for a, b in scene.errors[low:high])
@@ -110,7 +110,7 @@ def errors_between(scene: Picture, start_pfn: int, end_pfn: int) -> tuple[tuple[
 def error_findings_between(
     scene: Picture, start_pfn: int, end_pfn: int, limit: int
 ) -> tuple[Finding, ...]:
-    """Get the first *limit* errors that are about a page in ``[start_pfn, end_pfn)``."""
+    """Get the first *limit* errors with a page in ``[start_pfn, end_pfn)``."""
     if not errors_between(scene, start_pfn, end_pfn):
         return ()
     low = bisect.bisect_right(scene.error_ends, start_pfn)

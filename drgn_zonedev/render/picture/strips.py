@@ -4,10 +4,9 @@
 Strips
 ------
 
-A pgmap's memory down to the PFN: reserve, metadata, device pages, what is not initialised
-yet, struct pages that are not what they should be, and what the device leaves of its last
-section. Two pages of reserve and a terabyte of device stand side by side, so the axis is
-logarithmic, part by part.
+The memory of a pgmap in detail: reserve, metadata, device pages, uninitialised and wrong
+struct pages, and the rest of its first and last section. The width of each part is
+logarithmic, because two pages of reserve can be next to a terabyte of device memory.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ("Part", "Strip", "edges", "strip")
 
 @dataclass(frozen=True)
 class Part:
-    """PFNs that are drawn alike; ``stands_for`` parts, the worst of which has ``mark``."""
+    """PFNs with one mark. ``stands_for`` parts may be folded; ``mark`` is that of the worst."""
 
     start_pfn: int
     end_pfn: int
@@ -39,8 +38,8 @@ class Strip:
     """
     One pgmap, in ascending parts.
 
-    ``frontier`` is the first PFN that ``memmap_init_zone_device()`` may not have been
-    through yet, if it is at work.
+    ``frontier`` is the first PFN that ``memmap_init_zone_device()`` may not have initialised
+    yet, if it is running.
     """
 
     pgmap: int
@@ -69,7 +68,7 @@ def _parts(scene: Picture, range_: PgmapRange) -> Iterator[Part]:
 
 
 def _with_leftovers(scene: Picture, range_: PgmapRange) -> tuple[int, int]:
-    """Extend a range by what it leaves unused of its first and its last section."""
+    """Extend a range by the unused rest of its first and last section."""
     start, end = range_.start_pfn, range_.end_pfn
     for r in ranges_between(scene, max(start - 1, 0), end + 1):
         if r.case is Case.PARTIAL and r.end_pfn == start:
@@ -93,7 +92,7 @@ def _fold(parts: Sequence[Part], max_parts: int) -> Iterable[Part]:
     if len(parts) <= max_parts:
         return parts
     marks = [part.mark for part in parts]
-    # In the worst case there are others on both sides of each.
+    # In the worst case, there are other parts on both sides of each.
     shown = set(chosen(marks, marks, (max_parts - 1) // 2))
     folded: list[Part] = []
     for i, part in enumerate(parts):
@@ -108,7 +107,7 @@ def _fold(parts: Sequence[Part], max_parts: int) -> Iterable[Part]:
 
 def edges(parts: Sequence[Part], width: float, least: float) -> list[float]:
     """
-    Divide a width among parts: each gets *least*, the rest goes by the logarithm of their pages.
+    Divide a width among parts: each gets *least*, and a share by the logarithm of its pages.
 
     :return: where each part begins, and where the last one ends
     """

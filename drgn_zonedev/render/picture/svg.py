@@ -4,8 +4,8 @@
 SVG
 ---
 
-The picture as one file that needs nothing else: no script, no style sheet, no font and no
-reference to anything outside. It brings its own background, so it is legible on any page.
+The picture as a self-contained SVG file, without scripts, style sheets, fonts or external
+references. It has its own background, so it is legible on any page.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WIDTH = 2 * _MARGIN + _LABEL + _MAP + _SIDE
 _LEFT = _MARGIN + _LABEL
 
 _FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
-# How wide a character of such a font is, in units of its size; some are narrower.
+# Width of a character of such a font, in units of its size; some are narrower.
 _ASPECT = 0.61
 _PAPER, _INK, _SOFT, _ALARM, _RULE = "#fcfcfa", "#1c2227", "#4f5a63", "#b03a00", "#c9ced2"
 
@@ -58,7 +58,7 @@ Element = ElementTree.Element
 
 @dataclass(frozen=True)
 class _Block:
-    """Something drawn, and how high it is."""
+    """A drawn element, and its height."""
 
     element: Element
     height: float
@@ -144,7 +144,7 @@ def _text(
 
 
 def _fit(words: str, width: float, size: float = 12) -> str:
-    """Get words that are no wider than that."""
+    """Cut words to a width."""
     most = int(width / (_ASPECT * size))
     return words if len(words) <= most else f"{words[: max(most - 1, 0)]}\u2026"
 
@@ -183,7 +183,7 @@ def _box(
     words: Iterable[str],
     pfns: tuple[int, int],
 ) -> Element:
-    """Draw what stands for ``pfns``; *words* are lines that show where the pointer rests."""
+    """Draw a box for ``pfns``; *words* are the lines of its tooltip."""
     x, y, width, height = position
     box = _child(
         parent,
@@ -213,7 +213,7 @@ def _on_box(
     mark: int,
     candidates: Iterable[str],
 ) -> None:
-    """Write the first of some words that fits on a box."""
+    """Write the first of some texts that fits on a box."""
     x, y, width, height = position
     for words in candidates:
         if _width(words, 11) + 2 <= width:
@@ -223,7 +223,7 @@ def _on_box(
 
 
 def _titles(scene: Picture, start_pfn: int, end_pfn: int) -> Iterator[str]:
-    """Everything about some PFNs: which they are, what is in them, and what is wrong there."""
+    """Describe PFNs: their addresses, their ranges, and errors there."""
     size = scene.kernel.page_size
     yield f"PFNs {span(start_pfn, end_pfn)}, addresses {span(start_pfn * size, end_pfn * size)}"
     for finding in error_findings_between(scene, start_pfn, end_pfn, _MAX_TITLE_LINES):
@@ -244,7 +244,7 @@ def _heading(scene: Picture, drawn: Grid) -> _Block:
     _text(group, _MARGIN, 16, _fit(kernel, _WIDTH - 2 * _MARGIN, 17), 17, font_weight="bold")
     words = f"In the map {scale_words(scene, drawn)}"
     if any(row.repeats > 1 for row in drawn.rows):
-        words += "; rows that look alike are drawn as one"
+        words += "; equal rows are drawn as one"
     _text(group, _MARGIN, 38, _fit(f"{words}.", _WIDTH - 2 * _MARGIN), fill=_SOFT)
     return _Block(group, 50)
 
@@ -322,7 +322,7 @@ def _cells(group: Element, scene: Picture, drawn: Grid, row: Row, y: float) -> N
     lines = "".join(f"M{_n(_LEFT + i * _CELL)} {_n(y)}v{_n(_ROW)}" for i in range(1, drawn.columns))
     attributes = {"d": lines, "stroke": _PAPER, "stroke-opacity": "0.25", "pointer-events": "none"}
     _child(group, "path", attributes)
-    # Cells of one mark are one word, even if they are of several ranges.
+    # Write one word for neighbouring cells of one mark, even if they are of several ranges.
     for mark, run in itertools.groupby(range(drawn.columns), key=lambda i: row.marks[i]):
         cells = list(run)
         position = (_LEFT + cells[0] * _CELL, y, len(cells) * _CELL, _ROW)
@@ -330,7 +330,7 @@ def _cells(group: Element, scene: Picture, drawn: Grid, row: Row, y: float) -> N
 
 
 def _strips(scene: Picture) -> list[Strip]:
-    """Lay out as many pgmaps as there is room for, those first in which something is wrong."""
+    """Lay out as many pgmaps as there is room for, those with the worst marks first."""
     strips = [strip(scene, i, _MAX_PARTS) for i in range(len(scene.pgmaps))]
     worst = [min((part.mark for part in s.parts), default=HOLE) for s in strips]
     return [strips[i] for i in chosen(worst, worst, _MAX_STRIPS)]
@@ -370,7 +370,7 @@ def _zoom(scene: Picture, s: Strip) -> _Block:
     if not s.parts:
         return _Block(group, 30)
     least = _width(f"{s.parts[-1].end_pfn:#x}", 10) + 10
-    # The last part has the number of its end below it, too.
+    # Below the last part, also write its end.
     positions = [x + _MARGIN for x in edges(s.parts, width - least, least)]
     positions[-1] += least
     y = 20.0
@@ -389,7 +389,7 @@ def _zoom(scene: Picture, s: Strip) -> _Block:
 def _frontier(
     group: Element, scene: Picture, s: Strip, positions: Sequence[float], y: float
 ) -> float:
-    """Mark what ``memmap_init_zone_device()`` may not have been through yet."""
+    """Mark what ``memmap_init_zone_device()`` may not have initialised yet."""
     i = next((i for i, part in enumerate(s.parts) if part.end_pfn > (s.frontier or 0)), 0)
     x = positions[i]
     words = f"nr_range = {scene.pgmaps[s.pgmap].nr_range}: not initialised from {s.frontier:#x} on"

@@ -4,7 +4,7 @@
 Terminal
 --------
 
-The picture in letters, and in colour where there is any.
+The picture in letters, and in colour if the terminal has any.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _ALL: _Room = None
 # The most cells of a row; a section of x86_64 has 64.
 _MOST_COLUMNS = 128
 _FEWEST_COLUMNS = 8
-# Something of everything, even on a small screen.
+# At least some lines for each part, even on a small screen.
 _LEAST_LINES = 3
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where letters are drawn: ``width`` characters a line, and whether it knows colours."""
+    """A terminal: ``width`` characters per line, and whether it has colours."""
 
     width: int
     colour: bool
 
 
 def current_terminal() -> Terminal:
-    """Get what standard output is: ``NO_COLOR``, ``TERM`` and ``COLUMNS`` have their say."""
+    """Get the properties of standard output; honours ``NO_COLOR``, ``TERM`` and ``COLUMNS``."""
     colour = (
         sys.stdout.isatty()
         and not os.environ.get("NO_COLOR")
@@ -72,15 +72,15 @@ def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> 
     """
     Draw a scene in letters.
 
-    :param screen: the room there is; if ``None``, a cell is a subsection, and nothing is left out
+    :param screen: room to fill; if ``None``, a cell is a subsection, and nothing is left out
     """
     if screen is None:
         return _text(scene, terminal, _fitting(scene, terminal, None), _as_it_is, _ALL)
     wanted = [screen.lines, len(scene.pgmaps), len(troubles(scene))]
-    # What stands around these three: the head, empty lines, and the legend.
+    # Lines around the grid, the pgmaps and the findings: the head, blank lines, and the legend.
     around = len(_around(scene, terminal, _fitting(scene, terminal, screen.lines)))
     rows, _, _ = share(screen.lines - around, wanted, (4, 1, 2), _LEAST_LINES)
-    # The grid may need less than it was given.
+    # The grid may need fewer lines than its share.
     drawn = _fitting(scene, terminal, rows)
     left = max(screen.lines - around - len(drawn.rows), 0)
     if sum(wanted[1:]) <= left:
@@ -94,14 +94,14 @@ def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> 
 
 
 def _whole(scene: Picture, terminal: Terminal) -> tuple[list[str], list[str]]:
-    """Get what there is to say about pgmaps and troubles."""
+    """Get the full lines about pgmaps and findings."""
     pgmaps = [_wrapped(pgmap_words(scene, i), terminal) for i in range(len(scene.pgmaps))]
     found = [_wrapped(f"! {trouble_words(scene, t)}", terminal) for t, _, _ in troubles(scene)]
     return pgmaps, found
 
 
 def _brief(scene: Picture, terminal: Terminal) -> tuple[list[str], list[str]]:
-    """Get less of that, but never without the PFNs."""
+    """Get shorter lines about pgmaps and findings, but always with the PFNs."""
     pgmaps, found = _whole(scene, terminal)
     return (
         [
@@ -179,7 +179,7 @@ def _some(
     lines: int,
     screen: Screen,
 ) -> list[str]:
-    """Choose as many things as there are lines for, and count the others where they would be."""
+    """Choose as many items as there are lines for, and count the others in their place."""
     if sum(height(text, screen) for text in texts) <= lines:
         return list(texts)
     tallest = max(height(text, screen) for text in texts)
@@ -190,7 +190,7 @@ def _some(
 def _more_words(
     texts: Sequence[str], whole: Sequence[str], kinds: Sequence[str], lines: int, screen: Screen
 ) -> list[str]:
-    """Say all of the first of each kind, where there is room for that."""
+    """Use the full text of the first item of each kind, as far as there is room."""
     left = lines - sum(height(text, screen) for text in texts)
     said = []
     for i, text in enumerate(texts):
@@ -218,7 +218,7 @@ def _label_width(drawn: Grid) -> int:
     return max((len(f"{row.start_pfn:#x}") for row in drawn.rows), default=0)
 
 
-# A piece of a line: its text, and how it is coloured.
+# A piece of a line: its text, and its SGR parameters.
 _Piece = tuple[str, str]
 
 
@@ -249,7 +249,7 @@ def _folded_cells(scene: Picture, row: Row) -> _Piece:
 
 
 def _name(scene: Picture, row: Row, width: int, terminal: Terminal) -> Iterable[_Piece]:
-    """Get the name of a row's device, if there is one, and room for it."""
+    """Get the name of a row's device, if there is one and it fits."""
     if len(row.pgmaps) != 1:
         return []
     name = f" {device_name(scene.pgmaps[row.pgmaps[0]])}"

@@ -4,8 +4,7 @@
 Words
 -----
 
-What both drawings say of the things in them. Names come from the dump; whatever is in
-here can be shown.
+The words of both drawings. Names come from the dump, and are escaped here.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ __all__ = (
 )
 
 
-# Longer names than this are no names that a driver gives.
+# No driver gives a device a longer name.
 _MAX_NAME = 48
 
 
 def device_name(pgmap: Pgmap) -> str:
-    """Get the name of a pgmap's device, or of what else is known of it."""
+    """Get the name of a pgmap's device, else that of its operations, else its address."""
     name = device_text(pgmap)
     if name is None:
         return printable(pgmap.ops or f"{pgmap.address:#x}")
@@ -49,7 +48,7 @@ def device_name(pgmap: Pgmap) -> str:
 
 
 def numbers_words(numbers: Sequence[int]) -> str:
-    """Get the numbers of pgmaps, which count from 1 in a picture."""
+    """Format the numbers of pgmaps, which count from 1 in a picture."""
     if not numbers:
         return ""
     low, high = numbers[0] + 1, numbers[-1] + 1
@@ -67,7 +66,7 @@ def pgmap_words(scene: Picture, number: int) -> str:
 
 
 def brief_pgmap_words(scene: Picture, number: int) -> str:
-    """Get whose a pgmap is, and where, without saying how it is."""
+    """Get a shorter line about a pgmap: its device and its PFNs."""
     pgmap = scene.pgmaps[number]
     return printable(f"#{number + 1} {device_name(pgmap)}: {_spans(pgmap)}")
 
@@ -91,7 +90,7 @@ def range_words(scene: Picture, range_: Range) -> str:
 
 
 def troubles(scene: Picture) -> list[tuple[Finding | Range, str, int]]:
-    """Get findings, or all that a walker must not read, each with its kind and its rank."""
+    """Get findings, or all ranges that a walker must not read, each with its kind and rank."""
     if scene.findings is not None:
         found = (f for f in scene.findings if f.severity is not Severity.INFO)
         return [(f, f.slug, f.severity.rank) for f in found]
@@ -100,12 +99,12 @@ def troubles(scene: Picture) -> list[tuple[Finding | Range, str, int]]:
 
 
 def trouble_words(scene: Picture, trouble: Finding | Range) -> str:
-    """Get a line about one of them."""
+    """Get a line about a finding or range."""
     return finding_line(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
 
 
 def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
-    """Get what it is, and where, without saying what that means: longer and shorter."""
+    """Get shorter lines about a finding or range, without the message, the longer one first."""
     where = span(trouble.start_pfn, trouble.end_pfn)
     if isinstance(trouble, Finding):
         what = f"{trouble.slug} {where}"
@@ -114,7 +113,7 @@ def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
 
 
 def scale_words(scene: Picture, grid: Grid) -> str:
-    """Say what a cell and a row are."""
+    """Say how much memory a row and a cell are."""
     page_size, kernel = scene.kernel.page_size, scene.kernel
     cell, row = grid.cell_pages * page_size, grid.row_pages * page_size
     sections = row / kernel.section_size
@@ -131,5 +130,5 @@ def scale_words(scene: Picture, grid: Grid) -> str:
 
 
 def legend_marks(grid: Grid, also: Sequence[int] = ()) -> list[int]:
-    """Get the marks that occur, those first that win where there is room for one."""
+    """Get the marks that occur, in the order of their importance."""
     return sorted({mark for row in grid.rows for mark in row.marks} | set(also))

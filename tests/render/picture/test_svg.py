@@ -97,7 +97,7 @@ def test_frontier_is_named() -> None:
 
 def test_folded_axis_and_logarithm_are_said() -> None:
     text = " ".join(e.text or "" for e in _draw(machines.many_pgmaps(50)).iter(f"{SVG}text"))
-    assert "rows that look alike are drawn as one" in text
+    assert "equal rows are drawn as one" in text
     assert "logarithm" in text
     assert "34 more pgmaps are not drawn" in text
 
