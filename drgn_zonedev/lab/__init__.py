@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The lab: boots real kernels in QEMU and makes them set up ZONE_DEVICE memory.
+
+"""
+The lab: boots real kernels in QEMU and makes them set up ZONE_DEVICE memory.
 
 ::
 
@@ -44,7 +46,7 @@ _HOME = {
     "missing_tools": "host.tools",
 }
 
-__all__ = [
+__all__ = (
     "ALL_KERNELS",
     "BUILT_KERNELS",
     "DEBIAN_PACKAGES",
@@ -58,7 +60,7 @@ __all__ = [
     "boot",
     "fetch_kernel",
     "missing_tools",
-]
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""``zonedev lab``: boot, arrange, check."""
+
+"""
+``zonedev lab``: boot, arrange, check.
+"""
 
 from __future__ import annotations
 

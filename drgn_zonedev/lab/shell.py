@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A drgn session on a guest."""
+
+"""
+A drgn session on a guest.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Make the dumps in ``vmcores/``: boot, export, and write down what must come of it.
+
+"""
+Make the dumps in ``vmcores/``: boot, export, and write down what must come of it.
 
 What is expected comes from the scenario's arithmetic and from the guest's own kernel, never from
 the tool; a dump of which the tool says something else is not stored.
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.model import Report
 
+__all__ = ("STORED", "dump_differences", "main", "store")
+
 STORED = (
     "fsdax-collision",
     "nvdimm-partial",
@@ -56,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             size = store(fetch_kernel(kernel_name, progress=_say), scenario, args.out / name)
             _say(f"{name}: {size // 1024} KiB")
-        except LabError as error:
+        except LabError as e:
             failed += 1
-            _say(f"{name}: {error}")
+            _say(f"{name}: {e}")
     (args.out / "README.md").write_text(_readme(args.out), encoding="utf-8")
     return 1 if failed else 0
 
@@ -93,7 +97,8 @@ def _say(message: str) -> None:
 
 
 def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
-    """Boot a guest, store an export of it, and return the size of that in bytes.
+    """
+    Boot a guest, store an export of it, and return the size of that in bytes.
 
     :raises LabError: if the tool does not say of it what is true
     """

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Run apt with a configuration of its own, on the mirror that the machine's apt names.
+
+"""
+Run apt with a configuration of its own, on the mirror that the machine's apt names.
 
 Nothing is installed and no root is needed.
 """
@@ -14,6 +16,18 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
+
+__all__ = (
+    "Apt",
+    "Mirror",
+    "Package",
+    "Suite",
+    "find_mirror",
+    "parse_mirror",
+    "parse_packages",
+    "private_apt",
+    "sources_list",
+)
 
 _KEYRINGS = tuple(
     Path("/usr/share/keyrings") / f"debian-archive-keyring.{suffix}" for suffix in ("pgp", "gpg")
@@ -70,10 +84,8 @@ def _run(command: list[str], cwd: Path | None = None, timeout: float = 60) -> st
             text=True,
             check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(
-            f"{program} did not finish within {timeout:.0f} s: check the network"
-        ) from error
+    except subprocess.TimeoutExpired as e:
+        raise LabError(f"{program} did not finish within {timeout:.0f} s: check the network") from e
     if done.returncode:
         raise LabError(f"{program} failed: {_first_complaint(done.stderr)}")
     return done.stdout
@@ -83,9 +95,6 @@ def _first_complaint(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.startswith(("E:", "Err", "W:"))]
     lines.sort(key=lambda line: line.startswith("W:"))
     return lines[0] if lines else stderr.strip() or "no message"
-
-
-# --- the mirror ---
 
 
 def parse_mirror(index_targets: str) -> Mirror | None:
@@ -118,9 +127,6 @@ def find_mirror() -> Mirror:
     if mirror is None:
         raise LabError("apt names no Debian mirror: add one to /etc/apt/sources.list")
     return mirror
-
-
-# --- the private apt ---
 
 
 def sources_list(suite: Suite, mirror: Mirror, keyring: str | None) -> str:

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the lab raises, and how it tells a caller what it is doing."""
+
+"""
+What the lab raises, and how it tells a caller what it is doing.
+"""
 
 from __future__ import annotations
 
 import logging
 from typing import Callable, Optional
+
+__all__ = ("LabError", "NotPossible", "StepProgress", "logger", "report")
 
 logger = logging.getLogger("drgn_zonedev.lab")
 

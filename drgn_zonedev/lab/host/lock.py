@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""One process at a time."""
+
+"""
+One process at a time.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
+
+__all__ = ("lock",)
 
 
 @contextmanager
@@ -22,11 +27,11 @@ def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> It
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError as error:
+            except OSError as e:
                 if time.monotonic() > deadline:
                     raise LabError(
                         f"another process has held {path} for {timeout:.0f} s: end it"
-                    ) from error
+                    ) from e
             if not told:
                 report(progress, f"waiting for another process to let go of {path}")
                 told = True

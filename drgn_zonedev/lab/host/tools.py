@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The host programs that the lab runs, and the Debian packages that bring them."""
+
+"""
+The host programs that the lab runs, and the Debian packages that bring them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
+
+__all__ = ("DEBIAN_PACKAGES", "find_tool", "missing_tools", "run_build", "run_tool")
 
 _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -56,8 +61,8 @@ def run_tool(program: str, *args: str, data: bytes = b"") -> bytes:
         done = subprocess.run(
             [find_tool(program), *args], input=data, capture_output=True, check=True, timeout=60
         )
-    except subprocess.SubprocessError as error:
-        raise LabError(f"{program} failed: {error}") from error
+    except subprocess.SubprocessError as e:
+        raise LabError(f"{program} failed: {e}") from e
     return done.stdout
 
 
@@ -69,7 +74,8 @@ def run_build(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> None:
-    """Run what builds something; LabError begins with `failure`, and says what the compiler said.
+    """
+    Run what builds something; LabError begins with `failure`, and says what the compiler said.
 
     :param command: with the program's path
     :param seconds: how long it may take
@@ -87,9 +93,9 @@ def run_build(
             text=True,
             check=False,
         )
-    except subprocess.TimeoutExpired as error:
+    except subprocess.TimeoutExpired as e:
         program = os.path.basename(command[0])
-        raise LabError(f"{program} did not finish within {seconds:.0f} s") from error
+        raise LabError(f"{program} did not finish within {seconds:.0f} s") from e
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
         complaint = next((line for line in lines if "error" in line.lower()), lines[-1])

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Where the functions of a kernel are when it runs with ``nokaslr``."""
+
+"""
+Where the functions of a kernel are when it runs with ``nokaslr``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.kernels.known import Kernel
+
+__all__ = ("elf_functions", "function_address", "symbol_address")
 
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -45,8 +50,8 @@ def elf_functions(path: Path) -> Iterator[tuple[str, int]]:
             )
         try:
             yield from _functions(elf)
-        except struct.error as error:
-            raise LabError(f"{path} is damaged: {error}: build it again") from error
+        except struct.error as e:
+            raise LabError(f"{path} is damaged: {e}: build it again") from e
 
 
 def _functions(elf: mmap.mmap) -> Iterator[tuple[str, int]]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Build the kernel that has pfn_zone_device(): Debian's source, ``patches/``, and a small config.
+
+"""
+Build the kernel that has pfn_zone_device(): Debian's source, ``patches/``, and a small config.
 
 Only what booting and debugging it takes is kept, and a tree to build modules against.
 """
@@ -57,7 +59,8 @@ def recipe_digest() -> str:
 
 
 def built_kernel(name: str) -> Kernel:
-    """Return a kernel that was built before.
+    """
+    Return a kernel that was built before.
 
     :raises LabError: if it was not, or from another patch or config than those that are here now
     """
@@ -78,7 +81,8 @@ def build_tree(kernel: Kernel) -> Path:
 def build_kernel(
     name: str, *, jobs: int | None = None, refresh: bool = False, progress: StepProgress = None
 ) -> Kernel:
-    """Return the kernel, building it only if the cache lacks it.
+    """
+    Return the kernel, building it only if the cache lacks it.
 
     :param jobs: how many compilers at a time; default: as many as there are processors
     :param refresh: ask the mirror for newer source than what was built
@@ -198,7 +202,8 @@ def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
 
 
 def check_config(config: str) -> None:
-    """Raise LabError if what a kernel is built with lacks a line of our own config.
+    """
+    Raise LabError if what a kernel is built with lacks a line of our own config.
 
     Kconfig drops what it does not know, or what something is missing for, without a word.
     """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A kernel of the user's, given by its files."""
+
+"""
+A kernel of the user's, given by its files.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from pathlib import Path
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.kernels.known import Kernel
 
+__all__ = ("OWN", "bzimage_release", "custom_kernel", "vmlinux_release")
+
 OWN = "own"
 """The name of such a kernel."""
 
@@ -21,7 +26,8 @@ _MAGIC_OFFSET, _VERSION_OFFSET, _HEADER_SIZE = 0x202, 0x20E, 0x210
 def custom_kernel(
     bzimage: Path, vmlinux: Path, modules: Path | None = None, system_map: Path | None = None
 ) -> Kernel:
-    """Return a kernel that was built by the user.
+    """
+    Return a kernel that was built by the user.
 
     :param modules: ``lib/modules/RELEASE``, or where ``make modules_install`` has put ``lib``;
         None if everything is built in

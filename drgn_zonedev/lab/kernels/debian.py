@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Fetch a Debian kernel and its debug symbols into the cache."""
+
+"""
+Fetch a Debian kernel and its debug symbols into the cache.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ from drgn_zonedev.lab.kernels.known import (
     replace_directory,
 )
 from drgn_zonedev.lab.kernels.unpack import unpack_package
+
+__all__ = ("METAPACKAGE", "image_release", "install_kernel", "parts_of_image")
 
 METAPACKAGE = "linux-image-cloud-amd64"
 _NEEDED_BYTES = 3 << 30
@@ -93,8 +98,8 @@ def install_kernel(name: str, suite: Suite, progress: StepProgress = None) -> Ke
     cache = cache_dir()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(f"cannot make {cache}: {error.strerror}; set XDG_CACHE_HOME") from error
+    except OSError as e:
+        raise LabError(f"cannot make {cache}: {e.strerror}; set XDG_CACHE_HOME") from e
     with lock(cache / "lock", progress):
         check_space(cache, _NEEDED_BYTES, "a kernel")
         for leftover in cache.glob("fetch-*"):  # Of a process that was killed.
@@ -117,8 +122,8 @@ def _install(name: str, suite: Suite, mirror: Mirror, work: Path, progress: Step
     try:
         new = _build(release, packages, apt, work, progress)
         replace_directory(new, kernel_dir(name), work / "old")
-    except (OSError, subprocess.SubprocessError) as error:
-        raise LabError(f"cannot store {release} in {cache_dir()}: {error}") from error
+    except (OSError, subprocess.SubprocessError) as e:
+        raise LabError(f"cannot store {release} in {cache_dir()}: {e}") from e
     kernel = load_kernel(name, kernel_dir(name))
     if kernel is None:
         raise LabError(f"{kernel_dir(name)} vanished while it was being made")

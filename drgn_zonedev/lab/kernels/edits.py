@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Change a source tree by a script that quotes nothing of it but names.
+
+"""
+Change a source tree by a script that quotes nothing of it but names.
 
 Lines of a script, besides empty ones and those that begin with ``#``:
 
@@ -44,7 +46,8 @@ class Edit:
 
 
 def parse_edits(script: str) -> list[Edit]:
-    """Parse a script.
+    """
+    Parse a script.
 
     :raises LabError: if a line cannot be understood, or an edit has no place or no lines
     """
@@ -71,7 +74,8 @@ def parse_edits(script: str) -> list[Edit]:
 
 
 def apply_edits(tree: Path, edits: Sequence[Edit]) -> None:
-    """Change the files of a tree; none of them, if any place is not found.
+    """
+    Change the files of a tree; none of them, if any place is not found.
 
     :raises LabError: if a place is missing, or there are several like it
     """
@@ -80,8 +84,8 @@ def apply_edits(tree: Path, edits: Sequence[Edit]) -> None:
         if edit.file not in texts:
             try:
                 texts[edit.file] = (tree / edit.file).read_text(encoding="utf-8")
-            except OSError as error:
-                raise LabError(f"{edit.file} is not in this kernel: {error.strerror}") from error
+            except OSError as e:
+                raise LabError(f"{edit.file} is not in this kernel: {e.strerror}") from e
         texts[edit.file] = edited(texts[edit.file], edit)
     for name, text in texts.items():
         (tree / name).write_text(text, encoding="utf-8")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Fetch a kernel, or take it from the cache."""
+
+"""
+Fetch a kernel, or take it from the cache.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,12 @@ from drgn_zonedev.lab.kernels.known import (
     load_kernel,
 )
 
+__all__ = ("fetch_kernel",)
+
 
 def fetch_kernel(name: str, *, refresh: bool = False, progress: StepProgress = None) -> Kernel:
-    """Return the kernel called `name`, downloading it only if the cache lacks it.
+    """
+    Return the kernel called `name`, downloading it only if the cache lacks it.
 
     :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
     :raises LabError: if it is one of BUILT_KERNELS, and not built yet

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The kernels the lab can boot, and the cache that holds them."""
+
+"""
+The kernels the lab can boot, and the cache that holds them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,19 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite
 from drgn_zonedev.lab.host.errors import LabError
+
+__all__ = (
+    "ALL_KERNELS",
+    "BUILT_KERNELS",
+    "KERNELS",
+    "UNFIXED_KERNELS",
+    "Kernel",
+    "cache_dir",
+    "check_space",
+    "kernel_dir",
+    "load_kernel",
+    "replace_directory",
+)
 
 KERNELS: dict[str, Suite] = {
     "5.10": Suite("bullseye"),
@@ -93,8 +109,8 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
         record = json.loads((directory / "kernel.json").read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise LabError(f"{directory} is damaged ({error}): delete it") from error
+    except (OSError, ValueError) as e:
+        raise LabError(f"{directory} is damaged ({e}): delete it") from e
     release = record["release"]
     return Kernel(
         name=name,

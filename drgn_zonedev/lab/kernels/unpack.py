@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Take the few needed files out of a kernel's Debian packages, whatever their layout."""
+
+"""
+Take the few needed files out of a kernel's Debian packages, whatever their layout.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
+
+__all__ = ("destination", "unpack_members", "unpack_package")
 
 _MODULES = r"(?:usr/)?lib/modules/(?P<release>[^/]+)"
 _DESTINATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -67,8 +72,8 @@ def unpack_package(deb: Path, directory: Path) -> None:
         try:
             with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
                 unpack_members(archive, directory)
-        except tarfile.TarError as error:
-            raise LabError(f"{deb.name} cannot be unpacked: {error}") from error
+        except tarfile.TarError as e:
+            raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
         # Padding follows the last member; leaving it unread would break dpkg-deb's pipe.
         while process.stdout.read(1 << 16):
             pass

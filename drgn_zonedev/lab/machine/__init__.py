@@ -1,3 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""A guest: how it is made, booted, stopped and ended."""
+"""
+A guest: how it is made, booted, stopped and ended.
+"""

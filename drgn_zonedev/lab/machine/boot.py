@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Boot a kernel into a scenario, and end it whatever happens."""
+
+"""
+Boot a kernel into a scenario, and end it whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,8 @@ from drgn_zonedev.lab.truth.guest_facts import (
     waits_for_host,
 )
 from drgn_zonedev.lab.truth.module import truth_module
+
+__all__ = ("Cancelled", "Guest", "boot", "check_host")
 
 _POLL_SECONDS = 0.1
 # For the host's part in a scenario: it may be to dump all memory, onto a disk that is busy.
@@ -73,9 +78,6 @@ class Guest:
         path.unlink(missing_ok=True)
         self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{path}")
         return path
-
-
-# --- waiting for the guest ---
 
 
 Cancelled = Callable[[], bool]
@@ -178,13 +180,10 @@ def _started(
             )
             try:
                 yield guest
-            except LabError as error:
+            except LabError as e:
                 if process.poll() is None:
                     raise
-                raise _GuestFailed(f"the guest has ended: {error}") from error
-
-
-# --- the whole ---
+                raise _GuestFailed(f"the guest has ended: {e}") from e
 
 
 def _check_drivers(kernel: Kernel, scenario: Scenario) -> None:
@@ -241,7 +240,8 @@ def boot(
     cancelled: Cancelled = lambda: False,
     truth: bool = False,
 ) -> Iterator[Guest]:
-    """Boot `kernel` into `scenario` and yield the guest; it ends with the context.
+    """
+    Boot `kernel` into `scenario` and yield the guest; it ends with the context.
 
     Use the context in the thread that entered it: QEMU ends with that thread.
 
@@ -270,11 +270,11 @@ def boot(
                 booted = True
                 yield guest
             return
-        except _GuestFailed as error:
+        except _GuestFailed as e:
             keep = True
-            if booted or not left or not isinstance(error, _DidNotBoot):
-                raise _with_log(error, work) from error
-            report(progress, f"{_with_log(error, work)}\nstarting the guest once more")
+            if booted or not left or not isinstance(e, _DidNotBoot):
+                raise _with_log(e, work) from e
+            report(progress, f"{_with_log(e, work)}\nstarting the guest once more")
         finally:
             (work / "initramfs").unlink(missing_ok=True)
             if not keep:

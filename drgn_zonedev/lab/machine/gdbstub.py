@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Freeze a guest on entry to a function, through QEMU's gdb server.
+
+"""
+Freeze a guest on entry to a function, through QEMU's gdb server.
 
 A few packets of the gdb remote protocol are all it takes; a gdb process that has to be kept
 attached, watched and ended would be more to go wrong.
@@ -17,6 +19,8 @@ from typing import Callable
 
 from drgn_zonedev.lab.host.errors import LabError
 
+__all__ = ("encode_packet", "fail_call", "stopped_at")
+
 _POLL_SECONDS = 0.1
 _RIP = slice(16 * 16, 16 * 16 + 16)
 """Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
@@ -30,7 +34,8 @@ def encode_packet(payload: str) -> bytes:
 
 
 class _Connection:
-    """A gdb remote protocol session; it must stay open for the guest to stay frozen.
+    """
+    A gdb remote protocol session; it must stay open for the guest to stay frozen.
 
     `check` is called several times a second; it raises when it is time to give up.
     """
@@ -77,16 +82,17 @@ class _Connection:
         try:
             self.socket.sendall(encode_packet(payload))
             return self._receive()
-        except OSError as error:
+        except OSError as e:
             self._check()
-            raise LabError(f"QEMU's gdb server has gone: {error}") from error
+            raise LabError(f"QEMU's gdb server has gone: {e}") from e
 
 
 @contextlib.contextmanager
 def stopped_at(
     path: Path, address: int, check: Callable[[], None], *, write_to: int | None = None
 ) -> Iterator[None]:
-    """Let the guest run up to `address` and keep it frozen there inside the context.
+    """
+    Let the guest run up to `address` and keep it frozen there inside the context.
 
     :param path: QEMU's gdb socket
     :param check: called several times a second; raises when it is time to give up
@@ -101,7 +107,8 @@ def stopped_at(
 
 
 def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]) -> None:
-    """Have the first call of a function with that second argument return -ENOMEM.
+    """
+    Have the first call of a function with that second argument return -ENOMEM.
 
     Calls cannot be counted instead: of QEMU's single steps, one in several hundred ends where it
     began, and the same call is then met twice.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Make the guest's root file system: busybox, the needed modules, the script and its steps.
+
+"""
+Make the guest's root file system: busybox, the needed modules, the script and its steps.
 
 It takes a fraction of a second, so it is made anew for every guest and can never be out of date.
 """
@@ -20,6 +22,21 @@ from drgn_zonedev.lab.host.tools import find_tool, run_tool
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.programs import compile_program
 from drgn_zonedev.lab.scenarios import Scenario
+
+__all__ = (
+    "BASE_MODULES",
+    "Entry",
+    "binds_at_boot",
+    "build_capture_initramfs",
+    "build_initramfs",
+    "cpio",
+    "file_entry",
+    "has_module",
+    "is_static",
+    "module_closure",
+    "parse_modules_dep",
+    "steps_script",
+)
 
 BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
 """What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
@@ -66,9 +83,6 @@ def cpio(entries: Iterable[Entry]) -> bytes:
         header = "070701" + "".join(f"{field:08X}" for field in (*fields, len(name), 0))
         archive += _padded(header.encode() + name) + _padded(entry.data)
     return bytes(archive)
-
-
-# --- modules ---
 
 
 def _module_name(path: str) -> str:
@@ -156,9 +170,6 @@ def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
     return entries
 
 
-# --- the whole ---
-
-
 def is_static(program: bytes) -> bool:
     """Tell whether a 64-bit ELF program runs without shared libraries (it names no loader)."""
     if program[:5] != b"\x7fELF\x02":
@@ -198,7 +209,8 @@ def build_capture_initramfs(kernel: Kernel, modules: Iterable[str], files: list[
 
 
 def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = None) -> bytes:
-    """Return the initramfs that makes `kernel` go through the steps of `scenario`.
+    """
+    Return the initramfs that makes `kernel` go through the steps of `scenario`.
 
     :param truth: the module of ``truth.py``, to have it asked after the steps
     """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Programs that a guest runs beside busybox, compiled on the host; they need no library."""
+
+"""
+Programs that a guest runs beside busybox, compiled on the host; they need no library.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import tempfile
 from pathlib import Path
 
 from drgn_zonedev.lab.host.tools import run_tool
+
+__all__ = ("compile_program",)
 
 _SOURCES = Path(__file__).parents[1] / "guest"
 _FLAGS = ("-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-O1")

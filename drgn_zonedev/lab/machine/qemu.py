@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""QEMU: its command line, its accelerator, and its end."""
+
+"""
+QEMU: its command line, its accelerator, and its end.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.qmp import execute
 from drgn_zonedev.lab.scenarios import Scenario
 
+__all__ = ("accelerator", "kvm_works", "qemu_command", "running")
+
 # QEMU 7.2 emulates cmpxchg16b in a way that now and then leaves garbage in the flags, of which 6.12
 # panics: its slab allocator uses the instruction wherever it can. Programs do not.
 _CPU = "max"
@@ -24,7 +29,8 @@ _QUIT_SECONDS = 5.0
 
 
 def kvm_works(timeout: float = _KVM_PROBE_SECONDS) -> bool:
-    """Tell whether KVM runs guest code: a machine without a disk must get to its firmware's end.
+    """
+    Tell whether KVM runs guest code: a machine without a disk must get to its firmware's end.
 
     /dev/kvm may exist although nested virtualisation hangs or lacks what the CPU promises.
     """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Talk to QEMU."""
+
+"""
+Talk to QEMU.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,18 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 
+__all__ = ("execute", "require_qmp")
+
 
 def require_qmp() -> None:
     """Raise LabError if the QMP library is not installed."""
     try:
         import qemu.qmp  # noqa: F401
-    except ImportError as error:
+    except ImportError as e:
         raise LabError(
             "qemu.qmp is not installed: run ./scripts/setup in a clone, "
             "or pip install 'qemu.qmp>=0.0.3'"
-        ) from error
+        ) from e
 
 
 def execute(
@@ -43,8 +48,8 @@ def execute(
 
     try:
         return asyncio.run(run())
-    except asyncio.TimeoutError as error:
-        raise LabError(f"QEMU did not answer {command} within {timeout:.0f} s") from error
-    except (QMPError, EOFError, OSError, AssertionError) as error:
+    except asyncio.TimeoutError as e:
+        raise LabError(f"QEMU did not answer {command} within {timeout:.0f} s") from e
+    except (QMPError, EOFError, OSError, AssertionError) as e:
         # The client asserts that it is still connected, which it is not if QEMU ends just then.
-        raise LabError(f"QEMU refused {command}: {error}") from error
+        raise LabError(f"QEMU refused {command}: {e}") from e

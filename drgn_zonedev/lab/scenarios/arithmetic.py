@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Where things must be: arithmetic on what a scenario arranges, taken from the kernel's rules.
+
+"""
+Where things must be: arithmetic on what a scenario arranges, taken from the kernel's rules.
 
 Addresses and sizes are in bytes, PFNs are said to be PFNs.
 """
@@ -10,6 +12,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from drgn_zonedev.util.alignment import align_down, align_up
+
+__all__ = (
+    "PAGE",
+    "SECTION",
+    "STRUCT_PAGE",
+    "VMEMMAP",
+    "Expected",
+    "MemoryArea",
+    "block_number",
+    "blocks",
+    "data_offset",
+    "expect",
+    "namespace_end",
+    "namespace_ranges",
+    "section_head",
+    "section_tail",
+    "struct_page",
+)
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4 * KIB
@@ -53,7 +73,8 @@ def struct_page(pfn: int) -> int:
 
 
 def data_offset(memory: MemoryArea, memmap: str, align: int) -> int:
-    """Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
+    """
+    Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
 
     That is 8 KiB for the information block, and with the memmap on the device a struct page for
     every page behind that; what follows is aligned.
@@ -72,7 +93,8 @@ def namespace_end(memory: MemoryArea, align: int) -> int:
 def namespace_ranges(
     memory: MemoryArea, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
 ) -> tuple[Expected, ...]:
-    """Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
+    """
+    Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
 
     The pgmap covers all of it. With the memmap on the device, the altmap begins with a reserve of
     8 KiB, and what is between that and the data is there to store the memmap. Without an altmap,

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The scenarios. Addresses are spelled out; what must come of them is computed."""
+
+"""
+The scenarios. Addresses are spelled out; what must come of them is computed.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ from drgn_zonedev.lab.scenarios.hardware import (
 )
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import block, hotplug, namespace
+
+__all__ = ("SCENARIOS",)
 
 _E820 = ("nd_e820", "nd_pmem")
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")

@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""QEMU arguments for memory that is not boot RAM."""
+
+"""
+QEMU arguments for memory that is not boot RAM.
+"""
 
 from __future__ import annotations
 
 from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, MemoryArea
 from drgn_zonedev.lab.scenarios.scenario import QmpCommand
 from drgn_zonedev.util.alignment import align_up
+
+__all__ = (
+    "CXL_MACHINE",
+    "CXL_WINDOW",
+    "DEVICE_MEMORY",
+    "cxl_memory",
+    "numa",
+    "nvdimm",
+    "plug_dimm",
+    "virtio_pmem",
+)
 
 DEVICE_MEMORY = 4 * GIB
 """Where QEMU's memory slots begin in a guest that has less than 3 GiB of RAM."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a scenario is."""
+
+"""
+What a scenario is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from drgn_zonedev.lab.scenarios.arithmetic import Expected
+
+__all__ = ("GuestCommand", "QmpCommand", "Scenario")
 
 GuestCommand = tuple[str, ...]
 """A command of the guest script (``guest/init``): its name and its arguments."""

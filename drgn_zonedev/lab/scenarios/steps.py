@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Commands of the guest script that take more than a word."""
+
+"""
+Commands of the guest script that take more than a word.
+"""
 
 from __future__ import annotations
 
 from drgn_zonedev.lab.scenarios.arithmetic import MIB, MemoryArea, block_number
 from drgn_zonedev.lab.scenarios.scenario import GuestCommand
+
+__all__ = ("block", "hotplug", "namespace", "namespace_at")
 
 
 def namespace(

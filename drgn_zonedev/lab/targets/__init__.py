@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Other ways into a guest's memory than QEMU's: what users have who have no QEMU.
+
+"""
+Other ways into a guest's memory than QEMU's: what users have who have no QEMU.
 
 ::
 
@@ -21,7 +23,7 @@ from drgn_zonedev.lab.targets.filtered import (
 )
 from drgn_zonedev.lab.targets.inside import boot_inside
 
-__all__ = [
+__all__ = (
     "FORMATS",
     "NOT_POSSIBLE",
     "Format",
@@ -30,4 +32,4 @@ __all__ = [
     "makedumpfile",
     "take_kdump",
     "write_filtered",
-]
+)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A real kdump: the guest panics, and a capture kernel saves what its makedumpfile lets through."""
+
+"""
+A real kdump: the guest panics, and a capture kernel saves what its makedumpfile lets through.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from drgn_zonedev.lab.targets.filtered import makedumpfile
 from drgn_zonedev.lab.targets.image import blank_image, disk_device
 from drgn_zonedev.lab.targets.program import DebianProgram
 from drgn_zonedev.lab.truth.guest_facts import Facts
+
+__all__ = ("CAPTURE_SECONDS", "Kdump", "take_kdump")
 
 # Two kernels boot in it; on a busy host, that takes minutes.
 CAPTURE_SECONDS = 240
@@ -46,7 +51,8 @@ class Kdump:
 def take_kdump(
     kernel: Kernel, scenario: Scenario, progress: StepProgress = None
 ) -> Iterator[Kdump]:
-    """Boot a guest into a scenario and let it panic; the dumps are gone after the context.
+    """
+    Boot a guest into a scenario and let it panic; the dumps are gone after the context.
 
     :raises LabError: if no dump was saved in time
     """

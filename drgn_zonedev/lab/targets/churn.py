@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A guest whose memory never comes to rest, and what checks of it say.
+
+"""
+A guest whose memory never comes to rest, and what checks of it say.
 
 ::
 
@@ -33,6 +35,8 @@ from drgn_zonedev.lab.scenarios.steps import hotplug, namespace
 from drgn_zonedev.lab.targets.inside import boot_observed
 from drgn_zonedev.lab.targets.labels import AREA_BYTES, write_labels_command
 from drgn_zonedev.lab.targets.watch import MARK
+
+__all__ = ("CHURN", "Churned", "boot_churning", "main", "run_churn")
 
 # The labels take the end of it.
 _LABELLED = MemoryArea(DEVICE_MEMORY, 256 * MIB)

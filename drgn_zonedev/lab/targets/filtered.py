@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Dumps that makedumpfile wrote."""
+
+"""
+Dumps that makedumpfile wrote.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from drgn_zonedev.lab.host.apt import Suite
 from drgn_zonedev.lab.host.errors import LabError, StepProgress
 from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
+
+__all__ = ("FORMATS", "NOT_POSSIBLE", "Format", "makedumpfile", "write_filtered")
 
 # Some seconds for a gigabyte, on a host that has nothing else to do.
 _SECONDS = 240
@@ -71,8 +76,8 @@ def write_filtered(program: DebianProgram, dump: Path, target: Path, form: Forma
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_SECONDS, check=False
         )
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"makedumpfile did not finish within {_SECONDS} s") from error
+    except subprocess.TimeoutExpired as e:
+        raise LabError(f"makedumpfile did not finish within {_SECONDS} s") from e
     if done.returncode:
         said = [line for line in re.split(r"[\r\n]+", done.stdout + done.stderr) if line.strip()]
         raise LabError(f"makedumpfile {program.version} failed: {' / '.join(said[-3:])}")

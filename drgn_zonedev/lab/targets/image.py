@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Disks for guests."""
+
+"""
+Disks for guests.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
+
+__all__ = ("blank_image", "disk_device", "file_image", "make_image")
 
 _MAKE_SECONDS = 120
 _SPARE_BYTES = 32 << 20
@@ -37,10 +42,10 @@ def make_image(tree: Path, image: Path) -> None:
             text=True,
             timeout=_MAKE_SECONDS,
         )
-    except subprocess.CalledProcessError as error:
-        raise LabError(f"mke2fs cannot make {image}: {error.stderr.strip()}") from error
-    except subprocess.TimeoutExpired as error:
-        raise LabError(f"mke2fs did not finish within {_MAKE_SECONDS} s") from error
+    except subprocess.CalledProcessError as e:
+        raise LabError(f"mke2fs cannot make {image}: {e.stderr.strip()}") from e
+    except subprocess.TimeoutExpired as e:
+        raise LabError(f"mke2fs did not finish within {_MAKE_SECONDS} s") from e
 
 
 def file_image(files: Iterable[Path], image: Path) -> None:

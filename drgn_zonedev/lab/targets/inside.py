@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Run the tool inside of the guest, on the guest's own /proc/kcore."""
+
+"""
+Run the tool inside of the guest, on the guest's own /proc/kcore.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,8 @@ from drgn_zonedev.lab.targets.interpreter import (
     interpreter_digest,
     pack_interpreter,
 )
+
+__all__ = ("INSIDE_SECONDS", "boot_inside", "boot_observed", "python_image")
 
 # A quarter of a minute on a host that has nothing else to do.
 INSIDE_SECONDS = 300
@@ -52,7 +57,8 @@ def python_image(progress: StepProgress = None) -> Path:
 def boot_inside(
     kernel: Kernel, scenario: Scenario, progress: StepProgress = None
 ) -> Iterator[Guest]:
-    """Boot a guest that has run ``zonedev -k check``, and is still in the same state.
+    """
+    Boot a guest that has run ``zonedev -k check``, and is still in the same state.
 
     ``guest.facts["inside"]`` is what that printed, ``["inside_errors"]`` what it said on standard
     error, and ``["inside_status"]`` its exit status.

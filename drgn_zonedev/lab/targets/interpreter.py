@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Pack the Python that is running, and the packages that ours needs, for a guest.
+
+"""
+Pack the Python that is running, and the packages that ours needs, for a guest.
 
 It is what the user has, so what a guest runs is the same as what the host runs.
 """
@@ -18,6 +20,8 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
+
+__all__ = ("ENVIRONMENT", "PROGRAM", "interpreter_digest", "pack_interpreter")
 
 PROGRAM = "/python/bin/python"
 ENVIRONMENT = {

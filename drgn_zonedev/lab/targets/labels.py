@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""An empty label area for an NVDIMM: only namespaces that are kept in labels can be resized.
+
+"""
+An empty label area for an NVDIMM: only namespaces that are kept in labels can be resized.
 
 The layout is that of ``struct nd_namespace_index`` (``drivers/nvdimm/label.h``), and of the UEFI
 specification's NVDIMM label protocol, version 1.2.

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A program out of a Debian package with the libraries it wants, installed nowhere.
+
+"""
+A program out of a Debian package with the libraries it wants, installed nowhere.
 
 It runs on the host and in guests alike: its own dynamic loader starts it.
 """
@@ -21,6 +23,8 @@ from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import cache_dir
 from drgn_zonedev.lab.machine.initramfs import Entry, file_entry
+
+__all__ = ("LOADER", "DebianProgram", "fetch_program")
 
 LOADER = "ld-linux-x86-64.so.2"
 _LIBRARY = re.compile(r".*\.so(\.[\w.]+)?")
@@ -99,8 +103,8 @@ def _is_library(package: str) -> bool:
 def _unpack(deb: Path, tree: Path) -> None:
     try:
         subprocess.run([find_tool("dpkg-deb"), "-x", str(deb), str(tree)], check=True, timeout=60)
-    except subprocess.SubprocessError as error:
-        raise LabError(f"{deb.name} cannot be unpacked: {error}") from error
+    except subprocess.SubprocessError as e:
+        raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
 
 
 def _files(tree: Path) -> Iterable[Path]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Check a running kernel again and again, and say what became of each check.
+
+"""
+Check a running kernel again and again, and say what became of each check.
 
 ::
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_zonedev.model import Report
+
+__all__ = ("MARK", "Tally", "main", "watch")
 
 MARK = "watched: "
 """In front of each line that :func:`main` prints, for whoever reads them out of a console."""

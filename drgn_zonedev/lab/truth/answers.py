@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the guest's kernel answered for each PFN, parsed."""
+
+"""
+What the guest's kernel answered for each PFN, parsed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ __all__ = (
 
 @dataclass(frozen=True)
 class Answer:
-    """A line of ``/proc/zonedev_truth``: one answer for all PFNs of ``[start_pfn, end_pfn)``.
+    """
+    A line of ``/proc/zonedev_truth``: one answer for all PFNs of ``[start_pfn, end_pfn)``.
 
     What is None was not asked for, because the struct page must not be touched for it.
     """
@@ -50,7 +54,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Kpageflags:
-    """A run of ``/proc/kpageflags``.
+    """
+    A run of ``/proc/kpageflags``.
 
     `told` is ``nopage`` (KPF_NOPAGE), ``flags``, or ``zero``. Kernels from 7.x on have no
     KPF_NOPAGE: there, ``zero`` is no online page, or an online one without any flag.

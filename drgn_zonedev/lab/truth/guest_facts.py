@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the guest said of itself, parsed."""
+
+"""
+What the guest said of itself, parsed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,19 @@ from pathlib import PurePosixPath
 from typing import Any, Callable
 
 from drgn_zonedev.lab.truth.answers import parse_kpageflags, parse_truth, parse_values, parse_visits
+
+__all__ = (
+    "Facts",
+    "IomemEntry",
+    "failure",
+    "inability",
+    "is_ready",
+    "parse_attributes",
+    "parse_facts",
+    "parse_iomem",
+    "parse_zoneinfo",
+    "waits_for_host",
+)
 
 Facts = dict[str, Any]
 """Keys are those of the guest script's ``report_facts``."""

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Build the module that asks a kernel for the truth (``guest/zonedev_truth.c``).
+
+"""
+Build the module that asks a kernel for the truth (``guest/zonedev_truth.c``).
 
 The kernel's headers come from its Debian suite and are installed nowhere. The host's compiler does,
 whatever the kernel was built with; the kernel's own build programs want the C library of their
@@ -46,7 +48,8 @@ _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 
 def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
-    """Return the module for `kernel`, building it only if the cache lacks it.
+    """
+    Return the module for `kernel`, building it only if the cache lacks it.
 
     :raises LabError: if a compiler or the kernel's headers are missing
     """
@@ -91,9 +94,6 @@ def _make_module(kernel: Kernel, module: Path, work: Path, progress: StepProgres
     (work / "module.ko").replace(module)
 
 
-# --- headers ---
-
-
 def _download(kernel: Kernel, directory: Path, work: Path, progress: StepProgress) -> None:
     """Download the packages that a module's build needs into a new directory."""
     report(progress, f"downloading the headers of {kernel.release} (16 MiB)")
@@ -121,8 +121,8 @@ def _header_packages(apt: Apt, kernel: Kernel) -> list[Package]:
     name = f"linux-headers-{kernel.release}"
     try:
         headers = apt.show(name)[name]
-    except LabError as error:
-        raise LabError(f"{error}: zonedev lab fetch --refresh {kernel.name}") from error
+    except LabError as e:
+        raise LabError(f"{e}: zonedev lab fetch --refresh {kernel.name}") from e
     wanted = re.compile(r"linux-headers-.*-common|linux-kbuild-.*")
     names = [other for other in headers.depends if wanted.fullmatch(other)]
     return [headers, *apt.show(*names).values()]
@@ -138,9 +138,6 @@ def _library_packages(apt: Apt, users: Iterable[Package]) -> list[Package]:
         found.update(new)
         todo.extend(new.values())
     return list(found.values())
-
-
-# --- a tree to build in ---
 
 
 def _unpack(packages: Path, root: Path, release: str) -> Path:
@@ -181,7 +178,8 @@ def _run_with_libraries(program: Path, libraries: Path) -> None:
 
 
 def build_module(tree: Path, module: Path) -> None:
-    """Build the module against a kernel tree that is ready for external modules.
+    """
+    Build the module against a kernel tree that is ready for external modules.
 
     :param tree: what is ``/lib/modules/RELEASE/build`` on a machine that runs the kernel
     :param module: the file to write

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Does the tool say of every PFN what the guest's kernel says?
+
+"""
+Does the tool say of every PFN what the guest's kernel says?
 
 For each PFN of each present section and pgmap, without a sample: the predicates, the struct pages
 where the kernel may touch them, and what our cases promise. The guest must have been booted with
@@ -114,9 +116,6 @@ class Truth:
         return _spread(self.answers, [a.pgmap for a in self.answers], np.uint64)
 
 
-# --- the predicates ---
-
-
 def _predicates(ours: Predicates, truth: Truth) -> Iterator[Disagreement]:
     yield from differences("pfn_valid()", truth.pfn, ours.pfn_valid, truth.yes("valid"))
     yield from differences("pfn_to_online_page()", truth.pfn, ours.online, truth.yes("online"))
@@ -162,9 +161,6 @@ def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Ite
     yield from differences(about, pfn, claimed, truth.yes("claimed"))
 
 
-# --- struct pages ---
-
-
 def _pages(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:
     for answer in answers:
         if answer.zone is None:
@@ -199,8 +195,6 @@ def _page_fields(prog: Program, pages: Pages, answer: Answer) -> Iterator[Disagr
         "compound head", pages.pfn, ours, pages.pfn >> answer.order << answer.order
     )
 
-
-# --- cases ---
 
 # What a case promises of pfn_valid(), pfn_to_online_page(), get_dev_pagemap() and
 # pgmap_pfn_valid(); what it does not name, it does not promise.
@@ -303,9 +297,6 @@ def _beyond(ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
         first, end = np.searchsorted(truth.pfn, [range_.start_pfn, range_.end_pfn])
         covered[first:end] = True
     yield from differences("present", truth.pfn, covered, np.ones(len(covered), bool))
-
-
-# --- a walker of the kernel ---
 
 
 @dataclass(frozen=True)

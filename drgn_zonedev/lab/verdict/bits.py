@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a kernel's own pfn_zone_device() says, read out of its memory.
+
+"""
+What a kernel's own pfn_zone_device() says, read out of its memory.
 
 Of a kernel that was changed by ``patches/pfn_zone_device.edit``. It works where no module can be
 run: in a guest that is frozen. The rules are those of ``test_subsection()`` in that patch.
@@ -72,7 +74,8 @@ def _bitmap(prog: Program, usage: int, name: str) -> list[int]:
 
 
 def claimed_by_case(ranges: Sequence[Range], pfn: np.ndarray, populated: np.ndarray) -> np.ndarray:
-    """Return what pfn_zone_device_claimed() has to say of sorted PFNs.
+    """
+    Return what pfn_zone_device_claimed() has to say of sorted PFNs.
 
     :param populated: whether their subsections are
     """

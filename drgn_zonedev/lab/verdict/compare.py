@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Does the tool say of a guest what is true? Everything that disagrees, in words."""
+
+"""
+Does the tool say of a guest what is true? Everything that disagrees, in words.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.lab.machine.boot import Guest
     from drgn_zonedev.model import Range, Report
+
+__all__ = ("compare_ranges", "judge")
 
 # Outside what a scenario arranges there is nothing but RAM, and holes between RAM.
 _ORDINARY = ("online", "partial")

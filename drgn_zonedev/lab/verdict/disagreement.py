@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""How a difference between the tool and a guest's kernel is said."""
+
+"""
+How a difference between the tool and a guest's kernel is said.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ __all__ = ("Disagreement", "differences", "runs")
 
 @dataclass(frozen=True)
 class Disagreement:
-    """The tool says `ours` of these PFNs, the kernel says `theirs`.
+    """
+    The tool says `ours` of these PFNs, the kernel says `theirs`.
 
     Without PFNs, it is about something else, and `about` says what.
     """

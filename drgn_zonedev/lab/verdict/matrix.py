@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Every kernel in every scenario, several guests at a time."""
+
+"""
+Every kernel in every scenario, several guests at a time.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,18 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_zonedev.model import Report
+
+__all__ = (
+    "Cell",
+    "CellVerdict",
+    "MatrixOptions",
+    "RunCell",
+    "debug_guest",
+    "default_jobs",
+    "load_guest_symbols",
+    "run_cell",
+    "run_matrix",
+)
 
 _GUEST_BYTES = 2 << 30
 """What a guest takes of the host: its memory, and the debugger with the kernel's symbols."""
@@ -71,9 +86,6 @@ def default_jobs() -> int:
     found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     guests = (int(found[1]) << 10) // _GUEST_BYTES if found else 1
     return max(1, min(len(os.sched_getaffinity(0)), guests))
-
-
-# --- one guest ---
 
 
 def debug_guest(guest: Guest) -> Program:
@@ -123,10 +135,10 @@ def run_cell(
             truth=options.truth and not scenario.breakpoint,
         ) as guest:
             found, wrong = _look(guest, options)
-    except NotPossible as error:
-        return cell(CellVerdict.NOT_POSSIBLE, str(error))
-    except LabError as error:
-        return cell(CellVerdict.FAILED, str(error))
+    except NotPossible as e:
+        return cell(CellVerdict.NOT_POSSIBLE, str(e))
+    except LabError as e:
+        return cell(CellVerdict.FAILED, str(e))
     return cell(CellVerdict.DIFFERS if wrong else CellVerdict.AGREES, *wrong, report=found)
 
 
@@ -159,23 +171,19 @@ def _as_lab_errors() -> Iterator[None]:
 
     try:
         yield
-    except (drgn.FaultError, OSError, LookupError, TypeError, ValueError) as error:
-        message = f"the guest could not be judged: {type(error).__name__}: {error}"
-        raise LabError(message) from error
+    except (drgn.FaultError, OSError, LookupError, TypeError, ValueError) as e:
+        message = f"the guest could not be judged: {type(e).__name__}: {e}"
+        raise LabError(message) from e
 
 
 def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(
-            f"cannot make {directory}: {error.strerror}: choose another place"
-        ) from error
+    except OSError as e:
+        raise LabError(f"cannot make {directory}: {e.strerror}: choose another place") from e
     path = guest.dump(directory / f"{guest.kernel.name}-{guest.scenario.name}.elf")
     report(progress, f"{path}: open it with zonedev -c {path} -s {guest.kernel.vmlinux} check")
 
-
-# --- all of them ---
 
 RunCell = Callable[[Kernel, Scenario, MatrixOptions, Callable[[], bool]], Cell]
 
@@ -188,7 +196,8 @@ def run_matrix(
     jobs: int = 1,
     run: RunCell = run_cell,
 ) -> Generator[Cell, None, None]:
-    """Yield one cell after the other, in order; guests run `jobs` at a time.
+    """
+    Yield one cell after the other, in order; guests run `jobs` at a time.
 
     Whatever ends the iteration early ends the guests as well.
     """

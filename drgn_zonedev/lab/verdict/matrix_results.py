@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What came of a matrix: as text, as JUnit XML, as JSON."""
+
+"""
+What came of a matrix: as text, as JUnit XML, as JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from tabulate import tabulate
 
 from drgn_zonedev.lab.verdict.matrix import Cell, CellVerdict
 from drgn_zonedev.render.as_junit import xml_text
+
+__all__ = ("MATRIX_SCHEMA", "ascii_only", "junit_xml", "line_text", "matrix_text", "results_json")
 
 MATRIX_SCHEMA = "drgn-zonedev/lab/1"
 

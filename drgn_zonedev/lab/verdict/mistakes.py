@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What each variant of pfn_zone_device(), and some walkers, must get wrong.
+
+"""
+What each variant of pfn_zone_device(), and some walkers, must get wrong.
 
 This is arithmetic on the ranges that a scenario arranges, without any of the code under test.
 """
@@ -8,6 +10,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+
+__all__ = (
+    "SECTION_PAGES",
+    "Arranged",
+    "Mistakes",
+    "false_yes",
+    "taken_for_online",
+    "taken_for_ram",
+    "valid",
+)
 
 SECTION_PAGES = (128 << 20) >> 12
 
@@ -65,7 +77,8 @@ def _shared(arranged: Iterable[Arranged], case: str, spans: Iterable[Arranged]) 
 
 
 def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
-    """Count the pages that each variant takes for valid device memory, by case.
+    """
+    Count the pages that each variant takes for valid device memory, by case.
 
     None of them misses any, on a namespace that begins and ends, and has its data, at whole
     subsections.
@@ -94,7 +107,8 @@ def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mis
 
 
 def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
-    """Count what pfn_to_online_page() would take for RAM if it asked each variant.
+    """
+    Count what pfn_to_online_page() would take for RAM if it asked each variant.
 
     That is what the variant does not know for a device's, of all that is beside RAM in a section,
     and in a populated subsection: not holes, nor what a device has left.
@@ -123,7 +137,8 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
 
 
 def taken_for_online(arranged: Sequence[Arranged], *, taint: bool) -> Counter[str]:
-    """Count pages that are no RAM, and pfn_to_online_page() has them all the same.
+    """
+    Count pages that are no RAM, and pfn_to_online_page() has them all the same.
 
     Without taint, those are all that are in a section which has RAM. With it, those that
     get_dev_pagemap() still had to tell from RAM: it fails from the moment on that the reference is

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Does a guest show what its scenario is about? If not, agreeing with it would mean nothing.
+
+"""
+Does a guest show what its scenario is about? If not, agreeing with it would mean nothing.
 
 Each proof looks at the kernel, or at facts in the report that the ranges do not show, and returns
 what is wrong, or an empty string.
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from drgn_zonedev.lab.scenarios import Scenario
     from drgn_zonedev.model import Finding, Report
 
+__all__ = ("PROOFS", "failed_proofs")
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -32,7 +36,8 @@ class _Case:
 
 
 def failed_proofs(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
-    """Say which proofs of the guest's scenario fail.
+    """
+    Say which proofs of the guest's scenario fail.
 
     :raises NotPossible: if a proof shows that this kernel lacks what the scenario is about
     """
@@ -41,9 +46,6 @@ def failed_proofs(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
         wrong = PROOFS[name](case)
         if wrong:
             yield wrong
-
-
-# --- the proofs ---
 
 
 def _compound(order: int) -> Callable[[_Case], str]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Do ``zonedev proposal`` and ``zonedev walkers`` say of a guest what is true?
+
+"""
+Do ``zonedev proposal`` and ``zonedev walkers`` say of a guest what is true?
 
 ``mistakes.py`` has the arithmetic; here is what is compared with it.
 """
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from drgn_zonedev.lab.truth.answers import Answer
     from drgn_zonedev.pfn_proposal import ProposalReport
     from drgn_zonedev.pfn_walkers import WalkersReport
+
+__all__ = ("kernel_differences", "variant_differences", "walker_differences")
 
 
 def variant_differences(
@@ -84,7 +88,8 @@ def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> I
 def kernel_differences(
     answers: Sequence[Answer], arranged: Sequence[Arranged], *, taint: bool
 ) -> Iterator[str]:
-    """Say where the arithmetic itself is not what the guest's kernel answered, PFN by PFN.
+    """
+    Say where the arithmetic itself is not what the guest's kernel answered, PFN by PFN.
 
     A guest that is frozen has answered nothing.
 

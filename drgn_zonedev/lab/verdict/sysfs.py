@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What user space sees of a guest's memory and devices, against what the tool says of them."""
+
+"""
+What user space sees of a guest's memory and devices, against what the tool says of them.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +70,6 @@ def _blocks(snapshot: Snapshot, facts: Facts) -> Iterator[Disagreement]:
         yield Disagreement("memory block size", hex(size), hex(facts["memory_block_size"]))
 
 
-# --- /proc/iomem ---
-
-
 def _ram(
     snapshot: Snapshot, ranges: Sequence[Range], iomem: Sequence[IomemEntry]
 ) -> Iterator[Disagreement]:
@@ -107,9 +107,6 @@ def _device_resources(snapshot: Snapshot, iomem: Sequence[IomemEntry]) -> Iterat
                     range_.start_pfn,
                     range_.end_pfn,
                 )
-
-
-# --- devices ---
 
 
 def _devices(prog: Program, snapshot: Snapshot, facts: Facts) -> Iterator[Disagreement]:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Real PFN walkers meet real bad pages: what they did, against what we say they do.
+
+"""
+Real PFN walkers meet real bad pages: what they did, against what we say they do.
 
 A trial is a scenario, at whose end the guest reads all of ``/proc/kpageflags`` and
 ``/proc/kpagecount``, sends the walkers that take a PFN to one PFN of each range, and sets off those
@@ -136,12 +138,12 @@ def run_trial(
         # A guest that a walker ends is ended the second time as well.
         with boot(kernel, wanted, accel=accel, timeout=_SECONDS, progress=progress) as guest:
             return judge_trial(guest, debug_guest(guest), scenario)
-    except NotPossible as error:
-        return Trial(kernel, scenario, impossible=str(error))
-    except LabError as error:
-        if "panicked" not in str(error):
+    except NotPossible as e:
+        return Trial(kernel, scenario, impossible=str(e))
+    except LabError as e:
+        if "panicked" not in str(e):
             raise
-        return Trial(kernel, scenario, panic=_panic(str(error)))
+        return Trial(kernel, scenario, panic=_panic(str(e)))
 
 
 def _panic(error: str) -> str:
@@ -198,9 +200,6 @@ def _inside(pfn: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     return found
 
 
-# --- /proc/kpageflags, /proc/kpagecount ---
-
-
 def _kpage(
     prog: Program, snapshot: Snapshot, table: _Table, facts: dict[str, Sequence[Values]]
 ) -> tuple[tuple[Kpage, ...], list[Disagreement]]:
@@ -234,9 +233,6 @@ def _kpage(
             )
         )
     return tuple(found), wrong
-
-
-# --- guards ---
 
 
 def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagreement]:
@@ -279,9 +275,6 @@ def _is_ambiguous(visit: Visit, online: bool, valid: bool) -> bool:
         return visit.said == _EIO
     # 7.3 deals with poison where there is no struct page, and says EBUSY of it.
     return not valid and visit.said not in _REJECTED[visit.walker]
-
-
-# --- rendering ---
 
 
 def trial_text(trial: Trial, *, verbose: bool = False) -> str:
