@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.lab.machine.boot import Guest, boot
     from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 
-# Whoever checks a dump needs no guests: nothing is imported until it is used.
+# Checking a dump does not need the lab: import each name when it is first used.
 _HOME = {
     "ALL_KERNELS": "kernels.known",
     "BUILT_KERNELS": "kernels.known",

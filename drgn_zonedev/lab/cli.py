@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ("add_lab_command",)
 
-# How many reports people want to read.
+# The most reports that are printed without being asked for.
 _FEW = 4
 
 
@@ -53,7 +53,7 @@ def add_lab_command(subparsers: Any) -> None:
     _run_arguments(verb)
     verb.set_defaults(command=ShellCommand(_run))
     verb = verbs.add_parser(
-        "walk", help="have PFN walkers of real kernels meet bad pages, and compare with what we say"
+        "walk", help="run PFN walkers of real kernels on bad pages, and compare with the prediction"
     )
     action = verb.add_argument(
         "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all trials"
@@ -97,7 +97,7 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--truth",
         action="store_true",
-        help="have each kernel itself asked about every PFN, by a module that is built for it",
+        help="ask each kernel itself about every PFN, with a module that is built for it",
     )
     verb.add_argument("-v", "--verbose", action="store_true", help="show all reports and evidence")
     _kernel_arguments(verb)
@@ -114,7 +114,7 @@ def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
         "--modules",
         metavar="DIR",
         type=Path,
-        help="lib/modules/RELEASE, or what make modules_install got as INSTALL_MOD_PATH "
+        help="lib/modules/RELEASE, or INSTALL_MOD_PATH of make modules_install "
         "(default: everything is built in)",
     )
     group.add_argument(
@@ -174,7 +174,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import check_host
     from drgn_zonedev.lab.verdict import matrix_results as results
 
-    # Before anything that takes long, and so that nobody takes old results for new ones.
+    # Do this first: it must not fail after a long run, nor leave old results in place.
     for path in filter(None, (args.junit, args.json)):
         _write(path, "")
     if args.dump:
@@ -206,12 +206,12 @@ def _run_all(
             cells.append(cell)
             _say(f"[{len(cells)}/{count}] {results.line_text(cell)}")
             _show(cell, args, few=count <= _FEW)
-    if any(_lacks_modules(cell) for cell in cells):
+    if any(_is_without_modules(cell) for cell in cells):
         _say("without --modules, the kernel must have every driver built in: see docs/lab.md")
     return cells
 
 
-def _lacks_modules(cell: Cell) -> bool:
+def _is_without_modules(cell: Cell) -> bool:
     from drgn_zonedev.lab.verdict.matrix import CellVerdict
 
     return cell.verdict is CellVerdict.NOT_POSSIBLE and cell.kernel.modules is None
@@ -240,7 +240,7 @@ def _write(path: Path, text: str) -> None:
 def _make_directory(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # Whether there can be files in it is only known when there is one.
+        # Only writing a file shows whether the directory is writable.
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as e:
@@ -275,9 +275,9 @@ def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
     from drgn_zonedev.lab.kernels.custom_kernel import custom_kernel
 
     if names:
-        raise UsageError(f"{names[0]} and a kernel of your own: choose one of them")
+        raise UsageError(f"both {names[0]} and a kernel of your own are given: choose one of them")
     if not (args.kernel and args.vmlinux):
-        raise UsageError("a kernel of your own takes both --kernel BZIMAGE and --vmlinux FILE")
+        raise UsageError("a kernel of your own needs both --kernel BZIMAGE and --vmlinux FILE")
     try:
         return custom_kernel(args.kernel, args.vmlinux, args.modules, args.system_map)
     except LabError as e:

@@ -13,7 +13,7 @@ from drgn_zonedev.lab.verdict.matrix import debug_guest
 
 
 def run_shell(guest: Guest) -> None:
-    """Start drgn's REPL on a guest, with our helpers at hand; returns when the user leaves it."""
+    """Start drgn's REPL on a guest, with our helpers loaded; returns when the user exits."""
     from drgn.cli import run_interactive
 
     from drgn_zonedev.repl.repl import COMMAND_NAMES, register

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Make the dumps in ``vmcores/``: boot, export, and write down what must come of it.
+Make the dumps in ``vmcores/``: boot, export, and record the expected results.
 
-What is expected comes from the scenario's arithmetic and from the guest's own kernel, never from
-the tool; a dump of which the tool says something else is not stored.
+The expected results come from the scenario's arithmetic and from the guest's own kernel, never
+from the tool. If the tool's results differ, the dump is not stored.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _kernel_or_scenario(name: str) -> str:
-    # Not choices, of which argparse takes an empty list for one.
+    # Not with choices=, because argparse checks an empty list as if it were a choice.
     if name not in KERNELS and name not in SCENARIOS:
         known = ", ".join((*KERNELS, *SCENARIOS))
-        raise argparse.ArgumentTypeError(f"{name!r} is no kernel or scenario: choose from {known}")
+        message = f"unknown kernel or scenario {name!r}: choose from {known}"
+        raise argparse.ArgumentTypeError(message)
     return name
 
 
@@ -100,7 +101,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
     """
     Boot a guest, store an export of it, and return the size of that in bytes.
 
-    :raises LabError: if the tool does not say of it what is true
+    :raises LabError: if the tool's results are not as expected
     """
     from drgn_zonedev.export.archive import pack
     from drgn_zonedev.export.store import ARCHIVE, EXPECTED
@@ -148,7 +149,7 @@ def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Itera
     yield from dump_differences(prog, expected)
     documents = [as_json.report_document(check(p)) for p in (source, prog)]
     if documents[0] != documents[1]:
-        yield "the export is not like its source"
+        yield "the export differs from its source"
 
 
 def dump_differences(prog: Program, expected: dict[str, Any]) -> list[str]:
@@ -213,7 +214,7 @@ def _readme(directory: Path) -> str:
 
 
 def _render(expected: dict[str, Any]) -> str:
-    # A row of a table on a line of its own, for people who read differences.
+    # One line per row of a table, so that diffs are readable.
     parts = []
     for key, value in expected.items():
         text = json.dumps(value)

@@ -16,6 +16,6 @@ def test_unknown_name_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         _arguments(["6.3"])
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "'6.3' is no kernel or scenario: choose from 5.10" in line
+    assert "unknown kernel or scenario '6.3': choose from 5.10" in line
     assert all(name in line for name in (*KERNELS, *SCENARIOS))
     assert "[]" not in line

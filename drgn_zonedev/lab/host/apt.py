@@ -47,7 +47,7 @@ class Suite:
 
     codename: str
     security: bool = False
-    """Newer builds are in the suite's security archive, which has a URI of its own."""
+    """Newer builds are in the suite's security archive, which has its own URI."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Package:
-    """What ``apt-cache show`` says of a package, as far as it is needed here."""
+    """The fields of ``apt-cache show`` that are needed here."""
 
     name: str
     version: str
@@ -165,7 +165,7 @@ Acquire::Retries "2";
 
 
 def parse_packages(show: str) -> dict[str, Package]:
-    """Parse the stanzas of ``apt-cache show``; of several versions, the first counts."""
+    """Parse the stanzas of ``apt-cache show``; of several versions, the first is used."""
     packages: dict[str, Package] = {}
     for stanza in re.split(r"\n\s*\n", show.strip()):
         fields = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", stanza, re.MULTILINE))
@@ -187,12 +187,12 @@ def parse_packages(show: str) -> dict[str, Package]:
 
 @dataclass(frozen=True)
 class Apt:
-    """An apt that knows one kernel's suite and touches nothing but its own directory."""
+    """An apt that knows one kernel's suite and uses only its own directory."""
 
     directory: Path
 
     def update(self) -> None:
-        """Ask the mirror what it has."""
+        """Update the package lists from the mirror."""
         self._run("apt-get", "update", timeout=_UPDATE_SECONDS)
 
     def show(self, *names: str) -> dict[str, Package]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What the lab raises, and how it tells a caller what it is doing.
+The lab's exceptions and progress reports.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class LabError(Exception):
 
 
 class NotPossible(LabError):
-    """This kernel cannot do what a scenario wants; the message is the reason."""
+    """This kernel does not support a scenario; the message is the reason."""
 
 
 def report(progress: StepProgress, message: str) -> None:
-    """Tell the caller (or, without a callback, the log) what is going on."""
+    """Report progress to the caller or, without a callback, to the log."""
     if progress is None:
         logger.info("%s", message)
     else:

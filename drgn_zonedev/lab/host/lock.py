@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-One process at a time.
+A lock between processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ("lock",)
 
 @contextmanager
 def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel lets go of it however the process ends."""
+    """Hold the lock file `path`; the kernel releases it however the process ends."""
     with path.open("w") as file:
         deadline = time.monotonic() + timeout
         told = False
@@ -33,7 +33,7 @@ def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> It
                         f"another process has held {path} for {timeout:.0f} s: end it"
                     ) from e
             if not told:
-                report(progress, f"waiting for another process to let go of {path}")
+                report(progress, f"waiting for another process to release {path}")
                 told = True
             time.sleep(min(0.5, timeout))
         yield

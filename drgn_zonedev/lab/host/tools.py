@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The host programs that the lab runs, and the Debian packages that bring them.
+The host programs that the lab runs, and their Debian packages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PACKAGE_OF = {
     "setpriv": "util-linux",
 }
 
-# They build a kernel from source. Who does not want that need not have them.
+# Only needed to build a kernel from source.
 _BUILD_PACKAGE_OF = {"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"}
 
 DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs")
@@ -80,7 +80,7 @@ def run_build(
     :param command: with the program's path
     :param seconds: how long it may take
     """
-    # make's own variables, of a make that runs us, are not for this one.
+    # If make runs this process, do not pass its variables on.
     own = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
     try:
         done = subprocess.run(

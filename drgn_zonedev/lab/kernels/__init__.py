@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The kernels of the lab: which there are, and how they are fetched or built.
+The kernels of the lab, and how they are fetched or built.
 """

@@ -42,12 +42,10 @@ def symbol_address(system_map: str, symbol: str) -> int:
 
 
 def elf_functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Go through the functions in the symbol table of a 64-bit little-endian ELF file."""
+    """Iterate over the functions in the symbol table of a 64-bit little-endian ELF file."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as elf:
         if elf[:6] != b"\x7fELF\x02\x01":
-            raise LabError(
-                f"{path} is no ELF file of a 64-bit little-endian machine: give a vmlinux"
-            )
+            raise LabError(f"{path} is not a 64-bit little-endian ELF file: give a vmlinux")
         try:
             yield from _functions(elf)
         except struct.error as e:

@@ -3,7 +3,7 @@
 """
 Build the kernel that has pfn_zone_device(): Debian's source, ``patches/``, and a small config.
 
-Only what booting and debugging it takes is kept, and a tree to build modules against.
+Only the files for booting and debugging it are kept, and a tree to build modules against.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _EDITS = _PATCHES / "pfn_zone_device.edit"
 _PROGRAMS = ("bc", "bison", "dpkg-deb", "flex", "gcc", "ld", "make", "tar", "xz")
 _LIBELF = Path("/usr/include/libelf.h")
 
-# Of 1.6 GiB, the largest part by far.
+# By far the largest part of 1.6 GiB.
 _NOT_NEEDED = "*/drivers/gpu/drm/amd/include/asic_reg"
 _NEEDED_BYTES = 5 << 30
 _BUILD_SECONDS = 4 * 3600
 
 
 def recipe_digest() -> str:
-    """Return what changes when the patch or the config does."""
+    """Return a digest of the patch and the config."""
     digest = hashlib.sha256()
     for path in (_EDITS, _CONFIG):
         digest.update(path.read_bytes())
@@ -62,7 +62,7 @@ def built_kernel(name: str) -> Kernel:
     """
     Return a kernel that was built before.
 
-    :raises LabError: if it was not, or from another patch or config than those that are here now
+    :raises LabError: if it was not built, or from another patch or config
     """
     directory = kernel_dir(name)
     kernel = load_kernel(name, directory)
@@ -74,7 +74,7 @@ def built_kernel(name: str) -> Kernel:
 
 
 def build_tree(kernel: Kernel) -> Path:
-    """Return the tree to build modules for a kernel of ours against."""
+    """Return the tree to build modules against, for a kernel that was built here."""
     return kernel.vmlinux.parent / "tree"
 
 
@@ -82,7 +82,7 @@ def build_kernel(
     name: str, *, jobs: int | None = None, refresh: bool = False, progress: StepProgress = None
 ) -> Kernel:
     """
-    Return the kernel, building it only if the cache lacks it.
+    Return the kernel, building it if it is not in the cache.
 
     :param jobs: how many compilers at a time; default: as many as there are processors
     :param refresh: ask the mirror for newer source than what was built
@@ -98,10 +98,10 @@ def build_kernel(
     for program in _PROGRAMS:
         find_tool(program)
     if not _LIBELF.exists():
-        raise LabError(f"there is no {_LIBELF}: apt-get install libelf-dev")
+        raise LabError(f"{_LIBELF} is missing: apt-get install libelf-dev")
     cache = cache_dir()
     cache.mkdir(parents=True, exist_ok=True)
-    # Not the lock of those who boot kernels meanwhile.
+    # Not the lock for booting kernels, so that others can boot meanwhile.
     with lock(cache / "build-lock", progress), _work(cache) as work:
         package = f"linux-source-{name.partition('-')[0]}"
         report(progress, f"asking the mirror for the newest {package} of {suite.codename}")
@@ -192,7 +192,7 @@ def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
             (root / wanted).parent.mkdir(exist_ok=True)
             shutil.copy(module, root / wanted)
     for link in root.glob("usr/lib/modules/*/build"):
-        link.unlink()  # It leads into a tree that is about to go.
+        link.unlink()  # It points into a tree that is about to be deleted.
     _run(
         [str(tree / "scripts/package/install-extmod-build"), str(root / "tree")],
         cwd=tree,
@@ -203,9 +203,9 @@ def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
 
 def check_config(config: str) -> None:
     """
-    Raise LabError if what a kernel is built with lacks a line of our own config.
+    Raise LabError if a kernel's configuration does not have a line of our own config.
 
-    Kconfig drops what it does not know, or what something is missing for, without a word.
+    Kconfig silently drops unknown options, and those with unmet dependencies.
     """
     have = set(config.splitlines())
     wanted = [line for line in _CONFIG.read_text().splitlines() if line.startswith("CONFIG_")]

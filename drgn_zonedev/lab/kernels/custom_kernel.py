@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-A kernel of the user's, given by its files.
+A kernel that the user built, given by its files.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def custom_kernel(
     if other not in (release, None):
         raise LabError(
             f"{vmlinux} is of Linux {other}, and {bzimage} of {release}: "
-            "give the vmlinux of that very build"
+            "give the vmlinux of the same build"
         )
     return Kernel(
         name=OWN,
@@ -61,12 +61,12 @@ def bzimage_release(bzimage: Path) -> str:
     with bzimage.open("rb") as file:
         header = file.read(_HEADER_SIZE)
         if header[_MAGIC_OFFSET : _MAGIC_OFFSET + 4] != b"HdrS":
-            raise LabError(f"{bzimage} is no bzImage: give arch/x86/boot/bzImage")
+            raise LabError(f"{bzimage} is not a bzImage: give arch/x86/boot/bzImage")
         (offset,) = struct.unpack_from("<H", header, _VERSION_OFFSET)
         file.seek(0x200 + offset)
         version = file.read(256).partition(b"\0")[0].decode(errors="replace")
     release = version.partition(" ")[0]
-    # It becomes a part of paths.
+    # It becomes part of paths.
     if not re.fullmatch(r"[\w.+~-]+", release):
         raise LabError(f"{bzimage} does not say what release it is: give arch/x86/boot/bzImage")
     return release
@@ -89,7 +89,7 @@ def _modules(directory: Path, release: str) -> Path:
             if candidate.name != release:
                 raise LabError(
                     f"{candidate} has the modules of another kernel than {release}: "
-                    "give what make modules_install got as INSTALL_MOD_PATH"
+                    "give INSTALL_MOD_PATH of make modules_install"
                 )
             return candidate
     raise LabError(

@@ -83,7 +83,7 @@ def _build(
     for name in ("vmlinuz", "vmlinux", "System.map", f"usr/lib/modules/{release}/kernel"):
         if not (root / name).exists():
             raise LabError(f"the packages of {release} hold no {name}: their layout has changed")
-    # depmod looks below lib/ or usr/lib/, depending on how it was built.
+    # depmod reads below lib/ or usr/lib/, depending on how it was built.
     (root / "lib").symlink_to("usr/lib")
     subprocess.run([find_tool("depmod"), "-b", str(root), release], check=True)
     record = {"release": release, "version": packages[0].version}
@@ -92,7 +92,7 @@ def _build(
 
 
 def install_kernel(name: str, suite: Suite, progress: StepProgress = None) -> Kernel:
-    """Make the cache hold the newest kernel of `suite`; do nothing if it already does."""
+    """Fetch the newest kernel of `suite` into the cache, if it is not there yet."""
     find_tool("depmod")  # Say so before downloading 300 MB.
     mirror = find_mirror()
     cache = cache_dir()

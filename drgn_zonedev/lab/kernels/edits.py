@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Change a source tree by a script that quotes nothing of it but names.
+Change a source tree by a script that quotes only names from it.
 
 Lines of a script, besides empty ones and those that begin with ``#``:
 
@@ -14,7 +14,7 @@ Lines of a script, besides empty ones and those that begin with ``#``:
 ``+TEXT``
     a line to insert there
 
-A place has to be found exactly once, or the whole script fails, and no file is changed.
+Each place must be found exactly once; otherwise, the whole script fails and no file is changed.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def parse_edits(script: str) -> list[Edit]:
             edits.append(Edit(file, inside, word == "after", rest, ()))
             inside = ""
         elif line and not line.startswith("#"):
-            raise LabError(f"line {number} of the script makes no sense: {line}")
+            raise LabError(f"line {number} of the script is invalid: {line}")
     for edit in edits:
         if not edit.lines:
             raise LabError(f"{edit}: there is nothing to insert")
@@ -75,7 +75,7 @@ def parse_edits(script: str) -> list[Edit]:
 
 def apply_edits(tree: Path, edits: Sequence[Edit]) -> None:
     """
-    Change the files of a tree; none of them, if any place is not found.
+    Change the files of a tree, or none of them if any place is not found.
 
     :raises LabError: if a place is missing, or there are several like it
     """

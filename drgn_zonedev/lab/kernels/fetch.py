@@ -23,9 +23,9 @@ __all__ = ("fetch_kernel",)
 
 def fetch_kernel(name: str, *, refresh: bool = False, progress: StepProgress = None) -> Kernel:
     """
-    Return the kernel called `name`, downloading it only if the cache lacks it.
+    Return the kernel called `name`, downloading it if it is not in the cache.
 
-    :param refresh: ask the mirror again, and replace the cached kernel if a newer one is there.
+    :param refresh: ask the mirror again, and replace the cached kernel if there is a newer one.
     :raises LabError: if it is one of BUILT_KERNELS, and not built yet
     """
     if name in BUILT_KERNELS:

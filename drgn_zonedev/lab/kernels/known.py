@@ -37,7 +37,7 @@ KERNELS: dict[str, Suite] = {
 }
 
 UNFIXED_KERNELS: dict[str, Suite] = {
-    # Debian 12 without its security updates: 6.1.176, which lacks "mm/mm_init: fix
+    # Debian 12 without its security updates: 6.1.176, without "mm/mm_init: fix
     # uninitialized struct pages for ZONE_DEVICE". See the scenario devdax-collision.
     "6.1-unfixed": Suite("bookworm"),
 }
@@ -50,7 +50,7 @@ BUILT_KERNELS: dict[str, Suite] = {
 """Kernels that ``build_kernel()`` builds from the source of a Debian suite: only booted by name."""
 
 ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS}
-"""Whatever ``fetch_kernel()`` can fetch."""
+"""All kernels that ``fetch_kernel()`` can fetch."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check_space(directory: Path, needed: int, what: str) -> None:
 
 
 def replace_directory(new: Path, old: Path, trash: Path) -> None:
-    """Put a directory in place of another one, which goes to `trash`."""
+    """Replace a directory by another one; move the old one to `trash`."""
     old.parent.mkdir(parents=True, exist_ok=True)
     if old.exists():
         old.rename(trash)

@@ -29,7 +29,7 @@ _DESTINATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"usr/lib/debug/boot/(vmlinux|System\.map)-[^/]+", r"\1"),
         (rf"usr/lib/debug/{_MODULES}/(?P<rest>vmlinux|System\.map)", r"\g<rest>"),
-        # Small, and they keep the names of the structures around a dev_pagemap.
+        # Small modules, which hold the names of the structures around a dev_pagemap.
         (
             rf"usr/lib/debug/{_MODULES}/kernel/(?:.+/)?"
             r"(?P<rest>(?:nd_\w+|libnvdimm|nfit|(?:\w+_)?dax(?:_\w+)?|virtio_pmem|kmem)\.ko)",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Boot a kernel into a scenario, and end it whatever happens.
+Boot a kernel into a scenario, and make sure that the guest ends.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ _MAX_WORK_DIRECTORY = 107 - len("/monitor.sock")
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest that has reached what its scenario promises."""
+    """A guest that has reached the state of its scenario."""
 
     kernel: Kernel
     scenario: Scenario
     qmp_socket: str
     """For drgn: ``prog.set_qemu_qmp(guest.qmp_socket)``. Takes one client at a time."""
     log: Path
-    """What the guest printed on its console; gone when the guest is."""
+    """The guest's console; deleted when the guest ends."""
     facts: Facts
     """What the guest itself reported; of a frozen guest, what it said before the scenario's steps.
     See ``facts.py``."""
     monitor_socket: Path
-    """QMP for everybody but drgn; takes one client at a time, too."""
+    """QMP for all but drgn; also takes one client at a time."""
     pid: int
     """Of QEMU."""
 
@@ -74,7 +74,7 @@ class Guest:
     def dump(self, path: Path | str, timeout: float = 300) -> Path:
         """Write an ELF dump of all guest memory to `path`; the guest is paused meanwhile."""
         path = Path(path).absolute()
-        # QEMU makes the file read-only, and could not overwrite it another time.
+        # QEMU makes the file read-only, and could not overwrite it later.
         path.unlink(missing_ok=True)
         self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{path}")
         return path
@@ -84,11 +84,11 @@ Cancelled = Callable[[], bool]
 
 
 class _GuestFailed(LabError):
-    """The guest is to blame: what it printed is worth keeping."""
+    """The guest failed: keep its console."""
 
 
 class _DidNotBoot(_GuestFailed):
-    """Emulated machines do that now and then: worth another try."""
+    """The guest did not boot. Emulated machines sometimes do not: try again."""
 
 
 def _read(path: Path) -> str:
@@ -105,24 +105,24 @@ def _checker(
     timeout: float,
     cancelled: Cancelled,
 ) -> Callable[[], None]:
-    """Return a function that raises as soon as waiting for the guest makes no sense any more."""
+    """Return a function that raises as soon as waiting for the guest is useless."""
     deadline = time.monotonic() + timeout
     wanted = list(scenario.qmp)
 
     def check() -> None:
-        told = _read(work / "facts.txt")
-        reason = failure(told)
+        reported = _read(work / "facts.txt")
+        reason = failure(reported)
         if reason:
             raise _GuestFailed(f"the guest gave up: {reason}")
-        reason = inability(told)
+        reason = inability(reported)
         if reason:
             raise NotPossible(reason)
-        while wanted and waits_for_host(told):
+        while wanted and waits_for_host(reported):
             command, arguments = wanted.pop(0)
             execute(work / "monitor.sock", command, arguments, _HOST_SECONDS)
         if cancelled():
             raise LabError("interrupted")
-        if scenario.breakpoint and is_ready(told):
+        if scenario.breakpoint and is_ready(reported):
             raise _GuestFailed(f"the guest went through its steps without {scenario.breakpoint}()")
         if process.poll():
             raise LabError(f"QEMU failed: {_read(work / 'qemu.log').strip()}")
@@ -138,7 +138,7 @@ def _checker(
 def _ready(
     scenario: Scenario, work: Path, address: int | None, check: Callable[[], None]
 ) -> Iterator[None]:
-    """Wait for what the scenario promises; a breakpoint's `address` holds inside the context."""
+    """Wait for the scenario's state; a breakpoint at `address` holds within the context."""
     if address is None:
         while not is_ready(_read(work / "facts.txt")):
             check()
@@ -159,7 +159,7 @@ def _started(
     timeout: float,
     cancelled: Cancelled,
 ) -> Iterator[Guest]:
-    """Run one guest up to the point that its scenario promises."""
+    """Run one guest up to the state of its scenario."""
     address = None
     if scenario.breakpoint:
         address = function_address(kernel, scenario.breakpoint)
@@ -205,20 +205,20 @@ def _work_directory() -> Path:
 def _with_log(error: LabError, work: Path) -> LabError:
     """Add the end of the guest's console, and where the whole is kept, to an error."""
     lines = _read(work / "console.log").splitlines()[-_TAIL_LINES:]
-    # It goes to a terminal, which must not obey what a guest printed.
+    # This is printed on a terminal: escape control sequences from the guest.
     tail = "".join(f"\n    {re.sub('[^ -~]', '?', line)}" for line in lines)
     return LabError(f"{error}; its console is kept in {work}/console.log{tail}")
 
 
 def check_host() -> None:
-    """Raise LabError if the host lacks what every guest needs."""
+    """Raise LabError if the host does not have what every guest needs."""
     require_qmp()
     for program in ("qemu-system-x86_64", "busybox", "setpriv"):
         find_tool(program)
 
 
 def _enough_memory(scenario: Scenario, memory_mib: int | None) -> int:
-    # With less, the scenario's physical addresses would not be what they are meant to be.
+    # With less, the scenario's physical addresses would be wrong.
     memory_mib = scenario.memory_mib if memory_mib is None else memory_mib
     if memory_mib < scenario.memory_mib:
         raise LabError(
@@ -245,13 +245,13 @@ def boot(
 
     Use the context in the thread that entered it: QEMU ends with that thread.
 
-    :param memory_mib: the guest's RAM, if it shall be more than the scenario needs
+    :param memory_mib: the guest's RAM, if more than the scenario needs
     :param accel: ``tcg``, ``kvm``, or ``auto``: KVM if a probe shows that it works
-    :param timeout: seconds that an attempt to get ready may take
+    :param timeout: seconds that an attempt to boot may take
     :param attempts: how often to start a guest that does not boot
     :param cancelled: asked several times a second whether to give up waiting for the guest
-    :param truth: have the kernel asked about every PFN (``facts["truth"]``, ``["kpageflags"]``)
-    :raises NotPossible: if this kernel cannot do what the scenario wants
+    :param truth: ask the kernel about every PFN (``facts["truth"]``, ``["kpageflags"]``)
+    :raises NotPossible: if this kernel does not support the scenario
     """
     check_host()
     _check_drivers(kernel, scenario)

@@ -3,8 +3,8 @@
 """
 Freeze a guest on entry to a function, through QEMU's gdb server.
 
-A few packets of the gdb remote protocol are all it takes; a gdb process that has to be kept
-attached, watched and ended would be more to go wrong.
+This needs only a few packets of the gdb remote protocol. A gdb process would have to be kept
+attached, watched and ended, which is less reliable.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Connection:
     """
     A gdb remote protocol session; it must stay open for the guest to stay frozen.
 
-    `check` is called several times a second; it raises when it is time to give up.
+    `check` is called several times a second; it raises to give up.
     """
 
     def __init__(self, path: Path, check: Callable[[], None]) -> None:
@@ -121,7 +121,7 @@ def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]
     with connection.socket:
         while True:
             registers = _run_to(connection, address)
-            # It would stop there for ever.
+            # Without this, it would never get past the breakpoint.
             connection.ask(f"z1,{address:x},1")
             if _decode(registers[_RSI]) == argument:
                 break

@@ -3,7 +3,7 @@
 """
 Make the guest's root file system: busybox, the needed modules, the script and its steps.
 
-It takes a fraction of a second, so it is made anew for every guest and can never be out of date.
+This takes a fraction of a second, so it is made for every guest and is never out of date.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _plain(path: str) -> str:
 
 
 def _unpacked(path: Path) -> bytes:
-    # busybox's modprobe may have been built without any compression.
+    # busybox's modprobe may not support compression.
     data = path.read_bytes()
     return _UNPACK[path.suffix](data) if path.suffix in _UNPACK else data
 
@@ -137,14 +137,14 @@ def _builtin(modules: Path) -> str:
 
 
 def binds_at_boot(kernel: Kernel, module: str) -> bool:
-    """Tell whether a driver is part of the kernel, and so gets at its devices before any step."""
+    """Return whether a driver is built in, and so binds its devices before any step."""
     if kernel.modules is None:
         return True
     return module in {_module_name(path) for path in _builtin(kernel.modules).split()}
 
 
 def has_module(kernel: Kernel, name: str) -> bool:
-    """Tell whether a kernel has a module that is a file of its own."""
+    """Return whether a kernel has a module as a file."""
     if kernel.modules is None:
         return False
     return name in parse_modules_dep((kernel.modules / "modules.dep").read_text())
@@ -165,13 +165,13 @@ def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
         needed = " ".join(_plain(other) for other in closures[_module_name(path)][1:])
         dependencies.append(f"{_plain(path)}: {needed}\n")
     entries.append(file_entry(f"{directory}/modules.dep", "".join(dependencies).encode()))
-    # modprobe of a built-in module succeeds only if it can look it up.
+    # modprobe of a built-in module succeeds only if this file lists it.
     entries.append(file_entry(f"{directory}/modules.builtin", builtin.encode()))
     return entries
 
 
 def is_static(program: bytes) -> bool:
-    """Tell whether a 64-bit ELF program runs without shared libraries (it names no loader)."""
+    """Return whether a 64-bit ELF program runs without shared libraries (it names no loader)."""
     if program[:5] != b"\x7fELF\x02":
         return False
     (offset,) = struct.unpack_from("<Q", program, 32)

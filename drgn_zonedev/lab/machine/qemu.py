@@ -20,8 +20,8 @@ from drgn_zonedev.lab.scenarios import Scenario
 
 __all__ = ("accelerator", "kvm_works", "qemu_command", "running")
 
-# QEMU 7.2 emulates cmpxchg16b in a way that now and then leaves garbage in the flags, of which 6.12
-# panics: its slab allocator uses the instruction wherever it can. Programs do not.
+# QEMU 7.2's emulation of cmpxchg16b sometimes leaves garbage in the flags. 6.12 panics because of
+# that: its slab allocator uses the instruction if the CPU has it. Programs do not.
 _CPU = "max"
 _X86_FEATURE_CX16 = 4 * 32 + 13
 _KVM_PROBE_SECONDS = 5.0
@@ -30,13 +30,13 @@ _QUIT_SECONDS = 5.0
 
 def kvm_works(timeout: float = _KVM_PROBE_SECONDS) -> bool:
     """
-    Tell whether KVM runs guest code: a machine without a disk must get to its firmware's end.
+    Return whether KVM runs guest code: a machine without a disk must reach its firmware's end.
 
-    /dev/kvm may exist although nested virtualisation hangs or lacks what the CPU promises.
+    /dev/kvm may exist although nested virtualisation hangs or does not support the CPU's features.
     """
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
-    # The firmware is done when it has found nothing to boot and, by -boot reboot-timeout, resets.
+    # The firmware ends when it finds nothing to boot and, due to -boot reboot-timeout, resets.
     command = [find_tool("qemu-system-x86_64"), "-accel", "kvm", "-M", "q35", "-cpu", _CPU]
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-boot", "reboot-timeout=1"]
     try:
@@ -78,7 +78,7 @@ def qemu_command(
         *("-M", scenario.machine),
         *("-cpu", _cpu(scenario)),
         *("-m", f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"),
-        # With two processors, TCG now and then runs a breakpoint that the kernel has
+        # With two processors, TCG sometimes executes a breakpoint that the kernel has
         # just patched out of its code (text_poke_bp()), and the guest dies at boot.
         *("-smp", "1"),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
@@ -99,7 +99,7 @@ def qemu_command(
 @contextmanager
 def running(command: list[str], work: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run QEMU; it ends with the context, and with this thread, even if the process is killed."""
-    # A session of its own: Ctrl-C must reach us alone, so that it is us who ends QEMU.
+    # In its own session: Ctrl-C must reach only this process, which then ends QEMU.
     with (work / "qemu.log").open("wb") as log:
         process = subprocess.Popen(
             [find_tool("setpriv"), "--pdeathsig", "KILL", "--", *command],
@@ -123,7 +123,7 @@ def _stop(process: subprocess.Popen[bytes], monitor: Path) -> None:
     try:
         for step in (quit_by_qmp, process.terminate):
             if process.poll() is None:
-                # It may be gone before it has answered, or not have got as far as listening.
+                # QEMU may have ended before it answered, or may not listen yet.
                 with suppress(LabError, subprocess.TimeoutExpired):
                     step()
                     process.wait(_QUIT_SECONDS)

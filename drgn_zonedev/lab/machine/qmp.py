@@ -31,7 +31,7 @@ def execute(
 ) -> object:
     """Run one QMP command over a connection of its own and return the answer."""
     require_qmp()
-    # Heavy, and wanted by few users of the package.
+    # Slow to import, and needed by few users of the package.
     import asyncio
 
     from qemu.qmp import QMPClient, QMPError
@@ -42,7 +42,7 @@ def execute(
         try:
             return await asyncio.wait_for(client.execute(command, dict(arguments)), timeout)
         finally:
-            # After "quit" it is QEMU that disconnects, which the client takes for an error.
+            # After "quit", QEMU disconnects, which the client reports as an error.
             with suppress(EOFError, QMPError, OSError):
                 await asyncio.wait_for(client.disconnect(), timeout)
 
@@ -51,5 +51,5 @@ def execute(
     except asyncio.TimeoutError as e:
         raise LabError(f"QEMU did not answer {command} within {timeout:.0f} s") from e
     except (QMPError, EOFError, OSError, AssertionError) as e:
-        # The client asserts that it is still connected, which it is not if QEMU ends just then.
+        # The client asserts that it is still connected, which fails if QEMU ends at that moment.
         raise LabError(f"QEMU refused {command}: {e}") from e

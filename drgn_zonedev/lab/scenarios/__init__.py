@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What guests are made to do with their ZONE_DEVICE memory: one declaration per scenario.
+The scenarios: what guests do with their ZONE_DEVICE memory.
 
-``catalogue.py`` holds the declarations, ``layout.py`` the arithmetic that says what must come of
-them, ``hardware.py`` and ``steps.py`` what they are made of, ``scenario.py`` what one is.
+``catalogue.py`` declares them with the parts in ``hardware.py`` and ``steps.py``, ``arithmetic.py``
+computes the expected results, and ``scenario.py`` defines what a scenario is.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Where things must be: arithmetic on what a scenario arranges, taken from the kernel's rules.
+Compute the expected ranges of a scenario, by the kernel's rules.
 
-Addresses and sizes are in bytes, PFNs are said to be PFNs.
+Addresses and sizes are in bytes; PFNs are named as such.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def struct_page(pfn: int) -> int:
 
 def data_offset(memory: MemoryArea, memmap: str, align: int) -> int:
     """
-    Return what a namespace of the nd bus keeps for itself (``nd_pfn_init()``).
+    Return the size that a namespace of the nd bus reserves before its data (``nd_pfn_init()``).
 
     That is 8 KiB for the information block, and with the memmap on the device a struct page for
-    every page behind that; what follows is aligned.
+    every page after that; the data is aligned.
     """
     overhead = 8 * KIB
     if memmap == "dev":
@@ -97,7 +97,7 @@ def namespace_ranges(
     Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
 
     The pgmap covers all of it. With the memmap on the device, the altmap begins with a reserve of
-    8 KiB, and what is between that and the data is there to store the memmap. Without an altmap,
+    8 KiB, and the memory between that and the data stores the memmap. Without an altmap,
     the information block is device memory like the rest.
     """
     if memmap == "mem":

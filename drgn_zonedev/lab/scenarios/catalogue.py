@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The scenarios. Addresses are spelled out; what must come of them is computed.
+The scenarios. Addresses are written out; the expected ranges are computed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ("SCENARIOS",)
 _E820 = ("nd_e820", "nd_pmem")
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
 
-# Boot RAM declared persistent. It begins in mid-section, so that this section has two owners, and
+# Boot RAM declared persistent. It begins in the middle of a section, which so has two owners, and
 # ends with a section.
 _COLLIDING = MemoryArea(0x24000000, 192 * MIB)
 _COLLIDING_ARGS = ("memmap=192M!0x24000000",)
@@ -44,19 +44,17 @@ _COLLIDING_HEAD = head(_COLLIDING.start, "online")
 
 _PARTIAL = MemoryArea(DEVICE_MEMORY, 320 * MIB)
 _WHOLE = MemoryArea(DEVICE_MEMORY, 256 * MIB)
-# One GiB of it is lost to the alignment of the data.
+# Aligning the data loses one GiB of it.
 _LARGE = MemoryArea(DEVICE_MEMORY, 2 * GIB)
 
 # Two devices with RAM around them, and two in a section that has nothing else.
 _FIRST, _SECOND = MemoryArea(0x20000000, 32 * MIB), MemoryArea(0x24000000, 32 * MIB)
-_THIRD, _FOURTH = (
-    MemoryArea(DEVICE_MEMORY, 32 * MIB),
-    MemoryArea(DEVICE_MEMORY + 32 * MIB, 64 * MIB),
-)
+_THIRD = MemoryArea(DEVICE_MEMORY, 32 * MIB)
+_FOURTH = MemoryArea(DEVICE_MEMORY + 32 * MIB, 64 * MIB)
 
 _CXL = MemoryArea(CXL_WINDOW, 256 * MIB)
 _DIRTY = MemoryArea(DEVICE_MEMORY, 192 * MIB)
-# The firmware that QEMU makes up lists the last DIMM first: these are the regions 1 and 0.
+# QEMU's firmware tables list the last DIMM first: these are the regions 1 and 0.
 _MAPPED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _FILES = MemoryArea(DEVICE_MEMORY + 256 * MIB, 256 * MIB)
 _DIMM = MemoryArea(DEVICE_MEMORY, 256 * MIB)
@@ -143,7 +141,7 @@ _ALL = (
     ),
     Scenario(
         name="dirty-media",
-        summary="fsdax on an NVDIMM full of 0xa5: so are the struct pages that nobody writes",
+        summary="fsdax on an NVDIMM full of 0xa5: so are the struct pages that are never written",
         devices=nvdimm(1, _DIRTY),
         modules=_NFIT,
         steps=(
@@ -165,7 +163,7 @@ _ALL = (
     Scenario(
         name="offlined",
         summary="a memory block of boot RAM (PFNs 0x30000-0x38000) taken offline",
-        # Nor may the kernel itself be put there.
+        # The kernel itself must not be there either.
         kernel_args=("movablecore=256M", "nokaslr"),
         steps=(block(_MOVABLE.start, "offline"),),
         expected=expect(_MOVABLE.start, _MOVABLE.end, "offline"),
@@ -220,8 +218,8 @@ _ALL = (
         kernel_args=_COLLIDING_ARGS,
         modules=_E820,
         steps=(namespace("fsdax"), ("unbind", "nd", "nd_pmem", "pfn0.0")),
-        # The reserve was never written: it still is the hole that it was at boot. Behind the
-        # section, nothing is left.
+        # The reserve was never written, so it is still the hole of boot. After the section,
+        # everything was removed.
         expected=_COLLIDING_HEAD
         + expect(_COLLIDING.start, _COLLIDING.start + 2 * PAGE, "partial")
         + tail(_COLLIDING.start + 2 * PAGE, "ghost"),
@@ -247,8 +245,8 @@ _ALL = (
     Scenario(
         name="cxl",
         summary="devdax on a CXL type-3 device of 256 MiB, memmap in RAM",
-        # A kernel that is in charge of errors asks the device for interrupts (since v6.3), and
-        # gives it up if it has none, like that of QEMU 7.2.
+        # A kernel that handles errors requests interrupts from the device (since v6.3), and does
+        # not use a device without them, like that of QEMU 7.2.
         kernel_args=("pcie_ports=compat",),
         devices=cxl_memory(_CXL.size),
         modules=("cxl_port", "cxl_acpi", "cxl_pci", "cxl_mem", "cxl_pmem", *_NFIT[1:]),

@@ -24,7 +24,7 @@ QmpCommand = tuple[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A guest to boot, what it does before anybody looks at it, and what must come of it."""
+    """A guest to boot, its steps before it is examined, and the expected ranges."""
 
     name: str
     summary: str
@@ -44,11 +44,11 @@ class Scenario:
     failing_call: tuple[str, int] | None = None
     """A kernel function, which has to return -ENOMEM for this second argument, once."""
     expected: tuple[Expected, ...] = ()
-    """What the tool must say, sorted. Everything else is RAM, or a hole between RAM."""
+    """The expected ranges, sorted. Everything else is RAM, or a hole between RAM."""
     was: tuple[Expected, ...] = ()
-    """What the PFNs of a device that is going away were before."""
+    """The ranges of a device that is being removed, before that."""
     proofs: tuple[str, ...] = ()
-    """Functions of ``proofs.py`` which show that the guest is in the state that is meant."""
+    """Functions of ``proofs.py`` that check that the guest is in the intended state."""
     programs: tuple[str, ...] = ()
     """C programs of ``guest/`` that the guest gets, without ``.c``."""
     files: Mapping[str, Path] = field(default_factory=dict, hash=False)
@@ -58,9 +58,9 @@ class Scenario:
     la57: bool = False
     """Use five-level page tables, if the kernel can. They move the memmap."""
     cx16: bool = False
-    """Offer cmpxchg16b, which compiled Python packages insist on. The kernel must not use it."""
+    """Offer cmpxchg16b, which compiled Python packages require. The kernel must not use it."""
     hypervisor: bool = True
-    """Let the guest know that it is one."""
+    """Let the guest detect that it is virtual."""
     machine: str = "q35,nvdimm=on"
     memory_mib: int = 1024
     max_memory_gib: int = 16

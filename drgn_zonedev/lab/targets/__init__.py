@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Other ways into a guest's memory than QEMU's: what users have who have no QEMU.
+Ways into a guest's memory other than QEMU's, as users without QEMU have them.
 
 ::
 

@@ -37,7 +37,7 @@ _CAPTURE_ARGS = "console=ttyS0 panic=1 nr_cpus=1 irqpoll reset_devices"
 
 @dataclass(frozen=True)
 class Kdump:
-    """The same moment, twice."""
+    """Two dumps of the same moment."""
 
     vmcore: Path
     """What the capture kernel saved."""
@@ -82,7 +82,7 @@ def _crashing(kernel: Kernel, scenario: Scenario, work: Path) -> Scenario:
     dump = {"paging": False, "protocol": f"file:{work}/whole"}
     return dataclasses.replace(
         scenario,
-        # An NMI that no device owns up to is how a host makes its guests panic.
+        # A host makes its guests panic with an NMI that does not come from a device.
         kernel_args=(
             *scenario.kernel_args,
             f"crashkernel={_RESERVED_MIB}M",
@@ -101,7 +101,7 @@ def _crashing(kernel: Kernel, scenario: Scenario, work: Path) -> Scenario:
 
 
 def _cut(disk: Path, vmcore: Path, size: int) -> None:
-    """Take what a guest wrote to the beginning of its disk."""
+    """Copy what a guest wrote to the beginning of its disk."""
     if not 0 < size <= _DISK_BYTES:
         raise LabError(f"the capture kernel says that it saved {size} bytes")
     with disk.open("rb") as source, vmcore.open("wb") as target:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-A guest whose memory never comes to rest, and what checks of it say.
+A guest whose memory keeps changing, and the results of checking it.
 
 ::
 
@@ -43,7 +43,7 @@ _LABELLED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _NVDIMM = f"nvdimm,id=nvdimm,memdev=labelled,addr={_LABELLED.start:#x}"
 _DIMM = MemoryArea(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
 _SIZES = (str(64 * MIB), str(160 * MIB))
-# For a check that has begun, and to say what came of it; on a busy host, that takes minutes.
+# Time for a check that has begun to end and report; on a busy host, that takes minutes.
 _SPARE_SECONDS = 300
 
 CHURN = Scenario(
@@ -74,7 +74,7 @@ CHURN = Scenario(
 
 @dataclass(frozen=True)
 class Churned:
-    """What the checks came to (see ``watch.Tally``), and how often the guest did what."""
+    """The results of the checks (see ``watch.Tally``), and how often the guest did each step."""
 
     outside: dict[str, Any]
     inside: dict[str, Any]
@@ -117,15 +117,15 @@ def run_churn(kernel: Kernel, seconds: float, progress: StepProgress = None) -> 
 def _last_tally(guest: Guest, seconds: float) -> dict[str, Any]:
     deadline = time.monotonic() + _SPARE_SECONDS
     while time.monotonic() < deadline:
-        told = _tallies(guest.log.read_text("latin-1"))
-        if told and told[-1]["seconds"] >= seconds:
-            return told[-1]
+        tallies = _tallies(guest.log.read_text("latin-1"))
+        if tallies and tallies[-1]["seconds"] >= seconds:
+            return tallies[-1]
         time.sleep(1)
     raise LabError("the guest's own checks did not end")
 
 
 def _tallies(text: str) -> list[dict[str, Any]]:
-    # Other lines may begin in the midst of one.
+    # Other output may begin in the middle of such a line.
     found = []
     for body in re.findall(rf"{MARK}(\{{.*\}})\r?$", text, re.MULTILINE):
         try:
@@ -143,7 +143,7 @@ def _times(console: str) -> dict[str, int]:
 
 
 def main() -> None:
-    """Churn a kernel of the cache, and print what the checks came to."""
+    """Churn a kernel of the cache, and print the results of the checks."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("kernel")
     parser.add_argument("--seconds", type=float, default=600)

@@ -18,11 +18,11 @@ from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
 __all__ = ("FORMATS", "NOT_POSSIBLE", "Format", "makedumpfile", "write_filtered")
 
-# Some seconds for a gigabyte, on a host that has nothing else to do.
+# Some seconds for a gigabyte on an idle host.
 _SECONDS = 240
 
-# A suite's makedumpfile knows the suite's kernel. Backports have none of their own, the next
-# release has one that is newer than its kernel.
+# A suite's makedumpfile supports the suite's kernel. Backports do not have their own; that of the
+# next release is newer than its kernel.
 _SUITE_OF = {"7.3": KERNELS["7.2"]}
 
 

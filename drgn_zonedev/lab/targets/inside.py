@@ -29,21 +29,21 @@ from drgn_zonedev.lab.targets.interpreter import (
 
 __all__ = ("INSIDE_SECONDS", "boot_inside", "boot_observed", "python_image")
 
-# A quarter of a minute on a host that has nothing else to do.
+# A quarter of a minute on an idle host.
 INSIDE_SECONDS = 300
-# Whoever observes has checked once before anything happens; on a busy host, that takes minutes.
+# The observer checks once before the steps begin; on a busy host, that takes minutes.
 _OBSERVER_TIMEOUT = 600
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
 _CHECK = ("-k", "-s", "/extra/vmlinux", "check", "--format", "json")
 
 
 def python_image(progress: StepProgress = None) -> Path:
-    """Return the disk that guests run Python from, making it only if the cache lacks it."""
+    """Return the disk from which guests run Python, making it if it is not in the cache."""
     image = cache_dir() / "programs" / f"python-{interpreter_digest()}.img"
     if image.exists():
         return image
     with lock(cache_dir() / "lock", progress), _scratch() as work:
-        # Who had the lock before may have made it.
+        # Another process may have made it while this one waited for the lock.
         if not image.exists():
             report(progress, "packing Python for guests")
             pack_interpreter(work / "tree")
@@ -72,7 +72,7 @@ def boot_inside(
 def boot_observed(
     kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: StepProgress = None
 ) -> Iterator[Guest]:
-    """Boot a guest that runs Python with these arguments beside all else, onto its console."""
+    """Boot a guest that also runs Python with these arguments, with output on its console."""
     with _boot_with_python(kernel, scenario, "observe", words, progress) as guest:
         yield guest
 
@@ -113,7 +113,7 @@ def _with_python(
 ) -> Scenario:
     environment = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
     command = (step, *environment, PROGRAM, *words)
-    # Who watches must be there before anything happens.
+    # The observer must start before the steps.
     steps = (command, *scenario.steps) if step == "observe" else (*scenario.steps, command)
     return dataclasses.replace(
         scenario,

@@ -3,7 +3,7 @@
 """
 Pack the Python that is running, and the packages that ours needs, for a guest.
 
-It is what the user has, so what a guest runs is the same as what the host runs.
+The guest runs the same Python as the host.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENVIRONMENT = {
     # More threads than processors only cost in an emulated machine.
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""How the interpreter finds its things below the tree's root."""
+"""How the interpreter finds its files below the tree's root."""
 
 _DISTRIBUTIONS = ("drgn", "numpy", "tabulate", "tqdm")
 _LEFT_OUT = (
@@ -80,7 +80,7 @@ def _copy_distribution(name: str, target: Path) -> None:
     if found is None:
         raise LabError(f"the guest needs the Python package {name}, which is not installed")
     for path in found:
-        # What lies elsewhere is scripts.
+        # Files elsewhere are scripts.
         if ".." in path.parts or "tests" in path.parts:
             continue
         source = Path(str(path.locate()))
@@ -102,7 +102,7 @@ def _copy_libraries(tree: Path) -> None:
 
 def _libraries(tree: Path, names: Iterable[str]) -> Iterator[Path]:
     """Yield the host's libraries that programs and libraries of the tree are linked with."""
-    # ldd complains of what is not linked with anything; the guest will tell of anything missing.
+    # ldd fails for files without dependencies; the guest will report any missing library.
     done = subprocess.run(
         [find_tool("ldd"), *(f"./{name}" for name in names)],
         cwd=tree,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-A program out of a Debian package with the libraries it wants, installed nowhere.
+A program of a Debian package with its libraries, without installing them.
 
 It runs on the host and in guests alike: its own dynamic loader starts it.
 """
@@ -28,7 +28,7 @@ __all__ = ("LOADER", "DebianProgram", "fetch_program")
 
 LOADER = "ld-linux-x86-64.so.2"
 _LIBRARY = re.compile(r".*\.so(\.[\w.]+)?")
-# Of what packages depend on, only libraries: a program's scripts are not run here.
+# Of the dependencies, only libraries are needed: scripts are not run here.
 _LIBRARY_PACKAGE = re.compile(r"lib.+|zlib1g")
 _NOT_NEEDED = re.compile(r"libgcc-s1|libcrypt1|.*-(data|bin|common)")
 
@@ -57,7 +57,7 @@ class DebianProgram:
 
 
 def fetch_program(name: str, suite: Suite, progress: StepProgress = None) -> DebianProgram:
-    """Return the program of the package of that name, downloading it only if the cache lacks it."""
+    """Return the program of the package of that name, downloading it if needed."""
     directory = cache_dir() / "programs" / suite.codename / name
     if not directory.exists():
         with lock(cache_dir() / "lock", progress):
@@ -116,7 +116,7 @@ def _flatten(tree: Path, name: str, flat: Path) -> None:
     """Put the program and the libraries into one directory, without links."""
     for path in sorted(_files(tree)):
         program = path.name == name and path.parent.name in ("bin", "sbin")
-        # Directories below hold plugins, of which none is needed here.
+        # Subdirectories hold plugins, which are not needed here.
         library = _LIBRARY.fullmatch(path.name) and path.parent.name == "x86_64-linux-gnu"
         loader = path.name == LOADER
         if (program or library or loader) and path.is_file():

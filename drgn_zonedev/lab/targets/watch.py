@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Check a running kernel again and again, and say what became of each check.
+Check a running kernel repeatedly, and count the results.
 
 ::
 
     python -m drgn_zonedev.lab.targets.watch --qemu SOCKET -s VMLINUX --seconds 60
 
-This is what the tests run beside a guest whose memory never comes to rest, and inside of it.
+The tests run this beside a guest whose memory keeps changing, and inside of it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 __all__ = ("MARK", "Tally", "main", "watch")
 
 MARK = "watched: "
-"""In front of each line that :func:`main` prints, for whoever reads them out of a console."""
+"""Prefix of each line that :func:`main` prints, so that it can be found in a console."""
 
 
 @dataclass
 class Tally:
-    """What many checks came to."""
+    """The results of many checks."""
 
     checks: int = 0
     retries: int = 0
     torn: int = 0
     unknown: int = 0
-    """Checks that had ranges or errors to call unknown because they were torn."""
+    """Checks with ranges or errors that are unknown because they were torn."""
     cases: dict[str, int] = field(default_factory=dict)
     """In how many checks a case was seen."""
     errors: dict[str, int] = field(default_factory=dict)
@@ -67,19 +67,19 @@ def watch(prog: Program, seconds: float, every: float = 10) -> Iterator[Tally]:
     from drgn_zonedev.report import check
 
     tally = Tally()
-    start = told = time.monotonic()
+    start = reported = time.monotonic()
     while not tally.checks or tally.seconds < seconds:
         tally.checks += 1
         try:
             tally.add(check(prog))
         except Exception:
-            # Whatever it is, it must be told, and not end the watch.
+            # Report any exception, and continue.
             last = " / ".join(traceback.format_exc().strip().splitlines()[-3:])
             tally.crashes[last] = tally.crashes.get(last, 0) + 1
         now = time.monotonic()
         tally.seconds = now - start
-        if now - told >= every or tally.seconds >= seconds:
-            told = now
+        if now - reported >= every or tally.seconds >= seconds:
+            reported = now
             yield tally
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     else:
         prog.set_kernel()
     prog.load_debug_info([args.symbols])
-    # The first check takes longest: it has everything to look up.
+    # The first check takes longest, because nothing is cached.
     next(watch(prog, 0))
     if args.ready:
         args.ready.touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What a guest's own kernel says, asked by a module of ours.
+The answers of a guest's own kernel, to a module of ours.
 """

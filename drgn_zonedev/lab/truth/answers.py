@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What the guest's kernel answered for each PFN, parsed.
+Parse the answers of the guest's kernel for each PFN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Answer:
     """
     A line of ``/proc/zonedev_truth``: one answer for all PFNs of ``[start_pfn, end_pfn)``.
 
-    What is None was not asked for, because the struct page must not be touched for it.
+    A field is None if it was not asked, because the struct page must not be touched.
     """
 
     start_pfn: int
@@ -57,13 +57,13 @@ class Kpageflags:
     """
     A run of ``/proc/kpageflags``.
 
-    `told` is ``nopage`` (KPF_NOPAGE), ``flags``, or ``zero``. Kernels from 7.x on have no
+    `answer` is ``nopage`` (KPF_NOPAGE), ``flags``, or ``zero``. Kernels from 7.x on have no
     KPF_NOPAGE: there, ``zero`` is no online page, or an online one without any flag.
     """
 
     start_pfn: int
     end_pfn: int
-    told: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Values:
 
 @dataclass(frozen=True)
 class Visit:
-    """What a PFN walker said when the guest sent it to a page."""
+    """The result of a PFN walker that the guest ran on a page."""
 
     walker: str
     pfn: int | None
-    """None: to all of memory."""
+    """None: all of memory."""
     said: str
     """``ok``, or the words of an errno."""
 
@@ -115,13 +115,13 @@ def parse_truth(text: str) -> tuple[Answer, ...]:
 
 
 def parse_kpageflags(text: str) -> tuple[Kpageflags, ...]:
-    """Parse what the guest script made of ``/proc/kpageflags``."""
+    """Parse the guest script's summary of ``/proc/kpageflags``."""
     runs = (line.split() for line in text.splitlines())
-    return tuple(Kpageflags(int(start, 16), int(end, 16), told) for start, end, told in runs)
+    return tuple(Kpageflags(int(start, 16), int(end, 16), answer) for start, end, answer in runs)
 
 
 def parse_values(text: str) -> tuple[Values, ...]:
-    """Parse what the guest script made of a file of words (``kpage_values``)."""
+    """Parse the guest script's summary of a file of words (``kpage_values``)."""
     lines = [line.split() for line in text.splitlines()]
     ends = [int(line[0]) // 8 for line in lines[1:]]
     return tuple(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What the guest said of itself, parsed.
+Parse what the guest reported.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
 
 
 def parse_facts(text: str) -> Facts:
-    """Parse the guest's report; of a fact that was told twice, the later one counts."""
+    """Parse the guest's report; if a fact was reported twice, use the later one."""
     facts: Facts = {}
     pattern = r"^== begin (\w+)\n(.*?)^== end \1$"
     for name, body in re.findall(pattern, text.replace("\r", ""), re.MULTILINE | re.DOTALL):
@@ -121,16 +121,16 @@ def failure(text: str) -> str | None:
 
 
 def inability(text: str) -> str | None:
-    """Return why the guest's kernel cannot do what the scenario wants, or None."""
+    """Return why the guest's kernel does not support the scenario, or None."""
     found = re.search(r"^== cannot (.*?)\r?$", text, re.MULTILINE)
     return found[1] if found else None
 
 
 def waits_for_host(text: str) -> bool:
-    """Tell whether the guest has come to the step that the host has a part in."""
+    """Return whether the guest waits for the host."""
     return re.search(r"^== host\r?$", text, re.MULTILINE) is not None
 
 
 def is_ready(text: str) -> bool:
-    """Tell whether the guest has gone through its steps and told its facts."""
+    """Return whether the guest has finished its steps and reported its facts."""
     return re.search(r"^== ready\r?$", text, re.MULTILINE) is not None

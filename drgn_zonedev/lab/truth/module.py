@@ -3,9 +3,8 @@
 """
 Build the module that asks a kernel for the truth (``guest/zonedev_truth.c``).
 
-The kernel's headers come from its Debian suite and are installed nowhere. The host's compiler does,
-whatever the kernel was built with; the kernel's own build programs want the C library of their
-suite and get it.
+The kernel's headers come from its Debian suite and are not installed. The host's compiler works
+for all kernels; the kernel's own build programs need the C library of their suite, and run with it.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _SOURCES = ("zonedev_truth.c", "Kbuild")
 _MODULE = "zonedev_truth.ko"
 _BUILD_SECONDS = 300
 
-# For kernels that were built by a compiler or with a pahole that the host does not have: how
+# For kernels that were built with a compiler or pahole that the host does not have: how
 # functions are aligned does not matter here, and neither do symbols for a debugger.
 _SETTINGS = (
     "CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=",
@@ -49,15 +48,15 @@ _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
     """
-    Return the module for `kernel`, building it only if the cache lacks it.
+    Return the module for `kernel`, building it if it is not in the cache.
 
     :raises LabError: if a compiler or the kernel's headers are missing
     """
     if kernel.name not in ALL_KERNELS and kernel.name not in BUILT_KERNELS:
         raise LabError(
-            f"{kernel.release} is none of the lab's own kernels: build {_GUEST} against its tree"
+            f"{kernel.release} is not one of the lab's kernels: build {_GUEST} against its tree"
         )
-    # In the kernel's directory, so that it goes when a newer kernel comes.
+    # In the kernel's directory, so that a newer kernel replaces it.
     directory = kernel.vmlinux.parent
     module = directory / f"zonedev_truth-{_recipe_digest()}.ko"
     if module.exists():
@@ -99,7 +98,7 @@ def _download(kernel: Kernel, directory: Path, work: Path, progress: StepProgres
     report(progress, f"downloading the headers of {kernel.release} (16 MiB)")
     directory.mkdir()
     suite = ALL_KERNELS[kernel.name]
-    # What comes from backports is built on, and with, the suite itself.
+    # Packages in backports are built on the suite itself, and need its packages.
     base = Suite(suite.codename.replace("-backports", ""))
     mirror = find_mirror()
     apt = private_apt(work / "apt", suite, mirror)

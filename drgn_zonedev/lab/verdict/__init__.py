@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Does the tool say of a guest what is true?
+Whether the tool's results for a guest are true.
 """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Does the tool say of every PFN what the guest's kernel says?
+Compare the tool's answers with those of the guest's kernel, for every PFN.
 
-For each PFN of each present section and pgmap, without a sample: the predicates, the struct pages
-where the kernel may touch them, and what our cases promise. The guest must have been booted with
+For each PFN of each present section and pgmap, not only for samples: the predicates, the struct
+pages that the kernel may touch, and the promises of our cases. The guest must have been booted with
 ``truth=True`` and must not have changed since.
 """
 
@@ -37,13 +37,13 @@ __all__ = ("Agreement", "Disagreement", "compare", "disagreements")
 
 @dataclass(frozen=True)
 class Agreement:
-    """What came of a comparison."""
+    """The result of a comparison."""
 
     pages: int
     """PFNs that the kernel answered for."""
     disagreements: tuple[Disagreement, ...]
     leaks: tuple[Disagreement, ...]
-    """Where it is the kernel that is wrong, in a way that is known: `leak` says which."""
+    """Where the kernel's answer is wrong in a known way: `leak` says which."""
     silent: tuple[str, ...]
     """What could not be compared, and why."""
 
@@ -54,7 +54,7 @@ def disagreements(prog: Program, facts: Facts) -> list[Disagreement]:
 
 
 def compare(prog: Program, facts: Facts) -> Agreement:
-    """Compare what the tool says of a guest with what the guest's kernel told."""
+    """Compare the tool's answers for a guest with those of the guest's kernel."""
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     answers: Sequence[Answer] = facts.get("truth", ())
@@ -85,7 +85,7 @@ def _pfns(spans: Sequence[Any]) -> np.ndarray:
 
 
 def _spread(spans: Sequence[Any], values: Sequence[Any], dtype: Any) -> np.ndarray:
-    # A value per span becomes a value per PFN.
+    # Expand a value per span to a value per PFN.
     lengths = [s.end_pfn - s.start_pfn for s in spans]
     return np.repeat(np.array(values, dtype), np.array(lengths, np.int64))
 
@@ -123,13 +123,13 @@ def _predicates(ours: Predicates, truth: Truth) -> Iterator[Disagreement]:
     yield from differences(
         "pgmap_pfn_valid()", truth.pfn, ours.pgmap_pfn_valid, truth.yes("pgmap_valid")
     )
-    # What a kernel without pfn_zone_device() can say of it, on the way of memory_failure().
-    told = truth.yes("valid") & (truth.pgmap != 0) & truth.yes("pgmap_valid")
-    yield from differences("pfn_zone_device()", truth.pfn, ours.zone_device, told)
+    # A kernel without pfn_zone_device() answers it like memory_failure() does.
+    theirs = truth.yes("valid") & (truth.pgmap != 0) & truth.yes("pgmap_valid")
+    yield from differences("pfn_zone_device()", truth.pfn, ours.zone_device, theirs)
 
 
 def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:
-    # The helpers for one PFN cost microseconds each: asked at both ends of every answer.
+    # The helpers for one PFN take microseconds each: call them at both ends of every answer.
     for answer in answers:
         for pfn in sorted({answer.start_pfn, answer.end_pfn - 1}):
             pgmap = get_dev_pagemap(prog, pfn)
@@ -148,7 +148,7 @@ def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]
 
 
 def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
-    # Of a kernel that really has it.
+    # For a kernel that really has it.
     if not truth.has_zone_device:
         return
     pfn = truth.pfn
@@ -183,7 +183,7 @@ def _page_fields(prog: Program, pages: Pages, answer: Answer) -> Iterator[Disagr
         column = np.full(len(ours), theirs, ours.dtype)
         yield from differences(about, pages.pfn, ours, column)
     if answer.order is None:
-        # Folios in RAM are not what they were when the kernel was asked.
+        # Folios in RAM have changed since the kernel was asked.
         return
     if answer.order < 0:
         yield Disagreement("compound head", "a folio", "none", answer.start_pfn, answer.end_pfn)
@@ -197,7 +197,7 @@ def _page_fields(prog: Program, pages: Pages, answer: Answer) -> Iterator[Disagr
 
 
 # What a case promises of pfn_valid(), pfn_to_online_page(), get_dev_pagemap() and
-# pgmap_pfn_valid(); what it does not name, it does not promise.
+# pgmap_pfn_valid(); predicates that are not listed are not promised.
 _PROMISES: dict[Case, dict[str, bool]] = {
     Case.ONLINE: {"valid": True, "online": True, "pgmap": False},
     Case.OFFLINE: {"valid": True, "online": False, "pgmap": False},
@@ -215,8 +215,8 @@ _LEAKS = (
     "",
     "before v5.12, pfn_to_online_page() returns every page of an online section",
     "get_dev_pagemap() does not find a dying pgmap, so pfn_to_online_page() takes it for RAM",
-    "sections that a failed memremap_pages() left behind have no pgmap that would tell",
-    "without SECTION_TAINT_ZONE_DEVICE, pfn_to_online_page() does not ask for a pgmap",
+    "sections that a failed memremap_pages() left behind have no pgmap to check",
+    "without SECTION_TAINT_ZONE_DEVICE, pfn_to_online_page() does not check for a pgmap",
 )
 
 
@@ -256,10 +256,10 @@ def _broken(
     name: str,
     promised: bool,
     pfn: np.ndarray,
-    told: np.ndarray,
+    answered: np.ndarray,
     leaks: np.ndarray | None,
 ) -> Iterator[Disagreement]:
-    rows = np.flatnonzero(told != promised)
+    rows = np.flatnonzero(answered != promised)
     leak = np.zeros(len(rows), int) if leaks is None else leaks[rows]
     pfn = pfn[rows]
     for first, end in runs(pfn, leak):
@@ -274,8 +274,8 @@ def _broken(
 
 
 def _leaks(snapshot: Snapshot, range_: Range, ours: Predicates, rows: slice) -> np.ndarray:
-    # An index into _LEAKS for each PFN. It is only a leak where our own pfn_to_online_page() says
-    # the same as the kernel's.
+    # An index into _LEAKS for each PFN. It is only a leak if our own pfn_to_online_page() agrees
+    # with the kernel's.
     tainted = ours.has_flag(snapshot.flags.taint)[rows]
     claimed = ours.pgmap[rows] != 0
     kinds = [
@@ -291,7 +291,7 @@ def _leaks(snapshot: Snapshot, range_: Range, ours: Predicates, rows: slice) -> 
 
 
 def _beyond(ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
-    # What the kernel has, and we have not.
+    # PFNs that the kernel has, and our ranges do not.
     covered = np.zeros(len(truth.pfn), bool)
     for range_ in ranges:
         first, end = np.searchsorted(truth.pfn, [range_.start_pfn, range_.end_pfn])
@@ -301,32 +301,32 @@ def _beyond(ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
 
 @dataclass(frozen=True)
 class _Walk:
-    """Whether /proc/kpageflags found a page, for the PFNs of which it can be told."""
+    """Whether /proc/kpageflags found a page, for the PFNs for which that is known."""
 
     pfn: np.ndarray
     found: np.ndarray
     undecided: int
-    """How many other PFNs it reports."""
+    """Number of other PFNs that it reports."""
 
 
 def _walk(prog: Program, snapshot: Snapshot, kpageflags: Sequence[Kpageflags]) -> _Walk:
-    told = [run for run in kpageflags if run.told != "zero"]
-    zeros = [run for run in kpageflags if run.told == "zero"]
-    if any(run.told == "nopage" for run in kpageflags):
-        # A kernel with KPF_NOPAGE: what it does not say that of, it has seen.
-        told, zeros = [*told, *zeros], []
+    decisive = [run for run in kpageflags if run.answer != "zero"]
+    zeros = [run for run in kpageflags if run.answer == "zero"]
+    if any(run.answer == "nopage" for run in kpageflags):
+        # A kernel with KPF_NOPAGE has seen a page wherever it does not set that flag.
+        decisive, zeros = [*decisive, *zeros], []
     zero = _pfns(zeros)
     decided = zero[_not_seen(prog, snapshot, zero)]
-    found = _spread(told, [run.told != "nopage" for run in told], bool)
+    found = _spread(decisive, [run.answer != "nopage" for run in decisive], bool)
     return _Walk(
-        np.concatenate([_pfns(told), decided]),
+        np.concatenate([_pfns(decisive), decided]),
         np.concatenate([found, np.zeros(len(decided), bool)]),
         len(zero) - len(decided),
     )
 
 
 def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
-    """Tell of which PFNs that read 0 it is sure that the kernel found no page."""
+    """Return for which PFNs that read 0 it is certain that the kernel found no page."""
     valid = snapshot.predicates(pfn).pfn_valid
     sure = ~valid
     rows = np.flatnonzero(valid)
@@ -334,7 +334,7 @@ def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
         start_pfn = int(pfn[rows[first]])
         for pages in read_pages(prog, start_pfn, start_pfn + end - first):
             if isinstance(pages, Pages):
-                # With PG_reserved, which all device pages have, it would not read 0.
+                # All device pages have PG_reserved, so a page that was found would not read 0.
                 row = rows[first] + pages.start_pfn - start_pfn
                 flag = np.uint64(pages.layout.pg_reserved)
                 sure[row : row + len(pages.pfn)] = (pages.flags & flag) != 0
@@ -351,6 +351,6 @@ def _kpageflags(snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
 def _silent(facts: Facts, walk: _Walk) -> Iterator[str]:
     for name in ("truth", "kpageflags"):
         if name not in facts:
-            yield f"the guest told no {name}"
+            yield f"the guest did not report {name}"
     if walk.undecided:
         yield f"/proc/kpageflags: {walk.undecided} PFNs read 0: no page, or one without flags"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What a kernel's own pfn_zone_device() says, read out of its memory.
+The answers of a kernel's own pfn_zone_device(), computed from its memory.
 
-Of a kernel that was changed by ``patches/pfn_zone_device.edit``. It works where no module can be
-run: in a guest that is frozen. The rules are those of ``test_subsection()`` in that patch.
+This is for a kernel that was changed by ``patches/pfn_zone_device.edit``, and also works in a
+frozen guest, which cannot run a module. The rules are those of ``test_subsection()`` in that patch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from drgn_zonedev.model import Case, Range
 
 __all__ = ("KernelBits", "bits_disagreements", "claimed_by_case", "kernel_bits")
 
-# Whatever has been hot-added for a device, and not removed again, is claimed.
+# Memory that was hot-added for a device is claimed until it is removed.
 _CLAIMED = (
     Case.DEVICE,
     Case.INITIALIZING,
@@ -75,7 +75,7 @@ def _bitmap(prog: Program, usage: int, name: str) -> list[int]:
 
 def claimed_by_case(ranges: Sequence[Range], pfn: np.ndarray, populated: np.ndarray) -> np.ndarray:
     """
-    Return what pfn_zone_device_claimed() has to say of sorted PFNs.
+    Return what pfn_zone_device_claimed() must answer for sorted PFNs.
 
     :param populated: whether their subsections are
     """
@@ -89,7 +89,7 @@ def claimed_by_case(ranges: Sequence[Range], pfn: np.ndarray, populated: np.ndar
 def bits_disagreements(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range]
 ) -> Iterator[Disagreement]:
-    """Yield where the kernel's bits are not what our own pfn_zone_device() says."""
+    """Yield where the kernel's bits differ from our own pfn_zone_device()."""
     bits = kernel_bits(prog, snapshot)
     if bits is None:
         return

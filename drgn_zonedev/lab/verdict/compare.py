@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Does the tool say of a guest what is true? Everything that disagrees, in words.
+Compare the tool's results for a guest with the truth, and describe each difference.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ("compare_ranges", "judge")
 
-# Outside what a scenario arranges there is nothing but RAM, and holes between RAM.
+# Outside the ranges that a scenario arranges, there is only RAM, and holes between RAM.
 _ORDINARY = ("online", "partial")
 
 
 def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
-    """Compare a report with the scenario's arithmetic and with what the guest says of itself."""
+    """Compare a report with the scenario's arithmetic and with the guest's own facts."""
     from drgn_zonedev.lab.verdict.proofs import failed_proofs
 
     return [
@@ -54,7 +54,7 @@ def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
 
 
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
-    # What a frozen guest said is from before its steps, but its memory is as it is now.
+    # A frozen guest reported before its steps, but its memory is from after them.
     if guest.scenario.breakpoint:
         from drgn_zonedev.classification.reading import take_snapshot
         from drgn_zonedev.lab.verdict.bits import bits_disagreements
@@ -67,7 +67,7 @@ def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterat
 
 
 def compare_ranges(found: Iterable[Range], expected: Sequence[Expected]) -> list[str]:
-    """Say where the ranges of a report are not as expected."""
+    """Describe where the ranges of a report are not as expected."""
     ranges = [Expected(r.start_pfn, r.end_pfn, r.case.value) for r in found]
     edges = sorted({pfn for r in (*ranges, *expected) for pfn in r[:2]})
     wrong: list[tuple[int, int, str]] = []
@@ -94,7 +94,7 @@ def _difference(expected: str | None, found: str | None) -> str:
 
 
 def _complaints(report: Report) -> Iterator[str]:
-    # Nothing is wrong with any of these kernels, and everything in them can be read.
+    # All of these kernels are healthy, and all of their memory can be read.
     for finding in report.findings:
         if finding.severity.value == "error":
             where = f"PFNs {finding.start_pfn:#x}-{finding.end_pfn:#x}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-How a difference between the tool and a guest's kernel is said.
+A difference between the tool and a guest's kernel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ("Disagreement", "differences", "runs")
 @dataclass(frozen=True)
 class Disagreement:
     """
-    The tool says `ours` of these PFNs, the kernel says `theirs`.
+    The tool says `ours` about these PFNs, the kernel says `theirs`.
 
     Without PFNs, it is about something else, and `about` says what.
     """
@@ -28,7 +28,7 @@ class Disagreement:
     start_pfn: int = 0
     end_pfn: int = 0
     leak: str = ""
-    """Why the kernel's answer is the one that is wrong, if that is known."""
+    """Why the kernel's answer is wrong, if it is known to be."""
 
     def __str__(self) -> str:
         where = f"PFNs {self.start_pfn:#x}-{self.end_pfn:#x}: " if self.end_pfn else ""

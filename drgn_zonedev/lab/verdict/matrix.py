@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Every kernel in every scenario, several guests at a time.
+Run every kernel in every scenario, several guests at a time.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ __all__ = (
 )
 
 _GUEST_BYTES = 2 << 30
-"""What a guest takes of the host: its memory, and the debugger with the kernel's symbols."""
+"""Memory of the host per guest: the guest's own, and the debugger with the kernel's symbols."""
 
 
 class CellVerdict(enum.Enum):
-    """What became of one kernel in one scenario."""
+    """The outcome of one kernel in one scenario."""
 
     AGREES = "agrees"
     DIFFERS = "differs"
@@ -56,13 +56,13 @@ class CellVerdict(enum.Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """One kernel in one scenario, done."""
+    """The result of one kernel in one scenario."""
 
     kernel: Kernel
     scenario: Scenario
     verdict: CellVerdict
     details: tuple[str, ...] = ()
-    """What disagrees, or why it is not possible, or what went wrong."""
+    """The differences, or why it is not possible, or why it failed."""
     seconds: float = 0
     report: Report | None = None
 
@@ -81,8 +81,8 @@ class MatrixOptions:
 
 
 def default_jobs() -> int:
-    """Return how many guests this machine can take."""
-    # Unlike sysconf(), this counts what the page cache would give back.
+    """Return how many guests can run on this machine at a time."""
+    # Unlike sysconf(), this counts memory that the page cache can release.
     found = re.search(r"^MemAvailable: *(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     guests = (int(found[1]) << 10) // _GUEST_BYTES if found else 1
     return max(1, min(len(os.sched_getaffinity(0)), guests))
@@ -101,12 +101,12 @@ def debug_guest(guest: Guest) -> Program:
 def load_guest_symbols(prog: Program, kernel: Kernel) -> None:
     """Load the kernel's vmlinux, or raise LabError if it was built for another one."""
     main = next(prog.loaded_modules())[0]
-    # Not load_debug_info(), which would warn of what is an error here.
+    # Not load_debug_info(), which only warns about what is an error here.
     main.try_file(kernel.vmlinux)
     if main.wants_debug_file():
         raise LabError(
             f"{kernel.vmlinux} has no debugging symbols of the kernel that was booted, "
-            f"{kernel.vmlinuz}: give the vmlinux of that very build"
+            f"{kernel.vmlinuz}: give the vmlinux of the same build"
         )
 
 
@@ -116,7 +116,7 @@ def run_cell(
     options: MatrixOptions = MatrixOptions(),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Cell:
-    """Boot one kernel into one scenario and judge what the tool says of it."""
+    """Boot one kernel into one scenario and judge the tool's report."""
     start = time.monotonic()
 
     def cell(verdict: CellVerdict, *details: str, report: Report | None = None) -> Cell:
@@ -166,7 +166,7 @@ def judge_guest(guest: Guest) -> tuple[Report, list[str]]:
 
 @contextmanager
 def _as_lab_errors() -> Iterator[None]:
-    # One guest that cannot be debugged, or dies meanwhile, must not end the others.
+    # A guest that cannot be debugged, or dies meanwhile, must not end the others.
     import drgn
 
     try:
@@ -197,13 +197,13 @@ def run_matrix(
     run: RunCell = run_cell,
 ) -> Generator[Cell, None, None]:
     """
-    Yield one cell after the other, in order; guests run `jobs` at a time.
+    Yield the cells in order; `jobs` guests run at a time.
 
-    Whatever ends the iteration early ends the guests as well.
+    If the iteration ends early, the guests are ended, too.
     """
     stop = threading.Event()
-    # A guest ends with the thread that booted it, so the threads must outlive their guests: they
-    # do, for the pool is only left when every guest has ended.
+    # A guest ends with the thread that booted it, so the threads must outlive their guests. They
+    # do, because the pool is closed only after every guest has ended.
     with ThreadPoolExecutor(jobs, thread_name_prefix="lab") as pool:
         pairs = [(kernel, scenario) for kernel in kernels for scenario in scenarios]
         futures = [pool.submit(run, *pair, options, stop.is_set) for pair in pairs]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What came of a matrix: as text, as JUnit XML, as JSON.
+The results of a matrix as text, JUnit XML and JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SHORT = {
 
 
 def ascii_only(text: str) -> str:
-    """Make text that may hold a guest's words harmless to a terminal."""
+    """Escape text that may come from a guest, so that it is harmless on a terminal."""
     return re.sub(r"[^\n\x20-\x7e]", "?", text)
 
 
@@ -43,7 +43,7 @@ def line_text(cell: Cell) -> str:
 
 
 def matrix_text(cells: Sequence[Cell]) -> str:
-    """Return the matrix, kernels by scenarios, and under it what needs words."""
+    """Return the matrix, kernels by scenarios, and below it the explanations."""
     kernels = list(dict.fromkeys(cell.kernel.name for cell in cells))
     scenarios = list(dict.fromkeys(cell.scenario.name for cell in cells))
     verdicts = {(cell.scenario.name, cell.kernel.name): _SHORT[cell.verdict] for cell in cells}
@@ -118,7 +118,7 @@ def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
 
 
 def _add_nothing_run(root: ElementTree.Element) -> None:
-    # Tests that are skipped, and no others, are a success to CI servers.
+    # If all tests are skipped, CI servers report a success.
     suite = ElementTree.SubElement(
         root, "testsuite", name="zonedev lab", tests="1", failures="0", errors="1", skipped="0"
     )

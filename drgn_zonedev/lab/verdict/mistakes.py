@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What each variant of pfn_zone_device(), and some walkers, must get wrong.
+The mistakes that each variant of pfn_zone_device(), and some walkers, must make.
 
 This is arithmetic on the ranges that a scenario arranges, without any of the code under test.
 """
@@ -80,8 +80,7 @@ def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mis
     """
     Count the pages that each variant takes for valid device memory, by case.
 
-    None of them misses any, on a namespace that begins and ends, and has its data, at whole
-    subsections.
+    On a namespace whose ends and data are aligned to subsections, no variant misses a page.
 
     :param was: what the PFNs of a teardown were before; without it, all of them were data
     """
@@ -89,7 +88,7 @@ def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mis
     flagged = _in_sections(arranged, _sections_with(arranged, _DEVICE))
     del flagged["device"]
     in_flight = bool(pages["initializing"])
-    # The head was never marked. The data's bit stays as long as its sections do.
+    # The altmap was never marked. The bits of the data stay until its sections are removed.
     data = Counter(pages)
     data["teardown"] -= _shared(arranged, "teardown", [r for r in was if r[2] in _HEAD])
     return {
@@ -110,8 +109,8 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
     """
     Count what pfn_to_online_page() would take for RAM if it asked each variant.
 
-    That is what the variant does not know for a device's, of all that is beside RAM in a section,
-    and in a populated subsection: not holes, nor what a device has left.
+    These are the pages that the variant does not recognise as a device's, in populated
+    subsections of sections with RAM. Holes and the rest of removed devices are not populated.
 
     :param was: what the PFNs of a teardown were before
     """
@@ -124,7 +123,7 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
     head["teardown"] = _shared(shared, "teardown", [r for r in was if r[2] in _HEAD])
     return {
         "section-flag": Counter(),
-        # The kernel's own way: whatever has a pgmap whose reference is alive is a device's.
+        # As the kernel does: memory of a pgmap with a live reference belongs to a device.
         "section-flag+pgmap": _only(pages, dead),
         "taint+pgmap": _only(pages, dead),
         "early-bit": Counter(),
@@ -138,18 +137,18 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
 
 def taken_for_online(arranged: Sequence[Arranged], *, taint: bool) -> Counter[str]:
     """
-    Count pages that are no RAM, and pfn_to_online_page() has them all the same.
+    Count the pages that pfn_to_online_page() returns although they are not RAM.
 
-    Without taint, those are all that are in a section which has RAM. With it, those that
-    get_dev_pagemap() still had to tell from RAM: it fails from the moment on that the reference is
-    killed, and pfn_section_valid() holds until the sections are gone.
+    Without taint, those are all pages in sections with RAM. With it, those for which
+    get_dev_pagemap() fails: from the moment that the reference is killed, while
+    pfn_section_valid() is true until the sections are removed.
     """
     pages = _in_sections(arranged, _sections_with(arranged, ("online",)))
     return _only(pages, ("teardown",)) if taint else _only(pages, pages.keys() - _PROMISED)
 
 
 def valid(arranged: Sequence[Arranged]) -> Counter[str]:
-    """Count pages that have a struct page, promised by nobody: all but those in no subsection."""
+    """Count unpromised pages that have a struct page: all but those in unpopulated subsections."""
     pages: Counter[str] = Counter()
     early = _sections_with(arranged, ("online", "ghost"))
     for start, end, case in arranged:

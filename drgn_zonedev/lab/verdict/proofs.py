@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Does a guest show what its scenario is about? If not, agreeing with it would mean nothing.
+Check that a guest is in the state of its scenario. If not, agreement with it proves nothing.
 
-Each proof looks at the kernel, or at facts in the report that the ranges do not show, and returns
+Each proof checks the kernel, or facts in the report that the ranges do not show, and returns
 what is wrong, or an empty string.
 """
 
@@ -39,7 +39,7 @@ def failed_proofs(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
     """
     Say which proofs of the guest's scenario fail.
 
-    :raises NotPossible: if a proof shows that this kernel lacks what the scenario is about
+    :raises NotPossible: if a proof shows that this kernel does not support the scenario
     """
     case = _Case(guest.scenario, prog, report)
     for name in guest.scenario.proofs:
@@ -97,7 +97,7 @@ def _five_levels(case: _Case) -> str:
 
 
 def _done(case: _Case) -> int:
-    """Count the struct pages that memmap_init_zone_device() is through with."""
+    """Count the struct pages that memmap_init_zone_device() has initialised."""
     for finding in _findings(case, "case4-initializing"):
         found = re.search(r"; (\d+) of \d+ are done", finding.message)
         return int(found[1]) if found else 0
@@ -117,8 +117,8 @@ def _done_up_to_watch(case: _Case) -> str:
 
 
 def _pages_in_use(case: _Case) -> str:
-    # Both kinds of DAX set page->mapping where a page of a file is mapped. In tails it is a poison,
-    # which is no address.
+    # Both kinds of DAX set page->mapping of a mapped page. In tails, it is a poison value
+    # instead of an address.
     from drgn import offsetof
 
     from drgn_zonedev.kernel.memmap import Pages, read_pages

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Do ``zonedev proposal`` and ``zonedev walkers`` say of a guest what is true?
+Compare ``zonedev proposal`` and ``zonedev walkers`` of a guest with the truth.
 
-``mistakes.py`` has the arithmetic; here is what is compared with it.
+``mistakes.py`` has the arithmetic; this module compares with it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = ("kernel_differences", "variant_differences", "walker_differences")
 def variant_differences(
     report: ProposalReport, arranged: Sequence[Arranged], was: Sequence[Arranged] = ()
 ) -> Iterator[str]:
-    """Say where the variants of pfn_zone_device() do not answer as arithmetic says."""
+    """Describe where variants of pfn_zone_device() do not answer as computed."""
     wanted, as_ram = false_yes(arranged, was), taken_for_ram(arranged, was)
-    told = {v.variant.name: v for v in report.verdicts}
-    for name in sorted(told.keys() ^ wanted.keys()):
-        yield f"{name}: {'no arithmetic' if name in told else 'not tried'}"
+    verdicts = {v.variant.name: v for v in report.verdicts}
+    for name in sorted(verdicts.keys() ^ wanted.keys()):
+        yield f"{name}: {'no arithmetic' if name in verdicts else 'not tried'}"
     device = sum(end - start for start, end, case in arranged if case == "device")
     if report.valid != device:
         yield f"proposal: {report.valid} valid pages, not {device}"
-    for name, verdict in told.items():
+    for name, verdict in verdicts.items():
         if name not in wanted:
             continue
         yes = Counter({case.value: n for case, n in verdict.pages(True).items()})
@@ -51,7 +51,7 @@ def variant_differences(
         taken = Counter({case.value: n for case, n in verdict.taken_for_ram.items()})
         if taken != as_ram[name]:
             yield f"{name}: takes {_text(taken)} for RAM, not {_text(as_ram[name])}"
-        # Whoever takes RAM for a device's takes a device's for no RAM.
+        # A variant that takes RAM for device memory makes pfn_to_online_page() lose it.
         lost = wanted[name]["online"]
         if verdict.lost_ram != lost:
             yield f"{name}: loses {verdict.lost_ram} pages of RAM, not {lost}"
@@ -61,7 +61,7 @@ def variant_differences(
 
 
 def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> Iterator[str]:
-    """Say where walkers do not meet what arithmetic says."""
+    """Describe where walkers do not meet the computed pages."""
     taint = report.kernel.features["section_taint_zone_device"]
     expected: dict[str, Counter[str]] = {
         "kpageflags": taken_for_online(arranged, taint=taint),
@@ -78,7 +78,7 @@ def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> I
             if any(a < exposure.end_pfn and exposure.start_pfn < b for a, b in spans):
                 met[exposure.case.value] += exposure.touched
         wanted = Counter(pages)
-        # Only struct pages tell a ghost from a hole, and they are not asked here.
+        # Only struct pages distinguish a ghost from a hole, and they are not read here.
         for counts in (met, wanted):
             counts["partial"] += counts.pop("ghost", 0)
         if +met != +wanted:
@@ -89,9 +89,9 @@ def kernel_differences(
     answers: Sequence[Answer], arranged: Sequence[Arranged], *, taint: bool
 ) -> Iterator[str]:
     """
-    Say where the arithmetic itself is not what the guest's kernel answered, PFN by PFN.
+    Describe where the arithmetic differs from the answers of the guest's kernel.
 
-    A guest that is frozen has answered nothing.
+    A frozen guest has no answers.
 
     :param taint: whether the kernel's pfn_to_online_page() knows SECTION_TAINT_ZONE_DEVICE
     """
@@ -108,13 +108,13 @@ def kernel_differences(
         asked = mistakes["taint+pgmap"]
         questions.append((name, lambda a: a.valid and not a.online and a.pgmap != 0, asked))
     for name, says_yes, wanted in questions:
-        told = _by_case([a for a in answers if says_yes(a)], arranged)
-        if told != +wanted:
-            yield f"the kernel's {name} is true for {_text(told)}, not {_text(+wanted)}"
+        answered = _by_case([a for a in answers if says_yes(a)], arranged)
+        if answered != +wanted:
+            yield f"the kernel's {name} is true for {_text(answered)}, not {_text(+wanted)}"
 
 
 def _by_case(answers: Sequence[Answer], arranged: Sequence[Arranged]) -> Counter[str]:
-    # Of RAM and of device memory, yes is no mistake.
+    # For RAM and device memory, yes is right.
     found: Counter[str] = Counter()
     for start, end, case in arranged:
         if case not in ("online", "device"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What user space sees of a guest's memory and devices, against what the tool says of them.
+Compare the tool's results with what user space of a guest sees of its memory and devices.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BLOCK_STATES = {
 def system_disagreements(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range], facts: Facts
 ) -> Iterator[Disagreement]:
-    """Yield what contradicts the facts that are there."""
+    """Yield what contradicts the available facts."""
     if "zoneinfo" in facts:
         yield from _zones(snapshot, facts["zoneinfo"])
     if "memory_blocks" in facts:
@@ -131,8 +131,8 @@ def _extent(pgmap: Pgmap, about: str, start: int, pages: int) -> Iterator[Disagr
     first = pgmap.pfn_first(0)
     ours = sum(r.end_pfn - r.start_pfn for r in pgmap.ranges) - first + pgmap.ranges[0].start_pfn
     if not pgmap.altmap and first <= start:
-        # The information block in front of the data is not part of the resource, and only an
-        # altmap keeps it out of the device pages.
+        # The information block before the data is not part of the resource; without an altmap,
+        # it belongs to the device pages.
         ours -= start - first
         first = start
     if (first, ours) != (start, pages):
@@ -144,8 +144,8 @@ def _extent(pgmap: Pgmap, about: str, start: int, pages: int) -> Iterator[Disagr
 
 
 def _mapped_devices(facts: Facts) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    # A namespace without an information block may be used without struct pages, so nothing
-    # follows from it.
+    # A namespace without an information block may be used without struct pages, so it is not
+    # compared.
     for name, device in facts["nd"].items():
         if device.get("driver") == "nd_pmem" and not name.startswith("namespace"):
             yield "nd", name, device
@@ -158,9 +158,9 @@ def _settings(
     prog: Program, pgmap: Pgmap, about: str, device: dict[str, Any], size: int
 ) -> Iterator[Disagreement]:
     where = "on the device" if pgmap.altmap else "in RAM"
-    told = {"pmem": "on the device", "ram": "in RAM"}.get(device.get("mode", ""), where)
-    if where != told:
-        yield Disagreement(f"{about}: memmap", where, told)
+    expected = {"pmem": "on the device", "ram": "in RAM"}.get(device.get("mode", ""), where)
+    if where != expected:
+        yield Disagreement(f"{about}: memmap", where, expected)
     align = device.get("align")
     if not about.startswith("dax") or not isinstance(align, int):
         return

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Real PFN walkers meet real bad pages: what they did, against what we say they do.
+Run real PFN walkers on real bad pages, and compare what they do with the prediction.
 
-A trial is a scenario, at whose end the guest reads all of ``/proc/kpageflags`` and
-``/proc/kpagecount``, sends the walkers that take a PFN to one PFN of each range, and sets off those
-that go through all memory. A guest that panics over it is a fact like any other.
+A trial is a scenario at whose end the guest reads all of ``/proc/kpageflags`` and
+``/proc/kpagecount``, runs the walkers that take a PFN on one PFN of each range, and starts the
+walkers that walk all memory. If the guest panics, that is also a result.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ _ROWS = {
 PROVED = ("kpageflags", "kpagecount", *dict.fromkeys(n for names in _ROWS.values() for n in names))
 """The walkers of our table that trials compare with what a kernel did."""
 
-# What a walker says to a page that its guards reject, by walker; everything else means that it got
-# as far as the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
+# The answer of each walker to a page that its guard rejects; any other answer means that it read
+# the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
 # memory_failure_dev_pagemap(); soft_offline_page(); unpoison_memory().
 _ENXIO, _EIO = "No such device or address", "Input/output error"
 _REJECTED = {
@@ -82,17 +82,17 @@ class Kpage:
 
     file: str
     compared: int
-    """Of PFNs that are not RAM: those do not change while the guest is looked at."""
+    """Words outside of RAM, which do not change meanwhile."""
     undecided: int
-    """Of these PFNs, those of which the prediction says that it does not know."""
+    """Of these, words that are not predicted."""
     ram: int
-    """Words of RAM that were predicted, from a later moment than the guest read them at."""
+    """Words of RAM that were predicted, from a later moment than that of the guest's reading."""
     ram_equal: int
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a trial."""
+    """The result of a trial."""
 
     kernel: Kernel
     scenario: Scenario
@@ -107,14 +107,14 @@ class Trial:
 
 
 def visited_pfns(scenario: Scenario) -> tuple[int, ...]:
-    """Return the PFNs that walkers are sent to: the first of each range, and one of RAM."""
+    """Return the PFNs on which walkers are run: the first of each range, and one of RAM."""
     ranges = [e for e in scenario.expected if e.case != "online"]
-    # A page that the boot has left alone, so that nothing is lost with it.
+    # A page that is not in use after boot, so that losing it does no harm.
     return (*(e.start_pfn for e in ranges), 0x3F000)
 
 
 def trial_scenario(kernel: Kernel, scenario: Scenario) -> Scenario:
-    """Return a scenario at whose end the walkers walk."""
+    """Return a scenario at whose end the walkers run."""
     pfns = tuple(f"{pfn:x}" for pfn in visited_pfns(scenario))
     modules = (_HWPOISON,) if has_module(kernel, _HWPOISON) else ()
     return replace(
@@ -135,7 +135,7 @@ def run_trial(
         return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
     wanted = trial_scenario(kernel, scenario)
     try:
-        # A guest that a walker ends is ended the second time as well.
+        # If a walker ends the guest, a second attempt would end in the same way.
         with boot(kernel, wanted, accel=accel, timeout=_SECONDS, progress=progress) as guest:
             return judge_trial(guest, debug_guest(guest), scenario)
     except NotPossible as e:
@@ -152,7 +152,7 @@ def _panic(error: str) -> str:
 
 
 def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
-    """Compare what the guest's walkers did with what is said of them."""
+    """Compare what the guest's walkers did with the prediction."""
     from drgn_zonedev.classification.classify import classify_snapshot
     from drgn_zonedev.classification.reading import take_snapshot
 
@@ -186,7 +186,7 @@ class _Table:
         return _Table(ranges, {j.walker.name: j.exposures for j in found})
 
     def exposed(self, name: str, pfn: np.ndarray) -> np.ndarray:
-        """Whether a walker would touch the struct pages of PFNs that nobody promises."""
+        """Whether a walker would touch the struct pages of PFNs, if they are unpromised."""
         return _inside(pfn, [(e.start_pfn, e.end_pfn) for e in self.exposures[name]])
 
     def is_case(self, pfn: np.ndarray, *cases: Case) -> np.ndarray:
@@ -211,17 +211,17 @@ def _kpage(
     wrong: list[Disagreement] = []
     for file, ours in (("kpageflags", prediction.flags), ("kpagecount", prediction.count)):
         runs = facts[f"{file}_values"]
-        told = np.repeat(
+        words = np.repeat(
             np.array([run.value for run in runs], np.uint64),
             np.array([run.end_pfn - run.start_pfn for run in runs], np.int64),
         )
-        if len(told) != end_pfn:
-            wrong.append(Disagreement(f"/proc/{file} ends at PFN", hex(end_pfn), hex(len(told))))
+        if len(words) != end_pfn:
+            wrong.append(Disagreement(f"/proc/{file} ends at PFN", hex(end_pfn), hex(len(words))))
             continue
         still = np.flatnonzero(~ram & prediction.decided)
-        wrong += differences(f"/proc/{file}", pfn[still], ours[still], told[still])
+        wrong += differences(f"/proc/{file}", pfn[still], ours[still], words[still])
         if file == "kpageflags":
-            wrong += _seen(table, pfn[~ram], told[~ram])
+            wrong += _seen(table, pfn[~ram], words[~ram])
         moving = ram & prediction.decided
         found.append(
             Kpage(
@@ -229,15 +229,15 @@ def _kpage(
                 compared=len(still),
                 undecided=int((~ram & ~prediction.decided).sum()),
                 ram=int(moving.sum()),
-                ram_equal=int((moving & (ours == told)).sum()),
+                ram_equal=int((moving & (ours == words)).sum()),
             )
         )
     return tuple(found), wrong
 
 
 def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagreement]:
-    # All struct pages that are neither RAM nor a device's are reserved ones here, or garbage: that
-    # of a page which is seen is never 0.
+    # All struct pages outside of RAM and devices are reserved or garbage here, so the word of a
+    # page that was read is never 0.
     bad = ~table.is_case(pfn, Case.DEVICE)
     seen = (flags[bad] != 0) & (flags[bad] >> np.uint64(KPF["NOPAGE"]) & np.uint64(1) == 0)
     ours = table.exposed("kpageflags", pfn[bad])
@@ -252,14 +252,14 @@ def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Itera
     for row, visit in enumerate(sent):
         if _is_ambiguous(visit, bool(of.online[row]), bool(of.pfn_valid[row])):
             continue
-        told = visit.said not in _REJECTED[visit.walker]
+        passed = visit.said not in _REJECTED[visit.walker]
         names = _ROWS[visit.walker]
-        # The table is about bad pages. What is good has to be let pass: RAM by all of them, and
-        # device memory by memory_failure_dev_pagemap().
+        # The table is about bad pages. Good pages must pass: RAM with all guards, and device memory
+        # with that of memory_failure_dev_pagemap().
         ours = bool(of.online[row]) or "memory-failure-dax" in names
         if not good[row]:
             ours = any(bool(table.exposed(name, pfn[row : row + 1])[0]) for name in names)
-        if ours != told:
+        if ours != passed:
             yield Disagreement(
                 f"{visit.walker}()'s guard",
                 "lets it pass" if ours else "rejects it",
@@ -270,15 +270,15 @@ def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Itera
 
 
 def _is_ambiguous(visit: Visit, online: bool, valid: bool) -> bool:
-    # get_any_page() says EIO of pages in use that it cannot handle: it has looked at them.
+    # get_any_page() returns EIO for pages in use that it cannot handle, after it has read them.
     if online:
         return visit.said == _EIO
-    # 7.3 deals with poison where there is no struct page, and says EBUSY of it.
+    # 7.3 also handles poison without a struct page, and returns EBUSY.
     return not valid and visit.said not in _REJECTED[visit.walker]
 
 
 def trial_text(trial: Trial, *, verbose: bool = False) -> str:
-    """Return what people read of a trial."""
+    """Return the text of a trial."""
     return "\n".join(map(ascii_only, _lines(trial, verbose)))
 
 

@@ -18,7 +18,7 @@ def test_the_second_waits_visibly_and_not_for_ever(tmp_path: Path) -> None:
         lock(path, lines.append, timeout=0.05),
     ):
         pytest.fail("both hold the lock")
-    assert lines == [f"waiting for another process to let go of {path}"]
+    assert lines == [f"waiting for another process to release {path}"]
 
 
 def test_the_lock_is_free_after_a_failure(tmp_path: Path) -> None:

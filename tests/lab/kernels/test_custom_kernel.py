@@ -49,7 +49,7 @@ def test_an_image_says_its_release(bzimage: Path) -> None:
 def test_another_file_is_no_image(tmp_path: Path) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(b"\x7fELF" + bytes(0x300))
-    with pytest.raises(LabError, match="is no bzImage"):
+    with pytest.raises(LabError, match="is not a bzImage"):
         bzimage_release(path)
 
 
@@ -117,5 +117,5 @@ def test_functions_are_found_in_vmlinux(bzimage: Path, vmlinux: Path) -> None:
 
 
 def test_a_file_that_is_no_elf_has_no_functions(bzimage: Path) -> None:
-    with pytest.raises(LabError, match="is no ELF file"):
+    with pytest.raises(LabError, match="is not a 64-bit little-endian ELF file"):
         list(elf_functions(bzimage))

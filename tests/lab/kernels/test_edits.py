@@ -116,14 +116,14 @@ def test_a_file_that_is_not_there_is_an_error(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [
-        ("before x\n+y\n", "line 1 of the script makes no sense: before x"),
-        ("file a.c\n+y\n", "line 2 of the script makes no sense"),
-        ("file a.c\nbefore x\n-y\n", "line 3 of the script makes no sense: -y"),
+        ("before x\n+y\n", "line 1 of the script is invalid: before x"),
+        ("file a.c\n+y\n", "line 2 of the script is invalid"),
+        ("file a.c\nbefore x\n-y\n", "line 3 of the script is invalid: -y"),
         ("file a.c\nin x\nbefore y\n", "there is nothing to insert"),
-        ("file a.c\nbefore x\nin y\n+z\n", "line 4 of the script makes no sense"),
+        ("file a.c\nbefore x\nin y\n+z\n", "line 4 of the script is invalid"),
     ],
 )
-def test_a_script_that_makes_no_sense_is_refused(script: str, complaint: str) -> None:
+def test_an_invalid_script_is_refused(script: str, complaint: str) -> None:
     with pytest.raises(LabError, match=complaint):
         parse_edits(script)
 

@@ -133,7 +133,7 @@ def test_a_module_that_was_built_before_is_not_built_again(tmp_path: Path) -> No
 
 
 def test_kernels_of_the_user_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="none of the lab's own kernels"):
+    with pytest.raises(LabError, match="not one of the lab's kernels"):
         truth.truth_module(kernel("mine", tmp_path))
 
 

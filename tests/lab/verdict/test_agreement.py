@@ -106,9 +106,9 @@ def test_a_collision_without_taint_is_a_leak() -> None:
     }
 
 
-def test_what_the_guest_did_not_tell_is_said() -> None:
+def test_what_the_guest_did_not_report_is_said() -> None:
     silent = compare(collision("6.1").program(), {}).silent
-    assert silent == ("the guest told no truth", "the guest told no kpageflags")
+    assert silent == ("the guest did not report truth", "the guest did not report kpageflags")
 
 
 # --- lies ---
@@ -242,7 +242,7 @@ def test_the_walker_agrees() -> None:
     )
     agreement = compare(kernel.program(), {"kpageflags": told})
     assert agreement.disagreements == ()
-    assert agreement.silent == ("the guest told no truth",)
+    assert agreement.silent == ("the guest did not report truth",)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_symbols_of_another_kernel_are_an_error_of_the_lab(
     ):
         prog.set_core_dump(files / "vmcore")
         kernel = dataclasses.replace(KERNEL, vmlinux=others / "vmlinux")
-        with pytest.raises(LabError, match=r"/vmlinux has no .* that very build"):
+        with pytest.raises(LabError, match=r"/vmlinux has no .* the same build"):
             matrix.load_guest_symbols(prog, kernel)
         # drgn has not said it before, in words of its own.
         assert caplog.records == []
@@ -327,7 +327,7 @@ def test_place_that_cannot_be_written_is_found_out_first(
     ("words", "message"),
     [
         (["run", "6.3"], "no kernel or scenario is called '6.3'"),
-        (["run", "--kernel", "bzImage"], "takes both --kernel BZIMAGE and --vmlinux FILE"),
+        (["run", "--kernel", "bzImage"], "needs both --kernel BZIMAGE and --vmlinux FILE"),
         (["run", "6.1", "--kernel", "a", "--vmlinux", "b"], "choose one of them"),
         (["run", "ghost", "6.1", "--junit", "/none/file"], "cannot write /none/file"),
         (["shell", "6.1"], "shell takes one kernel and one scenario"),
