@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from drgn import Program
 
-from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, current_screen, is_folded
 
 if TYPE_CHECKING:
@@ -225,7 +224,7 @@ def print_result(
     """
     renderings = {
         "text": lambda: text(_screen(args)),
-        "json": lambda: as_json.render(document()),
+        "json": lambda: _json(document()),
         **others,
     }
     rendered = renderings[args.format]()
@@ -235,6 +234,12 @@ def print_result(
     if args.format == "text" and is_folded(rendered) and not is_screen:
         # grep must not make anyone believe that what it did not see is not there.
         print("zonedev: not everything was printed: --all does that", file=sys.stderr)
+
+
+def _json(document: Any) -> str:
+    from drgn_zonedev.render.as_json import render
+
+    return render(document)
 
 
 def number(text: str) -> int:

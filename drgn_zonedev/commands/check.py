@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -24,7 +23,6 @@ from drgn_zonedev.commands.base import (
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Finding, Report, Severity
-from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -56,6 +54,8 @@ def _words() -> list[str]:
 
 
 def _like(word: str, names: Iterable[str]) -> str:
+    import difflib
+
     known = sorted(names)
     return (difflib.get_close_matches(word, known, n=1) or known[:1])[0]
 
@@ -107,6 +107,7 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.report import check_with
 
     check_map_arguments(args)

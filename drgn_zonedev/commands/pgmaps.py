@@ -17,7 +17,6 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
-from drgn_zonedev.render import as_json, as_text
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -30,6 +29,7 @@ _logger = logging.getLogger("drgn_zonedev")
 def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
+    from drgn_zonedev.render import as_json, as_text
 
     prog = session.prog
     snapshot = take_snapshot(prog)

@@ -17,7 +17,6 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
-from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.classify import classify_snapshot
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
+    from drgn_zonedev.render import as_json, as_text
 
     prog = session.prog
     check_map_arguments(args)

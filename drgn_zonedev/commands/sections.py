@@ -17,7 +17,6 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
-from drgn_zonedev.render import as_json, as_text
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ def _sections_arguments(parser: argparse.ArgumentParser) -> None:
 def _sections(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.section_rows import section_rows
+    from drgn_zonedev.render import as_json, as_text
 
     prog = session.prog
     kernel = kernel_facts(prog)

@@ -8,8 +8,11 @@ Debugging Symbols
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
+import threading
+from collections.abc import Sequence
 
 import drgn
 
@@ -17,7 +20,7 @@ from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.file_types import no_symbols
 
-__all__ = ("load_symbols",)
+__all__ = ("index_symbols", "load_symbols")
 
 
 def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
@@ -55,6 +58,24 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
         ) from e
     if main.wants_debug_file():
         raise CannotJudgeError(_missing_symbols(prog, symbols))
+
+
+def index_symbols(prog: drgn.Program, modules: Sequence[str]) -> None:
+    """
+    Have drgn index the debugging symbols, as it does at the first lookup, and import
+    modules of Python meanwhile: half of the time it keeps only one core busy.
+    """
+    threading.Thread(target=_import_all, args=(modules,)).start()
+    # What is wrong with them is said to who looks for something in them.
+    with contextlib.suppress(Exception):
+        prog.type("struct page")
+
+
+def _import_all(modules: Sequence[str]) -> None:
+    for module in modules:
+        # Who needs it gets the same error.
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)
 
 
 def _is_of(module: drgn.Module, path: str) -> bool:

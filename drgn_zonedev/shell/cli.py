@@ -42,7 +42,7 @@ from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import open_core, warn_if_cut_off
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.live import open_live
-from drgn_zonedev.opening.symbols import load_symbols
+from drgn_zonedev.opening.symbols import index_symbols, load_symbols
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
 from drgn_zonedev.util.strings import printable
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from drgn_zonedev.verification.scan import ScanAll
 
 __all__ = ("main", "make_parser")
+
+# What commands import when they run, most of which is numpy.
+_READS = ("drgn_zonedev.classification.reading", "drgn_zonedev.render.as_text")
+_CHECKS = (*_READS, "drgn_zonedev.report", "drgn_zonedev.verification.pool.scheduler")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +126,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         if hasattr(args, "jobs"):
             scan_all = stack.enter_context(_scanner(prog, args.jobs))
         load_symbols(prog, symbols)
+        index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info():
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()

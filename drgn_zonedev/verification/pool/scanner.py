@@ -45,13 +45,14 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     """
     with team() as workers:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
-        # Both take a while to be imported.
-        from drgn_zonedev.verification.pool.scheduler import scan_in_processes
-        from drgn_zonedev.verification.scan import scan_here
 
         def scan_all(
             prog: Program, works: Sequence[Work], progress: Callable[[int], None]
         ) -> Iterator[Scanned]:
+            # Both take a while to be imported, and symbols may not be loaded yet.
+            from drgn_zonedev.verification.pool.scheduler import scan_in_processes
+            from drgn_zonedev.verification.scan import scan_here
+
             number = _number_of_jobs(prog, works, jobs)
             if number < 2:
                 return scan_here(prog, works, progress)
