@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from drgn import Program, sizeof
@@ -23,6 +24,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.resource import iomem_resources
 from drgn_zonedev.report import check
 from drgn_zonedev.shell.cli import main
+from drgn_zonedev.vmcore import elf
 
 
 @pytest.fixture
@@ -86,6 +88,21 @@ def test_command_takes_one_snapshot(command: list[str], monkeypatch: pytest.Monk
     open_instead(monkeypatch, lambda: collision("6.12").program())
     assert main(command) in (0, 1)
     assert len(taken) == 1
+
+
+def test_headers_of_a_dump_are_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = default_directory()
+    assert directory is not None
+    parsed = []
+    load = elf._load_headers
+
+    def count(path: Path) -> object:
+        parsed.append(path)
+        return load(path)
+
+    monkeypatch.setattr(elf, "_load_headers", count)
+    assert main(["-c", str(directory / "7.3-fsdax-collision"), "check"]) == 0
+    assert len(parsed) == 1
 
 
 def unhealthy(layout: str) -> FakeKernel:

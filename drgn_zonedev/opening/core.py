@@ -81,12 +81,10 @@ def _why_not_opened(path: str, e: Exception) -> str:
 
 def warn_if_cut_off(prog: drgn.Program) -> None:
     """Say on standard error that a program's ELF dump is shorter than its headers claim."""
-    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
-        return
     # It takes numpy, which there is by now.
-    from drgn_zonedev.vmcore.elf import end_of_elf
+    from drgn_zonedev.vmcore.left_out import end_of_dump
 
-    size, claimed = end_of_elf(Path(prog.core_dump_path)) or (0, 0)
+    size, claimed = end_of_dump(prog) or (0, 0)
     if size < claimed:
         message = (
             f"{prog.core_dump_path} is cut off: it ends at {size} of {claimed} bytes, and what is "

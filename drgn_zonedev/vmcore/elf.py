@@ -72,13 +72,15 @@ class ElfDump:
     """
     What an ELF dump has: the contents of ``physical`` and ``virtual`` addresses.
     ``promised`` are all virtual addresses of its segments, with contents or
-    without, and ``reads_zeros`` tells whether there are any without.
+    without, and ``reads_zeros`` tells whether there are any without. ``ends`` is what
+    :func:`end_of_elf()` gets.
     """
 
     physical: Covered
     virtual: Covered
     promised: Covered
     reads_zeros: bool
+    ends: tuple[int, int] | None = None
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
         """Tell which page frames nothing is there of."""
@@ -94,12 +96,8 @@ def end_of_elf(path: Path) -> tuple[int, int] | None:
     Get the size of an ELF dump, and the one that its program headers claim: if that is
     larger, the file was cut off. Both are in bytes; ``None`` for any other file.
     """
-    headers, size = _load_headers(path)
-    headers = headers[headers["filesz"] > 0]
-    if size is None or not len(headers):
-        return None
-    end = headers["offset"] + np.minimum(headers["filesz"], ~headers["offset"])
-    return size, int(end.max())
+    dump = read_elf_dump(path)
+    return dump.ends if dump else None
 
 
 def read_elf_dump(path: Path) -> ElfDump | None:
@@ -121,7 +119,15 @@ def read_elf_dump(path: Path) -> ElfDump | None:
         virtual=_covered(headers["vaddr"], filled),
         promised=_covered(headers["vaddr"], headers["memsz"]),
         reads_zeros=bool((headers["filesz"] < headers["memsz"]).any()),
+        ends=None if size is None else _ends(headers[headers["filesz"] > 0], size),
     )
+
+
+def _ends(headers: np.ndarray, size: int) -> tuple[int, int] | None:
+    if not len(headers):
+        return None
+    end = headers["offset"] + np.minimum(headers["filesz"], ~headers["offset"])
+    return size, int(end.max())
 
 
 def _covered(start: np.ndarray, size: np.ndarray) -> Covered:

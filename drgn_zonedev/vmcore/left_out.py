@@ -23,6 +23,7 @@ from drgn_zonedev.vmcore.kdump import KdumpFile, read_kdump_header
 __all__ = (
     "LEFT_OUT",
     "absent_frames",
+    "end_of_dump",
     "frames_in_other_parts",
     "leaves_something_out",
     "next_segment_page",
@@ -47,6 +48,13 @@ def leaves_something_out(prog: Program) -> bool:
     """Tell whether some of what reads as zeros may just not be in the dump."""
     file = _dump_file(prog)
     return isinstance(file, ElfDump) and file.reads_zeros
+
+
+@takes_program_or_default
+def end_of_dump(prog: Program) -> tuple[int, int] | None:
+    """Like :func:`~drgn_zonedev.vmcore.elf.end_of_elf()`, for the program's core dump."""
+    file = _dump_file(prog)
+    return file.ends if isinstance(file, ElfDump) else None
 
 
 @takes_program_or_default
