@@ -31,6 +31,8 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.explanation.explain import explain_subject
 from drgn_zonedev.explanation.resolve import resolve
 from drgn_zonedev.export.trace import Recorder
+from drgn_zonedev.kernel.devices import device_links, device_subsystem, for_each_device
+from drgn_zonedev.kernel.devres import guessed_words, owned_pgmaps
 from drgn_zonedev.kernel.memmap import read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.resource import for_each_resource_below
@@ -87,6 +89,9 @@ def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Re
     for start, end in _memmap_ranges(recorder.prog, report, options):
         _memmap(recorder.prog, start, end)
     _forget_neighbours(recorder)
+    with _tolerance(), recorder.at_most(reads):
+        _forget_devices(recorder)
+        _forget_guesses(recorder, report)
     return report
 
 
@@ -229,6 +234,34 @@ def _memmap_ranges(prog: Program, report: Report, options: ExportOptions) -> tup
 def _memmap(prog: Program, start_pfn: int, end_pfn: int) -> None:
     for _ in read_pages(prog, start_pfn, end_pfn):
         pass
+
+
+def _forget_devices(recorder: Recorder) -> None:
+    # for_each_device_with_resources() reads what lies between the two links of a device.
+    entry, resources = device_links(recorder.prog)
+    links: list[Span] = []
+    for dev in for_each_device(recorder.prog):
+        first, last = dev.value_() + entry, dev.value_() + resources
+        if not recorder.was_read((first, last + 8)):
+            break
+        links += [(first, first + 8), (last, last + 8)]
+    recorder.narrow(frozenset(start for start, _ in links), union(links))
+
+
+def _forget_guesses(recorder: Recorder, report: Report) -> None:
+    # What is not in front of a pgmap belongs to somebody else.
+    prog = recorder.prog
+    for pgmap in report.pgmaps:
+        recorder.forget_words(guessed_words(prog, pgmap.address))
+    # What was guessed for one may be there for another.
+    for pgmap in report.pgmaps:
+        if pgmap.device:
+            dev = Object(prog, "struct device *", pgmap.device.address)
+            with _tolerance():
+                dev.kobj.kset.value_()
+            with _tolerance():
+                device_subsystem(dev)
+                tuple(owned_pgmaps(dev, frozenset((pgmap.address,))))
 
 
 def _forget_neighbours(recorder: Recorder) -> None:

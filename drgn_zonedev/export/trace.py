@@ -154,6 +154,14 @@ class Recorder:
         for span in wide:
             self._read.update(intersection(span, objects))
 
+    def was_read(self, span: Span) -> bool:
+        """Return whether some memory was read in one go."""
+        return span in self._read
+
+    def forget_words(self, addresses: frozenset[int]) -> None:
+        """Forget words that were read one by one; other reads of the same memory count."""
+        self._read -= {(address, address + 8) for address in addresses}
+
     def runs(self) -> tuple[list[MemoryRun], list[MemoryRun]]:
         """
         Return the memory that was read, and the page tables that lead there.

@@ -32,7 +32,13 @@ from drgn_zonedev.kernel.devices import (
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.model import PgmapDevice
 
-__all__ = ("dev_pagemap_devices", "for_each_dev_pagemap_owner", "for_each_devres")
+__all__ = (
+    "dev_pagemap_devices",
+    "for_each_dev_pagemap_owner",
+    "for_each_devres",
+    "guessed_words",
+    "owned_pgmaps",
+)
 
 # Where the drivers of device memory bind, those with the fewest devices first.
 _BUSES = ("dax", "nd", "cxl", "virtio", "pci")
@@ -200,11 +206,17 @@ def _owners(devices: Iterator[Object], pgmaps: frozenset[int]) -> _Owners:
     with contextlib.suppress(*_DAMAGE):
         for dev in devices:
             with contextlib.suppress(*_DAMAGE):
-                for pgmap in _owned(dev, pgmaps):
+                for pgmap in owned_pgmaps(dev, pgmaps):
                     yield pgmap, dev
 
 
-def _owned(dev: Object, pgmaps: frozenset[int]) -> Iterator[int]:
+def owned_pgmaps(dev: Object, pgmaps: frozenset[int]) -> Iterator[int]:
+    """
+    Find those of some pgmaps that a device owns.
+
+    :param dev: ``struct device *``
+    :param pgmaps: Addresses of ``struct dev_pagemap``.
+    """
     prog = dev.prog_
     action_release = _function_address(prog, "devm_action_release")
     memremap_release = _function_address(prog, "devm_memremap_pages_release")
@@ -230,25 +242,64 @@ def _node_in_front(prog: Program, pgmap: int) -> Object | None:
     # Since Linux kernel commit 59bb47985c1d ("mm, sl[aou]b: guarantee natural alignment for
     # kmalloc(power-of-two)") (in v5.4), an object begins at a multiple of its size. In
     # others, the pgmap may come first.
-    starts = (pgmap & -1 << order for order in _KMALLOC_ORDERS)
-    for start in dict.fromkeys((*starts, pgmap - layout.data)):
-        node = Object(prog, "struct devres_node *", start)
+    for node in _nodes_to_try(prog, pgmap):
         with contextlib.suppress(FaultError):
             if _is_in(prog, pgmap, _resource_of(node, layout)):
                 return node
     return None
 
 
+def _nodes_to_try(prog: Program, pgmap: int) -> list[Object]:
+    starts = (pgmap & -1 << order for order in _KMALLOC_ORDERS)
+    tried = dict.fromkeys((*starts, pgmap - offsetof(prog.type("struct devres"), "data")))
+    return [Object(prog, "struct devres_node *", start) for start in tried]
+
+
+def guessed_words(prog: Program, pgmap: int) -> frozenset[int]:
+    """
+    Get the addresses of the words that :func:`dev_pagemap_devices()` looks at to find out
+    that they are no part of a ``struct devres_node``, or of a ``struct device``. Some may
+    be part of others.
+
+    :param pgmap: Address of a ``struct dev_pagemap``.
+    """
+    found = _node_in_front(prog, pgmap)
+    words = {
+        word
+        for node in _nodes_to_try(prog, pgmap)
+        if found is None or node.value_() != found.value_()
+        for word in _words_of_node(node)
+    }
+    dev = _device_of(found) if found is not None else None
+    for other in _ring(found) if found is not None else ():
+        guess = _device_at(other)
+        if dev is None or guess.value_() != dev.value_():
+            words |= {guess.kobj.kset.address_, guess.bus.address_, guess.member_("class").address_}
+    return frozenset(word for word in words if word is not None)
+
+
+def _words_of_node(node: Object) -> Iterator[int | None]:
+    yield node.release.address_
+    if node.prog_.type("struct devres_node").has_member("size"):
+        yield node.size.address_
+    if node.prog_.type("struct devres").has_member("release"):
+        yield container_of(node, "struct devres", "node").release.address_
+
+
+def _ring(node: Object) -> Iterator[Object]:
+    entries = list_entries(node.prog_, "struct devres_node", node.entry.address_of_(), "entry")
+    return islice(entries, _MAX_RESOURCES)
+
+
+def _device_at(head: Object) -> Object:
+    return container_of(head.entry.address_of_(), "struct device", "devres_head")
+
+
 def _device_of(node: Object) -> Object | None:
     # The list goes round: one of what look like nodes is the head, which is in the device.
-    prog = node.prog_
-    kset = prog["devices_kset"].value_()
-    ring = list_entries(prog, "struct devres_node", node.entry.address_of_(), "entry")
-    for other in islice(ring, _MAX_RESOURCES):
-        dev = container_of(other.entry.address_of_(), "struct device", "devres_head")
-        if _is_device(dev, kset):
-            return dev
-    return None
+    kset = node.prog_["devices_kset"].value_()
+    devices = (_device_at(other) for other in _ring(node))
+    return next((dev for dev in devices if _is_device(dev, kset)), None)
 
 
 def _is_device(dev: Object, kset: int) -> bool:

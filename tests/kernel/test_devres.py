@@ -12,7 +12,12 @@ from support.devicetree import DeviceTree
 
 from drgn_zonedev.export.store import StoredDump, default_directory
 from drgn_zonedev.kernel.devices import device_links
-from drgn_zonedev.kernel.devres import dev_pagemap_devices, for_each_devres
+from drgn_zonedev.kernel.devres import (
+    dev_pagemap_devices,
+    for_each_devres,
+    guessed_words,
+    owned_pgmaps,
+)
 
 # Managed resources know their size since v5.14, and have containers since v7.1.
 RELEASES = ("5.10", "6.1", "7.3")
@@ -125,3 +130,18 @@ def test_resources_of_a_device(tree: DeviceTree) -> None:
     ((release, found, size),) = for_each_devres(Object(tree.prog, "struct device *", dev))
     assert (release, found) == (tree.symbol("devm_kmalloc_release"), payload)
     assert size == (96 if knows_sizes(tree) else None)
+
+
+def test_words_that_were_guessed_are_not_needed(tree: DeviceTree) -> None:
+    dev = tree.device("it", "nd")
+    pgmap = tree.managed_memory(dev, 8 + PGMAP_SIZE) + 8
+    tree.managed_memory(dev, 64)
+    known = named(tree, pgmap)
+    guessed = guessed_words(tree.prog, pgmap)
+    assert guessed
+    tree.reads.clear()
+    owned = owned_pgmaps(Object(tree.prog, "struct device *", dev), frozenset((pgmap,)))
+    assert list(owned) == list(known)
+    for word in guessed - set(tree.reads):
+        tree.hide(word)
+    assert named(tree, pgmap) == known
