@@ -15,6 +15,7 @@ are plain ``int``.
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from drgn import Object
@@ -39,6 +40,7 @@ __all__ = (
     "Report",
     "Severity",
     "Unjudged",
+    "lacks_memmap",
 )
 
 
@@ -240,6 +242,14 @@ class Range(OfPage, OfPgmap):
         return self.end_pfn - self.start_pfn
 
 
+def lacks_memmap(ranges: Iterable[Range]) -> bool:
+    """
+    Return whether no range has struct pages. No kernel runs like that, so the sections
+    that would have them could not be read, or are no sections.
+    """
+    return not any(r.memmap is Memmap.MAPPED for r in ranges)
+
+
 @dataclass(frozen=True, repr=False)
 class Finding(OfPage, OfPgmap):
     """
@@ -342,11 +352,14 @@ class Report(Result):
 
     @property
     def nothing_judged(self) -> bool:
-        """Whether there was something to judge, but not a single struct page could be read."""
+        """
+        Whether there was something to judge, but not a single struct page could be read, or
+        :func:`lacks_memmap()`.
+        """
         wanted = self.coverage.pages_unreadable > 0 or any(
             r.case is Case.UNKNOWN for r in self.ranges
         )
-        return wanted and self.coverage.pages_verified == 0
+        return (wanted and self.coverage.pages_verified == 0) or lacks_memmap(self.ranges)
 
     def __repr__(self) -> str:
         return (

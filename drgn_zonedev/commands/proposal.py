@@ -12,6 +12,7 @@ from drgn_zonedev.commands.base import (
     DrgnCode,
     Outcome,
     Session,
+    Status,
     output_arguments,
     print_result,
 )
@@ -35,7 +36,7 @@ def _proposal(session: Session, args: argparse.Namespace) -> Outcome:
         lambda screen: proposal_text(report, screen=screen),
         lambda: proposal_document(report),
     )
-    return Outcome(report)
+    return Outcome(report, Status.NOT_JUDGED if report.nothing_judged else Status.OK)
 
 
 def _proposal_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

@@ -12,11 +12,13 @@ from drgn_zonedev.commands.base import (
     DrgnCode,
     Outcome,
     Session,
+    Status,
     output_arguments,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
+from drgn_zonedev.model import lacks_memmap
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen)
 
     print_result(args, text, lambda: as_json.ranges_document(kernel, ranges))
-    return Outcome(ranges)
+    return Outcome(ranges, Status.NOT_JUDGED if lacks_memmap(ranges) else Status.OK)
 
 
 def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from drgn_zonedev.commands.base import (
     DrgnCode,
     Outcome,
     Session,
+    Status,
     number,
     output_arguments,
     print_result,
@@ -51,7 +52,8 @@ def _sections(session: Session, args: argparse.Namespace) -> Outcome:
         text,
         lambda: as_json.sections_document(kernel, rows),
     )
-    return Outcome(rows)
+    # No kernel runs without sections.
+    return Outcome(rows, Status.OK if rows or args.nr else Status.NOT_JUDGED)
 
 
 def _sections_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

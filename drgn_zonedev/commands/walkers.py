@@ -13,6 +13,7 @@ from drgn_zonedev.commands.base import (
     DrgnCode,
     Outcome,
     Session,
+    Status,
     offer,
     output_arguments,
     print_result,
@@ -64,7 +65,7 @@ def _walkers(session: Session, args: argparse.Namespace) -> Outcome:
         lambda screen: walkers_text(report, screen=screen),
         lambda: walkers_document(report),
     )
-    return Outcome(report)
+    return Outcome(report, Status.NOT_JUDGED if report.nothing_judged else Status.OK)
 
 
 def _walkers_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

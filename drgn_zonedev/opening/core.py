@@ -23,7 +23,21 @@ from drgn_zonedev.util.strings import printable
 from drgn_zonedev.vmcore.file_types import no_dump
 from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
-__all__ = ("Dump", "dump_of", "open_core", "open_dump", "reopen", "warn_if_cut_off")
+__all__ = ("Dump", "dump_of", "open_core", "open_dump", "reopen", "warn_if_damaged")
+
+# Kconfig's PAGE_SIZE_* of each architecture.
+_PAGE_SIZES = {
+    "X86_64": (1 << 12,),
+    "I386": (1 << 12,),
+    "AARCH64": (1 << 12, 1 << 14, 1 << 16),
+    "ARM": (1 << 12,),
+    "PPC64": (1 << 12, 1 << 14, 1 << 16, 1 << 18),
+    "RISCV64": (1 << 12,),
+    "RISCV32": (1 << 12,),
+    "S390X": (1 << 12,),
+    "S390": (1 << 12,),
+    "LOONGARCH64": (1 << 12, 1 << 14, 1 << 16),
+}
 
 
 def open_core(path: str, architecture: str | None = None) -> drgn.Program:
@@ -51,7 +65,31 @@ def open_core(path: str, architecture: str | None = None) -> drgn.Program:
         raise CannotOpenError(_why_not_opened(path, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
         raise CannotOpenError(f"{path} is not a Linux kernel: give a vmcore, not a process's core")
+    _refuse_page_size(prog)
+    try:
+        _distrust(prog)
+    except ValueError as e:
+        raise CannotJudgeError(f"{e}: {INCOMPLETE}") from e
     return prog
+
+
+def _refuse_page_size(prog: drgn.Program) -> None:
+    assert prog.platform is not None
+    sizes = _PAGE_SIZES.get(prog.platform.arch.name)
+    size = prog["PAGE_SIZE"].value_()
+    if sizes and size not in sizes:
+        architecture = prog.platform.arch.name.lower()
+        raise CannotJudgeError(
+            f"VMCOREINFO says pages of {size} bytes, which {architecture} does not have: "
+            f"{INCOMPLETE}"
+        )
+
+
+def _distrust(prog: drgn.Program) -> None:
+    # It takes numpy, which what is no dump should not wait for.
+    from drgn_zonedev.vmcore.contradictions import hide_contradictions
+
+    hide_contradictions(prog)
 
 
 def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
@@ -79,24 +117,40 @@ def _why_not_opened(path: str, e: Exception) -> str:
     return f"cannot open {path}: {reason}: {advice}"
 
 
-def warn_if_cut_off(prog: drgn.Program) -> None:
-    """Say on standard error that a program's ELF dump is shorter than its headers claim."""
+def warn_if_damaged(prog: drgn.Program) -> None:
+    """
+    Say on standard error that a program's ELF dump is shorter than its headers claim, or
+    that these contradict each other.
+    """
+    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
+        return
     # It takes numpy, which there is by now.
+    from drgn_zonedev.vmcore.contradictions import is_contradictory
     from drgn_zonedev.vmcore.left_out import end_of_dump
 
+    path = prog.core_dump_path
     size, claimed = end_of_dump(prog) or (0, 0)
     if size < claimed:
-        message = (
-            f"{prog.core_dump_path} is cut off: it ends at {size} of {claimed} bytes, and what is "
-            "missing could not be looked at"
+        _warn(
+            f"{path} is cut off: it ends at {size} of {claimed} bytes, and what is missing could "
+            "not be looked at"
         )
-        print(f"zonedev: {printable(message)}", file=sys.stderr)
+    if is_contradictory(prog):
+        _warn(
+            f"{path} is damaged: its program headers contradict each other, and what they "
+            "disagree about could not be looked at"
+        )
+
+
+def _warn(message: str) -> None:
+    print(f"zonedev: {printable(message)}", file=sys.stderr)
 
 
 def open_dump(core: Path, vmlinux: Path) -> drgn.Program:
     """Open a dump with the symbols of its kernel."""
     prog = drgn.Program()
     prog.set_core_dump(core)
+    _distrust(prog)
     prog.load_debug_info([vmlinux])
     return prog
 
@@ -131,6 +185,7 @@ def reopen(dump: Dump) -> drgn.Program:
     platform = drgn.Platform(drgn.Architecture[architecture], drgn.PlatformFlags(flags))
     prog = drgn.Program(platform)
     prog.set_core_dump(dump.path)
+    _distrust(prog)
     if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:
         raise ValueError(f"{dump.path} is another dump now")
     return prog

@@ -21,7 +21,16 @@ from drgn_zonedev.classification.classify import classify_snapshot, undecided
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.model import CASES, Case, Coverage, KernelFacts, Range, Severity, Unjudged
+from drgn_zonedev.model import (
+    CASES,
+    Case,
+    Coverage,
+    KernelFacts,
+    Range,
+    Severity,
+    Unjudged,
+    lacks_memmap,
+)
 from drgn_zonedev.pfn_proposal.calls import Question
 from drgn_zonedev.pfn_proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.pfn_proposal.cost import Lookup, MemoryCost, lookup_cost, memory_cost
@@ -90,7 +99,8 @@ class ProposalReport:
     ``judged`` PFNs have a section or a pgmap, and a known case; ``valid`` of them are
     ``ZONE_DEVICE`` memory whose struct pages may be touched. The struct pages of ``broken``
     of these are wrong nevertheless, which is a bug of the kernel and not of a variant.
-    ``coverage`` says how many struct pages were verified.
+    ``coverage`` says how many struct pages were verified, and
+    ``nothing_judged`` whether there are none at all.
     """
 
     kernel: KernelFacts
@@ -101,6 +111,7 @@ class ProposalReport:
     carried: tuple[Carried, ...]
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
+    nothing_judged: bool = False
 
 
 _TELLING = (Case.DEVICE, Case.PARTIAL, Case.GHOST)
@@ -137,6 +148,7 @@ def proposal(prog: Program, *, progress: Progress = lambda done, total: None) ->
         carried=carried_bitmaps(prog, marks),
         unjudged=undecided(known),
         coverage=verification.coverage,
+        nothing_judged=lacks_memmap(known),
     )
 
 

@@ -23,7 +23,7 @@ from drgn_zonedev.classification.classify import classify_snapshot, undecided
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged
+from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged, lacks_memmap
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
@@ -113,12 +113,14 @@ class WalkersReport:
     """
     All walkers, and the memory that could not be judged. ``unreadable`` names what the guards
     need and could not be read: without it, guards let more pass than they would.
+    ``nothing_judged`` is whether there are no struct pages that a walker could meet.
     """
 
     kernel: KernelFacts
     walkers: tuple[Judgement, ...]
     unjudged: tuple[Unjudged, ...]
     unreadable: tuple[str, ...]
+    nothing_judged: bool = False
 
 
 @takes_program_or_default
@@ -137,6 +139,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
         walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
         unjudged=undecided(ranges),
         unreadable=unreadable_by_guards(prog, snapshot),
+        nothing_judged=lacks_memmap(ranges),
     )
 
 

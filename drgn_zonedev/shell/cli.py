@@ -39,7 +39,7 @@ from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
-from drgn_zonedev.opening.core import open_core, warn_if_cut_off
+from drgn_zonedev.opening.core import open_core, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.live import open_live
 from drgn_zonedev.opening.symbols import index_symbols, load_symbols
@@ -130,7 +130,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info():
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
-        warn_if_cut_off(prog)
+        warn_if_damaged(prog)
     return outcome
 
 

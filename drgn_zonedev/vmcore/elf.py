@@ -22,7 +22,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ("ElfDump", "end_of_elf", "read_elf_dump")
+__all__ = ("ElfDump", "ProgramHeaders", "end_of_elf", "read_elf_dump", "read_program_headers")
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = np.dtype(
@@ -105,7 +105,8 @@ def read_elf_dump(path: Path) -> ElfDump | None:
     headers, size = _load_headers(path)
     if not len(headers):
         return None
-    filled = headers["filesz"]
+    # What lies behind p_memsz is in the file, and drgn does not read it.
+    filled = np.minimum(headers["filesz"], headers["memsz"])
     if size is not None:
         # The file may have been cut off.
         there = np.uint64(size) - np.minimum(headers["offset"], np.uint64(size))
@@ -139,21 +140,41 @@ def _covered(start: np.ndarray, size: np.ndarray) -> Covered:
     return Covered(start[order], np.maximum.accumulate(end[order]))
 
 
+@dataclass(frozen=True)
+class ProgramHeaders:
+    """
+    ``table`` is a row per header, ``offset`` where it is in the file, and ``size``
+    that of the file, if it has one and the headers are about what is in it.
+    """
+
+    table: np.ndarray
+    offset: int
+    size: int | None
+
+    @property
+    def loads(self) -> np.ndarray:
+        """The ``PT_LOAD`` headers."""
+        return self.table[self.table["type"] == _PT_LOAD]
+
+
 def _load_headers(path: Path) -> tuple[np.ndarray, int | None]:
-    # The PT_LOAD headers, and the size of the file if it has one and they are about
-    # what is in it.
-    nothing = np.empty(0, _PHDR)
+    headers = read_program_headers(path)
+    return (headers.loads, headers.size) if headers else (np.empty(0, _PHDR), None)
+
+
+def read_program_headers(path: Path) -> ProgramHeaders | None:
+    """Read the program headers of a 64-bit little-endian ELF file; ``None`` for any other."""
     try:
         with path.open("rb") as file:
             flattened = file.read(len(_FLATTENED)) == _FLATTENED
             read = _flattened if flattened else _plain
             header = read(file, 0, _EHDR.size)
             if len(header) < _EHDR.size or not header.startswith(_ELF64_LSB):
-                return nothing, None
+                return None
             fields = _EHDR.unpack(header)
             phoff, shoff, phentsize, phnum = fields[5], fields[6], fields[9], fields[10]
             if phentsize != _PHDR.itemsize:
-                return nothing, None
+                return None
             if phnum == _PN_XNUM:
                 info = read(file, shoff + _SH_INFO_OFFSET, _SHDR_INFO.size)
                 (phnum,) = _SHDR_INFO.unpack(info)
@@ -161,11 +182,10 @@ def _load_headers(path: Path) -> tuple[np.ndarray, int | None]:
             status = os.fstat(file.fileno())
             # A disk has no size of this kind.
             known = not flattened and stat.S_ISREG(status.st_mode)
-            size = status.st_size if known else None
     except (OSError, OverflowError, struct.error):
-        return nothing, None
-    headers = np.frombuffer(table, _PHDR, len(table) // _PHDR.itemsize)
-    return headers[headers["type"] == _PT_LOAD], size
+        return None
+    rows = np.frombuffer(table, _PHDR, len(table) // _PHDR.itemsize)
+    return ProgramHeaders(rows, phoff, status.st_size if known else None)
 
 
 def _plain(file: BinaryIO, offset: int, size: int) -> bytes:

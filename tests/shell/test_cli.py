@@ -18,6 +18,7 @@ from support.monitor import Monitor
 from support.opening import open_instead
 from support.processcore import write_process_core
 
+from drgn_zonedev.commands.base import Status
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.shell import cli
@@ -333,3 +334,19 @@ def test_archive_that_is_no_export_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "other.tar.xz").write_bytes(b"no archive")
     error = _one_line_error(_zonedev("-c", str(tmp_path / "other.tar.xz"), "check"), 2)
     assert "other.tar.xz: this is no packed export" in error
+
+
+@pytest.mark.parametrize("command", ["check", "ranges", "sections", "walkers", "proposal"])
+def test_no_kernel_has_no_sections(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    open_instead(monkeypatch, lambda: FakeKernel("6.1").program())
+    assert cli.main([command]) == Status.NOT_JUDGED
+
+
+@pytest.mark.parametrize("command", ["check", "ranges", "walkers", "proposal"])
+def test_device_without_sections_is_no_kernel_either(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    kernel = FakeKernel("6.1")
+    kernel.pgmap((0x24000, 0x30000), ref="exited")
+    open_instead(monkeypatch, kernel.program)
+    assert cli.main([command]) == Status.NOT_JUDGED

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Contradictory Program Headers
+-----------------------------
+
+Memory that the program headers of an ELF dump disagree about. Of two segments with the
+same address, drgn reads the later one, and zeros where that one has no contents. No
+writer of dumps means that: one of the headers is damaged, and nothing says which.
+
+Headers contradict each other where
+
+- one virtual address has contents at two places of the file;
+- one physical address has, and they differ: /proc/vmcore holds the kernel's image twice;
+- one place of the file holds two physical addresses, or the headers themselves;
+- a virtual address is at another place of its page than the physical one;
+- the segment that drgn reads has no contents, and another one has, or its contents end
+  within a page: filters leave out whole pages.
+
+Such memory is made to fault, for drgn's own code as for ours.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from drgn import FaultError, Program, ProgramFlags
+
+from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.vmcore.elf import ProgramHeaders, read_program_headers
+
+__all__ = (
+    "CONTRADICTORY",
+    "Contradictions",
+    "contradictions",
+    "hide_contradictions",
+    "is_contradictory",
+)
+
+CONTRADICTORY = "the program headers of the dump contradict each other"
+
+_LAST = np.uint64((1 << 64) - 1)
+_PAGE, _EHDR_SIZE = 4096, 64
+# Pages of one memory that is in the file twice that are compared.
+_SAMPLES = 5
+# Damage of one header, or of all, is far below this in any dump but a hostile one.
+_MAX_SEGMENTS = 1 << 16
+
+# Start and end of what has contents, end of the segment, and what to subtract from an
+# address for the offset in the file.
+_Claim = tuple[int, int, int, int]
+_Differ = Callable[[Span, Collection[int]], bool]
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """Addresses that are in doubt: sorted and disjoint spans."""
+
+    virtual: tuple[Span, ...] = ()
+    physical: tuple[Span, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.virtual or self.physical)
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """
+    What segments say of one kind of address, in the order of the file: contents in
+    ``[start, filled)``, none in ``[filled, end)``. Columns of ``np.uint64``.
+    """
+
+    start: np.ndarray
+    filled: np.ndarray
+    end: np.ndarray
+    offset: np.ndarray
+
+    def only(self, rows: np.ndarray) -> _Claims:
+        """Get some of them."""
+        return _Claims(self.start[rows], self.filled[rows], self.end[rows], self.offset[rows])
+
+    def rows(self) -> list[_Claim]:
+        """Get them as integers."""
+        columns = self.start, self.filled, self.end, self.start - self.offset
+        return list(zip(*(column.tolist() for column in columns)))
+
+
+def hide_contradictions(prog: Program) -> None:
+    """
+    Make memory fault that the headers of a program's ELF dump disagree about.
+
+    :raises ValueError: if that is too much for any of it to be worth something
+    """
+    if prog.flags & ProgramFlags.IS_LIVE or not prog.core_dump_path:
+        return
+    path = Path(prog.core_dump_path)
+    headers = read_program_headers(path)
+    found = contradictions(headers, path) if headers else Contradictions()
+    for spans, physical in ((found.virtual, False), (found.physical, True)):
+        for start, end in spans:
+            prog.add_memory_segment(start, end - start, _fault, physical)
+    prog.cache["zonedev_is_contradictory"] = bool(found)
+
+
+def is_contradictory(prog: Program) -> bool:
+    """Return whether :func:`hide_contradictions()` found any."""
+    return bool(prog.cache.get("zonedev_is_contradictory"))
+
+
+def _fault(address: int, count: int, offset: int, physical: bool) -> NoReturn:
+    raise FaultError(CONTRADICTORY, address)
+
+
+def contradictions(headers: ProgramHeaders, path: Path) -> Contradictions:
+    """
+    Find what the headers of an ELF dump disagree about.
+
+    :param path: Of the dump, to compare what it holds twice.
+    :raises ValueError: if too many segments are concerned
+    """
+    loads = headers.loads
+    filled = np.minimum(loads["filesz"], loads["memsz"])
+    if headers.size is not None:
+        size = np.uint64(headers.size)
+        filled = np.minimum(filled, size - np.minimum(loads["offset"], size))
+    virtual = _claims(loads, "vaddr", filled)
+    # drgn takes p_paddr for valid in the same way.
+    located = (loads["paddr"] != _LAST) & bool(loads["paddr"].any())
+    physical = _claims(loads[located], "paddr", filled[located])
+    shared = _shared_places(headers, physical if located.any() else virtual)
+    compare = _Comparison(path).differ
+    moved = (loads["vaddr"] ^ loads["paddr"]) % np.uint64(_PAGE) > 0
+    return Contradictions(
+        virtual=union(
+            (
+                *_doubts(virtual, lambda span, deltas: True),
+                *_at(shared, virtual),
+                *_all_of(virtual.only(moved & located)),
+            )
+        ),
+        physical=union(
+            (
+                *_doubts(physical, compare),
+                *_at(shared, physical),
+                *_all_of(physical.only(moved[located])),
+            )
+        ),
+    )
+
+
+def _all_of(claims: _Claims) -> Iterator[Span]:
+    return zip(claims.start.tolist(), claims.end.tolist())
+
+
+def _claims(loads: np.ndarray, name: str, filled: np.ndarray) -> _Claims:
+    # What is beyond all addresses is cut off.
+    start = loads[name].copy()
+    room = _LAST - start
+    return _Claims(
+        start,
+        start + np.minimum(filled, room),
+        start + np.minimum(loads["memsz"], room),
+        loads["offset"].copy(),
+    )
+
+
+def _doubts(claims: _Claims, differ: _Differ) -> Iterator[Span]:
+    tangled = _tangled(claims.start, claims.end)
+    if _disagree(claims) or (claims.filled < claims.end)[tangled].any():
+        rows = _few(claims.only(tangled)).rows()
+        yield from _double_contents(rows, differ)
+        yield from _hidden_contents(rows)
+    hole = (claims.filled < claims.end) & ~tangled
+    cut = (claims.filled % np.uint64(_PAGE) > 0) | (claims.end % np.uint64(_PAGE) > 0)
+    odd = claims.only(hole & cut & (claims.end < _LAST))
+    yield from zip(odd.filled.tolist(), odd.end.tolist())
+
+
+def _few(claims: _Claims) -> _Claims:
+    if len(claims.start) > _MAX_SEGMENTS:
+        raise ValueError(f"{CONTRADICTORY}: {len(claims.start)} segments overlap")
+    return claims
+
+
+def _tangled(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Tell which spans overlap another one."""
+    found = np.zeros(len(start), bool)
+    order = np.flatnonzero(start < end)
+    order = order[np.argsort(start[order], kind="stable")]
+    start, end = start[order], end[order]
+    found[order[1:]] |= start[1:] < np.maximum.accumulate(end)[:-1]
+    found[order[:-1]] |= end[:-1] > start[1:]
+    return found
+
+
+def _disagree(claims: _Claims) -> bool:
+    """
+    Tell whether any address has contents at two places of the file. If it has, so has
+    one of two neighbours: between the two, all segments overlap the first.
+    """
+    order = np.flatnonzero(claims.start < claims.filled)
+    order = order[np.argsort(claims.start[order], kind="stable")]
+    claims = claims.only(order)
+    delta = claims.start - claims.offset
+    overlap = claims.start[1:] < np.maximum.accumulate(claims.filled)[:-1]
+    return bool((overlap & (delta[1:] != delta[:-1])).any())
+
+
+def _double_contents(rows: list[_Claim], differ: _Differ) -> Iterator[Span]:
+    # Goes from border to border, with what has contents between two of them.
+    borders = [
+        (at, step, delta)
+        for start, filled, _, delta in rows
+        if start < filled
+        for at, step in ((start, 1), (filled, -1))
+    ]
+    active: Counter[int] = Counter()
+    before = 0
+    for at, step, delta in sorted(borders):
+        if before < at and len(active) > 1 and differ((before, at), active.keys()):
+            yield before, at
+        before = at
+        active[delta] += step
+        if not active[delta]:
+            del active[delta]
+
+
+def _hidden_contents(rows: list[_Claim]) -> Iterator[Span]:
+    # Goes from border to border, with the segments between two of them: drgn reads the
+    # last in the file.
+    parts = [
+        (start, end, i, is_filled)
+        for i, (first, filled, last, _) in enumerate(rows)
+        for start, end, is_filled in ((first, filled, True), (filled, last, False))
+        if start < end
+    ]
+    parts.sort()
+    borders = sorted({at for start, end, *_ in parts for at in (start, end)})
+    active: list[tuple[int, int, bool]] = []
+    following = iter(parts)
+    part = next(following, None)
+    for at, stop in zip(borders, borders[1:]):
+        while part and part[0] <= at:
+            heapq.heappush(active, (-part[2], part[1], part[3]))
+            part = next(following, None)
+        while active and active[0][1] <= at:
+            heapq.heappop(active)
+        if active and not active[0][2]:
+            yield at, stop
+
+
+def _shared_places(headers: ProgramHeaders, claims: _Claims) -> tuple[Span, ...]:
+    """Find the places of the file that hold more than one memory."""
+    end = claims.offset + np.minimum(claims.filled - claims.start, _LAST - claims.offset)
+    # The headers are as far from their address as nothing else is.
+    taken = np.array([0, min(headers.offset, int(_LAST) - 1)], np.uint64)
+    taken_end = taken + np.array([_EHDR_SIZE, headers.table.nbytes], np.uint64)
+    start = np.concatenate([taken, claims.offset])
+    filled = np.concatenate([taken_end, end])
+    address = np.concatenate([taken + np.uint64(1), claims.start])
+    places = _Claims(start, filled, filled, address)
+    if not _disagree(places):
+        return ()
+    rows = _few(places.only(_tangled(start, filled))).rows()
+    return union(_double_contents(rows, lambda span, deltas: True))
+
+
+def _at(places: tuple[Span, ...], claims: _Claims) -> Iterator[Span]:
+    """Get the addresses whose contents are at such places: from the first to the last of each."""
+    if not places:
+        return
+    for start, filled, _, delta in claims.rows():
+        offset = (start - delta) % (1 << 64)
+        found = list(intersection((offset, offset + filled - start), places))
+        if found:
+            yield start + found[0][0] - offset, start + found[-1][1] - offset
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Compares what a dump holds twice."""
+
+    path: Path
+
+    def differ(self, span: Span, deltas: Collection[int]) -> bool:
+        """
+        Tell whether there are different contents at some addresses.
+
+        :param deltas: What to subtract from an address for the offset in the file.
+        """
+        start, end = span
+        step = max(_PAGE, (end - start) // _SAMPLES // _PAGE * _PAGE)
+        with self.path.open("rb") as file:
+            for at in range(start, end, step):
+                size = min(_PAGE, end - at)
+                offsets = [(at - delta) % (1 << 64) for delta in deltas]
+                if len({_read(file.fileno(), offset, size) for offset in offsets}) > 1:
+                    return True
+        return False
+
+
+def _read(fd: int, offset: int, size: int) -> bytes:
+    try:
+        return os.pread(fd, size, offset)
+    except (OSError, OverflowError):
+        return b""
