@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from drgn import Program
 
 from drgn_zonedev.render.screen import Screen, current_screen, is_folded
+from drgn_zonedev.util.output_files import output_file
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -202,7 +203,7 @@ def _output(args: argparse.Namespace) -> Iterator[TextIO]:
             yield f
         return
     try:
-        with open(args.output, "w", encoding="utf-8") as f:
+        with output_file(args.output) as f:
             yield f
     except OSError as e:
         raise UsageError(

@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, offer, print_text
+from drgn_zonedev.commands.inputs import OverwriteError, refuse_overwriting
 from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.util.output_files import identities, is_one_of, output_file
 
 if TYPE_CHECKING:
     from drgn_zonedev.lab.kernels.known import Kernel
@@ -174,6 +176,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import check_host
     from drgn_zonedev.lab.verdict import matrix_results as results
 
+    refuse_overwriting(args, _cached_files(args.names))
     # Do this first: it must not fail after a long run, nor leave old results in place.
     for path in filter(None, (args.junit, args.json)):
         _write(path, "")
@@ -181,6 +184,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         _make_directory(args.dump)
     check_host()
     kernels, scenarios = _chosen(args)
+    _refuse_dumps_over(kernels, scenarios, args.dump)
     cells = _run_all(kernels, scenarios, args)
     if len(cells) > 1:
         print_text(f"\n{results.matrix_text(cells)}")
@@ -189,6 +193,30 @@ def _run(args: argparse.Namespace) -> Outcome:
     if args.json:
         _write(args.json, results.results_json(cells))
     return Outcome(cells, _status(cells))
+
+
+def _cached_files(names: Sequence[str]) -> Iterator[Path]:
+    from drgn_zonedev.lab.kernels.known import ALL_KERNELS, kernel_dir
+
+    chosen = [name for name in names if name in ALL_KERNELS] or ALL_KERNELS
+    for name in chosen:
+        yield from kernel_dir(name).rglob("*")
+
+
+def _refuse_dumps_over(
+    kernels: Sequence[Kernel], scenarios: Sequence[Scenario], directory: Path | None
+) -> None:
+    from drgn_zonedev.lab.verdict.matrix import dump_name
+
+    read = [path for k in kernels for path in (k.vmlinuz, k.vmlinux, k.system_map) if path]
+    known = identities(read)
+    for kernel in kernels if directory else ():
+        for scenario in scenarios:
+            path = (directory or Path()) / dump_name(kernel, scenario)
+            if is_one_of(path, known):
+                raise OverwriteError(
+                    f"{path} is what is read, which --dump would overwrite: choose another place"
+                )
 
 
 def _run_all(
@@ -232,7 +260,8 @@ def _show(cell: Cell, args: argparse.Namespace, few: bool) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        with output_file(path) as f:
+            f.write(text)
     except OSError as e:
         raise UsageError(f"cannot write {path}: {e.strerror}: choose another place") from e
 

@@ -68,6 +68,7 @@ def _registration() -> dict[str, Any]:
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.commands.base import Session, UsageError
+    from drgn_zonedev.commands.inputs import program_files, refuse_overwriting
     from drgn_zonedev.repl.completer import complete_commands
 
     parser = _parser()
@@ -83,6 +84,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
 
             print(python_code(prog, args.command, args, words), end="")
             return None
+        refuse_overwriting(args, program_files(prog))
         return args.command.run(Session(prog), args).value
     except _HelpShown:
         return None

@@ -25,6 +25,7 @@ import drgn
 from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
 from drgn_zonedev.commands import add_commands
 from drgn_zonedev.commands.base import (
+    STANDARD_OUTPUT,
     Command,
     Outcome,
     OutputError,
@@ -34,6 +35,12 @@ from drgn_zonedev.commands.base import (
     UsageError,
     discard_output,
     print_text,
+)
+from drgn_zonedev.commands.inputs import (
+    OverwriteError,
+    named_files,
+    program_files,
+    refuse_overwriting,
 )
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
@@ -45,6 +52,7 @@ from drgn_zonedev.opening.live import open_live
 from drgn_zonedev.opening.symbols import index_symbols, load_symbols
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
+from drgn_zonedev.util.output_files import output_file
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
@@ -69,7 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
     try:
+        refuse_overwriting(args, named_files(args))
         status = _run(args).status
+    except OverwriteError as e:
+        _say_error(e)
+        return int(Status.USAGE)
     except OutputError as e:
         # Python would complain once more when it flushes at exit.
         discard_output()
@@ -126,6 +138,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         if hasattr(args, "jobs"):
             scan_all = stack.enter_context(_scanner(prog, args.jobs))
         load_symbols(prog, symbols)
+        refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info():
@@ -184,20 +197,24 @@ def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
 
 
 def _complain(args: argparse.Namespace, message: object, status: Status) -> int:
-    print(f"zonedev: error: {printable(str(message))}", file=sys.stderr)
+    _say_error(message)
     _replace_junit(args, str(message))
     return int(status)
+
+
+def _say_error(message: object) -> None:
+    print(f"zonedev: error: {printable(str(message))}", file=sys.stderr)
 
 
 def _replace_junit(args: argparse.Namespace, message: str) -> None:
     # A CI server would take the file of last time for today's.
     path = args.output if getattr(args, "format", None) == "junit" else getattr(args, "junit", None)
-    if path is None:
+    if path in STANDARD_OUTPUT:
         return
     from drgn_zonedev.render.as_junit import error_junit
 
-    with contextlib.suppress(OSError):
-        Path(path).write_text(error_junit(message) + "\n", encoding="utf-8")
+    with contextlib.suppress(OSError), output_file(path) as f:
+        print(error_junit(message), file=f)
 
 
 def make_parser() -> argparse.ArgumentParser:

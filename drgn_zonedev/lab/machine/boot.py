@@ -75,8 +75,10 @@ class Guest:
         """Write an ELF dump of all guest memory to `path`; the guest is paused meanwhile."""
         path = Path(path).absolute()
         # QEMU makes the file read-only, and could not overwrite it later.
-        path.unlink(missing_ok=True)
-        self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{path}")
+        with tempfile.TemporaryDirectory(prefix=".zonedev-", dir=path.parent) as directory:
+            new = Path(directory, path.name)
+            self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{new}")
+            new.replace(path)
         return path
 
 

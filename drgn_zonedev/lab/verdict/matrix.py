@@ -176,12 +176,17 @@ def _as_lab_errors() -> Iterator[None]:
         raise LabError(message) from e
 
 
+def dump_name(kernel: Kernel, scenario: Scenario) -> str:
+    """Get the name of the dump that ``MatrixOptions.dump`` keeps of a guest."""
+    return f"{kernel.name}-{scenario.name}.elf"
+
+
 def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        path = guest.dump(directory / dump_name(guest.kernel, guest.scenario))
     except OSError as e:
-        raise LabError(f"cannot make {directory}: {e.strerror}: choose another place") from e
-    path = guest.dump(directory / f"{guest.kernel.name}-{guest.scenario.name}.elf")
+        raise LabError(f"cannot write {directory}: {e.strerror}: choose another place") from e
     report(progress, f"{path}: open it with zonedev -c {path} -s {guest.kernel.vmlinux} check")
 
 

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Inputs
+------
+
+Refuses to write what a command reads, before anything is opened for writing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from drgn import Program
+
+from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
+from drgn_zonedev.util.output_files import identities, is_one_of
+
+__all__ = ("OverwriteError", "named_files", "program_files", "refuse_overwriting")
+
+# What arguments of any command are called, and the options that name them.
+_OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "out": "OUT"}
+_INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores")
+_STDOUT = 1
+
+
+class OverwriteError(UsageError):
+    """An output is an input: nothing is written, not even an error."""
+
+
+def named_files(args: argparse.Namespace) -> Iterator[Path]:
+    """
+    Get the files that arguments say to read. Of a directory, files in it are read, or in
+    its directories.
+    """
+    paths = [Path(path) for path in getattr(args, "symbols", ())]
+    # --kernel is a file for lab, and says that there is none for everything else.
+    named = [getattr(args, name, None) for name in _INPUTS]
+    paths += [Path(path) for path in named if isinstance(path, (str, Path))]
+    for path in paths:
+        yield path
+        with contextlib.suppress(OSError):
+            yield from (below for below in path.glob("*") if below.is_dir())
+
+
+def program_files(prog: Program) -> Iterator[Path]:
+    """Get the files that a program is made of, whoever has found them."""
+    if prog.core_dump_path:
+        yield Path(prog.core_dump_path)
+    for module in prog.modules():
+        for path in (module.loaded_file_path, module.debug_file_path):
+            if path:
+                yield Path(path)
+
+
+def refuse_overwriting(args: argparse.Namespace, inputs: Iterable[Path]) -> None:
+    """
+    Make sure that no output is an input, by whatever path, symbolic or hard link.
+
+    :raises OverwriteError: if one is
+    """
+    known = identities(inputs)
+    for name, option in _OUTPUTS.items():
+        path = getattr(args, name, None)
+        if path not in STANDARD_OUTPUT and is_one_of(path, known):
+            raise OverwriteError(
+                f"{path} is what is read, which {option} would overwrite: choose another place"
+            )
+    if is_one_of(_STDOUT, known):
+        raise OverwriteError(
+            "standard output goes to the file that is read: choose another place for it"
+        )
