@@ -53,6 +53,7 @@ from drgn_zonedev.opening.symbols import index_symbols, load_symbols
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
 from drgn_zonedev.util.output_files import output_file
+from drgn_zonedev.util.signals import ending_at_once
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
@@ -133,11 +134,17 @@ def _run(args: argparse.Namespace) -> Outcome:
     with contextlib.ExitStack() as stack:
         core, symbols = stack.enter_context(_unpacked(args.core, args.symbols))
         monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
-        prog = _open(args, core, monitor)
+        # drgn's C code is not interrupted by what a handler of Python's would do.
+        opening = ending_at_once if core == args.core else contextlib.nullcontext
+        with opening():
+            prog = _open(args, core, monitor)
         scan_all = None
         if hasattr(args, "jobs"):
             scan_all = stack.enter_context(_scanner(prog, args.jobs))
-        load_symbols(prog, symbols)
+        if monitor:
+            stack.enter_context(_interruptible(monitor))
+        with opening():
+            load_symbols(prog, symbols)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
@@ -151,6 +158,12 @@ def _connect(address: str) -> socket.socket:
     from drgn_zonedev.opening.guest import connect_guest
 
     return connect_guest(address)
+
+
+def _interruptible(monitor: socket.socket) -> contextlib.AbstractContextManager[None]:
+    from drgn_zonedev.opening.guest import interruptible
+
+    return interruptible(monitor)
 
 
 def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket) -> Outcome:

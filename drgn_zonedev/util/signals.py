@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ("cleaning_up", "held_back", "nothing_to_clean_up")
+__all__ = ("cleaning_up", "ending_at_once", "held_back", "nothing_to_clean_up")
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 0.1
@@ -85,6 +85,26 @@ def _is_ending() -> bool:
 def _ignore_what_comes_again(unraisable: sys.UnraisableHookArgs) -> None:
     if not isinstance(unraisable.exc_value, (KeyboardInterrupt, SystemExit)):
         sys.__unraisablehook__(unraisable)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """
+    Let signals end this process wherever it is, in C code, too: nothing is cleaned up.
+    Those that are ignored remain so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, *_ENDING)}
+    ours = {n: handler for n, handler in handlers.items() if callable(handler)}
+    for each in ours:
+        signal.signal(each, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for each, handler in ours.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import drgn
@@ -350,3 +352,29 @@ def test_device_without_sections_is_no_kernel_either(
     kernel.pgmap((0x24000, 0x30000), ref="exited")
     open_instead(monkeypatch, kernel.program)
     assert cli.main([command]) == Status.NOT_JUDGED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", ["dump", "symbols"])
+def test_signal_ends_what_waits_in_code_of_drgn(
+    tmp_path: Path, where: str, number: signal.Signals
+) -> None:
+    # A pipe that nobody writes to: to open it waits, in C.
+    os.mkfifo(tmp_path / "pipe")
+    with StoredDump(VMCORES / "6.1-empty").files() as files:
+        core, symbols = str(files / "vmcore"), str(tmp_path / "pipe")
+        if where == "dump":
+            core, symbols = symbols, str(files / "vmlinux")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "drgn_zonedev", "-c", core, "-s", symbols, "check"],
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL) and None,
+        )
+        time.sleep(1.5)
+        assert process.poll() is None
+        begun = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(10) in (-number, 128 + number)
+        assert time.monotonic() - begun < 1
+        assert process.stderr
+        assert process.stderr.read() == b""
