@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(args, e, Status.USAGE)
     except (CannotJudgeError, LabError) as e:
         return _complain(args, e, Status.NOT_JUDGED)
+    except MemoryError:
+        return _complain(args, _NO_MEMORY, Status.NOT_JUDGED)
     except LookupError as e:
         return _complain(args, f"{what_is_missing(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.BadDataError as e:
@@ -315,6 +317,7 @@ def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContext
     return scanner(prog, jobs)
 
 
+_NO_MEMORY = "there is too little memory for this: see ulimit -v"
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"
 
 
