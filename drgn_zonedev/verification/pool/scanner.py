@@ -27,6 +27,7 @@ __all__ = ("scanner", "why_alone")
 _logger = logging.getLogger("drgn_zonedev")
 
 _MAX_JOBS = 8
+_JOBS_PER_CORE = 4
 # What a worker must be given to be worth its start, which takes some tenths of a
 # second: a compressed dump yields about 600 MB/s, others several GB/s.
 _WORTH_A_WORKER = {True: 256 << 20, False: 2 << 30}
@@ -87,8 +88,10 @@ def _leaves_something_out(prog: Program) -> bool:
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
     if jobs == 1 or why_alone(prog):
         return 0
+    if jobs and _clamped(jobs) < jobs:
+        _logger.warning("%d processes instead of %d: 4 for each core", _clamped(jobs), jobs)
     if jobs:
-        return jobs - 1
+        return _clamped(jobs) - 1
     return int(_number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog))
 
 
@@ -106,8 +109,13 @@ def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> i
 
     size = page_layout(prog).size * sum(work.pages for work in works)
     if jobs:
-        return jobs
+        return _clamped(jobs)
     return min(_number_of_cores(), size // _WORTH_A_WORKER[_is_compressed(prog)])
+
+
+def _clamped(jobs: int) -> int:
+    # More only stand in each other's way, and take memory.
+    return min(jobs, _JOBS_PER_CORE * len(os.sched_getaffinity(0)))
 
 
 def _number_of_cores() -> int:
