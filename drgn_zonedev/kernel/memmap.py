@@ -20,6 +20,7 @@ from typing import Union
 import numpy as np
 from drgn import (
     Architecture,
+    BadDataError,
     FaultError,
     IntegerLike,
     Object,
@@ -49,6 +50,9 @@ __all__ = (
     "read_blocks",
     "read_pages",
 )
+
+# __mm_zero_struct_page() takes these sizes and no others.
+_PAGE_SIZES = range(56, 97, 8)
 
 # Large enough that the overhead of a read does not matter; small enough that the data is
 # still in the processor's cache when it is decoded.
@@ -114,6 +118,7 @@ def page_layout(prog: Program) -> PageLayout:
 
     :raises LookupError: if the debugging information lacks what is needed; this
         includes kernels without ``CONFIG_ZONE_DEVICE``
+    :raises BadDataError: if ``struct page`` has a size that no kernel has
     """
     try:
         return prog.cache["zonedev_page_layout"]
@@ -123,6 +128,11 @@ def page_layout(prog: Program) -> PageLayout:
 
 def _page_layout(prog: Program) -> PageLayout:
     page = prog.type("struct page")
+    if sizeof(page) not in _PAGE_SIZES:
+        raise BadDataError(
+            f"the debugging information has a struct page of {sizeof(page)} bytes, which no "
+            "kernel has: give the vmlinux of the kernel"
+        )
     compound = _compound_member(page)
     return PageLayout(
         size=sizeof(page),

@@ -56,6 +56,13 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
         raise CannotOpenError(
             f"cannot load symbols from {', '.join(symbols)}: {e}: give the vmlinux of the kernel"
         ) from e
+    except Exception as e:
+        if type(e) is not Exception:
+            raise
+        # What libdw and libelf do not like has no type of its own.
+        raise CannotJudgeError(
+            f"the debugging information is damaged: {e}: give the vmlinux of the kernel by -s"
+        ) from e
     if main.wants_debug_file():
         raise CannotJudgeError(_missing_symbols(prog, symbols))
 

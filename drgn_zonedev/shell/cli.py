@@ -97,6 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(args, f"{what_is_missing(e)}: {_WHOLE}", Status.NOT_JUDGED)
     except drgn.BadDataError as e:
         return _complain(args, e, Status.NOT_JUDGED)
+    except drgn.ObjectAbsentError as e:
+        return _complain(
+            args, f"the debugging information lacks something: {e}: {_WHOLE}", Status.NOT_JUDGED
+        )
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {INCOMPLETE}"
         return _complain(args, message, Status.NOT_JUDGED)
@@ -104,7 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(args, f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
     except KeyboardInterrupt:
         return 130
-    except Exception:
+    except Exception as e:
+        if type(e) is Exception:
+            # What libdw and libelf do not like has no type of its own.
+            message = f"the debugging information is damaged: {e}: {_WHOLE}"
+            return _complain(args, message, Status.NOT_JUDGED)
         # Python's own status for it means that something was found.
         traceback.print_exc()
         message = "this is a bug of zonedev: report it with the lines above"
@@ -150,10 +158,24 @@ def _run(args: argparse.Namespace) -> Outcome:
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
-        with debug_info():
+        with debug_info(), _odd_layouts_told(prog):
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
         warn_if_damaged(prog)
     return outcome
+
+
+@contextlib.contextmanager
+def _odd_layouts_told(prog: drgn.Program) -> Iterator[None]:
+    try:
+        yield
+    except _OF_ODD_LAYOUTS as e:
+        from drgn_zonedev.classification.odd_layout import odd_member
+
+        odd = odd_member(prog)
+        if odd is None:
+            raise
+        message = f"{odd} of the debugging information is not what any kernel has: {_WHOLE}"
+        raise CannotJudgeError(message) from e
 
 
 def _connect(address: str) -> socket.socket:
@@ -317,6 +339,15 @@ def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContext
     return scanner(prog, jobs)
 
 
+_OF_ODD_LAYOUTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    IndexError,
+    TypeError,
+    ValueError,
+    drgn.OutOfBoundsError,
+)
 _NO_MEMORY = "there is too little memory for this: see ulimit -v"
 _WHOLE = "give its whole vmlinux, with DWARF, by -s"
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Odd Layouts
+-----------
+
+Whether debugging information describes the structures of a kernel. A damaged vmlinux
+can make an array of a counter, and whoever counts with it fails in some way: this says
+whether that was why, instead of a mistake of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drgn import Program, Type, TypeKind, TypeMember
+
+__all__ = ("odd_member",)
+
+_INT = frozenset({TypeKind.INT, TypeKind.ENUM, TypeKind.BOOL})
+_POINTER, _STRUCT = frozenset({TypeKind.POINTER}), frozenset({TypeKind.STRUCT})
+_ARRAY = frozenset({TypeKind.ARRAY})
+
+# From Linux 5.10 to 7.3; a release need not have all of them.
+_MEMBERS = {
+    "dev_pagemap": (
+        (_STRUCT, ("altmap",)),
+        # Since Linux kernel commit b80892ca022e ("memremap: remove support for external
+        # pgmap refcounts") (in v5.17), it is in the pgmap.
+        (_STRUCT | _POINTER, ("ref",)),
+        (_INT, ("type", "flags", "nr_range", "vmemmap_shift")),
+        (_POINTER, ("ops", "owner")),
+    ),
+    "mem_section": ((_INT, ("section_mem_map",)), (_POINTER, ("usage",))),
+    "mem_section_usage": ((_ARRAY, ("subsection_map",)),),
+    "memory_block": (
+        (_INT, ("start_section_nr", "state", "nid")),
+        (_STRUCT, ("dev",)),
+        (_POINTER, ("altmap",)),
+    ),
+    "page": (
+        (_INT | _STRUCT, ("flags",)),
+        (_STRUCT, ("_refcount",)),
+    ),
+    "percpu_ref": ((_INT, ("percpu_count_ptr",)), (_POINTER, ("data",))),
+    "percpu_ref_data": ((_STRUCT, ("count",)),),
+    "pglist_data": (
+        (_ARRAY, ("node_zones",)),
+        (_INT, ("nr_zones", "node_id", "first_deferred_pfn")),
+    ),
+    "range": ((_INT, ("start", "end")),),
+    "resource": (
+        (_INT, ("start", "end", "flags")),
+        (_POINTER, ("name", "parent", "sibling", "child")),
+    ),
+    "vmem_altmap": ((_INT, ("base_pfn", "reserve", "free", "align", "alloc")),),
+    "xa_node": ((_INT, ("shift", "offset")), (_POINTER, ("parent", "array")), (_ARRAY, ("slots",))),
+    "xarray": ((_POINTER, ("xa_head",)),),
+    "zone": (
+        (_INT, ("zone_start_pfn", "spanned_pages", "present_pages")),
+        (_POINTER, ("zone_pgdat", "name")),
+    ),
+}
+
+
+def odd_member(prog: Program) -> str | None:
+    """Name a member of a structure that is not of the kind that every kernel has."""
+    return next(_odd_members(prog), None)
+
+
+def _odd_members(prog: Program) -> Iterator[str]:
+    for tag, kinds in _MEMBERS.items():
+        try:
+            type_ = prog.type(f"struct {tag}")
+        except LookupError:
+            continue
+        members = {member.name: member for member in type_.members or ()}
+        for allowed, names in kinds:
+            for name in names:
+                if name in members and _is_odd(type_, members[name], allowed):
+                    yield f"struct {tag}.{name}"
+
+
+def _unaliased(type_: Type) -> Type:
+    while type_.kind is TypeKind.TYPEDEF:
+        type_ = type_.type
+    return type_
+
+
+def _is_odd(type_: Type, member: TypeMember, allowed: frozenset[TypeKind]) -> bool:
+    kind = _unaliased(member.type)
+    of_arrays = kind.kind is TypeKind.ARRAY and _unaliased(kind.type).kind is TypeKind.ARRAY
+    return (
+        kind.kind not in allowed
+        or of_arrays
+        or member.bit_field_size is not None
+        or member.bit_offset >= 8 * (type_.size or 0)
+    )
