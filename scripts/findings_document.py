@@ -32,9 +32,9 @@ def _document() -> Iterator[str]:
                 yield from _section(kind)
     yield from _rules()
     yield ""
-    yield "## What cannot be told from legal state"
+    yield "## Undetectable defects"
     yield ""
-    yield "Silence says nothing about these:"
+    yield "These defects look like a legal state, so `check` cannot find them:"
     yield ""
     for defect, reason in UNDETECTABLE:
         yield f"- {defect}: {reason}"

@@ -4,9 +4,9 @@
 Devices
 -------
 
-The ``drgn_zonedev.kernel.devices`` module goes through the devices of a kernel whose
-memory may be damaged. drgn's :mod:`drgn.helpers.linux.device` goes round in circles where
-a list does, and finds a bus by its ``struct bus_type``, which may be in a module without
+The ``drgn_zonedev.kernel.devices`` module iterates over the devices of a kernel whose
+memory may be damaged. drgn's :mod:`drgn.helpers.linux.device` never ends on a list that has
+a cycle, and finds a bus by its ``struct bus_type``, which may be in a module without
 debugging information.
 """
 
@@ -47,8 +47,8 @@ def for_each_device(prog: Program) -> Iterator[Object]:
 @takes_program_or_default
 def for_each_device_with_resources(prog: Program) -> Iterator[Object]:
     """
-    Like :func:`for_each_device()`, but only those that manage resources, which are few:
-    one read of each device tells that, and where the next one is.
+    Like :func:`for_each_device()`, but only for the few devices that manage resources. One
+    read of each device gets its resources and the next device.
 
     :return: Iterator of ``struct device *``
     """

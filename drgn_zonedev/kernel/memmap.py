@@ -421,7 +421,7 @@ def _read_chunk(
         return
     except FaultError:
         pass
-    # What a dump says of itself tells most of it; reading less and less tells the rest.
+    # The dump's own headers locate most gaps; reading ever smaller parts locates the rest.
     for first, last, absent in _runs(prog, layout, start_pfn, end_pfn):
         if absent:
             # The words of the fault are worth one more read.

@@ -167,8 +167,8 @@ def sections(prog: Program) -> Sections:
 @takes_program_or_default
 def section_mem_map(prog: Program) -> int | None:
     """
-    Get what :func:`common_mem_map()` says of the program, whose sections are read only
-    if nobody did so before: that does not change.
+    Get the :func:`common_mem_map()` of a program. It does not change, so the sections are only
+    read if they were not read before.
     """
     if "zonedev_mem_map" not in prog.cache:
         sections(prog)

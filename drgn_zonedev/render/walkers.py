@@ -272,8 +272,9 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
     looks = sum(outcome is WalkOutcome.DROPPED for outcome in worst)
     harmed = sum(o not in (WalkOutcome.DROPPED, WalkOutcome.HARMLESS) for o in worst)
     yield (
-        f"{harmed} of {len(counted)} walkers that this kernel has or may have would use unpromised "
-        f"struct pages" + (f"; {looks} more would read some and use nothing" if looks else "")
+        f"{harmed} of {len(counted)} walkers that this kernel has or may have would use "
+        "uninitialised or stale struct pages"
+        + (f"; {looks} more would read some and use nothing" if looks else "")
     )
     here = [j for j in report.walkers if j.present is not False]
     skipped = [j.walker.name for j in here if j.unjudged]
@@ -282,8 +283,8 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
     unsure = [j.walker.name for j in here if j.by_release and not j.unjudged]
     if unsure:
         yield (
-            f"guards chosen by the release ({printable(report.kernel.release)}), and wrong if this "
-            f"kernel was patched: {', '.join(unsure)}"
+            f"guards chosen by the release ({printable(report.kernel.release)}), perhaps wrong if "
+            f"this kernel was patched: {', '.join(unsure)}"
         )
 
 

@@ -22,7 +22,7 @@ def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> It
     """Hold the lock file `path`; the kernel releases it however the process ends."""
     with path.open("w") as file:
         deadline = time.monotonic() + timeout
-        told = False
+        reported = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,8 +32,8 @@ def lock(path: Path, progress: StepProgress = None, timeout: float = 1800) -> It
                     raise LabError(
                         f"another process has held {path} for {timeout:.0f} s: end it"
                     ) from e
-            if not told:
+            if not reported:
                 report(progress, f"waiting for another process to release {path}")
-                told = True
+                reported = True
             time.sleep(min(0.5, timeout))
         yield
