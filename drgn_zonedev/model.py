@@ -28,6 +28,7 @@ __all__ = (
     "Case",
     "Coverage",
     "Evidence",
+    "EvidenceKind",
     "Finding",
     "KernelFacts",
     "Memmap",
@@ -111,6 +112,21 @@ class Severity(enum.Enum):
         return list(Severity).index(self)
 
 
+class EvidenceKind(enum.Enum):
+    """
+    What a fact is about. Those of ``METADATA`` decided a range, and are shown with it;
+    the others belong to a finding.
+    """
+
+    METADATA = enum.auto()
+    PROGRESS = enum.auto()
+    """How far ``memremap_pages()`` got."""
+    STRUCT_PAGE = enum.auto()
+    """A whole struct page."""
+    PAGE_COUNT = enum.auto()
+    """``value`` is a number of struct pages, not a word or an address."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """
@@ -125,6 +141,7 @@ class Evidence:
     value: int | None = None
     expected: int | None = None
     note: str = ""
+    kind: EvidenceKind = EvidenceKind.METADATA
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ by hand.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from drgn import Program, offsetof
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
-from drgn_zonedev.model import Evidence, Pgmap
+from drgn_zonedev.model import Evidence, EvidenceKind, Pgmap
 
 __all__ = ("EvidenceBuilder",)
 
@@ -109,7 +111,10 @@ class EvidenceBuilder:
         progress = "a range is in progress" if pgmap.in_progress else "all ranges are initialised"
         facts = [
             Evidence(f"pgmap_array[{pfn:#x}]", value=pgmap.address, note=pgmap.type),
-            self._pgmap_word(pgmap, "nr_range", pgmap.nr_range, progress),
+            dataclasses.replace(
+                self._pgmap_word(pgmap, "nr_range", pgmap.nr_range, progress),
+                kind=EvidenceKind.PROGRESS,
+            ),
             Evidence("pgmap->ref", note=pgmap.ref.state),
         ]
         if pgmap.altmap:

@@ -17,6 +17,7 @@ from drgn_zonedev.model import (
     Case,
     Coverage,
     Evidence,
+    EvidenceKind,
     Finding,
     KernelFacts,
     Missing,
@@ -322,8 +323,8 @@ def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
             text += f" @ {fact.address:#x}"
         if fact.value is not None:
             # All other values are words or addresses.
-            count = fact.what.startswith("struct pages:")
-            text += f" = {fact.value if count else hex(fact.value)}"
+            is_count = fact.kind is EvidenceKind.PAGE_COUNT
+            text += f" = {fact.value if is_count else hex(fact.value)}"
         if fact.expected is not None:
             text += f", expected {fact.expected:#x}"
         if fact.note:
@@ -400,7 +401,7 @@ def _own_evidence(finding: Finding) -> list[Evidence]:
     return [
         e
         for e in finding.evidence
-        if finding.severity is Severity.ERROR or e.what.startswith(("struct page", "pgmap->nr_"))
+        if finding.severity is Severity.ERROR or e.kind is not EvidenceKind.METADATA
     ]
 
 

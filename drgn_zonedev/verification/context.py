@@ -16,7 +16,7 @@ from drgn import Program
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
-from drgn_zonedev.model import Evidence, Finding, Pgmap, Range, Unjudged
+from drgn_zonedev.model import Evidence, EvidenceKind, Finding, Pgmap, Range, Unjudged
 from drgn_zonedev.verification.scan import Scanned
 from drgn_zonedev.verification.shared_vmemmap import Aliases
 
@@ -107,4 +107,5 @@ def raw_page(pages: Pages, row: int) -> Evidence:
         what=f"struct page of PFN {pages.start_pfn + row:#x}",
         address=int(pages.address[row]),
         note=words,
+        kind=EvidenceKind.STRUCT_PAGE,
     )

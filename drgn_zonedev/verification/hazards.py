@@ -20,7 +20,7 @@ from drgn import Program
 
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import head_pgmaps
-from drgn_zonedev.model import Case, Evidence, Finding, Memmap, Range
+from drgn_zonedev.model import Case, Evidence, EvidenceKind, Finding, Memmap, Range
 from drgn_zonedev.util.intervals import Span, containing, intersection, union
 from drgn_zonedev.verification.context import Context, Reader, raw_page, read_range, reread_range
 from drgn_zonedev.verification.dangling import dangling_pgmap
@@ -29,6 +29,7 @@ from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.runs import MAX_RUNS
 
 __all__ = (
+    "counted_pages",
     "verify_hole",
     "verify_initializing",
     "verify_orphan",
@@ -82,7 +83,7 @@ def _contents_evidence(
 ) -> tuple[Evidence, ...]:
     facts = []
     for kind, holding in sorted(holdings.items(), key=lambda item: list(Contents).index(item[0])):
-        facts.append(Evidence(f"struct pages: {kind.value}", value=holding.count))
+        facts.append(counted_pages(kind, holding.count))
         facts.append(holding.example)
         most = sorted(holding.pgmaps.items(), key=lambda item: (-item[1], item[0]))
         for pgmap, count in most[:_MAX_PGMAPS]:
@@ -92,6 +93,11 @@ def _contents_evidence(
             else:
                 facts.append(Evidence("pgmap", value=pgmap, note=f"of {count} struct pages"))
     return tuple(facts)
+
+
+def counted_pages(contents: Contents, count: int) -> Evidence:
+    """Get the fact that so many struct pages of a range hold something."""
+    return Evidence(f"struct pages: {contents.value}", value=count, kind=EvidenceKind.PAGE_COUNT)
 
 
 def _hazard(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Callable, Optional
 
-__all__ = ("LabError", "NotPossible", "StepProgress", "logger", "report")
+__all__ = ("GuestEndedError", "LabError", "NotPossible", "StepProgress", "logger", "report")
 
 logger = logging.getLogger("drgn_zonedev.lab")
 
@@ -19,6 +19,10 @@ StepProgress = Optional[Callable[[str], None]]
 
 class LabError(Exception):
     """The lab could not do its work. The message says why, and what to do about it."""
+
+
+class GuestEndedError(LabError):
+    """The guest panicked or rebooted; the message holds the end of its console."""
 
 
 class NotPossible(LabError):

@@ -18,7 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress, report
+from drgn_zonedev.lab.host.errors import (
+    GuestEndedError,
+    LabError,
+    NotPossible,
+    StepProgress,
+    report,
+)
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
@@ -93,6 +99,10 @@ class _DidNotBoot(_GuestFailed):
     """The guest did not boot. Emulated machines sometimes do not: try again."""
 
 
+class _Ended(_DidNotBoot):
+    """The guest panicked or rebooted."""
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
@@ -129,7 +139,7 @@ def _checker(
         if process.poll():
             raise LabError(f"QEMU failed: {_read(work / 'qemu.log').strip()}")
         if process.poll() == 0:
-            raise _DidNotBoot("the guest panicked or rebooted")
+            raise _Ended("the guest panicked or rebooted")
         if time.monotonic() > deadline:
             raise _DidNotBoot(f"the guest was not ready within {timeout:.0f} s")
 
@@ -209,7 +219,8 @@ def _with_log(error: LabError, work: Path) -> LabError:
     lines = _read(work / "console.log").splitlines()[-_TAIL_LINES:]
     # This is printed on a terminal: escape control sequences from the guest.
     tail = "".join(f"\n    {re.sub('[^ -~]', '?', line)}" for line in lines)
-    return LabError(f"{error}; its console is kept in {work}/console.log{tail}")
+    kind = GuestEndedError if isinstance(error, _Ended) else LabError
+    return kind(f"{error}; its console is kept in {work}/console.log{tail}")
 
 
 def check_host() -> None:

@@ -9,7 +9,6 @@ what is wrong, or an empty string.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -98,9 +97,12 @@ def _five_levels(case: _Case) -> str:
 
 def _done(case: _Case) -> int:
     """Count the struct pages that memmap_init_zone_device() has initialised."""
+    from drgn_zonedev.verification.hazards import counted_pages
+    from drgn_zonedev.verification.patterns import Contents
+
     for finding in _findings(case, "case4-initializing"):
-        found = re.search(r"; (\d+) of \d+ are done", finding.message)
-        return int(found[1]) if found else 0
+        counts = {e.what: e.value or 0 for e in finding.evidence}
+        return counts.get(counted_pages(Contents.INITIALIZED, 0).what, 0)
     return -1
 
 

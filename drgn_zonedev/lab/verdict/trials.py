@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress
+from drgn_zonedev.lab.host.errors import GuestEndedError, NotPossible, StepProgress
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.machine.initramfs import has_module
@@ -140,9 +140,7 @@ def run_trial(
             return judge_trial(guest, debug_guest(guest), scenario)
     except NotPossible as e:
         return Trial(kernel, scenario, impossible=str(e))
-    except LabError as e:
-        if "panicked" not in str(e):
-            raise
+    except GuestEndedError as e:
         return Trial(kernel, scenario, panic=_panic(str(e)))
 
 
