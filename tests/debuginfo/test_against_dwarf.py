@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+What the kernels of the lab say of themselves is what their DWARF says. It takes the
+kernels that ``zonedev lab fetch`` has put into the cache.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from drgn import Architecture, Object, Platform, Program, Type, TypeKind, sizeof
+from support.builtinkernel import builtin_program
+from support.vmlinuximage import vmlinux_image
+
+from drgn_zonedev.debuginfo.declarations import DECLARED_TYPES
+from drgn_zonedev.debuginfo.finders import BuiltinDebugInfo, register_builtin_finders
+from drgn_zonedev.export.kept_names import CONSTANTS, TYPES, VARIABLES
+from drgn_zonedev.lab import KERNELS, Kernel
+from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
+
+PACKAGE = Path(__file__).parents[2] / "drgn_zonedev"
+ASKED = re.compile(r"prog(?:_)?(?:\[|\.variable\(|\.constant\()\"(\w+)\"")
+
+# What the compiler, assembler or drgn has, and neither a C variable nor an enumerator.
+SPECIAL = {"vmemmap", "phys_base", "PAGE_SIZE", "PAGE_SHIFT", "VMCOREINFO", "UTS_RELEASE"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One kernel, by its vmlinux and by itself."""
+
+    kernel: Kernel
+    dwarf: Program
+    btf: Program
+    builtin: BuiltinDebugInfo
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    kernel = load_kernel(request.param, kernel_dir(request.param))
+    if kernel is None or kernel.system_map is None:
+        pytest.skip(f"zonedev lab fetch {request.param} has not been run")
+    dwarf = Program(Platform(Architecture.X86_64))
+    dwarf.extra_module("vmlinux", create=True).try_file(kernel.vmlinux, force=True)
+    image = vmlinux_image(kernel.vmlinux, kernel.system_map)
+    # VMCOREINFO of Linux 5.10 does not say where the tables are.
+    btf = builtin_program(replace(image, tables={}) if request.param == "5.10" else image)
+    return Pair(kernel, dwarf, btf, register_builtin_finders(btf))
+
+
+def plain(t: Type) -> Type:
+    while t.kind == TypeKind.TYPEDEF:
+        t = t.type
+    return t.unqualified()
+
+
+def differences(ours: Type, theirs: Type, where: str) -> Iterator[str]:
+    """Compare two types, and what they have within themselves."""
+    ours, theirs = plain(ours), plain(theirs)
+    if ours.kind != theirs.kind:
+        yield f"{where}: {ours.kind} {theirs.kind}"
+    elif ours.kind in (TypeKind.STRUCT, TypeKind.UNION):
+        yield from _different_members(ours, theirs, where)
+    elif ours.kind == TypeKind.ENUM:
+        pairs = [[(e.name, e.value) for e in t.enumerators or ()] for t in (ours, theirs)]
+        if pairs[0] != pairs[1]:
+            yield f"{where}: enumerators"
+    elif ours.kind == TypeKind.ARRAY:
+        # BTF does not tell [0] and [] apart, nor has it more than one dimension.
+        if total(ours) != total(theirs):
+            yield f"{where}: {ours.type_name()} {theirs.type_name()}"
+    elif ours.kind == TypeKind.POINTER:
+        if plain(ours.type).kind != plain(theirs.type).kind:
+            yield f"{where}: points to {ours.type.type_name()}, {theirs.type.type_name()}"
+    elif ours.kind == TypeKind.INT:
+        # BTF does not say whether char has a sign.
+        signs = ours.name == "char" or ours.is_signed == theirs.is_signed
+        if ours.size != theirs.size or not signs:
+            yield f"{where}: {ours} {theirs}"
+
+
+def total(t: Type) -> int:
+    length = t.length or 0
+    return length * (total(t.type) if t.type.kind == TypeKind.ARRAY else sizeof(t.type))
+
+
+def _different_members(ours: Type, theirs: Type, where: str) -> Iterator[str]:
+    if ours.is_complete() != theirs.is_complete():
+        yield f"{where}: complete {ours.is_complete()} {theirs.is_complete()}"
+    if not (ours.is_complete() and theirs.is_complete()):
+        return
+    shapes = [
+        (t.size, [(m.name, m.bit_offset, m.bit_field_size) for m in t.members])
+        for t in (ours, theirs)
+    ]
+    if shapes[0] != shapes[1]:
+        yield f"{where}: {shapes[0]} {shapes[1]}"
+        return
+    for mine, its in zip(ours.members, theirs.members):
+        yield from differences(mine.type, its.type, f"{where}.{mine.name}")
+
+
+def variable(prog: Program, name: str) -> Object | None:
+    try:
+        return prog.variable(name)
+    except LookupError:
+        return None
+
+
+def test_types_that_the_package_uses(pair: Pair) -> None:
+    compared = 0
+    for name in TYPES:
+        try:
+            theirs = pair.dwarf.type(name)
+        except LookupError:
+            continue
+        assert not list(differences(pair.btf.type(name), theirs, name))
+        compared += 1
+    assert compared > 60
+
+
+def test_variables_have_their_types_and_addresses(pair: Pair) -> None:
+    compared = 0
+    for name, c_type in DECLARED_TYPES.items():
+        theirs = variable(pair.dwarf, name)
+        # PAGE_SIZE comes from a real program; jiffies is an alias that a linker makes.
+        if theirs is None or "PAGE_SIZE" in c_type:
+            continue
+        ours = pair.btf.variable(name)
+        assert ours.address_ == theirs.address_, name
+        if name == "uevent_seqnum":
+            assert sizeof(ours) == sizeof(theirs) == 8
+        elif c_type.endswith("[]"):
+            assert not list(differences(ours.type_.type, theirs.type_.type, name))
+        else:
+            assert not list(differences(ours.type_, theirs.type_, name))
+        compared += 1
+    assert compared > 100
+
+
+def test_every_variable_that_the_package_asks_for_is_declared(pair: Pair) -> None:
+    sources = [p for p in PACKAGE.rglob("*.py") if p.parts[len(PACKAGE.parts)] != "lab"]
+    asked = {name for path in sources for name in ASKED.findall(path.read_text())} | set(VARIABLES)
+    assert "mem_section" in asked
+    known = {name for name in asked - SPECIAL if variable(pair.dwarf, name) is not None}
+    assert len(known) > 30
+    assert {name for name in known if variable(pair.btf, name) is None} <= {
+        # A static key, whose name the linker may have for two of them.
+        "page_init_poisoning",
+        # It is PAGE_SIZE bytes.
+        "empty_zero_page",
+    }
+
+
+def test_per_cpu_variables(pair: Pair) -> None:
+    theirs, ours = (variable(prog, "runqueues") for prog in (pair.dwarf, pair.btf))
+    assert theirs is not None
+    assert ours is not None
+    assert ours.address_ == theirs.address_
+    assert not list(differences(ours.type_, theirs.type_, "runqueues"))
+
+
+def test_enumerators_that_the_package_uses(pair: Pair) -> None:
+    compared = 0
+    for name in CONSTANTS:
+        try:
+            theirs = pair.dwarf.constant(name)
+        except LookupError:
+            continue
+        ours = pair.btf.constant(name)
+        assert ours.value_() == theirs.value_(), name
+        assert not list(differences(ours.type_, theirs.type_, name))
+        compared += 1
+    assert compared > 10
+
+
+def system_map(pair: Pair) -> set[tuple[str, int]]:
+    assert pair.kernel.system_map
+    lines = pair.kernel.system_map.read_text().splitlines()
+    return {(line.split(" ")[2], int(line.split(" ")[0], 16)) for line in lines}
+
+
+def test_functions_are_where_the_linker_put_them(pair: Pair) -> None:
+    # DWARF may describe what is left of a function of which a part was inlined.
+    listed = system_map(pair)
+    for name in ("memremap_pages", "memunmap_pages", "vfree"):
+        theirs, ours = pair.dwarf.function(name), pair.btf.function(name)
+        assert (name, ours.address_) in listed
+        parameters = [[p.name for p in o.type_.parameters] for o in (ours, theirs)]
+        assert parameters[0] == parameters[1]
+
+
+def test_symbols_are_those_of_the_linker(pair: Pair) -> None:
+    listed, ours = system_map(pair), {(s.name, s.address) for s in pair.builtin.symbols()}
+    # Linkers add symbols, and kallsyms leaves out those of its own tables.
+    assert len(listed - ours) < 20
+    assert len(listed & ours) > 80000

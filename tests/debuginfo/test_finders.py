@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+import pytest
+from drgn import Architecture, ObjectNotFoundError, Platform, Program, SymbolBinding, SymbolKind
+from support.builtinkernel import BTF, DATA, SYMBOLS, builtin_program, builtin_types, carried
+from support.rawkallsyms import TEXT
+
+from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.finders import BuiltinDebugInfo, register_builtin_finders
+
+
+@pytest.fixture
+def prog() -> Program:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    register_builtin_finders(prog)
+    return prog
+
+
+def test_variable_has_its_declared_type(prog: Program) -> None:
+    assert prog["max_pfn"].type_.type_name() == "unsigned long"
+    assert prog["max_pfn"].value_() == 0x280000
+
+
+def test_dimensions_come_from_what_depends_on_them(prog: Program) -> None:
+    assert prog["node_states"].type_.type_name() == "nodemask_t [6]"
+    assert prog["node_data"].type_.type_name() == "struct pglist_data *[64]"
+
+
+def test_variable_that_nobody_declared_is_not_found(prog: Program) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        prog["unknown_type"]
+
+
+def test_variable_without_a_symbol_is_not_found(prog: Program) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        prog["pgmap_array"]
+
+
+def test_per_cpu_variable_has_the_type_in_btf(prog: Program) -> None:
+    assert prog["runs"].address_ == 0x40
+    assert prog["runs"].type_.type_name() == "unsigned long"
+
+
+def test_constant_is_an_enumerator(prog: Program) -> None:
+    assert prog["ZONE_DEVICE"].value_() == 3
+    assert prog.constant("N_ONLINE").type_.type_name() == "enum node_states"
+
+
+def test_function_is_where_its_symbol_is(prog: Program) -> None:
+    function = prog.function("memremap_pages")
+    assert function.address_ == TEXT + 0x10
+    assert [p.name for p in function.type_.parameters] == ["nid"]
+
+
+@pytest.mark.parametrize("name", ["inlined", "is_data"])
+def test_function_without_text_of_its_own_is_not_found(prog: Program, name: str) -> None:
+    with pytest.raises(ObjectNotFoundError):
+        prog.function(name)
+
+
+def test_symbols_are_found_by_name_and_address(prog: Program) -> None:
+    symbol = prog.symbol("memremap_pages")
+    assert (symbol.address, symbol.size, symbol.kind) == (TEXT + 0x10, 0x10, SymbolKind.FUNC)
+    assert prog.symbol(TEXT + 0x1F).name == "memremap_pages"
+    assert prog.symbol(DATA + 8).binding == SymbolBinding.LOCAL
+    assert len(prog.symbols()) == len(SYMBOLS) + 1
+    with pytest.raises(LookupError):
+        prog.symbol("nonesuch")
+
+
+def test_file_is_not_known_to_btf(prog: Program) -> None:
+    with pytest.raises(LookupError):
+        prog.type("struct zoneref", "mmzone.h")
+    with pytest.raises(LookupError):
+        prog.object("max_pfn", filename="memblock.c")
+
+
+def test_registering_reads_nothing() -> None:
+    reads: list[int] = []
+    prog = Program(Platform(Architecture.X86_64))
+
+    def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+        reads.append(address)
+        return bytes(size)
+
+    prog.add_memory_segment(TEXT, 1 << 30, read, False)
+    register_builtin_finders(prog)
+    assert not reads
+
+
+def problem(types: bytes, symbols: list[tuple[str, int]]) -> str:
+    prog = builtin_program(carried(types, symbols))
+    with pytest.raises(DebugInfoError) as e:
+        BuiltinDebugInfo(prog).objects()
+    return str(e.value)
+
+
+def test_kernel_without_btf_is_named() -> None:
+    symbols = [symbol for symbol in SYMBOLS if symbol[0] != "R__start_BTF"]
+    assert "CONFIG_DEBUG_INFO_BTF=n" in problem(b"", symbols)
+
+
+def test_btf_that_is_not_in_the_dump_is_named() -> None:
+    symbols = [(name, BTF - (1 << 24) if name == "R__start_BTF" else a) for name, a in SYMBOLS]
+    assert "cannot be read" in problem(builtin_types().bytes(), symbols)
+
+
+def test_damaged_btf_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    prog = builtin_program(carried(b"\0" * 64, SYMBOLS))
+    info = register_builtin_finders(prog)
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            prog.type("struct page")
+    assert [record.getMessage() for record in caplog.records] == [
+        "no types and symbols without vmlinux: BTF is damaged: it does not begin with a header "
+        "of version 1"
+    ]
+    with pytest.raises(DebugInfoError, match="damaged"):
+        info.objects()
+
+
+def test_program_without_vmcoreinfo_says_so() -> None:
+    info = register_builtin_finders(Program(Platform(Architecture.X86_64)))
+    with pytest.raises(DebugInfoError, match="VMCOREINFO"):
+        info.symbols()
+
+
+def test_other_word_size_is_refused() -> None:
+    prog = builtin_program(carried(b"", SYMBOLS), Architecture.I386)
+    with pytest.raises(DebugInfoError, match="64 bits"):
+        BuiltinDebugInfo(prog).symbols()
