@@ -6,7 +6,8 @@ Finders
 
 Has a program find the types, objects and symbols that its kernel carries within itself.
 
-They are read when they are first asked for: registering costs nothing.
+They are read, and what reads them is imported, when they are first asked for: registering
+costs nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import contextlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from drgn import (
-    FaultError,
     FindObjectFlags,
+    MainModule,
+    Module,
     ModuleFileStatus,
     Object,
-    PlatformFlags,
     Program,
     Symbol,
     SymbolBinding,
@@ -31,19 +32,25 @@ from drgn import (
     TypeKindSet,
 )
 
-from drgn_zonedev.debuginfo.btf import MAX_BTF_BYTES, parse_btf
-from drgn_zonedev.debuginfo.btf_types import BtfTypes
 from drgn_zonedev.debuginfo.damage import DebugInfoError
-from drgn_zonedev.debuginfo.declarations import DECLARED_TYPES, LEADING_DIMENSIONS
-from drgn_zonedev.debuginfo.kallsyms_tables import Memory, read_kallsyms
-from drgn_zonedev.debuginfo.kernel_objects import KernelObjects
-from drgn_zonedev.debuginfo.symbol_table import KernelSymbol, KernelSymbols
-from drgn_zonedev.debuginfo.vmcoreinfo import vmcoreinfo_symbols
 
-__all__ = ("FINDER", "BuiltinDebugInfo", "register_builtin_finders")
+if TYPE_CHECKING:
+    from drgn_zonedev.debuginfo.kernel_objects import KernelObjects
+    from drgn_zonedev.debuginfo.symbol_table import KernelSymbol, KernelSymbols
+
+__all__ = (
+    "FINDER",
+    "BuiltinDebugInfo",
+    "builtin_debug_info",
+    "offer_builtin_finders",
+    "register_builtin_finders",
+    "types_are_builtin",
+)
 
 FINDER = "builtin"
 """The name of the finders."""
+
+_KEY = "builtin_debug_info"
 
 _LOGGER = logging.getLogger("drgn.builtin")
 
@@ -52,9 +59,16 @@ _T = TypeVar("_T")
 
 @dataclass(eq=False, repr=False)
 class BuiltinDebugInfo:
-    """What a program's kernel says of its types and symbols, which is read when asked for."""
+    """
+    What a program's kernel says of its types and symbols, which is read when asked for.
+
+    :ivar ignored_once: A type that is not found if it is the first one to be asked for:
+        drgn asks for ``struct module`` as soon as it has looked for vmlinux, to warn of each
+        module that has no debugging symbols either.
+    """
 
     prog: Program
+    ignored_once: str | None = None
     _read: dict[str, Any] = field(default_factory=dict)
     _found: dict[Any, Any] = field(default_factory=dict)
 
@@ -64,7 +78,9 @@ class BuiltinDebugInfo:
 
         :raises DebugInfoError: if it has none, or they are damaged
         """
-        return self._once("symbols", lambda: _read_symbols(self.prog))
+        from drgn_zonedev.debuginfo.kernel_image import image_symbols
+
+        return self._once("symbols", lambda: image_symbols(self.prog))
 
     def objects(self) -> KernelObjects:
         """
@@ -72,7 +88,9 @@ class BuiltinDebugInfo:
 
         :raises DebugInfoError: if there are none, or they are damaged
         """
-        return self._once("objects", lambda: _read_objects(self.prog, self.symbols()))
+        from drgn_zonedev.debuginfo.kernel_image import image_objects
+
+        return self._once("objects", lambda: image_objects(self.prog, self.symbols()))
 
     def _once(self, what: str, read: Callable[[], _T]) -> _T:
         # What fails fails the next time, too: searching takes long. Reading asks the
@@ -104,8 +122,9 @@ class BuiltinDebugInfo:
 
     def find_type(self, kinds: TypeKindSet, name: str, filename: str | None) -> Type | None:
         """Find a type, as ``drgn.Program.register_type_finder()`` has it."""
+        ignored, self.ignored_once = self.ignored_once, None
         # BTF does not know files.
-        if filename is not None or not self.is_used():
+        if filename is not None or name == ignored or not self.is_used():
             return None
         key = frozenset(kinds), name
         if key not in self._found:
@@ -141,50 +160,51 @@ class BuiltinDebugInfo:
 def register_builtin_finders(prog: Program) -> BuiltinDebugInfo:
     """
     Have a program find the types, objects and symbols that its kernel carries within
-    itself, as long as its vmlinux is not loaded.
+    itself, as long as its vmlinux is not loaded. Once is enough.
     """
-    info = BuiltinDebugInfo(prog)
-    prog.register_type_finder(FINDER, lambda _, *asked: info.find_type(*asked), enable_index=-1)
-    prog.register_object_finder(FINDER, lambda _, *asked: info.find_object(*asked), enable_index=-1)
-    prog.register_symbol_finder(
-        FINDER, lambda _, *asked: info.find_symbols(*asked), enable_index=-1
-    )
+    info = builtin_debug_info(prog)
+    if info is None:
+        info = prog.cache[_KEY] = BuiltinDebugInfo(prog)
+        at_the_end = -1
+        prog.register_type_finder(
+            FINDER, lambda _, *asked: info.find_type(*asked), enable_index=at_the_end
+        )
+        prog.register_object_finder(
+            FINDER, lambda _, *asked: info.find_object(*asked), enable_index=at_the_end
+        )
+        prog.register_symbol_finder(
+            FINDER, lambda _, *asked: info.find_symbols(*asked), enable_index=at_the_end
+        )
+    info.ignored_once = None
     return info
 
 
-def _memory(prog: Program) -> Memory:
-    assert prog.platform is not None
-    flags = prog.platform.flags
-    if not flags & PlatformFlags.IS_64_BIT:
-        raise DebugInfoError("without vmlinux, only kernels of 64 bits can be debugged")
-
-    def read(address: int, size: int) -> bytes:
-        try:
-            return prog.read(address, size)
-        except (FaultError, OverflowError, MemoryError, ValueError) as e:
-            raise DebugInfoError(f"{address:#x} of the kernel's image cannot be read: {e}") from e
-
-    return Memory(read, "little" if flags & PlatformFlags.IS_LITTLE_ENDIAN else "big")
+def offer_builtin_finders(prog: Program) -> None:
+    """
+    Like :func:`register_builtin_finders()`, once drgn has looked for the kernel's vmlinux and
+    has not found it. Nothing is read before somebody asks for a type, an object or a symbol.
+    """
+    if FINDER not in prog.registered_debug_info_finders():
+        prog.register_debug_info_finder(FINDER, _stand_in, enable_index=-1)
 
 
-def _read_symbols(prog: Program) -> KernelSymbols:
-    try:
-        vmcoreinfo = prog["VMCOREINFO"].string_()
-    except LookupError:
-        raise DebugInfoError("there is no VMCOREINFO, which says where kallsyms is") from None
-    return read_kallsyms(_memory(prog), vmcoreinfo_symbols(vmcoreinfo))
+def _stand_in(modules: Sequence[Module]) -> None:
+    for module in modules:
+        if isinstance(module, MainModule) and module.wants_debug_file():
+            _LOGGER.warning("the kernel's own BTF and kallsyms stand in for its vmlinux")
+            register_builtin_finders(module.prog).ignored_once = "module"
 
 
-def _read_objects(prog: Program, symbols: KernelSymbols) -> KernelObjects:
-    start, stop = symbols.named("__start_BTF"), symbols.named("__stop_BTF")
-    if not start or not stop:
-        raise DebugInfoError("the kernel has no BTF: CONFIG_DEBUG_INFO_BTF=n")
-    size = stop[0].address - start[0].address
-    if not 0 < size <= MAX_BTF_BYTES:
-        raise DebugInfoError(f"BTF is damaged: it has {size} bytes")
-    memory = _memory(prog)
-    btf = parse_btf(memory.read(start[0].address, size), memory.byteorder)
-    return KernelObjects(prog, BtfTypes(prog, btf, LEADING_DIMENSIONS), symbols, DECLARED_TYPES)
+def builtin_debug_info(prog: Program) -> BuiltinDebugInfo | None:
+    """Return what :func:`register_builtin_finders()` returned, or ``None`` before it was called."""
+    info: BuiltinDebugInfo | None = prog.cache.get(_KEY)
+    return info
+
+
+def types_are_builtin(prog: Program) -> bool:
+    """Whether a program's types and symbols come from what its kernel carries within itself."""
+    info = builtin_debug_info(prog)
+    return info is not None and info.is_used()
 
 
 def _rank(symbol: KernelSymbol) -> int:

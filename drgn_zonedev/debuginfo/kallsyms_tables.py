@@ -104,7 +104,9 @@ def read_kallsyms(memory: Memory, known: Mapping[str, int]) -> KernelSymbols:
     for guess in _search(memory, known):
         with contextlib.suppress(DebugInfoError):
             return read_tables(memory, guess, known)
-    raise DebugInfoError("the kernel's image has no kallsyms: CONFIG_KALLSYMS=n")
+    raise DebugInfoError(
+        "no kallsyms in the kernel's image: CONFIG_KALLSYMS=n, or the dump left it out"
+    )
 
 
 def _named_tables(known: Mapping[str, int]) -> Tables | None:
@@ -130,6 +132,8 @@ def read_tables(memory: Memory, tables: Tables, known: Mapping[str, int]) -> Ker
     """
     count = memory.number(tables.num_syms, 4)
     span = tables.token_table - tables.names
+    if not count:
+        raise DebugInfoError("kallsyms reads as zeros: the dump left the kernel's image out")
     if not 0 < count <= MAX_SYMBOLS or not count < span <= _MAX_NAMES:
         raise DebugInfoError(f"kallsyms is damaged: {count} symbols in {span} bytes")
     index = memory.numbers(tables.token_index, 256, 2)
@@ -142,7 +146,7 @@ def read_tables(memory: Memory, tables: Tables, known: Mapping[str, int]) -> Ker
         right = {name for name, row in wanted.items() if int(addresses[row]) == known[name]}
         # mem_section, where it is a pointer, is in VMCOREINFO by its value.
         if _START in right and 2 * len(right) > len(wanted):
-            return kernel_symbols(names, addresses)
+            return kernel_symbols(names, addresses, known[_START])
     raise DebugInfoError(
         "kallsyms is of another kernel: it disagrees with VMCOREINFO about addresses"
     )

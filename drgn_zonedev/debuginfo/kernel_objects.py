@@ -22,6 +22,8 @@ from drgn_zonedev.debuginfo.symbol_table import KernelSymbol, KernelSymbols
 
 __all__ = ("KernelObjects",)
 
+_CLONES = ("part", "isra", "constprop", "cold")
+
 _ARRAY = re.compile(r"(?P<element>.+?) ?\[(?P<length>\w*)\]")
 
 
@@ -58,12 +60,25 @@ class KernelObjects:
 
     def _function(self, name: str) -> Object | None:
         # Clones that the compiler made of it have names of their own.
-        ids = self.types.btf.find(BtfKind.FUNC, name)
         symbols = [s for s in self.symbols.named(name) if self.is_text(s)]
-        if not ids or len(symbols) != 1:
+        if len(symbols) != 1:
             return None
-        function = self.types.btf.type(ids[0])
-        return Object(self.prog, self.types.type(function.reference), address=symbols[0].address)
+        return Object(self.prog, self._prototype(name), address=symbols[0].address)
+
+    def _prototype(self, name: str) -> Type:
+        ids = self.types.btf.find(BtfKind.FUNC, name)
+        if ids:
+            return self.types.type(self.types.btf.type(ids[0]).reference)
+        # BTF has no function whose arguments the compiler moved elsewhere, and, in Linux
+        # 5.10, none of those that are freed after boot: void (...)
+        return self.prog.function_type(self.prog.void_type(), (), True)
+
+    def has_clone(self, name: str) -> bool:
+        """
+        Whether the compiler left a part of a function, or a variant of it, in place of
+        the function: ``name.part.0``, ``name.constprop.0``.
+        """
+        return any(self.symbols.named(f"{name}.{clone}.0") for clone in _CLONES)
 
     def is_text(self, symbol: KernelSymbol) -> bool:
         """Whether a symbol is a function's; data of Linux 7.2 may have the letter T, too."""

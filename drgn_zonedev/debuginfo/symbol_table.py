@@ -87,11 +87,13 @@ class KernelSymbols:
     The symbols of a kernel, without those of its modules.
 
     :ivar order: Sorts the addresses.
+    :ivar lowest: What is below it is no address: per-CPU symbols may begin at 0.
     """
 
     names: SymbolNames
     addresses: np.ndarray
     order: np.ndarray
+    lowest: int
 
     def __len__(self) -> int:
         return len(self.names)
@@ -106,7 +108,7 @@ class KernelSymbols:
     def at(self, address: int) -> tuple[KernelSymbol, ...]:
         """Find the symbols that contain an address; they begin at one address."""
         end = self._behind(address)
-        if not end:
+        if not end or address < self.lowest:
             return ()
         start = int(self.addresses[self.order[end - 1]])
         begin = int(np.searchsorted(self.addresses, np.uint64(start), "left", self.order))
@@ -156,9 +158,14 @@ def symbol_names(packed: bytes, count: int, tokens: tuple[bytes, ...]) -> Symbol
     return SymbolNames(packed, starts, ends, tokens, _sums(packed, tokens, starts, ends))
 
 
-def kernel_symbols(names: SymbolNames, addresses: np.ndarray) -> KernelSymbols:
-    """Put names and addresses together, as many of each."""
-    return KernelSymbols(names, addresses, np.argsort(addresses, kind="stable"))
+def kernel_symbols(names: SymbolNames, addresses: np.ndarray, start: int) -> KernelSymbols:
+    """
+    Put names and addresses together, as many of each.
+
+    :param start: ``_stext``
+    """
+    order = np.argsort(addresses, kind="stable")
+    return KernelSymbols(names, addresses, order, max(start - _MAX_SYMBOL_BYTES, 0))
 
 
 def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:

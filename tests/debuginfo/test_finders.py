@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
-from drgn import Architecture, ObjectNotFoundError, Platform, Program, SymbolBinding, SymbolKind
+from drgn import (
+    Architecture,
+    MissingDebugInfoError,
+    ObjectNotFoundError,
+    Platform,
+    Program,
+    SymbolBinding,
+    SymbolKind,
+)
 from support.builtinkernel import BTF, DATA, SYMBOLS, builtin_program, builtin_types, carried
+from support.exports import open_export
 from support.rawkallsyms import TEXT
 
 from drgn_zonedev.debuginfo.damage import DebugInfoError
-from drgn_zonedev.debuginfo.finders import BuiltinDebugInfo, register_builtin_finders
+from drgn_zonedev.debuginfo.finders import (
+    FINDER,
+    BuiltinDebugInfo,
+    builtin_debug_info,
+    offer_builtin_finders,
+    register_builtin_finders,
+    types_are_builtin,
+)
+from drgn_zonedev.export.store import unpacked
+
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 @pytest.fixture
@@ -52,6 +74,20 @@ def test_function_is_where_its_symbol_is(prog: Program) -> None:
     function = prog.function("memremap_pages")
     assert function.address_ == TEXT + 0x10
     assert [p.name for p in function.type_.parameters] == ["nid"]
+
+
+def test_function_that_btf_does_not_describe_takes_anything(prog: Program) -> None:
+    function = prog.function("undescribed")
+    assert function.address_ == TEXT + 0x30
+    assert function.type_.is_variadic
+    assert not function.type_.parameters
+
+
+def test_clone_stands_for_its_function() -> None:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    objects = BuiltinDebugInfo(prog).objects()
+    assert objects.has_clone("inlined")
+    assert not objects.has_clone("memremap_pages")
 
 
 @pytest.mark.parametrize("name", ["inlined", "is_data"])
@@ -104,7 +140,7 @@ def test_kernel_without_btf_is_named() -> None:
 
 def test_btf_that_is_not_in_the_dump_is_named() -> None:
     symbols = [(name, BTF - (1 << 24) if name == "R__start_BTF" else a) for name, a in SYMBOLS]
-    assert "cannot be read" in problem(builtin_types().bytes(), symbols)
+    assert "the dump left out" in problem(builtin_types().bytes(), symbols)
 
 
 def test_damaged_btf_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,3 +167,44 @@ def test_other_word_size_is_refused() -> None:
     prog = builtin_program(carried(b"", SYMBOLS), Architecture.I386)
     with pytest.raises(DebugInfoError, match="64 bits"):
         BuiltinDebugInfo(prog).symbols()
+
+
+def test_offered_finders_wait_until_vmlinux_was_looked_for() -> None:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    offer_builtin_finders(prog)
+    offer_builtin_finders(prog)
+    assert builtin_debug_info(prog) is None
+    assert FINDER in prog.enabled_debug_info_finders()
+    with pytest.raises(LookupError):
+        prog.type("struct zoneref")
+    main = prog.main_module("kernel", create=True)
+    with contextlib.suppress(MissingDebugInfoError):
+        prog.load_module_debug_info(main)
+    # This is what drgn asks, and it is not told.
+    with pytest.raises(LookupError):
+        prog.type("struct module")
+    assert prog.type("struct zoneref").size == 16
+
+
+def test_finders_are_registered_once() -> None:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    assert register_builtin_finders(prog) is register_builtin_finders(prog)
+
+
+def test_vmlinux_is_not_added_to() -> None:
+    with unpacked(VMCORES / "6.1-empty") as files:
+        prog = open_export(files)
+    assert not BuiltinDebugInfo(prog).is_used()
+    register_builtin_finders(prog)
+    assert not types_are_builtin(prog)
+    assert prog.type("struct page").size == 64
+    with pytest.raises(LookupError):
+        prog["runqueues"]
+
+
+def test_explicit_registration_answers_the_first_question() -> None:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    offer_builtin_finders(prog)
+    with contextlib.suppress(MissingDebugInfoError):
+        prog.load_module_debug_info(prog.main_module("kernel", create=True))
+    assert register_builtin_finders(prog).ignored_once is None

@@ -33,9 +33,15 @@ def test_symbols_are_found_by_what_they_contain() -> None:
 
 
 def test_hole_between_parts_of_the_image_is_in_no_symbol() -> None:
-    symbols = table(("Dlast_of_per_cpu", 0x1000))
-    assert [s.name for s in symbols.at(0x1000)] == ["last_of_per_cpu"]
-    assert symbols.at(0x1001) == ()
+    symbols = table(("Dlast_of_text", TEXT + 0x1000), ("Dfar_away", TEXT + (1 << 28)))
+    assert [s.name for s in symbols.at(TEXT + 0x1000)] == ["last_of_text"]
+    assert symbols.at(TEXT + 0x1001) == ()
+
+
+def test_per_cpu_symbol_is_at_no_address() -> None:
+    symbols = table(("Dfixed_percpu_data", 0), ("D__per_cpu_end", 0x1000))
+    assert symbols.named("fixed_percpu_data")[0].address == 0
+    assert symbols.at(0) == symbols.at(0x10) == ()
 
 
 def test_anagram_is_another_name() -> None:

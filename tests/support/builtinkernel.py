@@ -18,6 +18,7 @@ SYMBOLS = [
     ("T_stext", TEXT),
     ("Tmemremap_pages", TEXT + 0x10),
     ("tinlined.part.0", TEXT + 0x20),
+    ("tundescribed", TEXT + 0x30),
     ("T_etext", TEXT + 0x400),
     ("Tis_data", DATA - 8),
     ("Dmax_pfn", DATA),
