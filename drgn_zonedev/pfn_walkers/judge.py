@@ -24,6 +24,7 @@ from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged, lacks_memmap
+from drgn_zonedev.pfn_walkers.functions import has_function, lacks_function
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
@@ -187,18 +188,15 @@ def _release(prog: Program) -> Release:
 
 
 def _present(prog: Program, walker: Walker) -> bool | None:
-    if any(_has_function(prog, name) for name in walker.functions):
+    if any(has_function(prog, name) for name in walker.functions):
         return True
-    whole = _has_function(prog, _EVERYWHERE)
-    if whole and not all(_has_function(prog, name) for name in walker.needs):
+    whole = has_function(prog, _EVERYWHERE)
+    if whole and any(lacks_function(prog, name) for name in walker.needs):
         return False
     # The module, or its symbols, may not be loaded.
-    elsewhere = walker.module or not walker.functions
-    return None if elsewhere or not whole else False
-
-
-def _has_function(prog: Program, name: str) -> bool:
-    return name in prog
+    if walker.module or not walker.functions or not whole:
+        return None
+    return False if any(lacks_function(prog, name) for name in walker.functions) else None
 
 
 def _guard(prog: Program, walker: Walker, release: Release) -> Guard | None:
@@ -209,14 +207,14 @@ def _guard(prog: Program, walker: Walker, release: Release) -> Guard | None:
 def _fits(prog: Program, guard: Guard, release: Release) -> bool:
     if guard.feature:
         return FEATURES[guard.feature](prog)
-    if guard.function and (_has_function(prog, guard.function) or not any(guard.since)):
-        return _has_function(prog, guard.function)
+    if guard.function and (has_function(prog, guard.function) or not any(guard.since)):
+        return has_function(prog, guard.function)
     return guard.since <= release
 
 
 def _is_by_release(prog: Program, walker: Walker) -> bool:
     return any(
-        any(guard.since) and not (guard.function and _has_function(prog, guard.function))
+        any(guard.since) and not (guard.function and has_function(prog, guard.function))
         for guard in walker.guards
     )
 
@@ -225,7 +223,7 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgem
     prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
     function = walker.function
-    if _has_function(prog, walker.older) and not _has_function(prog, function):
+    if has_function(prog, walker.older) and not has_function(prog, function):
         function = walker.older
     stride, unjudged = _stride(memory, walker), _unjudged(memory, walker, guard)
     offset = stride - 1 if walker.last else 0

@@ -17,7 +17,17 @@ from typing import Union
 
 from drgn_zonedev.pfn_walkers.outcome import Act
 
-__all__ = ("WALKERS", "Guard", "Proof", "Release", "Stride", "Walker")
+__all__ = (
+    "NEVER_INLINED",
+    "TRACES",
+    "WALKERS",
+    "Guard",
+    "Proof",
+    "Release",
+    "Stride",
+    "Trace",
+    "Walker",
+)
 
 Release = tuple[int, int]
 Does = tuple[Union[Act, str], ...]
@@ -98,6 +108,46 @@ class Walker:
     proof: Proof | None = None
     note: str = ""
 
+
+@dataclass(frozen=True)
+class Trace:
+    """A function that is in a kernel exactly if another one is, which it calls."""
+
+    function: str
+    parameters: int | None = None
+    """How many it has, if it had others before it called the other one."""
+
+
+# BTF and kallsyms have no trace of a function that is inlined wherever it is called.
+TRACES = {
+    # Linux kernel commit fa6c02315f74 ("mm: huge_memory: a new debugfs interface for
+    # splitting THP tests") (in v5.13)
+    "split_huge_pages_all": Trace("split_huge_pages_write"),
+    "saveable_page": Trace("swsusp_save"),
+    "count_data_pages": Trace("swsusp_save"),
+    "mark_free_pages": Trace("swsusp_save"),
+    "kmemleak_scan": Trace("kmemleak_write"),
+    "find_smallest_section_pfn": Trace("remove_pfn_range_from_zone"),
+    "find_biggest_section_pfn": Trace("remove_pfn_range_from_zone"),
+    "shrink_zone_span": Trace("remove_pfn_range_from_zone"),
+    # It had a third parameter before Linux kernel commit 25182f05ffed ("mm,hwpoison: fix
+    # race with hugetlb page allocation") (in v5.13), which added HWPoisonHandlable().
+    "HWPoisonHandlable": Trace("get_hwpoison_page", parameters=2),
+}
+
+# A function that the kernel has is among its symbols if other files call it, or if data
+# has its address: it cannot be inlined everywhere.
+NEVER_INLINED = frozenset(
+    (
+        *("kpageflags_read", "kpagecount_read", "kpagecgroup_read", "read_page_owner"),
+        *("pagetypeinfo_show", "page_idle_bitmap_read", "kmemleak_write", "hwpoison_inject"),
+        *("memory_failure", "soft_offline_page", "unpoison_memory", "offline_pages"),
+        *("__pageblock_pfn_to_page", "damon_get_folio", "damon_get_page", "swsusp_save"),
+        *("split_huge_pages_write", "split_huge_pages_set", "remove_pfn_range_from_zone"),
+        *("alloc_contig_pages", "alloc_contig_pages_noprof", "alloc_contig_frozen_pages_noprof"),
+        *("read_kcore", "read_kcore_iter", "vfree"),
+    )
+)
 
 _VALID = "pfn_valid()"
 _ONLINE = "pfn_to_online_page()"
