@@ -353,6 +353,8 @@ class KernelFacts:
     vmemmap: int
     highest_present_section_nr: int
     features: dict[str, bool]
+    types_from_btf: bool = False
+    """There is no vmlinux: the kernel itself says what its types and symbols are."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -18,11 +18,17 @@ __all__ = ("drgn_prog_set",)
 
 
 def drgn_prog_set(prog: Program) -> None:
-    """Register ``%zonedev`` as soon as somebody debugs a kernel. Called once per program."""
+    """
+    Register ``%zonedev`` as soon as somebody debugs a kernel, and what finds its types and
+    symbols without vmlinux. Called once per program.
+    """
     if prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        from drgn_zonedev.debuginfo.finders import offer_builtin_finders
         from drgn_zonedev.repl.repl import register
 
         register()
+        # Reads nothing until somebody asks for what vmlinux would have said.
+        offer_builtin_finders(prog)
         if "drgn_tools" in sys.modules:
             _register_with_corelens()
 

@@ -13,6 +13,7 @@ from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.missing_debuginfo import optional
+from drgn_zonedev.debuginfo.finders import types_are_builtin
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.model import KernelFacts
@@ -49,4 +50,5 @@ def kernel_facts(prog: Program) -> KernelFacts:
             "pgmap_in_folio": bool(layout and layout.pgmap_in_folio),
             "compound_info_is_mask": bool(layout and layout.compound_mask),
         },
+        types_from_btf=types_are_builtin(prog),
     )

@@ -20,7 +20,11 @@ from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.file_types import no_symbols
 
-__all__ = ("index_symbols", "load_symbols")
+__all__ = ("MissingSymbolsError", "index_symbols", "load_symbols")
+
+
+class MissingSymbolsError(CannotJudgeError):
+    """There is no vmlinux of the kernel at hand, with its debugging symbols."""
 
 
 def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
@@ -29,7 +33,7 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
 
     :param symbols: Files that somebody named; drgn looks for what is not among them.
     :raises CannotOpenError: if one of them cannot be used
-    :raises CannotJudgeError: if those of the kernel itself are missing
+    :raises MissingSymbolsError: if those of the kernel itself are missing
     """
     for path in symbols:
         if not os.path.exists(path):
@@ -64,7 +68,7 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
             f"the debugging information is damaged: {e}: give the vmlinux of the kernel by -s"
         ) from e
     if main.wants_debug_file():
-        raise CannotJudgeError(_missing_symbols(prog, symbols))
+        raise MissingSymbolsError(_missing_symbols(prog, symbols))
 
 
 def index_symbols(prog: drgn.Program, modules: Sequence[str]) -> None:

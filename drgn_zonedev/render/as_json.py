@@ -151,6 +151,7 @@ def kernel_document(kernel: KernelFacts) -> Document:
         "vmemmap": hex(kernel.vmemmap),
         "highest_present_section_nr": kernel.highest_present_section_nr,
         "features": dict(kernel.features),
+        **({"types": "btf"} if kernel.types_from_btf else {}),
     }
 
 

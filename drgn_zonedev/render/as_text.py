@@ -179,9 +179,10 @@ def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | 
 
 
 def kernel_name(kernel: KernelFacts) -> str:
-    """The release and architecture, and whether the kernel is running."""
+    """The release and architecture, whether it is running, and BTF if types are from there."""
     live = ", live" if kernel.live else ""
-    return f"Linux {printable(kernel.release)} {kernel.architecture}{live}"
+    types = ", types from BTF" if kernel.types_from_btf else ""
+    return f"Linux {printable(kernel.release)} {kernel.architecture}{live}{types}"
 
 
 def kernel_text(kernel: KernelFacts) -> str:

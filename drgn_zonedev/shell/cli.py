@@ -49,7 +49,8 @@ from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import open_core, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.live import open_live
-from drgn_zonedev.opening.symbols import index_symbols, load_symbols
+from drgn_zonedev.opening.symbols import index_symbols
+from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
 from drgn_zonedev.util.output_files import output_file
@@ -154,7 +155,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         if monitor:
             stack.enter_context(_interruptible(monitor))
         with opening():
-            load_symbols(prog, symbols)
+            load_types(prog, symbols, TypeChoice(args.types))
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
@@ -292,6 +293,13 @@ def make_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="load debugging symbols from the given file (may be given more than once)",
+    )
+    parser.add_argument(
+        "--types",
+        choices=[choice.value for choice in TypeChoice],
+        default=TypeChoice.AUTO.value,
+        help="where types and symbols come from: vmlinux (dwarf), or the kernel itself (btf, "
+        "and kallsyms); default: from the kernel itself if there is no vmlinux",
     )
     parser.add_argument(
         "--architecture",

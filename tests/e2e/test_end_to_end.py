@@ -298,7 +298,7 @@ def test_symbols_of_another_kernel_are_refused(scene: Scene) -> None:
 
 @in_each_scene
 def test_a_core_without_debugging_symbols_says_what_to_install(scene: Scene) -> None:
-    result = zonedev("-c", scene.sources["dump"].options[1], "check")
+    result = zonedev("--types", "dwarf", "-c", scene.sources["dump"].options[1], "check")
     assert result.status == 3
     assert "no debugging symbols for Linux" in result.stderr
     assert "-dbg" in result.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jsonschema
 import pytest
 from support.fakekernel import FakeKernel, collision, in_flight, partial
@@ -89,3 +91,11 @@ def test_control_characters_from_a_dump_are_escaped() -> None:
     evil = report.kernel.__class__(**{**report.kernel.__dict__, "release": "6.1\x1b[2J\n"})
     text = as_json.render(as_json.ranges_document(evil, report.ranges))
     assert "\x1b" not in text
+
+
+def test_source_of_types_is_named_if_it_is_not_vmlinux() -> None:
+    report = check(collision("6.1").program())
+    assert "types" not in validated(as_json.report_document(report))["kernel"]
+    builtin = dataclasses.replace(report.kernel, types_from_btf=True)
+    report = dataclasses.replace(report, kernel=builtin)
+    assert validated(as_json.report_document(report))["kernel"]["types"] == "btf"

@@ -127,3 +127,10 @@ def test_memmap_is_where_the_altmap_was_used(alloc: int, where: str) -> None:
     pgmap = dataclasses.replace(pgmap, altmap=dataclasses.replace(pgmap.altmap, alloc=alloc))
     text = as_text.pgmaps_text(machines.kernel(), [pgmap])
     assert f"  {where}reserve 2, free 510, alloc {alloc}  " in text
+
+
+def test_source_of_types_is_named_if_it_is_not_vmlinux() -> None:
+    kernel = machines.kernel()
+    assert as_text.kernel_name(kernel) == "Linux 6.1.0-test x86_64"
+    builtin = dataclasses.replace(kernel, types_from_btf=True)
+    assert as_text.kernel_name(builtin) == "Linux 6.1.0-test x86_64, types from BTF"

@@ -23,7 +23,7 @@ from support.fakekernel import collision
 
 from drgn_zonedev.export.store import StoredDump, default_directory
 from drgn_zonedev.opening.core import Dump, open_dump
-from drgn_zonedev.opening.symbols import load_symbols
+from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
@@ -245,11 +245,11 @@ def test_command_line_starts_processes_before_it_loads_symbols(
 ) -> None:
     early: list[int] = []
 
-    def load_later(prog: Program, symbols: list[str]) -> None:
+    def load_later(prog: Program, symbols: list[str], choice: TypeChoice) -> None:
         early.extend(started)
-        load_symbols(prog, symbols)
+        load_types(prog, symbols, choice)
 
-    monkeypatch.setattr(cli, "load_symbols", load_later)
+    monkeypatch.setattr(cli, "load_types", load_later)
     arguments = ["-c", str(files / "vmcore"), "-s", str(files / "vmlinux"), "check"]
     assert cli.main([*arguments, "--jobs", "1"]) in (0, 1)
     alone = capsys.readouterr().out

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Source of Types
+---------------
+
+Chooses where types and symbols come from: from vmlinux, which knows most, or else from
+what the kernel carries within itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+
+from drgn import Program
+
+from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.finders import register_builtin_finders
+from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
+from drgn_zonedev.opening.symbols import MissingSymbolsError, load_symbols
+
+__all__ = ("TypeChoice", "load_types")
+
+
+class TypeChoice(enum.Enum):
+    """What ``--types`` asks for."""
+
+    AUTO = "auto"
+    DWARF = "dwarf"
+    BTF = "btf"
+
+
+def load_types(prog: Program, symbols: list[str], choice: TypeChoice = TypeChoice.AUTO) -> None:
+    """
+    Have a program know the types and symbols of its kernel.
+
+    :param symbols: Files that somebody named; if one is not of this kernel, that is an
+        error, and no reason to do without it.
+    :raises CannotOpenError: if one of them cannot be used
+    :raises CannotJudgeError: if there are none
+    """
+    if choice is TypeChoice.BTF:
+        if symbols:
+            raise CannotOpenError("--types btf does without vmlinux: take -s away")
+        _read_builtin(prog)
+        return
+    try:
+        load_symbols(prog, symbols)
+    except MissingSymbolsError as e:
+        if symbols or choice is TypeChoice.DWARF:
+            raise
+        _read_builtin(prog, e)
+        print("zonedev: there is no vmlinux: types come from the kernel's BTF", file=sys.stderr)
+
+
+def _read_builtin(prog: Program, missing: MissingSymbolsError | None = None) -> None:
+    try:
+        register_builtin_finders(prog).objects()
+    except DebugInfoError as e:
+        if missing is None:
+            raise CannotJudgeError(f"no types from BTF: {e}: give vmlinux with -s") from e
+        raise CannotJudgeError(f"{missing}; without it: {e}") from e
