@@ -56,7 +56,7 @@ def test_text_says_which_guards_the_release_chose() -> None:
     (line,) = (line for line in text.splitlines() if "if this kernel was patched" in line)
     assert "5.10.223-fake" in line
     assert line.endswith(
-        "wrong: kpagecgroup, memory-failure, soft-offline, unpoison, compaction, page-idle, "
+        "patched: kpagecgroup, memory-failure, soft-offline, unpoison, compaction, page-idle, "
         "damon, split-huge-pages, kcore"
     )
     assert "[0x24400, 0x28000)  initializing (4)" in text

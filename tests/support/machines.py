@@ -12,6 +12,7 @@ from drgn_zonedev.model import (
     Case,
     Coverage,
     Evidence,
+    EvidenceKind,
     Finding,
     KernelFacts,
     Memmap,
@@ -73,7 +74,10 @@ def pgmap(
 
 def finding(slug: str, case: Case, start_pfn: int, end_pfn: int, pgmap: int | None) -> Finding:
     """A finding with as much evidence as real ones have."""
-    evidence = tuple(Evidence(f"struct page of PFN {start_pfn:#x}", 1, i) for i in range(3))
+    kind = EvidenceKind.STRUCT_PAGE
+    evidence = tuple(
+        Evidence(f"struct page of PFN {start_pfn:#x}", 1, i, kind=kind) for i in range(3)
+    )
     return Finding(
         slug,
         KINDS[slug].severity,
