@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""PFN walkers on memory that nobody promises."""
+"""PFN walkers on unpromised memory."""
 
 from __future__ import annotations
 

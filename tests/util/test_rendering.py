@@ -31,5 +31,5 @@ def test_module_that_renders_is_imported_when_something_is_rendered(
 
 
 def test_what_has_no_text_says_so() -> None:
-    with pytest.raises(TypeError, match="complex has no text of its own"):
+    with pytest.raises(TypeError, match="complex has no renderer"):
         text_of(1j)
