@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import io
+import json
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -185,24 +185,32 @@ _SECONDS, _MEMORY, _DISK = 2.0, 300 << 20, 257 << 20
 _ADDRESS_SPACE = 1 << 30
 
 
-def _run(archive: Path, tmp: Path) -> _Run:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
-        resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
+# A process that has just been forked counts as large as the one it comes from: who
+# measures it has to be small.
+_LAUNCHER = """
+import json, os, resource, sys
+for name, limit in json.loads(sys.argv[1]).items():
+    resource.setrlimit(getattr(resource, name), (limit, limit))
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(pid, 0)
+seconds, memory = used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, memory]))
+"""
+_LIMITS = {"RLIMIT_CPU": 10, "RLIMIT_AS": _ADDRESS_SPACE, "RLIMIT_FSIZE": _DISK}
 
+
+def _run(archive: Path, tmp: Path) -> _Run:
     tmp.mkdir()
-    argv = [sys.executable, "-m", "drgn_zonedev", "-c", str(archive), "check"]
-    environment = {**os.environ, "TMPDIR": str(tmp), "OPENBLAS_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        argv, stderr=subprocess.PIPE, env=environment, text=True, preexec_fn=limit
-    ) as child:
-        assert child.stderr is not None
-        lines = child.stderr.read().splitlines()
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = used.ru_utime + used.ru_stime
-    return _Run(child.returncode, lines, seconds, used.ru_maxrss << 10, len(list(tmp.iterdir())))
+    zonedev = [sys.executable, "-m", "drgn_zonedev", "-c", str(archive), "check", "-o", os.devnull]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _LAUNCHER, json.dumps(_LIMITS), *zonedev],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp), "OPENBLAS_NUM_THREADS": "1"},
+        check=True,
+    )
+    status, seconds, memory = json.loads(done.stdout)
+    return _Run(status, done.stderr.splitlines(), seconds, memory, len(list(tmp.iterdir())))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
