@@ -31,7 +31,10 @@ _MAX_LINKS = 40
 
 
 def identities(paths: Iterable[PathLike]) -> frozenset[Identity]:
-    """Identify files; of directories, the files in them. What is not there has no identity."""
+    """
+    Identify files; of directories, the files in them. What is not there, and what keeps
+    nothing of what is written (a terminal, a pipe, /dev/null), has no identity.
+    """
     return frozenset(identity for path in paths for identity in _identities(Path(path)))
 
 
@@ -41,13 +44,19 @@ def _identities(path: Path) -> Iterator[Identity]:
         if stat.S_ISDIR(status.st_mode):
             for entry in os.scandir(path):
                 with contextlib.suppress(OSError):
-                    found = entry.stat()
-                    yield found.st_dev, found.st_ino
+                    # /dev/stdout leads to what this process writes, which is not in /dev.
+                    if not (entry.is_symlink() and os.readlink(entry).startswith("/proc/")):
+                        yield from _identity(entry.stat())
         else:
-            yield status.st_dev, status.st_ino
+            yield from _identity(status)
     except OSError:
         # Whoever opens it says what is wrong.
         return
+
+
+def _identity(status: os.stat_result) -> Iterator[Identity]:
+    if stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        yield status.st_dev, status.st_ino
 
 
 def is_one_of(output: PathLike | int, inputs: Collection[Identity]) -> bool:

@@ -35,7 +35,7 @@ KERNEL = Kernel("6.12", "6.12.1", "1", Path("z"), Path("x"), None, (), None)
 def _functions(monkeypatch: pytest.MonkeyPatch) -> None:
     # A fake kernel has no functions. What tells that memory_failure() asks pgmap_pfn_valid(), real
     # ones from v5.12 on have.
-    monkeypatch.setattr(judge, "_has_function", lambda prog, name: name == "pgmap_pfn_valid")
+    monkeypatch.setattr(judge, "has_function", lambda prog, name: name == "pgmap_pfn_valid")
 
 
 # hexdump's words: the lower half comes first.
