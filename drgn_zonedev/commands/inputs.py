@@ -14,12 +14,10 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from drgn import Program
-
 from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
 from drgn_zonedev.util.output_files import identities, is_one_of
 
-__all__ = ("OverwriteError", "named_files", "program_files", "refuse_overwriting")
+__all__ = ("OverwriteError", "named_files", "refuse_overwriting")
 
 # What arguments of any command are called, and the options that name them.
 _OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "out": "OUT"}
@@ -44,16 +42,6 @@ def named_files(args: argparse.Namespace) -> Iterator[Path]:
         yield path
         with contextlib.suppress(OSError):
             yield from (below for below in path.glob("*") if below.is_dir())
-
-
-def program_files(prog: Program) -> Iterator[Path]:
-    """Get the files that a program is made of, whoever has found them."""
-    if prog.core_dump_path:
-        yield Path(prog.core_dump_path)
-    for module in prog.modules():
-        for path in (module.loaded_file_path, module.debug_file_path):
-            if path:
-                yield Path(path)
 
 
 def refuse_overwriting(args: argparse.Namespace, inputs: Iterable[Path]) -> None:

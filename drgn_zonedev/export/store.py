@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,13 @@ class StoredDump:
         """
         Read what must come of it.
 
-        :raises ValueError: if that is in a format of another time
+        :raises ValueError: if that is no JSON, or in a format of another time
         """
-        document: dict[str, Any] = json.loads((self.path / EXPECTED).read_text(encoding="utf-8"))
-        if document.get("schema") != EXPECTED_SCHEMA:
+        try:
+            document = json.loads((self.path / EXPECTED).read_text(encoding="utf-8"))
+        except RecursionError as e:
+            raise ValueError(f"{self.path / EXPECTED} is nested too deeply") from e
+        if not isinstance(document, dict) or document.get("schema") != EXPECTED_SCHEMA:
             raise ValueError(f"{self.path / EXPECTED} is not of schema {EXPECTED_SCHEMA}")
         return document
 
@@ -76,9 +80,9 @@ class StoredDump:
 
 def is_export(path: Path) -> bool:
     """Tell whether a path is an export: its directory, or an archive with all of it."""
-    if path.is_dir():
-        return (path / ARCHIVE).exists() or (path / "vmcore").exists()
-    return is_archive_name(path) and path.exists()
+    if os.path.isdir(path):
+        return any(os.path.exists(path / name) for name in (ARCHIVE, "vmcore"))
+    return is_archive_name(path) and os.path.exists(path)
 
 
 @contextlib.contextmanager

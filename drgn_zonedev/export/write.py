@@ -45,6 +45,7 @@ from drgn_zonedev.model import Report
 from drgn_zonedev.util.directories import checksum, create_file, new_directory, new_file, write_file
 from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.vmcore.core_path import core_dump_path
 
 __all__ = ("EXPORT_SCHEMA", "Export", "ExportOptions", "is_earlier_export", "write_export")
 
@@ -128,10 +129,11 @@ def _archive_meta(path: Path) -> bytes:
 
 
 def _source_mode(prog: Program) -> int:
-    if prog.core_dump_path is None:
+    core = core_dump_path(prog)
+    if core is None:
         return _PRIVATE
     try:
-        return stat.S_IMODE(os.stat(prog.core_dump_path).st_mode)
+        return stat.S_IMODE(os.stat(core).st_mode)
     except OSError:
         return _PRIVATE
 

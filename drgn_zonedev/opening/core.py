@@ -20,6 +20,7 @@ import drgn
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.util.signals import held_back
 from drgn_zonedev.util.strings import printable
+from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.file_types import no_dump
 from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
@@ -40,31 +41,32 @@ _PAGE_SIZES = {
 }
 
 
-def open_core(path: str, architecture: str | None = None) -> drgn.Program:
+def open_core(path: str, architecture: str | None = None, name: str | None = None) -> drgn.Program:
     """
     Open a core dump that somebody named, without its debugging symbols.
 
     :param architecture: Of a dump that does not say, as :class:`drgn.Architecture`
         calls it, in lower case.
+    :param name: What errors call the file, if it is a copy.
     :raises CannotOpenError: if it is no dump of a kernel that drgn can read
     :raises CannotJudgeError: if it ends before its contents begin
     """
-    platform = None
+    name, platform = name or path, None
     if architecture:
         platform = drgn.Platform(drgn.Architecture[architecture.upper()])
-        _refuse_another_architecture(path, platform)
+        _refuse_another_architecture(path, name, platform)
     prog = drgn.Program(platform)
     if lacks_its_bitmaps(Path(path)):
-        raise CannotJudgeError(f"{path} ends before its contents begin: {INCOMPLETE}")
+        raise CannotJudgeError(f"{name} ends before its contents begin: {INCOMPLETE}")
     try:
         # drgn loads its plugins here, and goes on whatever they raise.
         with held_back():
             prog.set_core_dump(path)
     except Exception as e:
         # What libelf and libkdumpfile do not like about a file has no type of its own.
-        raise CannotOpenError(_why_not_opened(path, e)) from e
+        raise CannotOpenError(_why_not_opened(path, name, e)) from e
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise CannotOpenError(f"{path} is not a Linux kernel: give a vmcore, not a process's core")
+        raise CannotOpenError(f"{name} is not a Linux kernel: give a vmcore, not a process's core")
     _refuse_page_size(prog)
     try:
         _distrust(prog)
@@ -92,7 +94,7 @@ def _distrust(prog: drgn.Program) -> None:
     hide_contradictions(prog)
 
 
-def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
+def _refuse_another_architecture(core: str, name: str, platform: drgn.Platform) -> None:
     prog = drgn.Program()
     # What is wrong with it is told by who opens it next.
     with contextlib.suppress(Exception), held_back():
@@ -100,44 +102,47 @@ def _refuse_another_architecture(core: str, platform: drgn.Platform) -> None:
     if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
         architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()
         raise CannotOpenError(
-            f"{core} says that it is of {architecture}, not {other}: take --architecture away"
+            f"{name} says that it is of {architecture}, not {other}: take --architecture away"
         )
 
 
-def _why_not_opened(path: str, e: Exception) -> str:
+def _why_not_opened(path: str, name: str, e: Exception) -> str:
     if isinstance(e, PermissionError):
-        return f"cannot open {path}: {e.strerror}: try as root"
+        return f"cannot open {name}: {e.strerror}: try as root"
     if isinstance(e, FileNotFoundError):
         advice = "check the path"
     elif why := no_dump(path):
-        return f"cannot open {path}: {why}"
+        return f"cannot open {name}: {why}"
     else:
         advice = "give an ELF or kdump vmcore, or an export"
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    return f"cannot open {path}: {reason}: {advice}"
+    return f"cannot open {name}: {reason}: {advice}"
 
 
-def warn_if_damaged(prog: drgn.Program) -> None:
+def warn_if_damaged(prog: drgn.Program, name: str | None = None) -> None:
     """
     Say on standard error that a program's ELF dump is shorter than its headers claim, or
     that these contradict each other.
+
+    :param name: What to call the file, if it is not what drgn was given.
     """
-    if not prog.core_dump_path or prog.flags & drgn.ProgramFlags.IS_LIVE:
+    path = core_dump_path(prog)
+    if not path or prog.flags & drgn.ProgramFlags.IS_LIVE:
         return
+    name = name or path
     # It takes numpy, which there is by now.
     from drgn_zonedev.vmcore.contradictions import is_contradictory
     from drgn_zonedev.vmcore.left_out import end_of_dump
 
-    path = prog.core_dump_path
     size, claimed = end_of_dump(prog) or (0, 0)
     if size < claimed:
         _warn(
-            f"{path} is cut off: it ends at {size} of {claimed} bytes, and what is missing could "
+            f"{name} is cut off: it ends at {size} of {claimed} bytes, and what is missing could "
             "not be looked at"
         )
     if is_contradictory(prog):
         _warn(
-            f"{path} is damaged: its program headers contradict each other, and what they "
+            f"{name} is damaged: its program headers contradict each other, and what they "
             "disagree about could not be looked at"
         )
 
@@ -166,10 +171,11 @@ class Dump:
 
 def dump_of(prog: drgn.Program) -> Dump:
     """Get what opens a program's core dump once more, in another process."""
-    assert prog.core_dump_path is not None
+    core = core_dump_path(prog)
+    assert core is not None
     assert prog.platform is not None
     return Dump(
-        path=os.path.abspath(prog.core_dump_path),
+        path=os.path.abspath(core),
         platform=(prog.platform.arch.name, prog.platform.flags.value),
         vmcoreinfo=prog["VMCOREINFO"].string_(),
     )

@@ -12,7 +12,7 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import drgn
 
@@ -27,14 +27,18 @@ class MissingSymbolsError(CannotJudgeError):
     """There is no vmlinux of the kernel at hand, with its debugging symbols."""
 
 
-def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
+def load_symbols(
+    prog: drgn.Program, symbols: list[str], names: Mapping[str, str] | None = None
+) -> None:
     """
     Load the debugging symbols of a program's kernel.
 
     :param symbols: Files that somebody named; drgn looks for what is not among them.
+    :param names: What errors call those that are copies.
     :raises CannotOpenError: if one of them cannot be used
     :raises MissingSymbolsError: if those of the kernel itself are missing
     """
+    names = {**{path: path for path in symbols}, **(names or {})}
     for path in symbols:
         if not os.path.exists(path):
             raise CannotOpenError(f"there is no file {path}: check the path given to -s")
@@ -57,8 +61,9 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
             with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
                 prog.load_debug_info(modules)
     except (OSError, ValueError) as e:
+        given = ", ".join(names[path] for path in symbols)
         raise CannotOpenError(
-            f"cannot load symbols from {', '.join(symbols)}: {e}: give the vmlinux of the kernel"
+            f"cannot load symbols from {given}: {e}: give the vmlinux of the kernel"
         ) from e
     except Exception as e:
         if type(e) is not Exception:
@@ -68,7 +73,7 @@ def load_symbols(prog: drgn.Program, symbols: list[str]) -> None:
             f"the debugging information is damaged: {e}: give the vmlinux of the kernel by -s"
         ) from e
     if main.wants_debug_file():
-        raise MissingSymbolsError(_missing_symbols(prog, symbols))
+        raise MissingSymbolsError(_missing_symbols(prog, symbols, names))
 
 
 def index_symbols(prog: drgn.Program, modules: Sequence[str]) -> None:
@@ -97,12 +102,12 @@ def _is_of(module: drgn.Module, path: str) -> bool:
     return not module.wants_debug_file()
 
 
-def _missing_symbols(prog: drgn.Program, symbols: list[str]) -> str:
+def _missing_symbols(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> str:
     release = c_string(prog["UTS_RELEASE"])
     build_id = prog.main_module().build_id
     which = f"Linux {release}" + (f" (build ID {build_id.hex()})" if build_id else "")
     if symbols:
-        given = ", ".join(f"{path} ({no_symbols(path, build_id)})" for path in symbols)
+        given = ", ".join(f"{names[path]} ({no_symbols(path, build_id)})" for path in symbols)
         return (
             f"{given}: not the debugging symbols of {which}, which this is: "
             f"give the vmlinux of that very build, with DWARF{_package(release)}"

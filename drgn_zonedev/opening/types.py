@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Mapping
 
 from drgn import Program
 
@@ -31,12 +32,18 @@ class TypeChoice(enum.Enum):
     BTF = "btf"
 
 
-def load_types(prog: Program, symbols: list[str], choice: TypeChoice = TypeChoice.AUTO) -> None:
+def load_types(
+    prog: Program,
+    symbols: list[str],
+    choice: TypeChoice = TypeChoice.AUTO,
+    names: Mapping[str, str] | None = None,
+) -> None:
     """
     Have a program know the types and symbols of its kernel.
 
     :param symbols: Files that somebody named; if one is not of this kernel, that is an
         error, and no reason to do without it.
+    :param names: What errors call those that are copies.
     :raises CannotOpenError: if one of them cannot be used
     :raises CannotJudgeError: if there are none
     """
@@ -46,7 +53,7 @@ def load_types(prog: Program, symbols: list[str], choice: TypeChoice = TypeChoic
         _read_builtin(prog)
         return
     try:
-        load_symbols(prog, symbols)
+        load_symbols(prog, symbols, names)
     except MissingSymbolsError as e:
         if symbols or choice is TypeChoice.DWARF:
             raise

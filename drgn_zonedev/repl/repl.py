@@ -68,7 +68,8 @@ def _registration() -> dict[str, Any]:
 
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.commands.base import Session, UsageError
-    from drgn_zonedev.commands.inputs import program_files, refuse_overwriting
+    from drgn_zonedev.commands.inputs import refuse_overwriting
+    from drgn_zonedev.opening.program_files import program_files
     from drgn_zonedev.repl.completer import complete_commands
 
     parser = _parser()

@@ -16,7 +16,8 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,6 @@ from drgn_zonedev.commands.base import (
 from drgn_zonedev.commands.inputs import (
     OverwriteError,
     named_files,
-    program_files,
     refuse_overwriting,
 )
 from drgn_zonedev.export.archive import ArchiveError
@@ -49,6 +49,7 @@ from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import open_core, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.live import open_live
+from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.opening.symbols import index_symbols
 from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.shell.completion import add_completion_command
@@ -143,25 +144,25 @@ def _run(args: argparse.Namespace) -> Outcome:
     if isinstance(command, ShellCommand):
         return command.run(args)
     with contextlib.ExitStack() as stack:
-        core, symbols = stack.enter_context(_unpacked(args.core, args.symbols))
+        files = stack.enter_context(_unpacked(args.core, args.symbols))
         monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
         # drgn's C code is not interrupted by what a handler of Python's would do.
-        opening = ending_at_once if core == args.core else contextlib.nullcontext
+        opening = ending_at_once if files.core == args.core else contextlib.nullcontext
         with opening():
-            prog = _open(args, core, monitor)
+            prog = _open(args, files, monitor)
         scan_all = None
         if hasattr(args, "jobs"):
             scan_all = stack.enter_context(_scanner(prog, args.jobs))
         if monitor:
             stack.enter_context(_interruptible(monitor))
         with opening():
-            load_types(prog, symbols, TypeChoice(args.types))
+            load_types(prog, files.symbols, TypeChoice(args.types), files.names)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info(), _odd_layouts_told(prog):
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
-        warn_if_damaged(prog)
+        warn_if_damaged(prog, files.names.get(files.core or ""))
     return outcome
 
 
@@ -210,19 +211,33 @@ def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket
     return outcome
 
 
+@dataclass(frozen=True)
+class _Files:
+    """What to open; ``names`` is what messages call those that were unpacked."""
+
+    core: str | None
+    symbols: list[str]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
 @contextlib.contextmanager
-def _unpacked(core: str | None, symbols: list[str]) -> Iterator[tuple[str | None, list[str]]]:
+def _unpacked(core: str | None, symbols: list[str]) -> Iterator[_Files]:
     # An export brings its own vmlinux.
     if core is None or not is_export(Path(core)):
-        yield core, symbols
+        yield _Files(core, symbols)
         return
     with contextlib.ExitStack() as stack:
         try:
             files = stack.enter_context(unpacked(Path(core)))
         except (ArchiveError, OSError) as e:
             raise CannotOpenError(_why_not_unpacked(core, e)) from e
-        vmlinux = files / "vmlinux"
-        yield str(files / "vmcore"), symbols or ([str(vmlinux)] if vmlinux.exists() else [])
+        vmcore, vmlinux = files / "vmcore", files / "vmlinux"
+        names = {str(file): f"{file.name} of {core}" for file in (vmcore, vmlinux)}
+        yield _Files(
+            str(vmcore),
+            symbols or ([str(vmlinux)] if vmlinux.exists() else []),
+            {} if files == Path(core) else names,
+        )
 
 
 def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
@@ -236,7 +251,7 @@ def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
 
 def _complain(args: argparse.Namespace, message: object, status: Status) -> int:
     _say_error(message)
-    _replace_junit(args, str(message))
+    _replace_junit(args, printable(str(message)))
     return int(status)
 
 
@@ -329,11 +344,9 @@ def _version() -> str:
     return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
 
 
-def _open(
-    args: argparse.Namespace, core: str | None, monitor: socket.socket | None
-) -> drgn.Program:
-    if core:
-        return open_core(core, args.architecture)
+def _open(args: argparse.Namespace, files: _Files, monitor: socket.socket | None) -> drgn.Program:
+    if files.core:
+        return open_core(files.core, args.architecture, files.names.get(files.core))
     if monitor:
         from drgn_zonedev.opening.guest import open_guest
 

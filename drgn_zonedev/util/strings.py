@@ -25,11 +25,18 @@ def printable(text: str) -> str:
     """
     Escape everything in a text that could deceive a terminal or its user: control
     characters, line breaks, invisible characters, and characters that change the direction
-    of writing. Escaping twice changes nothing more.
+    of writing. Bytes that are not UTF-8 become ``\\xNN``. Escaping twice changes nothing more.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    # Of a path that is not UTF-8, os.fsdecode() makes surrogates.
+    if "\udc80" <= c <= "\udcff":
+        return rf"\x{ord(c) & 0xFF:02x}"
+    return c.encode("unicode_escape").decode()
 
 
 @takes_program_or_default

@@ -34,6 +34,7 @@ import numpy as np
 from drgn import FaultError, Program, ProgramFlags
 
 from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.elf import ProgramHeaders, read_program_headers
 
 __all__ = (
@@ -98,9 +99,10 @@ def hide_contradictions(prog: Program) -> None:
 
     :raises ValueError: if that is too much for any of it to be worth something
     """
-    if prog.flags & ProgramFlags.IS_LIVE or not prog.core_dump_path:
+    core = core_dump_path(prog)
+    if prog.flags & ProgramFlags.IS_LIVE or not core:
         return
-    path = Path(prog.core_dump_path)
+    path = Path(core)
     headers = read_program_headers(path)
     found = contradictions(headers, path) if headers else Contradictions()
     for spans, physical in ((found.virtual, False), (found.physical, True)):

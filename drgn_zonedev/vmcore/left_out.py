@@ -17,6 +17,7 @@ import numpy as np
 from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.elf import ElfDump, read_elf_dump
 from drgn_zonedev.vmcore.kdump import KdumpFile, read_kdump_header
 
@@ -134,7 +135,8 @@ def _dump_file(prog: Program) -> _DumpFile:
 
 
 def _read_dump_file(prog: Program) -> _DumpFile:
-    if prog.flags & ProgramFlags.IS_LIVE or not prog.core_dump_path:
+    core = core_dump_path(prog)
+    if prog.flags & ProgramFlags.IS_LIVE or not core:
         return None
-    path = Path(prog.core_dump_path)
+    path = Path(core)
     return read_kdump_header(path) or read_elf_dump(path)

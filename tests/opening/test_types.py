@@ -21,7 +21,7 @@ def kernel(symbols: list[tuple[str, int]] = SYMBOLS) -> Program:
 
 @pytest.fixture
 def no_vmlinux(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_symbols(prog: Program, symbols: list[str]) -> None:
+    def load_symbols(prog: Program, symbols: list[str], names: object) -> None:
         raise MissingSymbolsError("no debugging symbols for Linux 6.1.0: give its vmlinux with -s")
 
     monkeypatch.setattr(types, "load_symbols", load_symbols)

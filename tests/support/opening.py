@@ -15,4 +15,4 @@ from drgn_zonedev.shell import cli
 def open_instead(monkeypatch: pytest.MonkeyPatch, make: Callable[[], Program]) -> None:
     """Let the command line open what is made, which needs no debugging symbols."""
     monkeypatch.setattr(cli, "_open", lambda args, core, monitor: make())
-    monkeypatch.setattr(cli, "load_types", lambda prog, symbols, choice: None)
+    monkeypatch.setattr(cli, "load_types", lambda prog, symbols, choice, names: None)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from drgn import FaultError, Object, Program
 from support.fakekernel import FakeKernel
@@ -68,3 +70,7 @@ def test_pointers_and_arrays() -> None:
 def test_addresses_that_no_machine_has_cannot_be_read(address: int) -> None:
     with pytest.raises(FaultError):
         string_at(FakeKernel("6.1").program(), address)
+
+
+def test_bytes_that_are_no_utf8_are_escaped_as_such() -> None:
+    assert printable(os.fsdecode(b"a\xff\xe9\n")) == r"a\xff\xe9\n"

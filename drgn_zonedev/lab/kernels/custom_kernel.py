@@ -33,7 +33,7 @@ def custom_kernel(
         None if everything is built in
     """
     for path in (bzimage, vmlinux, *([system_map] if system_map else [])):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise LabError(
                 f"there is no file {path}: check --kernel, --vmlinux, --modules and --system-map"
             )
@@ -85,7 +85,7 @@ def vmlinux_release(vmlinux: Path) -> str | None:
 def _modules(directory: Path, release: str) -> Path:
     candidates = (directory, directory / "lib/modules" / release, directory / release)
     for candidate in candidates:
-        if (candidate / "modules.dep").is_file():
+        if os.path.isfile(candidate / "modules.dep"):
             if candidate.name != release:
                 raise LabError(
                     f"{candidate} has the modules of another kernel than {release}: "

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from drgn import Architecture, Program, ProgramFlags
 
 from drgn_zonedev.verification.pool.process import start_workers, team
+from drgn_zonedev.vmcore.core_path import core_dump_path
 
 if TYPE_CHECKING:
     from drgn_zonedev.verification.scan import ScanAll, Scanned, Work
@@ -69,7 +70,7 @@ def why_alone(prog: Program) -> str | None:
     """Say why a program cannot be opened once more, or nothing if it can."""
     if prog.flags & ProgramFlags.IS_LIVE:
         return "what is running is read by one process"
-    if not prog.core_dump_path:
+    if not core_dump_path(prog):
         return "only a core dump can be opened by more than one process"
     assert prog.platform is not None
     # On x86-64, page tables are found without symbols.
@@ -123,17 +124,19 @@ def _number_of_cores() -> int:
 
 
 def _is_large(prog: Program) -> bool:
-    assert prog.core_dump_path is not None
+    core = core_dump_path(prog)
+    assert core is not None
     try:
-        return os.path.getsize(prog.core_dump_path) >= _PROBABLY_WORTH_A_WORKER
+        return os.path.getsize(core) >= _PROBABLY_WORTH_A_WORKER
     except OSError:
         return False
 
 
 def _is_compressed(prog: Program) -> bool:
-    assert prog.core_dump_path is not None
+    core = core_dump_path(prog)
+    assert core is not None
     try:
-        with open(prog.core_dump_path, "rb") as file:
+        with open(core, "rb") as file:
             return file.read(4) != b"\x7fELF"
     except OSError:
         return False

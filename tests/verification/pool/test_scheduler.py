@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -245,9 +245,11 @@ def test_command_line_starts_processes_before_it_loads_symbols(
 ) -> None:
     early: list[int] = []
 
-    def load_later(prog: Program, symbols: list[str], choice: TypeChoice) -> None:
+    def load_later(
+        prog: Program, symbols: list[str], choice: TypeChoice, names: Mapping[str, str]
+    ) -> None:
         early.extend(started)
-        load_types(prog, symbols, choice)
+        load_types(prog, symbols, choice, names)
 
     monkeypatch.setattr(cli, "load_types", load_later)
     arguments = ["-c", str(files / "vmcore"), "-s", str(files / "vmlinux"), "check"]
