@@ -42,8 +42,10 @@ from drgn_zonedev.export.vmlinux import build_vmlinux
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.model import Report
+from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.util.directories import checksum, create_file, new_directory, new_file, write_file
 from drgn_zonedev.util.intervals import Span, union
+from drgn_zonedev.util.output_files import identities, is_one_of
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.vmcore.core_path import core_dump_path
 
@@ -84,13 +86,16 @@ def write_export(
     ``.tar.xz`` or ``.txz``. Nobody may read it who may not read the core dump.
 
     :param force: Replace what is there if it is an earlier export, and nothing else.
-    :raises FileExistsError: if there is anything, and it is not to be replaced
+    :raises FileExistsError: if there is anything, and it is not to be replaced, or it is
+        what *prog* is read from
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if there are no exports for this architecture
     :raises ArchiveError: if it is too large for one file
     :raises NameLeftError: if names are to be left out, and one is left
     """
     options, target = options or ExportOptions(), Path(path)
+    if is_one_of(target, identities(program_files(prog))):
+        raise FileExistsError(f"{target} is what is read")
     mode, replace = _source_mode(prog), force and is_earlier_export(target)
     if is_archive_name(target):
         with new_file(target, replace=replace) as archive:

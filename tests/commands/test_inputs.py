@@ -25,14 +25,22 @@ Inputs = dict[str, str]
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An export with links of all kinds to its files, as the working directory."""
-    directory = default_directory()
-    assert directory
-    with StoredDump(directory / "6.1-empty").files() as files:
+    dumps = default_directory()
+    assert dumps
+    with StoredDump(dumps / "6.1-empty").files() as files:
         shutil.copytree(files, tmp_path / "d")
-    shutil.copy(directory / "6.1-empty/dump.tar.xz", tmp_path / "packed.tar.xz")
+    shutil.copy(dumps / "6.1-empty/dump.tar.xz", tmp_path / "packed.tar.xz")
     for name in ("vmcore", "vmlinux"):
         (tmp_path / f"symbolic-{name}").symlink_to(f"d/{name}")
         os.link(tmp_path / "d" / name, tmp_path / f"hard-{name}")
+    (tmp_path / "symbolic.tar.xz").symlink_to("packed.tar.xz")
+    os.link(tmp_path / "packed.tar.xz", tmp_path / "hard.tar.xz")
+    for directory, name, target in (
+        ("stored", "dump.tar.xz", "packed.tar.xz"),
+        *(("linked", file, f"d/{file}") for file in ("vmcore", "vmlinux", "meta.json")),
+    ):
+        (tmp_path / directory).mkdir(exist_ok=True)
+        os.link(tmp_path / target, tmp_path / directory / name)
     (tmp_path / "twice").symlink_to("symbolic-vmcore")
     (tmp_path / "e").symlink_to("d")
     monkeypatch.chdir(tmp_path)
@@ -87,6 +95,17 @@ def test_output_is_no_input(
     ("-c", "d/vmcore", "-s", "d/vmlinux", "export", "d/vmcore"),
     ("-c", "d/vmcore", "-s", "d/vmlinux", "export", "hard-vmlinux", "--force"),
     ("-c", "packed.tar.xz", "export", "packed.tar.xz", "--force"),
+    ("-c", "packed.tar.xz", "export", "--force", "symbolic.tar.xz"),
+    ("-c", "symbolic.tar.xz", "export", "--force", "packed.tar.xz"),
+    ("-c", "hard.tar.xz", "export", "--force", "packed.tar.xz"),
+    ("-c", "packed.tar.xz", "export", "--force", "hard.tar.xz"),
+    ("-c", "stored", "export", "--force", "stored/dump.tar.xz"),
+    ("-c", "stored", "export", "--force", "packed.tar.xz"),
+    ("-c", "packed.tar.xz", "-s", "d/vmlinux", "export", "--force", "d"),
+    ("-c", "packed.tar.xz", "-s", "hard-vmlinux", "export", "--force", "d"),
+    ("-c", "packed.tar.xz", "-s", "symbolic-vmlinux", "export", "--force", "d"),
+    ("-c", "linked", "export", "--force", "d"),
+    ("-c", "d", "export", "--force", "linked"),
     ("lab", "run", "--kernel", "d/vmcore", "--vmlinux", "d/vmlinux", "--junit", "d/vmlinux"),
     ("lab", "run", "--kernel", "d/vmcore", "--vmlinux", "d/vmlinux", "--json", "symbolic-vmcore"),
     ("lab", "run", "--kernel", "hard-vmcore", "--vmlinux", "d/vmlinux", "--junit", "d/vmcore"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -236,6 +237,20 @@ def test_archive_holds_the_same_as_a_directory(tmp_path: Path, name: str) -> Non
     with unpacked(tmp_path / name) as files:
         for path in (tmp_path / "out").iterdir():
             assert (files / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_a_program_is_read_from_is_not_replaced(tmp_path: Path) -> None:
+    out, link = tmp_path / "out", tmp_path / "link"
+    write_export(partial("6.1").program(), out)
+    for name in ("vmcore", "vmlinux", "meta.json"):
+        link.mkdir(exist_ok=True)
+        os.link(out / name, link / name)
+    before = (out / "vmcore").stat().st_mtime_ns
+    prog = open_export(out)
+    for target in (out, link, out / ".." / "out"):
+        with pytest.raises(FileExistsError, match="is what is read"):
+            write_export(prog, target, force=True)
+    assert (out / "vmcore").stat().st_mtime_ns == before
 
 
 def test_archive_is_replaced_only_if_it_is_one_of_an_export(tmp_path: Path) -> None:

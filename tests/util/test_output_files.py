@@ -158,3 +158,10 @@ def test_files_are_known_by_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert is_one_of(f.fileno(), known)
         assert not is_one_of(g.fileno(), known)
     assert not is_one_of(-1, known)
+
+
+def test_devices_in_a_directory_are_not_what_is_read() -> None:
+    known = identities(["/dev"])
+    with open(os.devnull, "w") as null:
+        assert not is_one_of(null.fileno(), known)
+    assert not is_one_of(1, known)
