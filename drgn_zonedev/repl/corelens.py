@@ -11,9 +11,17 @@ Importing this needs drgn-tools.
 from __future__ import annotations
 
 import argparse
+import sys
 
 from drgn import Program
-from drgn_tools.corelens import CorelensModule, main
+
+try:
+    from drgn_tools.corelens import CorelensModule, main
+except ImportError as e:
+    if __name__ != "__main__":
+        raise
+    print(f"zonedev: error: {e}: install drgn-tools, which has corelens", file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ("ZoneDevice",)
 

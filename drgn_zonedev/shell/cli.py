@@ -36,6 +36,7 @@ from drgn_zonedev.commands.base import (
     UsageError,
     discard_output,
     print_text,
+    standard_output,
 )
 from drgn_zonedev.commands.inputs import (
     OverwriteError,
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
     _have_output()
     parser = make_parser()
-    args, rest = parser.parse_known_args(argv)
+    args, rest = _parse(parser, argv)
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}{_misplaced(parser, rest)}")
     if not hasattr(args, "command"):
@@ -122,12 +123,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(status)
 
 
+def _parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    try:
+        return parser.parse_known_args(argv)
+    except SystemExit as e:
+        # What --help and --version print may not be written yet.
+        if not e.code and not _is_flushed():
+            raise SystemExit(int(Status.USAGE)) from None
+        raise
+
+
+def _is_flushed() -> bool:
+    try:
+        with standard_output() as f:
+            f.flush()
+    except OutputError as e:
+        discard_output()
+        _say_error(e)
+        return False
+    return True
+
+
 def _have_output() -> None:
-    # Whoever closed one of them wants to see nothing.
+    # No file that is opened later takes the place of one that is closed.
+    for descriptor in range(3):
+        if not _is_open(descriptor):
+            os.open(os.devnull, os.O_RDONLY if descriptor < 2 else os.O_WRONLY)
+    # An answer that goes nowhere is an error, unless it goes to a file.
     if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:

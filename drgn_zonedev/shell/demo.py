@@ -13,13 +13,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
 from drgn_zonedev.export.archive import ArchiveError
-from drgn_zonedev.export.store import StoredDump, default_directory, stored_dumps
+from drgn_zonedev.export.store import EXPECTED, StoredDump, default_directory, stored_dumps
 from drgn_zonedev.model import Case, Report
 from drgn_zonedev.util.strings import printable
+
+if TYPE_CHECKING:
+    from drgn_zonedev.lab.scenarios import Expected
 
 __all__ = ("add_demo_command",)
 
@@ -64,7 +67,11 @@ def _demo(args: argparse.Namespace) -> Outcome:
 
 def _dumps(args: argparse.Namespace) -> dict[str, StoredDump]:
     directory = args.vmcores or default_directory()
-    found = {dump.name: dump for dump in stored_dumps(directory)} if directory else {}
+    try:
+        found = {dump.name: dump for dump in stored_dumps(directory)} if directory else {}
+    except OSError as e:
+        why = e.strerror or e
+        raise UsageError(f"cannot look into {directory}: {why}: check --vmcores") from e
     if not found:
         raise UsageError("there are no dumps: give their directory with --vmcores")
     return found
@@ -73,34 +80,53 @@ def _dumps(args: argparse.Namespace) -> dict[str, StoredDump]:
 def _kernels(names: Iterable[str]) -> str:
     suffix = f"-{_SHOWN[0][1]}"
     kernels = sorted(name[: -len(suffix)] for name in names if name.endswith(suffix))
-    return f"choose one of {', '.join(kernels)}"
+    return f"choose one of {', '.join(kernels)}" if kernels else "give others with --vmcores"
 
 
 def _show(case: Case, dump: StoredDump) -> bool:
-    from drgn_zonedev.lab.scenarios import Expected
     from drgn_zonedev.lab.verdict.compare import compare_ranges
     from drgn_zonedev.render.as_text import ranges_text
     from drgn_zonedev.report import check
 
     try:
-        expected = dump.expected()
+        document = dump.expected()
         with dump.program() as prog:
             report = check(prog)
+        summary, expected = _summary(document), _expected_ranges(document)
     except (ArchiveError, OSError, ValueError) as e:
         raise UsageError(f"{dump.path}: {e}: give other dumps with --vmcores") from e
     ranges = [r for r in report.ranges if r.case is case]
-    print_text(
-        f"\n===== case {case.number}, {case.value}: {printable(expected['summary'])} =====\n"
-    )
+    print_text(f"\n===== case {case.number}, {case.value}: {printable(summary)} =====\n")
     if case is _DRAWN:
         print_text(f"{_map(report)}\n")
     print_text(ranges_text(report.kernel, ranges))
     for line in _findings(report, case):
         print_text(line)
-    wrong = compare_ranges(report.ranges, [Expected(*r) for r in expected["ranges"]])
+    wrong = compare_ranges(report.ranges, expected)
     for line in wrong:
-        print_text(f"NOT AS EXPECTED: {line}")
+        print_text(f"NOT AS EXPECTED: {printable(line)}")
     return bool(ranges) and not wrong
+
+
+def _summary(document: dict[str, Any]) -> str:
+    summary = document.get("summary")
+    if not isinstance(summary, str):
+        raise ValueError(f"{EXPECTED} has no summary")
+    return summary
+
+
+def _expected_ranges(document: dict[str, Any]) -> list[Expected]:
+    from drgn_zonedev.lab.scenarios import Expected
+
+    rows = document.get("ranges")
+    if not isinstance(rows, list) or not all(map(_is_range, rows)):
+        raise ValueError(f"the ranges of {EXPECTED} are not each a first PFN, an end and a case")
+    return [Expected(*row) for row in rows]
+
+
+def _is_range(row: object) -> bool:
+    # To Python, true is a number.
+    return isinstance(row, list) and [type(field) for field in row] == [int, int, str]
 
 
 def _map(report: Report) -> str:

@@ -52,6 +52,15 @@ def main():
 """
 
 
+def test_module_without_drgn_tools_is_one_clear_line() -> None:
+    command = [sys.executable, "-m", "drgn_zonedev.repl.corelens", "vmcore", "-M", "zonedev"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("zonedev: error: ")
+    assert "install drgn-tools" in line
+
+
 @pytest.fixture
 def drgn_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "drgn_tools"

@@ -240,17 +240,43 @@ def test_reader_that_goes_away_does_not_change_the_status(
     assert b"rror" not in done.stderr
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_standard_streams_may_be_closed(closed: str) -> None:
-    words = f"-c {IN_FLIGHT} check --fail-on case4 --format json"
-    done = subprocess.run(
-        ["sh", "-c", f"exec {sys.executable} -m drgn_zonedev {words} {closed}"],
+def _in_shell(words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f"exec {sys.executable} -m drgn_zonedev {words}"],
         capture_output=True,
+        text=True,
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (1, b"")
-    assert bool(done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_standard_error_and_input_may_be_closed(closed: str) -> None:
+    done = _in_shell(f"-c {IN_FLIGHT} check --fail-on case4 --format json {closed}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("{")
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "words",
+    [f"-c {IN_FLIGHT} check", "lab list", "completion bash", "demo", "--version", "check --help"],
+)
+def test_answer_that_goes_nowhere_is_one_clear_line(words: str, closed: str) -> None:
+    done = _in_shell(f"{words} {closed}")
+    assert (done.returncode, done.stdout) == (2, "")
+    if "2>&-" not in closed:
+        assert _one_line_error(done, 2).startswith(
+            "zonedev: error: cannot write standard output: Bad file descriptor"
+        )
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_answer_in_a_file_needs_no_standard_output(closed: str, tmp_path: Path) -> None:
+    words = f"-c {IN_FLIGHT} check --fail-on case4 -o {tmp_path / 'report'}"
+    done = _in_shell(f"{words} {closed}")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "case4" in (tmp_path / "report").read_text()
 
 
 def test_mistake_of_ours_is_not_taken_for_a_finding(

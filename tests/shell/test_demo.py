@@ -88,7 +88,13 @@ def test_demo_says_when_it_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("arguments", "hint"), [(["9.9"], "choose one of 5.10, 6.1"), (["--vmcores", "/"], "--vmcores")]
+    ("arguments", "hint"),
+    [
+        (["9.9"], "choose one of 5.10, 6.1"),
+        (["--vmcores", "/"], "--vmcores"),
+        (["--vmcores", "x" * 300], "--vmcores"),
+        (["--vmcores", "x/" * 2500], "--vmcores"),
+    ],
 )
 def test_demo_without_a_dump_says_what_to_do(
     arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]
@@ -106,6 +112,46 @@ def test_demo_with_a_damaged_dump_is_one_clear_error(
         (tmp_path / "6.1-hotplug-offline" / name).write_text(text)
     assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 2
     assert "no packed export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"[]", b"null", b"7", b"{", b"\xff", b"[" * 100_000, b'{"schema": []}',
+    b"{}", b'{"summary": 7}', b'{"summary": "x"}', b'{"summary": "x", "ranges": {}}',
+    b'{"summary": "x", "ranges": [7]}', b'{"summary": "x", "ranges": [[1, 2]]}',
+    b'{"summary": "x", "ranges": [[1, 2, "online", 4]]}',
+    b'{"summary": "x", "ranges": [["1", 2, "online"]]}',
+    b'{"summary": "x", "ranges": [[1.5, 2, "online"]]}',
+    b'{"summary": "x", "ranges": [[true, 2, "online"]]}',
+    b'{"summary": "x", "ranges": [[1, null, "online"]]}',
+    b'{"summary": "x", "ranges": [[1, 2, ["online"]]]}',
+], ids=lambda content: repr(content[:50]))  # fmt: skip
+def test_demo_with_wrong_expectations_is_one_clear_error(
+    content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = b'{"schema": "' + EXPECTED_SCHEMA.encode() + b'", '
+    dump = tmp_path / "6.1-hotplug-offline"
+    dump.mkdir()
+    (dump / ARCHIVE).symlink_to(VMCORES / dump.name / ARCHIVE)
+    (dump / EXPECTED).write_bytes(content.replace(b'{"summary', schema + b'"summary'))
+    assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert str(dump) in err
+
+
+def test_case_that_there_is_not_is_printed_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dump in stored_dumps(VMCORES):
+        if dump.name.startswith("6.1-"):
+            (tmp_path / dump.name).mkdir()
+            (tmp_path / dump.name / ARCHIVE).symlink_to(dump.path / ARCHIVE)
+            document = {**dump.expected(), "ranges": [[0, 1, "\x1b[2J"]]}
+            (tmp_path / dump.name / EXPECTED).write_text(json.dumps(document))
+    assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "\\x1b[2J" in out
+    assert "\x1b" not in out
 
 
 def test_no_dumps_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
