@@ -12,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from drgn import Architecture, Program, ProgramFlags
 
-from drgn_zonedev.verification.pool.process import start_workers, team
+from drgn_zonedev.verification.pool.piece import number_of_pieces
+from drgn_zonedev.verification.pool.process import Worker, end_all, start_workers, team
 from drgn_zonedev.vmcore.core_path import core_dump_path
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     Get what goes through struct pages in *jobs* processes, all of which are ended
     afterwards. They start now, while *prog* may still be without its debugging symbols.
 
-    :param jobs: ``None`` for as many as there are cores for, and as the work is worth;
+    :param jobs: No more than there are pieces of work, and four for each core.
+        ``None`` for as many as there are cores for, and as the work is worth;
         before it is known how much there is, no more than one is started.
     """
     with team() as workers:
@@ -56,14 +59,20 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
             from drgn_zonedev.verification.scan import scan_here
 
             number = _number_of_jobs(prog, works, jobs)
+            # We are one of them, and begin while the others start.
+            _end_surplus(workers, number - 1)
             if number < 2:
                 return scan_here(prog, works, progress)
-            if jobs is None:
-                # We are one of them, and begin while the others start.
-                start_workers(prog, workers, number - 1)
+            start_workers(prog, workers, number - 1)
             return scan_in_processes(prog, works, progress, workers)
 
         yield scan_all
+
+
+def _end_surplus(workers: list[Worker], number: int) -> None:
+    surplus = workers[number:]
+    del workers[number:]
+    end_all(surplus)
 
 
 def why_alone(prog: Program) -> str | None:
@@ -89,10 +98,8 @@ def _leaves_something_out(prog: Program) -> bool:
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
     if jobs == 1 or why_alone(prog):
         return 0
-    if jobs and _clamped(jobs) < jobs:
-        _logger.warning("%d processes instead of %d: 4 for each core", _clamped(jobs), jobs)
     if jobs:
-        return _clamped(jobs) - 1
+        return min(_clamped(jobs), _most_pieces(prog)) - 1
     return int(_number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog))
 
 
@@ -105,13 +112,37 @@ def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> i
             _logger.warning("one process instead of %d: %s", jobs, alone)
         return 1
     if not works:
-        return 1
+        return _as_asked(jobs, 0) if jobs else 1
     from drgn_zonedev.kernel.memmap import page_layout
 
     size = page_layout(prog).size * sum(work.pages for work in works)
     if jobs:
-        return _clamped(jobs)
+        return _as_asked(jobs, number_of_pieces(size))
     return min(_number_of_cores(), size // _WORTH_A_WORKER[_is_compressed(prog)])
+
+
+def _as_asked(jobs: int, pieces: int) -> int:
+    number = max(1, min(_clamped(jobs), pieces))
+    if number < jobs:
+        why = "4 for each core" if number < pieces else f"pieces of work: {pieces}"
+        _logger.warning(
+            "%s instead of %d: %s",
+            "one process" if number == 1 else f"{number} processes",
+            jobs,
+            why,
+        )
+    return number
+
+
+def _most_pieces(prog: Program) -> int:
+    # A plain dump has no more struct pages than bytes, zeros that it leaves out aside.
+    core = core_dump_path(prog)
+    if core is None or _is_compressed(prog):
+        return sys.maxsize
+    try:
+        return max(1, number_of_pieces(os.path.getsize(core)))
+    except OSError:
+        return sys.maxsize
 
 
 def _clamped(jobs: int) -> int:

@@ -26,15 +26,14 @@ from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.verification.fastpath import cached_fast_path
+from drgn_zonedev.verification.pool.piece import piece_pages
 from drgn_zonedev.verification.pool.process import Worker, end, end_all
 from drgn_zonedev.verification.scan import Scanned, Work, pieces, scan
 
-__all__ = ("PIECE_BYTES", "scan_in_processes")
+__all__ = ("scan_in_processes",)
 
 _logger = logging.getLogger("drgn_zonedev")
 
-# Small enough for all to end at the same time, large enough to be worth a message.
-PIECE_BYTES = 8 << 20
 # One that is worked on, and one so that nobody waits for the next.
 _AT_ONCE = 2
 
@@ -46,7 +45,7 @@ def scan_in_processes(
     workers: list[Worker],
 ) -> Iterator[Scanned]:
     """Go through works in this process and those of *workers*, and end these."""
-    pages = max(1, PIECE_BYTES // page_layout(prog).size)
+    pages = piece_pages(page_layout(prog).size)
     queue = ((nr, piece) for nr, work in enumerate(works) for piece in pieces(work, pages))
     try:
         results = _in_order(prog, queue, workers, progress)

@@ -140,8 +140,12 @@ def scan(prog: Program, jobs: int | None, works: Sequence[Work]) -> None:
         (None, 4096, [0, 3], True),
         (1, 4096, [0], False),
         # Who asks for some gets them, before anything is known.
-        (2, 1, [1], True),
-        (6, 4096, [5], True),
+        (2, 9, [1, 1], True),
+        (6, 4096, [5, 5], True),
+        # As far as there are pieces of 8 MiB.
+        (2, 1, [1], False),
+        (3, 16, [2, 1], True),
+        (6, 40, [5, 4], True),
     ],
 )
 def test_number_of_processes_is_what_the_work_is_worth(

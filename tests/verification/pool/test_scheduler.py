@@ -27,9 +27,9 @@ from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
+from drgn_zonedev.verification.pool import piece
 from drgn_zonedev.verification.pool import process as team
 from drgn_zonedev.verification.pool import scanner as jobs
-from drgn_zonedev.verification.pool import scheduler as workers
 from drgn_zonedev.verification.pool.process import Worker
 
 DIRECTORY = default_directory()
@@ -48,7 +48,7 @@ def files(request: pytest.FixtureRequest) -> Iterator[Path]:
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     # An odd number of struct pages, so that there are dozens of pieces.
-    monkeypatch.setattr(workers, "PIECE_BYTES", 64 * 4099)
+    monkeypatch.setattr(piece, "PIECE_BYTES", 64 * 4099)
 
 
 def said(prog: Program, jobs: int) -> str:
@@ -180,7 +180,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     assert children() <= before
 
 
-def test_no_process_is_left_after_all_is_done(files: Path, started: list[int]) -> None:
+def test_no_process_is_left_after_all_is_done(
+    files: Path, small_pieces: None, started: list[int]
+) -> None:
     check(open_dump(files / "vmcore", files / "vmlinux"), jobs=3)
     assert len(started) == 2
 
@@ -196,6 +198,7 @@ def test_no_process_is_left_after_an_interruption(
     assert len(started) == 1
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_no_process_is_left_if_nothing_can_be_judged(files: Path, started: list[int]) -> None:
     # Without debugging symbols.
     prog = Program()
@@ -205,6 +208,7 @@ def test_no_process_is_left_if_nothing_can_be_judged(files: Path, started: list[
     assert len(started) == 1
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_no_process_is_left_if_there_is_nothing_to_do(
     files: Path, monkeypatch: pytest.MonkeyPatch, started: list[int]
 ) -> None:
@@ -237,6 +241,7 @@ def test_as_many_processes_as_can_start_do_the_work(
     assert os.strerror(errno.EAGAIN) in caplog.text
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_command_line_starts_processes_before_it_loads_symbols(
     files: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -262,6 +267,7 @@ def test_command_line_starts_processes_before_it_loads_symbols(
     assert started == early
 
 
+@pytest.mark.usefixtures("small_pieces")
 def test_no_process_is_left_if_symbols_are_missing(
     files: Path, capsys: pytest.CaptureFixture[str], started: list[int]
 ) -> None:

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Pieces
+------
+
+How much work one process gets at a time, and so how many processes get any.
+"""
+
+from __future__ import annotations
+
+__all__ = ("PIECE_BYTES", "number_of_pieces", "piece_pages")
+
+# Small enough for all to end at the same time, large enough to be worth a message.
+PIECE_BYTES = 8 << 20
+
+
+def piece_pages(page_size: int) -> int:
+    """Get the number of struct pages of a size in bytes that are a piece."""
+    return max(1, PIECE_BYTES // page_size)
+
+
+def number_of_pieces(size: int) -> int:
+    """Get the number of pieces in so many bytes of struct pages."""
+    return -(-size // PIECE_BYTES)
