@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from drgn import Program, Type, TypeKind, TypeMember
 
-__all__ = ("odd_member",)
+__all__ = ("odd_member", "odd_variable")
 
 _INT = frozenset({TypeKind.INT, TypeKind.ENUM, TypeKind.BOOL})
 _POINTER, _STRUCT = frozenset({TypeKind.POINTER}), frozenset({TypeKind.STRUCT})
@@ -61,6 +61,39 @@ _MEMBERS = {
         (_POINTER, ("zone_pgdat", "name")),
     ),
 }
+
+
+_VARIABLES = {
+    "bus_kset": "struct kset *",
+    "contig_page_data": "struct pglist_data",
+    "devices_kset": "struct kset *",
+    "init_mm": "struct mm_struct",
+    "iomem_resource": "struct resource",
+    "memory_blocks": "struct xarray",
+    "node_data": "struct pglist_data * []",
+    "pgmap_array": "struct xarray",
+    "vmemmap_base": "int",
+}
+
+
+def odd_variable(prog: Program) -> str | None:
+    """Name a variable that is not of the type that every kernel has."""
+    for name, type_ in _VARIABLES.items():
+        if name in prog and _described(prog[name].type_) != type_:
+            return name
+    return None
+
+
+def _described(type_: Type) -> str:
+    # Without sizes, qualifiers and typedefs.
+    type_ = _unaliased(type_)
+    if type_.kind is TypeKind.POINTER:
+        return f"{_described(type_.type)} *"
+    if type_.kind is TypeKind.ARRAY:
+        return f"{_described(type_.type)} []"
+    if type_.kind is TypeKind.STRUCT:
+        return f"struct {type_.tag}"
+    return "int" if type_.kind in _INT else type_.kind.name.lower()
 
 
 def odd_member(prog: Program) -> str | None:

@@ -28,6 +28,7 @@ from drgn import (
     IntegerLike,
     Object,
     Program,
+    TypeKind,
     sizeof,
 )
 from drgn.helpers.common.prog import takes_program_or_default
@@ -69,6 +70,8 @@ _MAX_PHYSMEM_BITS = 57
 
 _Pfn = TypeVar("_Pfn", int, np.ndarray)
 
+_INDIRECT = (TypeKind.POINTER, TypeKind.ARRAY)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -109,7 +112,8 @@ def sparsemem_geometry(prog: Program) -> Geometry:
     Get the sizes of pages, subsections and sections.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
-    :raises BadDataError: if the sizes in VMCOREINFO are impossible
+    :raises BadDataError: if the sizes in VMCOREINFO are impossible, or ``mem_section`` is
+        something else
     """
     try:
         return prog.cache["zonedev_geometry"]
@@ -124,7 +128,23 @@ def sparsemem_geometry(prog: Program) -> Geometry:
         in_order = page_shift <= _SUBSECTION_SHIFT <= section_bits <= geometry.max_physmem_bits
         if not in_order or geometry.max_physmem_bits > _MAX_PHYSMEM_BITS:
             raise BadDataError(f"impossible sizes in VMCOREINFO: {geometry}") from None
+        _require_mem_section(prog)
         return prog.cache.setdefault("zonedev_geometry", geometry)
+
+
+def _require_mem_section(prog: Program) -> None:
+    # A pointer to pointers with CONFIG_SPARSEMEM_EXTREME, an array of arrays without.
+    if "mem_section" not in prog:
+        return
+    roots = prog["mem_section"].type_
+    if roots.kind in _INDIRECT and roots.type.kind == roots.kind:
+        section = roots.type.type
+        if section.kind == TypeKind.STRUCT and section.tag == "mem_section":
+            return
+    raise BadDataError(
+        f"mem_section of the debugging information is a {roots.type_name()}, which no kernel "
+        "has: give the vmlinux of the kernel"
+    )
 
 
 @dataclass(frozen=True)

@@ -207,9 +207,9 @@ def _odd_layouts_told(prog: drgn.Program) -> Iterator[None]:
     try:
         yield
     except _OF_ODD_LAYOUTS as e:
-        from drgn_zonedev.classification.odd_layout import odd_member
+        from drgn_zonedev.classification.odd_layout import odd_member, odd_variable
 
-        odd = odd_member(prog)
+        odd = odd_member(prog) or odd_variable(prog)
         if odd is None:
             raise
         message = f"{odd} of the debugging information is not what any kernel has: {_WHOLE}"

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-from drgn import Object, Program, Type, TypeKind, TypeMember
+from drgn import FindObjectFlags, Object, Program, Type, TypeKind, TypeMember
 from support.fakekernel import LAYOUTS, collision
 from support.opening import open_instead
 
-from drgn_zonedev.classification.odd_layout import odd_member
+from drgn_zonedev.classification.odd_layout import odd_member, odd_variable
 from drgn_zonedev.shell import cli
 
 MEMBERS = (
@@ -67,7 +68,8 @@ def with_member(prog: Program, tag: str, name: str, change: str | None) -> Progr
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_no_kernel_is_odd(layout: str) -> None:
-    assert odd_member(collision(layout).program()) is None
+    prog = collision(layout).program()
+    assert odd_member(prog) is odd_variable(prog) is None
 
 
 @pytest.mark.parametrize("change", [*CHANGES, None], ids=str)
@@ -103,3 +105,109 @@ def test_struct_page_of_a_size_that_no_kernel_has(
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert f"a struct page of {size} bytes" in err
+
+
+# What a variable is, not only what its structures are.
+
+
+def replace_variable(prog: Program, name: str, new: Callable[[Object], Object]) -> Program:
+    before = prog[name]
+
+    def find(prog: Program, wanted: str, flags: FindObjectFlags, filename: str | None) -> Any:
+        return new(before) if wanted == name else None
+
+    prog.register_object_finder("odd", find, enable_index=0)
+    return prog
+
+
+TYPES: dict[str, Callable[[Program], Type]] = {
+    "structure": lambda prog: prog.struct_type("odd", 8, ()),
+    "incomplete structure": lambda prog: prog.struct_type("odd"),
+    "integer": lambda prog: prog.int_type("unsigned long", 8, False),
+    "float": lambda prog: prog.float_type("double", 8),
+    "section": lambda prog: prog.type("struct mem_section"),
+    "array of sections": lambda prog: prog.array_type(prog.type("struct mem_section"), 4),
+    "array of integers": lambda prog: prog.array_type(prog.int_type("int", 4, True), 2),
+    "array without length": lambda prog: prog.array_type(
+        prog.pointer_type(prog.type("struct mem_section"))
+    ),
+    "void pointer": lambda prog: prog.pointer_type(prog.void_type()),
+    "pointer to a section": lambda prog: prog.pointer_type(prog.type("struct mem_section")),
+    "pointer to a page": lambda prog: prog.pointer_type(prog.type("struct page")),
+    "pointer three times": lambda prog: prog.pointer_type(
+        prog.pointer_type(prog.pointer_type(prog.type("struct mem_section")))
+    ),
+    "function": lambda prog: prog.function_type(prog.void_type(), (), False),
+}
+
+VARIABLES = ("mem_section", "pgmap_array", "init_mm", "memory_subsys", "node_data", "vmemmap_base")
+COMMANDS = ("check", "ranges", "sections", "pgmaps", "pfn 0x24400", "walkers", "proposal")
+
+
+def answer(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str]:
+    status = cli.main(command.split())
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert out or err.count("\n") == 1
+    return status, err
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("name", VARIABLES)
+def test_variable_of_another_type(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    kind: str,
+    layout: str,
+) -> None:
+    make = collision(layout).program
+    if name not in make():
+        pytest.skip(f"{layout} has no {name}")
+
+    def odd(before: Object) -> Object:
+        return Object(before.prog_, TYPES[kind](before.prog_), address=before.address_)
+
+    open_instead(monkeypatch, lambda: replace_variable(make(), name, odd))
+    for command in COMMANDS:
+        status, _ = answer(capsys, command)
+        assert status in (0, 1, 3)
+        # Without it, there is nothing to go by, and no clear bill of health.
+        assert name != "mem_section" or status == 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_object_that_was_optimized_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    make = collision("6.1").program
+
+    def absent(before: Object) -> Object:
+        return Object(before.prog_, before.type_)
+
+    open_instead(monkeypatch, lambda: replace_variable(make(), "mem_section", absent))
+    status, err = answer(capsys, command)
+    assert status == 3
+    assert "the debugging information lacks something: " in err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_debugging_information_that_libdw_does_not_like(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    def make() -> Program:
+        prog = collision("6.1").program()
+
+        def find(prog: Program, kinds: set[TypeKind], name: str, filename: str | None) -> None:
+            if name == "mem_section":
+                # drgn has no type of its own for what libdw says.
+                raise Exception("libdw error: invalid DWARF")
+
+        prog.register_type_finder("odd", find, enable_index=0)
+        return prog
+
+    open_instead(monkeypatch, make)
+    status, err = answer(capsys, command)
+    assert status == 3
+    assert "the debugging information is damaged: libdw error: invalid DWARF" in err
