@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import random
-import resource
-import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from drgn_zonedev import report
-from drgn_zonedev.render import as_text
-from drgn_zonedev.shell import cli
+from .limited import MEMORY, Tried, try_command
 
-__all__ = ("SHARE", "Tried", "draw_archive", "fuzz_archives", "try_archive")
-
-# Every input is a process of its own, forked from one that has everything imported.
-_IMPORTED = (report, as_text)
+__all__ = ("SHARE", "draw_archive", "fuzz_archives", "try_archive")
 
 # One in so many inputs is a packed export.
 SHARE = 20
 
 _BLOCK = 512
-_SECONDS, _MEMORY, _DISK = 2, 300 << 20, 257 << 20
+_SECONDS, _MEMORY = 2, MEMORY
 _FIELDS = ((0, 100), (100, 8), (124, 12), (136, 12), (148, 8), (156, 1), (257, 8), (345, 155))
 _KINDS = b"\x0001234567xgLKSMVDN"
 _SIZES = (-512, -1, 0, 511, 512, 1 << 33, 1 << 63, 1 << 80)
@@ -136,60 +127,9 @@ def draw_archive(rng: random.Random, archive: bytes) -> tuple[str, bytes]:
     return mutation.__name__.strip("_"), mutation(rng, bytearray(lzma.decompress(archive)))
 
 
-@dataclass(frozen=True)
-class Tried:
-    """What came of an archive: ``failures`` is empty if everything held."""
-
-    status: int
-    failures: tuple[str, ...]
-    seconds: float
-    memory: int
-
-
 def try_archive(archive: Path) -> Tried:
     """Check an archive, with limits of processor time, memory and disk."""
-    with (
-        tempfile.TemporaryDirectory(prefix="zonedev-fuzz-") as work,
-        tempfile.TemporaryFile() as said,
-    ):
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os._exit(_check(archive, work, said.fileno()))
-            finally:
-                os._exit(99)
-        _, status, used = os.wait4(pid, 0)
-        said.seek(0)
-        lines = said.read().decode(errors="replace").splitlines()
-        left = os.listdir(work)
-    code = os.waitstatus_to_exitcode(status)
-    seconds, memory = used.ru_utime + used.ru_stime, used.ru_maxrss << 10
-    failures = [*_failures(code, lines)]
-    failures += [f"left behind: {left}"] * bool(left and code >= 0)
-    failures += [f"memory: {memory >> 20} MiB"] * (memory > _MEMORY)
-    return Tried(code, tuple(failures), seconds, memory)
-
-
-def _check(archive: Path, work: str, said: int) -> int:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_DISK, _DISK))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
-    tempfile.tempdir = work
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(said, 2)
-    return cli.main(["-c", str(archive), "check"])
-
-
-def _failures(code: int, lines: list[str]) -> list[str]:
-    if code < 0:
-        return [f"killed by {signal.Signals(-code).name}"]
-    errors = [line for line in lines if line.startswith("zonedev: error: ")]
-    if code not in (0, 1, 2, 3) or "this is a bug" in "".join(errors):
-        return [f"status {code}: {' | '.join(lines[-5:])}"]
-    if code >= 2 and (len(errors) != 1 or len(lines) != 1):
-        return [f"not one line: {' | '.join(lines[-5:])}"]
-    return []
+    return try_command(["-c", str(archive), "check"], _SECONDS, _MEMORY)
 
 
 def fuzz_archives(seed: int, count: int, archives: list[Path], keep: Path) -> int:

@@ -28,6 +28,7 @@ from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory, stored_dumps
 
 from .archives import SHARE, fuzz_archives
+from .doors import DOOR_SHARE, DOORS, fuzz_doors
 from .image import Image
 from .mutation import Recipe, describe, draw_recipe, load_recipe, recipe_text
 from .trial import LIMITS, Outcome, try_recipes
@@ -191,11 +192,12 @@ def _run(args: argparse.Namespace, images: list[Image]) -> int:
     print(f"seed {args.seed}, {args.count} inputs, {len(images)} dumps, {args.jobs} jobs")
     total, start = Tally(), time.monotonic()
     archives = [dump.path / ARCHIVE for dump in stored_dumps(default_directory() or CORPUS)]
-    packed = args.count // SHARE
+    packed, each = args.count // SHARE, args.count // DOOR_SHARE
     failed = fuzz_archives(args.seed, packed, archives, args.keep / "archives")
+    failed += fuzz_doors(args.seed, each, images)
     with workers(args.jobs) as pool:
         images = list(pool.map(known, images))
-        batches = _batches(args.seed, args.count - packed, images)
+        batches = _batches(args.seed, args.count - packed - each * len(DOORS), images)
         for done in as_completed([pool.submit(run_batch, *batch) for batch in batches]):
             tally = done.result()
             total.merge(tally)
