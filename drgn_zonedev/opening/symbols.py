@@ -12,11 +12,12 @@ import importlib
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import drgn
 
 from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
+from drgn_zonedev.opening.symbol_search import where_looked
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.file_types import no_symbols
 
@@ -47,7 +48,26 @@ def load_symbols(
         if not os.access(path, os.R_OK):
             raise CannotOpenError(f"cannot read symbols from {path}: try as root")
     # What drgn warns about becomes one error below.
-    logging.getLogger("drgn").setLevel(logging.CRITICAL)
+    with _without_warnings():
+        _load(prog, symbols, names)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    # drgn shows how far a download is only where it would warn, too.
+    logger, nothing = logging.getLogger("drgn"), logging.NullHandler()
+    logger.addHandler(nothing)
+    logger.propagate = False
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.CRITICAL)
+        logger.propagate = True
+        logger.removeHandler(nothing)
+
+
+def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> None:
     # Only vmlinux matters: modules can be named without their symbols. It comes
     # first, and drgn goes on to the kernel's list of modules only if asked to.
     main = next(prog.loaded_modules())[0]
@@ -113,8 +133,8 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str], names: Mapping[str,
             f"give the vmlinux of that very build, with DWARF{_package(release)}"
         )
     return (
-        f"no debugging symbols for {which}: give its vmlinux with -s, or install the package "
-        f"that has it{_package(release)}"
+        f"no debugging symbols for {which}: {where_looked(prog)}: give its vmlinux with -s, or "
+        f"install the package that has it{_package(release)}"
     )
 
 

@@ -51,6 +51,7 @@ from drgn_zonedev.opening.core import open_core, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.live import open_live
 from drgn_zonedev.opening.program_files import program_files
+from drgn_zonedev.opening.symbol_search import BESIDE, Method, SymbolSearch, set_search
 from drgn_zonedev.opening.symbols import index_symbols
 from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.shell.completion import add_completion_command
@@ -192,6 +193,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         if monitor:
             stack.enter_context(_interruptible(monitor))
         with opening():
+            set_search(prog, _symbol_search(args))
             load_types(prog, files.symbols, TypeChoice(args.types), files.names)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
@@ -345,6 +347,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=[],
         help="load debugging symbols from the given file (may be given more than once)",
     )
+    _add_symbol_search(parser)
     parser.add_argument(
         "--types",
         choices=[choice.value for choice in TypeChoice],
@@ -365,6 +368,47 @@ def make_parser() -> argparse.ArgumentParser:
     add_lab_command(subparsers)
     add_completion_command(subparsers, parser)
     return parser
+
+
+def _add_symbol_search(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("search for debugging symbols, as drgn does")
+    for word, enabled, what in (("try", True, "also"), ("no", False, "do not")):
+        group.add_argument(
+            f"--{word}-symbols-by",
+            dest="symbol_methods",
+            metavar="METHOD[,METHOD...]",
+            action="append",
+            type=functools.partial(_methods, enabled=enabled),
+            default=[],
+            help=f"{what} search by a finder (standard, debuginfod, beside: vmlinux in the "
+            "directory of the core dump) or an option of drgn's (may be given more than once)",
+        )
+    for kind, what in (("debug", "debugging symbols"), ("kernel", "vmlinux and modules")):
+        group.add_argument(
+            f"--{kind}-directory",
+            dest=f"{kind}_directories",
+            metavar="PATH",
+            action="append",
+            type=_not_empty,
+            default=[],
+            help=f"search for {what} in the given directory first (may be given more than once)",
+        )
+
+
+def _methods(text: str, *, enabled: bool) -> list[Method]:
+    return [Method(name, enabled) for name in text.split(",")]
+
+
+def _symbol_search(args: argparse.Namespace) -> SymbolSearch:
+    methods = tuple(method for methods in args.symbol_methods for method in methods)
+    if args.symbols:
+        # A mistake in -s is told, unless somebody asks for both.
+        methods = (Method(BESIDE, enabled=False), *methods)
+    return SymbolSearch(
+        methods,
+        tuple(args.debug_directories),
+        tuple(args.kernel_directories),
+    )
 
 
 def _not_empty(text: str) -> str:
