@@ -41,13 +41,23 @@ _PAGE_SIZES = {
 }
 
 
-def open_core(path: str, architecture: str | None = None, name: str | None = None) -> drgn.Program:
+# In a program's cache, if VMCOREINFO is not that of its core dump.
+_GIVEN = "given_vmcoreinfo"
+
+
+def open_core(
+    path: str,
+    architecture: str | None = None,
+    name: str | None = None,
+    vmcoreinfo: bytes | None = None,
+) -> drgn.Program:
     """
     Open a core dump that somebody named, without its debugging symbols.
 
     :param architecture: Of a dump that does not say, as :class:`drgn.Architecture`
         calls it, in lower case.
     :param name: What errors call the file, if it is a copy.
+    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, in place of what the dump has.
     :raises CannotOpenError: if it is no dump of a kernel that drgn can read
     :raises CannotJudgeError: if it ends before its contents begin
     """
@@ -55,7 +65,8 @@ def open_core(path: str, architecture: str | None = None, name: str | None = Non
     if architecture:
         platform = drgn.Platform(drgn.Architecture[architecture.upper()])
         _refuse_another_architecture(path, name, platform)
-    prog = drgn.Program(platform)
+    prog = drgn.Program(platform, vmcoreinfo=vmcoreinfo)
+    prog.cache[_GIVEN] = vmcoreinfo is not None
     if lacks_its_bitmaps(Path(path)):
         raise CannotJudgeError(f"{name} ends before its contents begin: {INCOMPLETE}")
     try:
@@ -162,11 +173,16 @@ def open_dump(core: Path, vmlinux: Path) -> drgn.Program:
 
 @dataclass(frozen=True)
 class Dump:
-    """What opens a dump once more; ``platform`` is the architecture and the flags."""
+    """
+    What opens a dump once more; ``platform`` is the architecture and the flags.
+
+    :ivar vmcoreinfo_is_given: Whether it stands in for that of the dump, which does not say.
+    """
 
     path: str
     platform: tuple[str, int]
     vmcoreinfo: bytes
+    vmcoreinfo_is_given: bool
 
 
 def dump_of(prog: drgn.Program) -> Dump:
@@ -178,6 +194,7 @@ def dump_of(prog: drgn.Program) -> Dump:
         path=os.path.abspath(core),
         platform=(prog.platform.arch.name, prog.platform.flags.value),
         vmcoreinfo=prog["VMCOREINFO"].string_(),
+        vmcoreinfo_is_given=prog.cache.get(_GIVEN, False),
     )
 
 
@@ -189,7 +206,8 @@ def reopen(dump: Dump) -> drgn.Program:
     """
     architecture, flags = dump.platform
     platform = drgn.Platform(drgn.Architecture[architecture], drgn.PlatformFlags(flags))
-    prog = drgn.Program(platform)
+    given = dump.vmcoreinfo if dump.vmcoreinfo_is_given else None
+    prog = drgn.Program(platform, vmcoreinfo=given)
     prog.set_core_dump(dump.path)
     _distrust(prog)
     if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:

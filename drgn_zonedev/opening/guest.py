@@ -122,15 +122,18 @@ def connect_guest(address: str) -> socket.socket:
         raise CannotOpenError(f"cannot open {address}: {e.strerror or e}{hint}") from e
 
 
-def open_guest(address: str, monitor: socket.socket) -> drgn.Program:
+def open_guest(
+    address: str, monitor: socket.socket, vmcoreinfo: bytes | None = None
+) -> drgn.Program:
     """
     Open a QEMU guest, without its debugging symbols.
 
     :param address: For messages.
     :param monitor: Of :func:`connect_guest()`.
+    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, for a guest without ``-device vmcoreinfo``.
     :raises CannotOpenError: if drgn cannot, or it is no Linux kernel
     """
-    prog = drgn.Program()
+    prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     begun = time.monotonic()
     try:
         # Nothing is to be cleaned up yet, and drgn goes on whatever its plugins raise.

@@ -15,13 +15,14 @@ from drgn_zonedev.util.signals import held_back
 __all__ = ("open_live",)
 
 
-def open_live() -> drgn.Program:
+def open_live(vmcoreinfo: bytes | None = None) -> drgn.Program:
     """
     Open the running kernel, without its debugging symbols.
 
+    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, in place of what the kernel says.
     :raises CannotOpenError: if drgn cannot
     """
-    prog = drgn.Program()
+    prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     try:
         # drgn loads its plugins here, and goes on whatever they raise.
         with held_back():

@@ -49,6 +49,7 @@ from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import open_core, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
+from drgn_zonedev.opening.given_vmcoreinfo import read_vmcoreinfo
 from drgn_zonedev.opening.live import open_live
 from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.opening.symbol_search import BESIDE, Method, SymbolSearch, set_search
@@ -361,6 +362,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="ARCH",
         help="set the architecture of a dump that does not say",
     )
+    parser.add_argument(
+        "--vmcoreinfo",
+        metavar="PATH",
+        type=_not_empty,
+        help="take VMCOREINFO from the given file, whatever the program has",
+    )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(metavar="COMMAND")
     add_commands(subparsers)
@@ -425,13 +432,14 @@ def _version() -> str:
 
 
 def _open(args: argparse.Namespace, files: _Files, monitor: socket.socket | None) -> drgn.Program:
+    vmcoreinfo = None if args.vmcoreinfo is None else read_vmcoreinfo(args.vmcoreinfo)
     if files.core:
-        return open_core(files.core, args.architecture, files.names.get(files.core))
+        return open_core(files.core, args.architecture, files.names.get(files.core), vmcoreinfo)
     if monitor:
         from drgn_zonedev.opening.guest import open_guest
 
-        return open_guest(args.qemu, monitor)
-    return open_live()
+        return open_guest(args.qemu, monitor, vmcoreinfo)
+    return open_live(vmcoreinfo)
 
 
 def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
