@@ -12,10 +12,16 @@ from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.declarations import DECLARED_TYPES, LEADING_DIMENSIONS
 from drgn_zonedev.debuginfo.kallsyms_tables import Memory, read_kallsyms
 from drgn_zonedev.debuginfo.kernel_objects import KernelObjects
+from drgn_zonedev.debuginfo.same_build import note_build_id, vmcoreinfo_build_id
 from drgn_zonedev.debuginfo.symbol_table import KernelSymbols
 from drgn_zonedev.debuginfo.vmcoreinfo import vmcoreinfo_symbols
 
 __all__ = ("image_objects", "image_symbols")
+
+# What nm(1) calls variables and constants.
+_DATA_LETTERS = frozenset("bBdDgGrRsS")
+
+_MAX_NOTES_BYTES = 1 << 16
 
 
 def image_symbols(prog: Program) -> KernelSymbols:
@@ -24,11 +30,7 @@ def image_symbols(prog: Program) -> KernelSymbols:
 
     :raises DebugInfoError: if it has none, or they are damaged
     """
-    try:
-        vmcoreinfo = prog["VMCOREINFO"].string_()
-    except LookupError:
-        raise DebugInfoError("there is no VMCOREINFO, which says where kallsyms is") from None
-    return read_kallsyms(_memory(prog), vmcoreinfo_symbols(vmcoreinfo))
+    return read_kallsyms(_memory(prog), vmcoreinfo_symbols(_vmcoreinfo(prog)))
 
 
 def image_objects(prog: Program, symbols: KernelSymbols) -> KernelObjects:
@@ -37,15 +39,58 @@ def image_objects(prog: Program, symbols: KernelSymbols) -> KernelObjects:
 
     :raises DebugInfoError: if there are none, or they are damaged
     """
-    start, stop = symbols.named("__start_BTF"), symbols.named("__stop_BTF")
-    if not start or not stop:
-        raise DebugInfoError("the kernel has no BTF: CONFIG_DEBUG_INFO_BTF=n")
-    size = stop[0].address - start[0].address
+    memory = _memory(prog)
+    _require_same_build(_vmcoreinfo(prog), memory, symbols)
+    extent = _extent(symbols, "__start_BTF", "__stop_BTF")
+    if extent is None:
+        raise DebugInfoError(_why_no_btf(symbols))
+    start, size = extent
     if not 0 < size <= MAX_BTF_BYTES:
         raise DebugInfoError(f"BTF is damaged: it has {size} bytes")
-    memory = _memory(prog)
-    btf = parse_btf(memory.read(start[0].address, size), memory.byteorder)
+    btf = parse_btf(memory.read(start, size), memory.byteorder)
     return KernelObjects(prog, BtfTypes(prog, btf, LEADING_DIMENSIONS), symbols, DECLARED_TYPES)
+
+
+def _vmcoreinfo(prog: Program) -> bytes:
+    try:
+        found: bytes = prog["VMCOREINFO"].string_()
+    except LookupError:
+        raise DebugInfoError("there is no VMCOREINFO, which says where kallsyms is") from None
+    return found
+
+
+def _extent(symbols: KernelSymbols, start: str, stop: str) -> tuple[int, int] | None:
+    starts, stops = symbols.named(start), symbols.named(stop)
+    if not starts or not stops:
+        return None
+    return starts[0].address, stops[0].address - starts[0].address
+
+
+def _why_no_btf(symbols: KernelSymbols) -> str:
+    if any(symbol.letter in _DATA_LETTERS for symbol in symbols):
+        return "the kernel has no BTF: CONFIG_DEBUG_INFO_BTF=n"
+    return "kallsyms knows functions, but no variables: CONFIG_KALLSYMS_ALL=n"
+
+
+def _require_same_build(vmcoreinfo: bytes, memory: Memory, symbols: KernelSymbols) -> None:
+    # read_kallsyms() has compared addresses.
+    told, held = vmcoreinfo_build_id(vmcoreinfo), _held_build_id(memory, symbols)
+    if told and held and told != held:
+        raise DebugInfoError(
+            f"the kernel in memory is of another build: VMCOREINFO says {told.hex()}, its notes "
+            f"{held.hex()}"
+        )
+
+
+def _held_build_id(memory: Memory, symbols: KernelSymbols) -> bytes | None:
+    extent = _extent(symbols, "__start_notes", "__stop_notes")
+    if extent is None or not 0 < extent[1] <= _MAX_NOTES_BYTES:
+        return None
+    try:
+        return note_build_id(memory.read(*extent), memory.byteorder)
+    except DebugInfoError:
+        # Nothing else needs them.
+        return None
 
 
 def _memory(prog: Program) -> Memory:

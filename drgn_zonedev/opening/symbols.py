@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import drgn
 
+from drgn_zonedev.debuginfo.same_build import differing_address, vmcoreinfo_build_id
+from drgn_zonedev.debuginfo.vmcoreinfo import vmcoreinfo_symbols
 from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.symbol_search import where_looked
 from drgn_zonedev.util.strings import c_string
@@ -50,6 +52,31 @@ def load_symbols(
     # What drgn warns about becomes one error below.
     with _without_warnings():
         _load(prog, symbols, names)
+    _require_same_build(prog)
+
+
+def _require_same_build(prog: drgn.Program) -> None:
+    # drgn compares build IDs, and takes any file if VMCOREINFO does not tell the kernel's.
+    try:
+        vmcoreinfo = prog["VMCOREINFO"].string_()
+    except LookupError:
+        return
+    if vmcoreinfo_build_id(vmcoreinfo):
+        return
+
+    def look_up(name: str) -> int | None:
+        try:
+            return int(prog.symbol(name).address)
+        except LookupError:
+            return None
+
+    differing = differing_address(vmcoreinfo_symbols(vmcoreinfo), look_up)
+    if differing:
+        name, there, here = differing
+        raise CannotJudgeError(
+            f"{prog.main_module().debug_file_path} is of another build: it has {name} at "
+            f"{here:#x}, VMCOREINFO at {there:#x}: give the vmlinux of that very build"
+        )
 
 
 @contextlib.contextmanager

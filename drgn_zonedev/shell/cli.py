@@ -182,7 +182,8 @@ def _run(args: argparse.Namespace) -> Outcome:
     if isinstance(command, ShellCommand):
         return command.run(args)
     with contextlib.ExitStack() as stack:
-        files = stack.enter_context(_unpacked(args.core, args.symbols))
+        choice = TypeChoice(args.types)
+        files = stack.enter_context(_unpacked(args.core, args.symbols, choice))
         monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
         # drgn's C code is not interrupted by what a handler of Python's would do.
         opening = ending_at_once if files.core == args.core else contextlib.nullcontext
@@ -195,7 +196,7 @@ def _run(args: argparse.Namespace) -> Outcome:
             stack.enter_context(_interruptible(monitor))
         with opening():
             set_search(prog, _symbol_search(args))
-            load_types(prog, files.symbols, TypeChoice(args.types), files.names)
+            load_types(prog, files.symbols, choice, files.names)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         run = functools.partial(command.run, Session(prog, scan_all), args)
@@ -260,11 +261,15 @@ class _Files:
 
 
 @contextlib.contextmanager
-def _unpacked(core: str | None, symbols: list[str]) -> Iterator[_Files]:
+def _unpacked(core: str | None, symbols: list[str], choice: TypeChoice) -> Iterator[_Files]:
     # An export brings its own vmlinux.
     if core is None or not is_export(Path(core)):
         yield _Files(core, symbols)
         return
+    if choice is TypeChoice.BTF and not symbols:
+        raise CannotOpenError(
+            f"{core} is an export, which has a vmlinux and no BTF: take --types btf away"
+        )
     with contextlib.ExitStack() as stack:
         try:
             files = stack.enter_context(unpacked(Path(core)))

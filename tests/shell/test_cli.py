@@ -404,3 +404,10 @@ def test_signal_ends_what_waits_in_code_of_drgn(
         assert time.monotonic() - begun < 1
         assert process.stderr
         assert process.stderr.read() == b""
+
+
+def test_export_has_no_btf_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    export = str(VMCORES / "6.1-empty")
+    assert cli.main(["--types", "btf", "-c", export, "check"]) == Status.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("is an export, which has a vmlinux and no BTF: take --types btf away")
