@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from dataclasses import dataclass
 
 from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeKind
 
+from drgn_zonedev.debuginfo.same_build import vmcoreinfo_build_id
 from drgn_zonedev.export import kept_names as names
 from drgn_zonedev.export.dwarf.dies import Tree
 from drgn_zonedev.export.dwarf.encode import DwarfSections, encode_dwarf
@@ -32,6 +34,8 @@ from drgn_zonedev.export.elf_writer import (
     Segment,
 )
 from drgn_zonedev.export.kept_names import MissingNames
+from drgn_zonedev.pfn_walkers.functions import has_function
+from drgn_zonedev.util.intervals import Span
 
 __all__ = ("Vmlinux", "build_vmlinux")
 
@@ -56,15 +60,40 @@ class _Image:
 
 def _image(prog: Program, symbols: list[Symbol]) -> _Image:
     # drgn looks for the symbol at an address only in files that span it.
-    start = min((s.address for s in symbols), default=0)
-    end = max((s.address + s.size for s in symbols), default=0)
+    start, end = _extent(prog, symbols)
     try:
         module = prog.main_module()
     except LookupError:
-        return _Image(0, start, end, b"")
-    bias = module.debug_file_bias or module.loaded_file_bias or 0
-    start, end = module.address_range or (start, end)
-    return _Image(bias, (start - bias) & _MASK, (end - bias) & _MASK, module.build_id or b"")
+        # Nothing looked for vmlinux, and drgn has made no modules.
+        bias, build_id = _kernel_offset(prog), vmcoreinfo_build_id(_vmcoreinfo(prog)) or b""
+    else:
+        known = (module.debug_file_bias, module.loaded_file_bias, _kernel_offset(prog))
+        bias = next(bias for bias in known if bias is not None)
+        start, end = module.address_range or (start, end)
+        build_id = module.build_id or b""
+    return _Image(bias, (start - bias) & _MASK, (end - bias) & _MASK, build_id)
+
+
+def _extent(prog: Program, symbols: list[Symbol]) -> Span:
+    try:
+        return prog.symbol("_text").address, prog.symbol("_end").address
+    except LookupError:
+        start = min((s.address for s in symbols), default=0)
+        return start, max((s.address + s.size for s in symbols), default=0)
+
+
+def _kernel_offset(prog: Program) -> int:
+    # As drgn relocates vmlinux. Whatever does not say so does not move its kernel.
+    found = re.search(rb"^KERNELOFFSET=([0-9a-f]{1,16})$", _vmcoreinfo(prog), re.MULTILINE)
+    return int(found[1], 16) if found else 0
+
+
+def _vmcoreinfo(prog: Program) -> bytes:
+    try:
+        text: bytes = prog["VMCOREINFO"].string_()
+    except LookupError:
+        return b""
+    return text
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,17 @@ def _tree(prog: Program, image: _Image, more: MissingNames) -> Tree:
     for name in dict.fromkeys(objects):
         with contextlib.suppress(LookupError):
             _add_object(tree, image, name, prog.object(name))
+    _add_traces(tree, prog)
     return tree
+
+
+def _add_traces(tree: Tree, prog: Program) -> None:
+    # DWARF has functions that are inlined everywhere, without an address. Without it, what
+    # tells that the kernel has them is not in an export.
+    takes_anything = prog.function_type(prog.void_type(), (), True)
+    for name in names.FUNCTIONS:
+        if name not in prog and has_function(prog, name):
+            tree.add_function(name, takes_anything, None)
 
 
 def _add_object(tree: Tree, image: _Image, name: str, found: Object) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,17 @@ def test_dump_without_vmlinux_gets_the_same_answer(booted: Booted, command: str)
     builtin = answer("--types", "btf", *options[:2], command)
     assert builtin["kernel"].pop("types") == "btf"
     assert builtin == whole
+
+
+@each_guest([guest for guest in GUESTS if guest[0] in ("6.1", "7.3")])
+def test_export_without_vmlinux_gives_the_same_answers(booted: Booted, tmp_path: Path) -> None:
+    options, export = booted.dumped.options, str(tmp_path / "export")
+    made = zonedev("--types", "btf", *options[:2], "export", export)
+    assert made.status == 0, made.stderr
+    for command in COMMANDS:
+        exported = answer("-c", export, command)
+        assert "types" not in exported["kernel"]
+        assert exported == answer(*options, command), command
 
 
 @each_guest(GUESTS)

@@ -21,7 +21,10 @@ from drgn import (
     TypeMember,
     TypeParameter,
 )
+from support.builtinkernel import DATA, SYMBOLS, builtin_program, builtin_types, carried
+from support.rawkallsyms import TEXT
 
+from drgn_zonedev.debuginfo.finders import register_builtin_finders
 from drgn_zonedev.export.kept_names import MissingNames
 from drgn_zonedev.export.vmlinux import build_vmlinux
 
@@ -168,3 +171,35 @@ def test_copy_of_a_copy_is_the_same(tmp_path: Path) -> None:
     first = build_vmlinux(_source())
     second = build_vmlinux(_reopened(tmp_path, _source()))
     assert first.contents == second.contents
+
+
+@pytest.mark.parametrize("offset", [0, 0x1A000000])
+def test_types_from_btf_become_dwarf_where_the_kernel_was_linked(
+    offset: int, tmp_path: Path
+) -> None:
+    symbols = [*SYMBOLS[:2], ("T_text", TEXT), *SYMBOLS[2:]]
+    symbols.append(("D_end", DATA + 0x10000))
+    prog = builtin_program(carried(builtin_types().bytes(), symbols))
+    text = prog["VMCOREINFO"].string_() + f"KERNELOFFSET={offset:x}\n".encode()
+    text += b"BUILD-ID=" + bytes(range(20)).hex().encode() + b"\n"
+
+    def find(prog: Program, name: str, flags: FindObjectFlags, _: str | None) -> Object | None:
+        if name != "VMCOREINFO":
+            return None
+        return Object(prog, prog.array_type(prog.int_type("char", 1, True), len(text)), text)
+
+    prog.register_object_finder("relocated", find, enable_index=0)
+    register_builtin_finders(prog)
+    path = tmp_path / "vmlinux"
+    made = build_vmlinux(prog)
+    assert made.build_id == bytes(range(20))
+    path.write_bytes(made.contents)
+    # As it is in the file, which nothing relocates here.
+    linked = _program()
+    linked.extra_module("vmlinux", create=True).try_file(path, force=True)
+    assert linked["max_pfn"].address_ == DATA - offset
+    assert linked["max_pfn"].type_.type_name() == "unsigned long"
+    assert linked["node_states"].type_.type_name() == "nodemask_t [6]"
+    assert linked.symbol("memremap_pages").address == TEXT + 0x10 - offset
+    (parameter,) = linked.function("memremap_pages").type_.parameters
+    assert parameter.type.type_name() == "unsigned long"
