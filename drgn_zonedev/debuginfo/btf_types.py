@@ -211,6 +211,10 @@ class BtfTypes:
                 return Object(self.prog, made, bit_field_size=bit_size)
             except (ValueError, TypeError) as e:
                 raise DebugInfoError(f"BTF is damaged: bit field {member.name}: {e}") from e
+        if made.unaliased_kind() in (TypeKind.FUNCTION, TypeKind.VOID):
+            raise DebugInfoError(f"BTF is damaged: {member.name} has no size")
+        if member.bit_offset % 8:
+            raise DebugInfoError(f"BTF is damaged: {member.name} begins within a byte")
         if leading and made.kind == TypeKind.ARRAY and made.length and not made.length % leading:
             inner = self.prog.array_type(made.type, made.length // leading)
             return self.prog.array_type(inner, leading)

@@ -24,6 +24,9 @@ __all__ = ("KernelObjects",)
 
 _CLONES = ("part", "isra", "constprop", "cold")
 
+# Far more than any array of the kernel that a constant tells the length of.
+_MAX_LENGTH = 1 << 20
+
 _ARRAY = re.compile(r"(?P<element>.+?) ?\[(?P<length>\w*)\]")
 
 
@@ -121,7 +124,10 @@ class KernelObjects:
             return int(dimension)
         if dimension == "MAX_NUMNODES":
             return self._max_numnodes()
-        return int(self.prog[dimension].value_())
+        length = int(self.prog[dimension].value_())
+        if not 0 <= length <= _MAX_LENGTH:
+            raise DebugInfoError(f"BTF is damaged: {dimension} is {length}")
+        return length
 
     def _max_numnodes(self) -> int:
         # zonelist._zonerefs has MAX_NUMNODES * MAX_NR_ZONES + 1 of them.

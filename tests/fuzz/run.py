@@ -28,6 +28,8 @@ from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory, stored_dumps
 
 from .archives import SHARE, fuzz_archives
+from .builtin import SHARE as BUILTIN_SHARE
+from .builtin import fuzz_builtin
 from .doors import DOOR_SHARE, DOORS, fuzz_doors
 from .image import Image
 from .mutation import Recipe, describe, draw_recipe, load_recipe, recipe_text
@@ -195,6 +197,7 @@ def _run(args: argparse.Namespace, images: list[Image]) -> int:
     packed, each = args.count // SHARE, args.count // DOOR_SHARE
     failed = fuzz_archives(args.seed, packed, archives, args.keep / "archives")
     failed += fuzz_doors(args.seed, each, images)
+    failed += fuzz_builtin(args.seed, args.count // BUILTIN_SHARE, args.keep / "builtin")
     with workers(args.jobs) as pool:
         images = list(pool.map(known, images))
         batches = _batches(args.seed, args.count - packed - each * len(DOORS), images)
