@@ -14,13 +14,22 @@ process.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
+import drgn
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 # What support.guests.each_guest() makes of a kernel and a scenario.
 _GUEST = re.compile(r"\[([\w.-]+:[a-z][\w-]*)\]$")
+
+
+@pytest.fixture(autouse=True)
+def _default_program_of_its_own() -> Iterator[None]:
+    """Let no test find the default program that another one has set."""
+    yield
+    drgn.set_default_prog(None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
