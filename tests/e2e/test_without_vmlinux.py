@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.guests import Booted, each_guest, zonedev
+from support.guests import Booted, each_guest, require_free, zonedev
 
 from drgn_zonedev.lab import KERNELS
 
@@ -48,6 +48,7 @@ def test_export_without_vmlinux_gives_the_same_answers(booted: Booted, tmp_path:
 
 @each_guest(GUESTS)
 def test_guest_without_vmlinux_is_judged(booted: Booted) -> None:
+    require_free(booted.guest)
     found = answer(*booted.live.options[:2], "check")
     assert found["kernel"]["types"] == "btf"
     assert found["pgmaps"]
