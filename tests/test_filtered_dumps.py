@@ -25,6 +25,7 @@ from drgn_zonedev.kernel.mmzone import pfn_section_valid, pfn_to_online_page, pf
 from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
 from drgn_zonedev.model import Case, Report, Severity
 from drgn_zonedev.report import check
+from drgn_zonedev.verification.pool import piece
 
 PAGE = 4096
 VMCORES = Path(__file__).parent.parent / "vmcores"
@@ -207,8 +208,10 @@ def test_section_that_was_left_out_is_not_taken_for_none(
 
 @pytest.mark.parametrize("name", ["6.1-fsdax-collision", "7.2-devdax-2m"])
 def test_struct_pages_that_were_left_out_are_told_by_any_number_of_jobs(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that there are enough pieces for two.
+    monkeypatch.setattr(piece, "PIECE_BYTES", 64 * 4099)
     path = tmp_path / "vmcore"
     with StoredDump(VMCORES / name).files() as directory:
         dump = (directory / "vmcore").read_bytes()
