@@ -17,7 +17,12 @@ from pathlib import Path
 
 import drgn
 
-from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
+from drgn_zonedev.opening.failures import (
+    INCOMPLETE,
+    CannotJudgeError,
+    CannotOpenError,
+    why_not_opened,
+)
 from drgn_zonedev.util.signals import held_back
 from drgn_zonedev.util.strings import printable
 from drgn_zonedev.vmcore.core_path import core_dump_path
@@ -118,16 +123,11 @@ def _refuse_another_architecture(core: str, name: str, platform: drgn.Platform) 
 
 
 def _why_not_opened(path: str, name: str, e: Exception) -> str:
-    if isinstance(e, PermissionError):
-        return f"cannot open {name}: {e.strerror}: try as root"
-    if isinstance(e, FileNotFoundError):
-        advice = "check the path"
-    elif why := no_dump(path):
+    if isinstance(e, (PermissionError, FileNotFoundError)):
+        return why_not_opened(name, e, "check the path")
+    if why := no_dump(path):
         return f"cannot open {name}: {why}"
-    else:
-        advice = "give an ELF or kdump vmcore, or an export"
-    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    return f"cannot open {name}: {reason}: {advice}"
+    return why_not_opened(name, e, "give an ELF or kdump vmcore, or an export")
 
 
 def warn_if_damaged(prog: drgn.Program, name: str | None = None) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("INCOMPLETE", "CannotJudgeError", "CannotOpenError")
+__all__ = ("INCOMPLETE", "CannotJudgeError", "CannotOpenError", "why_not_opened")
 
 INCOMPLETE = (
     "take the dump whole and with less left out (parts of a split one: makedumpfile "
@@ -19,3 +19,15 @@ class CannotOpenError(Exception):
 
 class CannotJudgeError(Exception):
     """The program can be opened, but what is known of it is not enough."""
+
+
+def why_not_opened(name: str, e: Exception, advice: str) -> str:
+    """
+    Say why drgn could not open something.
+
+    :param advice: What to do about it, unless it takes root.
+    """
+    if isinstance(e, PermissionError):
+        return f"cannot open {name}: {e.strerror}: try as root"
+    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+    return f"cannot open {name}: {reason}: {advice}"

@@ -38,7 +38,7 @@ from typing import Any
 
 import drgn
 
-from drgn_zonedev.opening.failures import CannotOpenError
+from drgn_zonedev.opening.failures import CannotOpenError, why_not_opened
 from drgn_zonedev.util.signals import ending_at_once
 
 __all__ = (
@@ -164,8 +164,8 @@ def _less_memory() -> Iterator[None]:
 
 
 def _why_not_opened(address: str, e: Exception, seconds: float) -> str:
-    if isinstance(e, PermissionError):
-        return f"cannot open {address}: {e.strerror}: try as root"
+    if isinstance(e, (PermissionError, FileNotFoundError)):
+        return why_not_opened(address, e, "check the path")
     if isinstance(e, MemoryError):
         return f"cannot open {address}: it says too much: check that this is QEMU's QMP socket"
     if isinstance(e, BlockingIOError) or seconds >= _OPENING_SECONDS:
@@ -173,11 +173,7 @@ def _why_not_opened(address: str, e: Exception, seconds: float) -> str:
             f"cannot open {address}: QEMU did not answer within {seconds:.0f} s: check that it "
             "runs, and serves nobody else"
         )
-    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    advice = "give an ELF or kdump vmcore, or an export"
-    if isinstance(e, FileNotFoundError):
-        advice = "check the path"
-    return f"cannot open {address}: {reason}: {advice}"
+    return why_not_opened(address, e, "give an ELF or kdump vmcore, or an export")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import drgn
 
-from drgn_zonedev.opening.failures import CannotOpenError
+from drgn_zonedev.opening.failures import CannotOpenError, why_not_opened
 from drgn_zonedev.util.signals import held_back
 
 __all__ = ("open_live",)
@@ -33,10 +33,5 @@ def open_live(vmcoreinfo: bytes | None = None) -> drgn.Program:
 
 
 def _why_not_opened(e: Exception) -> str:
-    if isinstance(e, PermissionError):
-        return f"cannot open the running kernel: {e.strerror}: try as root"
-    reason = e.strerror if isinstance(e, OSError) and e.strerror else e
-    return (
-        f"cannot open the running kernel: {reason}: try as root, with /proc/kcore, or give a "
-        "vmcore with -c"
-    )
+    advice = "try as root, with /proc/kcore, or give a vmcore with -c"
+    return why_not_opened("the running kernel", e, advice)
