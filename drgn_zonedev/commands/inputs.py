@@ -55,7 +55,7 @@ def refuse_overwriting(args: argparse.Namespace, inputs: Iterable[Path]) -> None
         path = getattr(args, name, None)
         if path not in STANDARD_OUTPUT and is_one_of(path, known):
             raise OverwriteError(
-                f"{path} is what is read, which {option} would overwrite: choose another place"
+                f"{path} is an input, which {option} would overwrite: choose another place"
             )
     if is_one_of(_STDOUT, known):
         raise OverwriteError(

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Exports in one compressed file, for keeping and for mailing: the same export always
-makes the same file.
+Exports in one compressed file, to keep or to mail. The same export always makes the
+same file.
 
-Archives come from strangers. Unpacking one reads it once, front to back, and costs no
-more than its size allows: an archive of up to 1 MiB holds at most 256 MiB.
+Archives come from strangers. Unpacking reads one once, front to back, and limits what
+it may hold by its size: an archive of up to 1 MiB holds at most 256 MiB.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _MAX_SIZES = {"meta.json": 64 << 20, "vmlinux": 64 << 20, "vmcore": 1 << 32}
 _MAX_RATIO = 256
 _MIN_LIMIT = 256 << 20
 
-# tar fills its last record with zeros; nobody has larger ones.
+# tar fills its last record with zeros; real records are smaller.
 _MAX_TAIL = 1 << 20
 
 _CHUNK = 1 << 20
 
 
 class ArchiveError(Exception):
-    """The file is no packed export, or not a whole one. It is not named here."""
+    """The file is not a packed export, or is incomplete. The message does not name it."""
 
 
 def is_archive_name(path: Path) -> bool:
@@ -79,10 +79,10 @@ def pack(directory: Path, archive: Path) -> None:
 
 
 def _write_members(directory: Path, sizes: dict[str, int], file: BinaryIO) -> None:
-    # Higher ones only have larger dictionaries, for which everybody needs memory.
+    # Higher presets only enlarge the dictionary, and so the memory that unpacking takes.
     with tarfile.open(fileobj=file, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=6) as tar:
         for name in FILES:
-            # Everything else of a new one is the same for everybody.
+            # The defaults name neither a user nor a time.
             member = tarfile.TarInfo(name)
             member.size = sizes[name]
             with (directory / name).open("rb") as contents:
@@ -93,11 +93,12 @@ def unpack(archive: Path, directory: Path) -> None:
     """
     Unpack an export.
 
-    Only the files of an export are written, as plain files that nobody may read who
-    may not read the archive. They may be in a directory of the archive; whatever other
-    plain files are in there is passed over.
+    Writes the files of an export and no others, as plain files with the mode of the
+    archive. They may be in a directory of the archive; other plain files in it are
+    skipped.
 
-    :raises ArchiveError: if one is missing or damaged, or the archive has anything else
+    :raises ArchiveError: if a file is missing or damaged, or the archive has a member
+        that is not a plain file or a directory
     :raises OSError: if the archive cannot be read, or the files cannot be written
     """
     with _understood(), _opened(archive) as file:
@@ -140,20 +141,20 @@ def _understood() -> Iterator[None]:
     except CutOffError as e:
         raise ArchiveError(str(e)) from e
     except (BadHeaderError, BadStreamError) as e:
-        raise ArchiveError(f"this is no packed export: {e}") from e
+        raise ArchiveError(f"this is not a packed export: {e}") from e
     except MemoryError as e:
         raise ArchiveError("there is too little memory to unpack it") from e
 
 
 @contextlib.contextmanager
 def _opened(archive: Path) -> Iterator[BinaryIO]:
-    # Opening a FIFO would wait for somebody to write to it.
+    # Opening a FIFO would wait for a writer.
     descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise BadStreamError("it is not a regular file")
-        # Of less than a header, the decoder only says that there should be more.
+        # Given less than a header, the decoder only asks for more.
         if os.pread(descriptor, len(MAGIC), 0) != MAGIC:
             raise BadStreamError("it is not compressed with xz")
         yield file
@@ -164,7 +165,7 @@ def _most(size: int) -> int:
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[Header, Iterator[bytes]]]:
-    # Contents that are not read are passed over.
+    # Contents that the caller does not read are skipped.
     stream = XzStream(file, _most(os.fstat(file.fileno()).st_size))
     # One more block ends it.
     for _ in range(_MAX_HEADERS + 1):
@@ -197,5 +198,5 @@ def _read_end(stream: XzStream) -> None:
     while piece := stream.read(_CHUNK):
         tail += len(piece)
         if tail > _MAX_TAIL or piece.strip(b"\0"):
-            raise BadHeaderError("something follows behind its end")
+            raise BadHeaderError("data follows its end")
     stream.finish()

@@ -37,7 +37,7 @@ from drgn_zonedev.util.strings import printable
 
 __all__ = ("NameLeftError", "require_no_names")
 
-# A name that is no longer than this is a number as well. The memory map has any number.
+# A name this short may also be a number, and the memory map has every number.
 _NUMBER_SIZE = 4
 
 # Those of modules are within 2 GiB of the kernel wherever code has to be.

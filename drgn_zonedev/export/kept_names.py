@@ -86,7 +86,7 @@ VARIABLES = (
     *("sme_me_mask", "zero_pfn", "huge_zero_pfn", "page_init_poisoning"),
 )
 
-# Some kernels can only be told from others by a function that they have.
+# Only a function distinguishes some kernels from others.
 FUNCTIONS = (
     "vmemmap_populate",
     "pfn_to_online_page",

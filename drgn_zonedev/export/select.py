@@ -74,7 +74,7 @@ class ExportOptions:
 
 
 def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Report:
-    """Read everything that is to be kept; returns what the analysis said."""
+    """Read everything that the export keeps, and return the report."""
     report = check(recorder.prog, progress=progress)
     reads = _most_reads(recorder.prog)
     for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
@@ -97,15 +97,15 @@ def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Re
 
 @contextlib.contextmanager
 def _tolerance() -> Iterator[None]:
-    # A damaged kernel is what people export: helpers may fail on it as they like
-    # (drgn's own raise bare Exceptions, too), and do the same on the export.
+    # People export damaged kernels. Helpers may fail on them in any way (drgn's own
+    # raise bare Exceptions, too), and fail in the same way on the export.
     with contextlib.suppress(Exception):
         yield
 
 
 def _most_reads(prog: Program) -> int:
-    # Far more than any step takes: every slot of the section array is looked at, and
-    # there are no more memory blocks than sections.
+    # Far more than any step needs: each slot of the section array is read, and there
+    # are at most as many memory blocks as sections.
     per_root = prog["SECTIONS_PER_ROOT"].value_()
     roots = len(np.unique(sections(prog).nr // per_root))
     return _MAX_READS + 4 * roots * int(per_root)
@@ -132,7 +132,7 @@ def _memory_blocks(recorder: Recorder) -> None:
     block_type = prog.type("struct memory_block")
     for block in for_each_memory_block(prog):
         for member in block_type.members or ():
-            # The device is most of it, and says nothing of memory.
+            # The device is most of the structure, and does not describe memory.
             if member.name not in (None, "dev"):
                 recorder.keep(block.value_() + member.offset, sizeof(member.type))
 
@@ -157,7 +157,7 @@ def _resources(recorder: Recorder) -> None:
 
 
 def _modules(recorder: Recorder) -> None:
-    # drgn goes through them whenever it loads symbols.
+    # drgn walks the list whenever it loads symbols.
     for _ in recorder.prog.loaded_modules():
         pass
 
@@ -180,7 +180,7 @@ def _describe_page(prog: Program, pfn: int) -> None:
 
 
 def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
-    # Whole structures, so that a later version finds what it looks at, too.
+    # Whole structures, for later versions that read other members.
     prog = recorder.prog
     found = Object(prog, "struct dev_pagemap *", pgmap.address)
     _keep_object(recorder, found)
@@ -215,8 +215,7 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
 
 
 def _memmap_ranges(prog: Program, report: Report, options: ExportOptions) -> tuple[Span, ...]:
-    # What memory there is beside the sections that can be read, nobody knows, however
-    # much of it a damaged structure claims.
+    # Only readable sections tell where memory is; a damaged structure may claim more.
     pages = sparsemem_geometry(prog).pages_per_section
     known = union((nr * pages, (nr + 1) * pages) for nr in sections(prog).nr.tolist())
     mapped = [r for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
@@ -249,11 +248,11 @@ def _forget_devices(recorder: Recorder) -> None:
 
 
 def _forget_guesses(recorder: Recorder, report: Report) -> None:
-    # What is not in front of a pgmap belongs to somebody else.
+    # Words that were read as a guess, and do not belong to a pgmap, may be private.
     prog = recorder.prog
     for pgmap in report.pgmaps:
         recorder.forget_words(guessed_words(prog, pgmap.address))
-    # What was guessed for one may be there for another.
+    # A word that was a wrong guess for one device may belong to another.
     for pgmap in report.pgmaps:
         if pgmap.device:
             dev = Object(prog, "struct device *", pgmap.device.address)
@@ -265,8 +264,8 @@ def _forget_guesses(recorder: Recorder, report: Report) -> None:
 
 
 def _forget_neighbours(recorder: Recorder) -> None:
-    # sections() reads usages that lie close together in one go, and what lies
-    # between two of them in a slab belongs to somebody else.
+    # sections() reads usages that lie close together in one go. What lies between two
+    # of them in a slab has another owner.
     usage_type = recorder.prog.type("struct mem_section_usage")
     offset, size = offsetof(usage_type, "subsection_map"), sizeof(usage_type)
     usages = sorted_set(sections(recorder.prog).usage)

@@ -55,7 +55,7 @@ class StoredDump:
         """
         Read what must come of it.
 
-        :raises ValueError: if that is no JSON, or in a format of another time
+        :raises ValueError: if it is not JSON, or has another schema
         """
         try:
             document = json.loads((self.path / EXPECTED).read_text(encoding="utf-8"))

@@ -4,11 +4,11 @@
 Trace
 -----
 
-A second program that sees the same memory as the first one, and remembers what
-was read of it. What an analysis reads there is what the analysis needs.
+A second program with the memory of the first. It records what is read: that is what
+an analysis needs.
 
-Its debugging information is the small vmlinux of the export, so that whatever
-works here works on the export, too.
+Its debugging information is the small vmlinux of the export, so that whatever works
+here works on the export, too.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Recorder:
         self._read: set[Span] = set()
         self._faulted: set[Span] = set()
         self._tables: set[Span] = set()
-        # What a running kernel said first is what everything after was based on.
+        # On a running kernel, everything is decided by what the first read returned.
         self._live = bool(source.flags & ProgramFlags.IS_LIVE)
         self._reads_left: int | None = None
         self._first: dict[Span, bytes] = {}
@@ -77,8 +77,8 @@ class Recorder:
     @contextlib.contextmanager
     def at_most(self, reads: int) -> Iterator[None]:
         """
-        Have all memory be unreadable after so many reads: drgn's helpers go on for as
-        long as a damaged structure leads somewhere, which can be for ever.
+        Make all memory unreadable after so many reads: drgn's helpers follow a damaged
+        structure as long as it leads anywhere, without end if it is a loop.
         """
         self._reads_left = reads
         try:

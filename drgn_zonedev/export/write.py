@@ -4,8 +4,8 @@
 Export
 ------
 
-Writes exactly the part of a kernel's memory that this tool looks at, with
-debugging information of its own, as a vmcore that drgn opens like any other.
+Writes the part of a kernel's memory that this tool reads, with debugging information
+of its own, as a vmcore that drgn opens like any other.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ EXPORT_SCHEMA = "drgn-zonedev/export/1"
 _META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 _META_SIZE = 256
 
-# What comes from no file is for whoever could read it.
+# A program that was not read from a file: only its user could read it.
 _PRIVATE = 0o600
 
-# What one try lacks makes the next one ask for more, but not endlessly.
+# Each try asks for what the one before missed.
 _MAX_TRIES = 4
 
 
@@ -83,19 +83,19 @@ def write_export(
 ) -> Export:
     """
     Export a kernel's memory map to a new directory, or to one file if that is named
-    ``.tar.xz`` or ``.txz``. Nobody may read it who may not read the core dump.
+    ``.tar.xz`` or ``.txz``. It has the mode of the core dump.
 
     :param force: Replace what is there if it is an earlier export, and nothing else.
-    :raises FileExistsError: if there is anything, and it is not to be replaced, or it is
-        what *prog* is read from
+    :raises FileExistsError: if *path* exists and may not be replaced, or is a file that
+        *prog* is read from
     :raises LookupError: if the debugging information lacks what is needed
-    :raises ValueError: if there are no exports for this architecture
+    :raises ValueError: if this architecture cannot be exported
     :raises ArchiveError: if it is too large for one file
-    :raises NameLeftError: if names are to be left out, and one is left
+    :raises NameLeftError: if a name is left that *options* say to blank
     """
     options, target = options or ExportOptions(), Path(path)
     if is_one_of(target, identities(program_files(prog))):
-        raise FileExistsError(f"{target} is what is read")
+        raise FileExistsError(f"{target} is the input: choose another path")
     mode, replace = _source_mode(prog), force and is_earlier_export(target)
     if is_archive_name(target):
         with new_file(target, replace=replace) as archive:
@@ -188,8 +188,8 @@ def _record(
 
 def _load(prog: Program, vmlinux: Path) -> None:
     next(prog.loaded_modules())[0].try_file(vmlinux)
-    # As plain drgn does, which goes through the list of modules, too. That may be
-    # damaged, and claim more memory than there is.
+    # As plain drgn does, which walks the list of modules, too. A damaged list may claim
+    # more memory than the machine has.
     with contextlib.suppress(FaultError, MemoryError, MissingDebugInfoError):
         prog.load_debug_info([vmlinux])
 

@@ -215,7 +215,7 @@ def _refuse_dumps_over(
             path = (directory or Path()) / dump_name(kernel, scenario)
             if is_one_of(path, known):
                 raise OverwriteError(
-                    f"{path} is what is read, which --dump would overwrite: choose another place"
+                    f"{path} is an input, which --dump would overwrite: choose another place"
                 )
 
 

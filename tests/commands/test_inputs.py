@@ -149,7 +149,7 @@ def test_repl_overwrites_nothing_either(work: Path) -> None:
     prog = open_dump(work / "d/vmcore", work / "d/vmlinux")
     drgn.set_default_prog(prog)
     for name in ("d/vmcore", "hard-vmlinux"):
-        with pytest.raises(CommandError, match="is what is read"):
+        with pytest.raises(CommandError, match="is an input"):
             run_command(prog, f"zonedev check -o {name}")
     assert contents(work) == before
 

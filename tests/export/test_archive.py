@@ -139,7 +139,7 @@ def test_link_is_not_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("contents", [b"", b"no archive", b"\xfd7zXZ\0cut off"])
 def test_damaged_archive_is_one_clear_error(tmp_path: Path, contents: bytes) -> None:
     (tmp_path / "dump.tar.xz").write_bytes(contents)
-    with pytest.raises(ArchiveError, match="no packed export"):
+    with pytest.raises(ArchiveError, match="not a packed export"):
         unpack(tmp_path / "dump.tar.xz", tmp_path)
 
 
@@ -153,7 +153,7 @@ def test_archive_that_is_cut_off_is_told_from_another_file(tmp_path: Path) -> No
 
 def test_missing_file_is_one_clear_error(tmp_path: Path) -> None:
     archive = _tarfile(tmp_path / "dump.tar.xz", [tarfile.TarInfo("vmcore")])
-    with pytest.raises(ArchiveError, match=r"no packed export: meta\.json is not in it"):
+    with pytest.raises(ArchiveError, match=r"not a packed export: meta\.json is not in it"):
         unpack(archive, tmp_path)
 
 

@@ -248,7 +248,7 @@ def test_what_a_program_is_read_from_is_not_replaced(tmp_path: Path) -> None:
     before = (out / "vmcore").stat().st_mtime_ns
     prog = open_export(out)
     for target in (out, link, out / ".." / "out"):
-        with pytest.raises(FileExistsError, match="is what is read"):
+        with pytest.raises(FileExistsError, match="is the input"):
             write_export(prog, target, force=True)
     assert (out / "vmcore").stat().st_mtime_ns == before
 

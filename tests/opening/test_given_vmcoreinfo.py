@@ -85,5 +85,5 @@ def test_it_is_not_overwritten(whole: Path, text: Path, capsys: pytest.CaptureFi
     before = text.read_bytes()
     args = ["--vmcoreinfo", str(text), "-c", str(whole), "check", "-o", str(text)]
     assert cli.main(args) == 2
-    assert "is what is read" in capsys.readouterr().err
+    assert "is an input" in capsys.readouterr().err
     assert text.read_bytes() == before

@@ -361,7 +361,7 @@ def test_export_is_opened_with_its_own_symbols(part: str) -> None:
 def test_archive_that_is_no_export_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "other.tar.xz").write_bytes(b"no archive")
     error = _one_line_error(_zonedev("-c", str(tmp_path / "other.tar.xz"), "check"), 2)
-    assert "other.tar.xz: this is no packed export" in error
+    assert "other.tar.xz: this is not a packed export" in error
 
 
 @pytest.mark.parametrize("command", ["check", "ranges", "sections", "walkers", "proposal"])

@@ -111,7 +111,7 @@ def test_demo_with_a_damaged_dump_is_one_clear_error(
     for name, text in ((EXPECTED, json.dumps({"schema": EXPECTED_SCHEMA})), (ARCHIVE, "damaged")):
         (tmp_path / "6.1-hotplug-offline" / name).write_text(text)
     assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 2
-    assert "no packed export" in capsys.readouterr().err
+    assert "not a packed export" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [
