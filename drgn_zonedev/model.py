@@ -15,8 +15,8 @@ are plain ``int``.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from drgn import Object
 
@@ -30,9 +30,11 @@ __all__ = (
     "Evidence",
     "EvidenceKind",
     "Finding",
+    "FreeBlocks",
     "KernelFacts",
     "Memmap",
     "Missing",
+    "PageCounts",
     "Pgmap",
     "PgmapDevice",
     "PgmapRange",
@@ -321,6 +323,29 @@ class Missing:
 
 
 @dataclass(frozen=True)
+class PageCounts:
+    """
+    Numbers of struct pages of one kind.
+
+    ``torn`` of those that are ``verified`` changed each time that they were read, so
+    nothing is held against them. ``not_exported`` are those that an export leaves out.
+    """
+
+    verified: int = 0
+    unreadable: int = 0
+    torn: int = 0
+    not_exported: int = 0
+
+    def __add__(self, other: PageCounts) -> PageCounts:
+        return PageCounts(
+            self.verified + other.verified,
+            self.unreadable + other.unreadable,
+            self.torn + other.torn,
+            self.not_exported + other.not_exported,
+        )
+
+
+@dataclass(frozen=True)
 class Coverage:
     """
     How much was verified, so that a report without findings can be trusted.
@@ -328,7 +353,8 @@ class Coverage:
     ``aliases_skipped`` of the verified struct pages share the memory of another one, and
     were verified together with it. On a running kernel, ``retries`` counts readings that
     were torn and repeated, and ``torn`` counts answers that stayed torn: ranges that are
-    unknown and errors that are not judged because of that.
+    unknown and errors that are not judged because of that. ``by_case`` says of which
+    cases the struct pages were.
     """
 
     pages_verified: int = 0
@@ -337,6 +363,21 @@ class Coverage:
     aliases_skipped: int = 0
     retries: int = 0
     torn: int = 0
+    by_case: Mapping[Case, PageCounts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FreeBlocks:
+    """
+    Free blocks of the buddy allocator that were found among struct pages (``PageBuddy()``).
+
+    ``number`` has how many there are by node (``page_to_nid()``), zone number
+    (``page_zonenum()``) and order. ``unread`` are the PFNs of online memory, sorted and
+    disjoint, whose struct pages were not all looked at: what is free there is not known.
+    """
+
+    number: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    unread: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)

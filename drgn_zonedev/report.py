@@ -23,16 +23,16 @@ from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.model import (
-    Coverage,
     Finding,
     Missing,
+    PageCounts,
     Range,
     Report,
     Severity,
     Unjudged,
 )
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, Results
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
 from drgn_zonedev.verification.scan import ScanAll
@@ -147,8 +147,11 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapsho
 
 
 def _unverified(ranges: list[Range]) -> Verification:
-    pages = sum(r.pages for r in ranges if r.case in PROMISED)
-    return Verification(tuple(ranges), (), (), Coverage(pages_unreadable=pages))
+    results = Results()
+    for range_ in ranges:
+        if range_.case in PROMISED:
+            results.count(range_.case, PageCounts(unreadable=range_.pages))
+    return Verification(tuple(ranges), (), (), results.coverage())
 
 
 _ErrorId = tuple[str, int, int, Optional[int]]

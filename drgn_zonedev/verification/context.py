@@ -16,7 +16,17 @@ from drgn import Program
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
-from drgn_zonedev.model import Evidence, EvidenceKind, Finding, Pgmap, Range, Unjudged
+from drgn_zonedev.model import (
+    Case,
+    Coverage,
+    Evidence,
+    EvidenceKind,
+    Finding,
+    PageCounts,
+    Pgmap,
+    Range,
+    Unjudged,
+)
 from drgn_zonedev.verification.scan import Scanned
 from drgn_zonedev.verification.shared_vmemmap import Aliases
 
@@ -45,11 +55,25 @@ class Results:
     ranges: list[Range] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     unjudged: list[Unjudged] = field(default_factory=list)
-    pages_verified: int = 0
-    pages_unreadable: int = 0
+    by_case: dict[Case, PageCounts] = field(default_factory=dict)
     bytes_read: int = 0
     aliases_skipped: int = 0
     cuts: int = 0
+
+    def count(self, case: Case, pages: PageCounts) -> None:
+        """Account for struct pages of a range of some case."""
+        self.by_case[case] = self.by_case.get(case, PageCounts()) + pages
+
+    def coverage(self) -> Coverage:
+        """What they all come to."""
+        total = sum(self.by_case.values(), PageCounts())
+        return Coverage(
+            total.verified,
+            total.unreadable,
+            self.bytes_read,
+            self.aliases_skipped,
+            by_case=dict(self.by_case),
+        )
 
 
 @dataclass(frozen=True)
@@ -85,10 +109,10 @@ def read_range(context: Context, range_: Range) -> Iterator[Pages]:
         count = part.end_pfn - part.start_pfn
         context.progress(count)
         if isinstance(part, UnreadablePages):
-            results.pages_unreadable += count
+            results.count(range_.case, PageCounts(unreadable=count))
             results.unjudged.append(unreadable(context.prog, part))
             continue
-        results.pages_verified += count
+        results.count(range_.case, PageCounts(verified=count))
         results.bytes_read += part.words.nbytes
         yield part
 

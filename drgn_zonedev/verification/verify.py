@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from drgn import Program
@@ -31,7 +31,9 @@ from drgn_zonedev.model import (
     Coverage,
     Evidence,
     Finding,
+    FreeBlocks,
     Memmap,
+    PageCounts,
     Pgmap,
     Range,
     Unjudged,
@@ -79,13 +81,15 @@ class Verification:
     What the struct pages say.
 
     ``ranges`` are those that were given, except that parts of early sections
-    that only struct pages can tell apart (holes and ghosts) are divided.
+    that only struct pages can tell apart (holes and ghosts) are divided. ``free_blocks``
+    are those of the RAM that was looked at.
     """
 
     ranges: tuple[Range, ...]
     findings: tuple[Finding, ...]
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
+    free_blocks: FreeBlocks = field(default_factory=FreeBlocks)
 
 
 @takes_program_or_default
@@ -149,12 +153,7 @@ def verify_snapshot(
         ranges=tuple(results.ranges),
         findings=tuple(results.findings),
         unjudged=tuple(results.unjudged),
-        coverage=Coverage(
-            results.pages_verified,
-            results.pages_unreadable,
-            results.bytes_read,
-            results.aliases_skipped,
-        ),
+        coverage=results.coverage(),
     )
 
 
@@ -288,8 +287,7 @@ def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
     scanned.insert_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
-    results.pages_unreadable += missing
-    results.pages_verified += range_.pages - missing
+    results.count(range_.case, PageCounts(verified=range_.pages - missing, unreadable=missing))
     results.aliases_skipped += range_.pages - missing - scanned.pages_read
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]

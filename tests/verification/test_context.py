@@ -12,7 +12,7 @@ from support.kernels import Device, device
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout
-from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.model import Case, Memmap, PageCounts, Range
 from drgn_zonedev.verification.context import (
     Context,
     Results,
@@ -51,8 +51,9 @@ def test_pages_that_are_read_are_counted_with_their_bytes() -> None:
     parts = list(read_range(made, RANGE))
     assert (parts[0].start_pfn, parts[-1].end_pfn) == (START, END)
     results = made.results
-    assert (results.pages_verified, results.bytes_read) == (0x8000, 0x8000 * 64)
-    assert (results.pages_unreadable, results.unjudged) == (0, [])
+    assert results.by_case == {Case.DEVICE: PageCounts(verified=0x8000)}
+    assert results.bytes_read == 0x8000 * 64
+    assert results.unjudged == []
 
 
 def test_pages_that_cannot_be_read_are_unjudged() -> None:
@@ -61,11 +62,24 @@ def test_pages_that_cannot_be_read_are_unjudged() -> None:
     assert (read[0][0], read[-1][1]) == (START, END)
     assert sum(end - start for start, end in read) == 0x7000
     results = made.results
-    assert (results.pages_verified, results.pages_unreadable) == (0x7000, 0x1000)
+    assert results.by_case == {Case.DEVICE: PageCounts(verified=0x7000, unreadable=0x1000)}
     assert results.bytes_read == 0x7000 * 64
     spans = [(u.start_pfn, u.end_pfn) for u in results.unjudged]
     assert (spans[0][0], spans[-1][1]) == (0x42000, 0x43000)
     assert sum(end - start for start, end in spans) == 0x1000
+
+
+def test_struct_pages_are_counted_by_the_case_of_their_range() -> None:
+    results = Results()
+    results.count(Case.DEVICE, PageCounts(verified=5, unreadable=1))
+    results.count(Case.ONLINE, PageCounts(verified=7, torn=2, not_exported=3))
+    results.count(Case.DEVICE, PageCounts(verified=10))
+    coverage = results.coverage()
+    assert (coverage.pages_verified, coverage.pages_unreadable) == (22, 1)
+    assert coverage.by_case == {
+        Case.DEVICE: PageCounts(verified=15, unreadable=1),
+        Case.ONLINE: PageCounts(verified=7, torn=2, not_exported=3),
+    }
 
 
 def test_progress_counts_what_cannot_be_read_too() -> None:

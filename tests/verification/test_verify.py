@@ -21,7 +21,16 @@ from support.kernels import Device, device, each_layout, since_compounds
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.kernel import memmap
-from drgn_zonedev.model import Case, Coverage, Evidence, Finding, Range, Severity, Unjudged
+from drgn_zonedev.model import (
+    Case,
+    Coverage,
+    Evidence,
+    Finding,
+    PageCounts,
+    Range,
+    Severity,
+    Unjudged,
+)
 from drgn_zonedev.verification import holes
 from drgn_zonedev.verification.verify import Verification, divide_holes, verify, verify_snapshot
 
@@ -59,6 +68,11 @@ def sole_error(kernel: FakeKernel) -> Finding:
 
 def spots(findings: list[Finding]) -> list[tuple[str, int, int, int]]:
     return [(f.slug, f.start_pfn, f.end_pfn, f.count) for f in findings]
+
+
+def totals(coverage: Coverage) -> Coverage:
+    """Of all cases together."""
+    return dataclasses.replace(coverage, by_case={})
 
 
 def pgmap_of(kernel: FakeKernel) -> int:
@@ -462,7 +476,12 @@ def test_coverage_counts_the_pages_that_were_looked_at(layout: str) -> None:
     ranges = classify(prog)
     verification = verify_snapshot(prog, snapshot, ranges, lambda *each: seen.append(each))
     pages = END - START
-    assert verification.coverage == Coverage(pages, 0, 64 * pages)
+    assert totals(verification.coverage) == Coverage(pages, 0, 64 * pages)
+    assert verification.coverage.by_case == {
+        Case.RESERVED: PageCounts(verified=2),
+        Case.METADATA: PageCounts(verified=FIRST - START - 2),
+        Case.DEVICE: PageCounts(verified=END - FIRST),
+    }
     assert sum(done for done, _ in seen) == 64 * pages
     assert {total for _, total in seen} == {64 * pages}
 
@@ -477,7 +496,7 @@ def test_unreadable_memmap_is_unjudged_and_no_error(layout: str, start: int) -> 
     (unjudged,) = verification.unjudged
     assert (unjudged.start_pfn, unjudged.end_pfn) == (start, start + 64)
     pages = END - START - 64
-    assert verification.coverage == Coverage(pages, 64, 64 * pages)
+    assert totals(verification.coverage) == Coverage(pages, 64, 64 * pages)
 
 
 @each_layout
@@ -486,7 +505,7 @@ def test_entirely_unreadable_memmap(layout: str) -> None:
     kernel.unmap_memmap(START, END)
     verification = verified(kernel)
     assert errors(kernel) == []
-    assert verification.coverage == Coverage(0, END - START, 0)
+    assert totals(verification.coverage) == Coverage(0, END - START, 0)
     spans = [(u.start_pfn, u.end_pfn) for u in verification.unjudged]
     assert spans == [(START, START + 2), (START + 2, FIRST), (FIRST, END)]
 
@@ -504,7 +523,7 @@ def test_online_and_offline_ram_is_not_read() -> None:
     kernel.section(0, online=True, early=True)
     kernel.section(1)
     kernel.memory_block(1, "MEM_OFFLINE")
-    assert verified(kernel).coverage == Coverage(0, 0, 0)
+    assert totals(verified(kernel).coverage) == Coverage(0, 0, 0)
 
 
 def test_unknown_ranges_are_unjudged() -> None:
@@ -683,7 +702,7 @@ def test_claimed_memory_without_memmap_is_not_read(layout: str) -> None:
     (hazard,) = verification.findings
     assert hazard.slug == "case4-initializing"
     assert "not there yet" in hazard.message
-    assert verification.coverage == Coverage()
+    assert totals(verification.coverage) == Coverage()
     assert verification.unjudged == ()
 
 
@@ -758,7 +777,7 @@ def test_pages_of_a_hole_are_counted_once(layout: str) -> None:
     kernel.device_pages(0x44200, 0x45400, DANGLING)
     kernel.unmap_memmap(0x45000, 0x45040)
     verification = verified(kernel)
-    assert verification.coverage == Coverage(0x3FC0, 64, 64 * 0x3FC0)
+    assert totals(verification.coverage) == Coverage(0x3FC0, 64, 64 * 0x3FC0)
     assert [(u.start_pfn, u.end_pfn) for u in verification.unjudged] == [(0x45000, 0x45040)]
 
 
@@ -839,7 +858,7 @@ def test_hole_is_divided_no_more_often_than_any_machine_needs(
     assert told == [(first[-1].start_pfn, 0x48000), (0x4D000, 0x50000)]
     assert all("more often than on any machine" in u.reason for u in verification.unjudged)
     # All of it was gone through.
-    assert verification.coverage == Coverage(0x8000, 0, 64 * 0x8000)
+    assert totals(verification.coverage) == Coverage(0x8000, 0, 64 * 0x8000)
 
 
 @each_layout
