@@ -5,8 +5,11 @@ Lists
 -----
 
 The ``drgn_zonedev.kernel.lists`` module iterates over linked lists of a kernel
-whose memory may be damaged. drgn's :mod:`drgn.helpers.linux.list` never ends on
-a list that has a cycle.
+whose memory may be damaged.
+
+In :mod:`drgn.helpers.linux.list`, ``list_for_each_entry()`` never ends on a list that has
+a cycle, and ``validate_list_for_each_entry()`` stops at an entry whose ``prev`` is
+damaged, although ``next`` still leads on.
 """
 
 from __future__ import annotations

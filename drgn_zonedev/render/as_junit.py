@@ -11,20 +11,23 @@ which is an error if nothing could be judged.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree
 
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Finding, Report, Severity
+from drgn_zonedev.render.junit_document import (
+    add_result,
+    add_suite,
+    add_test,
+    document_text,
+    new_document,
+)
 
-__all__ = ("error_junit", "report_junit", "xml_text")
+__all__ = ("error_junit", "report_junit")
 
 # The test of what could not be judged: its class, its name, and the type of its errors.
 _JUDGED, _NOT_JUDGED = (f"zonedev.{Severity.INFO.value}", "everything-was-judged"), "not judged"
-
-# Characters that XML 1.0 cannot represent.
-_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
@@ -36,33 +39,20 @@ def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
     found: dict[str, list[Finding]] = {slug: [] for slug in KINDS}
     for finding in report.findings:
         found[finding.slug].append(finding)
-    root = ElementTree.Element("testsuites", name="zonedev")
-    suite = _add_suite(root, f"zonedev check: Linux {report.kernel.release}")
+    root = new_document("zonedev")
+    suite = add_suite(root, f"zonedev check: Linux {report.kernel.release}")
     for slug, findings in found.items():
         _add_kind(suite, slug, findings, is_failure)
     _add_unjudged(suite, report)
-    return _text(root)
+    return document_text(root)
 
 
 def error_junit(message: str) -> str:
     """The document to write if there is no report; *message* says why."""
-    root = ElementTree.Element("testsuites", name="zonedev")
-    test = _add_test(_add_suite(root, "zonedev"), *_JUDGED)
-    _add(test, "error", xml_text(message), message=xml_text(message), type=_NOT_JUDGED)
-    return _text(root)
-
-
-def _add_suite(root: ElementTree.Element, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(root, "testsuite", name=xml_text(name))
-
-
-def _text(root: ElementTree.Element) -> str:
-    for suite in root:
-        suite.set("tests", str(len(suite)))
-        for count, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            suite.set(count, str(len(suite.findall(f"testcase/{tag}"))))
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+    root = new_document("zonedev")
+    test = add_test(add_suite(root, "zonedev"), *_JUDGED)
+    add_result(test, "error", message, message=message, type=_NOT_JUDGED)
+    return document_text(root)
 
 
 def _add_kind(
@@ -72,36 +62,23 @@ def _add_kind(
     is_failure: Callable[[Finding], bool],
 ) -> None:
     severity = KINDS[slug].severity
-    test = _add_test(suite, f"zonedev.{severity.value}", slug)
+    test = add_test(suite, f"zonedev.{severity.value}", slug)
     failing = [f for f in findings if is_failure(f)]
-    text = "\n".join(xml_text(str(finding)) for finding in findings)
+    text = "\n".join(str(finding) for finding in findings)
     if failing:
         count = "1 finding" if len(failing) == 1 else f"{len(failing)} findings"
         message = f"{count}: {failing[0].message}"
-        _add(test, "failure", text, message=xml_text(message), type=severity.value)
+        add_result(test, "failure", text, message=message, type=severity.value)
     elif findings:
-        _add(test, "system-out", text)
+        add_result(test, "system-out", text)
 
 
 def _add_unjudged(suite: ElementTree.Element, report: Report) -> None:
-    test = _add_test(suite, *_JUDGED)
+    test = add_test(suite, *_JUDGED)
     lines = [f"[{u.start_pfn:#x}, {u.end_pfn:#x}): {u.reason}" for u in report.unjudged]
     if report.nothing_judged:
-        message = xml_text(f"nothing could be judged: {lines[0] if lines else 'all is unknown'}")
-        _add(test, "error", xml_text("\n".join(lines)), message=message, type=_NOT_JUDGED)
+        message = f"nothing could be judged: {lines[0] if lines else 'all is unknown'}"
+        add_result(test, "error", "\n".join(lines), message=message, type=_NOT_JUDGED)
     elif lines:
-        _add(test, "skipped", message=xml_text(f"{len(lines)} could not be judged: {lines[0]}"))
-        _add(test, "system-out", xml_text("\n".join(lines)))
-
-
-def _add_test(suite: ElementTree.Element, classname: str, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=classname, name=name, time="0")
-
-
-def _add(test: ElementTree.Element, tag: str, text: str = "", **attributes: str) -> None:
-    ElementTree.SubElement(test, tag, attributes).text = text or None
-
-
-def xml_text(text: str) -> str:
-    """Replace the characters that XML cannot represent, not even escaped."""
-    return _NOT_XML.sub("?", text)
+        add_result(test, "skipped", message=f"{len(lines)} could not be judged: {lines[0]}")
+        add_result(test, "system-out", "\n".join(lines))

@@ -4,9 +4,13 @@
 Signals
 -------
 
-What ends ``zonedev`` lets it clean up first: files that it unpacked, processes that
-it started, a guest that it stopped. This is for a process that is for nothing else;
-in drgn's REPL, signals are drgn's business.
+A signal that ends ``zonedev`` lets it clean up first: files that it unpacked, processes
+that it started, a guest that it stopped. Use it in a process of its own; in drgn's REPL,
+signals belong to drgn.
+
+:func:`asyncio.Runner` and the handlers of :mod:`signal` raise an exception once. Python
+loses one in a thousand of these (see ``_repeat()``), so here the signal comes again every
+0.1 s until the program cleans up.
 """
 
 from __future__ import annotations
@@ -63,9 +67,9 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def _repeat(number: int) -> None:
-    # What a handler raises is lost where Python takes no exceptions, as in the callbacks of
-    # weak references that imports have; where C takes it for another one, as when a
-    # buffered file is made; and just before a system call that then waits for ever.
+    # Python prints and drops what a handler raises in the callback of a weak reference, as
+    # imports have; its C code takes it for another exception when it makes a buffered
+    # file; and a signal just before a system call does not interrupt it.
     def again(alarm: int, frame: FrameType | None) -> None:
         if not _is_ending():
             signal.raise_signal(number)

@@ -15,7 +15,13 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from drgn_zonedev.lab.verdict.matrix import Cell, CellVerdict
-from drgn_zonedev.render.as_junit import xml_text
+from drgn_zonedev.render.junit_document import (
+    add_result,
+    add_suite,
+    add_test,
+    document_text,
+    new_document,
+)
 
 __all__ = ("MATRIX_SCHEMA", "ascii_only", "junit_xml", "line_text", "matrix_text", "results_json")
 
@@ -69,64 +75,38 @@ def _explanations(cells: Sequence[Cell]) -> list[str]:
 
 def junit_xml(cells: Sequence[Cell]) -> str:
     """Return the cells as JUnit XML: a test suite for each kernel, a test for each scenario."""
-    root = ElementTree.Element("testsuites", name="zonedev lab")
+    root = new_document("zonedev lab")
     for name in dict.fromkeys(cell.kernel.name for cell in cells):
-        _add_suite(root, [cell for cell in cells if cell.kernel.name == name])
+        _add_kernel(root, [cell for cell in cells if cell.kernel.name == name])
     if all(cell.verdict is CellVerdict.NOT_POSSIBLE for cell in cells):
         _add_nothing_run(root)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+    return document_text(root) + "\n"
 
 
-_ELEMENTS = {
+_RESULTS = {
     CellVerdict.DIFFERS: "failure",
     CellVerdict.NOT_POSSIBLE: "skipped",
     CellVerdict.FAILED: "error",
 }
 
 
-def _add_suite(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
-    def count(verdict: CellVerdict) -> str:
-        return str(sum(cell.verdict is verdict for cell in cells))
-
-    suite = ElementTree.SubElement(
-        root,
-        "testsuite",
-        name=f"{cells[0].kernel.name} ({cells[0].kernel.release})",
-        tests=str(len(cells)),
-        failures=count(CellVerdict.DIFFERS),
-        errors=count(CellVerdict.FAILED),
-        skipped=count(CellVerdict.NOT_POSSIBLE),
-        time=f"{sum(cell.seconds for cell in cells):.3f}",
-    )
+def _add_kernel(root: ElementTree.Element, cells: Sequence[Cell]) -> None:
+    suite = add_suite(root, f"{cells[0].kernel.name} ({cells[0].kernel.release})")
+    suite.set("time", f"{sum(cell.seconds for cell in cells):.3f}")
     for cell in cells:
-        test = ElementTree.SubElement(
-            suite,
-            "testcase",
-            classname=f"lab.{cell.kernel.name}",
-            name=cell.scenario.name,
-            time=f"{cell.seconds:.3f}",
-        )
-        if cell.verdict in _ELEMENTS:
-            message = xml_text("\n".join(cell.details))
-            first = message.partition("\n")[0]
-            kind = cell.verdict.value
-            element = ElementTree.SubElement(
-                test, _ELEMENTS[cell.verdict], message=first, type=kind
-            )
-            element.text = message
+        name, seconds = cell.scenario.name, f"{cell.seconds:.3f}"
+        test = add_test(suite, f"lab.{cell.kernel.name}", name, seconds)
+        if cell.verdict in _RESULTS:
+            text, kind = "\n".join(cell.details), cell.verdict.value
+            first = text.partition("\n")[0]
+            add_result(test, _RESULTS[cell.verdict], text, message=first, type=kind)
 
 
 def _add_nothing_run(root: ElementTree.Element) -> None:
     # If all tests are skipped, CI servers report a success.
-    suite = ElementTree.SubElement(
-        root, "testsuite", name="zonedev lab", tests="1", failures="0", errors="1", skipped="0"
-    )
-    test = ElementTree.SubElement(
-        suite, "testcase", classname="lab", name="anything-is-possible", time="0.000"
-    )
+    test = add_test(add_suite(root, "zonedev lab"), "lab", "anything-is-possible")
     message = "no scenario is possible on any of these kernels: nothing was judged"
-    ElementTree.SubElement(test, "error", message=message, type="not judged").text = message
+    add_result(test, "error", message, message=message, type="not judged")
 
 
 def results_json(cells: Sequence[Cell]) -> str:

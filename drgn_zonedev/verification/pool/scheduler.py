@@ -4,13 +4,18 @@
 Scheduler
 ---------
 
-Going through the struct pages of a core dump in several processes. What takes long
-in a compressed dump is to decompress it, and each process does that for its part.
+Goes through the struct pages of a core dump in several processes. A compressed dump
+takes its time to decompress, and each process does that for its part.
 
-A worker is a new Python that opens the dump itself: libkdumpfile's handles survive
-no fork, and its caches no threads. Results are put together in order, so the answer
-is that of one process. What a worker does not do, because it dies or cannot open
-the dump, is done by the others, or here, where a part of the work is done anyway.
+A worker is a new Python that opens the dump itself: a handle of libkdumpfile does not
+survive fork(), and its cache is not safe for threads. Results are put together in
+order, so the answer is that of one process. If a worker dies or cannot open the dump,
+the others do its work, or this process, which works as well.
+
+:class:`concurrent.futures.ProcessPoolExecutor` and loky start their workers for a task,
+with all that its function imports, and fail every task that is not done when one worker
+dies. Here, workers open the dump before there is any task, while this process still loads
+symbols; the death of one costs its pieces only; and this process is a worker, too.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ __all__ = ("scan_in_processes",)
 
 _logger = logging.getLogger("drgn_zonedev")
 
-# One that is worked on, and one so that nobody waits for the next.
+# The piece that a worker works on, and the next one.
 _AT_ONCE = 2
 
 
