@@ -70,7 +70,7 @@ class PageLayout:
     ``folio->pgmap``; then, drivers may build folios out of device pages.
     ``order_offset`` is where the first tail of a compound page holds its order,
     ``folio_pages`` how many struct pages lie under a ``struct folio``, and
-    ``tail_mapping`` the value of ``mapping`` in tails; ``None`` if that is not known.
+    ``pointer_delta`` the POISON_POINTER_DELTA; ``None`` if that is not known.
     """
 
     size: int
@@ -91,7 +91,18 @@ class PageLayout:
     zone_device: int
     order_offset: int | None
     folio_pages: int
-    tail_mapping: int | None
+    pointer_delta: int | None
+
+    @property
+    def tail_mapping(self) -> int | None:
+        """``TAIL_MAPPING``: the value of ``mapping`` in tails."""
+        return None if self.pointer_delta is None else self.pointer_delta + 0x400
+
+    @property
+    def list_poison(self) -> tuple[int, int] | None:
+        """``LIST_POISON1`` and ``LIST_POISON2``, which ``list_del()`` leaves behind."""
+        delta = self.pointer_delta
+        return None if delta is None else (delta + 0x100, delta + 0x122)
 
     @property
     def zone_mask(self) -> int:
@@ -153,7 +164,7 @@ def _page_layout(prog: Program) -> PageLayout:
         zone_device=prog.constant("ZONE_DEVICE").value_(),
         order_offset=_order_offset(prog, page),
         folio_pages=_folio_pages(prog, page),
-        tail_mapping=_tail_mapping(prog),
+        pointer_delta=_pointer_delta(prog),
     )
 
 
@@ -222,12 +233,12 @@ def _folio_pages(prog: Program, page: Type) -> int:
         return 1
 
 
-def _tail_mapping(prog: Program) -> int | None:
-    # TAIL_MAPPING: a macro, 0x400 above POISON_POINTER_DELTA, which is
-    # CONFIG_ILLEGAL_POINTER_VALUE and depends on the architecture.
+def _pointer_delta(prog: Program) -> int | None:
+    # POISON_POINTER_DELTA: a macro, CONFIG_ILLEGAL_POINTER_VALUE, which depends on the
+    # architecture.
     assert prog.platform is not None
     known = (Architecture.X86_64, Architecture.AARCH64)
-    return 0xDEAD000000000400 if prog.platform.arch in known else None
+    return 0xDEAD000000000000 if prog.platform.arch in known else None
 
 
 def _pgmap_offset(prog: Program, page: Type) -> int:

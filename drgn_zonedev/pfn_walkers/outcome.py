@@ -65,7 +65,13 @@ class WalkOutcome(enum.Enum):
 
 OUTCOMES = tuple(WalkOutcome)
 
-_GARBAGE = (Contents.ZERO, Contents.POISON, Contents.MEDIA, Contents.OTHER)
+_GARBAGE = (
+    Contents.ZERO,
+    Contents.POISON,
+    Contents.UNUSED,
+    Contents.MEDIA,
+    Contents.OTHER,
+)
 _FALSE_PGMAP = (Contents.METADATA, Contents.DANGLING_PGMAP)
 _INITIALIZED = (Contents.METADATA, Contents.INITIALIZED)
 

@@ -43,6 +43,7 @@ Put = Callable[[Bench, int, int], None]
 KINDS: list[tuple[Contents, Put]] = [
     (Contents.ZERO, lambda bench, a, b: bench.kernel.fill_pages(a, b, 0)),
     (Contents.POISON, lambda bench, a, b: bench.kernel.fill_pages(a, b, 0xFF)),
+    (Contents.UNUSED, lambda bench, a, b: bench.kernel.fill_pages(a, b, 0xFD)),
     (Contents.INITIALIZED, lambda bench, a, b: bench.kernel.device_pages(a, b, bench.mine)),
     (Contents.OTHER_PGMAP, lambda bench, a, b: bench.kernel.device_pages(a, b, bench.other)),
     (Contents.DANGLING_PGMAP, lambda bench, a, b: bench.kernel.device_pages(a, b, DANGLING)),
@@ -68,6 +69,59 @@ def test_kinds_side_by_side(layout: str) -> None:
         put(bench, START + i, START + i + 1)
     found = bench.contents(START, START + len(KINDS), pgmap=bench.mine)
     assert found == [kind for kind, _ in KINDS]
+
+
+ZONE_SHIFT, NODE_SHIFT = 51, 54
+LIST_POISON = 0xDEAD000000000100, 0xDEAD000000000122
+
+
+def _misplace(bench: Bench, pfn: int, *, zone: int | None = None, node: int = 0) -> None:
+    flags = bench.kernel.page_word(pfn, 0)
+    if zone is not None:
+        flags = flags & ~(7 << ZONE_SHIFT) | zone << ZONE_SHIFT
+    bench.kernel.poke_page_word(pfn, 0, flags | node << NODE_SHIFT)
+
+
+@each_layout
+@pytest.mark.parametrize("place", [{"zone": 5}, {"zone": 7}, {"node": 3}, {"zone": 6, "node": 1}])
+def test_initialised_page_of_a_zone_or_node_that_does_not_exist_is_that(
+    layout: str, place: dict[str, int]
+) -> None:
+    bench = Bench(layout)
+    # Of boot, in use by a list, taken off one, a tail, and of a device.
+    bench.kernel.hole_pages(START, START + 1)
+    bench.kernel.ram_pages(START + 1, START + 4)
+    bench.kernel.poke_page_word(START + 1, 1, bench.kernel.page(START + 2) + 8)
+    for i, poison in enumerate(LIST_POISON, 1):
+        bench.kernel.poke_page_word(START + 2, i, poison)
+    bench.kernel.poke_page_word(START + 3, 1, bench.kernel.compound_link(START + 2, 1))
+    for pfn in range(START, START + 4):
+        _misplace(bench, pfn, **place)
+    found = bench.contents(START, START + 4, pgmap=None)
+    assert found == [Contents.MISPLACED] * 4
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        (1, 0x6873616265696D70),  # text
+        (2, 0),  # not initialised after it was zeroed
+        (1, 0xFFFF888000001234),  # misaligned
+        (6, 0x00000001_FFFFFFF9),  # a count that is none, and no type
+        (6, 0xFFFFFFF9_FFFFFFFF),  # negative references
+        (1, 0x0000000000001001),  # a tail of what is no kernel address
+    ],
+)
+def test_content_with_one_word_that_no_struct_page_has_is_no_struct_page(
+    layout: str, word: int, value: int
+) -> None:
+    bench = Bench(layout)
+    bench.kernel.hole_pages(START, START + 1)
+    _misplace(bench, START, zone=5)
+    assert bench.contents(START, START + 1, pgmap=None) == [Contents.MISPLACED]
+    bench.kernel.poke_page_word(START, word, value)
+    assert bench.contents(START, START + 1, pgmap=None) == [Contents.MEDIA]
 
 
 @each_layout
