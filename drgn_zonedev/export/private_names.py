@@ -43,8 +43,9 @@ _MAX_LENGTH = 512
 # A device below a device below a device; a damaged chain can be endless.
 _MAX_DEPTH = 64
 
-# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem).
-_PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|\(none\)|x*")
+# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem). "?"
+# stands for a name that cannot be read.
+_PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|\(none\)|\?|x*")
 
 _Pointers = Iterator[tuple[int, str]]
 
@@ -74,7 +75,7 @@ def image(prog: Program) -> Span:
 
 
 def is_public(text: bytes) -> bool:
-    """Tell whether a name says nothing: that of RAM, or one that was blanked."""
+    """Tell whether a name reveals nothing: of RAM, blanked, or unreadable."""
     return _PUBLIC.fullmatch(text) is not None
 
 
