@@ -26,7 +26,8 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
-from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.page_types import PageTypes, page_types
 from drgn_zonedev.kernel.records import read_records
 
 __all__ = (
@@ -180,18 +181,11 @@ def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> 
 
 @dataclass(frozen=True)
 class _Rules:
-    """
-    How this kernel computes the flags.
+    """How this kernel computes the flags. Those with typed ``types`` look at folios."""
 
-    ``typed`` kernels keep one type in the upper byte of ``page_type`` and look at
-    folios, since Linux kernel commit 4ffca5a96678 ("mm: support only one page_type per
-    page") (in v6.12).
-    """
-
-    typed: bool
+    types: PageTypes
     no_page: int
     flag: dict[str, int]
-    type: dict[str, int]
     max_order: int
     zero_pfn: int | None
     huge_zero: int | None
@@ -201,15 +195,13 @@ class _Rules:
 
 
 def _rules(prog: Program) -> _Rules:
-    typed = _constant(prog, "PGTY_buddy") is not None
     # kpage_read() never calls stable_page_flags() without a page.
     reads_nothing = has_kpage_read(prog)
     folio = _type(prog, "struct folio")
     return _Rules(
-        typed=typed,
+        types=page_types(prog),
         no_page=0 if reads_nothing else 1 << KPF["NOPAGE"],
         flag=_page_flags(prog),
-        type=_page_types(prog, typed),
         max_order=_max_order(prog),
         zero_pfn=_zero_pfn(prog),
         huge_zero=_huge_zero_pfn(prog),
@@ -260,18 +252,6 @@ def _page_flags(prog: Program) -> dict[str, int]:
     }
     values = {name: _constant(prog, name) for name in names}
     return {name: bit for name, bit in values.items() if bit is not None}
-
-
-def _page_types(prog: Program, typed: bool) -> dict[str, int]:
-    if typed:
-        names = ("buddy", "offline", "table", "hugetlb", "slab")
-        values = {name: _constant(prog, f"PGTY_{name}") for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-    # Macros. PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
-    # page kmemcg type to a page memcg flag") (in v5.11), which also gave struct page the
-    # member memcg_data.
-    newer = prog.type("struct page").has_member("memcg_data") or section_flags(prog).taint
-    return {"buddy": 0x80, "offline": 0x100, "table": 0x200 if newer else 0x400}
 
 
 def _max_order(prog: Program) -> int:
@@ -383,22 +363,7 @@ class _Seen:
         return self.flag(self.head.flags, "PG_head")
 
     def type_is(self, pages: Pages, name: str) -> np.ndarray:
-        value = self.rules.type.get(name)
-        if value is None:
-            return np.zeros(len(pages.words), bool)
-        page_type = pages.mapcount.view("<u4")
-        if self.rules.typed:
-            return (page_type >> np.uint32(24)) == np.uint32(value)
-        # PageType(): PAGE_TYPE_BASE, and the bit of the type clear.
-        base = 0xF0000000
-        return (page_type & np.uint32(base | value)) == np.uint32(base)
-
-    @cached_property
-    def has_type(self) -> np.ndarray:
-        """``page_has_type()``, or ``page_mapcount_is_type()``."""
-        # PAGE_MAPCOUNT_RESERVE; PGTY_mapcount_underflow << 24.
-        limit = -(1 << 24) if self.rules.typed else -128
-        return self.page.mapcount < limit
+        return self.rules.types.has(pages, name)
 
     @cached_property
     def slab(self) -> np.ndarray:
@@ -428,7 +393,7 @@ class _Seen:
     def mapped(self) -> np.ndarray:
         """``page_mapped()``, or ``folio_mapped()``; of compound pages, only if it is known."""
         own = self.page.mapcount >= 0
-        if not self.rules.typed:
+        if not self.rules.types.typed:
             return own & ~self.slab
         offset = self.rules.large_mapcount
         if offset is None:
@@ -440,7 +405,7 @@ class _Seen:
     def flags(self) -> np.ndarray:
         """``stable_page_flags()``"""
         # Typed kernels read the flags of the folio.
-        k = self.head.flags if self.rules.typed else self.page.flags
+        k = self.head.flags if self.rules.types.typed else self.page.flags
         bits = {kpf: self.flag(k, name) for kpf, name in _COPIED}
         # Untyped kernels recognise it by the destructor of the compound page: not decided.
         huge = self.type_is(self.head, "hugetlb")
@@ -479,7 +444,7 @@ class _Seen:
 
     def _thp(self, huge: np.ndarray) -> np.ndarray:
         bit = self.rules.flag.get("PG_large_rmappable")
-        if not self.rules.typed or bit is None:
+        if not self.rules.types.typed or bit is None:
             return self._huge_zero
         # _flags_1 is the first word of the second struct page.
         rmappable = (self.second[:, 0] >> bit & 1).astype(bool)
@@ -501,8 +466,8 @@ class _Seen:
     def count(self) -> np.ndarray:
         """What ``/proc/kpagecount`` says: an ``int``, converted to ``u64``."""
         count = self.page.mapcount.astype(np.int64) + 1
-        count[self.has_type] = 0
-        if not self.rules.typed:
+        count[self.rules.types.has_any(self.page)] = 0
+        if not self.rules.types.typed:
             count[self.slab] = 0
         elif self.rules.entire_mapcount is not None:
             offset = self.rules.entire_mapcount - self.around.layout.size
@@ -513,7 +478,7 @@ class _Seen:
     @cached_property
     def decided(self) -> np.ndarray:
         known = self.readable[self.row] & self._head_words[1]
-        if not self.rules.typed:
+        if not self.rules.types.typed:
             return known & ~self.compound
         # Linux kernel commit dee3d0bef2b0 ("proc: rewrite stable_page_flags()") (in
         # v6.10) reported all anonymous pages as KSM's, up to 81401cebfc15 ("fs/proc: fix

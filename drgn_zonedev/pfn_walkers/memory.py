@@ -22,6 +22,7 @@ from drgn import FaultError, Program, offsetof
 from drgn_zonedev.classification.boundaries import aligned, pgmap_borders, section_borders
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
+from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.kernel.pageblock import max_order_nr_pages, pageblock_nr_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
@@ -295,7 +296,8 @@ def _describe(
         # A head that could not be read may have any property.
         HELD: (heads.refcount != 0) | ~known,
         ON_LRU: _flag(prog, heads, "PG_lru") | ~known,
-        FREE: _is_buddy(prog, heads) | ~known,
+        # is_free_buddy_page() also looks at earlier pages.
+        FREE: page_types(prog).has(heads, "buddy") | ~known,
         MOVABLE: _is_movable(prog, heads) | ~known,
     }
     for bit, column in bits.items():
@@ -339,16 +341,6 @@ def _is_charged(prog: Program, pages: Pages) -> np.ndarray:
             memcg = pages.words[:, offsetof(page, name) // 8]
             return (memcg != 0) & (memcg & np.uint64(1) == 0)
     return np.zeros(len(pages.words), bool)
-
-
-def _is_buddy(prog: Program, pages: Pages) -> np.ndarray:
-    # PageBuddy(), see kpageflags.py. is_free_buddy_page() also looks at earlier pages.
-    page_type = pages.mapcount.view("<u4")
-    try:
-        buddy = prog.constant("PGTY_buddy").value_()
-    except LookupError:
-        return (page_type & np.uint32(0xF0000080)) == np.uint32(0xF0000000)
-    return (page_type >> np.uint32(24)) == np.uint32(buddy)
 
 
 def _is_movable(prog: Program, pages: Pages) -> np.ndarray:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Page types: the words are what the macros of include/linux/page-flags.h make of them."""
+
+from __future__ import annotations
+
+import pytest
+from support.fakekernel import FakeKernel
+from support.kernels import each_layout
+
+from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.kernel.page_types import PageTypes, page_types
+
+PFN = 0x40000
+# enum pagetype, in the upper byte; before that, the bit of page_type that is clear.
+TYPED = {"buddy": 0xF0, "offline": 0xF1, "table": 0xF2, "hugetlb": 0xF4, "slab": 0xF5}
+BITS = {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}
+BITS_5_10 = {"buddy": 0x80, "offline": 0x100, "kmemcg": 0x200, "table": 0x400, "guard": 0x800}
+WORDS = {
+    "5.10": {name: 0xFFFFFFFF & ~bit for name, bit in BITS_5_10.items()},
+    "6.1": {name: 0xFFFFFFFF & ~bit for name, bit in BITS.items()},
+    "6.12": {name: value << 24 for name, value in TYPED.items()},
+    "7.2": {name: value << 24 for name, value in TYPED.items()},
+}
+
+
+def _page(layout: str, mapcount: int) -> tuple[PageTypes, Pages]:
+    kernel = FakeKernel(layout)
+    kernel.section(8)
+    kernel.map_memmap(PFN, PFN + 1)
+    kernel.poke_page_word(PFN, 6, mapcount)
+    prog = kernel.program()
+    pages = next(read_pages(prog, PFN, PFN + 1))
+    assert isinstance(pages, Pages)
+    return page_types(prog), pages
+
+
+@each_layout
+def test_each_type_is_its_own_and_no_other(layout: str) -> None:
+    for name, word in WORDS[layout].items():
+        types, pages = _page(layout, word)
+        assert types.of(pages) == name
+        assert [n for n in types.values if types.has(pages, n)[0]] == [name]
+        assert types.has_any(pages)[0]
+
+
+@each_layout
+@pytest.mark.parametrize("mapcount", [-1, 0, 7, -7])
+def test_counts_are_no_types(layout: str, mapcount: int) -> None:
+    types, pages = _page(layout, mapcount & 0xFFFFFFFF)
+    assert types.of(pages) is None
+    assert not types.has_any(pages)[0]
+    assert not any(types.has(pages, name)[0] for name in [*types.values, "no such type"])
+
+
+def test_offset_below_the_type_does_not_change_it() -> None:
+    # zsmalloc keeps one there.
+    types, pages = _page("6.12", 0xF4 << 24 | 0x123)
+    assert types.of(pages) == "hugetlb"
