@@ -4,8 +4,8 @@
 Absent Memory
 -------------
 
-Which pages of the kernel's virtual memory cannot be read from a core dump, told
-without reading them.
+Tells which pages of the kernel's virtual memory cannot be read from a core dump, without
+reading them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from drgn_zonedev.vmcore.pagetables import (
 
 __all__ = ("absent_pages", "next_present_page", "refuse_what_is_left_out")
 
-# Pages that are translated together, and kept: whoever meets one that is absent meets
-# its neighbours next. 128 MiB of struct pages are 8 GiB of memory.
+# Translate this many pages at once, and keep the result: neighbours are asked for next.
+# 128 MiB of struct pages are 8 GiB of memory.
 _WINDOW_ORDER = 15
 _MAX_WINDOWS = 64
 
@@ -41,19 +41,19 @@ _MAX_WINDOWS = 64
 @takes_program_or_default
 def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
     """
-    Tell which pages of virtual memory are certainly not to be had from a core dump:
-    they are not mapped, or the dump does not have the memory that they are mapped to,
-    or not the page tables.
+    Tell which pages of virtual memory certainly cannot be read from a core dump: they are
+    not mapped, or the dump does not contain the memory that they are mapped to, or
+    not the page tables.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
-    :return: Column of ``bool``; all false if the dump does not tell, or if the program
-        is none.
+    :return: Column of ``bool``; all false if the dump does not say, or if the program is
+        not a dump.
     """
     if not tells_what_is_absent(prog):
         return np.zeros(end - first, bool)
     if not walks_in_bulk(prog):
-        # Page by page, reading is as fast. What reads as zeros must be told all the same.
+        # Translating page by page is as slow as reading, but zeros do not fault.
         return _look_up(prog, first, end) if leaves_something_out(prog) else _none(first, end)
     parts = []
     for number in range(first >> _WINDOW_ORDER, (end - 1 >> _WINDOW_ORDER) + 1):
@@ -65,8 +65,8 @@ def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
 @takes_program_or_default
 def next_present_page(prog: Program, first: int, end: int) -> int:
     """
-    Find the first page that may be had, in little time whatever the number of those
-    that are not mapped. Of other programs than core dumps, this is about page tables only.
+    Find the first page that may be readable. The time does not depend on the number of
+    pages that are not mapped. Unless the program is a core dump, only page tables decide.
 
     :param first: Virtual page number.
     :param end: One more than the last.
@@ -78,7 +78,7 @@ def next_present_page(prog: Program, first: int, end: int) -> int:
         return _next_mapped(prog, first, end)
     page = first
     while page < end:
-        # A damaged structure can claim all memory that there could be.
+        # A damaged structure can claim the whole address space.
         page = min(next_segment_page(prog, page, end), _next_mapped(prog, page, end))
         if page == end:
             break
@@ -102,7 +102,7 @@ def _next_mapped(prog: Program, first: int, end: int) -> int:
 
 def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: bool) -> None:
     """
-    Look for what an ELF dump left out in what was read from it, which is zeros there.
+    Refuse zeros that were read from an ELF dump and are not in it.
 
     :raises FaultError: with the first address that the dump does not have
     """
@@ -120,7 +120,7 @@ def refuse_what_is_left_out(prog: Program, address: int, raw: bytes, physical: b
 
 
 def _blank_pages(address: int, raw: bytes, page_size: int) -> np.ndarray:
-    # Numbers of the pages of which there are only zeros in what was read.
+    # The pages of which only zeros were read.
     first, skip = divmod(address, page_size)
     if len(raw) <= page_size - skip:
         return np.array([first] if raw and raw.count(0) == len(raw) else [], np.int64)
@@ -152,7 +152,7 @@ def _look_up(prog: Program, first: int, end: int) -> np.ndarray:
     frames = page_frames(prog, first, end)
     if frames is None:
         return empty
-    # Who reads comes by the same page tables.
+    # A read goes through the same page tables.
     absent = (frames == UNMAPPED) | (frames == UNKNOWN)
     mapped = np.flatnonzero(frames >= 0)
     absent[mapped] = absent_frames(prog, frames[mapped])

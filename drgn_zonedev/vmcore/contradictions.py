@@ -4,9 +4,10 @@
 Contradictory Program Headers
 -----------------------------
 
-Memory that the program headers of an ELF dump disagree about. Of two segments with the
-same address, drgn reads the later one, and zeros where that one has no contents. No
-writer of dumps means that: one of the headers is damaged, and nothing says which.
+Finds memory that the program headers of an ELF dump contradict each other about. Of two
+segments with the same address, drgn reads the later one, and zeros where that one has no
+contents. No writer of dumps makes such headers: one of them is damaged, and nothing says
+which.
 
 Headers contradict each other where
 
@@ -17,7 +18,7 @@ Headers contradict each other where
 - the segment that drgn reads has no contents, and another one has, or its contents end
   within a page: filters leave out whole pages.
 
-Such memory is made to fault, for drgn's own code as for ours.
+Such memory faults when it is read, for drgn's own code as for ours.
 """
 
 from __future__ import annotations
@@ -49,13 +50,13 @@ CONTRADICTORY = "the program headers of the dump contradict each other"
 
 _LAST = np.uint64((1 << 64) - 1)
 _PAGE, _EHDR_SIZE = 4096, 64
-# Pages of one memory that is in the file twice that are compared.
+# How many pages to compare of memory that the file contains twice.
 _SAMPLES = 5
-# Damage of one header, or of all, is far below this in any dump but a hostile one.
+# Damage of any number of headers stays far below this, unless the dump is hostile.
 _MAX_SEGMENTS = 1 << 16
 
-# Start and end of what has contents, end of the segment, and what to subtract from an
-# address for the offset in the file.
+# Start and end of the contents, end of the segment, and the difference between an
+# address and its offset in the file.
 _Claim = tuple[int, int, int, int]
 _Differ = Callable[[Span, Collection[int]], bool]
 
@@ -84,20 +85,20 @@ class _Claims:
     offset: np.ndarray
 
     def only(self, rows: np.ndarray) -> _Claims:
-        """Get some of them."""
+        """Select segments."""
         return _Claims(self.start[rows], self.filled[rows], self.end[rows], self.offset[rows])
 
     def rows(self) -> list[_Claim]:
-        """Get them as integers."""
+        """Get the segments as integers."""
         columns = self.start, self.filled, self.end, self.start - self.offset
         return list(zip(*(column.tolist() for column in columns)))
 
 
 def hide_contradictions(prog: Program) -> None:
     """
-    Make memory fault that the headers of a program's ELF dump disagree about.
+    Make memory fault that the headers of a program's ELF dump contradict each other about.
 
-    :raises ValueError: if that is too much for any of it to be worth something
+    :raises ValueError: if too many segments are concerned to trust the others
     """
     core = core_dump_path(prog)
     if prog.flags & ProgramFlags.IS_LIVE or not core:
@@ -122,9 +123,9 @@ def _fault(address: int, count: int, offset: int, physical: bool) -> NoReturn:
 
 def contradictions(headers: ProgramHeaders, path: Path) -> Contradictions:
     """
-    Find what the headers of an ELF dump disagree about.
+    Find what the headers of an ELF dump contradict each other about.
 
-    :param path: Of the dump, to compare what it holds twice.
+    :param path: Of the dump, to compare what it contains twice.
     :raises ValueError: if too many segments are concerned
     """
     loads = headers.loads
@@ -133,7 +134,7 @@ def contradictions(headers: ProgramHeaders, path: Path) -> Contradictions:
         size = np.uint64(headers.size)
         filled = np.minimum(filled, size - np.minimum(loads["offset"], size))
     virtual = _claims(loads, "vaddr", filled)
-    # drgn takes p_paddr for valid in the same way.
+    # drgn decides in the same way whether p_paddr is valid.
     located = (loads["paddr"] != _LAST) & bool(loads["paddr"].any())
     physical = _claims(loads[located], "paddr", filled[located])
     shared = _shared_places(headers, physical if located.any() else virtual)
@@ -162,7 +163,7 @@ def _all_of(claims: _Claims) -> Iterator[Span]:
 
 
 def _claims(loads: np.ndarray, name: str, filled: np.ndarray) -> _Claims:
-    # What is beyond all addresses is cut off.
+    # Cut off what lies beyond the last address.
     start = loads[name].copy()
     room = _LAST - start
     return _Claims(
@@ -204,8 +205,8 @@ def _tangled(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _disagree(claims: _Claims) -> bool:
     """
-    Tell whether any address has contents at two places of the file. If it has, so has
-    one of two neighbours: between the two, all segments overlap the first.
+    Tell whether any address has contents at two places of the file. It is enough to
+    compare neighbours: all segments between two that disagree overlap the first.
     """
     order = np.flatnonzero(claims.start < claims.filled)
     order = order[np.argsort(claims.start[order], kind="stable")]
@@ -216,7 +217,7 @@ def _disagree(claims: _Claims) -> bool:
 
 
 def _double_contents(rows: list[_Claim], differ: _Differ) -> Iterator[Span]:
-    # Goes from border to border, with what has contents between two of them.
+    # Sweep over the borders; active are the segments with contents between two of them.
     borders = [
         (at, step, delta)
         for start, filled, _, delta in rows
@@ -235,8 +236,8 @@ def _double_contents(rows: list[_Claim], differ: _Differ) -> Iterator[Span]:
 
 
 def _hidden_contents(rows: list[_Claim]) -> Iterator[Span]:
-    # Goes from border to border, with the segments between two of them: drgn reads the
-    # last in the file.
+    # Sweep over the borders; active are the segments between two of them, of which drgn
+    # reads the last in the file.
     parts = [
         (start, end, i, is_filled)
         for i, (first, filled, last, _) in enumerate(rows)
@@ -259,9 +260,9 @@ def _hidden_contents(rows: list[_Claim]) -> Iterator[Span]:
 
 
 def _shared_places(headers: ProgramHeaders, claims: _Claims) -> tuple[Span, ...]:
-    """Find the places of the file that hold more than one memory."""
+    """Find the offsets of the file that more than one address leads to."""
     end = claims.offset + np.minimum(claims.filled - claims.start, _LAST - claims.offset)
-    # The headers are as far from their address as nothing else is.
+    # Give the headers an address that no segment can have at that offset.
     taken = np.array([0, min(headers.offset, int(_LAST) - 1)], np.uint64)
     taken_end = taken + np.array([_EHDR_SIZE, headers.table.nbytes], np.uint64)
     start = np.concatenate([taken, claims.offset])
@@ -275,7 +276,7 @@ def _shared_places(headers: ProgramHeaders, claims: _Claims) -> tuple[Span, ...]
 
 
 def _at(places: tuple[Span, ...], claims: _Claims) -> Iterator[Span]:
-    """Get the addresses whose contents are at such places: from the first to the last of each."""
+    """Get the addresses whose contents are there: from the first to the last of each segment."""
     if not places:
         return
     for start, filled, _, delta in claims.rows():
@@ -287,15 +288,15 @@ def _at(places: tuple[Span, ...], claims: _Claims) -> Iterator[Span]:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Compares what a dump holds twice."""
+    """Compares what a dump contains twice."""
 
     path: Path
 
     def differ(self, span: Span, deltas: Collection[int]) -> bool:
         """
-        Tell whether there are different contents at some addresses.
+        Tell whether addresses have different contents at their places in the file.
 
-        :param deltas: What to subtract from an address for the offset in the file.
+        :param deltas: Differences between an address and its offset in the file.
         """
         start, end = span
         step = max(_PAGE, (end - start) // _SAMPLES // _PAGE * _PAGE)

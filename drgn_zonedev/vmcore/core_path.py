@@ -4,8 +4,8 @@
 Paths of Dumps
 --------------
 
-What is hand-written beside drgn: ``Program.core_dump_path`` raises an error for a path
-that is not UTF-8, which Linux allows.
+Replaces ``Program.core_dump_path`` of drgn, which raises an error for a path that is not
+UTF-8. Linux allows such paths.
 """
 
 from __future__ import annotations

@@ -4,11 +4,10 @@
 ELF Dumps
 ---------
 
-Which memory the program headers of an ELF dump have the contents of, and which they
-only promise: an ELF dump can leave out memory that it has a segment for
-(``p_filesz`` less than ``p_memsz``). That is how makedumpfile filters ELF dumps,
-and drgn reads zeros there. makedumpfile's flattened format (``-F``) is such a dump
-in pieces, in the order in which they were written.
+Reads from the program headers of an ELF dump which memory the file contains, and which
+it only has a segment for (``p_filesz`` less than ``p_memsz``). makedumpfile filters ELF
+dumps in this way, and drgn reads zeros there. makedumpfile's flattened format (``-F``)
+is an ELF dump in pieces, in the order in which they were written.
 """
 
 from __future__ import annotations
@@ -38,28 +37,28 @@ _FLATTENED, _FLATTENED_HEADER_SIZE = b"makedumpfile\0\0\0\0", 4096
 _ELF64_LSB = b"\x7fELF\x02\x01"
 _PT_LOAD, _PN_XNUM, _SH_INFO_OFFSET = 1, 0xFFFF, 44
 _NO_ADDRESS = np.uint64((1 << 64) - 1)
-# makedumpfile starts a segment for every gap of a MiB: this is terabytes of it.
+# makedumpfile starts a new segment at each gap of a MiB, so this is enough for terabytes.
 _MAX_PROGRAM_HEADERS = 1 << 22
 
 
 @dataclass(frozen=True)
 class Covered:
     """
-    Addresses that any of many ranges has. ``start`` ascends, and ``furthest`` is how
-    far what begins there or before reaches; both are ``np.uint64``.
+    The union of many ranges of addresses. ``start`` ascends, and ``furthest`` is the
+    largest end of the ranges up to there; both are ``np.uint64``.
     """
 
     start: np.ndarray
     furthest: np.ndarray
 
     def touch(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Tell which of some half-open ranges have any of these addresses."""
+        """Tell which half-open ranges contain any of these addresses."""
         before = np.searchsorted(self.start, end, side="left")
         reach = np.concatenate([np.zeros(1, np.uint64), self.furthest])
         return reach[before] > start
 
     def first(self, address: int) -> int | None:
-        """Find the first of these addresses that is not below another one."""
+        """Find the first of these addresses that is at or above *address*."""
         at = np.uint64(min(address, int(_NO_ADDRESS)))
         after = int(np.searchsorted(self.start, at, side="right"))
         if after and self.furthest[after - 1] > at:
@@ -70,10 +69,9 @@ class Covered:
 @dataclass(frozen=True)
 class ElfDump:
     """
-    What an ELF dump has: the contents of ``physical`` and ``virtual`` addresses.
-    ``promised`` are all virtual addresses of its segments, with contents or
-    without, and ``reads_zeros`` tells whether there are any without. ``ends`` is what
-    :func:`end_of_elf()` gets.
+    The addresses, ``physical`` and ``virtual``, whose contents are in an ELF dump.
+    ``promised`` are all virtual addresses of its segments, and ``reads_zeros`` is true if
+    any of them have no contents. ``ends`` is the result of :func:`end_of_elf()`.
     """
 
     physical: Covered
@@ -83,9 +81,9 @@ class ElfDump:
     ends: tuple[int, int] | None = None
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames nothing is there of."""
+        """Tell which page frames the dump does not contain."""
         if not len(self.physical.start):
-            # They are not known: p_paddr is zero everywhere, or means nothing.
+            # Physical addresses are unknown if p_paddr is zero everywhere, or invalid.
             return np.zeros(len(frames), bool)
         start = frames.astype(np.uint64) * np.uint64(page_size)
         return ~self.physical.touch(start, start + np.uint64(page_size))
@@ -93,8 +91,8 @@ class ElfDump:
 
 def end_of_elf(path: Path) -> tuple[int, int] | None:
     """
-    Get the size of an ELF dump, and the one that its program headers claim: if that is
-    larger, the file was cut off. Both are in bytes; ``None`` for any other file.
+    Get the size of an ELF dump, and the size that its program headers claim, in bytes. If
+    the second is larger, the file was cut off. ``None`` for any other file.
     """
     dump = read_elf_dump(path)
     return dump.ends if dump else None
@@ -105,13 +103,13 @@ def read_elf_dump(path: Path) -> ElfDump | None:
     headers, size = _load_headers(path)
     if not len(headers):
         return None
-    # What lies behind p_memsz is in the file, and drgn does not read it.
+    # drgn does not read what the file contains behind p_memsz.
     filled = np.minimum(headers["filesz"], headers["memsz"])
     if size is not None:
         # The file may have been cut off.
         there = np.uint64(size) - np.minimum(headers["offset"], np.uint64(size))
         filled = np.minimum(filled, there)
-    # drgn takes p_paddr for valid in the same way.
+    # drgn decides in the same way whether p_paddr is valid.
     located = headers["paddr"] != _NO_ADDRESS
     if not headers["paddr"].any():
         located[:] = False
@@ -134,7 +132,7 @@ def _ends(headers: np.ndarray, size: int) -> tuple[int, int] | None:
 def _covered(start: np.ndarray, size: np.ndarray) -> Covered:
     kept = np.flatnonzero(size)
     start, size = start[kept], size[kept]
-    # What is beyond all addresses is cut off.
+    # Cut off what lies beyond the last address.
     end = start + np.minimum(size, ~start)
     order = np.argsort(start, kind="stable")
     return Covered(start[order], np.maximum.accumulate(end[order]))
@@ -143,8 +141,8 @@ def _covered(start: np.ndarray, size: np.ndarray) -> Covered:
 @dataclass(frozen=True)
 class ProgramHeaders:
     """
-    ``table`` is a row per header, ``offset`` where it is in the file, and ``size``
-    that of the file, if it has one and the headers are about what is in it.
+    ``table`` has a row per header, and is at ``offset`` in the file. ``size`` is that of
+    the file, or ``None`` if the headers describe another one or it has no size.
     """
 
     table: np.ndarray
@@ -180,7 +178,7 @@ def read_program_headers(path: Path) -> ProgramHeaders | None:
                 (phnum,) = _SHDR_INFO.unpack(info)
             table = read(file, phoff, min(phnum, _MAX_PROGRAM_HEADERS) * _PHDR.itemsize)
             status = os.fstat(file.fileno())
-            # A disk has no size of this kind.
+            # st_size of a block device is 0.
             known = not flattened and stat.S_ISREG(status.st_mode)
     except (OSError, OverflowError, struct.error):
         return None
@@ -194,8 +192,8 @@ def _plain(file: BinaryIO, offset: int, size: int) -> bytes:
 
 
 def _flattened(file: BinaryIO, offset: int, size: int) -> bytes:
-    # Pieces of the dump, each behind its offset and its size. What comes later counts:
-    # makedumpfile writes the program headers of an ELF dump once more at the end.
+    # Each piece of the dump follows its offset and size. A later one replaces an earlier
+    # one: makedumpfile writes the program headers again at the end.
     found = bytearray()
     at = _FLATTENED_HEADER_SIZE
     while len(piece := os.pread(file.fileno(), _PIECE.size, at)) == _PIECE.size:
@@ -209,7 +207,7 @@ def _flattened(file: BinaryIO, offset: int, size: int) -> bytes:
             found.extend(bytes(max(0, last - offset - len(found))))
             found[first - offset : first - offset + len(data)] = data
         if offset == 0 and found:
-            # The header decides whether going through the rest is worth it.
+            # Without an ELF header, the rest need not be read.
             break
         at += length
     return bytes(found)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What files are that were given for a dump, or for its debugging symbols, and can be
-neither: for the message that says so.
+Recognises files that are given for a dump or a vmlinux by mistake, for the error message.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _ELF, _ET_OFFSET, _ET_CORE = b"\x7fELF", 16, 4
 
 
 def no_dump(path: str) -> str | None:
-    """Say why a file is no dump and what to do about it, if it is easily mistaken for one."""
+    """Say why a file is not a dump and what to do, if it is easily mistaken for one."""
     head = _head(path)
     packer = _compressed_with(head)
     if packer:
@@ -38,9 +37,9 @@ def no_dump(path: str) -> str | None:
 
 def no_symbols(path: str, build_id: bytes | None) -> str:
     """
-    Say what was given for a vmlinux, as far as one can tell.
+    Say what kind of file was given for a vmlinux, as far as it can be recognised.
 
-    :param build_id: That of the kernel whose symbols are missing.
+    :param build_id: Of the kernel whose symbols are missing.
     """
     head = _head(path)
     if head[_BZIMAGE_MAGIC_OFFSET:].startswith(_BZIMAGE_MAGIC):
@@ -63,7 +62,7 @@ def no_symbols(path: str, build_id: bytes | None) -> str:
 
 def _head(path: str) -> bytes:
     try:
-        # Not of a device or a pipe, which may have nothing to say.
+        # Reading from a device or a pipe could wait.
         if not os.path.isfile(path):
             return b""
         with open(path, "rb") as f:
@@ -77,7 +76,7 @@ def _compressed_with(head: bytes) -> str | None:
 
 
 def _is_core(head: bytes) -> bool:
-    # The byte order of what is neither is not worth asking for.
+    # The byte order is only read of 32-bit and 64-bit ELF files.
     return head[_ET_OFFSET : _ET_OFFSET + 2] in (
         struct.pack("<H", _ET_CORE),
         struct.pack(">H", _ET_CORE),

@@ -4,9 +4,9 @@
 Dumps in kdump Format
 ---------------------
 
-Which page frames a dump in makedumpfile's own format has: a bit for each is in the
-file. What they say is what libkdumpfile goes by; that reads all of them when the
-dump is opened, this only what is asked for.
+Reads from the bitmap of a dump in makedumpfile's own format which page frames the dump
+contains. libkdumpfile decides by the same bits; it reads all of them when it opens the
+dump, this module only those that are asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# The command line asks whether a dump is whole before it needs numpy for anything.
+# Import numpy late: the command line first asks whether the dump is whole.
 if TYPE_CHECKING:
     import numpy as np
 
@@ -34,17 +34,17 @@ _HEADER_SIZE = _BLOCKS_OFFSET + _BLOCKS.size
 _SPLIT, _SPLIT_OFFSET = struct.Struct("<iQQ"), 12
 _WIDE, _WIDE_OFFSET = struct.Struct("<QQQ"), 80
 _LEAST_BLOCK, _LARGEST_BLOCK = 1 << 12, 1 << 18
-# What is read at once: the bits of 128 MiB of memory.
+# Bytes to read at once: the bits of 128 MiB of memory.
 _PART_ORDER = 12
 
 
 @dataclass(frozen=True)
 class KdumpFile:
     """
-    Where the bits are in the file, and what they are about.
+    Where the bitmap is in the file.
 
-    Those of frames below ``max_pfn`` begin at ``offset``. Of a split dump, this is
-    the part with ``[start_pfn, end_pfn)``, and ``is_part``.
+    The bits of frames below ``max_pfn`` begin at ``offset``. A part of a split dump has
+    ``is_part``, and contains ``[start_pfn, end_pfn)``.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class KdumpFile:
     is_part: bool
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames nothing is there of; none, if the bits cannot be read."""
+        """Tell which page frames the dump does not contain; none, if the bits cannot be read."""
         import numpy as np
 
         if page_size != self.page_size:
@@ -68,7 +68,7 @@ class KdumpFile:
         return absent
 
     def frames_in_other_parts(self, frames: np.ndarray) -> np.ndarray:
-        """Tell which page frames another part of a split dump has."""
+        """Tell which page frames are in another part of a split dump."""
         import numpy as np
 
         outside = (frames < self.start_pfn) | (frames >= self.end_pfn)
@@ -80,7 +80,7 @@ class KdumpFile:
     def _is_set(self, bits: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        # What is not in the file counts as set: then reading tells.
+        # Bits beyond the end of the file count as set, so that the frame is tried.
         found = np.ones(len(bits), bool)
         byte = bits >> 3
         numbers, part = np.unique(byte >> _PART_ORDER, return_inverse=True)
@@ -105,8 +105,8 @@ class KdumpFile:
 
 def read_kdump_header(path: Path) -> KdumpFile | None:
     """
-    Read where a dump in kdump format has its bits; ``None`` for any other file, one
-    that is not of a 64-bit little-endian machine, or one that makes no sense.
+    Read where the bitmap of a dump in kdump format is. ``None`` for any other file, for
+    other machines than 64-bit little-endian ones, and if the header is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -128,7 +128,7 @@ def read_kdump_header(path: Path) -> KdumpFile | None:
         return None
     offset = block_size * (1 + header_blocks)
     if max_pfn <= 8 * block_size * blocks // 2:
-        # There are two: of the pages that there were, and of those that were kept.
+        # The first bitmap is of the pages of the machine, the second of those in the dump.
         blocks //= 2
         offset += block_size * blocks
     max_pfn = min(max_pfn, 8 * block_size * blocks)
@@ -147,8 +147,8 @@ def lacks_its_bitmaps(path: Path) -> bool:
     """
     Tell whether a dump in kdump format ends before the bitmaps of its pages do.
 
-    libkdumpfile maps them without a look at the size of the file, and whoever
-    opens such a dump gets SIGBUS.
+    libkdumpfile maps them without checking the size of the file, and opening such a dump
+    ends in SIGBUS.
     """
     try:
         with path.open("rb") as file:

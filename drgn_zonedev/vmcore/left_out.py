@@ -4,8 +4,8 @@
 What a Dump Does Not Hold
 -------------------------
 
-What a core dump has no contents of, as the file itself says: by the program headers
-of an ELF dump, or the bitmap of one in kdump format. Nothing is asked of memory.
+Tells which memory a core dump does not contain, by the program headers of an ELF dump or
+the bitmap of a kdump one. Memory itself is not read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = (
     "tells_what_is_absent",
 )
 
-# What is said of memory that an ELF dump has a segment for, and not the contents.
+# Why memory faults for which an ELF dump has a segment without contents.
 LEFT_OUT = "left out of the dump"
 
 _DumpFile = Union[ElfDump, KdumpFile, None]
@@ -40,13 +40,13 @@ _DumpFile = Union[ElfDump, KdumpFile, None]
 
 @takes_program_or_default
 def tells_what_is_absent(prog: Program) -> bool:
-    """Tell whether a program is a core dump that says what it does not hold."""
+    """Tell whether a program is a core dump whose file says what it does not contain."""
     return _dump_file(prog) is not None
 
 
 @takes_program_or_default
 def leaves_something_out(prog: Program) -> bool:
-    """Tell whether some of what reads as zeros may just not be in the dump."""
+    """Tell whether memory that reads as zeros may be missing from the dump."""
     file = _dump_file(prog)
     return isinstance(file, ElfDump) and file.reads_zeros
 
@@ -61,8 +61,8 @@ def end_of_dump(prog: Program) -> tuple[int, int] | None:
 @takes_program_or_default
 def frames_in_other_parts(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames another part of a dump has, if the program is one of those
-    that ``makedumpfile --split`` wrote.
+    Tell which page frames are in another part of a dump that ``makedumpfile --split``
+    wrote.
 
     :param frames: PFNs, as for :func:`absent_frames()`.
     """
@@ -75,12 +75,12 @@ def frames_in_other_parts(prog: Program, frames: np.ndarray) -> np.ndarray:
 @takes_program_or_default
 def absent_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames the core dump certainly has no contents of: reading them
-    faults, or gives zeros that nobody ever wrote.
+    Tell which page frames the core dump certainly does not contain: reading one faults,
+    or returns zeros that were not in memory.
 
     :param frames: PFNs that may be anything but negative, ``np.int64``.
-    :return: Column of ``bool``; all false if the file does not tell, or if the
-        program is none that was read from a file.
+    :return: Column of ``bool``; all false if the file does not say, or if the program is
+        not a dump.
     """
     file = _dump_file(prog)
     if file is None or not len(frames):
@@ -91,8 +91,8 @@ def absent_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
 @takes_program_or_default
 def segment_pages(prog: Program, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Tell which pages an ELF dump has by their virtual addresses, which then count
-    more than page tables.
+    Tell which pages an ELF dump contains by their virtual addresses. drgn prefers these
+    to page tables.
 
     :param first: Virtual page number.
     :param end: One more than the last.
@@ -104,7 +104,7 @@ def segment_pages(prog: Program, first: int, end: int) -> tuple[np.ndarray, np.n
         return np.zeros(end - first, bool), np.zeros(end - first, bool)
     page_size = np.uint64(prog["PAGE_SIZE"].value_())
     start = np.arange(first, end, dtype=np.uint64) * page_size
-    # The last address of all would be the first of what is behind it.
+    # The page after the last one would begin at 0.
     behind = start + (page_size - np.uint64(1))
     filled = file.virtual.touch(start, behind)
     return filled, file.promised.touch(start, behind) & ~filled
@@ -113,7 +113,7 @@ def segment_pages(prog: Program, first: int, end: int) -> tuple[np.ndarray, np.n
 @takes_program_or_default
 def next_segment_page(prog: Program, first: int, end: int) -> int:
     """
-    Find the first page of which an ELF dump has contents by their virtual addresses.
+    Find the first page that an ELF dump contains by its virtual address.
 
     :param first: Virtual page number.
     :param end: One more than the last.

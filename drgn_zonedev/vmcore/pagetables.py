@@ -32,7 +32,7 @@ UNKNOWN = -2
 
 _PAGE_SHIFT = 12
 _TABLE_BITS = 9
-# Pages of 1 GiB; above that, the bit for huge pages is reserved.
+# 1 GiB is the largest page; the bit for huge pages is reserved above it.
 _LARGEST_BITS = 18
 _PRESENT, _HUGE = np.uint64(1 << 0), np.uint64(1 << 7)
 # Bits 12 to 51 of an entry are the physical address.
@@ -63,21 +63,21 @@ def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
 @takes_program_or_default
 def next_mapped(prog: Program, first: int, end: int) -> int:
     """
-    Find the first page of the kernel's memory that is mapped, or may be, because its page
-    table cannot be read. This is for architectures where :func:`walks_in_bulk()`.
+    Find the first page of the kernel's memory that is mapped, or may be mapped, because
+    its page table cannot be read. Use it where :func:`walks_in_bulk()`.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
     :return: Virtual page number; *end* if there is none.
     :raises FaultError: if the top of the page tables cannot be read
-    :raises LookupError: if nobody knows where it is
+    :raises LookupError: if neither VMCOREINFO nor symbols say where it is
     """
     return _Walk(prog, first, end).next_mapped()
 
 
 @takes_program_or_default
 def walks_in_bulk(prog: Program) -> bool:
-    """Tell whether many pages are translated for little more than one."""
+    """Tell whether translating many pages costs little more than translating one."""
     assert prog.platform is not None
     return prog.platform.arch == Architecture.X86_64
 
@@ -100,7 +100,7 @@ class _Walk:
         self._prog = prog
         levels = 5 if _five_levels(prog) else 4
         self._top_bits = (levels - 1) * _TABLE_BITS
-        # Addresses are sign-extended: the bits above those that tables translate say nothing.
+        # The bits above those that page tables translate only extend the sign.
         bits = levels * _TABLE_BITS
         self._asked = first
         self._first = first & (1 << bits) - 1
@@ -136,7 +136,7 @@ class _Walk:
         return self._asked + self._end - self._first
 
     def _read_top(self) -> bytes:
-        # The top of the tables is in the kernel's image, all others are anywhere.
+        # Only the top of the page tables is in the kernel's image.
         top = read_raw(self._prog, _top(self._prog), 1 << _PAGE_SHIFT)
         if not any(top):
             # The kernel itself is mapped.
@@ -167,7 +167,7 @@ class _Walk:
             frame = int(entries[i] & self._mask) >> _PAGE_SHIFT
             if entries[i] & _HUGE:
                 if bits <= _LARGEST_BITS:
-                    # Below the address of a huge page, there are flags.
+                    # The low bits of a huge page's entry are flags.
                     yield at, count, (frame >> bits << bits) + self._first + at - base
                 continue
             try:
@@ -198,8 +198,8 @@ def _five_levels(prog: Program) -> bool:
 
 
 def _encryption_mask(prog: Program) -> int:
-    # Of AMD's memory encryption; the C-bit is within the address. Older kernels do
-    # not put it into VMCOREINFO.
+    # The C-bit of AMD's memory encryption is within the address. Older kernels do not put
+    # it into VMCOREINFO.
     found = _vmcoreinfo(prog, r"NUMBER\(sme_mask\)=(-?[0-9]{1,20})")
     if found is not None:
         return int(found)
