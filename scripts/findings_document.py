@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from drgn_zonedev.findings import KINDS, UNDETECTABLE, Kind
 from drgn_zonedev.model import Severity
 from drgn_zonedev.verification.promises import DEVICE_AREAS, TAIL_AREAS, Area
-from drgn_zonedev.verification.rules import NEVER_WRITTEN, RULES, Computed, Rule
+from drgn_zonedev.verification.rule import Computed, Rule
+from drgn_zonedev.verification.rules import NEVER_WRITTEN, RULES
 
 __all__ = ("document",)
 

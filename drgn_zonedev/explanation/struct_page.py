@@ -25,7 +25,7 @@ from drgn_zonedev.model import Case
 from drgn_zonedev.verification.deviations import Compared, compare_page
 from drgn_zonedev.verification.patterns import self_link
 from drgn_zonedev.verification.promises import Area, Promise, area_of
-from drgn_zonedev.verification.rules import Bits
+from drgn_zonedev.verification.rule import Bits
 
 __all__ = ("PageField", "PageWords", "decode_page", "flag_names", "zone_name")
 

@@ -20,14 +20,8 @@ from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
 from drgn_zonedev.verification.promises import Place, Promise, periodic_areas
-from drgn_zonedev.verification.rules import (
-    NEVER_WRITTEN,
-    Bits,
-    Comparison,
-    Role,
-    Rule,
-    rules_about,
-)
+from drgn_zonedev.verification.rule import Bits, Comparison, Role, Rule
+from drgn_zonedev.verification.rules import NEVER_WRITTEN, rules_about
 
 __all__ = ("Compared", "Deviation", "compare_page", "deviations")
 

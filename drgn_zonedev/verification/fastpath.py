@@ -31,7 +31,8 @@ from drgn_zonedev.verification.promises import (
     Promise,
     periodic_areas,
 )
-from drgn_zonedev.verification.rules import Comparison, ExpectedValue, Rule, Varies, rules_about
+from drgn_zonedev.verification.rule import Comparison, ExpectedValue, Rule, Varies
+from drgn_zonedev.verification.rules import rules_about
 
 __all__ = ("FastPath", "cached_fast_path", "make_fast_path")
 

@@ -24,7 +24,8 @@ from drgn_zonedev.model import Severity
 from drgn_zonedev.verification import rules
 from drgn_zonedev.verification.deviations import compare_page
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
-from drgn_zonedev.verification.rules import RULES, Rule
+from drgn_zonedev.verification.rule import Rule
+from drgn_zonedev.verification.rules import RULES
 from drgn_zonedev.verification.scan import Work, scan
 
 GENERIC, FS_DAX = "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_FS_DAX"

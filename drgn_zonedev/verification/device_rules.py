@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Rules of Devices
+----------------
+
+What the kernel promises of the struct pages of devices. The table holds only what no
+driver may change later. Mappings, indices, private data, most flags and high reference
+counts belong to whoever uses the memory.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.verification.promises import (
+    DEVICE_AREAS,
+    TAIL_AREAS,
+    Area,
+    Place,
+    builds_folios,
+    is_idle_at_one,
+    order_is_in_flags,
+)
+from drgn_zonedev.verification.rule import (
+    Commit,
+    Comparison,
+    Computed,
+    Condition,
+    Role,
+    Rule,
+    Varies,
+    Word,
+)
+
+__all__ = ("DEVICE_RULES",)
+
+# Words.
+
+
+def _flags(layout: PageLayout) -> int:
+    return layout.flags_word * 8
+
+
+def _zone_mask(layout: PageLayout) -> int:
+    return layout.zone_mask << 64 - layout.nodes_shift - layout.zones_shift
+
+
+def _node_mask(layout: PageLayout) -> int:
+    return (1 << layout.nodes_shift) - 1 << 64 - layout.nodes_shift
+
+
+def _pgmap_offset(layout: PageLayout) -> int:
+    return layout.pgmap_word * 8
+
+
+_ZONE = Word("page_zonenum()", _flags, mask=_zone_mask)
+_NODE = Word("page_to_nid()", _flags, mask=_node_mask)
+_PG_RESERVED = Word("PG_reserved", _flags, mask=lambda layout: layout.pg_reserved, flag=True)
+_PG_HEAD = Word("PG_head", _flags, mask=lambda layout: layout.pg_head, flag=True)
+_PGMAP_OF_PAGE = Word("pgmap of the page", _pgmap_offset, title="pgmap")
+_PGMAP_OF_HEAD = Word("pgmap of the head", _pgmap_offset, title="pgmap")
+_TAIL_LINK = Word(
+    "compound link of the tail", lambda layout: layout.compound_word * 8, title="compound link"
+)
+_LRU_NEXT = Word("page->lru", lambda layout: layout.lru_offset, title="`page->lru.next`")
+_LRU_PREV = Word("page->lru", lambda layout: layout.lru_offset + 8, title="`page->lru.prev`")
+_ORDER = Word(
+    "order of the compound page, in its first tail,",
+    lambda layout: layout.order_offset,
+    1,
+    title="compound order",
+)
+_MAPPING = Word("page->mapping", lambda layout: layout.mapping_word * 8)
+_REFCOUNT = Word("page->_refcount", lambda layout: layout.refcount_offset, 4)
+_MAPCOUNT = Word("page->_mapcount", lambda layout: layout.mapcount_offset, 4)
+
+# Values.
+
+
+def _link_to_head(place: Place) -> np.ndarray:
+    # set_compound_head(); see PageLayout.compound_mask.
+    layout, head = place.layout, place.head_address
+    if not layout.compound_mask:
+        return head | np.uint64(1)
+    mask = ~((layout.size << place.device.vmemmap_shift) - 1) & (1 << 64) - 1
+    return np.full_like(head, mask | 1)
+
+
+_ZONE_DEVICE = Computed("`ZONE_DEVICE`", lambda place: place.layout.zone_device)
+_NODES = Computed("the nodes whose ZONE_DEVICE spans the range", lambda place: place.promise.nodes)
+_PGMAP = Computed("the pgmap", lambda place: place.device.pgmap)
+_HEAD_LINK = Computed("the link to its head", _link_to_head, Varies.BY_COMPOUND_PAGE)
+_ITSELF = Computed(
+    "`&page->lru`",
+    lambda place: place.address + np.uint64(place.layout.lru_offset),
+    Varies.BY_PAGE,
+)
+_VMEMMAP_SHIFT = Computed("`pgmap->vmemmap_shift`", lambda place: place.device.vmemmap_shift)
+_TAIL_MAPPING = Computed("`TAIL_MAPPING`", lambda place: place.layout.tail_mapping or 0)
+
+# Conditions.
+
+_NODES_KNOWN = Condition("a ZONE_DEVICE spans the range", lambda _, promise: bool(promise.nodes))
+_FOLIOS = Condition(
+    "fsdax and device-private memory, since v6.15: drivers build folios", builds_folios
+)
+_NO_FOLIOS = Condition(
+    "but not fsdax and device-private memory since v6.15: drivers build folios",
+    lambda layout, promise: not builds_folios(layout, promise),
+)
+_NO_FOLIOS_NO_ORDER = Condition(
+    "up to v6.5: the order lies there since",
+    lambda layout, promise: not (builds_folios(layout, promise) or order_is_in_flags(layout)),
+)
+_IDLE_AT_ONE = Condition("device-dax; up to v6.14, fsdax", is_idle_at_one)
+_IDLE_AT_ZERO = Condition(
+    "others: they are freed at 0", lambda layout, promise: not is_idle_at_one(layout, promise)
+)
+_POISON_KNOWN = Condition("x86-64 and arm64", lambda layout, _: layout.tail_mapping is not None)
+
+# Commits.
+
+_INIT_ONCE = Commit(
+    "966cf44f637e",
+    "mm: defer ZONE_DEVICE page initialization to the point where we init pgmap",
+    "v4.20",
+)
+_ZONES_LATE = Commit(
+    "f1dd2cd13c4b",
+    "mm, memory_hotplug: do not associate hotadded memory to zones until online",
+    "v4.13",
+)
+_COMPOUND = Commit(
+    "c4386bd8ee3a", "mm/memremap: add ZONE_DEVICE support for compound pages", "v5.17"
+)
+_LINKS = Commit("1d798ca3f164", "mm: make compound_head() robust", "v4.4")
+_POISON = Commit("1c290f642101", "mm: sanitize page->mapping for tail pages", "v4.5")
+_NO_TAIL_REFERENCES = Commit("58a84aa92723", "thp: set compound tail page _count to zero", "v3.2")
+_FREED_AT_ZERO = Commit(
+    "27674ef6c73f", "mm: remove the extra ZONE_DEVICE struct page refcount", "v5.18"
+)
+_PAGE_TYPES = Commit("6e292b9be7f4", "mm: split page_type out from _mapcount", "v4.18")
+
+_METADATA = (Area.METADATA,)
+
+_INIT_PAGE = "__init_zone_device_page()"
+_INIT_RANGE = "memmap_init_range()"
+
+DEVICE_RULES: tuple[Rule, ...] = (
+    Rule(
+        "device-page-zone",
+        DEVICE_AREAS,
+        _ZONE,
+        _ZONE_DEVICE,
+        "ZONE_DEVICE",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        role=Role.ORIGIN,
+    ),
+    Rule(
+        "device-page-node",
+        DEVICE_AREAS,
+        _NODE,
+        _NODES,
+        "node {value}",
+        "move_pfn_range_to_zone()",
+        _ZONES_LATE,
+        Comparison.ONE_OF,
+        _NODES_KNOWN,
+        Role.ORIGIN,
+    ),
+    Rule(
+        "device-page-pgmap",
+        (Area.BASE,),
+        _PGMAP_OF_PAGE,
+        _PGMAP,
+        "{value:#x}",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        condition=_NO_FOLIOS,
+        role=Role.LINK,
+    ),
+    Rule(
+        "device-page-pgmap",
+        (Area.BASE,),
+        _PGMAP_OF_PAGE,
+        _PGMAP,
+        "{value:#x}, or a link to a head that has it",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        Comparison.EQUAL_OR_FOLIO,
+        _FOLIOS,
+        Role.LINK,
+    ),
+    Rule(
+        "device-page-pgmap",
+        (Area.HEAD,),
+        _PGMAP_OF_HEAD,
+        _PGMAP,
+        "{value:#x}",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        role=Role.LINK,
+    ),
+    Rule(
+        "device-tail-link",
+        TAIL_AREAS,
+        _TAIL_LINK,
+        _HEAD_LINK,
+        "{value:#x}, tail of PFN {head:#x}",
+        "prep_compound_tail()",
+        _LINKS,
+        role=Role.LINK,
+    ),
+    Rule(
+        "device-page-reserved",
+        DEVICE_AREAS,
+        _PG_RESERVED,
+        1,
+        "PG_reserved",
+        _INIT_PAGE,
+        _INIT_ONCE,
+    ),
+    Rule(
+        "device-head-flag",
+        (Area.HEAD,),
+        _PG_HEAD,
+        1,
+        "PG_head",
+        "memmap_init_compound()",
+        _COMPOUND,
+    ),
+    Rule(
+        "device-stray-head",
+        (Area.BASE, Area.FOLIO_TAIL, Area.TAIL),
+        _PG_HEAD,
+        0,
+        "not PG_head",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        condition=_NO_FOLIOS,
+    ),
+    Rule(
+        "device-stray-head",
+        (Area.FIRST_TAIL,),
+        _PG_HEAD,
+        0,
+        "not PG_head",
+        _INIT_PAGE,
+        _INIT_ONCE,
+        condition=_NO_FOLIOS_NO_ORDER,
+    ),
+    Rule(
+        "device-compound-order",
+        (Area.FIRST_TAIL,),
+        _ORDER,
+        _VMEMMAP_SHIFT,
+        "order {value}",
+        "prep_compound_head()",
+        _COMPOUND,
+    ),
+    Rule(
+        "device-tail-mapping",
+        (Area.TAIL,),
+        _MAPPING,
+        _TAIL_MAPPING,
+        "{value:#x}, TAIL_MAPPING",
+        "prep_compound_tail()",
+        _POISON,
+        condition=_POISON_KNOWN,
+    ),
+    Rule(
+        "device-page-refcount",
+        (Area.BASE, Area.HEAD),
+        _REFCOUNT,
+        1,
+        "{value} or more",
+        "__init_single_page()",
+        _INIT_ONCE,
+        Comparison.AT_LEAST,
+        _IDLE_AT_ONE,
+    ),
+    Rule(
+        "device-page-refcount",
+        (Area.BASE, Area.HEAD),
+        _REFCOUNT,
+        0,
+        "{value} or more",
+        "free_zone_device_folio()",
+        _FREED_AT_ZERO,
+        Comparison.AT_LEAST,
+        _IDLE_AT_ZERO,
+    ),
+    Rule(
+        "device-page-refcount",
+        TAIL_AREAS,
+        _REFCOUNT,
+        0,
+        "{value}: tails have none",
+        "prep_compound_tail()",
+        _NO_TAIL_REFERENCES,
+    ),
+    # What is below PAGE_MAPCOUNT_RESERVE is a page type. Device pages have none so far,
+    # but that is for the kernel to decide.
+    Rule(
+        "device-page-mapcount",
+        DEVICE_AREAS,
+        _MAPCOUNT,
+        -1,
+        "{value} or more, or a page type",
+        "__init_single_page()",
+        _PAGE_TYPES,
+        Comparison.COUNT_OR_TYPE,
+    ),
+    Rule(
+        "metadata-page-zone",
+        _METADATA,
+        _ZONE,
+        _ZONE_DEVICE,
+        "ZONE_DEVICE",
+        _INIT_RANGE,
+        _INIT_ONCE,
+        role=Role.ORIGIN,
+    ),
+    Rule(
+        "metadata-page-node",
+        _METADATA,
+        _NODE,
+        _NODES,
+        "node {value}",
+        "move_pfn_range_to_zone()",
+        _ZONES_LATE,
+        Comparison.ONE_OF,
+        _NODES_KNOWN,
+        Role.ORIGIN,
+    ),
+    Rule(
+        "metadata-page-link",
+        _METADATA,
+        _LRU_NEXT,
+        _ITSELF,
+        "{value:#x}, itself",
+        "__init_single_page()",
+        _INIT_ONCE,
+        role=Role.LINK,
+    ),
+    Rule(
+        "metadata-page-link",
+        _METADATA,
+        _LRU_PREV,
+        _ITSELF,
+        "{value:#x}, itself",
+        "__init_single_page()",
+        _INIT_ONCE,
+        role=Role.LINK,
+    ),
+    Rule(
+        "metadata-page-reserved",
+        _METADATA,
+        _PG_RESERVED,
+        1,
+        "PG_reserved",
+        _INIT_RANGE,
+        _INIT_ONCE,
+    ),
+    Rule(
+        "metadata-page-refcount",
+        _METADATA,
+        _REFCOUNT,
+        1,
+        "{value} or more",
+        "__init_single_page()",
+        _INIT_ONCE,
+        Comparison.AT_LEAST,
+    ),
+)
+"""In the order in which they count."""
