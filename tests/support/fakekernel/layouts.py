@@ -121,6 +121,7 @@ struct pglist_data 1344
   1296 unsigned long node_present_pages
   1304 unsigned long node_spanned_pages
   1312 int node_id
+  1320 unsigned long first_deferred_pfn
 
 enum zone_type
   ZONE_DMA 0
