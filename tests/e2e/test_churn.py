@@ -64,6 +64,8 @@ def test_guest_is_paused_while_it_is_checked_and_then_goes_on(booted: Booted) ->
             seen.add(is_running(guest))
 
     require_free(guest)
+    # It was stopped when its kernel was asked about every struct page.
+    guest.qmp("cont")
     looking = threading.Thread(target=look)
     looking.start()
     try:

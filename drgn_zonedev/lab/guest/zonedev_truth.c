@@ -24,16 +24,26 @@
  *
  * Every answer is the kernel's own: exported functions, the headers' inline functions, and, where a
  * symbol is not exported, the kernel's symbol table.
+ *
+ * A write to /proc/zonedev_freeze stops the machine for good. In that instant, what the kernel says
+ * of every initialised struct page, and the counters of its nodes and zones, are written to memory
+ * that was allocated before (struct frozen); then "== frozen ADDRESS" goes to the second serial port.
+ * The host reads these answers out of the same memory as the struct pages.
  */
+#include <linux/hugetlb.h>
+#include <linux/io.h>
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/module.h>
+#include <linux/page-flags.h>
 #include <linux/proc_fs.h>
 #include <linux/sched.h>
 #include <linux/seq_file.h>
+#include <linux/stop_machine.h>
+#include <linux/vmalloc.h>
 #include <linux/xarray.h>
 
 static bool touch_valid;
@@ -149,6 +159,13 @@ static void ask(unsigned long pfn, struct answer *answer)
 
 /* --- which PFNs --- */
 
+/* A machine that is stopped cannot schedule. */
+static void rest(void)
+{
+	if (!irqs_disabled())
+		cond_resched();
+}
+
 static bool claimed(unsigned long start_nr, unsigned long end_nr)
 {
 	unsigned long pfn = section_nr_to_pfn(start_nr);
@@ -164,7 +181,7 @@ static unsigned long next_section(unsigned long nr)
 
 		if (!__nr_to_section(nr) && !claimed(nr, next_root)) {
 			nr = next_root;
-			cond_resched();
+			rest();
 		} else if (present_section(__nr_to_section(nr)) || claimed(nr, nr + 1)) {
 			break;
 		} else {
@@ -191,7 +208,7 @@ static bool find_run(struct run *run, unsigned long start)
 				break;
 		}
 		if (run->end % RESCHED_PAGES == 0)
-			cond_resched();
+			rest();
 		ask(run->end, &answer);
 		if (memcmp(&answer, &run->answer, sizeof(answer)))
 			break;
@@ -256,6 +273,275 @@ static const struct seq_operations truth_operations = {
 	.show = truth_show,
 };
 
+/* --- /proc/zonedev_freeze --- */
+
+/* The same numbers are in drgn_zonedev/lab/truth/frozen.py. */
+enum {
+	IS_ONLINE = 1 << 0,
+	IS_TAIL = 1 << 1,
+	IS_RESERVED = 1 << 2,
+	IS_HWPOISON = 1 << 3,
+	IS_SELF_HOSTED = 1 << 4,
+	IS_BUDDY = 1 << 5,
+	IS_OFFLINE = 1 << 6,
+	IS_TABLE = 1 << 7,
+	IS_GUARD = 1 << 8,
+	IS_SLAB = 1 << 9,
+	IS_HUGETLB = 1 << 10,
+	IS_ZSMALLOC = 1 << 11,
+	IS_UNACCEPTED = 1 << 12,
+	IS_LARGE_KMALLOC = 1 << 13,
+};
+
+/* Compared as memory: there is nothing between the members. */
+struct page_answer {
+	s16 zone;
+	s16 nid;
+	s16 order; /* of the compound page, 0 for others; IRREGULAR */
+	s16 buddy_order; /* NOT_TOUCHED for what is not PageBuddy() */
+	u32 is;
+	u32 unused;
+};
+
+struct page_run {
+	u64 start;
+	u64 end;
+	struct page_answer answer;
+};
+
+#define FROZEN_ORDERS 16
+
+struct zone_answer {
+	u64 nid;
+	u64 number;
+	u64 start_pfn;
+	u64 spanned;
+	u64 present;
+	u64 managed;
+	u64 nr_free[FROZEN_ORDERS];
+};
+
+struct node_answer {
+	u64 nid;
+	u64 start_pfn;
+	u64 spanned;
+	u64 present;
+};
+
+#define FROZEN_NODES 16
+#define FROZEN_ZONES (FROZEN_NODES * MAX_NR_ZONES)
+
+struct frozen {
+	u64 nr_nodes;
+	u64 nr_zones;
+	u64 nr_runs;
+	u64 nodes; /* addresses */
+	u64 zones;
+	u64 runs;
+};
+
+static unsigned int max_runs = 1 << 18;
+module_param(max_runs, uint, 0444);
+MODULE_PARM_DESC(max_runs, "how many runs of struct pages there is room for");
+
+static struct frozen *frozen;
+static struct node_answer *frozen_nodes;
+static struct zone_answer *frozen_zones;
+static struct page_run *frozen_runs;
+
+/* Page types live in the _mapcount of what is no tail; how to ask for them differs: see Kbuild. */
+static u32 type_of(struct page *page)
+{
+	u32 is = 0;
+
+	if (PageBuddy(page))
+		is |= IS_BUDDY;
+	if (PageOffline(page))
+		is |= IS_OFFLINE;
+	if (PageTable(page))
+		is |= IS_TABLE;
+	if (PageGuard(page))
+		is |= IS_GUARD;
+	if (PageSlab(page))
+		is |= IS_SLAB;
+	if (PageHuge(page))
+		is |= IS_HUGETLB;
+#ifdef HAVE_PAGE_ZSMALLOC
+	if (PageZsmalloc(page))
+		is |= IS_ZSMALLOC;
+#endif
+#ifdef HAVE_PAGE_UNACCEPTED
+	if (PageUnaccepted(page))
+		is |= IS_UNACCEPTED;
+#endif
+#ifdef HAVE_PAGE_LARGE_KMALLOC
+	if (PageLargeKmalloc(page))
+		is |= IS_LARGE_KMALLOC;
+#endif
+	return is;
+}
+
+static void ask_struct_page(unsigned long pfn, bool online, struct page_answer *answer)
+{
+	struct page *page = pfn_to_page(pfn);
+
+	memset(answer, 0, sizeof(*answer));
+	answer->zone = page_zonenum(page);
+	answer->nid = page_to_nid(page);
+	answer->order = head_order(page, pfn);
+	answer->buddy_order = NOT_TOUCHED;
+	answer->is = type_of(compound_head(page));
+	if (online)
+		answer->is |= IS_ONLINE;
+	if (compound_head(page) != page)
+		answer->is |= IS_TAIL;
+	else if (PageBuddy(page))
+		answer->buddy_order = page_private(page);
+	if (PageReserved(page))
+		answer->is |= IS_RESERVED;
+	if (PageHWPoison(page))
+		answer->is |= IS_HWPOISON;
+#ifdef HAVE_VMEMMAP_SELF_HOSTED
+	if (PageVmemmapSelfHosted(page))
+		answer->is |= IS_SELF_HOSTED;
+#endif
+}
+
+static bool is_device_page(unsigned long pfn)
+{
+	struct dev_pagemap *pgmap = live_pgmap(pfn);
+	bool valid = pgmap && kernel_pgmap_pfn_valid(pgmap, pfn);
+
+	if (pgmap)
+		put_dev_pagemap(pgmap);
+	return valid;
+}
+
+static bool freeze_pfn(unsigned long pfn)
+{
+	struct page_run *last = frozen->nr_runs ? &frozen_runs[frozen->nr_runs - 1] : NULL;
+	bool online = pfn_to_online_page(pfn) != NULL;
+	struct page_answer answer;
+
+	if (!online && !is_device_page(pfn))
+		return true;
+	ask_struct_page(pfn, online, &answer);
+	if (last && last->end == pfn && !memcmp(&last->answer, &answer, sizeof(answer))) {
+		last->end++;
+		return true;
+	}
+	if (frozen->nr_runs == max_runs)
+		return false;
+	frozen_runs[frozen->nr_runs++] = (struct page_run){ pfn, pfn + 1, answer };
+	return true;
+}
+
+static bool freeze_pages(void)
+{
+	unsigned long nr = next_section(0);
+	unsigned long pfn;
+
+	for (; nr < NR_MEM_SECTIONS; nr = next_section(nr + 1)) {
+		for (pfn = section_nr_to_pfn(nr); pfn < section_nr_to_pfn(nr + 1); pfn++)
+			if (!freeze_pfn(pfn))
+				return false;
+	}
+	return true;
+}
+
+static void freeze_zone(struct zone *zone, int nid, int number)
+{
+	struct zone_answer *answer = &frozen_zones[frozen->nr_zones++];
+	int order;
+
+	answer->nid = nid;
+	answer->number = number;
+	answer->start_pfn = zone->zone_start_pfn;
+	answer->spanned = zone->spanned_pages;
+	answer->present = zone->present_pages;
+	answer->managed = zone_managed_pages(zone);
+	for (order = 0; order < ARRAY_SIZE(zone->free_area) && order < FROZEN_ORDERS; order++)
+		answer->nr_free[order] = zone->free_area[order].nr_free;
+}
+
+static bool freeze_nodes(void)
+{
+	int nid, number;
+
+	for_each_online_node(nid) {
+		pg_data_t *node = NODE_DATA(nid);
+
+		if (frozen->nr_nodes == FROZEN_NODES)
+			return false;
+		frozen_nodes[frozen->nr_nodes++] = (struct node_answer){
+			nid, node->node_start_pfn, node->node_spanned_pages, node->node_present_pages
+		};
+		for (number = 0; number < MAX_NR_ZONES; number++)
+			freeze_zone(&node->node_zones[number], nid, number);
+	}
+	return true;
+}
+
+/* The driver of the port does not run any more. */
+static void say_frozen(void)
+{
+	enum { PORT = 0x2f8, LINE_STATUS = 5, CAN_SEND = 0x20 };
+	char text[40];
+	int length = scnprintf(text, sizeof(text), "== frozen %lx\n", (unsigned long)frozen);
+	int i;
+
+	for (i = 0; i < length; i++) {
+		while (!(inb(PORT + LINE_STATUS) & CAN_SEND))
+			cpu_relax();
+		outb(text[i], PORT);
+	}
+}
+
+static int freeze(void *unused)
+{
+	frozen->nr_nodes = frozen->nr_zones = frozen->nr_runs = 0;
+	if (!freeze_nodes() || !freeze_pages())
+		return -ENOSPC;
+	say_frozen();
+	for (;;)
+		cpu_relax();
+}
+
+static ssize_t freeze_write(struct file *file, const char __user *text, size_t size, loff_t *pos)
+{
+	int error = stop_machine(freeze, NULL, NULL);
+
+	return error ? error : size;
+}
+
+static const struct proc_ops freeze_operations = {
+	.proc_write = freeze_write,
+};
+
+static void free_frozen(void)
+{
+	vfree(frozen_runs);
+	vfree(frozen_zones);
+	vfree(frozen_nodes);
+	vfree(frozen);
+}
+
+static bool allocate_frozen(void)
+{
+	frozen = vzalloc(sizeof(*frozen));
+	frozen_nodes = vzalloc(FROZEN_NODES * sizeof(*frozen_nodes));
+	frozen_zones = vzalloc(FROZEN_ZONES * sizeof(*frozen_zones));
+	frozen_runs = vzalloc(max_runs * sizeof(*frozen_runs));
+	if (!frozen || !frozen_nodes || !frozen_zones || !frozen_runs) {
+		free_frozen();
+		return false;
+	}
+	frozen->nodes = (unsigned long)frozen_nodes;
+	frozen->zones = (unsigned long)frozen_zones;
+	frozen->runs = (unsigned long)frozen_runs;
+	return true;
+}
+
 /* --- symbols that are not exported --- */
 
 typedef unsigned long (*lookup_function)(const char *name);
@@ -288,16 +574,28 @@ static int __init truth_init(void)
 	kernel_pgmap_array = (void *)lookup("pgmap_array");
 	if (!kernel_pgmap_pfn_valid || !kernel_pgmap_array)
 		return -ENOENT;
+	if (!allocate_frozen())
+		return -ENOMEM;
 	/* Each reader has a run of its own. */
 	if (!proc_create_seq_private("zonedev_truth", 0400, NULL, &truth_operations,
 				     sizeof(struct run), NULL))
-		return -ENOMEM;
+		goto no_truth;
+	if (!proc_create("zonedev_freeze", 0200, NULL, &freeze_operations))
+		goto no_freeze;
 	return 0;
+
+no_freeze:
+	remove_proc_entry("zonedev_truth", NULL);
+no_truth:
+	free_frozen();
+	return -ENOMEM;
 }
 
 static void __exit truth_exit(void)
 {
+	remove_proc_entry("zonedev_freeze", NULL);
 	remove_proc_entry("zonedev_truth", NULL);
+	free_frozen();
 }
 
 module_init(truth_init);

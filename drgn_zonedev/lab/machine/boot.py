@@ -181,12 +181,16 @@ def _started(
             name, argument = scenario.failing_call
             fail_call(work / "gdb.sock", function_address(kernel, name), argument, check)
         with _ready(scenario, work, address, check):
+            facts = parse_facts(_read(work / "facts.txt"))
+            if "frozen" in facts:
+                # It would spin.
+                execute(work / "monitor.sock", "stop", {}, _HOST_SECONDS)
             guest = Guest(
                 kernel=kernel,
                 scenario=scenario,
                 qmp_socket=str(work / "drgn.sock"),
                 log=work / "console.log",
-                facts=parse_facts(_read(work / "facts.txt")),
+                facts=facts,
                 monitor_socket=work / "monitor.sock",
                 pid=process.pid,
             )
@@ -263,7 +267,8 @@ def boot(
     :param timeout: seconds that an attempt to boot may take
     :param attempts: how often to start a guest that does not boot
     :param cancelled: asked several times a second whether to give up waiting for the guest
-    :param truth: ask the kernel about every PFN (``facts["truth"]``, ``["kpageflags"]``)
+    :param truth: ask the kernel about every PFN (``facts["truth"]``, ``["kpageflags"]``), and stop
+        it for good while it answers for every struct page (``facts["frozen"]``)
     :raises NotPossible: if this kernel does not support the scenario
     """
     check_host()

@@ -27,7 +27,10 @@ __all__ = (
 )
 
 Facts = dict[str, Any]
-"""Keys are those of the guest script's ``report_facts``."""
+"""
+Keys are those of the guest script's ``report_facts``; ``frozen`` is the address of the answers that
+the truth module gave when it stopped the machine.
+"""
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,15 @@ def parse_facts(text: str) -> Facts:
     pattern = r"^== begin (\w+)\n(.*?)^== end \1$"
     for name, body in re.findall(pattern, text.replace("\r", ""), re.MULTILINE | re.DOTALL):
         facts[name] = _PARSERS.get(name, str)(body)
+    address = _frozen_at(text)
+    if address is not None:
+        facts["frozen"] = address
     return facts
+
+
+def _frozen_at(text: str) -> int | None:
+    found = re.search(r"^== frozen ([0-9a-f]+)\r?\n", text, re.MULTILINE)
+    return int(found[1], 16) if found else None
 
 
 def failure(text: str) -> str | None:
@@ -133,4 +144,5 @@ def waits_for_host(text: str) -> bool:
 
 def is_ready(text: str) -> bool:
     """Return whether the guest has finished its steps and reported its facts."""
-    return re.search(r"^== ready\r?$", text, re.MULTILINE) is not None
+    # A guest that is asked about every struct page is stopped then.
+    return re.search(r"^== (ready|frozen [0-9a-f]+)\r?\n", text, re.MULTILINE) is not None
