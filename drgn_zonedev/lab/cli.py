@@ -46,8 +46,11 @@ def add_lab_command(subparsers: Any) -> None:
     verb.add_argument("--refresh", action="store_true", help="look for newer versions")
     verb.set_defaults(command=ShellCommand(_fetch))
     verb = verbs.add_parser(
-        "build-kernel", help="build a kernel that has pfn_zone_device() (a quarter of an hour)"
+        "build-kernel",
+        help="build kernels with changes of ours (a quarter of an hour for each source)",
     )
+    action = verb.add_argument("names", metavar="KERNEL", nargs="*", help="default: all of them")
+    offer(action, _built_names)
     verb.add_argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors")
     verb.add_argument("--refresh", action="store_true", help="look for newer source")
     verb.set_defaults(command=ShellCommand(_build_kernel))
@@ -75,6 +78,12 @@ def _kernel_names() -> list[str]:
     from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
 
     return [*KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
+
+
+def _built_names() -> list[str]:
+    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS
+
+    return list(BUILT_KERNELS)
 
 
 def _kernel_and_scenario_names() -> list[str]:
@@ -145,8 +154,9 @@ def _list(args: argparse.Namespace) -> Outcome:
         print_text(
             f"  {name:16} Debian {suite.codename} without security updates: has a bug to find"
         )
-    for name, suite in BUILT_KERNELS.items():
-        print_text(f"  {name:16} Debian {suite.codename} with pfn_zone_device(): lab build-kernel")
+    for name, recipe in BUILT_KERNELS.items():
+        made = f"{recipe.summary}: lab build-kernel"
+        print_text(f"  {name:16} Debian {recipe.suite.codename} {made}")
     print_text("scenarios:")
     for scenario in SCENARIOS.values():
         print_text(f"  {scenario.name:16} {scenario.summary}")
@@ -163,12 +173,11 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 
 
 def _build_kernel(args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.lab.kernels.build import build_kernel
-    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS
+    from drgn_zonedev.lab.kernels.build import build_kernels
 
-    for name in BUILT_KERNELS:
-        kernel = build_kernel(name, jobs=args.jobs, refresh=args.refresh, progress=_say)
-        print_text(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")
+    names = args.names or _built_names()
+    for kernel in build_kernels(names, jobs=args.jobs, refresh=args.refresh, progress=_say):
+        print_text(f"{kernel.name}: {kernel.release}, symbols in {kernel.vmlinux}")
     return Outcome(None)
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from drgn import KmodSearchMethod, MainModule, Module, Program, ProgramFlags
 
 from drgn_zonedev.opening.failures import CannotOpenError
-from drgn_zonedev.vmcore.core_path import core_dump_path
 
 __all__ = ("BESIDE", "Method", "SymbolSearch", "set_search", "where_looked")
 
@@ -128,10 +127,9 @@ def _take_beside(modules: Sequence[Module]) -> None:
 
 
 def _beside(prog: Program) -> Path | None:
-    path = core_dump_path(prog)
-    if not path or prog.flags & ProgramFlags.IS_LIVE:
+    if not prog.core_dump_path or prog.flags & ProgramFlags.IS_LIVE:
         return None
-    return Path(path).with_name("vmlinux")
+    return Path(prog.core_dump_path).with_name("vmlinux")
 
 
 def where_looked(prog: Program) -> str:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Build the kernel that has pfn_zone_device(): Debian's source, ``patches/``, and a small config.
+Build kernels from Debian's source, changed by the scripts in ``patches/``, with a config there.
 
-Only the files for booting and debugging it are kept, and a tree to build modules against.
+Only the files for booting and debugging them are kept, and a tree to build modules against.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
-from drgn_zonedev.lab.host.apt import find_mirror, private_apt
+from drgn_zonedev.lab.host.apt import Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
-from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
+from drgn_zonedev.lab.kernels.edits import applied, parse_edits
 from drgn_zonedev.lab.kernels.known import (
     BUILT_KERNELS,
     Kernel,
+    Recipe,
     cache_dir,
     check_space,
     kernel_dir,
@@ -34,11 +36,9 @@ from drgn_zonedev.lab.kernels.known import (
 )
 from drgn_zonedev.lab.kernels.unpack import destination
 
-__all__ = ("build_kernel", "build_tree", "built_kernel", "recipe_digest")
+__all__ = ("build_kernels", "build_tree", "built_kernel", "recipe_digest")
 
 _PATCHES = Path(__file__).parents[1] / "patches"
-_CONFIG = _PATCHES / "config"
-_EDITS = _PATCHES / "pfn_zone_device.edit"
 
 # All that "make" needs.
 _PROGRAMS = ("bc", "bison", "dpkg-deb", "flex", "gcc", "ld", "make", "tar", "xz")
@@ -50,12 +50,25 @@ _NEEDED_BYTES = 5 << 30
 _BUILD_SECONDS = 4 * 3600
 
 
-def recipe_digest() -> str:
-    """Return a digest of the patch and the config."""
-    digest = hashlib.sha256()
-    for path in (_EDITS, _CONFIG):
-        digest.update(path.read_bytes())
+def recipe_digest(name: str) -> str:
+    """Return a digest of the edits and the config of a kernel that is built here."""
+    recipe = _recipe(name)
+    digest = hashlib.sha256((_PATCHES / recipe.config).read_bytes())
+    digest.update(_edits(recipe).encode())
     return digest.hexdigest()[:16]
+
+
+def _recipe(name: str) -> Recipe:
+    try:
+        return BUILT_KERNELS[name]
+    except KeyError:
+        raise LabError(
+            f"{name} is not built here: choose one of {', '.join(BUILT_KERNELS)}"
+        ) from None
+
+
+def _edits(recipe: Recipe) -> str:
+    return (_PATCHES / recipe.edits).read_text() if recipe.edits else ""
 
 
 def built_kernel(name: str) -> Kernel:
@@ -66,10 +79,11 @@ def built_kernel(name: str) -> Kernel:
     """
     directory = kernel_dir(name)
     kernel = load_kernel(name, directory)
+    how = f"zonedev lab build-kernel {name}"
     if kernel is None:
-        raise LabError(f"{name} is not built yet: zonedev lab build-kernel (takes a while)")
-    if _record(directory).get("recipe") != recipe_digest():
-        raise LabError(f"{name} was built from another patch or config: zonedev lab build-kernel")
+        raise LabError(f"{name} is not built yet: {how} (takes a while)")
+    if _record(directory).get("recipe") != recipe_digest(name):
+        raise LabError(f"{name} was built from another patch or config: {how}")
     return kernel
 
 
@@ -78,51 +92,84 @@ def build_tree(kernel: Kernel) -> Path:
     return kernel.vmlinux.parent / "tree"
 
 
-def build_kernel(
-    name: str, *, jobs: int | None = None, refresh: bool = False, progress: StepProgress = None
-) -> Kernel:
+def build_kernels(
+    names: Sequence[str],
+    *,
+    jobs: int | None = None,
+    refresh: bool = False,
+    progress: StepProgress = None,
+) -> list[Kernel]:
     """
-    Return the kernel, building it if it is not in the cache.
+    Return kernels, building those that are not in the cache.
+
+    Those that follow one another, and have their source and config in common, are built in one
+    tree, so that only what their edits change is compiled twice.
 
     :param jobs: how many compilers at a time; default: as many as there are processors
     :param refresh: ask the mirror for newer source than what was built
     """
-    suite = BUILT_KERNELS.get(name)
-    if suite is None:
-        raise LabError(f"{name} is not built here: choose one of {', '.join(BUILT_KERNELS)}")
-    if not refresh:
-        try:
-            return built_kernel(name)
-        except LabError:
-            pass
+    wanted = [name for name in names if refresh or not _is_built(name)]
+    jobs = jobs or len(os.sched_getaffinity(0))
+    for _, together in groupby(wanted, key=_common):
+        _require_programs()
+        cache = cache_dir()
+        cache.mkdir(parents=True, exist_ok=True)
+        # Not the lock for booting kernels, so that others can boot meanwhile.
+        with lock(cache / "build-lock", progress), _work(cache) as work:
+            _build(list(together), work, jobs, progress)
+    return [built_kernel(name) for name in names]
+
+
+def _common(name: str) -> tuple[str, Suite, str]:
+    recipe = _recipe(name)
+    return _package(name), recipe.suite, recipe.config
+
+
+def _package(name: str) -> str:
+    return f"linux-source-{name.partition('-')[0]}"
+
+
+def _is_built(name: str) -> bool:
+    _recipe(name)
+    try:
+        built_kernel(name)
+    except LabError:
+        return False
+    return True
+
+
+def _require_programs() -> None:
     for program in _PROGRAMS:
         find_tool(program)
     if not _LIBELF.exists():
         raise LabError(f"{_LIBELF} is missing: apt-get install libelf-dev")
-    cache = cache_dir()
-    cache.mkdir(parents=True, exist_ok=True)
-    # Not the lock for booting kernels, so that others can boot meanwhile.
-    with lock(cache / "build-lock", progress), _work(cache) as work:
-        package = f"linux-source-{name.partition('-')[0]}"
-        report(progress, f"asking the mirror for the newest {package} of {suite.codename}")
-        apt = private_apt(work / "apt", suite, find_mirror())
-        apt.update()
-        source = apt.show(package)[package]
-        if _is_current(name, source.version):
-            return built_kernel(name)
-        report(progress, f"downloading {package} {source.version} ({source.size >> 20} MiB)")
-        deb = apt.download(source, work / "download")
-        tree = _unpack(deb, work, progress)
-        shutil.rmtree(deb.parent)
+
+
+def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) -> None:
+    """Build kernels that have their source and config in common, and put them into the cache."""
+    package, suite, config = _common(names[0])
+    report(progress, f"asking the mirror for the newest {package} of {suite.codename}")
+    apt = private_apt(work / "apt", suite, find_mirror())
+    apt.update()
+    source = apt.show(package)[package]
+    old = [name for name in names if not _is_current(name, source.version)]
+    if not old:
+        return
+    report(progress, f"downloading {package} {source.version} ({source.size >> 20} MiB)")
+    deb = apt.download(source, work / "download")
+    tree = _unpack(deb, work, progress)
+    shutil.rmtree(deb.parent)
+    for name in old:
         started = time.monotonic()
-        root = _make(tree, work / "kernel", jobs or len(os.sched_getaffinity(0)), progress)
+        with applied(tree, parse_edits(_edits(BUILT_KERNELS[name]))):
+            report(progress, f"building {name} with {jobs} jobs")
+            root = _make(tree, work / name, _PATCHES / config, jobs)
         seconds = round(time.monotonic() - started)
-        record = {"version": source.version, "recipe": recipe_digest(), "seconds": seconds}
+        record = {"version": source.version, "recipe": recipe_digest(name), "seconds": seconds}
         record["release"] = (tree / "include/config/kernel.release").read_text().strip()
         (root / "kernel.json").write_text(json.dumps(record) + "\n")
-        replace_directory(root, kernel_dir(name), work / "old")
+        replace_directory(root, kernel_dir(name), work / f"old-{name}")
         report(progress, f"{name} is {record['release']}, built in {seconds} s")
-    return built_kernel(name)
 
 
 @contextmanager
@@ -149,7 +196,7 @@ def _is_current(name: str, version: str) -> bool:
 
 
 def _unpack(deb: Path, work: Path, progress: StepProgress) -> Path:
-    """Unpack the source, change it, and return its tree."""
+    """Unpack the source, and return its tree."""
     report(progress, "unpacking the source")
     package, tree = work / "package", work / "source"
     tree.mkdir()
@@ -164,16 +211,15 @@ def _unpack(deb: Path, work: Path, progress: StepProgress) -> Path:
         ]
     )
     shutil.rmtree(package)
-    apply_edits(tree, parse_edits(_EDITS.read_text()))
     return tree
 
 
-def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
-    """Build, and collect what is needed of it in a new directory."""
-    make = ["make", "-C", str(tree), f"-j{jobs}", "CC=gcc", "HOSTCC=gcc"]
-    _run([*make, f"KCONFIG_ALLCONFIG={_CONFIG}", "allnoconfig"])
-    check_config((tree / ".config").read_text())
-    report(progress, f"building it with {jobs} jobs")
+def _make(tree: Path, root: Path, config: Path, jobs: int) -> Path:
+    """Build, and collect what is needed of it in a new directory, whose name is the kernel's."""
+    suffix = root.name.partition("-")[2]
+    make = ["make", "-C", str(tree), f"-j{jobs}", "CC=gcc", "HOSTCC=gcc", f"LOCALVERSION=-{suffix}"]
+    _run([*make, f"KCONFIG_ALLCONFIG={config}", "allnoconfig"])
+    check_config((tree / ".config").read_text(), config.read_text())
     _run([*make, "bzImage", "modules"])
     # As the lab's other kernels have it: see load_kernel().
     (root / "usr/lib").mkdir(parents=True)
@@ -201,14 +247,14 @@ def _make(tree: Path, root: Path, jobs: int, progress: StepProgress) -> Path:
     return root
 
 
-def check_config(config: str) -> None:
+def check_config(config: str, ours: str) -> None:
     """
     Raise LabError if a kernel's configuration does not have a line of our own config.
 
     Kconfig silently drops unknown options, and those with unmet dependencies.
     """
     have = set(config.splitlines())
-    wanted = [line for line in _CONFIG.read_text().splitlines() if line.startswith("CONFIG_")]
+    wanted = [line for line in ours.splitlines() if line.startswith("CONFIG_")]
     missing = [line for line in wanted if line not in have]
     if missing:
         raise LabError(f"this source cannot be configured as wanted: no {', '.join(missing)}")

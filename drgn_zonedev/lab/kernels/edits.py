@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 
-__all__ = ("Edit", "apply_edits", "edited", "parse_edits")
+__all__ = ("Edit", "applied", "apply_edits", "edited", "parse_edits")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,18 @@ def apply_edits(tree: Path, edits: Sequence[Edit]) -> None:
         texts[edit.file] = edited(texts[edit.file], edit)
     for name, text in texts.items():
         (tree / name).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def applied(tree: Path, edits: Sequence[Edit]) -> Iterator[None]:
+    """Change the files of a tree within a context, as :func:`apply_edits()` does."""
+    before = {edit.file: (tree / edit.file).read_bytes() for edit in edits}
+    try:
+        apply_edits(tree, edits)
+        yield
+    finally:
+        for name, data in before.items():
+            (tree / name).write_bytes(data)
 
 
 def edited(text: str, edit: Edit) -> str:

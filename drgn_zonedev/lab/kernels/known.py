@@ -21,12 +21,27 @@ __all__ = (
     "KERNELS",
     "UNFIXED_KERNELS",
     "Kernel",
+    "Recipe",
     "cache_dir",
     "check_space",
     "kernel_dir",
     "load_kernel",
     "replace_directory",
 )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a kernel is built: its source, and what is in ``lab/patches/`` for it."""
+
+    suite: Suite
+    config: str
+    """File of what it needs on top of ``make allnoconfig``."""
+    summary: str
+    """How it differs from Debian's, in a few words."""
+    edits: str | None = None
+    """File of the changes to its source; None: there are none."""
+
 
 KERNELS: dict[str, Suite] = {
     "5.10": Suite("bullseye"),
@@ -43,11 +58,21 @@ UNFIXED_KERNELS: dict[str, Suite] = {
 }
 """Kernels with a bug that the tool must find: only booted by name."""
 
-BUILT_KERNELS: dict[str, Suite] = {
-    # With patches/pfn_zone_device.edit.
-    "6.12-proposal": Suite("trixie"),
+_TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
+
+BUILT_KERNELS: dict[str, Recipe] = {
+    "6.12-proposal": Recipe(
+        _TRIXIE, "proposal.config", "with pfn_zone_device()", "pfn_zone_device.edit"
+    ),
+    "6.12-mended": Recipe(
+        _TRIXIE, "small.config", "without the zone bug of acpi-hole", "page_zone-6.12.edit"
+    ),
+    "7.3-small": Recipe(_BACKPORTS, "small.config", "with a small configuration"),
+    "7.3-mended": Recipe(
+        _BACKPORTS, "small.config", "without the zone bug of acpi-hole", "page_zone.edit"
+    ),
 }
-"""Kernels that ``build_kernel()`` builds from the source of a Debian suite: only booted by name."""
+"""Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 
 ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS}
 """All kernels that ``fetch_kernel()`` can fetch."""

@@ -2,16 +2,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from drgn_zonedev.lab import LabError, fetch_kernel
 from drgn_zonedev.lab.kernels import build
+from drgn_zonedev.lab.kernels.edits import applied, parse_edits
 from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, kernel_dir
 
-(NAME,) = BUILT_KERNELS
-RELEASE = "6.12.1-pfn-zone-device"
+NAME = "6.12-proposal"
+RELEASE = "6.12.1-proposal"
 
 
 @pytest.fixture(autouse=True)
@@ -32,19 +34,20 @@ def test_a_kernel_that_is_not_built_says_how_to() -> None:
 
 def test_a_built_kernel_needs_neither_network_nor_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda program, path=None: None)
-    store(recipe=build.recipe_digest())
-    assert build.build_kernel(NAME) == fetch_kernel(NAME)
+    store(recipe=build.recipe_digest(NAME))
+    assert build.build_kernels([NAME]) == [fetch_kernel(NAME)]
     assert fetch_kernel(NAME).release == RELEASE
 
 
-@pytest.mark.parametrize("file", ["_EDITS", "_CONFIG"])
+@pytest.mark.parametrize("file", ["pfn_zone_device.edit", "proposal.config"])
 def test_a_kernel_of_another_patch_or_config_is_refused(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store(recipe=build.recipe_digest())
-    changed = tmp_path / "changed"
-    changed.write_bytes(getattr(build, file).read_bytes() + b"#\n")
-    monkeypatch.setattr(build, file, changed)
+    store(recipe=build.recipe_digest(NAME))
+    patches = tmp_path / "patches"
+    shutil.copytree(build._PATCHES, patches)
+    (patches / file).write_bytes((patches / file).read_bytes() + b"#\n")
+    monkeypatch.setattr(build, "_PATCHES", patches)
     with pytest.raises(LabError, match="from another patch or config: zonedev lab build-kernel"):
         fetch_kernel(NAME)
 
@@ -55,16 +58,16 @@ def test_what_a_build_lacks_is_named_before_anything_is_downloaded(
     monkeypatch.setattr(build, "private_apt", None)  # Calling it would fail.
     monkeypatch.setattr("shutil.which", lambda program, path=None: None)
     with pytest.raises(LabError, match=r"bc is not installed: apt-get install bc$"):
-        build.build_kernel(NAME)
+        build.build_kernels([NAME])
     monkeypatch.setattr("shutil.which", lambda program, path=None: f"/bin/{program}")
     monkeypatch.setattr(build, "_LIBELF", Path("/nowhere/libelf.h"))
     with pytest.raises(LabError, match=r"apt-get install libelf-dev$"):
-        build.build_kernel(NAME)
+        build.build_kernels([NAME])
 
 
 def test_only_our_own_kernels_are_built() -> None:
     with pytest.raises(LabError, match=r"6\.1 is not built here: choose one of 6\.12-proposal"):
-        build.build_kernel("6.1")
+        build.build_kernels(["6.1"])
 
 
 def test_what_the_compiler_said_is_passed_on(
@@ -76,3 +79,30 @@ def test_what_the_compiler_said_is_passed_on(
     monkeypatch.setattr(build, "find_tool", lambda program: str(tmp_path / program))
     with pytest.raises(LabError, match=r"make failed: x.c:2: error: z"):
         build._run(["make", "bzImage"])
+
+
+@pytest.mark.parametrize("name", BUILT_KERNELS)
+def test_a_recipe_names_files_that_can_be_read(name: str) -> None:
+    recipe = BUILT_KERNELS[name]
+    assert "CONFIG_MEMORY_FAILURE=y" in (build._PATCHES / recipe.config).read_text()
+    assert bool(parse_edits(build._edits(recipe))) == (recipe.edits is not None)
+
+
+def test_kernels_of_one_source_and_config_are_built_in_one_tree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[list[str]] = []
+    monkeypatch.setattr(build, "_require_programs", lambda: None)
+    monkeypatch.setattr(build, "check_space", lambda *arguments: None)
+    monkeypatch.setattr(build, "_build", lambda names, *more: built.append(names))
+    monkeypatch.setattr(build, "built_kernel", lambda name: None)
+    build.build_kernels(list(BUILT_KERNELS), refresh=True)
+    assert built == [["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"]]
+
+
+def test_a_tree_is_as_it_was_after_a_kernel_was_built_in_it(tmp_path: Path) -> None:
+    source = "int f(void)\n{\n\treturn 0;\n}\n"
+    (tmp_path / "f.c").write_text(source)
+    with applied(tmp_path, parse_edits("file f.c\nin f\nbefore return\n+\tg();\n")):
+        assert "\tg();\n\treturn 0;" in (tmp_path / "f.c").read_text()
+    assert (tmp_path / "f.c").read_text() == source

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.kernels.build import _CONFIG, _EDITS, check_config
+from drgn_zonedev.lab.kernels.build import _PATCHES, check_config
 from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
 
 SOURCE = """\
@@ -132,7 +132,7 @@ def test_an_invalid_script_is_refused(script: str, complaint: str) -> None:
 
 
 def test_our_script_can_be_parsed_and_touches_what_it_should() -> None:
-    edits = parse_edits(_EDITS.read_text())
+    edits = parse_edits((_PATCHES / "pfn_zone_device.edit").read_text())
     assert {edit.file for edit in edits} == {
         "include/linux/memremap.h",
         "include/linux/mmzone.h",
@@ -145,7 +145,27 @@ def test_our_script_can_be_parsed_and_touches_what_it_should() -> None:
 
 
 def test_a_setting_that_kconfig_dropped_is_said() -> None:
-    config = _CONFIG.read_text()
-    check_config(config)
+    wanted = (_PATCHES / "proposal.config").read_text()
+    check_config(wanted, wanted)
+    config = wanted.replace("CONFIG_ZONE_DEVICE=y", "# CONFIG_ZONE_DEVICE is not set")
     with pytest.raises(LabError, match=r"no CONFIG_ZONE_DEVICE=y$"):
-        check_config(config.replace("CONFIG_ZONE_DEVICE=y", "# CONFIG_ZONE_DEVICE is not set"))
+        check_config(config, wanted)
+
+
+@pytest.mark.parametrize(
+    ("script", "function"),
+    [("page_zone.edit", "__init_deferred_page"), ("page_zone-6.12.edit", "init_reserved_page")],
+)
+def test_a_page_that_no_zone_spans_is_left_alone(tree: Path, script: str, function: str) -> None:
+    source = tree / "mm" / "mm_init.c"
+    source.parent.mkdir()
+    source.write_text(
+        f"static void {function}(unsigned long pfn, int nid)\n{{\n"
+        "\tfor (zid = 0; zid < MAX_NR_ZONES; zid++)\n\t\tif (zone_spans_pfn(zone, pfn))\n"
+        "\t\t\tbreak;\n\t__init_single_page(pfn_to_page(pfn), pfn, zid, nid);\n}\n"
+        f"static inline void {function}(unsigned long pfn, int nid)\n{{\n}}\n"
+    )
+    apply_edits(tree, parse_edits((_PATCHES / script).read_text()))
+    lines = [line.strip() for line in source.read_text().splitlines()]
+    last = lines.index("__init_single_page(pfn_to_page(pfn), pfn, zid, nid);")
+    assert lines[last - 3 : last] == ["if (zid == MAX_NR_ZONES)", "return;", ""]
