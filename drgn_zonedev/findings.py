@@ -358,6 +358,59 @@ _ERRORS = (
         "iomem_resource, as /proc/iomem shows it",
         _REPORT,
     ),
+    # Zones and nodes.
+    Kind(
+        "zone-pages",
+        Severity.ERROR,
+        "a zone has more pages than it can have",
+        "A zone spans its present pages, and has given some of them to the page allocator: those "
+        "are its managed pages. Watermarks and the shares of all memory are computed from these "
+        "numbers. Nothing onlines the pages of ZONE_DEVICE, so none of them are present.",
+        "managed_pages is at most present_pages, and present_pages at most spanned_pages, while "
+        "mem_hotplug_lock is free; those of ZONE_DEVICE are 0",
+        "Look for a driver that returns more pages than it took: balloons and virtio-mem call "
+        "adjust_managed_page_count().",
+    ),
+    Kind(
+        "node-span",
+        Severity.ERROR,
+        "a node does not span one of its zones",
+        "resize_pgdat_range() grows a node together with its zone, and update_pgdat_span() shrinks "
+        "it to what its zones still span. Whoever walks over a node's PFNs misses the rest.",
+        "node_start_pfn and node_spanned_pages of the node, zone_start_pfn and spanned_pages of "
+        "the zone, while mem_hotplug_lock is free",
+        _REPORT,
+    ),
+    Kind(
+        "node-pages",
+        Severity.ERROR,
+        "the present pages of a node are not those of its zones",
+        "Boot and adjust_present_page_count() count every present page once for its zone, and "
+        "once for its node.",
+        "node_present_pages is not the sum of present_pages, while mem_hotplug_lock is free",
+        _REPORT,
+    ),
+    Kind(
+        "ram-without-zone",
+        Severity.ERROR,
+        "no zone spans this RAM, although it is online",
+        "Boot gives every page of RAM to a zone, and move_pfn_range_to_zone() grows the zone "
+        "before hot-added memory goes online. The page allocator takes such a page for a bad one, "
+        "and compaction, hibernation and kdump do not see it.",
+        "no span of a zone other than ZONE_DEVICE has the PFNs; they are System RAM in the "
+        "resource tree, or in hot-added sections that are online",
+        _REPORT,
+    ),
+    Kind(
+        "ram-without-resource",
+        Severity.ERROR,
+        "hot-added RAM is not System RAM in the resource tree",
+        "add_memory_resource() gets a resource with IORESOURCE_SYSTEM_RAM, which is removed after "
+        "the memory. kexec, kdump and /dev/mem know RAM from it alone.",
+        "a memory block has the PFNs, their sections were hot-added, and iomem_resource has no "
+        "resource with IORESOURCE_SYSTEM_RAM there",
+        _REPORT,
+    ),
 )
 
 _WARNINGS = (
@@ -455,6 +508,16 @@ _WARNINGS = (
         "altmap; the others take nothing from it.",
         "alloc of the altmap, and the number of whole sections that were hot-added",
         "Compare with the page tables: the rest of the memmap is in RAM, or was not freed.",
+    ),
+    Kind(
+        "ram-beyond-max-pfn",
+        Severity.WARNING,
+        "this RAM is online, but beyond max_pfn",
+        "/proc/kpageflags and others end at max_pfn. arch_add_memory() of arm64 and riscv sets it "
+        "to the end of the memory that was added last, even if other memory lies above that.",
+        "max_pfn is at most the PFN",
+        "Do not rely on max_pfn as the end of memory. Adding the highest memory last raises it "
+        "again.",
     ),
 )
 

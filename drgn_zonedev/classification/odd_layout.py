@@ -47,6 +47,7 @@ _MEMBERS = {
     "pglist_data": (
         (_ARRAY, ("node_zones",)),
         (_INT, ("nr_zones", "node_id", "first_deferred_pfn")),
+        (_INT, ("node_start_pfn", "node_spanned_pages", "node_present_pages")),
     ),
     "range": ((_INT, ("start", "end")),),
     "resource": (
@@ -58,6 +59,7 @@ _MEMBERS = {
     "xarray": ((_POINTER, ("xa_head",)),),
     "zone": (
         (_INT, ("zone_start_pfn", "spanned_pages", "present_pages")),
+        (_STRUCT, ("managed_pages",)),
         (_POINTER, ("zone_pgdat", "name")),
     ),
 }

@@ -14,7 +14,6 @@ everything that depends on it is unknown rather than wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
 
 from drgn import FaultError, Object, Program, ProgramFlags
 
@@ -31,12 +30,13 @@ from drgn_zonedev.kernel.memory_blocks import (
 )
 from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries, require_percpu_ref
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.nodes import nodes
 from drgn_zonedev.kernel.resource import unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
-from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.util.intervals import difference, union
 
 __all__ = ("changed_since", "take_snapshot", "with_devices")
 
@@ -132,6 +132,7 @@ def _read(prog: Program) -> Snapshot:
         unjudged=unjudged,
         stray_claims=stray_claims,
         zones=found.value and found.value[0],
+        nodes=optional("", None, lambda: nodes(prog)).value,
         # Who compares them says what the debugging information lacks.
         resources=optional("", None, lambda: unnamed_iomem_resources(prog)).value,
     )
@@ -179,18 +180,7 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
         known = pgmaps[address].ranges if address in pgmaps else ()
         inside = union((r.start_pfn, r.end_pfn) for r in known)
         for span in spans[address]:
-            for start, end in _outside(span, inside):
+            for start, end in difference(span, inside):
                 claims.append((address, PgmapRange(start, end)))
                 unjudged.append(Unjudged(start, end, reason, unread))
     return tuple(pgmaps.values()), tuple(claims), tuple(unjudged)
-
-
-def _outside(span: Span, others: Sequence[Span]) -> Iterator[Span]:
-    # The parts of a span that are not in others, which are sorted and disjoint.
-    start, end = span
-    for inside_start, inside_end in intersection(span, others):
-        if start < inside_start:
-            yield start, inside_start
-        start = inside_end
-    if start < end:
-        yield start, end

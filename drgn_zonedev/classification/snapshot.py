@@ -21,6 +21,7 @@ import numpy as np
 
 from drgn_zonedev.kernel.memory_blocks import MemoryBlocks
 from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags
+from drgn_zonedev.kernel.nodes import Nodes
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.resource import Resources
 from drgn_zonedev.kernel.sections import Sections
@@ -45,7 +46,7 @@ class Snapshot:
     before. ``pgmap_array_gaps`` and ``memory_block_gaps`` are the PFNs for which the two
     arrays could not be read, and ``unreadable_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
-    ``zones`` and ``resources``, which have no names, are ``None`` if the debugging
+    ``zones``, ``nodes`` and ``resources``, which have no names, are ``None`` if the debugging
     information lacks them.
     """
 
@@ -67,6 +68,7 @@ class Snapshot:
     knows_spans: bool = True
     unreadable_zones: tuple[tuple[int, int], ...] = ()
     zones: Zones | None = None
+    nodes: Nodes | None = None
     resources: Resources | None = None
 
     def is_reported(self, start_pfn: int, end_pfn: int) -> bool:

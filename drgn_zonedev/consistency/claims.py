@@ -19,6 +19,7 @@ import numpy as np
 from drgn import Program, offsetof, sizeof
 
 from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.resource import Resources, unnamed_iomem_resources
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, PgmapRange, Range, Unjudged
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.vmcore.raw import END
@@ -104,6 +105,13 @@ class Scene:
     def complete(self) -> list[Claim]:
         """Claims that are initialised."""
         return [c for c in self.claims if c.complete]
+
+    @cached_property
+    def resources(self) -> Resources:
+        """
+        :raises LookupError: if the debugging information lacks them
+        """
+        return self.snapshot.resources or unnamed_iomem_resources(self.prog)
 
     @cached_property
     def torn(self) -> np.ndarray:

@@ -18,7 +18,7 @@ from drgn import Architecture, sizeof
 from drgn_zonedev.consistency.claims import Check, Claim, Scene
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
-from drgn_zonedev.kernel.resource import resource_name, unnamed_iomem_resources
+from drgn_zonedev.kernel.resource import resource_name
 from drgn_zonedev.model import Case, Evidence, Finding, Unjudged
 
 __all__ = ("ELSEWHERE_CHECKS",)
@@ -96,7 +96,7 @@ def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
 def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
     if not scene.complete:
         return
-    resources = scene.snapshot.resources or unnamed_iomem_resources(scene.prog)
+    resources = scene.resources
     for address in resources.unreadable[:1]:
         reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
         yield Unjudged(0, 0, f"{reason} were compared", address)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from drgn import (
     Object,
@@ -39,6 +40,8 @@ _MAX_DEPTH = 64
 _MAX_BYTES = 1 << 30
 
 _INTEGER_BYTES = (1, 2, 4, 8, 16)
+# drgn reads no others, and kernels have none.
+_FLOAT_BYTES = (4, 8)
 
 # BTF_INT_SIGNED, BTF_INT_BOOL
 _SIGNED, _BOOL = 1, 4
@@ -59,6 +62,11 @@ _KINDS = {
     TypeKind.FLOAT: (BtfKind.FLOAT,),
 }
 
+_COMPOUND = (TypeKind.STRUCT, TypeKind.UNION)
+_TAGGED = (*_COMPOUND, TypeKind.ENUM)
+
+_ALIASES = (*_QUALIFIERS, BtfKind.TYPEDEF, BtfKind.TYPE_TAG)
+
 # What an enumeration without a type of its own is compatible with, by its size.
 _COMPATIBLE = {1: "char", 2: "short", 4: "int", 8: "long"}
 
@@ -70,11 +78,13 @@ class BtfTypes:
 
     :ivar leading: The first dimension of an array that has several, by the tag of the
         struct and the name of the member. BTF has their product only.
+    :ivar outside: The types outside of arrays, if these are those of elements.
     """
 
     prog: Program
     btf: Btf
     leading: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    outside: BtfTypes | None = None
     _made: dict[int, Type] = field(default_factory=dict)
 
     def find(self, kinds: TypeKindSet, name: str) -> Type | None:
@@ -92,6 +102,17 @@ class BtfTypes:
                     return made
         return None
 
+    def element(self, t: Type) -> Type:
+        """
+        Get a type as the elements of arrays have it: without flexible arrays. drgn prints no
+        array of structs that end with one, and BTF has struct zone end with one in Linux 5.10.
+
+        :raises DebugInfoError: if it is damaged
+        """
+        name = t.tag if t.kind in _TAGGED else t.name if t.kind in _KINDS else None
+        found = self._elements.find(TypeKindSet((t.kind,)), name) if name else None
+        return found or t
+
     def type(self, type_id: int) -> Type:
         """
         Get the type of an ID.
@@ -102,6 +123,10 @@ class BtfTypes:
             return self._type(type_id, 0)
         except (ValueError, TypeError, OverflowError) as e:
             raise DebugInfoError(f"BTF is damaged: type {type_id}: {e}") from e
+
+    @cached_property
+    def _elements(self) -> BtfTypes:
+        return self if self.outside else BtfTypes(self.prog, self.btf, self.leading, self)
 
     def _type(self, type_id: int, depth: int) -> Type:
         if type_id not in self._made:
@@ -132,15 +157,17 @@ class BtfTypes:
         return self.prog.int_type(t.name, t.reference, bool(encoding & _SIGNED))
 
     def _float(self, t: BtfType, depth: int) -> Type:
+        if t.reference not in _FLOAT_BYTES:
+            raise DebugInfoError(f"BTF is damaged: float {t.name} has {t.reference} bytes")
         return self.prog.float_type(t.name, t.reference)
 
     def _pointer(self, t: BtfType, depth: int) -> Type:
-        return self.prog.pointer_type(self._type(t.reference, depth))
+        return self.prog.pointer_type((self.outside or self)._type(t.reference, depth))
 
     def _array(self, t: BtfType, depth: int) -> Type:
         element_id, _, length = t.words
-        element = self._type(element_id, depth)
-        if not length:
+        element = self._elements._type(element_id, depth)
+        if not length and not self.outside:
             # Not [0], which BTF does not tell from it: the kernel's are flexible arrays.
             return self.prog.array_type(element)
         if length * sizeof(element) > _MAX_BYTES:
@@ -194,24 +221,55 @@ class BtfTypes:
 
     def _member(self, parent: BtfType, member: BtfMember) -> TypeMember:
         if member.bit_offset + member.bit_size > 8 * parent.reference:
-            name = f"{parent.name or parent.id}.{member.name}"
-            raise DebugInfoError(f"BTF is damaged: {name} is not inside")
+            raise DebugInfoError(_not_inside(parent, member))
         leading = self.leading.get((parent.name, member.name))
 
         def later() -> Type | Object:
-            return self._member_type(member, leading)
+            made = self._member_type(member, leading)
+            self._require_inside(parent, member, made)
+            return made
 
         return TypeMember(later, member.name or None, member.bit_offset)
 
+    def _require_inside(self, parent: BtfType, member: BtfMember, made: Type | Object) -> None:
+        if isinstance(made, Object):
+            return
+        size = 0 if _is_flexible(made) else sizeof(made)
+        if member.bit_offset + 8 * size > 8 * parent.reference:
+            raise DebugInfoError(_not_inside(parent, member))
+        # Only what is as large may have what it is in within itself.
+        if size == parent.reference and self._has_within(member.type_id, parent):
+            raise DebugInfoError(f"BTF is damaged: {parent.name or parent.id} is within itself")
+
+    def _has_within(self, type_id: int, wanted: BtfType) -> bool:
+        seen, left = {0}, [type_id]
+        while left:
+            t = self.btf.type(left.pop())
+            if t.id == wanted.id:
+                return True
+            if t.id in seen or t.kind == BtfKind.PTR:
+                continue
+            seen.add(t.id)
+            if t.kind in (BtfKind.STRUCT, BtfKind.UNION):
+                if t.reference == wanted.reference:
+                    left += [inner.type_id for inner in self.btf.members(t)]
+            elif t.kind == BtfKind.ARRAY:
+                left.append(t.words[0])
+            elif t.kind in _ALIASES:
+                left.append(t.reference)
+        return False
+
     def _member_type(self, member: BtfMember, leading: int | None) -> Type | Object:
         made = self.type(member.type_id)
+        if not member.name and made.unaliased_kind() not in _COMPOUND:
+            raise DebugInfoError("BTF is damaged: a member that is no struct has no name")
         bit_size = member.bit_size or self._narrow(member.type_id)
         if bit_size:
             try:
                 return Object(self.prog, made, bit_field_size=bit_size)
             except (ValueError, TypeError) as e:
                 raise DebugInfoError(f"BTF is damaged: bit field {member.name}: {e}") from e
-        if made.unaliased_kind() in (TypeKind.FUNCTION, TypeKind.VOID):
+        if not _has_size(made):
             raise DebugInfoError(f"BTF is damaged: {member.name} has no size")
         if member.bit_offset % 8:
             raise DebugInfoError(f"BTF is damaged: {member.name} begins within a byte")
@@ -229,6 +287,22 @@ class BtfTypes:
             return 0
         bits = t.words[0] & 0xFF
         return bits if bits != 8 * t.reference else 0
+
+
+def _not_inside(parent: BtfType, member: BtfMember) -> str:
+    return f"BTF is damaged: {parent.name or parent.id}.{member.name} is not inside"
+
+
+def _has_size(t: Type) -> bool:
+    if t.unaliased_kind() in (TypeKind.FUNCTION, TypeKind.VOID):
+        return False
+    return bool(t.is_complete()) or _is_flexible(t)
+
+
+def _is_flexible(t: Type) -> bool:
+    while t.kind == TypeKind.TYPEDEF:
+        t = t.type
+    return t.kind == TypeKind.ARRAY and t.length is None
 
 
 _MAKERS = {

@@ -43,6 +43,8 @@ _INDEX = 256 * 2
 # Where the image of a kernel begins, and its size: 60 MB, if everything is built in.
 _START = "_stext"
 _MAX_IMAGE = 1 << 28
+# What follows a longer part that cannot be read is not of the image.
+_MAX_HOLE = 1 << 24
 _CHUNK = 1 << 20
 _PAGE = 1 << 12
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
@@ -184,9 +186,13 @@ def _search(memory: Memory, known: Mapping[str, int]) -> Iterator[Tables]:
 
 def _find(memory: Memory, start: int, wanted: bytes) -> Iterator[int]:
     # The image has holes, which cannot be read.
-    last = b""
+    last, hole = b"", 0
     for chunk in range(start, start + _MAX_IMAGE, _CHUNK):
-        data = last + _read_pages(memory, chunk)
+        contents = _read_pages(memory, chunk)
+        hole = 0 if any(contents) else hole + len(contents)
+        if hole > _MAX_HOLE:
+            return
+        data = last + contents
         at = data.find(wanted)
         while at >= 0:
             yield chunk - len(last) + at

@@ -114,7 +114,7 @@ class KernelObjects:
         array = _ARRAY.fullmatch(c_type)
         if array is None:
             return self.prog.type(c_type)
-        element = self.prog.type(array["element"])
+        element = self.types.element(self.prog.type(array["element"]))
         if not array["length"]:
             return self.prog.array_type(element)
         return self.prog.array_type(element, self._length(array["length"]))

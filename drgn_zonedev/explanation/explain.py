@@ -25,7 +25,7 @@ from drgn_zonedev.explanation.exposed_walkers import ExposedWalker, exposed_walk
 from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
 from drgn_zonedev.explanation.neighbours import Neighbours, neighbours
 from drgn_zonedev.explanation.resolve import Subject, resolve
-from drgn_zonedev.explanation.struct_page import PageWords, decode_page, flag_names, zone_name
+from drgn_zonedev.explanation.struct_page import PageWords, decode_page
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range, Severity
@@ -156,21 +156,13 @@ def _page(prog: Program, snapshot: Snapshot, pages: Pages, judged: PageVerdict |
     live = frozenset(p.address for p in snapshot.pgmaps)
     range_ = judged.range if judged else None
     contents = page_contents(prog, pages, range_.pgmap if range_ else None, live)[0]
-    return PageWords(
-        words=tuple(pages.words[0].tolist()),
-        flags=flag_names(prog, int(pages.flags[0])),
-        zone=zone_name(prog, int(pages.zone[0])),
-        node=int(pages.node[0]),
-        refcount=int(pages.refcount[0]),
-        mapcount=int(pages.mapcount[0]),
-        contents=list(Contents)[contents].value,
-        fields=decode_page(
-            prog,
-            pages,
-            range_.case if range_ else None,
-            judged.promise if judged else None,
-            live,
-        ),
+    return decode_page(
+        prog,
+        pages,
+        range_.case if range_ else None,
+        judged.promise if judged else None,
+        live,
+        list(Contents)[contents].value,
     )
 
 

@@ -17,17 +17,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn import Program, Type, offsetof
-from drgn.helpers.linux.mm import decode_page_flags_value
 
+from drgn_zonedev.explanation.page_flags import PageUse, flag_names, page_use
 from drgn_zonedev.kernel.kallsyms import symbol_name
-from drgn_zonedev.kernel.memmap import PageLayout, Pages
+from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
+from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.model import Case
 from drgn_zonedev.verification.deviations import Compared, compare_page
 from drgn_zonedev.verification.patterns import self_link
-from drgn_zonedev.verification.promises import Area, Promise, area_of
+from drgn_zonedev.verification.promises import Area, Promise, area_of, order_is_in_flags
 from drgn_zonedev.verification.rule import Bits
 
-__all__ = ("PageField", "PageWords", "decode_page", "flag_names", "zone_name")
+__all__ = ("PageField", "PageWords", "decode_page", "zone_name")
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,6 @@ class PageWords:
     fields: tuple[PageField, ...]
 
 
-def flag_names(prog: Program, flags: int) -> tuple[str, ...]:
-    """Get the names of the page flags in a value of ``page->flags``."""
-    # drgn decodes "no flags" as "0".
-    text = decode_page_flags_value(prog, flags)
-    return () if text == "0" else tuple(text.split("|"))
-
-
 def zone_name(prog: Program, zone: int) -> str:
     """Get the name of a zone by its number in ``enum zone_type``."""
     zones = prog.constant("__MAX_NR_ZONES").type_
@@ -90,7 +85,8 @@ def decode_page(
     case: Case | None,
     promise: Promise | None,
     live: frozenset[int],
-) -> tuple[PageField, ...]:
+    contents: str,
+) -> PageWords:
     """
     Decode one struct page, and compare it with what is promised for it.
 
@@ -98,12 +94,34 @@ def decode_page(
     :param case: What the PFN is.
     :param promise: What is promised for it, if it is a device or metadata page.
     :param live: All pgmaps in ``pgmap_array``.
+    :param contents: What it holds, in words.
     """
     area = area_of(pages.layout, promise, pages.start_pfn) if promise else None
-    page = _Page(prog, pages, case, area, live)
+    page = _Page(prog, pages, _head_of(prog, pages), case, area, live)
     fields = [*_flags_fields(page), _first_word(page), *_other_fields(page)]
     compared = list(compare_page(prog, pages, promise)) if promise else []
-    return tuple(sorted(_next_to_rules(fields, compared), key=lambda f: f.offset))
+    return PageWords(
+        words=tuple(pages.words[0].tolist()),
+        flags=flag_names(prog, page.flags, page.use),
+        zone=zone_name(prog, int(pages.zone[0])),
+        node=int(pages.node[0]),
+        refcount=int(pages.refcount[0]),
+        mapcount=int(pages.mapcount[0]),
+        contents=contents,
+        fields=tuple(sorted(_next_to_rules(fields, compared), key=lambda f: f.offset)),
+    )
+
+
+def _head_of(prog: Program, pages: Pages) -> Pages | None:
+    # The head of a page, or itself; None if a tail leads nowhere.
+    if not pages.is_tail[0]:
+        return pages
+    layout = pages.layout
+    pfn, misaligned = divmod(int(pages.head[0]) - layout.vmemmap, layout.size)
+    if misaligned or not 0 <= pfn < sparsemem_geometry(prog).max_pfn:
+        return None
+    head = next(read_pages(prog, pfn, pfn + 1))
+    return head if isinstance(head, Pages) else None
 
 
 def _next_to_rules(
@@ -116,10 +134,8 @@ def _next_to_rules(
     ]
     for f in fields:
         own = [c for c, owner in zip(compared, owners) if owner is f]
-        inside = any(c.bits.within(f.bits) for c in compared if c not in own)
-        expected = _promised(own) + ("; the low byte is the order" if own and inside else "")
         differs = any(c.broken for c in own)
-        yield dataclasses.replace(f, expected=expected or None, differs=differs)
+        yield dataclasses.replace(f, expected=_promised(own) or None, differs=differs)
 
 
 def _promised(own: Sequence[Compared]) -> str:
@@ -131,10 +147,14 @@ def _promised(own: Sequence[Compared]) -> str:
 
 @dataclass(frozen=True)
 class _Page:
-    """A struct page; ``area`` is what it is promised to be, if anything."""
+    """
+    A struct page; ``area`` is what it is promised to be, if anything, and ``head`` its head,
+    if that is known.
+    """
 
     prog: Program
     pages: Pages
+    head: Pages | None
     case: Case | None
     area: Area | None
     live: frozenset[int]
@@ -146,6 +166,35 @@ class _Page:
     @property
     def is_tail(self) -> bool:
         return bool(self.pages.is_tail[0])
+
+    @property
+    def is_first_tail(self) -> bool:
+        """Whether it has the order and the flags of a folio, by promise or by its head."""
+        if self.area is not None:
+            return self.area is Area.FIRST_TAIL
+        head = self.head
+        if head is None or head.start_pfn + 1 != self.pages.start_pfn or not self.is_tail:
+            return False
+        return bool(int(head.flags[0]) & self.layout.pg_head)
+
+    @property
+    def use(self) -> PageUse:
+        """What decides on the names of its flags."""
+        if self.is_first_tail:
+            return PageUse.FIRST_TAIL
+        return page_use(self.prog, self.head) if self.head else PageUse.UNKNOWN
+
+    @property
+    def flag_mask(self) -> int:
+        """The bits of ``page->flags`` that are flags. In a first tail, the rest is the order."""
+        flags = (1 << self.prog["__NR_PAGEFLAGS"].value_()) - 1
+        order = 0xFF if self.is_first_tail and order_is_in_flags(self.layout) else 0
+        return flags & ~order
+
+    @property
+    def flags(self) -> int:
+        """Its flags, without zone, node and others."""
+        return int(self.pages.flags[0]) & self.flag_mask
 
     @property
     def like_device(self) -> bool:
@@ -171,8 +220,7 @@ def _flags_fields(page: _Page) -> Iterator[PageField]:
     offset, flags = layout.flags_word * 8, int(pages.flags[0])
     bits, links = prog["__NR_PAGEFLAGS"].value_(), layout.zones_shift + layout.nodes_shift
     low = (1 << bits) - 1
-    names = "|".join(flag_names(prog, flags)) or "no flags"
-    yield PageField("page->flags", offset, 8, flags & low, names, mask=low)
+    yield PageField("page->flags", offset, 8, page.flags, _flags_text(page), mask=page.flag_mask)
     zone, mask = int(pages.zone[0]), layout.zone_mask << 64 - links
     yield PageField("page_zonenum()", offset, 8, zone, zone_name(prog, zone), mask=mask)
     node, mask = int(pages.node[0]), (1 << layout.nodes_shift) - 1 << 64 - layout.nodes_shift
@@ -182,13 +230,19 @@ def _flags_fields(page: _Page) -> Iterator[PageField]:
     yield PageField(f"page->flags >> {bits}", offset, 8, (flags & mask) >> bits, rest, mask=mask)
 
 
+def _flags_text(page: _Page) -> str:
+    fill = _fill_text(int(page.pages.flags[0]), 8)
+    return fill or "|".join(flag_names(page.prog, page.flags, page.use)) or "no flags"
+
+
 def _first_word(page: _Page) -> PageField:
     # page->pgmap, the compound link, and lru.next are one word in all kernels.
     layout = page.layout
     offset = layout.pgmap_word * 8
     value = page.word(offset)
     if page.is_tail:
-        return PageField(_compound_name(page.prog), offset, 8, value, _link_text(page))
+        meaning = _fill_text(value, 8) or _link_text(page)
+        return PageField(_compound_name(page.prog), offset, 8, value, meaning)
     if page.like_device:
         name = "folio->pgmap" if layout.pgmap_in_folio else "page->pgmap"
         meaning = "a pgmap" if value in page.live else _pgmap_text(page, value)
@@ -197,9 +251,9 @@ def _first_word(page: _Page) -> PageField:
 
 
 def _pgmap_text(page: _Page, value: int) -> str:
-    if value >> 63:
-        return f"{_list_text(page, value)}, which is not in pgmap_array"
-    return _list_text(page, value)
+    text = _list_text(page, value)
+    is_address = value >> 63 and not (_fill_text(value, 8) or _poison_text(page.layout, value))
+    return f"{text}, which is not in pgmap_array" if is_address else text
 
 
 def _compound_name(prog: Program) -> str:
@@ -217,17 +271,45 @@ def _link_text(page: _Page) -> str:
     return f"{how} of PFN {pfn:#x}"
 
 
-def _pointer_text(prog: Program, value: int) -> str:
+# What fills memory, by its byte: see include/linux/poison.h and page-flags.h, and PAGE_UNUSED in
+# arch/x86/mm/init_64.c.
+_FILLS = {
+    0xFF: "all ones, as PAGE_POISON_PATTERN",
+    0xFD: "0xfd in each byte, as PAGE_UNUSED",
+    0xAA: "0xaa in each byte, as PAGE_POISON",
+}
+
+# By the distance from POISON_POINTER_DELTA.
+_POISONS = {
+    0x40: "PP_SIGNATURE: of a page pool",
+    0x100: "LIST_POISON1: taken off its list",
+    0x122: "LIST_POISON2: taken off its list",
+    0x400: "TAIL_MAPPING",
+}
+
+
+def _fill_text(value: int, size: int) -> str | None:
+    byte = value & 0xFF
+    return _FILLS.get(byte) if value == int.from_bytes(bytes([byte]) * size, "little") else None
+
+
+def _poison_text(layout: PageLayout, value: int) -> str | None:
+    delta = layout.pointer_delta
+    return None if delta is None else _POISONS.get(value - delta)
+
+
+def _pointer_text(page: _Page, value: int) -> str:
     if not value:
         return "NULL"
-    name = symbol_name(prog, value)
-    return name or ("a pointer" if value >> 63 else "no kernel address")
+    known = _fill_text(value, 8) or _poison_text(page.layout, value)
+    known = known or symbol_name(page.prog, value)
+    return known or ("a pointer" if value >> 63 else "no kernel address")
 
 
 def _list_text(page: _Page, value: int) -> str:
     if value == int(self_link(page.pages)[0]):
         return "itself: an empty list"
-    return _pointer_text(page.prog, value)
+    return _pointer_text(page, value)
 
 
 def _other_fields(page: _Page) -> Iterator[PageField]:
@@ -247,7 +329,7 @@ def _other_fields(page: _Page) -> Iterator[PageField]:
             yield PageField("page->lru.prev", offset, 8, value, _list_text(page, value))
         else:
             yield _plain_field(page, offset)
-    if page.area is Area.FIRST_TAIL and layout.order_offset is not None:
+    if page.is_first_tail and layout.order_offset is not None:
         yield _order_field(page, layout.order_offset)
 
 
@@ -258,31 +340,36 @@ def _order_field(page: _Page, offset: int) -> PageField:
 
 def _mapcount_field(page: _Page) -> PageField:
     offset = page.layout.mapcount_offset
-    value, count = page.u32(offset), int(page.pages.mapcount[0])
+    value = page.u32(offset)
+    return PageField("page->_mapcount", offset, 4, value, _mapcount_text(page, value))
+
+
+def _mapcount_text(page: _Page, value: int) -> str:
+    count, types = int(page.pages.mapcount[0]), page_types(page.prog)
     if count == -1:
-        meaning = "mapped by nobody"
-    elif count >= 0:
-        meaning = f"mapped {count + 1} times" if count else "mapped once"
-    else:
-        meaning = "a page type" if count < -128 else f"{count}, which is no count"
-    return PageField("page->_mapcount", offset, 4, value, meaning)
+        return "mapped by nobody"
+    if count >= 0:
+        return f"mapped {count + 1} times" if count else "mapped once"
+    fill, name = _fill_text(value, 4), types.of(page.pages)
+    if fill or name:
+        return fill or f"page type: {name}"
+    return "a page type" if types.has_any(page.pages)[0] else f"{count}, which is no count"
 
 
 def _refcount_field(page: _Page) -> PageField:
     offset, count = page.layout.refcount_offset, int(page.pages.refcount[0])
-    meaning = f"{count} reference{'' if count == 1 else 's'}"
-    return PageField("page->_refcount", offset, 4, page.u32(offset), meaning)
+    value = page.u32(offset)
+    if count < 0:
+        meaning = _fill_text(value, 4) or f"{count}, which is no count"
+    else:
+        meaning = f"{count} reference{'' if count == 1 else 's'}"
+    return PageField("page->_refcount", offset, 4, value, meaning)
 
 
 def _mapping_field(page: _Page) -> PageField:
-    layout = page.layout
-    offset = layout.mapping_word * 8
+    offset = page.layout.mapping_word * 8
     value = page.word(offset)
-    if layout.tail_mapping is not None and value == layout.tail_mapping:
-        meaning = "TAIL_MAPPING"
-    else:
-        meaning = _pointer_text(page.prog, value)
-    return PageField("page->mapping", offset, 8, value, meaning)
+    return PageField("page->mapping", offset, 8, value, _pointer_text(page, value))
 
 
 # What a word is called if nothing better is known of it: the first of these that
@@ -295,10 +382,12 @@ def _plain_field(page: _Page, offset: int) -> PageField:
     name = next((m for m in _PLAIN if _is_at(page, type_, m, offset)), None)
     value = page.word(offset)
     if page.is_tail:
-        # struct folio lies over the first few; what is in them is for its helpers.
-        meaning = "part of a folio" if value else "0"
+        # struct folio lies over the first few; what is in them is for its helpers. Two counts
+        # of -1 are all ones.
+        fill = None if value == (1 << 64) - 1 else _fill_text(value, 8)
+        meaning = fill or ("part of a folio" if value else "0")
     else:
-        meaning = _pointer_text(page.prog, value) if value >> 63 else f"{value}"
+        meaning = _pointer_text(page, value) if value >> 63 else f"{value}"
     return PageField(f"page->{name}" if name else f"+{offset:#x}", offset, 8, value, meaning)
 
 

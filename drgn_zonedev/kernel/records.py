@@ -14,12 +14,14 @@ several, so structures that lie next to each other are read together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program
 
 from drgn_zonedev.vmcore.reads import read_memory
 
-__all__ = ("read_records",)
+__all__ = ("read_records", "read_words")
 
 # Limits the size of one read, whatever addresses a damaged kernel holds.
 _MAX_READ = 1 << 20
@@ -91,3 +93,16 @@ def _middle(addresses: np.ndarray, group: np.ndarray) -> int:
     # Between two different addresses, so that both halves become smaller.
     middle = int(np.searchsorted(addresses[group], addresses[group[len(group) // 2]]))
     return middle or int(np.searchsorted(addresses[group], addresses[group[0]], side="right"))
+
+
+def read_words(prog: Program, members: Sequence[Object]) -> list[int]:
+    """
+    Read members of one structure that are 64 bits wide and lie close together, unsigned, in
+    one go: on a running kernel, they are of the same moment.
+
+    :raises FaultError: if one of them cannot be read
+    """
+    addresses = [member.address_ or 0 for member in members]
+    first = min(addresses)
+    raw = read_memory(prog, first, max(addresses) + 8 - first)
+    return [int.from_bytes(raw[address - first :][:8], "little") for address in addresses]

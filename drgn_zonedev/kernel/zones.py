@@ -4,7 +4,8 @@
 Zones
 -----
 
-The ``drgn_zonedev.kernel.zones`` module reads the spans of the zones of all nodes.
+The ``drgn_zonedev.kernel.zones`` module reads the spans of the zones of all nodes, and
+how many pages they have.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from drgn.helpers.linux.mmzone import NODE_DATA
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
-from drgn_zonedev.vmcore.reads import read_memory
+from drgn_zonedev.kernel.records import read_words
 
 __all__ = (
     "UnreadableZone",
@@ -26,6 +27,7 @@ __all__ = (
     "read_zone_device_spans",
     "spans_of_zone",
     "zone_device_spans",
+    "zone_type_name",
     "zones",
 )
 
@@ -33,8 +35,12 @@ __all__ = (
 @dataclass(frozen=True)
 class Zone:
     """
-    One ``struct zone``; PFNs are half-open. Walks with ``for_each_populated_zone()``
-    skip zones without ``present_pages``: ZONE_DEVICE never has any.
+    One ``struct zone`` at ``address``; PFNs are half-open. Walks with
+    ``for_each_populated_zone()`` skip zones without ``present_pages``: ZONE_DEVICE never
+    has any.
+
+    ``spanned_pages``, ``present_pages`` and ``managed_pages`` are as the kernel has them.
+    The PFNs are limited to where memory can be.
     """
 
     nid: int
@@ -42,6 +48,9 @@ class Zone:
     start_pfn: int
     end_pfn: int
     present_pages: int
+    spanned_pages: int
+    managed_pages: int
+    address: int
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,14 @@ class UnreadableZone:
 
 @dataclass(frozen=True)
 class Zones:
-    """Zones with a span that is not empty, and zones that cannot be read, by node and number."""
+    """
+    Zones with a span that is not empty, and zones that cannot be read, by node and number.
+    ``spanless`` are those that have pages all the same.
+    """
 
     found: tuple[Zone, ...]
     unreadable: tuple[UnreadableZone, ...]
+    spanless: tuple[Zone, ...] = ()
 
 
 @takes_program_or_default
@@ -71,13 +84,17 @@ def zones(prog: Program) -> Zones:
     """
     numbers = range(prog.type("struct pglist_data").member("node_zones").type.length or 0)
     read = [zone for nid in online_nodes(prog) for zone in _zones_of(prog, nid, numbers)]
+    whole = [z for z in read if isinstance(z, Zone)]
     return Zones(
-        found=tuple(z for z in read if isinstance(z, Zone)),
+        found=tuple(z for z in whole if z.spanned_pages),
         unreadable=tuple(z for z in read if isinstance(z, UnreadableZone)),
+        spanless=tuple(
+            z for z in whole if not z.spanned_pages and (z.present_pages or z.managed_pages)
+        ),
     )
 
 
-def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | UnreadableZone | None]:
+def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | UnreadableZone]:
     try:
         found = NODE_DATA(prog, nid).node_zones
     except FaultError as e:
@@ -85,24 +102,39 @@ def _zones_of(prog: Program, nid: int, numbers: range) -> list[Zone | Unreadable
     return [_read_zone(prog, nid, number, found[number]) for number in numbers]
 
 
-def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | UnreadableZone | None:
-    members = zone.zone_start_pfn, zone.spanned_pages, zone.present_pages
-    # They lie next to each other.
-    addresses = [member.address_ or 0 for member in members]
-    first = min(addresses)
+def _read_zone(prog: Program, nid: int, number: int, zone: Object) -> Zone | UnreadableZone:
+    start = zone.zone_start_pfn
     try:
-        raw = read_memory(prog, first, max(addresses) + 8 - first)
+        first, spanned, present, managed = read_words(
+            prog, (start, zone.spanned_pages, zone.present_pages, zone.managed_pages)
+        )
     except FaultError:
         # A fault may be at a physical address.
-        return UnreadableZone(nid, number, addresses[0])
-    start, spanned, present = (
-        int.from_bytes(raw[address - first :][:8], "little") for address in addresses
-    )
-    if not spanned:
-        return None
+        return UnreadableZone(nid, number, start.address_ or 0)
     # A damaged zone may claim PFNs beyond max_pfn, where no memory can be.
     max_pfn = sparsemem_geometry(prog).max_pfn
-    return Zone(nid, number, min(start, max_pfn), min(start + spanned, max_pfn), present)
+    return Zone(
+        nid,
+        number,
+        min(first, max_pfn),
+        min(first + spanned, max_pfn),
+        present,
+        spanned,
+        managed,
+        zone.address_ or 0,
+    )
+
+
+@takes_program_or_default
+def zone_type_name(prog: Program, number: int) -> str:
+    """
+    Get the name of a zone in ``enum zone_type``, e.g., ``ZONE_NORMAL``, or its number if it has
+    none.
+    """
+    for name, value in prog.type("enum zone_type").enumerators or ():
+        if value == number and name.startswith("ZONE_"):
+            return str(name)
+    return str(number)
 
 
 @takes_program_or_default

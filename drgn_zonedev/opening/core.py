@@ -21,6 +21,7 @@ from drgn_zonedev.opening.failures import (
     INCOMPLETE,
     CannotJudgeError,
     CannotOpenError,
+    require_kernel,
     why_not_opened,
 )
 from drgn_zonedev.util.signals import held_back
@@ -81,8 +82,7 @@ def open_core(
     except Exception as e:
         # What libelf and libkdumpfile do not like about a file has no type of its own.
         raise CannotOpenError(_why_not_opened(path, name, e)) from e
-    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise CannotOpenError(f"{name} is not a Linux kernel: give a vmcore, not a process's core")
+    require_kernel(prog, name)
     _refuse_page_size(prog)
     try:
         _distrust(prog)

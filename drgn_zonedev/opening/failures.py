@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
-__all__ = ("INCOMPLETE", "CannotJudgeError", "CannotOpenError", "why_not_opened")
+from drgn import Program, ProgramFlags
+
+__all__ = (
+    "INCOMPLETE",
+    "CannotJudgeError",
+    "CannotOpenError",
+    "require_kernel",
+    "why_not_opened",
+)
 
 INCOMPLETE = (
     "take the dump whole and with less left out (parts of a split one: makedumpfile "
@@ -31,3 +39,13 @@ def why_not_opened(name: str, e: Exception, advice: str) -> str:
         return f"cannot open {name}: {e.strerror}: try as root"
     reason = e.strerror if isinstance(e, OSError) and e.strerror else e
     return f"cannot open {name}: {reason}: {advice}"
+
+
+def require_kernel(prog: Program, name: str) -> None:
+    """
+    Refuse what is not a kernel, such as a process's core.
+
+    :raises CannotOpenError: if it is none
+    """
+    if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
+        raise CannotOpenError(f"{name} is not a Linux kernel: give a vmcore, not a process's core")

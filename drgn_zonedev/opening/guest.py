@@ -38,7 +38,7 @@ from typing import Any
 
 import drgn
 
-from drgn_zonedev.opening.failures import CannotOpenError, why_not_opened
+from drgn_zonedev.opening.failures import CannotOpenError, require_kernel, why_not_opened
 from drgn_zonedev.util.signals import ending_at_once
 
 __all__ = (
@@ -142,10 +142,7 @@ def open_guest(
             prog.set_qemu_qmp(os.dup(monitor.fileno()))
     except Exception as e:
         raise CannotOpenError(_why_not_opened(address, e, time.monotonic() - begun)) from e
-    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise CannotOpenError(
-            f"{address} is not a Linux kernel: give a vmcore, not a process's core"
-        )
+    require_kernel(prog, address)
     return prog
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from drgn import KmodSearchMethod, MainModule, Module, Program, ProgramFlags
 
 from drgn_zonedev.opening.failures import CannotOpenError
+from drgn_zonedev.vmcore.core_path import core_dump_path
 
 __all__ = ("BESIDE", "Method", "SymbolSearch", "set_search", "where_looked")
 
@@ -127,9 +128,10 @@ def _take_beside(modules: Sequence[Module]) -> None:
 
 
 def _beside(prog: Program) -> Path | None:
-    if not prog.core_dump_path or prog.flags & ProgramFlags.IS_LIVE:
+    path = core_dump_path(prog)
+    if not path or prog.flags & ProgramFlags.IS_LIVE:
         return None
-    return Path(prog.core_dump_path).with_name("vmlinux")
+    return Path(path).with_name("vmlinux")
 
 
 def where_looked(prog: Program) -> str:

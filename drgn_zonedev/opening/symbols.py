@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import logging
 import os
+import resource
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -128,10 +129,21 @@ def index_symbols(prog: drgn.Program, modules: Sequence[str]) -> None:
     Have drgn index the debugging symbols, as it does at the first lookup, and import
     modules of Python meanwhile: half of the time it keeps only one core busy.
     """
-    threading.Thread(target=_import_all, args=(modules,)).start()
+    _start_importing(modules)
     # What is wrong with them is said to who looks for something in them.
     with contextlib.suppress(Exception):
         prog.type("struct page")
+
+
+def _start_importing(modules: Sequence[str]) -> None:
+    # Thread.start() waits until the thread says that it runs, and one that gets no memory ends
+    # without having said so.
+    limits = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if any(limit != resource.RLIM_INFINITY for limit in limits):
+        return
+    # There may be as many as the user may have.
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=_import_all, args=(modules,)).start()
 
 
 def _import_all(modules: Sequence[str]) -> None:

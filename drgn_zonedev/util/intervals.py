@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-__all__ = ("Span", "containing", "intersection", "pages", "union")
+__all__ = ("Span", "containing", "difference", "intersection", "pages", "union")
 
 Span = tuple[int, int]
 
@@ -38,6 +38,17 @@ def intersection(span: Span, others: Sequence[Span]) -> Iterator[Span]:
             return
         if end > span[0]:
             yield max(start, span[0]), min(end, span[1])
+
+
+def difference(span: Span, others: Sequence[Span]) -> Iterator[Span]:
+    """Yield the parts of a span that are not in others, which are sorted and disjoint."""
+    start, end = span
+    for inside_start, inside_end in intersection(span, others):
+        if start < inside_start:
+            yield start, inside_start
+        start = inside_end
+    if start < end:
+        yield start, end
 
 
 def pages(span: Span, page_size: int) -> Iterator[Span]:

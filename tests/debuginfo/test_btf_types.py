@@ -133,6 +133,21 @@ def test_flexible_array_is_incomplete() -> None:
     assert program(writer).type("struct usage").members[1].type.length is None
 
 
+def test_array_of_structs_with_flexible_arrays_is_printed() -> None:
+    # struct zone of Linux 5.10 ends with char x[0], which BTF does not tell from char x[].
+    writer = BtfWriter()
+    number = writer.integer("unsigned long", 8)
+    zone = writer.struct("zone", 8, ("flags", number, 0), ("x", writer.array(number, 0), 64))
+    zones = writer.array(zone, 2)
+    writer.struct("pglist_data", 16, ("zones", zones, 0))
+    prog = program(writer)
+    prog.add_memory_segment(0x1000, 16, lambda address, size, *_: bytes(size), False)
+    node = Object(prog, "struct pglist_data", address=0x1000)
+    assert str(node.zones) == "(struct zone [2]){}"
+    assert node.zones.value_() == [{"flags": 0, "x": []}] * 2
+    assert prog.type("struct zone").members[1].type.length is None
+
+
 def test_function_has_its_parameters() -> None:
     writer = BtfWriter()
     number = writer.integer("int", 4, 1)
@@ -163,6 +178,15 @@ def test_type_that_refers_to_itself_is_damage() -> None:
         lambda w: w.struct("bad", 4, ("size", w.integer("int", 0), 0)),
         lambda w: w.struct("bad", 4, ("array", w.array(0, 5), 0)),
         lambda w: w.compound(4, "bad", 8, [("field", w.struct("s", 4), 0, 3)]),
+        lambda w: w.struct("bad", 4, ("", w.integer("int", 4, 1), 0)),
+        lambda w: w.struct("bad", 4, ("", w.array(w.integer("int", 4, 1), 1), 0)),
+        lambda w: w.struct("bad", 4, ("long", w.integer("long", 8, 1), 0)),
+        lambda w: w.struct("bad", 4, ("itself", 1, 0)),
+        lambda w: w.struct("bad", 4, ("", w.compound(5, "", 4, [("", w.array(3, 1), 0, 0)]), 0)),
+        lambda w: w.struct("bad", 4, ("ratio", w.add(FLOAT, "double", 3), 0)),
+        lambda w: w.struct("bad", 4, ("code", w.add(13, "", 0), 0)),
+        lambda w: w.struct("bad", 4, ("code", w.add(TYPEDEF, "f", w.add(13, "", 0)), 0)),
+        lambda w: w.struct("bad", 4, ("undefined", w.add(FWD, "secret", 0), 0)),
     ],
 )
 def test_impossible_struct_is_damage(build) -> None:  # type: ignore[no-untyped-def]

@@ -14,7 +14,7 @@ import pytest
 from drgn import Program
 from support.defects import Defect, Injector, Overlay
 from support.fakekernel import collision, partial
-from support.kernels import each_layout
+from support.kernels import each_layout, since_compounds
 from support.littlemachine import DATA, DEVDAX, FSDAX, areas, little_machine, places
 
 from drgn_zonedev.explanation.explain import explain
@@ -161,3 +161,57 @@ def test_counts_are_in_words() -> None:
     fields = _fields(kernel.program(), 0x24400)
     assert fields["page->_refcount"].meaning == "3 references"
     assert fields["page->_mapcount"].meaning == "mapped 2 times"
+
+
+LRU_NEXT, LRU_PREV, MAPPING = "page->lru.next", "page->lru.prev", "page->mapping"
+
+
+@each_layout
+def test_poisoned_pointers_are_named(layout: str) -> None:
+    kernel = little_machine(layout)
+    # POISON_POINTER_DELTA of x86-64, and the constants of include/linux/poison.h.
+    kernel.poke_page_word(0x40000, 1, 0xDEAD000000000100)
+    kernel.poke_page_word(0x40000, 2, 0xDEAD000000000122)
+    kernel.poke_page_word(0x40000, 3, 0xDEAD000000000400)
+    fields = _fields(kernel.program(), 0x40000)
+    assert fields[LRU_NEXT].meaning.startswith("LIST_POISON1")
+    assert fields[LRU_PREV].meaning.startswith("LIST_POISON2")
+    assert fields[MAPPING].meaning == "TAIL_MAPPING"
+
+
+@each_layout
+@pytest.mark.parametrize(
+    ("byte", "name"), [(0xFF, "PAGE_POISON_PATTERN"), (0xFD, "PAGE_UNUSED"), (0xAA, "PAGE_POISON")]
+)
+def test_memory_that_was_filled_is_said_to_be(layout: str, byte: int, name: str) -> None:
+    kernel = little_machine(layout)
+    kernel.fill_pages(0x40000, 0x40001, byte)
+    fields = _fields(kernel.program(), 0x40000)
+    assert fields["page->flags"].meaning.endswith(f"as {name}")
+    assert fields["page->_refcount"].meaning.endswith(f"as {name}")
+    assert fields[MAPPING].meaning.endswith(f"as {name}")
+    assert next(f for f in fields.values() if f.offset == 8).meaning.endswith(f"as {name}")
+
+
+@since_compounds
+def test_minus_one_in_two_counts_of_a_folio_is_no_poison(layout: str) -> None:
+    kernel = little_machine(layout)
+    kernel.poke_page_word(DEVDAX + 1, 2, (1 << 64) - 1)
+    meanings = [f.meaning for f in _fields(kernel.program(), DEVDAX + 1).values()]
+    assert not [m for m in meanings if "POISON" in m]
+
+
+def test_fewer_references_than_none_are_no_count() -> None:
+    kernel = collision("6.1")
+    kernel.poke_page_word(0x24400, 6, 0xFFFFFFF9_FFFFFFF9)
+    fields = _fields(kernel.program(), 0x24400)
+    assert fields["page->_refcount"].meaning == "-7, which is no count"
+    assert fields["page->_mapcount"].meaning == "-7, which is no count"
+
+
+@since_compounds
+def test_order_in_the_flags_of_a_first_tail_has_its_own_field(layout: str) -> None:
+    fields = _fields(little_machine(layout).program(), DEVDAX + 1)
+    assert fields["compound_order()"].meaning == "order 9"
+    assert fields["page->flags"].meaning == "PG_reserved"
+    assert fields["page->flags"].value & 0xFF == 0

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from drgn import FaultError, Program, TypeKind
-from support.builtinkernel import BTF, SYMBOLS, builtin_program, builtin_types, carried
+from drgn import FaultError, Object, Program, TypeKind
+from support.builtinkernel import BTF, DATA, SYMBOLS, builtin_program, builtin_types, carried
 from support.rawkallsyms import TEXT, Image
 
 from drgn_zonedev.debuginfo import btf, btf_types, kallsyms_tables, kernel_image, kernel_objects
@@ -39,14 +39,45 @@ SHARE = 4
 
 _SECONDS, _MEMORY = 2, 300 << 20
 _BTF_AT = BTF - TEXT
-_TYPES = builtin_types().bytes()
+_CONST, _VOLATILE, _TYPEDEF, _FWD, _FLOAT, _DECL_TAG, _TYPE_TAG = 10, 9, 8, 7, 16, 17, 18
+
+
+def _types() -> bytes:
+    # Something of every kind, one within another.
+    writer = builtin_types()
+    character, number = writer.integer("char", 1, 1), writer.integer("int", 4, 1)
+    tagged = writer.add(_TYPE_TAG, "rcu", writer.add(_CONST, "", number))
+    union = writer.compound(5, "", 8, [
+        ("flags", writer.integer("_Bool", 1, 4), 0, 0),
+        ("raw", writer.array(character, 8), 0, 0),
+        ("next", writer.pointer(writer.add(_FWD, "page", 0)), 0, 0),
+    ])  # fmt: skip
+    page = writer.struct("page", 24, ("", union, 0), ("of", tagged, 64), ("ratio", number, 96))
+    writer.compound(4, "slab", 8, [("inuse", number, 0, 15), ("frozen", number, 31, 1)])
+    value = writer.add(_FLOAT, "double", 8)
+    tail = [("nr", value, 0), ("pages", writer.array(page, 3), 64)]
+    flexible = writer.struct("usage", 80, *tail, ("map", writer.array(number, 0), 640))
+    writer.struct("holder", 160, ("usages", writer.array(flexible, 2), 0))
+    writer.add(_TYPEDEF, "counter_t", writer.add(_VOLATILE, "", number))
+    writer.enum64("large", True, BELOW=-1, BEYOND=1 << 40)
+    writer.function("printk", number, ("fmt", writer.pointer(character)), ("", 0))
+    writer.add(_DECL_TAG, "bpf_kfunc", writer.next_id - 1, 0xFFFFFFFF)
+    return writer.bytes()
+
+
+_TYPES = _types()
 _WHOLE = carried(_TYPES, SYMBOLS)
+_READABLE = DATA
 _TABLES = tuple(address - TEXT for address in _WHOLE.tables.values())
 _NAMES = (
     *("struct pglist_data", "struct zonelist", "struct zoneref", "union zonelist"),
     *("enum node_states", "enum zone_type", "nodemask_t", "unsigned long", "int"),
+    *("struct page", "struct slab", "struct usage", "struct holder", "enum large", "counter_t"),
 )
-_OBJECTS = ("max_pfn", "node_states", "node_data", "runs", "memremap_pages", "N_ONLINE", "_stext")
+_OBJECTS = (
+    *("max_pfn", "node_states", "node_data", "runs", "memremap_pages", "N_ONLINE", "BEYOND"),
+    "_stext",
+)
 _EXPECTED = (DebugInfoError, LookupError, FaultError)
 
 Mutation = Callable[[random.Random, bytearray], None]
@@ -84,11 +115,14 @@ def _table_words(rng: random.Random, data: bytearray) -> None:
 _MUTATIONS: tuple[Mutation, ...] = (_words, _words, _bytes, _cut, _tables, _table_words)
 
 
-def draw_builtin(rng: random.Random) -> tuple[str, bytes]:
+def draw_builtin(rng: random.Random) -> tuple[str, Image]:
     """Draw the image of a damaged kernel, and what was done to it."""
     mutation, data = rng.choice(_MUTATIONS), bytearray(_WHOLE.data)
     mutation(rng, data)
-    return mutation.__name__.strip("_"), bytes(data)
+    # VMCOREINFO of old kernels does not say where kallsyms is.
+    is_searched = not rng.randrange(10)
+    what = mutation.__name__.strip("_") + ", searched" * is_searched
+    return what, Image(bytes(data), {} if is_searched else _WHOLE.tables)
 
 
 @dataclass(frozen=True)
@@ -101,7 +135,7 @@ class Tried:
     memory: int
 
 
-def try_builtin(image: bytes) -> Tried:
+def try_builtin(image: Image) -> Tried:
     """Ask a kernel for its types and symbols, with limits of processor time and memory."""
     with tempfile.TemporaryFile() as said:
         pid = os.fork()
@@ -121,13 +155,13 @@ def try_builtin(image: bytes) -> Tried:
     return Tried(code == 0, tuple(failures), seconds, memory)
 
 
-def _child(image: bytes, said: int) -> int:
+def _child(image: Image, said: int) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     try:
-        return _ask(builtin_program(Image(image, _WHOLE.tables)))
+        return _ask(builtin_program(image))
     except BaseException:
         os.write(said, traceback.format_exc().encode())
         return 98
@@ -143,7 +177,7 @@ def _ask(prog: Program) -> int:
     for name in _NAMES:
         _answered(partial(_look_at, prog, name))
     for name in _OBJECTS:
-        _answered(partial(prog.object, name))
+        _answered(partial(_print, prog, name))
         _answered(partial(prog.symbol, name))
     _answered(prog.symbols)
     return 0
@@ -155,6 +189,16 @@ def _look_at(prog: Program, name: str) -> None:
     if found.kind in (TypeKind.STRUCT, TypeKind.UNION) and found.members:
         for member in found.members:
             str(member.type)
+    printed = Object(prog, found, address=_READABLE)
+    str(printed)
+    printed.value_()
+
+
+def _print(prog: Program, name: str) -> None:
+    found = prog.object(name)
+    str(found)
+    if found.type_.kind != TypeKind.FUNCTION:
+        found.value_()
 
 
 def _answered(ask: Callable[[], object]) -> None:
@@ -188,8 +232,8 @@ def fuzz_builtin(seed: int, count: int, keep: Path) -> int:
     return failed
 
 
-def _kept(directory: Path, image: bytes) -> Path:
+def _kept(directory: Path, image: Image) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"{hashlib.sha256(image).hexdigest()[:12]}.image"
-    path.write_bytes(image)
+    path = directory / f"{hashlib.sha256(image.data).hexdigest()[:12]}.image"
+    path.write_bytes(image.data)
     return path

@@ -169,6 +169,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--dump", action="append", help="only dumps whose name has this")
+    parser.add_argument("--builtin", action="store_true", help="only kernels' own BTF and kallsyms")
     parser.add_argument("--keep", type=Path, default=CORPUS, help="where failures are written")
     parser.add_argument("--replay", type=Path, nargs="+", help="try these recipes, nothing else")
     return parser.parse_args()
@@ -177,6 +178,9 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run; the exit status is 1 if anything failed."""
     args = _arguments()
+    if args.builtin:
+        print(f"seed {args.seed}, {args.count} inputs")
+        return int(bool(fuzz_builtin(args.seed, args.count, args.keep / "builtin")))
     with tempfile.TemporaryDirectory(prefix="zonedev-fuzz-") as directory:
         images = unpacked(Path(directory))
         if args.replay:

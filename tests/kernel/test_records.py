@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from drgn import FaultError, Object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakekernel import FakeKernel
 
-from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.records import read_records, read_words
 
 SIZE = 24
 
@@ -88,3 +89,22 @@ def test_no_addresses() -> None:
     rows, readable = read_records(FakeKernel().program(), np.empty(0, np.uint64), SIZE)
     assert rows.shape == (0, SIZE)
     assert len(readable) == 0
+
+
+def test_words_of_a_structure_are_one_read() -> None:
+    kernel = FakeKernel()
+    members = ("present_pages", "zone_start_pfn", "managed_pages")
+    zone = kernel.zone(0, 2)
+    for value, member in enumerate(members, (1 << 64) - 3):
+        kernel.poke_member("zone", zone, member, value)
+    reads: list[tuple[int, int]] = []
+    kernel.on_read = lambda address, size: reads.append((address, size))
+    prog = kernel.program()
+    objects = [Object(prog, "struct zone", address=zone).member_(name) for name in members]
+    reads.clear()
+    assert read_words(prog, objects) == [(1 << 64) - 3, (1 << 64) - 2, (1 << 64) - 1]
+    offsets = [kernel.layout.locate("zone", member)[0] for member in members]
+    assert reads == [(zone + min(offsets), max(offsets) + 8 - min(offsets))]
+    kernel.hide(zone + offsets[0], 1)
+    with pytest.raises(FaultError):
+        read_words(prog, objects)

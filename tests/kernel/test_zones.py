@@ -13,6 +13,7 @@ from drgn_zonedev.kernel.zones import (
     Zone,
     read_zone_device_spans,
     zone_device_spans,
+    zone_type_name,
     zones,
 )
 
@@ -42,17 +43,38 @@ def test_spans_of_zone_device(layout: str) -> None:
 def test_zones_that_span_anything(layout: str) -> None:
     kernel = two_nodes(layout)
     kernel.poke_member("zone", kernel.zone(0, NORMAL), "present_pages", 0x7FFF)
+    kernel.poke_member("zone", kernel.zone(0, NORMAL), "managed_pages", 0x7000)
     found = zones(kernel.program())
     assert found.found == (
-        Zone(0, NORMAL, 0x1000, 0x9000, 0x7FFF),
-        Zone(0, DEVICE, 0x40000, 0x48000, 0),
-        Zone(3, DEVICE, 0x80000, 0x90000, 0),
+        Zone(0, NORMAL, 0x1000, 0x9000, 0x7FFF, 0x8000, 0x7000, kernel.zone(0, NORMAL)),
+        Zone(0, DEVICE, 0x40000, 0x48000, 0, 0x8000, 0, kernel.zone(0, DEVICE)),
+        Zone(3, DEVICE, 0x80000, 0x90000, 0, 0x10000, 0, kernel.zone(3, DEVICE)),
     )
-    assert found.unreadable == ()
+    assert (found.unreadable, found.spanless) == ((), ())
 
 
 @each_layout
-@pytest.mark.parametrize("member", ["zone_start_pfn", "spanned_pages", "present_pages"])
+@pytest.mark.parametrize("member", ["present_pages", "managed_pages"])
+def test_zone_that_has_pages_but_spans_nothing(layout: str, member: str) -> None:
+    kernel = two_nodes(layout)
+    whole = zones(kernel.program()).found
+    kernel.poke_member("zone", kernel.zone(3, NORMAL), member, 1)
+    found = zones(kernel.program())
+    assert found.found == whole
+    (spanless,) = found.spanless
+    assert (spanless.nid, spanless.number, spanless.spanned_pages) == (3, NORMAL, 0)
+
+
+@each_layout
+def test_names_are_those_of_the_kernel(layout: str) -> None:
+    prog = FakeKernel(layout).program()
+    names = [zone_type_name(prog, number) for number in range(6)]
+    assert names[:5] == ["ZONE_DMA", "ZONE_DMA32", "ZONE_NORMAL", "ZONE_MOVABLE", "ZONE_DEVICE"]
+    assert names[5] == "5"
+
+
+@each_layout
+@pytest.mark.parametrize("member", ["zone_start_pfn", "spanned_pages", "managed_pages"])
 def test_zone_that_cannot_be_read_is_none_of_the_others(layout: str, member: str) -> None:
     kernel = two_nodes(layout)
     whole, zone = zones(kernel.program()), kernel.zone(0, NORMAL)

@@ -49,6 +49,14 @@ def test_vmlinux_beside_the_dump_is_taken(vmcore: Path) -> None:
     assert found(vmcore) == vmcore.with_name("vmlinux")
 
 
+def test_vmlinux_is_taken_from_a_directory_of_any_name(tmp_path: Path) -> None:
+    vmcore = unpack_dump(Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n")))
+    prog = open_core(str(vmcore))
+    set_search(prog, SymbolSearch())
+    load_symbols(prog, [])
+    assert prog.type("struct page").size == 64
+
+
 def test_vmlinux_of_another_build_beside_the_dump_is_not(vmcore: Path, tmp_path: Path) -> None:
     other = unpack_dump(tmp_path / "other", "6.12-empty").with_name("vmlinux")
     other.replace(vmcore.with_name("vmlinux"))

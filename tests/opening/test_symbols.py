@@ -1,19 +1,48 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""A vmlinux of another build, where the build ID that drgn compares is not known."""
+"""
+A vmlinux of another build, where the build ID that drgn compares is not known, and what is
+imported while drgn indexes one.
+"""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
+from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory
 from drgn_zonedev.opening.core import open_core
 from drgn_zonedev.opening.failures import CannotJudgeError
-from drgn_zonedev.opening.symbols import load_symbols
+from drgn_zonedev.opening.symbols import index_symbols, load_symbols
+
+# With each limit, a process of its own: what becomes of a thread that gets no memory.
+_LIMITED = """
+import os, resource, signal, sys
+from pathlib import Path
+import drgn, numpy
+from drgn_zonedev.opening.symbols import index_symbols
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+for step in range(0, 100 << 10, 4 << 10):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)
+        resource.setrlimit(resource.RLIMIT_AS, (size + step, size + step))
+        try:
+            index_symbols(drgn.Program(), ["json"])
+        except MemoryError:
+            pass
+        finally:
+            os._exit(0)
+    if os.waitpid(pid, 0)[1]:
+        sys.exit(f"{step} bytes more: it waits")
+"""
 
 
 def unpack_dump(directory: Path, name: str) -> Path:
@@ -45,3 +74,16 @@ def test_vmlinux_of_another_build_is_refused_by_its_addresses(tmp_path: Path) ->
     prog = open_core(str(dump / "vmcore"), vmcoreinfo=without_build_id(dump / "vmcore"))
     with pytest.raises(CannotJudgeError, match=f"{other} is of another build: it has node_data"):
         load_symbols(prog, [str(other)])
+
+
+def test_thread_that_gets_no_memory_is_not_waited_for() -> None:
+    done = subprocess.run([sys.executable, "-c", _LIMITED], stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_thread_that_cannot_be_had_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    index_symbols(Program(), ["json"])

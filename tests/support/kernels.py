@@ -85,4 +85,6 @@ def machine(layout: str, *, devices: Sequence[Device], offline: int | None = Non
     if offline is not None:
         kernel.section(offline)
         kernel.memory_block(offline, "MEM_OFFLINE")
+        first = offline * PAGES_PER_SECTION
+        kernel.system_ram(first, first + PAGES_PER_SECTION)
     return kernel

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgn_zonedev.util.intervals import Span, containing, intersection, pages, union
+from drgn_zonedev.util.intervals import Span, containing, difference, intersection, pages, union
 
 SPAN = st.tuples(st.integers(0, 60), st.integers(0, 60))
 
@@ -31,6 +31,13 @@ def test_union_covers_the_same_and_is_sorted_and_disjoint(spans: list[Span]) -> 
 def test_intersection_is_that_of_the_sets(span: Span, others: list[Span]) -> None:
     found = list(intersection(span, union(others)))
     assert addresses(found) == addresses([span]) & addresses(others)
+
+
+@given(SPAN, st.lists(SPAN))
+def test_difference_is_that_of_the_sets(span: Span, others: list[Span]) -> None:
+    found = list(difference(span, union(others)))
+    assert addresses(found) == addresses([span]) - addresses(others)
+    assert all(start < end for start, end in found)
 
 
 @given(SPAN)

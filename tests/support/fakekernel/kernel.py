@@ -30,6 +30,8 @@ _MAX_NUMNODES = 1024
 _PERCPU_COUNT_BIAS = 1 << 63
 _WORD = 1 << 64
 _MAX_PHYSICAL = 1 << 52
+# IORESOURCE_MEM, IORESOURCE_SYSRAM and IORESOURCE_BUSY.
+_SYSTEM_RAM = 0x81000200
 
 # A first PFN of each zone on x86_64.
 _DMA32_START = 0x1000
@@ -191,12 +193,31 @@ class FakeKernel:
         root = self._variable("iomem_resource", "struct resource", size)
         self._set("resource", root, end=_WORD - 1, child=everything)
         self._set("resource", everything, parent=root)
+        self._iomem, self._last_resource = root, everything
+
+    def system_ram(self, start_pfn: int, end_pfn: int, name: str = "System RAM") -> int:
+        """
+        Add RAM to the resource tree; returns its struct resource. The kernel would put it below
+        a resource that contains it: here, all are beside each other.
+        """
+        resource = self._new(
+            "resource",
+            start=start_pfn << 12,
+            end=(end_pfn << 12) - 1,
+            name=self._string(name),
+            flags=_SYSTEM_RAM,
+            parent=self._iomem,
+        )
+        self._set("resource", self._last_resource, sibling=resource)
+        self._last_resource = resource
+        return resource
 
     def node(self, nid: int) -> int:
         """Make a NUMA node, or find it; returns its struct pglist_data."""
         if nid in self.nodes:
             return self.nodes[nid]
-        pgdat = self._new("pglist_data", node_id=nid, nr_zones=5)
+        # Nothing is left to be initialised.
+        pgdat = self._new("pglist_data", node_id=nid, nr_zones=5, first_deferred_pfn=_ALL_ONES)
         self.nodes[nid] = pgdat
         self._set_word(self._node_data + 8 * nid, pgdat)
         states = sum(1 << known for known in self.nodes)
@@ -492,11 +513,13 @@ class FakeKernel:
     def grow_zone(
         self, name: str, start_pfn: int, end_pfn: int, *, present: int = 0, nid: int = 0
     ) -> None:
-        """Widen the span of a zone and of its node; add *present* pages to it."""
+        """Widen the span of a zone and of its node; add *present* pages to it, all managed."""
         pgdat = self.node(nid)
         zone = self.zone(nid, self.layout.constant(name))
         members = ("zone_start_pfn", "spanned_pages", "present_pages")
         self._grow("zone", zone, members, (start_pfn, end_pfn, present))
+        managed = self.member("zone", zone, "managed_pages")
+        self.poke_member("zone", zone, "managed_pages", managed + present)
         members = ("node_start_pfn", "node_spanned_pages", "node_present_pages")
         self._grow("pglist_data", pgdat, members, (start_pfn, end_pfn, present))
 
@@ -526,8 +549,12 @@ class FakeKernel:
     def ram_pages(
         self, start_pfn: int, end_pfn: int, zone: str | None = None, *, nid: int = 0
     ) -> None:
-        """Initialised RAM, each page in use once; *zone* defaults to the PFNs' zones."""
+        """
+        Initialised RAM, each page in use once, which is in the resource tree; *zone* defaults to
+        the PFNs' zones.
+        """
         self._put_initialised(start_pfn, end_pfn, zone, 0, nid)
+        self.system_ram(start_pfn, end_pfn)
         for name, start, end in _zones(start_pfn, end_pfn, zone):
             self.grow_zone(name, start, end, present=end - start, nid=nid)
 

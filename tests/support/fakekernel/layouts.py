@@ -121,6 +121,7 @@ struct pglist_data 1344
   1296 unsigned long node_present_pages
   1304 unsigned long node_spanned_pages
   1312 int node_id
+  1320 unsigned long first_deferred_pfn
 
 enum zone_type
   ZONE_DMA 0
@@ -225,30 +226,44 @@ def _pagemap(done: int, ops: int, ref: str) -> str:
 
 
 def _numbered(names: str) -> str:
-    """Enumerators for page flags, in the order of the kernel's header."""
-    lines = [f"  PG_{name} {bit}" for bit, name in enumerate(names.split())]
-    return "\n".join(["enum pageflags", *lines, f"  __NR_PAGEFLAGS {len(lines)}"]) + "\n"
+    """Enumerators for page flags, in the order of the kernel's header: "a=b" share a bit."""
+    bits = [word.split("=") for word in names.split()]
+    lines = [f"  PG_{name} {bit}" for bit, names in enumerate(bits) for name in names]
+    return "\n".join(["enum pageflags", *lines, f"  __NR_PAGEFLAGS {len(bits)}"]) + "\n"
 
 
-_PAGEFLAGS_5 = _numbered(
-    "locked referenced uptodate dirty lru active workingset waiters error slab owner_priv_1"
-    " arch_1 reserved private private_2 writeback head mappedtodisk reclaim swapbacked"
-    " unevictable mlocked uncached hwpoison"
+_XEN = "checked=pinned=foreign=xen_remapped"
+_PAGEFLAGS_5_10 = _numbered(
+    "locked referenced uptodate=reported dirty=savepinned lru active workingset=double_map waiters"
+    f" error slab owner_priv_1=swapcache={_XEN} arch_1 reserved private=slob_free"
+    " private_2=fscache writeback head mappedtodisk reclaim=isolated swapbacked unevictable"
+    " mlocked uncached hwpoison"
+)
+_PAGEFLAGS_6_1 = _numbered(
+    "locked referenced uptodate=reported dirty=savepinned lru active workingset=double_map waiters"
+    f" error=has_hwpoisoned slab owner_priv_1=swapcache={_XEN}=vmemmap_self_hosted arch_1 reserved"
+    " private=slob_free private_2=fscache writeback head mappedtodisk=anon_exclusive"
+    " reclaim=readahead=isolated swapbacked unevictable mlocked uncached hwpoison"
 )
 _PAGEFLAGS_6_12 = _numbered(
-    "locked writeback referenced uptodate dirty lru head waiters active workingset owner_priv_1"
-    " owner_2 arch_1 reserved private private_2 reclaim swapbacked unevictable mlocked hwpoison"
-    " young idle arch_2"
+    "locked writeback referenced uptodate=reported dirty=savepinned lru head waiters"
+    " active=has_hwpoisoned workingset=large_rmappable"
+    f" owner_priv_1=swapcache={_XEN}=vmemmap_self_hosted owner_2=anon_exclusive=mappedtodisk"
+    " arch_1 reserved private private_2=fscache reclaim=readahead=isolated=partially_mapped"
+    " swapbacked unevictable mlocked hwpoison young idle arch_2"
 )
 _PAGEFLAGS_7 = _numbered(
-    "locked writeback referenced uptodate dirty lru head waiters active workingset owner_priv_1"
-    " owner_2 arch_1 reserved private private_2 reclaim swapbacked unevictable dropbehind mlocked"
-    " hwpoison young idle arch_2"
+    "locked writeback referenced uptodate=movable_ops=reported dirty=savepinned lru head waiters"
+    " active=has_hwpoisoned workingset=large_rmappable"
+    f" owner_priv_1=swapcache={_XEN}=vmemmap_self_hosted owner_2=anon_exclusive=mappedtodisk"
+    " arch_1 reserved private private_2=fscache"
+    " reclaim=readahead=movable_ops_isolated=partially_mapped"
+    " swapbacked unevictable dropbehind mlocked hwpoison young idle arch_2"
 )
 
 _TEXT_5_10 = (
     _MEMORY_TYPES_5_10
-    + _PAGEFLAGS_5
+    + _PAGEFLAGS_5_10
     + _DESTRUCTORS
     + _MEMORY_BLOCK_DEVICE
     + f"""
@@ -282,7 +297,7 @@ _TEXT_6_1 = (
     _MEMORY_TYPES
     + _SECTION_BITS
     + "  SECTION_MAP_LAST_BIT 5\n"
-    + _PAGEFLAGS_5
+    + _PAGEFLAGS_6_1
     + _DESTRUCTORS
     + _OPS_6
     + _MEMORY_BLOCK_DEVICE
