@@ -10,7 +10,7 @@ that can be checked by hand.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn import Object, Program
@@ -110,6 +110,7 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     words = next(read_pages(prog, pfn, pfn + 1))
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
     exposed = exposed_walkers(prog, snapshot, here, pfn)
+    walkers = () if isinstance(exposed, str) else exposed
     findings = _findings(prog, snapshot, ranges, judged, pfn)
     explanation = Explanation(
         kernel=kernel_facts(prog),
@@ -125,9 +126,9 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         page=page,
         page_error=words.reason if isinstance(words, UnreadablePages) else None,
         findings=findings,
-        walkers=() if isinstance(exposed, str) else exposed,
+        walkers=walkers,
         walkers_error=exposed if isinstance(exposed, str) else None,
-        verdict=_verdict(here, page, findings),
+        verdict=_verdict(here, page, findings, walkers),
     )
     for part in (explanation.range, *explanation.findings):
         if part is not None:
@@ -188,13 +189,27 @@ _PROMISES = {
 }
 
 
-def _verdict(range_: Range | None, page: PageWords | None, findings: Sequence[Finding]) -> str:
+# By page type: what may be done with the memory of an initialised struct page.
+_MEMORY_OF_TYPES = {
+    "offline": "Its memory is logically offline (PageOffline): do not read it.",
+    "unaccepted": "Its memory is not accepted yet: do not read it.",
+}
+
+
+def _verdict(
+    range_: Range | None,
+    page: PageWords | None,
+    findings: Sequence[Finding],
+    walkers: Sequence[ExposedWalker],
+) -> str:
     if range_ is None:
         return "No memory here: no present section and no pgmap."
     verdict, promise = _VERDICTS[range_.case], _PROMISES.get(range_.case)
     broken = ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
+    elif promise and page and page.false_zone:
+        verdict += ", but the zone that its struct page says does not exist."
     elif promise:
         verdict += f". {promise}"
     if range_.memmap is Memmap.UNMAPPED:
@@ -203,4 +218,17 @@ def _verdict(range_: Range | None, page: PageWords | None, findings: Sequence[Fi
         return f"{verdict} The struct page is not readable here."
     if not promise:
         return f"{verdict} It holds: {page.contents}."
-    return verdict
+    return " ".join([verdict, *_of_page(page, walkers)])
+
+
+def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:
+    # What is to be known besides of a page whose struct page the kernel promises.
+    if page.false_zone:
+        yield f"page_zone() leads nowhere: the page says {page.zone}, and node {page.node}."
+    dying = [f"{w.function}() ({w.name})" for w in walkers if w.dies]
+    if dying:
+        yield f"The kernel dies of it in {', '.join(dying)}."
+    if page.poisoned:
+        yield "Its memory is poisoned (PG_hwpoison): reading it may raise a machine check."
+    elif page.page_type in _MEMORY_OF_TYPES:
+        yield _MEMORY_OF_TYPES[page.page_type]

@@ -16,7 +16,7 @@ from drgn import FaultError, Program
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Range
-from drgn_zonedev.pfn_walkers import Exposure, Judgement, unreadable_by_guards, walk_all
+from drgn_zonedev.pfn_walkers import FATAL, Exposure, Judgement, unreadable_by_guards, walk_all
 
 __all__ = ("ExposedWalker", "exposed_walkers")
 
@@ -25,13 +25,15 @@ __all__ = ("ExposedWalker", "exposed_walkers")
 class ExposedWalker:
     """
     A walker whose guard the page passes. ``function`` reads the struct page, ``uses`` is true
-    if no filter drops it, and ``outcome`` says what happens, in words.
+    if no filter drops it, and ``outcome`` says what happens, in words; ``dies`` is whether that
+    is, or may be, an oops.
     """
 
     name: str
     function: str
     uses: bool
     outcome: str
+    dies: bool
 
 
 def exposed_walkers(
@@ -64,4 +66,5 @@ def exposed_walkers(
 
 def _exposed(judgement: Judgement, exposure: Exposure) -> ExposedWalker:
     name, function = judgement.walker.name, judgement.function
-    return ExposedWalker(name, function, bool(exposure.used), exposure.worst.value)
+    worst = exposure.worst
+    return ExposedWalker(name, function, bool(exposure.used), worst.value, worst in FATAL)

@@ -24,6 +24,7 @@ from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.model import Case
+from drgn_zonedev.pfn_walkers.zone_lookup import false_zones
 from drgn_zonedev.verification.deviations import Compared, compare_page
 from drgn_zonedev.verification.patterns import self_link
 from drgn_zonedev.verification.promises import Area, Promise, area_of, order_is_in_flags
@@ -58,7 +59,10 @@ class PageField:
 
 @dataclass(frozen=True)
 class PageWords:
-    """A ``struct page``, raw and decoded."""
+    """
+    A ``struct page``, raw and decoded. ``false_zone`` is whether its zone or node does not
+    exist, ``poisoned`` whether its memory is, and ``page_type`` its type, if it has one.
+    """
 
     words: tuple[int, ...]
     flags: tuple[str, ...]
@@ -68,6 +72,9 @@ class PageWords:
     mapcount: int
     contents: str
     fields: tuple[PageField, ...]
+    false_zone: bool
+    poisoned: bool
+    page_type: str | None
 
 
 def zone_name(prog: Program, zone: int) -> str:
@@ -109,7 +116,21 @@ def decode_page(
         mapcount=int(pages.mapcount[0]),
         contents=contents,
         fields=tuple(sorted(_next_to_rules(fields, compared), key=lambda f: f.offset)),
+        false_zone=bool(false_zones(prog, pages)[0][0]),
+        poisoned=_is_poisoned(page),
+        page_type=None if page.is_tail else page_types(prog).of(pages),
     )
+
+
+def _is_poisoned(page: _Page) -> bool:
+    # PageHWPoison(); of hugetlb pages, the head has the flag: is_page_hwpoison().
+    try:
+        bit = 1 << page.prog.constant("PG_hwpoison").value_()
+    except LookupError:
+        return False
+    head, own = page.head, bool(page.flags & bit)
+    is_huge = head is not None and page_types(page.prog).of(head) == "hugetlb"
+    return own or (is_huge and head is not None and bool(int(head.flags[0]) & bit))
 
 
 def _head_of(prog: Program, pages: Pages) -> Pages | None:

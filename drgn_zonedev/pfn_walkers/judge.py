@@ -31,6 +31,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     UNREADABLE,
     UnpromisedMemory,
     read_max_pfn,
+    suspects,
     unpromised_memory,
     zones_with_ram,
 )
@@ -135,9 +136,10 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
     """
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
+    walked = suspects(prog, snapshot, divide_holes(prog, snapshot, ranges))
     return WalkersReport(
         kernel=kernel_facts(prog),
-        walkers=walk_all(prog, snapshot, divide_holes(prog, snapshot, ranges), WALKERS, progress),
+        walkers=walk_all(prog, snapshot, walked, WALKERS, progress),
         unjudged=undecided(ranges),
         unreadable=unreadable_by_guards(prog, snapshot),
         nothing_judged=lacks_memmap(ranges),
@@ -165,7 +167,7 @@ def walk_all(
     table: Sequence[Walker] = WALKERS,
     progress: Progress = lambda done, total: None,
 ) -> tuple[Judgement, ...]:
-    """Like :func:`walkers`, for structures that were already read."""
+    """Like :func:`walkers`, for structures that were already read, and some ranges."""
     ram = _system_ram(snapshot)
     if ram is None:
         # Any memory may be System RAM.

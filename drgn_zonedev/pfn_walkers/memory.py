@@ -4,13 +4,15 @@
 Unpromised Memory
 -----------------
 
-Memory with unpromised struct pages, as runs of PFNs that no guard can distinguish.
+Memory with unpromised struct pages, as runs of PFNs that no guard can distinguish. RAM
+is among it where its struct pages say a zone or node that does not exist.
 Predicates are evaluated once for each run, so that the size of the memory does not matter;
 the struct pages are read once, for all walkers.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -28,11 +30,13 @@ from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zones, zones
 from drgn_zonedev.model import CASES, Case, Memmap, Range
+from drgn_zonedev.pfn_walkers.zone_lookup import false_zones
+from drgn_zonedev.util.intervals import difference, union
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.patterns import Contents, page_contents
 
-__all__ = ("UNPROMISED", "PfnRuns", "UnpromisedMemory", "unpromised_memory")
+__all__ = ("UNPROMISED", "PfnRuns", "UnpromisedMemory", "suspects", "unpromised_memory")
 
 # Cases whose struct pages the kernel does not promise. Those of METADATA are initialised,
 # but do not point to a pgmap.
@@ -55,6 +59,8 @@ TAIL, IN_ZONE, REFERENCED, RESERVED, POISONED, CHARGED = (1 << bit for bit in ra
 WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
 # The struct pages exist, but could not be read here.
 UNREADABLE = 1 << 20
+# Their zone or node does not exist: what is taken for it, or its per-CPU pagesets fault.
+FALSE_ZONE, FAULTING_ZONE = 1 << 21, 1 << 22
 _CONTENTS_MASK = 0xFF
 
 # MAX_FOLIO_NR_PAGES is a macro; in no configuration is it larger than this: 16 GiB.
@@ -191,10 +197,11 @@ def unpromised_memory(
     """
     Read unpromised memory, and cut it into runs.
 
+    :param ranges: If RAM is among them, all of it is read: see :func:`suspects`.
     :param ram: PFNs that are System RAM.
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
-    bad = [r for r in ranges if r.case in UNPROMISED]
+    bad = [r for r in ranges if r.case in UNPROMISED or r.case is Case.ONLINE]
     # Some walkers check a block as a whole.
     blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
     walked = zones_with_ram(prog, snapshot)
@@ -207,10 +214,34 @@ def unpromised_memory(
 
     describe = partial(_describe, prog, snapshot, walked)
     parts = [part for range_ in bad for part in _parts(prog, range_, edges, describe, read)]
-    columns = np.array(parts, np.int64).reshape(-1, 5).T
+    columns = _unpromised(np.array(parts, np.int64).reshape(-1, 5)).T
     start, end, case, mapped, page = columns
     runs = PfnRuns(start, end, case, mapped.astype(bool), page)
     return UnpromisedMemory(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
+
+
+def _unpromised(parts: np.ndarray) -> np.ndarray:
+    # Of RAM, struct pages whose zone does not exist.
+    case, page = parts[:, 2], parts[:, 4]
+    return parts[(case != CASES.index(Case.ONLINE)) | (page & FALSE_ZONE != 0)]
+
+
+def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list[Range]:
+    """
+    Get the ranges whose struct pages a kernel may not have initialised, or not rightly: all
+    that are not promised, and RAM in online sections that no zone spans, such as what
+    firmware keeps behind the end of RAM. An unreadable zone may span anything.
+    """
+    walked, zone_device = zones_with_ram(prog, snapshot), page_layout(prog).zone_device
+    found = [r for r in ranges if r.case in UNPROMISED]
+    if walked.unreadable:
+        return found
+    spanned = union((z.start_pfn, z.end_pfn) for z in walked.found if z.number != zone_device)
+    for r in ranges:
+        if r.case is Case.ONLINE:
+            rest = difference((r.start_pfn, r.end_pfn), spanned)
+            found += [dataclasses.replace(r, start_pfn=a, end_pfn=b) for a, b in rest]
+    return sorted(found, key=lambda r: r.start_pfn)
 
 
 def _edges(
@@ -284,6 +315,7 @@ def _describe(
     tail, layout = pages.is_tail, pages.layout
     wild = tail & ~_in_memmap(snapshot, pages)
     heads, known = _heads(prog, pages, wild)
+    false, faulting = false_zones(prog, pages)
     bits = {
         TAIL: tail,
         IN_ZONE: _is_populated(walked, layout, _links(layout, pages.flags), pages.pfn),
@@ -299,6 +331,8 @@ def _describe(
         # is_free_buddy_page() also looks at earlier pages.
         FREE: page_types(prog).has(heads, "buddy") | ~known,
         MOVABLE: _is_movable(prog, heads) | ~known,
+        FALSE_ZONE: false,
+        FAULTING_ZONE: faulting,
     }
     for bit, column in bits.items():
         code |= np.where(column, bit, 0)

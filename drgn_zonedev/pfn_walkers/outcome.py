@@ -19,8 +19,11 @@ from drgn_zonedev.model import CASES, Case
 from drgn_zonedev.pfn_walkers.memory import (
     CHARGED,
     CONTENTS,
+    FALSE_ZONE,
+    FAULTING_ZONE,
     HELD,
     NEAR,
+    ON_LRU,
     REFERENCED,
     TAIL,
     UNREADABLE,
@@ -29,7 +32,7 @@ from drgn_zonedev.pfn_walkers.memory import (
 )
 from drgn_zonedev.verification.patterns import Contents
 
-__all__ = ("Act", "WalkOutcome", "dropped", "outcomes")
+__all__ = ("FATAL", "Act", "WalkOutcome", "dropped", "outcomes")
 
 
 class Act(enum.Enum):
@@ -44,6 +47,8 @@ class Act(enum.Enum):
     PAGE_REFERENCE = "takes and drops a reference to the page"
     MARK = "sets flags in it"
     MEMCG = "follows its memcg"
+    ZONE = "changes the per-CPU pagesets of its zone"
+    ZONE_LOCK = "takes the lock of its zone, unless it is on the LRU"
     SCAN = "scans it for pointers"
 
 
@@ -54,7 +59,9 @@ class WalkOutcome(enum.Enum):
     BUG = "runs into VM_BUG_ON_PGFLAGS(): the struct page is poisoned"
     WILD_POINTER = "follows a wild pointer: what it takes for a compound link"
     WILD_MEMCG = "follows a wild pointer: what it takes for a memcg"
+    WILD_ZONE = "follows a wild pointer: what lies behind node_zones[], taken for its zone"
     DANGLING_PGMAP = "follows a pgmap that is none: a freed one, or the page's own list head"
+    FALSE_ZONE = "writes to what lies behind node_zones[], taken for its zone"
     CHANGES = "writes to a struct page that nobody owns"
     GARBAGE = "takes what the memory held before for a struct page"
     STALE = "takes a struct page of another time for this one"
@@ -64,6 +71,15 @@ class WalkOutcome(enum.Enum):
 
 
 OUTCOMES = tuple(WalkOutcome)
+
+FATAL = (
+    WalkOutcome.FAULT,
+    WalkOutcome.BUG,
+    WalkOutcome.WILD_POINTER,
+    WalkOutcome.WILD_MEMCG,
+    WalkOutcome.WILD_ZONE,
+)
+"""What ends in an oops, or may."""
 
 _GARBAGE = (
     Contents.ZERO,
@@ -109,10 +125,13 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     follows = follows | (runs.has(NEAR) & (Act.COPY in acts))
     # A walker that follows the compound link of a tail reads the memcg of its folio instead.
     memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
+    locks = ~runs.has(ON_LRU) & (Act.ZONE_LOCK in acts)
     # init_unavailable_range() initialises the struct pages of holes as holes. Those that a
-    # removed device left behind are initialised, but for the device.
+    # removed device left behind are initialised, but for the device; those of RAM here, but for
+    # their zone or node.
     harmless = (holds(*_INITIALIZED) & ~of(Case.GHOST)) | (
-        of(Case.PARTIAL) & holds(Contents.BOOT_PAGE)
+        (of(Case.PARTIAL) & holds(Contents.BOOT_PAGE))
+        | (of(Case.ONLINE) & holds(Contents.MISPLACED))
     )
     conditions = {
         WalkOutcome.FAULT: ~runs.mapped,
@@ -120,7 +139,9 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
         WalkOutcome.BUG: holds(Contents.POISON) & _checks_poison(memory.prog) & (Act.FLAGS in acts),
         WalkOutcome.WILD_POINTER: runs.has(WILD) & follows,
         WalkOutcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
+        WalkOutcome.WILD_ZONE: runs.has(FAULTING_ZONE) & (Act.ZONE in acts),
         WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(memory),
+        WalkOutcome.FALSE_ZONE: runs.has(FALSE_ZONE) & (locks | (Act.ZONE in acts)),
         WalkOutcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
         WalkOutcome.HARMLESS: harmless,
         WalkOutcome.GARBAGE: holds(*_GARBAGE),

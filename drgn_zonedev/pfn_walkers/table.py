@@ -195,6 +195,11 @@ _UNPOISON: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
     *(Act.HEAD, Act.MARK, Act.REFERENCE),
 )
+# Since it checks PageReserved(), reserved pages of a zone that does not exist are safe from it.
+_UNPOISON_LATER: Does = (
+    *(Act.FLAGS, Act.LINK, "PageHWPoison()", Act.HEAD, "!PageReserved()", Act.ZONE),
+    *(Act.MARK, Act.REFERENCE),
+)
 
 WALKERS = (
     Walker(
@@ -238,10 +243,15 @@ WALKERS = (
         function="memory_failure",
         functions=("memory_failure",),
         guards=(
-            Guard((_ONLINE,), (Act.FLAGS, Act.HEAD, Act.MARK, Act.GET), known="read in v5.10"),
             Guard(
                 (_ONLINE,),
-                (Act.FLAGS, Act.HEAD, Act.MARK, "HWPoisonHandlable()", Act.GET),
+                (Act.FLAGS, Act.HEAD, Act.MARK, Act.GET, Act.ZONE_LOCK),
+                known="read in v5.10: is_free_buddy_page() takes the lock",
+            ),
+            # get_hwpoison_page() begins with zone_pcp_disable(page_zone(page)).
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE, "HWPoisonHandlable()", Act.GET),
                 since=(6, 1),
                 function="HWPoisonHandlable",
                 known=_BEFORE_6_1,
@@ -279,10 +289,17 @@ WALKERS = (
         function="soft_offline_page",
         functions=("soft_offline_page",),
         guards=(
-            Guard((_VALID, _ONLINE), (Act.FLAGS, Act.HEAD, Act.REFERENCE), known="read in v5.10"),
             Guard(
                 (_VALID, _ONLINE),
-                (Act.FLAGS, Act.HEAD, "HWPoisonHandlable() for soft offline", Act.REFERENCE),
+                (Act.FLAGS, Act.HEAD, Act.REFERENCE, Act.ZONE_LOCK),
+                known="read in v5.10: is_free_buddy_page() takes the lock",
+            ),
+            Guard(
+                (_VALID, _ONLINE),
+                (
+                    *(Act.FLAGS, Act.ZONE, Act.HEAD),
+                    *("HWPoisonHandlable() for soft offline", Act.REFERENCE),
+                ),
                 since=(6, 1),
                 function="HWPoisonHandlable",
                 known=_BEFORE_6_1,
@@ -298,7 +315,7 @@ WALKERS = (
         functions=("unpoison_memory",),
         guards=(
             Guard((_VALID,), _UNPOISON, known="read in v5.10"),
-            Guard((_ONLINE,), _UNPOISON, since=(6, 1), known=_BEFORE_6_1),
+            Guard((_ONLINE,), _UNPOISON_LATER, since=(6, 1), known=_BEFORE_6_1),
         ),
         proof=_VISIT_PROOF,
         note="it changes only pages that are marked as poisoned",

@@ -197,3 +197,50 @@ def test_verdict_names_what_is_wrong_with_the_section(layout: str) -> None:
 )
 def test_verdict_of_healthy_pages(layout: str, pfn: int, begin: str) -> None:
     assert explain(little_machine(layout).program(), pfn).verdict.startswith(begin)
+
+
+# Behind the last page that a zone spans.
+HOLE, ZONE_SHIFT = 0x3FFE0, 51
+
+
+def _misplaced(layout: str, pfn: int) -> FakeKernel:
+    kernel = collision(layout)
+    flags = kernel.page_word(pfn, 0) & ~(7 << ZONE_SHIFT)
+    kernel.poke_page_word(pfn, 0, flags | 5 << ZONE_SHIFT)
+    return kernel
+
+
+@each_layout
+@pytest.mark.parametrize("pfn", [HOLE, 0x31000])
+def test_verdict_vouches_for_no_page_whose_zone_does_not_exist(layout: str, pfn: int) -> None:
+    explanation = explain(_misplaced(layout, pfn).program(), pfn)
+    verdict = explanation.verdict
+    assert verdict.startswith("RAM, online, but ")
+    assert "A walker may read" not in verdict
+    assert "5, which is no zone" in verdict
+    # NULL per-CPU pagesets lead to no memory in the synthetic kernel; 5.10 does not touch them.
+    dying = {w.name for w in explanation.walkers if w.dies}
+    assert dying == (set() if layout == "5.10" else {"memory-failure", "soft-offline"})
+    assert all(name in verdict for name in dying)
+    assert "A walker may read" in explain(collision(layout).program(), pfn).verdict
+
+
+@each_layout
+@pytest.mark.parametrize("pfn", [0x31000, 0x25000])
+def test_verdict_says_that_memory_is_poisoned(layout: str, pfn: int) -> None:
+    kernel = collision(layout)
+    assert "poisoned" not in explain(kernel.program(), pfn).verdict
+    bit = 1 << kernel.layout.constant("PG_hwpoison")
+    kernel.poke_page_word(pfn, 0, kernel.page_word(pfn, 0) | bit)
+    assert "poisoned (PG_hwpoison)" in explain(kernel.program(), pfn).verdict
+
+
+def test_verdict_of_an_offline_page_does_not_vouch_for_its_memory() -> None:
+    kernel = collision("6.12")
+    # PGTY_offline
+    kernel.poke_page_word(0x31000, 6, 1 << 32 | 0xF1 << 24)
+    verdict = explain(kernel.program(), 0x31000).verdict
+    assert "PageOffline" in verdict
+    # What a tail has there is no type.
+    kernel.poke_page_word(0x31000, 1, kernel.compound_link(0x30FFF, 1))
+    assert "PageOffline" not in explain(kernel.program(), 0x31000).verdict

@@ -13,6 +13,7 @@ from typing import cast
 import pytest
 from drgn import Program
 from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.fakekernel.kernel import PERCPU_FIRST
 from support.fakekernel.layouts import Member
 from support.kernels import each_layout, since_taint
 from support.schema import validated
@@ -728,5 +729,96 @@ def test_a_kernel_without_device_memory(layout: str) -> None:
 def test_progress_counts_the_memmap() -> None:
     counted: list[tuple[int, int]] = []
     walkers(collision("6.1").program(), progress=lambda *done: counted.append(done))
-    assert sum(done for done, _ in counted) == 0x400 * 64
-    assert {total for _, total in counted} == {0x400 * 64}
+    # The altmap's pages, and RAM that no zone spans.
+    size = (0x400 + 0x20) * 64
+    assert sum(done for done, _ in counted) == size
+    assert {total for _, total in counted} == {size}
+
+
+# RAM whose struct page says a zone that does not exist.
+HOLE, ZONE_SHIFT, NODE_SHIFT = 0x3FFE0, 51, 54
+
+
+def misplaced(layout: str, pfn: int = HOLE, *, zone: int = 5, node: int = 0) -> FakeKernel:
+    kernel = collision(layout)
+    links = 7 << ZONE_SHIFT | 1023 << NODE_SHIFT
+    flags = kernel.page_word(pfn, 0) & ~links
+    kernel.poke_page_word(pfn, 0, flags | zone << ZONE_SHIFT | node << NODE_SHIFT)
+    return kernel
+
+
+def pagesets(kernel: FakeKernel, zone: int, address: int) -> None:
+    """Set what lies where a zone would have its per-CPU pagesets."""
+    offset = kernel.layout.structs["zone"].members["per_cpu_pageset"].offset
+    size = kernel.layout.sizeof("struct zone")
+    kernel.poke(kernel.nodes[0] + zone * size + offset, address.to_bytes(8, "little"))
+
+
+def in_ram(prog: Program, name: str) -> list[tuple[int, int, WalkOutcome]]:
+    exposures = judged(prog, name).exposures
+    return [(e.start_pfn, e.end_pfn, e.worst) for e in exposures if e.case is Case.ONLINE]
+
+
+@each_layout
+def test_memory_failure_changes_what_lies_behind_the_zones(layout: str) -> None:
+    kernel = misplaced(layout)
+    pagesets(kernel, 5, PERCPU_FIRST)
+    for name in ("memory-failure", "soft-offline"):
+        found = in_ram(kernel.program(), name)
+        assert found == [(HOLE, HOLE + 1, WalkOutcome.FALSE_ZONE)]
+
+
+@each_layout
+@pytest.mark.parametrize("address", [0, 0x0000_7F00_0000_0000, (1 << 64) - (1 << 30)])
+def test_memory_failure_dies_where_the_zone_leads_to_no_memory(layout: str, address: int) -> None:
+    kernel = misplaced(layout)
+    pagesets(kernel, 5, address)
+    # 5.10 only takes the lock.
+    expected = WalkOutcome.FALSE_ZONE if layout == "5.10" else WalkOutcome.WILD_ZONE
+    for name in ("memory-failure", "soft-offline"):
+        assert in_ram(kernel.program(), name) == [(HOLE, HOLE + 1, expected)]
+
+
+@since_taint
+def test_node_that_does_not_exist_leads_to_no_memory(layout: str) -> None:
+    prog = misplaced(layout, zone=1, node=3).program()
+    assert in_ram(prog, "memory-failure") == [(HOLE, HOLE + 1, WalkOutcome.WILD_ZONE)]
+
+
+@each_layout
+def test_walkers_that_do_not_look_up_the_zone_are_not_harmed(layout: str) -> None:
+    prog = misplaced(layout).program()
+    for name in ("kpageflags", "page-idle", "unpoison", "hibernation-saveable"):
+        assert {worst for _, _, worst in in_ram(prog, name)} <= {WalkOutcome.HARMLESS}
+    assert in_ram(prog, "kpageflags") == [(HOLE, HOLE + 1, WalkOutcome.HARMLESS)]
+
+
+@each_layout
+def test_unpoison_stops_at_reserved_pages_before_it_looks_up_their_zone(layout: str) -> None:
+    kernel = misplaced(layout)
+    pagesets(kernel, 5, PERCPU_FIRST)
+    poison = 1 << kernel.layout.constant("PG_hwpoison")
+    reserved = 1 << kernel.layout.constant("PG_reserved")
+    kernel.poke_page_word(HOLE, 0, kernel.page_word(HOLE, 0) | poison)
+    worst = {w for *_, w in in_ram(kernel.program(), "unpoison")}
+    # 5.10 does not look up zones, but writes to the page.
+    assert worst == {WalkOutcome.CHANGES if layout == "5.10" else WalkOutcome.HARMLESS}
+    kernel.poke_page_word(HOLE, 0, kernel.page_word(HOLE, 0) & ~reserved)
+    worst = {w for *_, w in in_ram(kernel.program(), "unpoison")}
+    assert worst == {WalkOutcome.CHANGES if layout == "5.10" else WalkOutcome.FALSE_ZONE}
+
+
+@each_layout
+def test_ram_that_a_zone_spans_is_not_read(layout: str) -> None:
+    prog = misplaced(layout, 0x31000).program()
+    assert in_ram(prog, "memory-failure") == []
+    # Whoever asks for that page is answered.
+    names = {w.name for w in explain(prog, 0x31000).walkers}
+    assert "memory-failure" in names
+
+
+@each_layout
+def test_ram_in_its_zone_exposes_nothing(layout: str) -> None:
+    prog = collision(layout).program()
+    assert not [e for j in walkers(prog).walkers for e in j.exposures if e.case is Case.ONLINE]
+    assert explain(prog, HOLE).walkers == ()

@@ -178,9 +178,9 @@ class _Table:
 
     @staticmethod
     def judge(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> _Table:
-        from drgn_zonedev.pfn_walkers import walk_all
+        from drgn_zonedev.pfn_walkers import suspects, walk_all
 
-        found = walk_all(prog, snapshot, ranges)
+        found = walk_all(prog, snapshot, suspects(prog, snapshot, ranges))
         return _Table(ranges, {j.walker.name: j.exposures for j in found})
 
     def exposed(self, name: str, pfn: np.ndarray) -> np.ndarray:

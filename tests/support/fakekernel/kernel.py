@@ -19,7 +19,7 @@ _STATICS = 0xFFFFFFFF82000000
 _HEAP = 0xFFFF888001000000
 _RODATA = 0xFFFFFFFF81E00000
 # Per-CPU addresses are small offsets; each CPU adds its own base.
-_PERCPU_FIRST = 0x10000
+PERCPU_FIRST = 0x10000
 _PERCPU_BASES = (0xFFFF88803F000000, 0xFFFF88803F400000)
 _PERCPU_SIZE = 0x4000
 
@@ -115,8 +115,8 @@ class FakeKernel:
         self.on_read: Callable[[int, int], None] | None = None
         self._statics = self.memory.arena(_STATICS)
         self._heap = self.memory.arena(_HEAP)
-        self._percpu = [self.memory.arena(base + _PERCPU_FIRST) for base in _PERCPU_BASES]
-        self._percpu_next = _PERCPU_FIRST
+        self._percpu = [self.memory.arena(base + PERCPU_FIRST) for base in _PERCPU_BASES]
+        self._percpu_next = PERCPU_FIRST
         for arena in self._percpu:
             arena.alloc(_PERCPU_SIZE)
         self.variables: dict[str, tuple[str, int]] = {}
@@ -502,7 +502,7 @@ class FakeKernel:
 
     def _alloc_percpu(self) -> int:
         self._percpu_next += 8
-        assert self._percpu_next <= _PERCPU_FIRST + _PERCPU_SIZE, "per-CPU memory exhausted"
+        assert self._percpu_next <= PERCPU_FIRST + _PERCPU_SIZE, "per-CPU memory exhausted"
         return self._percpu_next - 8
 
     def _claim(self, pgmap: int, ranges: tuple[PfnRange, ...], nid: int) -> None:

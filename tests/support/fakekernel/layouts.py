@@ -114,7 +114,8 @@ struct zone 256
   32 unsigned long present_pages
   40 const char *name
   48 int node
-struct pglist_data 1344
+  200 void *per_cpu_pageset
+struct pglist_data 1600
   0 struct zone node_zones[5]
   1280 int nr_zones
   1288 unsigned long node_start_pfn
@@ -416,6 +417,7 @@ struct zone 256
   40 const char *name
   48 int node
   56 struct page *vmemmap_tails[12]
+  200 void *per_cpu_pageset
 struct dev_pagemap 152
 {_pagemap(64, 112, "  48 struct percpu_ref ref")}
   104 unsigned long vmemmap_shift
