@@ -33,6 +33,7 @@ from drgn import (
 )
 
 from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.randomized_layout import UNKNOWN_LAYOUT, has_unknown_layout
 
 if TYPE_CHECKING:
     from drgn_zonedev.debuginfo.kernel_objects import KernelObjects
@@ -118,6 +119,8 @@ class BuiltinDebugInfo:
             if is_first:
                 _LOGGER.warning("no types and symbols without vmlinux: %s", e)
             return False
+        if is_first and has_unknown_layout(self.prog):
+            _LOGGER.warning("%s", UNKNOWN_LAYOUT)
         return True
 
     def find_type(self, kinds: TypeKindSet, name: str, filename: str | None) -> Type | None:

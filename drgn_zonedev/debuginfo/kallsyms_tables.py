@@ -20,10 +20,11 @@ from typing import Callable, Literal
 
 import numpy as np
 
-from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.damage import DebugInfoError, require_contents
 from drgn_zonedev.debuginfo.symbol_table import (
     MAX_SYMBOLS,
     KernelSymbols,
+    agrees,
     kernel_symbols,
     symbol_names,
     token_texts,
@@ -141,13 +142,10 @@ def read_tables(memory: Memory, tables: Tables, known: Mapping[str, int]) -> Ker
     index = memory.numbers(tables.token_index, 256, 2)
     tokens = token_texts(memory.read(tables.token_table, int(index[-1]) + _MAX_TOKENS), index)
     packed = memory.read(tables.names, span)
+    require_contents(packed, tables.names, "kallsyms")
     names = symbol_names(packed, count, tokens)
-    rows = {name: names.rows(name) for name in known}
-    wanted = {name: found[0] for name, found in rows.items() if len(found) == 1}
     for addresses in _ways(memory, tables, count):
-        right = {name for name, row in wanted.items() if int(addresses[row]) == known[name]}
-        # mem_section, where it is a pointer, is in VMCOREINFO by its value.
-        if _START in right and 2 * len(right) > len(wanted):
+        if agrees(names, addresses, known):
             return kernel_symbols(names, addresses, known[_START])
     raise DebugInfoError(
         "kallsyms is of another kernel: it disagrees with VMCOREINFO about addresses"

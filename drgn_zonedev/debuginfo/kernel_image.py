@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
-from drgn import FaultError, PlatformFlags, Program
+from pathlib import Path
+
+from drgn import FaultError, PlatformFlags, Program, ProgramFlags
 
 from drgn_zonedev.debuginfo.btf import MAX_BTF_BYTES, parse_btf
 from drgn_zonedev.debuginfo.btf_types import BtfTypes
-from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.damage import DebugInfoError, require_contents
 from drgn_zonedev.debuginfo.declarations import DECLARED_TYPES, LEADING_DIMENSIONS
 from drgn_zonedev.debuginfo.kallsyms_tables import Memory, read_kallsyms
 from drgn_zonedev.debuginfo.kernel_objects import KernelObjects
+from drgn_zonedev.debuginfo.proc_kallsyms import parse_kallsyms
 from drgn_zonedev.debuginfo.same_build import note_build_id, vmcoreinfo_build_id
 from drgn_zonedev.debuginfo.symbol_table import KernelSymbols
 from drgn_zonedev.debuginfo.vmcoreinfo import vmcoreinfo_symbols
@@ -23,6 +26,8 @@ _DATA_LETTERS = frozenset("bBdDgGrRsS")
 
 _MAX_NOTES_BYTES = 1 << 16
 
+_PROC_KALLSYMS = Path("/proc/kallsyms")
+
 
 def image_symbols(prog: Program) -> KernelSymbols:
     """
@@ -30,7 +35,25 @@ def image_symbols(prog: Program) -> KernelSymbols:
 
     :raises DebugInfoError: if it has none, or they are damaged
     """
-    return read_kallsyms(_memory(prog), vmcoreinfo_symbols(_vmcoreinfo(prog)))
+    known = vmcoreinfo_symbols(_vmcoreinfo(prog))
+    try:
+        return read_kallsyms(_memory(prog), known)
+    except DebugInfoError:
+        if not _is_running_here(prog):
+            raise
+        return parse_kallsyms(_contents(_PROC_KALLSYMS), known)
+
+
+def _is_running_here(prog: Program) -> bool:
+    here = ProgramFlags.IS_LIVE | ProgramFlags.IS_LOCAL
+    return prog.flags & here == here
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise DebugInfoError(f"cannot read {path}: {e.strerror or e}") from e
 
 
 def image_objects(prog: Program, symbols: KernelSymbols) -> KernelObjects:
@@ -47,7 +70,9 @@ def image_objects(prog: Program, symbols: KernelSymbols) -> KernelObjects:
     start, size = extent
     if not 0 < size <= MAX_BTF_BYTES:
         raise DebugInfoError(f"BTF is damaged: it has {size} bytes")
-    btf = parse_btf(memory.read(start, size), memory.byteorder)
+    data = memory.read(start, size)
+    require_contents(data, start, "the kernel's BTF")
+    btf = parse_btf(data, memory.byteorder)
     return KernelObjects(prog, BtfTypes(prog, btf, LEADING_DIMENSIONS), symbols, DECLARED_TYPES)
 
 

@@ -12,7 +12,7 @@ them is a sum over the characters of each name, made of the sums of its tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,9 @@ __all__ = (
     "KernelSymbol",
     "KernelSymbols",
     "SymbolNames",
+    "agrees",
     "kernel_symbols",
+    "name_sums",
     "symbol_names",
     "token_texts",
 )
@@ -155,7 +157,7 @@ def symbol_names(packed: bytes, count: int, tokens: tuple[bytes, ...]) -> Symbol
     :raises DebugInfoError: if there are fewer names
     """
     starts, ends = _bounds(packed, count)
-    return SymbolNames(packed, starts, ends, tokens, _sums(packed, tokens, starts, ends))
+    return SymbolNames(packed, starts, ends, tokens, name_sums(packed, tokens, starts, ends))
 
 
 def kernel_symbols(names: SymbolNames, addresses: np.ndarray, start: int) -> KernelSymbols:
@@ -166,6 +168,33 @@ def kernel_symbols(names: SymbolNames, addresses: np.ndarray, start: int) -> Ker
     """
     order = np.argsort(addresses, kind="stable")
     return KernelSymbols(names, addresses, order, max(start - _MAX_SYMBOL_BYTES, 0))
+
+
+def agrees(names: SymbolNames, addresses: np.ndarray, known: Mapping[str, int]) -> bool:
+    """
+    Whether symbols are of the kernel that is known to have some addresses, ``_stext`` among
+    them.
+    """
+    rows = {name: names.rows(name) for name in known}
+    wanted = {name: found[0] for name, found in rows.items() if len(found) == 1}
+    right = {name for name, row in wanted.items() if int(addresses[row]) == known[name]}
+    # mem_section, where it is a pointer, is in VMCOREINFO by its value.
+    return "_stext" in right and 2 * len(right) > len(wanted)
+
+
+def name_sums(
+    packed: bytes, tokens: tuple[bytes, ...], starts: np.ndarray, ends: np.ndarray
+) -> np.ndarray:
+    """Get the sum of each name, without the letter that its first token begins with."""
+    if not len(starts):
+        return np.zeros(0, np.int32)
+    weights = np.array([_sum(text) for text in tokens], np.int32)
+    letters = np.array([_sum(text[:1]) for text in tokens], np.int32)
+    data = np.frombuffer(packed, np.uint8, int(ends[-1]))
+    running = np.zeros(len(data) + 1, np.int64)
+    np.cumsum(weights[data], out=running[1:])
+    sums: np.ndarray = running[ends] - running[starts] - letters[data[starts]]
+    return sums.astype(np.int32)
 
 
 def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -189,21 +218,6 @@ def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
     if at > len(packed) or (result[0] == result[1]).any():
         raise DebugInfoError(f"kallsyms is damaged: it does not have {count} names")
     return result
-
-
-def _sums(
-    packed: bytes, tokens: tuple[bytes, ...], starts: np.ndarray, ends: np.ndarray
-) -> np.ndarray:
-    # The sum of each name, without the letter that its first token begins with.
-    if not len(starts):
-        return np.zeros(0, np.int32)
-    weights = np.array([_sum(text) for text in tokens], np.int32)
-    letters = np.array([_sum(text[:1]) for text in tokens], np.int32)
-    data = np.frombuffer(packed, np.uint8, int(ends[-1]))
-    running = np.zeros(len(data) + 1, np.int64)
-    np.cumsum(weights[data], out=running[1:])
-    sums: np.ndarray = running[ends] - running[starts] - letters[data[starts]]
-    return sums.astype(np.int32)
 
 
 def _sum(text: bytes) -> int:

@@ -18,6 +18,7 @@ from drgn import Program
 
 from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
+from drgn_zonedev.debuginfo.randomized_layout import UNKNOWN_LAYOUT, has_unknown_layout
 from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.symbols import MissingSymbolsError, load_symbols
 
@@ -68,3 +69,5 @@ def _read_builtin(prog: Program, missing: MissingSymbolsError | None = None) -> 
         if missing is None:
             raise CannotJudgeError(f"no types from BTF: {e}: give vmlinux with -s") from e
         raise CannotJudgeError(f"{missing}; without it: {e}") from e
+    if has_unknown_layout(prog):
+        print(f"zonedev: {UNKNOWN_LAYOUT}", file=sys.stderr)

@@ -18,7 +18,7 @@ from drgn import (
 )
 from support.builtinkernel import BTF, DATA, SYMBOLS, builtin_program, builtin_types, carried
 from support.exports import open_export
-from support.rawkallsyms import TEXT
+from support.rawkallsyms import TEXT, Image
 
 from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.finders import (
@@ -142,6 +142,20 @@ def test_kernel_without_btf_is_named() -> None:
 def test_btf_that_is_not_in_the_dump_is_named() -> None:
     symbols = [(name, BTF - (1 << 24) if name == "R__start_BTF" else a) for name, a in SYMBOLS]
     assert "the dump left out" in problem(builtin_types().bytes(), symbols)
+
+
+def test_pages_of_btf_that_a_filter_left_out_are_named() -> None:
+    # An ELF dump has zeros in place of them.
+    writer = builtin_types()
+    for nr in range(300):
+        writer.struct(f"s{nr}", 8, ("member", 1, 0))
+    image = carried(writer.bytes(), SYMBOLS)
+    at = BTF - TEXT + 0x1000
+    assert any(image.data[at : at + 0x1000])
+    data = image.data[:at] + bytes(0x1000) + image.data[at + 0x1000 :]
+    with pytest.raises(DebugInfoError) as e:
+        BuiltinDebugInfo(builtin_program(Image(data, image.tables))).objects()
+    assert str(e.value) == f"the dump left out {BTF + 0x1000:#x}, which is in the kernel's BTF"
 
 
 def test_damaged_btf_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,3 +93,16 @@ def test_table_that_is_not_in_the_dump_is_named() -> None:
     known = {**image.tables, **KNOWN, "kallsyms_offsets": TEXT - 0x1000000}
     with pytest.raises(DebugInfoError, match="is not in the image"):
         read_kallsyms(memory(image), known)
+
+
+@pytest.mark.parametrize("nr", [0, 1])
+def test_page_of_names_that_a_filter_left_out_is_named(nr: int) -> None:
+    image = kallsyms_image(SYMBOLS)
+    names = image.tables["kallsyms_names"]
+    page = -(-names // 0x1000 - nr) * 0x1000
+    assert page + 0x1000 <= image.tables["kallsyms_token_table"]
+    data = bytearray(image.data)
+    data[page - TEXT : page - TEXT + 0x1000] = bytes(0x1000)
+    with pytest.raises(DebugInfoError) as e:
+        read_kallsyms(memory(Image(bytes(data), image.tables)), {**image.tables, **KNOWN})
+    assert str(e.value) == f"the dump left out {page:#x}, which is in kallsyms"

@@ -25,6 +25,9 @@ SYMBOLS = [
     ("bnode_states", DATA + 8),
     ("bnode_data", DATA + 0x40),
     ("Dunknown_type", DATA + 0x60),
+    ("Dtainted_mask", DATA + 0x68),
+    ("Rlinux_banner", DATA + 0x70),
+    ("Rlinux_proc_banner", DATA + 0x90),
     ("R__start_BTF", BTF),
 ]
 
