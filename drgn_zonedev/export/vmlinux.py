@@ -18,7 +18,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeKind
+from drgn import Object, Program, Symbol, SymbolBinding, SymbolKind, TypeEnumerator, TypeKind
 
 from drgn_zonedev.debuginfo.same_build import vmcoreinfo_build_id
 from drgn_zonedev.export import kept_names as names
@@ -34,7 +34,7 @@ from drgn_zonedev.export.elf_writer import (
     Segment,
 )
 from drgn_zonedev.export.kept_names import MissingNames
-from drgn_zonedev.pfn_walkers.functions import has_function
+from drgn_zonedev.pfn_walkers.functions import has_function, is_untraced, untraced_constant
 from drgn_zonedev.util.intervals import Span
 
 __all__ = ("Vmlinux", "build_vmlinux")
@@ -143,6 +143,12 @@ def _add_traces(tree: Tree, prog: Program) -> None:
     for name in names.FUNCTIONS:
         if name not in prog and has_function(prog, name):
             tree.add_function(name, takes_anything, None)
+    # Nor does what an export lacks tell whether the kernel has it.
+    untraced = [untraced_constant(name) for name in names.FUNCTIONS if is_untraced(prog, name)]
+    if untraced:
+        enumerators = [TypeEnumerator(name, nr) for nr, name in enumerate(untraced)]
+        number = prog.int_type("int", 4, True)
+        tree.add_type(prog.enum_type("zonedev_untraced", number, enumerators))
 
 
 def _add_object(tree: Tree, image: _Image, name: str, found: Object) -> None:

@@ -14,7 +14,7 @@ from drgn import Program
 from drgn_zonedev.debuginfo.finders import BuiltinDebugInfo, builtin_debug_info
 from drgn_zonedev.pfn_walkers.table import NEVER_INLINED, TRACES
 
-__all__ = ("has_function", "lacks_function")
+__all__ = ("has_function", "is_untraced", "lacks_function", "untraced_constant")
 
 
 def has_function(prog: Program, name: str) -> bool:
@@ -43,11 +43,21 @@ def lacks_function(prog: Program, name: str) -> bool:
     Whether a kernel is known not to have a function: if vmlinux does not have it, or if it
     would be among the kernel's symbols.
     """
-    if has_function(prog, name):
+    if has_function(prog, name) or untraced_constant(name) in prog:
         return False
     trace = TRACES.get(name)
     asked = {name} if trace is None else {name, trace.function}
     return _used(prog) is None or not asked.isdisjoint(NEVER_INLINED)
+
+
+def is_untraced(prog: Program, name: str) -> bool:
+    """Whether a kernel may have a function: inlined everywhere, it would leave no trace."""
+    return not (has_function(prog, name) or lacks_function(prog, name))
+
+
+def untraced_constant(name: str) -> str:
+    """Get the name of the constant by which an export says that of a function."""
+    return f"zonedev_untraced_{name}"
 
 
 def _used(prog: Program) -> BuiltinDebugInfo | None:

@@ -24,7 +24,7 @@ from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged, lacks_memmap
-from drgn_zonedev.pfn_walkers.functions import has_function, lacks_function
+from drgn_zonedev.pfn_walkers.functions import has_function, is_untraced, lacks_function
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
@@ -83,8 +83,9 @@ class Judgement:
     A walker on this memory.
 
     ``present`` is whether the kernel has the walker; ``None`` if the debugging information
-    does not show it. If it is false, the rest is what this kernel would do if it were built
-    with the walker. ``guard`` is ``None`` if this kernel is older than the walker.
+    does not show it, and ``untraced`` is whether it would not if the kernel has it: inlined
+    everywhere, and without vmlinux. If it is false, the rest is what this kernel would do if it
+    were built with the walker. ``guard`` is ``None`` if this kernel is older than the walker.
     ``by_release`` is true if the guard was chosen by the kernel's release; a distributor may
     have patched it. ``unjudged`` says why the guard cannot be evaluated on this kernel;
     then, there are no exposures. ``function`` in ``file`` reads the struct pages; both are
@@ -94,6 +95,7 @@ class Judgement:
 
     walker: Walker
     present: bool | None
+    untraced: bool
     guard: Guard | None
     by_release: bool
     unjudged: str | None
@@ -233,6 +235,7 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgem
     return Judgement(
         walker=walker,
         present=present,
+        untraced=present is None and any(is_untraced(prog, name) for name in walker.functions),
         guard=guard,
         by_release=_is_by_release(prog, walker),
         unjudged=unjudged,

@@ -145,7 +145,7 @@ NEVER_INLINED = frozenset(
         *("__pageblock_pfn_to_page", "damon_get_folio", "damon_get_page", "swsusp_save"),
         *("split_huge_pages_write", "split_huge_pages_set", "remove_pfn_range_from_zone"),
         *("alloc_contig_pages", "alloc_contig_pages_noprof", "alloc_contig_frozen_pages_noprof"),
-        *("read_kcore", "read_kcore_iter", "vfree"),
+        *("read_kcore", "read_kcore_iter", "vfree", "pgmap_pfn_valid"),
     )
 )
 

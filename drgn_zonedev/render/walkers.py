@@ -150,6 +150,10 @@ def _some_exposures(judgement: Judgement, room: int, screen: Screen) -> Iterator
     yield from with_gaps(lines, shown, exposures, "ranges", lambda e: e.case.value, screen)
 
 
+_UNTRACED = (
+    "not known to be in this kernel, as BTF and kallsyms do not show a function that is inlined "
+    "everywhere"
+)
 _PRESENT = {True: "yes", False: "not in vmlinux", None: "not known"}
 
 
@@ -277,6 +281,9 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
         + (f"; {looks} more would read some and use nothing" if looks else "")
     )
     here = [j for j in report.walkers if j.present is not False]
+    untraced = [j.walker.name for j in here if j.untraced]
+    if untraced:
+        yield f"{_UNTRACED}: {', '.join(untraced)}"
     skipped = [j.walker.name for j in here if j.unjudged]
     if skipped:
         yield f"not judged on this kernel: {', '.join(skipped)}"
@@ -321,6 +328,7 @@ def _judgement_document(judgement: Judgement) -> Document:
         "file": judgement.file,
         "function": judgement.function,
         "in_kernel": judgement.present,
+        **({"in_kernel_unknown": _UNTRACED} if judgement.untraced else {}),
         "counts": judgement.counts,
         "unjudged": judgement.unjudged,
         "guard": {

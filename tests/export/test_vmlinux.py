@@ -27,6 +27,7 @@ from support.rawkallsyms import TEXT
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
 from drgn_zonedev.export.kept_names import MissingNames
 from drgn_zonedev.export.vmlinux import build_vmlinux
+from drgn_zonedev.pfn_walkers.functions import is_untraced, lacks_function
 
 ADDRESS = 0xFFFFFFFF82000040
 
@@ -203,3 +204,14 @@ def test_types_from_btf_become_dwarf_where_the_kernel_was_linked(
     assert linked.symbol("memremap_pages").address == TEXT + 0x10 - offset
     (parameter,) = linked.function("memremap_pages").type_.parameters
     assert parameter.type.type_name() == "unsigned long"
+
+
+def test_function_that_may_be_inlined_stays_unknown_in_an_export(tmp_path: Path) -> None:
+    prog = builtin_program(carried(builtin_types().bytes(), SYMBOLS))
+    register_builtin_finders(prog)
+    linked = _reopened(tmp_path, prog)
+    for each in (prog, linked, _reopened(tmp_path, linked)):
+        assert is_untraced(each, "page_idle_get_folio")
+        assert lacks_function(each, "memory_failure")
+    # What vmlinux does not have, the kernel does not have.
+    assert lacks_function(_reopened(tmp_path, _source()), "page_idle_get_folio")

@@ -10,7 +10,8 @@ from support.builtinkernel import SYMBOLS, builtin_program, builtin_types, carri
 from support.rawkallsyms import TEXT
 
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
-from drgn_zonedev.pfn_walkers.functions import has_function, lacks_function
+from drgn_zonedev.pfn_walkers.functions import has_function, is_untraced, lacks_function
+from drgn_zonedev.pfn_walkers.table import NEVER_INLINED, TRACES, WALKERS
 
 
 def kernel(*functions: str, parameters: int = 0) -> Program:
@@ -41,6 +42,17 @@ def test_function_that_may_be_inlined_is_unknown() -> None:
     prog = kernel()
     assert not has_function(prog, "page_idle_get_folio")
     assert not lacks_function(prog, "page_idle_get_folio")
+    assert is_untraced(prog, "page_idle_get_folio")
+
+
+@pytest.mark.parametrize("functions", [(), ("memory_failure", "vfree")])
+def test_function_that_leaves_a_trace_is_known(functions: tuple[str, ...]) -> None:
+    assert not is_untraced(kernel(*functions), "memory_failure")
+
+
+def test_guard_that_a_function_alone_tells_is_known_without_vmlinux() -> None:
+    asked = {g.function for w in WALKERS for g in w.guards if g.function and not any(g.since)}
+    assert asked <= NEVER_INLINED | TRACES.keys()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,22 @@ def test_what_the_kernel_lacks_is_shown_apart_and_not_counted() -> None:
     assert documented["page-owner"]["in_kernel"] is False
     assert documented["page-owner"]["counts"] is False
     assert documented["page-owner"]["exposures"]
+
+
+def test_what_leaves_no_trace_is_unknown_and_the_reason_is_given() -> None:
+    report = walkers(collision("6.12").program())
+    unknown = tuple(
+        replace(j, present=None, untraced=True) if j.walker.name == "page-idle" else j
+        for j in report.walkers
+    )
+    text = walkers_text(replace(report, walkers=unknown))
+    (line,) = (line for line in text.splitlines() if "BTF and kallsyms do not show" in line)
+    assert line.endswith(": page-idle")
+    (row,) = (line for line in text.splitlines() if line.startswith("page-idle "))
+    assert "not known" in row
+    document = validated(walkers_document(replace(report, walkers=unknown)))
+    (entry,) = (w for w in document["walkers"] if "in_kernel_unknown" in w)
+    assert (entry["name"], entry["in_kernel"]) == ("page-idle", None)
 
 
 def test_one_walker(capsys: pytest.CaptureFixture[str]) -> None:
