@@ -24,6 +24,7 @@ from drgn_zonedev.util.handles import OfPage, OfPgmap, Result
 
 __all__ = (
     "CASES",
+    "EVERYTHING",
     "Altmap",
     "Case",
     "Coverage",
@@ -33,6 +34,7 @@ __all__ = (
     "FreeBlocks",
     "KernelFacts",
     "Memmap",
+    "MemoryKind",
     "Missing",
     "PageCounts",
     "Pgmap",
@@ -41,6 +43,7 @@ __all__ = (
     "Range",
     "RefState",
     "Report",
+    "Scope",
     "Severity",
     "Unjudged",
     "lacks_memmap",
@@ -380,6 +383,49 @@ class FreeBlocks:
     unread: tuple[tuple[int, int], ...] = ()
 
 
+class MemoryKind(enum.Enum):
+    """What a check can be restricted to; the value is what users call it."""
+
+    DEVICES = "devices"
+    RAM = "ram"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """
+    What a check looks at: all memory, or one kind of it, or PFNs in ``[start_pfn, end_pfn)``
+    (both ``None`` for all), or both.
+    """
+
+    only: MemoryKind | None = None
+    start_pfn: int | None = None
+    end_pfn: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all memory."""
+        return self.only is None and self.start_pfn is None
+
+    def includes(self, case: Case, pgmap: int | None) -> bool:
+        """Whether memory of some case is of its kind. What is unknown may be of any kind."""
+        if self.only is None or case is Case.UNKNOWN:
+            return True
+        is_ram = case in (Case.ONLINE, Case.OFFLINE)
+        # Of hotplugged RAM, and RAM whose initialisation was deferred.
+        is_ram |= pgmap is None and case in (Case.METADATA, Case.INITIALIZING)
+        return is_ram == (self.only is MemoryKind.RAM)
+
+    def overlaps(self, start_pfn: int, end_pfn: int) -> bool:
+        """Whether any of some PFNs is in it."""
+        if self.start_pfn is None or self.end_pfn is None:
+            return True
+        return start_pfn < self.end_pfn and self.start_pfn < end_pfn
+
+
+EVERYTHING = Scope()
+"""All memory."""
+
+
 @dataclass(frozen=True)
 class KernelFacts:
     """The facts about the kernel that every answer depends on."""
@@ -400,7 +446,10 @@ class KernelFacts:
 
 @dataclass(frozen=True, repr=False)
 class Report(Result):
-    """Everything that is known about one kernel's memory."""
+    """
+    Everything that is known about one kernel's memory, or about the part of it in ``scope``.
+    Ranges of another kind than that are there, but without findings.
+    """
 
     kernel: KernelFacts
     pgmaps: tuple[Pgmap, ...]
@@ -409,6 +458,7 @@ class Report(Result):
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
     missing: tuple[Missing, ...] = ()
+    scope: Scope = EVERYTHING
 
     @property
     def nothing_judged(self) -> bool:
@@ -419,7 +469,8 @@ class Report(Result):
         wanted = self.coverage.pages_unreadable > 0 or any(
             r.case is Case.UNKNOWN for r in self.ranges
         )
-        return (wanted and self.coverage.pages_verified == 0) or lacks_memmap(self.ranges)
+        nothing = self.scope.is_whole and lacks_memmap(self.ranges)
+        return (wanted and self.coverage.pages_verified == 0) or nothing
 
     def __repr__(self) -> str:
         return (

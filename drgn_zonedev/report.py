@@ -10,48 +10,72 @@ Classify, verify, and put everything that is known together.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Optional
 
-from drgn import FaultError, Program, ProgramFlags
+from drgn import FaultError, IntegerLike, Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.missing_debuginfo import named_once, optional
 from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.model import (
+    EVERYTHING,
     Finding,
+    MemoryKind,
     Missing,
     PageCounts,
     Range,
     Report,
+    Scope,
     Severity,
     Unjudged,
+    lacks_memmap,
 )
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.verification.context import Progress, Results
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
 from drgn_zonedev.verification.scan import ScanAll
+from drgn_zonedev.verification.scope import (
+    findings_in,
+    pgmaps_in,
+    ranges_in,
+    unjudged_in,
+    with_unread,
+)
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
 
-__all__ = ("check", "check_with")
+__all__ = ("NoMemoryError", "check", "check_with", "make_scope")
 
 # How often a running kernel may change under the verification before the
 # answer is that it could not be judged.
 _MAX_TRIES = 3
 
 
+class NoMemoryError(ValueError):
+    """There is no memory at the PFNs that were asked for."""
+
+
 @takes_program_or_default
 def check(
-    prog: Program, *, progress: Progress = lambda done, total: None, jobs: int | None = 1
+    prog: Program,
+    *,
+    only: str | None = None,
+    pfns: tuple[IntegerLike, IntegerLike] | None = None,
+    progress: Progress = lambda done, total: None,
+    jobs: int | None = 1,
 ) -> Report:
     """
     Classify all physical memory, verify its struct pages, and report.
 
+    :param only: ``devices`` or ``ram``, to verify nothing else.
+    :param pfns: The first PFN to look at, and one more than the last.
     :param progress: Called with the number of bytes of struct pages that were gone
         through since the last call, and with how many there are.
     :param jobs: How many processes go through the struct pages of a core dump, if
@@ -59,25 +83,47 @@ def check(
         dump again, and know nothing of memory segments that were added to *prog*.
     :raises LookupError: if the debugging information lacks what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
-    :raises ValueError: if *jobs* is less than 1
+    :raises ValueError: if *jobs* is less than 1, *only* is neither, *pfns* are empty or
+        reversed, or there is no memory at them
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"{jobs} is no number of processes: give 1 or more")
+    scope = make_scope(only, pfns)
     with scanner(prog, jobs) as scan_all:
-        return check_with(prog, progress, scan_all)
+        return check_with(prog, progress, scan_all, scope)
 
 
-def check_with(prog: Program, progress: Progress, scan_all: ScanAll) -> Report:
+def make_scope(only: str | None, pfns: tuple[IntegerLike, IntegerLike] | None) -> Scope:
+    """
+    Get what :func:`check` looks at.
+
+    :raises ValueError: if *only* is no kind of memory, or *pfns* are empty or reversed
+    """
+    kinds = [kind.value for kind in MemoryKind]
+    if only is not None and only not in kinds:
+        raise ValueError(f"expected one of {', '.join(kinds)}, got {only!r}")
+    kind = None if only is None else MemoryKind(only)
+    if pfns is None:
+        return Scope(kind)
+    start, end = (require_number(pfn) for pfn in pfns)
+    if not 0 <= start < end:
+        raise ValueError(f"no PFN is in [{start:#x}, {end:#x}): the end must be above the start")
+    return Scope(kind, start, end)
+
+
+def check_with(
+    prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope = EVERYTHING
+) -> Report:
     """
     Like :func:`check()`.
 
     :param scan_all: Who goes through the struct pages of which something is promised.
+    :raises NoMemoryError: if there is nothing at the PFNs of the scope
     """
-    snapshot, verification = _judge(prog, progress, scan_all)
-    unjudged = named_once(snapshot.unjudged + verification.unjudged)
-    pgmaps = optional(
-        "devices have no names", snapshot.pgmaps, lambda: with_devices(prog, snapshot.pgmaps)
-    )
+    snapshot, verification, scope = _judge(prog, progress, scan_all, scope)
+    unjudged = named_once((*unjudged_in(scope, snapshot.unjudged), *verification.unjudged))
+    here = pgmaps_in(scope, snapshot.pgmaps)
+    pgmaps = optional("devices have no names", here, lambda: with_devices(prog, here))
     nothing: tuple[Missing, ...] = ()
     missing = optional(
         "where memory is missing is not known",
@@ -92,6 +138,7 @@ def check_with(prog: Program, progress: Progress, scan_all: ScanAll) -> Report:
         unjudged=named_once((*unjudged, *pgmaps.unjudged, *missing.unjudged)),
         coverage=verification.coverage,
         missing=missing.value,
+        scope=scope,
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)
@@ -102,15 +149,15 @@ def _worst_first(finding: Finding) -> tuple[int, int, str]:
     return finding.severity.rank, finding.start_pfn, finding.slug
 
 
-def _judge(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
+def _judge(prog: Program, progress: Progress, scan_all: ScanAll, wanted: Scope) -> _Look:
     if not prog.flags & ProgramFlags.IS_LIVE:
-        return _look(prog, progress, scan_all)
+        return _look(prog, progress, scan_all, wanted)
     errors: list[frozenset[_ErrorId]] = []
     retries = 0
     for last in (*[False] * (_MAX_TRIES - 1), True):
         events = uevent_seqnum(prog)
         try:
-            snapshot, verification = _look(prog, progress, scan_all)
+            snapshot, verification, scope = _look(prog, progress, scan_all, wanted)
             changes = changed_since(prog, snapshot)
         except FaultError:
             if last:
@@ -127,22 +174,40 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapsh
         retries += not last
     else:
         verification = _without_torn_errors(verification, changes, frozenset.intersection(*errors))
-    return snapshot, _counted(verification, retries, len(snapshot.torn_spans))
+    return snapshot, _counted(verification, retries, len(snapshot.torn_spans)), scope
 
 
-def _look(prog: Program, progress: Progress, scan_all: ScanAll) -> tuple[Snapshot, Verification]:
+_Look = tuple[Snapshot, Verification, Scope]
+
+
+def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) -> _Look:
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
+    if lacks_memmap(ranges):
+        # What is where is not known.
+        scope = EVERYTHING
+    here = functools.partial(range_of_pfn, prog, snapshot, ranges)
+    wanted = ranges_in(scope, ranges, here)
+    if not wanted.ranges and not wanted.others and not scope.is_whole:
+        raise NoMemoryError(f"no memory at PFNs [{scope.start_pfn:#x}, {scope.end_pfn:#x})")
     verified = optional(
         "struct pages were not looked at",
-        _unverified(ranges),
-        lambda: verify_snapshot(prog, snapshot, ranges, progress, scan_all),
+        _unverified(wanted.ranges),
+        lambda: verify_snapshot(prog, snapshot, wanted.ranges, progress, scan_all),
     )
     structures = inconsistencies(prog, snapshot, ranges)
-    return snapshot, dataclasses.replace(
-        verified.value,
-        findings=(*verified.value.findings, *structures.findings),
-        unjudged=(*verified.value.unjudged, *verified.unjudged, *structures.unjudged),
+    shown = (*verified.value.ranges, *wanted.others)
+    unjudged = (*verified.value.unjudged, *verified.unjudged)
+    return (
+        snapshot,
+        dataclasses.replace(
+            verified.value,
+            ranges=tuple(sorted(shown, key=lambda r: r.start_pfn)),
+            findings=(*verified.value.findings, *findings_in(scope, structures.findings)),
+            unjudged=(*unjudged, *unjudged_in(scope, structures.unjudged)),
+            free_blocks=with_unread(verified.value.free_blocks, scope, ranges),
+        ),
+        scope,
     )
 
 

@@ -300,3 +300,79 @@ def test_structure_that_cannot_be_followed_is_read_again(layout: str) -> None:
     kernel.on_read = on_read
     assert len(check(kernel.program(is_live=True)).findings) == 2
     assert faults == 0
+
+
+# What is asked for.
+
+
+def wrong_pages(layout: str) -> FakeKernel:
+    """Device pages at [0x100600, 0x114000), with an error at both ends of a part of them."""
+    kernel = partial(layout)
+    for pfn in (0x100FFF, 0x101000, 0x101FFF, 0x102000):
+        kernel.fill_pages(pfn, pfn + 1, 0)
+    return kernel
+
+
+@each_layout
+def test_pfns_that_are_asked_for_are_looked_at_and_no_others(layout: str) -> None:
+    prog = wrong_pages(layout).program()
+    seen: list[tuple[int, int]] = []
+    report = check(
+        prog, pfns=(0x101000, 0x102000), progress=lambda done, total: seen.append((done, total))
+    )
+    found = [f.start_pfn for f in report.findings if f.severity is Severity.ERROR]
+    assert sorted(found) == [0x101000, 0x101FFF]
+    # The work is saved, and not only the answer left out.
+    assert sum(done for done, _ in seen) == 64 * 0x1000
+    assert report.coverage.bytes_read <= 64 * 0x1000
+    assert sum(r.pages for r in report.ranges) == 0x1000
+
+
+@each_layout
+@pytest.mark.parametrize(("only", "kinds"), [("devices", True), ("ram", False)])
+def test_kind_that_is_asked_for_is_looked_at_and_no_other(
+    layout: str, only: str, kinds: bool
+) -> None:
+    prog = wrong_pages(layout).program()
+    report = check(prog, only=only)
+    whole = check(prog)
+    assert report.ranges == whole.ranges
+    devices = {Case.DEVICE, Case.METADATA, Case.RESERVED, Case.PARTIAL}
+    assert bool(report.findings) is kinds
+    assert bool(report.pgmaps) is kinds
+    looked_at = {case for case, count in report.coverage.by_case.items() if count.verified}
+    assert looked_at <= devices if kinds else not looked_at & devices
+
+
+@each_layout
+def test_pages_of_compounds_that_are_cut_are_held_against_their_own_head(layout: str) -> None:
+    # 2 MiB pages from 0x100600 on: the middle of one to the middle of the next.
+    kernel = partial(layout)
+    prog = kernel.program()
+    assert not [
+        f for f in check(prog, pfns=(0x100901, 0x100B01)).findings if f.severity is Severity.ERROR
+    ]
+    kernel.fill_pages(0x100A03, 0x100A04, 0)
+    report = check(kernel.program(), pfns=(0x100901, 0x100B01))
+    found = [f.start_pfn for f in report.findings if f.severity is Severity.ERROR]
+    assert found == [0x100A03]
+
+
+@pytest.mark.parametrize("pfns", [(5, 5), (6, 5), (-1, 5), (0x200000, 0x200001)])
+def test_pfns_that_are_none_are_refused(pfns: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="PFN"):
+        check(partial("6.1").program(), pfns=pfns)
+
+
+def test_kind_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="devices, ram"):
+        check(partial("6.1").program(), only="disks")
+
+
+def test_evidence_of_a_range_that_is_cut_is_about_its_first_pfn() -> None:
+    # Section 5 begins at 0x28000; the device, and its range, in section 4.
+    report = check(collision("6.1").program(), pfns=(0x2A000, 0x2B000))
+    (range_,) = report.ranges
+    names = {e.what for e in range_.evidence}
+    assert "mem_section[5].section_mem_map" in names
+    assert "mem_section[4].section_mem_map" not in names

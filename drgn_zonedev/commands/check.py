@@ -16,13 +16,15 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     Status,
+    UsageError,
+    number,
     offer,
     output_arguments,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
-from drgn_zonedev.model import Finding, Report, Severity
+from drgn_zonedev.model import Finding, MemoryKind, Report, Severity
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
@@ -67,9 +69,32 @@ def _jobs(text: str) -> int:
     return jobs
 
 
+def _pfns(text: str) -> tuple[int, int]:
+    start_text, dots, end_text = text.partition("..")
+    if not dots:
+        raise argparse.ArgumentTypeError(f"{text!r} is not START..END, such as 0x24000..0x30000")
+    start, end = number(start_text), number(end_text)
+    if start < 0 or end <= start:
+        raise argparse.ArgumentTypeError(
+            f"no PFN is in {text!r}: END, which is not included, must be above START"
+        )
+    return start, end
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "junit")
     map_arguments(parser)
+    parser.add_argument(
+        "--only",
+        choices=[kind.value for kind in MemoryKind],
+        help="verify only the memory of devices, or only RAM",
+    )
+    parser.add_argument(
+        "--pfns",
+        metavar="START..END",
+        type=_pfns,
+        help="look only at these PFNs; END is the first one that is not included",
+    )
     action = parser.add_argument(
         "--fail-on",
         metavar="WHAT",
@@ -108,11 +133,15 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.render import as_json, as_text
-    from drgn_zonedev.report import check_with
+    from drgn_zonedev.report import NoMemoryError, check_with, make_scope
 
     check_map_arguments(args)
-    with progress_bar() as progress, _scanner(session, args) as scan_all:
-        report = check_with(session.prog, progress, scan_all)
+    scope = make_scope(args.only, args.pfns)
+    try:
+        with progress_bar() as progress, _scanner(session, args) as scan_all:
+            report = check_with(session.prog, progress, scan_all, scope)
+    except NoMemoryError as e:
+        raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
 
     def text(screen: Screen | None) -> str:
         if args.map:
@@ -161,7 +190,12 @@ def _junit(report: Report, fail_on: tuple[str, ...]) -> str:
 
 def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "check")
-    builder.append("report = check()\n")
+    options = {
+        "only": args.only and repr(args.only),
+        "pfns": args.pfns and "({:#x}, {:#x})".format(*args.pfns),
+    }
+    given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
+    builder.append(f"report = check({given})\n")
     text = (TEXT, "report_text", "report, verbose=True")
     print_code(
         builder,
@@ -179,5 +213,5 @@ CHECK = Command(
     "classify all physical memory, verify the struct pages, and report",
     _check_arguments,
     _check,
-    DrgnCode(_check_code, frozenset({"verbose", "fail_on"})),
+    DrgnCode(_check_code, frozenset({"verbose", "fail_on", "only", "pfns"})),
 )

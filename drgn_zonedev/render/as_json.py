@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
+    Coverage,
     Evidence,
     Finding,
     KernelFacts,
     Pgmap,
     Range,
     Report,
+    Scope,
     Severity,
     Unjudged,
 )
@@ -67,8 +69,9 @@ def render(document: Document) -> str:
 def report_document(report: Report) -> Document:
     """The document of ``check``."""
     return {
-        "schema": "drgn-zonedev/report/1",
+        "schema": "drgn-zonedev/report/2",
         "kernel": kernel_document(report.kernel),
+        "scope": _scope(report.scope),
         "summary": {
             "pages_by_case": _pages_by_case(report.ranges),
             "findings_by_severity": _findings_by_severity(report.findings),
@@ -81,13 +84,34 @@ def report_document(report: Report) -> Document:
             {"start": hex(m.start), "end": hex(m.end), "holds": m.holds, "hint": m.hint}
             for m in report.missing
         ],
-        "coverage": {
-            "pages_verified": report.coverage.pages_verified,
-            "pages_unreadable": report.coverage.pages_unreadable,
-            "bytes_read": report.coverage.bytes_read,
-            "aliases_skipped": report.coverage.aliases_skipped,
-            "retries": report.coverage.retries,
-            "torn": report.coverage.torn,
+        "coverage": _coverage(report.coverage),
+    }
+
+
+def _scope(scope: Scope) -> Document:
+    return {
+        "only": scope.only.value if scope.only else None,
+        "start_pfn": scope.start_pfn,
+        "end_pfn": scope.end_pfn,
+    }
+
+
+def _coverage(coverage: Coverage) -> Document:
+    return {
+        "pages_verified": coverage.pages_verified,
+        "pages_unreadable": coverage.pages_unreadable,
+        "bytes_read": coverage.bytes_read,
+        "aliases_skipped": coverage.aliases_skipped,
+        "retries": coverage.retries,
+        "torn": coverage.torn,
+        "by_case": {
+            case.value: {
+                "verified": counts.verified,
+                "unreadable": counts.unreadable,
+                "torn": counts.torn,
+                "not_exported": counts.not_exported,
+            }
+            for case, counts in sorted(coverage.by_case.items(), key=lambda item: item[0].value)
         },
     }
 

@@ -29,8 +29,9 @@ def _records(report: Report) -> Iterator[Document]:
     document = report_document(report)
     yield {
         "record": "header",
-        "schema": "drgn-zonedev/report-lines/1",
+        "schema": "drgn-zonedev/report-lines/2",
         "kernel": document["kernel"],
+        "scope": document["scope"],
         "summary": document["summary"],
         "coverage": document["coverage"],
         "findings": len(report.findings),

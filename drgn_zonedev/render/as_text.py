@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from drgn_zonedev.model import (
     Case,
-    Coverage,
     Evidence,
     EvidenceKind,
     Finding,
@@ -38,6 +37,7 @@ from drgn_zonedev.render.cells import (
     state_text,
     type_text,
 )
+from drgn_zonedev.render.looked_at import kinds_text, not_looked_at_text, scope_text
 from drgn_zonedev.render.screen import (
     NARROWED,
     SHOW_ALL,
@@ -124,16 +124,17 @@ def report_text(report: Report, *, verbose: bool = False, screen: Screen | None 
     :param screen: show only what fits on this screen, and count the rest
     """
     views = _views(report, verbose)
-    kernel, coverage = report.kernel, _coverage(report.coverage)
+    kernel, coverage, reservations = report.kernel, _coverage(report), list(_reservations(report))
     texts = [view(screen) for _, view in views]
     parts = [kernel_text(kernel)]
     for (title, _), text in zip(views, texts):
         parts += [f"\n{title}\n", text]
-    parts += ["", coverage, _summary(report)]
+    parts += ["", coverage, *_kinds(report), *reservations, _summary(report)]
     whole = "\n".join(parts)
     if screen is None or height(whole, screen) <= screen.lines:
         return whole
-    head, tail = kernel_line(kernel, screen), [wrapped(coverage, screen), _summary(report)]
+    head = kernel_line(kernel, screen)
+    tail = [wrapped(line, screen) for line in (coverage, *reservations, _summary(report))]
     lines = screen.lines - height(head, screen) - sum(height(text, screen) for text in tail)
     # Separate by blank lines only if there is room for them.
     blank = "\n" if lines >= (3 + _FAIR_LINES) * len(views) + 1 else ""
@@ -440,7 +441,8 @@ def _bytes(missing: Missing) -> str:
     return f"[{missing.start:#x}, {missing.end:#x})" if known else "not known"
 
 
-def _coverage(coverage: Coverage) -> str:
+def _coverage(report: Report) -> str:
+    coverage, scope = report.coverage, scope_text(report.scope)
     text = (
         f"{coverage.pages_verified} struct pages looked at "
         f"({size_text(coverage.bytes_read)} of memmap)"
@@ -449,10 +451,21 @@ def _coverage(coverage: Coverage) -> str:
         text += f", {coverage.aliases_skipped} of them aliases of shared vmemmap"
     if coverage.pages_unreadable:
         text += f", {coverage.pages_unreadable} not readable"
+    return f"{text}: {scope}" if scope else text
+
+
+def _kinds(report: Report) -> list[str]:
+    kinds = kinds_text(report.coverage)
+    return [f"looked at: {kinds}"] if kinds else []
+
+
+def _reservations(report: Report) -> Iterator[str]:
+    coverage, left_out = report.coverage, not_looked_at_text(report)
+    if left_out:
+        yield f"not looked at: {left_out}"
     if coverage.retries:
-        text += f"\nthe kernel was changing: {coverage.retries} readings were torn and repeated"
-        text += f", {coverage.torn} answers remained torn" if coverage.torn else ""
-    return text
+        torn = f", {coverage.torn} answers remained torn" if coverage.torn else ""
+        yield f"the kernel was changing: {coverage.retries} readings were torn and repeated{torn}"
 
 
 def _summary(report: Report) -> str:

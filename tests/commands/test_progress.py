@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""A bar with bytes and a rate for people; nothing for pipes."""
+"""A bar with bytes, time left and a rate for people; nothing for pipes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_pipes_see_nothing() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_people_see_bytes_and_a_rate() -> None:
+def test_people_see_bytes_time_left_and_a_rate() -> None:
     child = pexpect.spawn(sys.executable, ["-c", SHOW], encoding="utf-8", timeout=60)
-    child.expect(r"memmap: +\d+%.*\d+(\.\d+)?M/12\.0M \[.*B/s\]")
+    child.expect(r"memmap: +\d+%.*\d+(\.\d+)?M/12\.0M \[\d\d:\d\d<\d\d:\d\d, .*B/s\]")
     child.expect(pexpect.EOF)
     child.close()
     assert child.exitstatus == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -13,11 +15,13 @@ from support.schema import validated
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.section_rows import section_rows
 from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.render import as_json
 from drgn_zonedev.render.explanation_json import explanation_document
 from drgn_zonedev.report import check
 
+VMCORES = Path(__file__).parents[2] / "vmcores"
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
@@ -66,6 +70,7 @@ def test_keys_are_in_a_fixed_order() -> None:
     assert keys == [
         "schema",
         "kernel",
+        "scope",
         "summary",
         "pgmaps",
         "ranges",
@@ -74,6 +79,46 @@ def test_keys_are_in_a_fixed_order() -> None:
         "missing",
         "coverage",
     ]
+
+
+# What version 0.1 wrote of a stored dump.
+REPORT_1 = Path(__file__).with_name("report_1.json")
+
+
+def test_reports_of_version_1_conform_to_the_schema() -> None:
+    document = validated(json.loads(REPORT_1.read_text()))
+    assert document["schema"] == "drgn-zonedev/report/1"
+    header, *_ = REPORT_1.with_suffix(".jsonl").read_text().splitlines()
+    assert validated(json.loads(header))["schema"] == "drgn-zonedev/report-lines/1"
+    with pytest.raises(jsonschema.ValidationError):
+        validated({**document, "scope": None})
+
+
+def test_readers_of_version_1_find_everything_where_it_was() -> None:
+    old = json.loads(REPORT_1.read_text())
+    with StoredDump(VMCORES / "6.1-init-in-flight").program() as prog:
+        new = validated(as_json.report_document(check(prog)))
+    assert _keys(old) <= _keys(new)
+    for key in ("kernel", "pgmaps", "ranges"):
+        assert new[key] == old[key]
+
+
+def _keys(document: object, path: str = "") -> set[str]:
+    if isinstance(document, dict):
+        found = {f"{path}/{key}" for key in document}
+        return found.union(*(_keys(value, f"{path}/{key}") for key, value in document.items()))
+    if isinstance(document, list):
+        return set().union(*(_keys(value, f"{path}[]") for value in document))
+    return set()
+
+
+def test_coverage_by_case_adds_up() -> None:
+    report = check(partial("6.1").program(), only="devices", pfns=(0x100000, 0x101000))
+    document = validated(as_json.report_document(report))
+    assert document["scope"] == {"only": "devices", "start_pfn": 0x100000, "end_pfn": 0x101000}
+    coverage = document["coverage"]
+    counts = coverage["by_case"].values()
+    assert sum(c["verified"] for c in counts) == coverage["pages_verified"] > 0
 
 
 def test_pages_by_case_add_up_to_the_ranges() -> None:
