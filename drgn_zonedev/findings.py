@@ -358,6 +358,18 @@ _ERRORS = (
         "iomem_resource, as /proc/iomem shows it",
         _REPORT,
     ),
+    # Memory blocks that store their own memmap.
+    Kind(
+        "block-memmap-free",
+        Severity.ERROR,
+        "the page allocator has free pages that store the memmap of their memory block",
+        "With memmap_on_memory, the head of a hotplugged block stores the struct pages of the "
+        "block. online_pages() leaves it out, so that none of it is ever free. Whoever allocates "
+        "such a page overwrites struct pages.",
+        "PageBuddy() of a page at the head of an online memory block, whose altmap (before v6.6, "
+        "nr_vmemmap_pages) says how long that is",
+        _REPORT,
+    ),
     # Zones and nodes.
     Kind(
         "zone-pages",
@@ -432,6 +444,19 @@ _WARNINGS = (
         "pfn_valid() and get_dev_pagemap() succeed. nr_range is incremented after it.",
         "the PFN is in ranges[nr_range] of a live pgmap",
         _PFN_WALKERS,
+    ),
+    Kind(
+        "case4-deferred",
+        Severity.WARNING,
+        "boot has not initialised the struct pages of this RAM yet",
+        "With CONFIG_DEFERRED_STRUCT_PAGE_INIT, boot initialises a part of the highest zone of "
+        "each node, and deferred_init_memmap() the rest, in a thread for each node. It sets "
+        "first_deferred_pfn to ULONG_MAX before it begins. pfn_to_online_page() succeeds "
+        "meanwhile. Struct pages of reserved memory are initialised early.",
+        "the static key deferred_pages is enabled, and the PFN is above first_deferred_pfn of its "
+        "node, or in the highest zone of a node whose thread is running (pgdat_init_n_undone)",
+        "Look at this memory once page_alloc_init_late() is through. Code that runs before it "
+        "must not walk PFNs.",
     ),
     Kind(
         "case5-reserved",

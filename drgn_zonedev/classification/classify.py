@@ -31,7 +31,7 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.intervals import Span, containing, union
 from drgn_zonedev.util.sets import sorted_set
 
 __all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
@@ -106,6 +106,19 @@ _VERDICTS = {
     "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be used"),
     "array_unreadable": _Verdict(
         Case.UNKNOWN, "pgmap_array cannot be read here: a pgmap may claim the memory, or none"
+    ),
+    "block_memmap": _Verdict(
+        Case.METADATA,
+        "the head of a memory block, which stores the memmap of the block (memmap_on_memory)",
+    ),
+    "deferred_running": _Verdict(
+        Case.INITIALIZING,
+        "RAM whose struct pages deferred_init_memmap() is initialising: nothing says how far it is",
+    ),
+    "deferred": _Verdict(
+        Case.INITIALIZING,
+        "RAM above first_deferred_pfn: boot has not initialised its struct pages yet, but for "
+        "those of reserved memory",
     ),
     "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
     "ghost": _Verdict(
@@ -255,7 +268,8 @@ def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
 class _Atoms:
     """
     Columns; ``section`` and ``interval`` are indices, -1 for none. An atom may consist of
-    many equal sections; ``section`` is the first of them.
+    many equal sections; ``section`` is the first of them. The others say whether the atom
+    is inside of such spans.
     """
 
     start: np.ndarray
@@ -266,22 +280,16 @@ class _Atoms:
     torn: np.ndarray
     array_gap: np.ndarray
     block_gap: np.ndarray
+    deferred: np.ndarray
+    deferred_running: np.ndarray
+    block_memmap: np.ndarray
 
 
 def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     pages = snapshot.geometry.pages_per_section
-    spans = np.array(
-        [(a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable], np.int64
-    ).reshape(-1, 2)
-    torn_spans = np.array(snapshot.torn_spans, np.int64).reshape(-1, 2)
-    array_gaps = _clipped(snapshot, snapshot.pgmap_array_gaps)
-    block_gaps = _clipped(snapshot, snapshot.memory_block_gaps)
-    interval_spans = np.array([(i.start_pfn, i.end_pfn) for i in intervals], np.int64).reshape(
-        -1, 2
-    )
-    borders = np.concatenate(
-        [s.ravel() for s in (spans, torn_spans, array_gaps, block_gaps, interval_spans)]
-    )
+    spans = _spans(snapshot)
+    interval_spans = _columns((i.start_pfn, i.end_pfn) for i in intervals)
+    borders = np.concatenate([s.ravel() for s in (*spans.values(), interval_spans)])
     first, last = _section_runs(snapshot, borders)
     run_start = snapshot.sections.nr[first] * pages
     run_end = (snapshot.sections.nr[last] + 1) * pages
@@ -289,13 +297,30 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     start, end = edges[:-1], edges[1:]
     section = np.append(first, -1)[containing(start, run_start, run_end)]
     interval = containing(start, interval_spans[:, 0], interval_spans[:, 1])
-    unreadable = containing(start, spans[:, 0], spans[:, 1]) >= 0
-    torn = containing(start, torn_spans[:, 0], torn_spans[:, 1]) >= 0
-    array_gap = containing(start, array_gaps[:, 0], array_gaps[:, 1]) >= 0
-    block_gap = containing(start, block_gaps[:, 0], block_gaps[:, 1]) >= 0
-    keep = (section >= 0) | (interval >= 0) | unreadable | torn
-    columns = start, end, section, interval, unreadable, torn, array_gap, block_gap
-    return _Atoms(*(column[keep] for column in columns))
+    inside = {name: containing(start, s[:, 0], s[:, 1]) >= 0 for name, s in spans.items()}
+    keep = (section >= 0) | (interval >= 0) | inside["unreadable"] | inside["torn"]
+    columns = (column[keep] for column in (start, end, section, interval))
+    return _Atoms(*columns, **{name: column[keep] for name, column in inside.items()})
+
+
+def _spans(snapshot: Snapshot) -> dict[str, np.ndarray]:
+    # By the column of _Atoms that says which atoms are inside of them. All are disjoint.
+    pages, deferred = snapshot.geometry.pages_per_section, snapshot.deferred
+    return {
+        "unreadable": _columns((a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable),
+        "torn": _columns(snapshot.torn_spans),
+        "array_gap": _clipped(snapshot, snapshot.pgmap_array_gaps),
+        "block_gap": _clipped(snapshot, snapshot.memory_block_gaps),
+        "deferred": _clipped(snapshot, [(d.start_pfn, d.end_pfn) for d in deferred]),
+        "deferred_running": _clipped(
+            snapshot, [(d.start_pfn, d.end_pfn) for d in deferred if d.running]
+        ),
+        "block_memmap": _clipped(snapshot, snapshot.block_memmaps),
+    }
+
+
+def _columns(spans: Iterable[Span]) -> np.ndarray:
+    return np.array(list(spans), np.int64).reshape(-1, 2)
 
 
 def _section_runs(snapshot: Snapshot, borders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -335,10 +360,9 @@ def _block_borders(snapshot: Snapshot) -> np.ndarray:
     return borders[borders <= snapshot.geometry.max_pfn // pages] * pages
 
 
-def _clipped(snapshot: Snapshot, spans: tuple[tuple[int, int], ...]) -> np.ndarray:
+def _clipped(snapshot: Snapshot, spans: Iterable[Span]) -> np.ndarray:
     limit = snapshot.geometry.max_pfn
-    inside = [(start, min(end, limit)) for start, end in spans if start < limit]
-    return np.array(inside, np.int64).reshape(-1, 2)
+    return _columns((start, min(end, limit)) for start, end in union(spans) if start < limit)
 
 
 def _subsection_edges(snapshot: Snapshot) -> np.ndarray:
@@ -393,6 +417,9 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "without_memmap": ~has_mem_map,
         "usage_unreadable": ~usage_readable,
         "array_unreadable": atoms.array_gap & ~_surely_ram(snapshot, word, populated),
+        "block_memmap": atoms.block_memmap & populated & ~early,
+        "deferred_running": atoms.deferred_running & online & populated & early,
+        "deferred": atoms.deferred & online & populated & early,
         "online": online & populated,
         "ghost": early & ~populated & _deserted(snapshot, atoms, word, claimed, row),
         "desertion_unsure": early

@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 from drgn import Program, offsetof
 
+from drgn_zonedev.classification.ram_evidence import block_memmap_facts, deferred_facts
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.mmzone import decode_section_word
 from drgn_zonedev.model import Evidence, EvidenceKind, Pgmap
@@ -47,6 +48,8 @@ class EvidenceBuilder:
         elif len(rows):
             facts.append(Evidence(f"pgmap_array[{start_pfn:#x}]", value=0, note="no pgmap"))
             facts.append(self._memory_block(int(rows[0])))
+            facts += deferred_facts(self._prog, self._snapshot, start_pfn)
+            facts += block_memmap_facts(self._prog, self._snapshot, start_pfn)
         return tuple(facts)
 
     def _offset(self, type_name: str, member: str) -> int:

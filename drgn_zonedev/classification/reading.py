@@ -20,6 +20,7 @@ from drgn import FaultError, Object, Program, ProgramFlags
 from drgn_zonedev.classification.missing_debuginfo import Attempt, debug_info, named_once, optional
 from drgn_zonedev.classification.snapshot import Changes, Snapshot, changes_between
 from drgn_zonedev.classification.unreadable import bad_address, unreadable_structures
+from drgn_zonedev.kernel.deferred_init import DeferredMemmap, deferred_memmaps
 from drgn_zonedev.kernel.devres import dev_pagemap_devices
 from drgn_zonedev.kernel.memory_blocks import (
     MemoryBlocks,
@@ -30,7 +31,7 @@ from drgn_zonedev.kernel.memory_blocks import (
 )
 from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries, require_percpu_ref
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
-from drgn_zonedev.kernel.nodes import nodes
+from drgn_zonedev.kernel.nodes import Nodes, nodes
 from drgn_zonedev.kernel.resource import unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
@@ -114,8 +115,10 @@ def _read(prog: Program) -> Snapshot:
         alive = optional(
             "whether pgmaps are alive is not known", None, lambda: require_percpu_ref(prog)
         )
-    missing = (*known.unjudged, *found.unjudged, *alive.unjudged)
     blocks, per_block = known.value
+    on_nodes = optional("", None, lambda: nodes(prog)).value
+    deferred = _deferred(prog, blocks, on_nodes, found.value)
+    missing = (*known.unjudged, *found.unjudged, *alive.unjudged, *deferred.unjudged)
     spans, unreadable_zones = spans_of_zone(*found.value) if found.value else ({}, ())
     snapshot = Snapshot(
         geometry=geometry,
@@ -132,7 +135,8 @@ def _read(prog: Program) -> Snapshot:
         unjudged=unjudged,
         stray_claims=stray_claims,
         zones=found.value and found.value[0],
-        nodes=optional("", None, lambda: nodes(prog)).value,
+        nodes=on_nodes,
+        deferred=deferred.value,
         # Who compares them says what the debugging information lacks.
         resources=optional("", None, lambda: unnamed_iomem_resources(prog)).value,
     )
@@ -146,10 +150,28 @@ def _zones(prog: Program) -> tuple[Zones, int]:
     return zones(prog), zone_device
 
 
+def _deferred(
+    prog: Program, blocks: MemoryBlocks, on_nodes: Nodes | None, found: tuple[Zones, int] | None
+) -> Attempt[tuple[DeferredMemmap, ...]]:
+    nothing: tuple[DeferredMemmap, ...] = ()
+    # page_alloc_init_late() comes before memory_dev_init(), which makes the first block.
+    if len(blocks) or on_nodes is None or found is None:
+        return Attempt(nothing)
+    return optional(
+        "which struct pages boot has not initialised yet is not known",
+        nothing,
+        lambda: deferred_memmaps(prog, on_nodes, *found),
+    )
+
+
 def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:
     # Which block is whose depends on how large they are.
     try:
-        return memory_blocks(prog), sections_per_block(prog)
+        blocks = memory_blocks(prog)
+        if not (len(blocks) or blocks.gaps):
+            # Before memory_dev_init(), nothing says how large they will be.
+            return blocks, 1
+        return blocks, sections_per_block(prog)
     except (FaultError, ValueError) as e:
         return no_memory_blocks(str(e)), 1
 

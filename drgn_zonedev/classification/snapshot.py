@@ -19,6 +19,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from drgn_zonedev.kernel.deferred_init import DeferredMemmap
 from drgn_zonedev.kernel.memory_blocks import MemoryBlocks
 from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags
 from drgn_zonedev.kernel.nodes import Nodes
@@ -47,7 +48,7 @@ class Snapshot:
     arrays could not be read, and ``unreadable_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
     ``zones``, ``nodes`` and ``resources``, which have no names, are ``None`` if the debugging
-    information lacks them.
+    information lacks them. ``deferred`` is RAM whose struct pages boot has not initialised yet.
     """
 
     geometry: Geometry
@@ -69,6 +70,7 @@ class Snapshot:
     unreadable_zones: tuple[tuple[int, int], ...] = ()
     zones: Zones | None = None
     nodes: Nodes | None = None
+    deferred: tuple[DeferredMemmap, ...] = ()
     resources: Resources | None = None
 
     def is_reported(self, start_pfn: int, end_pfn: int) -> bool:
@@ -91,6 +93,24 @@ class Snapshot:
     def memory_block_gaps(self) -> tuple[tuple[int, int], ...]:
         pages = self.geometry.pages_per_section * self.sections_per_block
         return union((gap.start * pages, gap.end * pages) for gap in self.memory_blocks.gaps)
+
+    @property
+    def block_memmaps(self) -> tuple[tuple[int, int], ...]:
+        """
+        The PFNs at the heads of memory blocks that store the memmap of the block. A block that
+        would have nothing else is damaged.
+        """
+        blocks = self.memory_blocks
+        pages = self.geometry.pages_per_section * self.sections_per_block
+        rows = np.flatnonzero((blocks.memmap_pages > 0) & (blocks.memmap_pages < pages))
+        starts = (block * pages for block in blocks.id[rows].tolist())
+        lengths = blocks.memmap_pages[rows].tolist()
+        return union((start, start + length) for start, length in zip(starts, lengths))
+
+    def is_online(self, pfn: int) -> bool:
+        """Return whether the section of a PFN has SECTION_IS_ONLINE."""
+        words = self.sections.word[self.sections.rows(pfn, pfn + 1)]
+        return bool((words & np.uint64(self.flags.online)).any())
 
     def predicates(self, pfn: np.ndarray) -> Predicates:
         """The kernel's predicates for PFNs."""
@@ -144,15 +164,16 @@ def _changed_sections(a: Snapshot, b: Snapshot) -> frozenset[int]:
 
 
 def _sections_of_changed_blocks(a: Snapshot, b: Snapshot) -> frozenset[int]:
-    ids = [block for block, _, _ in _block_rows(a) ^ _block_rows(b)]
+    ids = [block for block, *_ in _block_rows(a) ^ _block_rows(b)]
     nr = np.union1d(a.sections.nr, b.sections.nr)
     return frozenset(nr[np.isin(nr // b.sections_per_block, ids)].tolist())
 
 
-def _block_rows(snapshot: Snapshot) -> set[tuple[int, int, str]]:
+def _block_rows(snapshot: Snapshot) -> set[tuple[int, int, int, str]]:
     blocks = snapshot.memory_blocks
     names = [blocks.state_names[state] for state in blocks.state.tolist()]
-    return set(zip(blocks.id.tolist(), blocks.address.tolist(), names))
+    columns = blocks.id, blocks.address, blocks.memmap_pages
+    return set(zip(*(column.tolist() for column in columns), names))
 
 
 def _changed_pgmaps(a: Snapshot, b: Snapshot) -> frozenset[int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from drgn import FaultError, Object, Program, sizeof
 
+from drgn_zonedev.kernel.memory_blocks import MEMMAP_UNREADABLE
 from drgn_zonedev.kernel.memremap import pgmap_ref
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.sets import sorted_set
@@ -44,6 +45,7 @@ def unreadable_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudge
     yield from _usages(prog, snapshot)
     yield from _references(prog, snapshot)
     yield from _blocks(prog, snapshot)
+    yield from _block_memmaps(prog, snapshot)
     yield from _zones(snapshot)
 
 
@@ -144,6 +146,21 @@ def _blocks(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
     yield from _missing_together(
         prog,
         "the state of memory",
+        "struct memory_block",
+        blocks.id[rows].astype(np.int64) * pages,
+        blocks.address[rows],
+        pages,
+    )
+
+
+def _block_memmaps(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
+    blocks = snapshot.memory_blocks
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    has_state = blocks.state != len(blocks.state_names) - 1
+    rows = np.flatnonzero(has_state & (blocks.memmap_pages == MEMMAP_UNREADABLE))
+    yield from _missing_together(
+        prog,
+        "where a memory block stores its memmap",
         "struct memory_block",
         blocks.id[rows].astype(np.int64) * pages,
         blocks.address[rows],

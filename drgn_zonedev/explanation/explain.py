@@ -188,6 +188,15 @@ _PROMISES = {
     Case.METADATA: "The struct page is initialised, but what looks like its pgmap is none.",
 }
 
+# Of RAM, which no pgmap claims, if that differs.
+_VERDICTS_OF_RAM = {
+    Case.INITIALIZING: "Case 4: RAM whose struct page boot has not initialised yet.",
+    Case.METADATA: "RAM that stores the memmap of its memory block",
+}
+_PROMISES_OF_RAM = {
+    Case.METADATA: "The struct page is initialised while the block is online.",
+}
+
 
 # By page type: what may be done with the memory of an initialised struct page.
 _MEMORY_OF_TYPES = {
@@ -204,7 +213,7 @@ def _verdict(
 ) -> str:
     if range_ is None:
         return "No memory here: no present section and no pgmap."
-    verdict, promise = _VERDICTS[range_.case], _PROMISES.get(range_.case)
+    verdict, promise = _case_verdict(range_)
     broken = ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
@@ -232,3 +241,10 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
         yield "Its memory is poisoned (PG_hwpoison): reading it may raise a machine check."
     elif page.page_type in _MEMORY_OF_TYPES:
         yield _MEMORY_OF_TYPES[page.page_type]
+
+
+def _case_verdict(range_: Range) -> tuple[str, str | None]:
+    case = range_.case
+    if range_.pgmap is None and case in _VERDICTS_OF_RAM:
+        return _VERDICTS_OF_RAM[case], _PROMISES_OF_RAM.get(case)
+    return _VERDICTS[case], _PROMISES.get(case)

@@ -22,6 +22,7 @@ from drgn import (
     Object,
     ObjectNotFoundError,
     Program,
+    Type,
     offsetof,
     sizeof,
 )
@@ -36,7 +37,11 @@ from drgn_zonedev.vmcore.reads import null_pointer
 # Blocks of 2 GiB, the largest of x86-64, have 16 sections; others may have a few thousand.
 _MAX_SECTIONS_PER_BLOCK = 1 << 16
 
+MEMMAP_UNREADABLE = -1
+"""Stands for the number of pages of a block whose altmap cannot be read."""
+
 __all__ = (
+    "MEMMAP_UNREADABLE",
     "MemoryBlocks",
     "mem_hotplug_in_progress",
     "memory_block_states",
@@ -90,13 +95,16 @@ class MemoryBlocks:
     All memory blocks at once; row ``i`` of each column is one block.
 
     ``id`` ascends. ``address`` is that of the ``struct memory_block``, and
-    ``state`` is an index into ``state_names``. ``gaps`` are the block IDs for which
-    ``memory_blocks`` could not be read.
+    ``state`` is an index into ``state_names``. ``memmap_pages`` is how many pages at the head
+    of the block store the memmap of the block itself (``memmap_on_memory``), or
+    :data:`MEMMAP_UNREADABLE`. ``gaps`` are the block IDs for which ``memory_blocks`` could not
+    be read.
     """
 
     id: np.ndarray
     address: np.ndarray
     state: np.ndarray
+    memmap_pages: np.ndarray
     state_names: tuple[str, ...]
     gaps: tuple[XArrayGap, ...] = ()
 
@@ -126,8 +134,7 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
             # drivers/base/memory.c defines both.
             raise
         # CONFIG_MEMORY_HOTPLUG=n
-        nothing = np.empty(0, np.uint64)
-        return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), ())
+        return _nothing()
     block_type = prog.type("struct memory_block")
     state_type = block_type.member("state").type
     places = entries.value + np.uint64(offsetof(block_type, "state"))
@@ -139,6 +146,7 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
         id=entries.first,
         address=entries.value,
         state=np.where(readable, state.ravel(), len(names)),
+        memmap_pages=_memmap_pages(prog, block_type, entries.value),
         state_names=(*names, "unreadable"),
         gaps=entries.gaps,
     )
@@ -146,9 +154,44 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
 
 def no_memory_blocks(reason: str) -> MemoryBlocks:
     """Get the result for memory blocks that cannot be read at all."""
-    nothing = np.empty(0, np.uint64)
-    gap = XArrayGap(0, 1 << 64, 0, reason)
-    return MemoryBlocks(nothing, nothing, nothing.astype(np.int64), (), (gap,))
+    return _nothing(XArrayGap(0, 1 << 64, 0, reason))
+
+
+def _nothing(*gaps: XArrayGap) -> MemoryBlocks:
+    unsigned, signed = np.empty(0, np.uint64), np.empty(0, np.int64)
+    return MemoryBlocks(unsigned, unsigned, signed, signed, (), gaps)
+
+
+def _memmap_pages(prog: Program, block_type: Type, address: np.ndarray) -> np.ndarray:
+    # Since Linux kernel commit a08a2ae34613 ("mm,memory_hotplug: allocate memmap from the added
+    # memory range") (in v5.14), a block has nr_vmemmap_pages, and since 1a8c64e11043
+    # ("mm/memory_hotplug: embed vmem_altmap details in memory block") (in v6.6), an altmap.
+    if block_type.has_member("altmap"):
+        altmap, readable = _words(prog, address, offsetof(block_type, "altmap"))
+        return _pages_of_altmaps(prog, altmap, readable)
+    if not block_type.has_member("nr_vmemmap_pages"):
+        return np.zeros(len(address), np.int64)
+    pages, readable = _words(prog, address, offsetof(block_type, "nr_vmemmap_pages"))
+    return _counted(pages, readable)
+
+
+def _pages_of_altmaps(prog: Program, altmap: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    rows = np.flatnonzero(readable & (altmap != 0))
+    free = offsetof(prog.type("struct vmem_altmap"), "free") if len(rows) else 0
+    pages, has_pages = np.zeros(len(altmap), np.uint64), readable.copy()
+    pages[rows], has_pages[rows] = _words(prog, altmap[rows], free)
+    return _counted(pages, has_pages)
+
+
+def _words(prog: Program, address: np.ndarray, offset: int) -> tuple[np.ndarray, np.ndarray]:
+    raw, readable = read_records(prog, address + np.uint64(offset), 8)
+    return raw.view("<u8")[:, 0], readable
+
+
+def _counted(pages: np.ndarray, readable: np.ndarray) -> np.ndarray:
+    # No block has more pages than that.
+    limited = np.minimum(pages, np.uint64(1 << 62)).astype(np.int64)
+    return np.where(readable, limited, MEMMAP_UNREADABLE)
 
 
 def _state_name(prog: Program, number: int) -> str:

@@ -201,7 +201,7 @@ def unpromised_memory(
     :param ram: PFNs that are System RAM.
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
-    bad = [r for r in ranges if r.case in UNPROMISED or r.case is Case.ONLINE]
+    bad = [r for r in ranges if _is_unpromised(snapshot, r) or r.case is Case.ONLINE]
     # Some walkers check a block as a whole.
     blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
     walked = zones_with_ram(prog, snapshot)
@@ -233,7 +233,7 @@ def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list
     firmware keeps behind the end of RAM. An unreadable zone may span anything.
     """
     walked, zone_device = zones_with_ram(prog, snapshot), page_layout(prog).zone_device
-    found = [r for r in ranges if r.case in UNPROMISED]
+    found = [r for r in ranges if _is_unpromised(snapshot, r)]
     if walked.unreadable:
         return found
     spanned = union((z.start_pfn, z.end_pfn) for z in walked.found if z.number != zone_device)
@@ -242,6 +242,13 @@ def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list
             rest = difference((r.start_pfn, r.end_pfn), spanned)
             found += [dataclasses.replace(r, start_pfn=a, end_pfn=b) for a, b in rest]
     return sorted(found, key=lambda r: r.start_pfn)
+
+
+def _is_unpromised(snapshot: Snapshot, range_: Range) -> bool:
+    if range_.case is Case.METADATA and range_.pgmap is None:
+        # The head of a memory block is as good as its RAM.
+        return not snapshot.is_online(range_.start_pfn)
+    return range_.case in UNPROMISED
 
 
 def _edges(

@@ -52,6 +52,7 @@ from drgn_zonedev.verification.hazards import (
 from drgn_zonedev.verification.holes import divide_hole
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
+from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
 from drgn_zonedev.verification.runs import Run
 from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (
@@ -126,7 +127,7 @@ def verify_snapshot(
     """
     context = _context(prog, snapshot)
     claims = {p.address: union((r.start_pfn, r.end_pfn) for r in p.ranges) for p in snapshot.pgmaps}
-    verifiers = [_verifier(claims, r) for r in ranges]
+    verifiers = [_verifier(snapshot, claims, r) for r in ranges]
     promised = [r for r, f in zip(ranges, verifiers) if f is _verify_promised]
     backings = [_backing(context, r) for r in promised]
     aliases = find_aliases(prog, backings)
@@ -157,13 +158,25 @@ def verify_snapshot(
     )
 
 
-def _verifier(claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
-    if range_.pgmap is None or range_.case not in _VERIFIERS:
-        return _VERIFIERS.get(range_.case, _verify_nothing)
+def _verifier(snapshot: Snapshot, claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
+    if range_.pgmap is None:
+        return _verifier_without_pgmap(snapshot, range_)
+    if range_.case not in _VERIFIERS:
+        return _verify_nothing
     # Another device may have got the memory of its pgmap.
     span = range_.start_pfn, range_.end_pfn
     inside = next(intersection(span, claims.get(range_.pgmap, ())), None) == span
     return _VERIFIERS[range_.case] if inside else _verify_gone
+
+
+def _verifier_without_pgmap(snapshot: Snapshot, range_: Range) -> _Verifier:
+    if range_.case is Case.INITIALIZING:
+        return verify_deferred
+    if range_.case is Case.METADATA:
+        # Those of a block that is offline hold garbage.
+        online = snapshot.is_online(range_.start_pfn)
+        return verify_block_memmap if online else _verify_nothing
+    return _VERIFIERS.get(range_.case, _verify_nothing)
 
 
 def _backing(context: Context, range_: Range) -> Backing:
@@ -202,12 +215,15 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     context = _context(prog, snapshot)
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     promise = None
-    if range_.case in PROMISED:
+    if range_.case in PROMISED and range_.pgmap is not None:
         promise = _promise(context, range_)
         work = Work(promise, np.array([[pfn, pfn + 1]]))
         _judge(context, page, scan(prog, page_layout(prog), work))
     else:
-        _VERIFIERS.get(range_.case, _verify_nothing)(context, page)
+        verifier = _verifier_without_pgmap(snapshot, page)
+        (verifier if page.pgmap is None else _VERIFIERS.get(page.case, _verify_nothing))(
+            context, page
+        )
     results = context.results
     case = results.ranges[0].case if results.ranges else range_.case
     reason = results.ranges[0].reason if results.ranges else range_.reason
@@ -348,4 +364,4 @@ _VERIFIERS: dict[Case, _Verifier] = {
 }
 
 # Nothing is read at all, or by scan_all.
-_READS_NO_HAZARD = (_verify_promised, _verify_nothing, _verify_gone)
+_READS_NO_HAZARD = (_verify_promised, _verify_nothing, _verify_gone, verify_deferred)

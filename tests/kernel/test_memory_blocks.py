@@ -9,6 +9,7 @@ from support.fakekernel import FakeKernel, collision
 from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memory_blocks import (
+    MEMMAP_UNREADABLE,
     mem_hotplug_in_progress,
     memory_block_states,
     memory_blocks,
@@ -31,6 +32,27 @@ def test_states_have_the_same_names_in_both_numberings(layout: str) -> None:
     kernel = FakeKernel(layout)
     blocks = {nr: (kernel.memory_block(nr, state), state) for nr, state in enumerate(STATES, 70)}
     assert memory_block_states(kernel.program()) == blocks
+
+
+@each_layout
+def test_pages_that_store_the_memmap_of_a_block(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    for nr, pages in ((3, 0), (4, 512), (5, 1 << 63)):
+        kernel.memory_block(nr, memmap_pages=pages)
+    found = memory_blocks(kernel.program()).memmap_pages.tolist()
+    # No block has more than 1 << 62.
+    assert found == ([0, 512, 1 << 62] if kernel.stores_block_memmaps else [0, 0, 0])
+
+
+@pytest.mark.parametrize("layout", ["6.12", "7.2"])
+def test_altmap_that_cannot_be_read_does_not_disturb_others(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    blocks = [kernel.memory_block(nr, memmap_pages=512) for nr in (3, 4, 5)]
+    kernel.poke_member("memory_block", blocks[1], "altmap", 0x7FFC12345678)
+    offset, size = kernel.layout.locate("memory_block", "altmap")
+    kernel.hide(blocks[2] + offset, size)
+    found = memory_blocks(kernel.program()).memmap_pages.tolist()
+    assert found == [512, MEMMAP_UNREADABLE, MEMMAP_UNREADABLE]
 
 
 def test_block_by_its_id() -> None:

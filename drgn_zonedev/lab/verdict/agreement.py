@@ -214,6 +214,12 @@ _PROMISES: dict[Case, dict[str, bool]] = {
     Case.GHOST: {"valid": True, "online": False, "pgmap": False},
 }
 
+# Of RAM, which has no pgmap, if that differs. The head of a memory block may be online or not.
+_PROMISES_OF_RAM: dict[Case, dict[str, bool]] = {
+    Case.INITIALIZING: {"valid": True, "online": True, "pgmap": False},
+    Case.METADATA: {"valid": True, "pgmap": False},
+}
+
 _LEAKS = (
     "",
     "before v5.12, pfn_to_online_page() returns every page of an online section",
@@ -244,7 +250,8 @@ def _cases(
 
 
 def _promises(range_: Range) -> dict[str, bool]:
-    promises = dict(_PROMISES.get(range_.case, {}))
+    of_ram = _PROMISES_OF_RAM.get(range_.case) if range_.pgmap is None else None
+    promises = dict(of_ram or _PROMISES.get(range_.case, {}))
     if range_.memmap is not Memmap.UNKNOWN:
         promises["valid"] = range_.memmap is Memmap.MAPPED
     return promises

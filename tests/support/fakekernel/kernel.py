@@ -129,6 +129,12 @@ class FakeKernel:
         self.pgmap_array = self._xarray("pgmap_array")
         self.memory_blocks = self._xarray("memory_blocks")
 
+    @property
+    def stores_block_memmaps(self) -> bool:
+        """Whether memory blocks of the layout can store their own memmap."""
+        members = self.layout.structs["memory_block"].members
+        return "altmap" in members or "nr_vmemmap_pages" in members
+
     # Variables.
 
     def _variable(self, name: str, type_name: str, size: int, value: int = 0) -> int:
@@ -158,6 +164,9 @@ class FakeKernel:
         self._variable("vmemmap_base", "unsigned long", 8, self.vmemmap)
         semaphore = self.layout.structs["percpu_rw_semaphore"].size
         self._variable("mem_hotplug_lock", "struct percpu_rw_semaphore", semaphore)
+        # After boot: all struct pages are initialised.
+        self._variable("deferred_pages", "struct static_key_true", 16)
+        self._variable("pgdat_init_n_undone", "atomic_t", 4)
         self._make_cpus()
         self._make_nodes()
         self._make_resources()
@@ -370,14 +379,38 @@ class FakeKernel:
             self._set_word(pointer, array)
         return array + 16 * slot
 
-    def memory_block(self, section_nr: int, state: str = "MEM_ONLINE", *, nid: int = 0) -> int:
-        """Make the memory_block of a section; sections_per_block is 1."""
+    def memory_block(
+        self,
+        section_nr: int,
+        state: str = "MEM_ONLINE",
+        *,
+        nid: int = 0,
+        zone: str | None = None,
+        memmap_pages: int = 0,
+    ) -> int:
+        """
+        Make the memory_block of a section; sections_per_block is 1.
+
+        :param zone: The zone of the node that it names, in layouts that have that.
+        :param memmap_pages: How many pages at its head store its memmap; none in layouts that
+            cannot have that.
+        """
         block = self._new(
             "memory_block",
             start_section_nr=section_nr,
             state=self.layout.constant(state),
             nid=nid,
         )
+        members = self.layout.structs["memory_block"].members
+        if zone and "zone" in members:
+            number = self.layout.constant(zone)
+            self._set("memory_block", block, zone=self.zone(nid, number))
+        if memmap_pages and "altmap" in members:
+            first = section_nr * PAGES_PER_SECTION
+            altmap = self._new("vmem_altmap", base_pfn=first, free=memmap_pages, alloc=memmap_pages)
+            self._set("memory_block", block, altmap=altmap)
+        elif memmap_pages and "nr_vmemmap_pages" in members:
+            self._set("memory_block", block, nr_vmemmap_pages=memmap_pages)
         self.memory_blocks.store(section_nr, block)
         return block
 

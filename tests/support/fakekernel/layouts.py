@@ -35,6 +35,11 @@ anon atomic_t 4
   0 int counter
 anon atomic_long_t 8
   0 long counter
+struct static_key 16
+  0 atomic_t enabled
+  8 unsigned long type
+struct static_key_true 16
+  0 struct static_key key
 anon nodemask_t 128
   0 unsigned long bits[16]
 
