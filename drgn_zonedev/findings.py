@@ -370,6 +370,28 @@ _ERRORS = (
         "nr_vmemmap_pages) says how long that is",
         _REPORT,
     ),
+    Kind(
+        "block-memmap-elsewhere",
+        Severity.ERROR,
+        "the struct pages of a memory block are not where the block says",
+        "A block with an altmap (before v6.6, with nr_vmemmap_pages) stores its memmap in its own "
+        "head, and a block without one does not store any of it. Whoever offlines or removes the "
+        "block frees the wrong memory.",
+        "the page tables lead from the struct pages of the block to other pages than those at its "
+        "head, or to pages of the block although it has no altmap",
+        _REPORT,
+    ),
+    Kind(
+        "block-zone",
+        Severity.ERROR,
+        "a memory block is not in the zone that it names",
+        "memory_block_online() stores the zone to which the pages of a hotplugged block went, and "
+        "memory_block_offline() takes them from there. A block of boot names a zone only if all "
+        "its pages are in it.",
+        "memory_block->zone is not the zone of a node, or does not span the block, or is none "
+        "although the block was hotplugged and is online",
+        _REPORT,
+    ),
     # Zones and nodes.
     Kind(
         "zone-pages",

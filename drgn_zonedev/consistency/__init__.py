@@ -11,8 +11,8 @@ Only pgmaps that are live are held to anything, and most promises are kept only
 once a range is complete: while memory is added or removed, everything here is
 legal for a moment.
 
-``pgmap_array.py``, ``sections.py``, ``elsewhere.py`` and ``zones.py`` hold the checks,
-``claims.py`` what they look at.
+``pgmap_array.py``, ``sections.py``, ``elsewhere.py``, ``zones.py`` and ``memory_blocks.py`` hold
+the checks, ``claims.py`` and ``ram.py`` what they look at.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from drgn_zonedev.classification.missing_debuginfo import optional
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.consistency.elsewhere import ELSEWHERE_CHECKS
+from drgn_zonedev.consistency.memory_blocks import BLOCK_CHECKS
 from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
 from drgn_zonedev.consistency.zones import ZONE_CHECKS
@@ -34,7 +35,7 @@ from drgn_zonedev.model import Finding, Range, Unjudged
 
 __all__ = ("Inconsistencies", "inconsistencies", "inconsistencies_at")
 
-_CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS, *ZONE_CHECKS)
+_CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS, *ZONE_CHECKS, *BLOCK_CHECKS)
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,24 @@ nodes span holes, and may overlap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 from drgn import offsetof
 
 from drgn_zonedev.consistency.claims import Check, Scene
+from drgn_zonedev.consistency.ram import (
+    common,
+    hot_added_ram,
+    missing,
+    online_ram,
+    ram_blocks,
+    system_ram,
+)
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.nodes import Node, Nodes, nodes
 from drgn_zonedev.kernel.zones import Zone, Zones, zone_type_name, zones
-from drgn_zonedev.model import Case, Evidence, Finding, Unjudged
-from drgn_zonedev.util.intervals import Span, difference, intersection, union
+from drgn_zonedev.model import Evidence, Finding, Unjudged
+from drgn_zonedev.util.intervals import Span, union
 
 __all__ = ("ZONE_CHECKS",)
 
@@ -135,47 +142,6 @@ def _miscounted(scene: Scene, node: Node, own: Sequence[Zone]) -> Iterator[Findi
         yield make_finding("node-pages", scene.case_at(start), start, end, evidence=tuple(facts))
 
 
-def _online_ram(scene: Scene) -> tuple[Span, ...]:
-    return union((r.start_pfn, r.end_pfn) for r in scene.ranges if r.case is Case.ONLINE)
-
-
-def _hot_added(scene: Scene) -> tuple[Span, ...]:
-    # Sections that were not there at boot, and are not of a device.
-    snapshot = scene.snapshot
-    nr = snapshot.sections.nr[~scene.has_flag(snapshot.flags.early) & ~scene.torn]
-    of_devices = union((r.start_pfn, r.end_pfn) for r in scene.ranges if r.pgmap is not None)
-    return _missing(_runs(nr, snapshot.geometry.pages_per_section), of_devices)
-
-
-def _runs(numbers: np.ndarray, pages: int) -> tuple[Span, ...]:
-    # PFNs of sections or blocks, whose numbers ascend.
-    apart = np.diff(numbers) != 1
-    first, last = np.append(True, apart)[: len(numbers)], np.append(apart, True)[: len(numbers)]
-    borders = zip(numbers[first].tolist(), numbers[last].tolist())
-    return tuple((start * pages, (end + 1) * pages) for start, end in borders)
-
-
-def _system_ram(scene: Scene) -> tuple[Span, ...]:
-    # Whole pages of it: memblock leaves out the others, too.
-    page_size = 1 << scene.snapshot.geometry.page_shift
-    ram = union((r.start, r.end) for r in scene.resources.found if r.is_ram)
-    return union((-(-start // page_size), end // page_size) for start, end in ram)
-
-
-def _common(some: Iterable[Span], others: Sequence[Span]) -> Iterator[Span]:
-    return (part for span in some for part in intersection(span, others))
-
-
-def _missing(some: Iterable[Span], others: Sequence[Span]) -> tuple[Span, ...]:
-    return union(part for span in some for part in difference(span, others))
-
-
-def _known_ram(scene: Scene) -> tuple[Span, ...]:
-    # An early section that is online has holes, too.
-    online = _online_ram(scene)
-    return union((*_common(_hot_added(scene), online), *_common(_system_ram(scene), online)))
-
-
 def _ram_without_zone(scene: Scene) -> Iterator[Finding]:
     read = _zones(scene)
     if scene.snapshot.hotplug_in_progress or read.unreadable:
@@ -190,13 +156,13 @@ def _ram_without_zone(scene: Scene) -> Iterator[Finding]:
         )
         for z in ram_zones
     )
-    yield from _parts(scene, "ram-without-zone", _missing(_known_ram(scene), spans), facts)
+    yield from _parts(scene, "ram-without-zone", missing(online_ram(scene), spans), facts)
 
 
 def _ram_without_resource(scene: Scene) -> Iterator[Finding | Unjudged]:
     if scene.snapshot.hotplug_in_progress:
         return
-    hot_added = union(_common(_hot_added(scene), _blocks(scene)))
+    hot_added = common(hot_added_ram(scene), ram_blocks(scene))
     if not hot_added:
         return
     for address in scene.resources.unreadable[:1]:
@@ -205,14 +171,8 @@ def _ram_without_resource(scene: Scene) -> Iterator[Finding | Unjudged]:
         )
         yield Unjudged(0, 0, reason, address)
         return
-    missing = _missing(hot_added, _system_ram(scene))
-    yield from _parts(scene, "ram-without-resource", missing, ())
-
-
-def _blocks(scene: Scene) -> tuple[Span, ...]:
-    pages = scene.snapshot.geometry.pages_per_section * scene.snapshot.sections_per_block
-    ids = scene.snapshot.memory_blocks.id
-    return _runs(ids[ids <= np.uint64(scene.snapshot.geometry.max_pfn // pages)], pages)
+    lost = missing(hot_added, system_ram(scene))
+    yield from _parts(scene, "ram-without-resource", lost, ())
 
 
 def _ram_beyond_max_pfn(scene: Scene) -> Iterator[Finding]:
@@ -220,7 +180,7 @@ def _ram_beyond_max_pfn(scene: Scene) -> Iterator[Finding]:
         return
     max_pfn = scene.prog["max_pfn"]
     value = max_pfn.value_()
-    beyond = union(_common(_known_ram(scene), ((value, scene.snapshot.geometry.max_pfn),)))
+    beyond = common(online_ram(scene), ((value, scene.snapshot.geometry.max_pfn),))
     if beyond:
         facts = (Evidence("max_pfn", max_pfn.address_, value),)
         yield from _parts(scene, "ram-beyond-max-pfn", beyond, facts)
