@@ -10,6 +10,7 @@ from typing import Any
 
 from drgn_zonedev.commands.check import CHECK
 from drgn_zonedev.commands.export import EXPORT
+from drgn_zonedev.commands.oops import OOPS
 from drgn_zonedev.commands.pfn import PFN
 from drgn_zonedev.commands.pgmaps import PGMAPS
 from drgn_zonedev.commands.proposal import PROPOSAL
@@ -19,7 +20,7 @@ from drgn_zonedev.commands.walkers import WALKERS_COMMAND
 
 __all__ = ("COMMANDS", "add_commands")
 
-COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, PROPOSAL, WALKERS_COMMAND, EXPORT)
+COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, OOPS, PROPOSAL, WALKERS_COMMAND, EXPORT)
 
 
 def add_commands(subparsers: Any) -> None:

@@ -101,13 +101,16 @@ class DrgnCode:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand that looks at a program."""
+    """
+    A subcommand that looks at a program. ``run_alone`` does without, if none is selected.
+    """
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Session, argparse.Namespace], Outcome]
     drgn_code: DrgnCode
+    run_alone: Callable[[argparse.Namespace], Outcome] | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +232,7 @@ def print_result(
         **others,
     }
     rendered = renderings[args.format]()
+    is_screen = False
     with _output(args) as f:
         print(rendered, file=f, flush=True)
         is_screen = f.isatty()

@@ -21,7 +21,7 @@ __all__ = ("OverwriteError", "named_files", "refuse_overwriting")
 
 # What arguments of any command are called, and the options that name them.
 _OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "out": "OUT"}
-_INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo")
+_INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo", "log")
 _STDOUT = 1
 
 

@@ -181,6 +181,8 @@ def _run(args: argparse.Namespace) -> Outcome:
     command: Command | ShellCommand = args.command
     if isinstance(command, ShellCommand):
         return command.run(args)
+    if command.run_alone is not None and not _selects_program(args):
+        return command.run_alone(args)
     with contextlib.ExitStack() as stack:
         choice = TypeChoice(args.types)
         files = stack.enter_context(_unpacked(args.core, args.symbols, choice))
@@ -204,6 +206,10 @@ def _run(args: argparse.Namespace) -> Outcome:
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
         warn_if_damaged(prog, files.names.get(files.core or ""))
     return outcome
+
+
+def _selects_program(args: argparse.Namespace) -> bool:
+    return bool(args.kernel or args.core or args.qemu)
 
 
 @contextlib.contextmanager

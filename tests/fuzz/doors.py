@@ -2,7 +2,7 @@
 
 """
 What else comes from outside, drawn at random, each a command in a process with limits:
-program headers and VMCOREINFO, vmlinux, QMP servers, file names, and how much memory,
+program headers and VMCOREINFO, vmlinux, QMP servers, file names, logs, and how much memory,
 disk and how many descriptors there are.
 """
 
@@ -28,6 +28,7 @@ from drgn_zonedev.opening import guest
 
 from .image import Image
 from .limited import Tried, try_command
+from .logs import damaged_log
 
 __all__ = ("DOORS", "DOOR_SHARE", "Attempt", "fuzz_doors")
 
@@ -172,12 +173,21 @@ def _limits(rng: random.Random, image: Image, work: Path) -> Attempt:
     return Attempt(("-c", str(image.vmlinux.parent), *command), f"limit {limit}: {number}", before)
 
 
+def _logs(rng: random.Random, image: Image, work: Path) -> Attempt:
+    data, what = damaged_log(rng)
+    (work / "log").write_bytes(data)
+    dump = rng.choice(((), (), ("-c", str(image.vmlinux.parent)), ("-s", str(image.vmlinux))))
+    form = rng.choice(((), ("--all",), ("--format", "json")))
+    return Attempt((*dump, "oops", str(work / "log"), *form), what)
+
+
 DOORS: dict[str, Door] = {
     "headers and VMCOREINFO": _vmcore,
     "vmlinux": _vmlinux,
     "QMP servers": _qmp,
     "file names": _names,
     "limits": _limits,
+    "logs": _logs,
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parents[1]
-NAMES = ("headers and VMCOREINFO", "vmlinux", "QMP servers", "file names", "limits")
+NAMES = ("headers and VMCOREINFO", "vmlinux", "QMP servers", "file names", "limits", "logs")
 
 # A process of its own, as the tests' has drgn's threads, which do not survive a fork.
 _FUZZ = """

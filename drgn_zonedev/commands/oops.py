@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev oops``"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from drgn_zonedev.commands.base import (
+    Command,
+    DrgnCode,
+    Outcome,
+    Session,
+    UsageError,
+    output_arguments,
+    print_result,
+)
+from drgn_zonedev.commands.drgn_code import print_code
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
+    from drgn_zonedev.explanation.explain import Explanation
+    from drgn_zonedev.oops_log.answer import OopsLog
+    from drgn_zonedev.oops_log.regions import Data
+
+__all__ = ("OOPS", "log_data")
+
+
+def _oops_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    parser.add_argument(
+        "log",
+        metavar="FILE",
+        nargs="?",
+        help="a console log, the output of dmesg, or a mail that has it; - is standard input; "
+        "without it, the log in the memory of the program",
+    )
+
+
+def log_data(path: str) -> Data:
+    """
+    Get the bytes of a log.
+
+    :raises UsageError: if it cannot be read
+    """
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read()
+        with open(path, "rb") as f:
+            try:
+                return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError):
+                # It is empty, or a pipe.
+                return f.read()
+    except OSError as e:
+        raise UsageError(f"cannot read {path}: {e.strerror or e}: give another log") from e
+
+
+def _oops(session: Session, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.explanation.logged import (
+        OtherKernelError,
+        explain_logged_pages,
+        read_log_of,
+    )
+
+    data = None if args.log is None else log_data(args.log)
+    try:
+        log = read_log_of(session.prog, data)
+    except OtherKernelError as e:
+        raise UsageError(str(e)) from e
+    return _print(args, log, explain_logged_pages(session.prog, log))
+
+
+def _oops_alone(args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.oops_log.answer import read_log
+
+    if args.log is None:
+        raise UsageError("give a FILE, - for standard input, or a dump with its own log by -c")
+    known = None
+    if args.symbols:
+        from drgn_zonedev.explanation.types_of_log import known_types
+
+        known = known_types(args.symbols)
+    return _print(args, read_log(log_data(args.log), known), None)
+
+
+def _print(
+    args: argparse.Namespace, log: OopsLog, explanations: Sequence[Explanation] | None
+) -> Outcome:
+    from drgn_zonedev.render.oops import oops_document, oops_text
+
+    print_result(
+        args,
+        lambda screen: oops_text(log, explanations, screen=screen),
+        lambda: oops_document(log, explanations),
+    )
+    return Outcome(log)
+
+
+def _oops_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import(
+        "drgn_zonedev.explanation.logged", "explain_logged_pages", "read_log_of"
+    )
+    if args.log is None:
+        builder.append("log = read_log_of()\n")
+    else:
+        builder.add_from_import("drgn_zonedev.commands.oops", "log_data")
+        builder.append(f"log = read_log_of(log_data({args.log!r}))\n")
+    builder.append("explanations = explain_logged_pages(log)\n")
+    module = "drgn_zonedev.render.oops"
+    arguments = "log, explanations"
+    print_code(
+        builder, args, (module, "oops_text", arguments), (module, "oops_document", arguments)
+    )
+
+
+OOPS = Command(
+    "oops",
+    "explain the addresses and struct pages of an oops in a log, with a dump or without",
+    _oops_arguments,
+    _oops,
+    DrgnCode(_oops_code, frozenset({"log"})),
+    _oops_alone,
+)
