@@ -35,7 +35,7 @@ from support.vmlinuximage import vmlinux_image
 
 from drgn_zonedev.debuginfo.declarations import DECLARED_TYPES
 from drgn_zonedev.debuginfo.finders import BuiltinDebugInfo, register_builtin_finders
-from drgn_zonedev.export.kept_names import CONSTANTS, TYPES
+from drgn_zonedev.export.kept_names import CONSTANTS, TYPES, VARIABLES
 from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.lab import KERNELS, Kernel
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
@@ -48,13 +48,10 @@ TYPE = re.compile(r"\b(?:struct|union|enum) [a-z_]\w*")
 # Rooms that look nothing up in a kernel by these finders.
 OTHERS = ("lab", "debuginfo")
 
-# Words of the package that are no variables of a kernel, which has static ones of that name.
-WORDS = frozenset(
-    {
-        *("act", "debug", "features", "files", "force", "g", "head", "list", "mark", "message"),
-        *("mode", "nr_range", "ops", "range", "state", "table", "types", "verbose", "x", "y"),
-    }
-)
+# A variable of one plain word is only recognised where it is looked up.
+LOOKED_UP = re.compile(r"prog_?(?:\[|\.variable\()\"(\w+)\"|\"(\w+)\" in prog\b")
+# Members, of which the kernel has static variables, too.
+MEMBERS = {"nr_range"}
 # What is PAGE_SIZE bytes long needs a program that knows PAGE_SIZE.
 OF_A_PAGE = "empty_zero_page"
 
@@ -142,10 +139,16 @@ def variable(prog: Program, name: str) -> Object | None:
 
 
 @functools.cache
+def sources() -> tuple[str, ...]:
+    paths = (p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in OTHERS)
+    return tuple(path.read_text() for path in paths)
+
+
+@functools.cache
 def texts() -> frozenset[str]:
     """Every string of the package that may be looked up in a kernel."""
-    sources = [p for p in PACKAGE.rglob("*.py") if p.relative_to(PACKAGE).parts[0] not in OTHERS]
-    nodes = (node for path in sources for node in ast.walk(ast.parse(path.read_text())))
+    bodies = (statement for source in sources() for statement in ast.parse(source).body)
+    nodes = (node for body in bodies if not _is_all(body) for node in ast.walk(body))
     return frozenset(
         node.value
         for node in nodes
@@ -153,8 +156,19 @@ def texts() -> frozenset[str]:
     )
 
 
+def _is_all(statement: ast.stmt) -> bool:
+    # __all__ has the package's own names.
+    return isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__"
+
+
 def names() -> list[str]:
     return sorted(text for text in texts() if NAME.fullmatch(text))
+
+
+def variable_names() -> list[str]:
+    found = (match for source in sources() for match in LOOKED_UP.finditer(source))
+    looked_up = {match[1] or match[2] for match in found}
+    return sorted(looked_up | {*VARIABLES} | {name for name in names() if "_" in name} - MEMBERS)
 
 
 def types_in(prog: Program, names: Iterable[str]) -> Iterator[tuple[str, Type]]:
@@ -205,7 +219,7 @@ def test_variables_have_their_types_and_addresses(pair: Pair) -> None:
 
 
 def test_variables_that_the_package_names_are_declared(pair: Pair) -> None:
-    known = dict(variables_in(pair.dwarf, sorted({*names()} - WORDS)))
+    known = dict(variables_in(pair.dwarf, variable_names()))
     assert len(known) > 30
     assert "mem_section" in known
     missing = {name for name in known if variable(pair.btf, name) is None}
@@ -272,7 +286,7 @@ def test_per_cpu_variables(pair: Pair) -> None:
 def test_enumerators_that_the_package_names(pair: Pair) -> None:
     known = dict(constants_in(pair.dwarf, [*names(), *CONSTANTS]))
     assert len(known) > 40
-    assert "SECTION_MARKED_PRESENT_BIT" in known
+    assert "PG_locked" in known
     for name, theirs in known.items():
         ours = pair.btf.constant(name)
         assert ours.value_() == theirs.value_(), name
