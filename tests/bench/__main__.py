@@ -24,15 +24,15 @@ from .guest import Dumps, Image, affordable_gib, dumps_in
 from .measure import Measurement, as_document, judge
 from .metadata import measure_metadata
 from .pages import measure_pages
-from .processes import measure_crash, measure_jobs, measure_memory, measure_start
+from .processes import measure_crash, measure_jobs, measure_memory, measure_start, measure_types
 from .report import as_markdown, as_text, machine_facts
 
 _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- begin of what scripts/bench wrote -->\n", "<!-- end -->\n"
 
-PARTS = ("pages", "crash", "jobs", "start", "memory", "metadata", "devices")
-# They are about the size of a dump, of which --quick has none.
-_NOT_QUICK = ("crash", "jobs")
+PARTS = ("pages", "crash", "jobs", "start", "memory", "types", "metadata", "devices")
+# They are about the size of a dump, or the kernel's image in it, and --quick has exports.
+_NOT_QUICK = ("crash", "jobs", "types")
 _PROGRAM_OF = {"crash": "crash", "jobs": "makedumpfile"}
 
 
@@ -222,6 +222,7 @@ def _parts(dumps: Dumps, options: Options) -> dict[str, Callable[[], list[Measur
         "memory": lambda: measure_memory(
             {"large": dumps.large(), "small": dumps.small()}, min(rounds, 3)
         ),
+        "types": lambda: measure_types(dumps.small(), rounds),
         "metadata": lambda: measure_metadata(options.sizes, rounds, options.sections),
         "devices": lambda: measure_devices(options.device_gib, rounds),
     }

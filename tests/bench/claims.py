@@ -111,6 +111,30 @@ CLAIMS = (
         "at most",
         1.25,
     ),
+    Claim(
+        "a check of a 1 GiB guest takes no longer without vmlinux",
+        "check without vmlinux",
+        "check with vmlinux",
+        "ratio",
+        "at most",
+        1,
+    ),
+    Claim(
+        "memory that it takes in all (MiB)",
+        "memory of check without vmlinux",
+        None,
+        "ratio",
+        "at most",
+        150,
+    ),
+    Claim(
+        "a REPL without vmlinux starts as fast with the plugin as without",
+        "REPL without vmlinux, with the plugin",
+        "REPL without vmlinux, without the plugin",
+        "ratio",
+        "at most",
+        1.25,
+    ),
 )
 
 

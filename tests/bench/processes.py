@@ -19,7 +19,13 @@ from .errors import BenchError
 from .guest import Dumps, Image
 from .measure import Measurement, interleave
 
-__all__ = ("measure_crash", "measure_jobs", "measure_memory", "measure_start")
+__all__ = (
+    "measure_crash",
+    "measure_jobs",
+    "measure_memory",
+    "measure_start",
+    "measure_types",
+)
 
 ZONEDEV = (sys.executable, "-m", "drgn_zonedev")
 DRGN = (sys.executable, "-m", "drgn")
@@ -96,6 +102,21 @@ def measure_memory(images: Mapping[str, Image], rounds: int) -> list[Measurement
         contenders[f"memory of drgn -e pass, {name}"] = bare
         contenders[f"memory of zonedev check, {name}"] = partial(peak_mib, _check(image))
     return interleave(contenders, rounds, "MiB")
+
+
+def measure_types(image: Image, rounds: int) -> list[Measurement]:
+    """A check with vmlinux, and one without it, whose types come from the kernel in the dump."""
+    core = ("-c", str(image.core))
+    builtin = [*ZONEDEV, "--types", "btf", *core, "check"]
+    repl, without = [*DRGN, "-q", *core], {"DRGN_DISABLE_PLUGINS": "zonedev"}
+    contenders: dict[str, Callable[[], float]] = {
+        "check with vmlinux": lambda: run(_check(image)),
+        "check without vmlinux": lambda: run(builtin),
+        "REPL without vmlinux, without the plugin": lambda: run(repl, env=without),
+        "REPL without vmlinux, with the plugin": lambda: run(repl),
+    }
+    memory = {"memory of check without vmlinux": lambda: peak_mib(builtin)}
+    return [*interleave(contenders, rounds, "s"), *interleave(memory, min(rounds, 3), "MiB")]
 
 
 def measure_jobs(dumps: Dumps, rounds: int) -> list[Measurement]:

@@ -117,6 +117,9 @@ def test_claims_are_those_of_the_issue() -> None:
     assert found["zonedev check", "drgn -e 'import numpy'"] == ("at most", 1.75)
     for repl in ("with the plugin", "that imports drgn_zonedev"):
         assert found[f"REPL {repl}", "REPL without the plugin"] == ("at most", 1.25)
+    types = "check without vmlinux", "check with vmlinux"
+    assert found[types] == ("at most", 1)
+    assert found["memory of check without vmlinux", None] == ("at most", 150)
     jobs = "check --jobs 1, large kdump", "check --jobs 2, large kdump"
     assert found[jobs] == ("at least", 1.6)
     assert found["check --jobs 1, small kdump", "check, small kdump"] == ("at least", 0.95)
