@@ -98,8 +98,8 @@ FUNCTIONS = (
     "move_pfn_range_to_zone",
     "memory_failure",
     # Every kernel has it: that it is kept tells that the walkers were, too.
-    "vfree",
-    *sorted({name for walker in WALKERS for name in walker.functions}),
+    *sorted({walker.beside for walker in WALKERS}),
+    *sorted({name for walker in WALKERS for name in (*walker.functions, *walker.needs)}),
     *sorted({g.function for walker in WALKERS for g in walker.guards if g.function}),
 )
 

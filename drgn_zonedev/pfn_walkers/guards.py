@@ -21,6 +21,7 @@ from drgn import Architecture, FaultError, ObjectAbsentError, Program
 from drgn_zonedev.pfn_walkers.kpageflags import has_kpage_read
 from drgn_zonedev.pfn_walkers.memory import (
     FREE,
+    HANDED_OVER,
     HELD,
     IN_ZONE,
     MOVABLE,
@@ -108,6 +109,19 @@ def _pageblock(memory: UnpromisedMemory) -> np.ndarray:
     return passed[which]
 
 
+def _both_ends_online(memory: UnpromisedMemory) -> np.ndarray:
+    # __reset_isolation_pfn() compares the zone of the first page only.
+    assert memory.pageblock_pages is not None
+    last = memory.runs.start // memory.pageblock_pages * memory.pageblock_pages
+    last += memory.pageblock_pages - 1
+    return _begins_online(memory) & memory.ask(last).online
+
+
+def _virtio_mem(memory: UnpromisedMemory) -> np.ndarray:
+    spans = memory.virtio_mem
+    return containing(memory.runs.start, spans[:, 0], spans[:, 1]) >= 0
+
+
 def _filters_injection(memory: UnpromisedMemory) -> np.ndarray:
     # A variable of vmlinux, or of the module; 0 until debugfs sets it.
     try:
@@ -131,6 +145,8 @@ STEPS: dict[str, Ask] = {
     "a section of System RAM without holes": _system_ram_section,
     "__pageblock_pfn_to_page()": _pageblock,
     "the pageblock begins online": _begins_online,
+    "both ends of the pageblock are online": _both_ends_online,
+    "memory of virtio-mem": _virtio_mem,
 }
 
 
@@ -148,6 +164,7 @@ FILTERS: dict[str, Ask] = {
     "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(
         ON_LRU | FREE | MOVABLE | UNREADABLE
     ),
+    "KHO's magic in page->private": lambda g: g.runs.has(HANDED_OVER | UNREADABLE),
     "corrupt-filter-enable is set": _filters_injection,
 }
 

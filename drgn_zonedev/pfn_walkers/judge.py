@@ -45,12 +45,8 @@ from drgn_zonedev.verification.verify import divide_holes
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unreadable_by_guards", "walk_all", "walkers")
 
-# Every kernel with an MMU has this function. If the debugging information does not have it,
-# it was reduced, as in an export, and does not have the walkers either.
-_EVERYWHERE = "vfree"
-
 # Paths in debugging information are those of the machine that built the kernel.
-_IN_TREE = re.compile(r"(?:.*/)?((?:mm|fs|kernel)/.+\.c)")
+_IN_TREE = re.compile(r"(?:.*/)?((?:mm|fs|kernel|drivers|arch)/.+\.c)")
 
 
 @dataclass(frozen=True)
@@ -194,7 +190,7 @@ def _release(prog: Program) -> Release:
 def _present(prog: Program, walker: Walker) -> bool | None:
     if any(has_function(prog, name) for name in walker.functions):
         return True
-    whole = has_function(prog, _EVERYWHERE)
+    whole = has_function(prog, walker.beside)
     if whole and any(lacks_function(prog, name) for name in walker.needs):
         return False
     # The module, or its symbols, may not be loaded.
@@ -254,11 +250,16 @@ def _unjudged(memory: UnpromisedMemory, walker: Walker, guard: Guard | None) -> 
 
 
 def _stride(memory: UnpromisedMemory, walker: Walker) -> int:
-    if walker.stride is Stride.SUBSECTION:
-        return memory.snapshot.geometry.pages_per_subsection
-    if walker.stride is Stride.PAGEBLOCK and memory.pageblock_pages:
-        return memory.pageblock_pages
-    return 1
+    geometry = memory.snapshot.geometry
+    # What is not known is not judged.
+    pages = {
+        Stride.EIGHT: 8,
+        Stride.PAGEBLOCK: memory.pageblock_pages,
+        Stride.MAX_ORDER: memory.max_order_pages,
+        Stride.SUBSECTION: geometry.pages_per_subsection,
+        Stride.SECTION: geometry.pages_per_section,
+    }
+    return (pages[walker.stride] if walker.stride else None) or 1
 
 
 def _proof(prog: Program, walker: Walker) -> str | None:

@@ -28,10 +28,11 @@ from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.kernel.pageblock import max_order_nr_pages, pageblock_nr_pages
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.resource import with_names
 from drgn_zonedev.kernel.zones import Zones, zones
 from drgn_zonedev.model import CASES, Case, Memmap, Range
 from drgn_zonedev.pfn_walkers.zone_lookup import false_zones
-from drgn_zonedev.util.intervals import difference, union
+from drgn_zonedev.util.intervals import Span, difference, union
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.verification.patterns import Contents, page_contents
@@ -61,6 +62,9 @@ WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
 UNREADABLE = 1 << 20
 # Their zone or node does not exist: what is taken for it, or its per-CPU pagesets fault.
 FALSE_ZONE, FAULTING_ZONE = 1 << 21, 1 << 22
+# A kexec handed the page over: KHO_PAGE_MAGIC in the lower half of page->private.
+HANDED_OVER = 1 << 23
+_KHO_MAGIC = 0x4B484F50
 _CONTENTS_MASK = 0xFF
 
 # MAX_FOLIO_NR_PAGES is a macro; in no configuration is it larger than this: 16 GiB.
@@ -133,6 +137,12 @@ class UnpromisedMemory:
         return pageblock_nr_pages(self.prog)
 
     @cached_property
+    def virtio_mem(self) -> np.ndarray:
+        """PFNs of memory that virtio-mem plugged, a row for each span; all RAM if not known."""
+        spans = _virtio_mem(self.prog, self.snapshot)
+        return self.ram if spans is None else np.array(spans, np.int64).reshape(-1, 2)
+
+    @cached_property
     def max_pfn(self) -> int | None:
         """``None`` if it cannot be read: exports of old versions do not hold it."""
         return read_max_pfn(self.prog)
@@ -147,6 +157,18 @@ class UnpromisedMemory:
         page = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
         raw, readable = read_records(self.prog, page + np.uint64(layout.flags_word * 8), 8)
         return np.where(readable, _links(layout, raw.view("<u8")[:, 0]), -1)
+
+
+def _virtio_mem(prog: Program, snapshot: Snapshot) -> tuple[Span, ...] | None:
+    shift, resources = snapshot.geometry.page_shift, snapshot.resources
+    if resources is None or resources.unreadable:
+        return None
+    named = with_names(prog, resources).found
+    return union((r.start >> shift, r.end >> shift) for r in named if r.name == _VIRTIO_MEM)
+
+
+# In /proc/iomem.
+_VIRTIO_MEM = "System RAM (virtio_mem)"
 
 
 def read_max_pfn(prog: Program) -> int | None:
@@ -339,6 +361,7 @@ def _describe(
         FREE: page_types(prog).has(heads, "buddy") | ~known,
         MOVABLE: _is_movable(prog, heads) | ~known,
         FALSE_ZONE: false,
+        HANDED_OVER: _is_handed_over(prog, pages),
         FAULTING_ZONE: faulting,
     }
     for bit, column in bits.items():
@@ -382,6 +405,11 @@ def _is_charged(prog: Program, pages: Pages) -> np.ndarray:
             memcg = pages.words[:, offsetof(page, name) // 8]
             return (memcg != 0) & (memcg & np.uint64(1) == 0)
     return np.zeros(len(pages.words), bool)
+
+
+def _is_handed_over(prog: Program, pages: Pages) -> np.ndarray:
+    private = pages.words[:, offsetof(prog.type("struct page"), "private") // 8]
+    return (private & np.uint64(0xFFFFFFFF)) == np.uint64(_KHO_MAGIC)
 
 
 def _is_movable(prog: Program, pages: Pages) -> np.ndarray:

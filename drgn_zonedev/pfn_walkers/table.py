@@ -36,8 +36,11 @@ Does = tuple[Union[Act, str], ...]
 class Stride(enum.Enum):
     """Which PFNs a walker reads, if not all."""
 
+    EIGHT = "one in eight pages"
     PAGEBLOCK = "one in a pageblock"
+    MAX_ORDER = "one in a MAX_ORDER block"
     SUBSECTION = "one in a subsection"
+    SECTION = "one in a section"
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ class Walker:
     ``function`` reads the struct page; ``older`` is its former name. ``file`` is where it is;
     ``moved`` is the release since which it is there, and the file where it was before.
     ``functions`` are names by which the debugging information shows that a kernel has the
-    walker, in case ``function`` is inlined. If ``module`` is true, a module can have them
+    walker, in case ``function`` is inlined; exports have them if they have ``beside``, which
+    every kernel has. If ``module`` is true, a module can have them
     instead of vmlinux; that requires the functions ``needs`` in the kernel. ``guards`` are
     in the order of releases. The walker reads all PFNs, or the first one in each
     ``stride``, or the ``last`` one. Without a ``proof``, all of this is
@@ -107,6 +111,7 @@ class Walker:
     last: bool = False
     proof: Proof | None = None
     note: str = ""
+    beside: str = "vfree"
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,13 @@ TRACES = {
     # It had a third parameter before Linux kernel commit 25182f05ffed ("mm,hwpoison: fix
     # race with hugetlb page allocation") (in v5.13), which added HWPoisonHandlable().
     "HWPoisonHandlable": Trace("get_hwpoison_page", parameters=2),
+    "__reset_isolation_pfn": Trace("reset_isolation_suitable"),
+    "isolate_freepages_block": Trace("reset_isolation_suitable"),
+    "shuffle_valid_page": Trace("__shuffle_zone"),
+    "set_migratetype_isolate": Trace("start_isolate_page_range"),
+    "has_unmovable_pages": Trace("start_isolate_page_range"),
+    "__test_page_isolated_in_pageblock": Trace("test_pages_isolated"),
+    "try_offline_memory_block": Trace("offline_and_remove_memory"),
 }
 
 # A function that the kernel has is among its symbols if other files call it, or if data
@@ -145,7 +157,10 @@ NEVER_INLINED = frozenset(
         *("__pageblock_pfn_to_page", "damon_get_folio", "damon_get_page", "swsusp_save"),
         *("split_huge_pages_write", "split_huge_pages_set", "remove_pfn_range_from_zone"),
         *("alloc_contig_pages", "alloc_contig_pages_noprof", "alloc_contig_frozen_pages_noprof"),
-        *("read_kcore", "read_kcore_iter", "vfree", "pgmap_pfn_valid"),
+        *("read_kcore", "read_kcore_iter", "vfree", "kvfree", "pgmap_pfn_valid"),
+        *("reset_isolation_suitable", "__shuffle_zone", "start_isolate_page_range"),
+        *("test_pages_isolated", "offline_and_remove_memory", "generic_access_phys"),
+        "debug_dma_map_phys",
     )
 )
 
@@ -153,6 +168,8 @@ _VALID = "pfn_valid()"
 _ONLINE = "pfn_to_online_page()"
 _IN_ZONE = "in a zone with RAM"
 _ZONE = "page_zone() is the zone that is walked"
+_RAM_SECTION = "a section of System RAM without holes"
+_BLOCK_BEGINS_ONLINE = "the pageblock begins online"
 _LAST_SECTION = "below the end of max_pfn's section"
 
 _SINCE_5_4 = (
@@ -161,6 +178,16 @@ _SINCE_5_4 = (
 )
 _BEFORE_6_1 = "read in v5.10 and v6.1; it changed between them, without a trace"
 _BEFORE_6_12 = "read in v6.1 and v6.12; it changed between them, without a trace"
+
+_VIRTIO_MEM = "memory of virtio-mem"
+_VIRTIO_MEM_KNOWN = "read in v6.1, v6.12, v7.2 and v7.3"
+# What takes isolated pages: without one of these, no page is isolated.
+_ISOLATION = (
+    *("start_isolate_page_range", "offline_pages", "alloc_contig_pages"),
+    *("alloc_contig_pages_noprof", "alloc_contig_frozen_pages_noprof"),
+)
+# Exports of version 0.1 do not say which of these walkers the kernel has.
+_SINCE_0_2 = "kvfree"
 
 # What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels on which it did so. On
 # those without CONFIG_MEMORY_FAILURE, it compared only the files in /proc.
@@ -503,7 +530,15 @@ WALKERS = (
         functions=("scan_movable_pages", "offline_pages"),
         guards=(
             Guard(
-                ("a section of System RAM without holes", _ONLINE, _VALID), (Act.FLAGS, Act.HEAD)
+                (_RAM_SECTION, _ONLINE, _VALID),
+                (Act.FLAGS, Act.HEAD),
+                known="the same in v5.10, v6.1 and v6.12",
+            ),
+            Guard(
+                (_RAM_SECTION, _ONLINE),
+                (Act.FLAGS, Act.HEAD),
+                since=(7, 2),
+                known="read in v6.12 and v7.2; it changed between them, without a trace",
             ),
         ),
     ),
@@ -557,6 +592,221 @@ WALKERS = (
                 known="no struct page before v5.14",
             ),
         ),
+    ),
+    Walker(
+        name="compaction-free",
+        what="compaction: free pages to move to",
+        file="mm/compaction.c",
+        function="isolate_freepages_block",
+        functions=("isolate_freepages_block", "__pageblock_pfn_to_page"),
+        guards=(Guard((_IN_ZONE, "__pageblock_pfn_to_page()"), (Act.FLAGS, Act.LINK)),),
+        note="it checks both ends of the pageblock, and trusts the pages between them",
+    ),
+    Walker(
+        name="compaction-hints",
+        what="compaction: is a skipped pageblock worth a look again?",
+        file="mm/compaction.c",
+        function="__reset_isolation_pfn",
+        functions=("__reset_isolation_pfn", "__pageblock_pfn_to_page"),
+        guards=(
+            Guard(
+                (_IN_ZONE, "both ends of the pageblock are online"),
+                (Act.FLAGS, Act.HEAD),
+            ),
+        ),
+        stride=Stride.EIGHT,
+        note="it checks both ends of the pageblock, and trusts the pages between them",
+    ),
+    Walker(
+        name="shuffle",
+        what="shuffling of free pages, at boot and when memory goes online",
+        file="mm/shuffle.c",
+        function="shuffle_valid_page",
+        functions=("shuffle_valid_page", "__shuffle_zone"),
+        guards=_ZONE_ONLY,
+        stride=Stride.MAX_ORDER,
+        note="only with page_alloc.shuffle",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="page-isolation",
+        what="isolating a pageblock: its first page",
+        file="mm/page_isolation.c",
+        function="set_migratetype_isolate",
+        functions=("set_migratetype_isolate", *_ISOLATION),
+        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, Act.ZONE_LOCK)),),
+        stride=Stride.PAGEBLOCK,
+        note="for alloc_contig_range() and offlining; it takes the first page that is online",
+    ),
+    Walker(
+        name="page-isolation-pages",
+        what="isolating a pageblock: can its pages be moved?",
+        file="mm/page_isolation.c",
+        moved=((5, 19), "mm/page_alloc.c"),
+        function="has_unmovable_pages",
+        functions=("has_unmovable_pages", *_ISOLATION),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), ("!PageReserved()", Act.FLAGS, Act.HEAD)),),
+        note="it gives up on the pageblock at the first page that is reserved",
+    ),
+    Walker(
+        name="page-isolation-edges",
+        what="isolating pages: compound pages across the edges",
+        file="mm/page_isolation.c",
+        function="isolate_single_pageblock",
+        functions=("isolate_single_pageblock",),
+        guards=(
+            Guard(
+                (_IN_ZONE, _BLOCK_BEGINS_ONLINE),
+                (Act.FLAGS, Act.HEAD),
+                since=(5, 19),
+                function="isolate_single_pageblock",
+                known="read in v6.1, v6.12, v7.2 and v7.3; before v7.3, it trusts any order",
+            ),
+        ),
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="page-isolation-test",
+        what="isolated pages: are they all free?",
+        file="mm/page_isolation.c",
+        function="__test_page_isolated_in_pageblock",
+        functions=("__test_page_isolated_in_pageblock", *_ISOLATION),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS,)),),
+    ),
+    Walker(
+        name="memory-offline-zone",
+        what="offlining and removing memory: the zone of a memory block",
+        file="mm/memory_hotplug.c",
+        function="try_offline_memory_block",
+        functions=("try_offline_memory_block", "offline_and_remove_memory"),
+        guards=(Guard((_RAM_SECTION, _ONLINE), (Act.FLAGS,)),),
+        stride=Stride.SECTION,
+        note="for virtio-mem and dax; it reads the first page of a memory block",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="auto-movable",
+        what="the online policy auto-movable: what is online already",
+        file="mm/memory_hotplug.c",
+        function="auto_movable_zone_for_pfn",
+        functions=("auto_movable_zone_for_pfn",),
+        guards=(
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS,),
+                since=(5, 16),
+                function="auto_movable_zone_for_pfn",
+                known="read in v6.1, v6.12, v7.2 and v7.3",
+            ),
+        ),
+        stride=Stride.SECTION,
+        note="within a unit of memory that goes online together",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="virtio-mem-movable",
+        what="virtio-mem: is a block in ZONE_MOVABLE?",
+        file="drivers/virtio/virtio_mem.c",
+        function="virtio_mem_bbm_bb_is_movable",
+        functions=("virtio_mem_bbm_bb_is_movable",),
+        guards=(
+            Guard((_VIRTIO_MEM, _ONLINE), (Act.FLAGS,), since=(5, 12), known=_VIRTIO_MEM_KNOWN),
+        ),
+        module=True,
+        needs=("offline_and_remove_memory",),
+        stride=Stride.SECTION,
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="virtio-mem-unplug",
+        what="virtio-mem: unplugging a block",
+        file="drivers/virtio/virtio_mem.c",
+        function="virtio_mem_bbm_offline_remove_and_unplug_bb",
+        functions=("virtio_mem_bbm_offline_remove_and_unplug_bb",),
+        guards=(
+            Guard(
+                (_VIRTIO_MEM, _ONLINE),
+                (Act.FLAGS, Act.HEAD, "!PageReserved()", Act.MARK),
+                since=(5, 12),
+                known=_VIRTIO_MEM_KNOWN,
+            ),
+        ),
+        module=True,
+        needs=("offline_and_remove_memory",),
+        note="it allocates the section and sets PageOffline; it asks only for the first page",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="pagetypeinfo-mixed",
+        what="/proc/pagetypeinfo with page_owner: mixed pageblocks",
+        file="mm/page_owner.c",
+        function="pagetypeinfo_showmixedcount_print",
+        functions=("pagetypeinfo_showmixedcount_print", "read_page_owner"),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS, _ZONE)),),
+        note="it checks the first page of a pageblock, and trusts the others",
+    ),
+    Walker(
+        name="access-phys",
+        what="/proc/PID/mem and ptrace of mapped physical memory",
+        file="mm/memory.c",
+        function="generic_access_phys",
+        functions=("generic_access_phys",),
+        guards=(
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS,),
+                since=(7, 3),
+                known="read in v7.3; no struct page in v5.10, v6.1, v6.12 and v7.2",
+            ),
+        ),
+        note="it refuses online memory whose page is not reserved",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="kho-restore",
+        what="memory that a kexec handed over",
+        file="kernel/liveupdate/kexec_handover.c",
+        function="kho_restore_page",
+        functions=("kho_restore_page",),
+        guards=(
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, "KHO's magic in page->private", Act.MARK),
+                since=(7, 2),
+                function="kho_restore_page",
+                known="read in v7.2 and v7.3",
+            ),
+        ),
+        note="it reads nothing but page->private unless that has the magic",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="dma-debug",
+        what="the DMA API's debugging: is what is mapped as MMIO RAM?",
+        file="kernel/dma/debug.c",
+        function="debug_dma_map_phys",
+        functions=("debug_dma_map_phys",),
+        guards=(
+            Guard(
+                (_VALID,),
+                (Act.FLAGS,),
+                since=(7, 2),
+                function="debug_dma_map_phys",
+                known="read in v7.2 and v7.3; no struct page in v5.10, v6.1 and v6.12",
+            ),
+        ),
+        note="it reports what is not reserved as RAM",
+        beside=_SINCE_0_2,
+    ),
+    Walker(
+        name="ioremap",
+        what="ioremap() on x86: is it RAM?",
+        file="arch/x86/mm/ioremap.c",
+        function="__ioremap_check_ram",
+        functions=("__ioremap_check_ram",),
+        guards=(Guard(("System RAM", _VALID), (Act.FLAGS,)),),
+        note="the first page that is not reserved refuses the ioremap",
+        beside=_SINCE_0_2,
     ),
     Walker(
         name="makedumpfile",

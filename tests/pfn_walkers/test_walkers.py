@@ -822,3 +822,77 @@ def test_ram_in_its_zone_exposes_nothing(layout: str) -> None:
     prog = collision(layout).program()
     assert not [e for j in walkers(prog).walkers for e in j.exposures if e.case is Case.ONLINE]
     assert explain(prog, HOLE).walkers == ()
+
+
+# Walkers that check the zone of the first page of a pageblock only, and trust the others.
+FIRST_ONLY = (
+    "compaction-hints",
+    "page-isolation-pages",
+    "page-isolation-test",
+    "pagetypeinfo-mixed",
+)
+
+
+@each_layout
+def test_walkers_that_trust_a_pageblock_take_what_a_removed_device_left(layout: str) -> None:
+    kernel = collision(layout)
+    # Section 4 is online. The pageblock at 0x24000 begins with the altmap's reserve, which says
+    # a zone of RAM; its last page says ZONE_DEVICE.
+    prog = kernel.program()
+    assert seen(prog, "compaction-free") == []
+    for name in FIRST_ONLY:
+        touched = seen(prog, name)
+        if layout == "5.10":
+            # It does not know the taint, so all of the section is online.
+            assert touched, name
+        else:
+            assert touched == [], name
+
+
+@each_layout
+def test_walker_of_one_page_in_eight_touches_an_eighth(layout: str) -> None:
+    if layout != "5.10":
+        assert seen(collision(layout).program(), "compaction-hints") == []
+        return
+    found = {e[0]: e[3] for e in seen(collision("5.10").program(), "compaction-hints")}
+    # Only the pageblock of 0x200 pages at 0x24000 begins in a zone of RAM; its first page that
+    # is read is in the reserve.
+    assert (found[0x24000], found[0x24002]) == (1, 0x200 // 8 - 1)
+
+
+def test_kho_takes_pages_with_its_magic_only() -> None:
+    kernel = misplaced("7.2")
+    assert in_ram(kernel.program(), "kho-restore") == [(HOLE, HOLE + 1, WalkOutcome.HARMLESS)]
+    # KHO_PAGE_MAGIC and an order.
+    kernel.poke_page_word(HOLE, 5, 3 << 32 | 0x4B484F50)
+    assert in_ram(kernel.program(), "kho-restore") == [(HOLE, HOLE + 1, WalkOutcome.CHANGES)]
+
+
+def test_virtio_mem_walks_its_own_memory_only() -> None:
+    kernel = misplaced("6.1")
+    assert in_ram(kernel.program(), "virtio-mem-unplug") == []
+    kernel.system_ram(0x38000, 0x40000, "System RAM (virtio_mem)")
+    assert [e[:2] for e in in_ram(kernel.program(), "virtio-mem-unplug")] == [(HOLE, HOLE + 1)]
+    # It reads the first page of a section for that.
+    assert in_ram(kernel.program(), "virtio-mem-movable") == []
+
+
+def test_walkers_that_looked_at_no_struct_page_before_are_younger_than_the_kernel() -> None:
+    for name, layouts in (
+        ("access-phys", ()),
+        ("dma-debug", ("7.2",)),
+        ("kho-restore", ("7.2",)),
+        ("auto-movable", ("6.1", "6.12", "7.2")),
+    ):
+        for layout in ("5.10", "6.1", "6.12", "7.2"):
+            guard = judged(collision(layout).program(), name).guard
+            assert (guard is not None) is (layout in layouts), (name, layout)
+
+
+def test_export_of_version_1_does_not_say_whether_there_are_walkers_that_it_did_not_know() -> None:
+    with StoredDump(VMCORES / "6.1-empty").program() as prog:
+        present = {j.walker.name: j.present for j in walkers(prog).walkers}
+    # Compaction and page_owner are known by functions of walkers that it knew.
+    assert present["compaction-hints"] is present["page-isolation"] is True
+    assert present["pagetypeinfo-mixed"] is False
+    assert present["shuffle"] is present["access-phys"] is None
