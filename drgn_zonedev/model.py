@@ -278,7 +278,8 @@ class Finding(OfPage, OfPgmap):
     Something wrong or dangerous.
 
     ``count`` pages of ``[start_pfn, end_pfn)`` are concerned; the evidence is
-    about one of them, the first unless it says otherwise.
+    about one of them, the first unless it says otherwise. ``known_bugs`` are the slugs of
+    those that leave this state, and that this kernel can have.
     """
 
     slug: str
@@ -290,6 +291,7 @@ class Finding(OfPage, OfPgmap):
     message: str
     pgmap: int | None = None
     evidence: tuple[Evidence, ...] = ()
+    known_bugs: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         span = f"[{self.start_pfn:#x}, {self.end_pfn:#x})"

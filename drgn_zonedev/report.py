@@ -24,6 +24,7 @@ from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.uevent import uevent_seqnum
+from drgn_zonedev.known_bugs.in_findings import with_known_bugs
 from drgn_zonedev.model import (
     EVERYTHING,
     Finding,
@@ -130,11 +131,13 @@ def check_with(
         nothing,
         lambda: missing_memory(prog, snapshot, unjudged),
     )
+    kernel = kernel_facts(prog)
+    findings = with_known_bugs(verification.findings, snapshot.pgmaps, kernel)
     report = Report(
-        kernel=kernel_facts(prog),
+        kernel=kernel,
         pgmaps=pgmaps.value,
         ranges=verification.ranges,
-        findings=tuple(sorted(verification.findings, key=_worst_first)),
+        findings=tuple(sorted(findings, key=_worst_first)),
         unjudged=named_once((*unjudged, *pgmaps.unjudged, *missing.unjudged)),
         coverage=verification.coverage,
         missing=missing.value,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.findings import KINDS, UNDETECTABLE, Kind, make_finding
+from drgn_zonedev.known_bugs.bugs import BUGS
 from drgn_zonedev.model import Case, Evidence, Severity
 from drgn_zonedev.pfn_proposal import VARIANTS
 from drgn_zonedev.pfn_walkers import WALKERS
@@ -45,7 +46,9 @@ def test_every_kind_is_used() -> None:
 
 def test_every_slug_in_the_code_is_a_kind() -> None:
     prefixes = {kind.split("-")[0] for kind in KINDS if "-" in kind}
-    others = {walker.name for walker in WALKERS} | {variant.name for variant in VARIANTS}
+    others = (
+        {walker.name for walker in WALKERS} | {variant.name for variant in VARIANTS} | set(BUGS)
+    )
     candidates = {slug for slug in quoted() - others if slug.split("-")[0] in prefixes}
     assert candidates - set(KINDS) == set()
 

@@ -28,6 +28,7 @@ from drgn_zonedev.explanation.resolve import Subject, resolve
 from drgn_zonedev.explanation.struct_page import PageWords, decode_page
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
+from drgn_zonedev.known_bugs.in_findings import with_known_bugs
 from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.patterns import Contents, page_contents
@@ -111,9 +112,12 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     page = _page(prog, snapshot, words, judged) if isinstance(words, Pages) else None
     exposed = exposed_walkers(prog, snapshot, here, pfn)
     walkers = () if isinstance(exposed, str) else exposed
-    findings = _findings(prog, snapshot, ranges, judged, pfn)
+    kernel = kernel_facts(prog)
+    findings = with_known_bugs(
+        _findings(prog, snapshot, ranges, judged, pfn), snapshot.pgmaps, kernel
+    )
     explanation = Explanation(
-        kernel=kernel_facts(prog),
+        kernel=kernel,
         subject=subject,
         pfn=pfn,
         page_size=1 << geometry.page_shift,

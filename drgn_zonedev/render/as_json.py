@@ -244,7 +244,7 @@ def range_document(range_: Range) -> Document:
 def finding_document(finding: Finding) -> Document:
     """One finding."""
     kind = KINDS[finding.slug]
-    return {
+    document: Document = {
         "slug": finding.slug,
         "severity": finding.severity.value,
         "case": finding.case.value,
@@ -258,6 +258,9 @@ def finding_document(finding: Finding) -> Document:
         "cure": kind.cure,
         "evidence": [evidence_document(e) for e in finding.evidence],
     }
+    if finding.known_bugs:
+        document["known_bugs"] = list(finding.known_bugs)
+    return document
 
 
 def evidence_document(evidence: Evidence) -> Document:

@@ -27,6 +27,7 @@ from drgn_zonedev.model import (
     Severity,
     Unjudged,
 )
+from drgn_zonedev.render.bugs import bug_lines
 from drgn_zonedev.render.cases import TELLING
 from drgn_zonedev.render.cells import (
     advice_lines,
@@ -395,8 +396,7 @@ def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
     # The evidence of the range is shown with the range: here, show that of the finding.
     shown = finding.evidence if verbose else _own_evidence(finding)
     yield from evidence_lines(shown)
-    if verbose:
-        yield from advice_lines(finding)
+    yield from advice_lines(finding) if verbose else bug_lines(finding.known_bugs)
 
 
 def _own_evidence(finding: Finding) -> list[Evidence]:

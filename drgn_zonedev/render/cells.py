@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Case, Finding, Pgmap
+from drgn_zonedev.render.bugs import bug_lines
 from drgn_zonedev.render.screen import Screen, cut
 from drgn_zonedev.util.strings import printable
 
@@ -103,7 +104,8 @@ def finding_line(finding: Finding) -> str:
 
 
 def advice_lines(finding: Finding) -> Iterator[str]:
-    """Get the explanation and the cure that all findings of a kind have in common."""
+    """Get the explanation and the cure of a kind of findings, and the known bugs of this one."""
     kind = KINDS[finding.slug]
     yield f"    why: {kind.explanation}"
     yield f"    cure: {kind.cure}"
+    yield from bug_lines(finding.known_bugs)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from drgn_zonedev.known_bugs.bugs import BUGS
+from drgn_zonedev.known_bugs.in_logs import known_bugs_of_log
 from drgn_zonedev.oops_log.answer import (
     AddressKind,
     Boot,
@@ -21,6 +23,7 @@ from drgn_zonedev.oops_log.answer import (
 )
 from drgn_zonedev.oops_log.events import Event
 from drgn_zonedev.render.as_json import Document
+from drgn_zonedev.render.bugs import fix_text
 from drgn_zonedev.render.cells import fitted_table
 from drgn_zonedev.render.screen import SHOW_ALL, Screen
 from drgn_zonedev.util.strings import printable
@@ -41,7 +44,7 @@ def oops_document(log: OopsLog, explanations: Sequence[Explanation] | None = Non
         "schema": "drgn-zonedev/oops/1",
         "addresses": [_address(address) for address in log.addresses],
         "pages": [_page(page) for page in log.pages],
-        "known_bugs": [],
+        "known_bugs": list(known_bugs_of_log(log)),
         "boots": [_boot(boot) for boot in log.boots],
     }
     if explanations is not None:
@@ -127,6 +130,9 @@ def oops_text(
     """
     shown = [boot for boot in log.boots if boot.addresses or boot.pages or boot.events]
     blocks = [block for boot in shown for block in _blocks(boot, screen)]
+    bugs = list(_bugs(known_bugs_of_log(log)))
+    if bugs:
+        blocks.append("\n".join(["KNOWN BUGS", "", *bugs]))
     if explanations:
         blocks.append("\n".join(["IN THE DUMP", "", *_explained(explanations)]))
     if not blocks:
@@ -253,6 +259,14 @@ def _meanings(boot: Boot) -> Iterator[str]:
     unmapped = dict.fromkeys(a.pfn for a in faults if a.pfn is not None)
     for pfn in unmapped:
         yield f"the fault is in vmemmap: the struct page of PFN {pfn:#x} is not mapped there"
+
+
+def _bugs(slugs: Iterable[str]) -> Iterator[str]:
+    for slug in slugs:
+        bug = BUGS[slug]
+        yield f"{slug}: {bug.mechanism}"
+        yield f"    {fix_text(bug)}; {bug.cure}"
+        yield f"    how sure: {bug.sure.value}{f'; {bug.note}' if bug.note else ''}"
 
 
 def _explained(explanations: Iterable[Explanation]) -> Iterator[str]:

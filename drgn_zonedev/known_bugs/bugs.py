@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Known Bugs
+----------
+
+A table of bugs of the kernel, fixed or open, that this tool can recognise: what happens, by
+which commit, which releases have it, and how sure that is. It is as of :data:`AS_OF`.
+
+A stable kernel can have a fix, and a distribution's release number does not say which stable
+kernel it is: :func:`affected` answers only what the number decides.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+
+__all__ = ("AS_OF", "BUGS", "BugCommit", "KnownBug", "Sure", "affected", "release_of")
+
+AS_OF = "2026-11-29"
+
+Version = tuple[int, ...]
+
+
+class Sure(enum.Enum):
+    """How sure an entry is; the value is for people."""
+
+    READ = "the code was read with and without the fix"
+    READ_CAUSE = "the code was read; no fix was found"
+    PUBLISHED = "by published commit messages and change logs"
+
+
+@dataclass(frozen=True)
+class BugCommit:
+    """A commit of mainline, by the beginning of its hash, and its title."""
+
+    hash: str
+    title: str
+
+    def __str__(self) -> str:
+        return f'{self.hash} ("{self.title}")'
+
+
+@dataclass(frozen=True)
+class KnownBug:
+    """
+    A bug. ``since`` is the first release that has it. ``fixed`` is the first fixed release of
+    mainline, or ``None`` while it is open, and ``stable`` the first fixed ones of stable
+    series; ``more_backports`` says that other series have it as well. ``consequence`` says what
+    a user sees, ``cure`` what to do.
+    """
+
+    slug: str
+    mechanism: str
+    consequence: str
+    cure: str
+    introduced: BugCommit | None
+    fix: BugCommit | None
+    since: Version
+    fixed: Version | None
+    stable: tuple[Version, ...]
+    sure: Sure
+    note: str = ""
+    more_backports: bool = False
+
+
+BUGS = {
+    bug.slug: bug
+    for bug in (
+        KnownBug(
+            slug="devdax-tails-uninitialized",
+            mechanism="memmap_init_compound() skips the tails of compound device pages behind the "
+            "second page of vmemmap, because they would share it. In an early section, nothing is "
+            "shared: the tails keep what boot, or an earlier pgmap, wrote there",
+            consequence="VM_BUG_ON and wrong reference counts on tails of device-dax pages, and a "
+            "crash when one of them is freed or pinned",
+            cure="update the kernel, or create the namespace so that it shares no section with RAM",
+            introduced=BugCommit(
+                "6fd3620b3428", "mm/page_alloc: reuse tail struct pages for compound devmaps"
+            ),
+            fix=BugCommit(
+                "cd681403a870", "mm/mm_init: fix uninitialized struct pages for ZONE_DEVICE"
+            ),
+            since=(5, 19),
+            fixed=(7, 2),
+            stable=((6, 1, 184), (6, 6, 145), (6, 12, 97), (6, 18, 40), (7, 1, 5)),
+            sure=Sure.READ,
+            note="CVE-2026-72172",
+        ),
+        KnownBug(
+            slug="kpageflags-reads-reserve",
+            mechanism="fs/proc/page.c checked pfn_valid() only, which is true for the reserve of "
+            "an altmap and for other struct pages that are never initialised",
+            consequence="reading /proc/kpageflags, kpagecount or kpagecgroup oopses at ...fffe",
+            cure="update the kernel to v5.4 or newer, or create the namespace with map=mem",
+            introduced=None,
+            fix=BugCommit(
+                "aad5f69bc161",
+                "fs/proc/page.c: don't access uninitialized memmaps in fs/proc/page.c",
+            ),
+            since=(4, 18),
+            fixed=(5, 4),
+            stable=(),
+            sure=Sure.PUBLISHED,
+            note="struct pages of ranges that the command line reserves oops there, too",
+            more_backports=True,
+        ),
+        KnownBug(
+            slug="collision-untainted",
+            mechanism="pfn_to_online_page() looked at the section only, and a device can share an "
+            "online section with RAM",
+            consequence="whatever walks PFNs takes device pages, initialised or not, for RAM",
+            cure="align the namespace to sections, or use a kernel since v5.12",
+            introduced=None,
+            fix=BugCommit(
+                "1f90a3477df3",
+                "mm: teach pfn_to_online_page() about ZONE_DEVICE section collisions",
+            ),
+            since=(5, 3),
+            fixed=(5, 12),
+            stable=(),
+            sure=Sure.READ,
+        ),
+        KnownBug(
+            slug="zone-of-reserved-hole",
+            mechanism="with CONFIG_DEFERRED_STRUCT_PAGE_INIT, the loop over zones that initialises "
+            "a reserved page breaks at the zone that spans it; if none does, the page gets the "
+            "zone number MAX_NR_ZONES, and page_zone() points behind the array",
+            consequence="memory_failure() and soft_offline_page() of such a PFN call "
+            "zone_pcp_disable(page_zone(page)): an oops in 7.2 and 7.3, by chance none in 6.1 and "
+            "6.12",
+            cure="do not offline or inject errors into PFNs that no zone spans",
+            introduced=None,
+            fix=None,
+            since=(5, 10),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+            note="a patch that extends the zones' spans was posted on 5 December 2020 "
+            "(20201205013238.21663-1-aarcange@redhat.com) and not merged",
+        ),
+        KnownBug(
+            slug="sections-left-behind",
+            mechanism="__add_pages() stops at the first section that cannot be added, and neither "
+            "it nor pagemap_range() removes the ones that were",
+            consequence="pfn_valid() is true for struct pages that are never initialised, until "
+            "the next boot",
+            cure="reboot; find out why the device could not be added (mostly memory, or overlap)",
+            introduced=None,
+            fix=None,
+            since=(5, 10),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+        ),
+        KnownBug(
+            slug="vmemmap-not-synchronised",
+            mechanism="vmemmap of hot-added memory got a top-level entry in init_mm only, and page "
+            "tables of tasks were not synchronised before it was used",
+            consequence="a page fault in vmemmap, in one task, while memory is hot-added; it is "
+            "mapped in others",
+            cure="update the kernel",
+            introduced=None,
+            fix=BugCommit(
+                "6659d0279980",
+                "x86/mm/64: define ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()",
+            ),
+            since=(5, 10),
+            fixed=(6, 17),
+            stable=((6, 1, 151), (6, 12, 46)),
+            sure=Sure.PUBLISHED,
+            note="the fault alone does not prove it: the page tables of the task do",
+        ),
+        KnownBug(
+            slug="page-table-check-of-device-pages",
+            mechanism="page_table_check took every valid PFN for one with page_ext, which device "
+            "pages do not have",
+            consequence="a BUG or an oops in page_table_check when device memory is mapped",
+            cure="update the kernel, or boot with page_table_check=off",
+            introduced=None,
+            fix=BugCommit("8bb592c2eca8", "mm/page_table_check: fix crash on ZONE_DEVICE"),
+            since=(5, 17),
+            fixed=(6, 10),
+            stable=((6, 1, 96),),
+            sure=Sure.PUBLISHED,
+            note="6.6 and 6.9 have it in a stable release as well",
+            more_backports=True,
+        ),
+        KnownBug(
+            slug="ppc64-devdax-optimisation",
+            mechanism="device-dax assumed that vmemmap of compound device pages is shared, which "
+            "ppc64 without a radix MMU does not do",
+            consequence="probing device-dax on ppc64 faults in vmemmap while its struct pages are "
+            "initialised",
+            cure="update the kernel",
+            introduced=BugCommit(
+                "4917f55b4ef9", "mm/sparse-vmemmap: improve memory savings for compound devmaps"
+            ),
+            fix=BugCommit(
+                "87a7ae75d738",
+                "mm/vmemmap/devdax: fix kernel crash when probing devdax devices",
+            ),
+            since=(5, 19),
+            fixed=(6, 4),
+            stable=((6, 1, 184),),
+            sure=Sure.PUBLISHED,
+            note="CVE-2023-53706",
+        ),
+        KnownBug(
+            slug="section-usage-race",
+            mechanism="section_deactivate() freed mem_section->usage while pfn_valid() of another "
+            "CPU read it",
+            consequence="a NULL dereference or a use after free in pfn_valid(), while memory is "
+            "removed",
+            cure="update the kernel",
+            introduced=None,
+            fix=BugCommit(
+                "5ec8e8ea8b77", "mm/sparsemem: fix race in accessing memory_section->usage"
+            ),
+            since=(5, 3),
+            fixed=(6, 8),
+            stable=((5, 10, 210), (6, 1, 76), (6, 6, 15)),
+            sure=Sure.PUBLISHED,
+            note="CVE-2023-52489",
+        ),
+    )
+}
+"""All known bugs by slug."""
+
+
+_UPSTREAM = re.compile(r"(\d{1,3})\.(\d{1,4})(?:\.(\d{1,4}))?(-rc\d{1,2})?(.*)$")
+
+
+def release_of(release: str | None) -> tuple[Version, bool] | None:
+    """
+    Read a release.
+
+    :return: Its numbers, and whether the last one is that of a stable kernel: a distribution
+        that names its kernels by the ABI does not say which it is.
+    """
+    match = _UPSTREAM.match(release or "")
+    if match is None:
+        return None
+    major, minor, patch = int(match[1]), int(match[2]), int(match[3] or 0)
+    rest = match[5]
+    # 6.1.0-13-amd64 is 6.1.55. Enterprise kernels carry what they like.
+    exact = not (rest.startswith("-") and patch == 0) and ".el" not in rest
+    return (major, minor, patch), exact and not match[4]
+
+
+def affected(bug: KnownBug, release: str | None) -> bool | None:
+    """Whether a release has a bug, as far as its number decides that."""
+    read = release_of(release)
+    if read is None:
+        return None
+    version, exact = read
+    if version[:2] < bug.since:
+        return False
+    if bug.fixed is not None and version[:2] >= bug.fixed:
+        # A release candidate of that release can be older than the fix.
+        return False if exact or version[:2] > bug.fixed else None
+    series = next((s for s in bug.stable if s[:2] == version[:2]), None)
+    if series is None:
+        return None if bug.more_backports and (version[2] or not exact) else True
+    return version < series if exact else None

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Which findings show which known bugs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from drgn_zonedev.known_bugs.bugs import BUGS, affected
+from drgn_zonedev.model import Finding, KernelFacts, Pgmap
+
+__all__ = ("SHOWN_BY", "with_known_bugs")
+
+# Findings that are made only of the state that a bug leaves.
+SHOWN_BY = {
+    "collision-untainted": "collision-untainted",
+    "orphan-section": "sections-left-behind",
+}
+_TAILS = "devdax-tails-uninitialized"
+
+
+def with_known_bugs(
+    findings: Iterable[Finding], pgmaps: Sequence[Pgmap], kernel: KernelFacts
+) -> tuple[Finding, ...]:
+    """Name the known bugs that findings show, unless the release has their fixes."""
+    by_address = {pgmap.address: pgmap for pgmap in pgmaps}
+    return tuple(_named(finding, by_address, kernel) for finding in findings)
+
+
+def _named(finding: Finding, pgmaps: dict[int, Pgmap], kernel: KernelFacts) -> Finding:
+    slug = SHOWN_BY.get(finding.slug)
+    if finding.slug == "device-page-uninitialized" and finding.pgmap in pgmaps:
+        slug = _TAILS if _is_skipped_tail(finding, pgmaps[finding.pgmap], kernel) else None
+    if slug is None or affected(BUGS[slug], kernel.release) is False:
+        return finding
+    return dataclasses.replace(finding, known_bugs=(slug,))
+
+
+def _is_skipped_tail(finding: Finding, pgmap: Pgmap, kernel: KernelFacts) -> bool:
+    # A tail behind the second page of vmemmap of its compound page.
+    for i, range_ in enumerate(pgmap.ranges):
+        if range_.start_pfn <= finding.start_pfn < range_.end_pfn:
+            offset = (finding.start_pfn - pgmap.pfn_first(i)) % (1 << pgmap.vmemmap_shift)
+            return offset >= 2 * kernel.page_size // max(kernel.sizeof_page, 1)
+    return False

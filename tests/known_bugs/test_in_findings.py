@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""For each bug that findings show: with the state, without it, and on a fixed kernel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.exports import open_export
+
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.findings import KINDS, make_finding
+from drgn_zonedev.known_bugs.in_findings import SHOWN_BY, with_known_bugs
+from drgn_zonedev.model import Case, Finding, KernelFacts, Pgmap, PgmapRange, RefState
+from drgn_zonedev.render.as_json import finding_document
+from drgn_zonedev.report import check
+
+VMCORES = Path(__file__).parents[2] / "vmcores"
+KERNEL = KernelFacts("6.1.176", "x86_64", False, 4096, 1 << 27, 1 << 21, 64, 0, 7, {})
+PGMAP = Pgmap(
+    address=0xFFFF888000001000,
+    type="MEMORY_DEVICE_GENERIC",
+    nr_range=1,
+    ranges=(PgmapRange(0x24200, 0x28000),),
+    in_progress=False,
+    vmemmap_shift=9,
+    flags=0,
+    altmap=None,
+    ref=RefState("live", "percpu", 1),
+    ops=None,
+    ops_address=0,
+    owner=None,
+    owner_address=0,
+)
+
+
+def uninitialized(start_pfn: int) -> Finding:
+    return make_finding(
+        "device-page-uninitialized", Case.DEVICE, start_pfn, 0x24400, pgmap=PGMAP.address
+    )
+
+
+def named(finding: Finding, kernel: KernelFacts = KERNEL, pgmap: Pgmap = PGMAP) -> tuple[str, ...]:
+    return with_known_bugs([finding], [pgmap], kernel)[0].known_bugs
+
+
+def test_tails_behind_the_second_page_of_vmemmap_were_skipped() -> None:
+    assert named(uninitialized(0x24280)) == ("devdax-tails-uninitialized",)
+    # Before it, they are written; and base pages have no tails.
+    assert named(uninitialized(0x24200)) == named(uninitialized(0x2427F)) == ()
+    assert named(uninitialized(0x24280), pgmap=replace(PGMAP, vmemmap_shift=0)) == ()
+    assert named(uninitialized(0x24280), replace(KERNEL, release="6.1.192")) == ()
+    assert named(uninitialized(0x24280), replace(KERNEL, release="5.10.1")) == ()
+
+
+@pytest.mark.parametrize("slug", SHOWN_BY)
+def test_findings_that_only_a_bug_leaves(slug: str) -> None:
+    finding = make_finding(slug, Case.DEVICE, 0x24200, 0x24400)
+    old = replace(KERNEL, release="5.10.1")
+    assert named(finding, old) == (SHOWN_BY[slug],)
+    assert finding_document(with_known_bugs([finding], [], old)[0])["known_bugs"]
+    other = make_finding("device-page-node", Case.DEVICE, 0x24200, 0x24400)
+    assert named(other, old) == ()
+    assert "known_bugs" not in finding_document(other)
+
+
+def test_a_kernel_with_the_fix_is_not_suspected() -> None:
+    finding = make_finding("collision-untainted", Case.DEVICE, 0x24200, 0x24400)
+    assert named(finding) == ()
+
+
+def test_slugs_are_those_of_findings() -> None:
+    assert set(SHOWN_BY) <= set(KINDS)
+
+
+def test_check_and_pfn_name_the_bug_that_a_real_kernel_has() -> None:
+    with StoredDump(VMCORES / "5.10-orphan").files() as directory:
+        prog = open_export(directory)
+        (finding,) = [f for f in check(prog).findings if f.slug == "orphan-section"]
+        (explained,) = explain(prog, finding.start_pfn).findings
+    assert finding.known_bugs == explained.known_bugs == ("sections-left-behind",)
