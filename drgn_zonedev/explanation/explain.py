@@ -132,7 +132,7 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         findings=findings,
         walkers=walkers,
         walkers_error=exposed if isinstance(exposed, str) else None,
-        verdict=_verdict(here, page, findings, walkers),
+        verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn)),
     )
     for part in (explanation.range, *explanation.findings):
         if part is not None:
@@ -198,8 +198,12 @@ _VERDICTS_OF_RAM = {
     Case.METADATA: "RAM that stores the memmap of its memory block",
 }
 _PROMISES_OF_RAM = {
-    Case.METADATA: "The struct page is initialised while the block is online.",
+    Case.METADATA: "The struct page is initialised, but its memory holds other struct pages.",
 }
+_OFFLINE_METADATA = (
+    "RAM that stores the memmap of its memory block, which is offline. The struct page of this "
+    "page itself holds garbage."
+)
 
 
 # By page type: what may be done with the memory of an initialised struct page.
@@ -214,10 +218,11 @@ def _verdict(
     page: PageWords | None,
     findings: Sequence[Finding],
     walkers: Sequence[ExposedWalker],
+    online: bool,
 ) -> str:
     if range_ is None:
         return "No memory here: no present section and no pgmap."
-    verdict, promise = _case_verdict(range_)
+    verdict, promise = _case_verdict(range_, online)
     broken = ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
@@ -247,8 +252,10 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
         yield _MEMORY_OF_TYPES[page.page_type]
 
 
-def _case_verdict(range_: Range) -> tuple[str, str | None]:
+def _case_verdict(range_: Range, online: bool) -> tuple[str, str | None]:
     case = range_.case
+    if range_.pgmap is None and case is Case.METADATA and not online:
+        return _OFFLINE_METADATA, None
     if range_.pgmap is None and case in _VERDICTS_OF_RAM:
         return _VERDICTS_OF_RAM[case], _PROMISES_OF_RAM.get(case)
     return _VERDICTS[case], _PROMISES.get(case)

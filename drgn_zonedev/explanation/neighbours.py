@@ -70,11 +70,28 @@ def _changes(prog: Program, snapshot: Snapshot, pfn: int) -> Iterator[str]:
         if pfn in (claim.start_pfn, claim.end_pfn):
             side = "starts" if pfn == claim.start_pfn else "ends"
             yield f"the claim of {address:#x}, which is not a usable pgmap, in pgmap_array {side}"
+    yield from _ram_changes(snapshot, pfn)
     geometry = snapshot.geometry
     if pfn % geometry.pages_per_section == 0:
         yield from _section_changes(prog, snapshot, pfn)
     if pfn % geometry.pages_per_subsection == 0:
         yield from _subsection_changes(snapshot, pfn)
+
+
+def _ram_changes(snapshot: Snapshot, pfn: int) -> Iterator[str]:
+    per_block = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    for start, end in snapshot.block_memmaps:
+        if pfn in (start, end):
+            side = "starts" if pfn == start else "ends"
+            yield f"the memmap of memory block {start // per_block} in its head {side}"
+    for deferred in snapshot.deferred:
+        node = f"node {deferred.node.nid}"
+        if pfn == deferred.start_pfn and deferred.running:
+            yield f"the zone that deferred_init_memmap() of {node} initialises starts"
+        elif pfn == deferred.start_pfn:
+            yield f"first_deferred_pfn of {node}"
+        elif pfn == deferred.end_pfn:
+            yield f"the zone of {node} that boot initialises in parts ends"
 
 
 def _pgmap_changes(pgmap: Pgmap, pfn: int) -> Iterator[str]:

@@ -161,6 +161,12 @@ def test_page_that_is_not_initialised_is_explained(layout: str) -> None:
     found = explain(booting(layout, (0x10000, 0x28000)).program(), 0x10000)
     assert found.verdict.startswith("Case 4: RAM whose struct page boot has not initialised yet.")
     assert [f.slug for f in found.findings] == ["case4-deferred"]
+    assert [
+        border.why for border in (found.neighbours.below, found.neighbours.above) if border
+    ] == [
+        ("first_deferred_pfn of node 0",),
+        ("the zone of node 0 that boot initialises in parts ends",),
+    ]
     assert "kpageflags" in {walker.name for walker in found.walkers}
 
 
@@ -275,8 +281,15 @@ def test_page_that_stores_struct_pages_is_explained(layout: str) -> None:
     found = explain(kernel.program(), START)
     assert found.verdict.startswith("RAM that stores the memmap of its memory block")
     assert found.findings == ()
+    assert [
+        border.why for border in (found.neighbours.below, found.neighbours.above) if border
+    ] == [
+        (f"the memmap of memory block {ONLINE} in its head starts", "section 63 is not present"),
+        (f"the memmap of memory block {ONLINE} in its head ends",),
+    ]
     poke_buddy(kernel, START)
     assert "block-memmap-free" in explain(kernel.program(), START).verdict
+    assert "which is offline" in explain(kernel.program(), START + PAGES).verdict
 
 
 @each_that_stores
