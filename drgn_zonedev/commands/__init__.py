@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drgn_zonedev.commands.bugreport import BUGREPORT
 from drgn_zonedev.commands.check import CHECK
 from drgn_zonedev.commands.export import EXPORT
 from drgn_zonedev.commands.oops import OOPS
@@ -20,7 +21,18 @@ from drgn_zonedev.commands.walkers import WALKERS_COMMAND
 
 __all__ = ("COMMANDS", "add_commands")
 
-COMMANDS = (CHECK, RANGES, SECTIONS, PGMAPS, PFN, OOPS, PROPOSAL, WALKERS_COMMAND, EXPORT)
+COMMANDS = (
+    CHECK,
+    RANGES,
+    SECTIONS,
+    PGMAPS,
+    PFN,
+    OOPS,
+    BUGREPORT,
+    PROPOSAL,
+    WALKERS_COMMAND,
+    EXPORT,
+)
 
 
 def add_commands(subparsers: Any) -> None:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev bugreport``"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from drgn_zonedev.commands.base import (
+    Command,
+    DrgnCode,
+    Outcome,
+    Session,
+    UsageError,
+    offer,
+    output_arguments,
+    print_result,
+)
+from drgn_zonedev.commands.drgn_code import print_code
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
+__all__ = ("BUGREPORT",)
+
+
+def _slugs() -> Iterable[str]:
+    from drgn_zonedev.findings import KINDS
+
+    return KINDS
+
+
+def _bugreport_arguments(parser: argparse.ArgumentParser) -> None:
+    output_arguments(parser)
+    action = parser.add_argument(
+        "subject",
+        metavar="FINDING|PFN",
+        nargs="?",
+        help="a finding, such as orphan-section, or a PFN that one is about; default: the worst",
+    )
+    offer(action, _slugs)
+
+
+def _bugreport(session: Session, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.explanation.bug_report import bug_report
+    from drgn_zonedev.render.bugreport import bugreport_document, bugreport_text
+
+    try:
+        report = bug_report(session.prog, args.subject)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
+    print_result(args, lambda screen: bugreport_text(report), lambda: bugreport_document(report))
+    return Outcome(report)
+
+
+def _bugreport_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev.explanation.bug_report", "bug_report")
+    builder.append(f"report = bug_report({'' if args.subject is None else repr(args.subject)})\n")
+    module = "drgn_zonedev.render.bugreport"
+    print_code(
+        builder,
+        args,
+        (module, "bugreport_text", "report"),
+        (module, "bugreport_document", "report"),
+    )
+
+
+BUGREPORT = Command(
+    "bugreport",
+    "write what a mailing list needs to know of a finding, without anybody's data",
+    _bugreport_arguments,
+    _bugreport,
+    DrgnCode(_bugreport_code, frozenset({"subject"})),
+)

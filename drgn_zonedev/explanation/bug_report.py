@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Bug Reports
+-----------
+
+What a mailing list or a tracker needs to know of one finding: facts, and nobody's data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.explanation.explain import Explanation, explain, explain_subject
+from drgn_zonedev.explanation.exposed_walkers import ExposedWalker
+from drgn_zonedev.explanation.resolve import Subject
+from drgn_zonedev.findings import KINDS
+from drgn_zonedev.model import Evidence, EvidenceKind, Finding, KernelFacts
+from drgn_zonedev.report import check
+from drgn_zonedev.verification.patterns import Contents
+
+__all__ = ("REPRODUCED_BY", "BugReport", "NothingToReportError", "bug_report")
+
+
+class NothingToReportError(ValueError):
+    """Nothing is wrong where somebody looked."""
+
+
+REPRODUCED_BY = {
+    "device-page-uninitialized": "devdax-collision",
+    "orphan-section": "orphan",
+    "collision-untainted": "fsdax-collision",
+    "case3-partial": "nvdimm-partial",
+    "case4-initializing": "init-in-flight",
+    "case5-reserved": "fsdax-collision",
+    "ghost-pages": "ghost",
+    "teardown": "teardown",
+}
+"""Scenarios of the lab that leave a finding on the kernels that have the bug."""
+
+
+@dataclass(frozen=True)
+class BugReport:
+    """
+    What is wrong. ``evidence`` has no names of devices or files. ``words`` are those of
+    the first struct page, or ``None`` if they can be anybody's data. ``walkers`` would touch
+    that page, unless ``walkers_error`` says why that is not known. ``scenario`` is the lab's.
+    """
+
+    kernel: KernelFacts
+    finding: Finding
+    contents: str | None
+    words: tuple[int, ...] | None
+    evidence: tuple[Evidence, ...]
+    pgmap_type: str | None
+    walkers: tuple[ExposedWalker, ...]
+    walkers_error: str | None
+    scenario: str | None
+
+
+@takes_program_or_default
+def bug_report(prog: Program, what: str | int | None = None) -> BugReport:
+    """
+    Report a finding.
+
+    :param what: A slug, for the first finding of its kind; a PFN, or what else
+        :func:`~drgn_zonedev.explanation.explain.explain` takes, for the worst one there; by
+        default, the worst of all.
+    :raises NothingToReportError: if there is none
+    :raises ValueError: if there is no such page
+    """
+    if what is None or what in KINDS:
+        finding = _first(prog, None if what is None else str(what))
+        subject = Subject(finding.start_pfn, "PFN")
+        explanation = explain_subject(prog, take_snapshot(prog), subject)
+    else:
+        explanation = explain(prog, what)
+        finding = _worst_here(explanation)
+    return _report(prog, finding, explanation)
+
+
+def _first(prog: Program, slug: str | None) -> Finding:
+    # The worst ones come first.
+    found = [f for f in check(prog).findings if slug in (None, f.slug)]
+    if not found:
+        kind = f"no {slug}" if slug else "nothing"
+        raise NothingToReportError(f"check finds {kind}: give a PFN that something is wrong with")
+    return found[0]
+
+
+def _worst_here(explanation: Explanation) -> Finding:
+    if not explanation.findings:
+        raise NothingToReportError(
+            f"nothing is known to be wrong with PFN {explanation.pfn:#x}: see zonedev pfn "
+            f"{explanation.pfn:#x}, or give another PFN, or none for the worst finding of all"
+        )
+    return min(explanation.findings, key=lambda finding: finding.severity.rank)
+
+
+def _report(prog: Program, finding: Finding, explanation: Explanation) -> BugReport:
+    page = explanation.page
+    contents = page.contents if page else None
+    # What a device held before is its owner's.
+    private = contents in (None, Contents.MEDIA.value, Contents.OTHER.value)
+    pgmaps = {p.address: p for p in take_snapshot(prog).pgmaps}
+    pgmap = pgmaps.get(finding.pgmap) if finding.pgmap is not None else None
+    return BugReport(
+        kernel=explanation.kernel,
+        finding=finding,
+        contents=contents,
+        words=page.words if page and not private else None,
+        evidence=tuple(_public(fact) for fact in finding.evidence if _is_public(fact)),
+        pgmap_type=pgmap.type if pgmap else None,
+        walkers=explanation.walkers,
+        walkers_error=explanation.walkers_error,
+        scenario=REPRODUCED_BY.get(finding.slug),
+    )
+
+
+def _is_public(fact: Evidence) -> bool:
+    return fact.kind is not EvidenceKind.STRUCT_PAGE and fact.value is not None
+
+
+def _public(fact: Evidence) -> Evidence:
+    # Notes have the names of resources, devices and modules.
+    return Evidence(fact.what, fact.address, fact.value, fact.expected, "", fact.kind)
