@@ -451,7 +451,7 @@ _WARNINGS = (
     Kind(
         "case3-partial",
         Severity.WARNING,
-        "not covered by the device that covers the rest of the section",
+        "a part of the section that neither a device nor RAM covers",
         "Sections are 128 MiB on most machines; devices need not be aligned to that. In a "
         "hot-added section, the rest has no struct pages. In an early section, it has those of "
         "a boot-time hole, and pfn_valid() is true.",

@@ -191,7 +191,8 @@ class _Page:
     @property
     def is_first_tail(self) -> bool:
         """Whether it has the order and the flags of a folio, by promise or by its head."""
-        if self.area is not None:
+        # Drivers build folios out of base pages.
+        if self.area not in (None, Area.BASE):
             return self.area is Area.FIRST_TAIL
         head = self.head
         if head is None or head.start_pfn + 1 != self.pages.start_pfn or not self.is_tail:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 from drgn.helpers.linux.mm import decode_page_flags_value
 from support.fakekernel import FakeKernel
-from support.kernels import each_layout
+from support.kernels import Device, device, each_layout
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.explanation.struct_page import PageWords
@@ -209,3 +209,24 @@ def test_page_type_is_named(layout: str, name: str) -> None:
     machine = Machine(layout)
     machine.set_type(PFN, name)
     assert machine.meaning(PFN, "page->_mapcount") == f"page type: {name}"
+
+
+@pytest.mark.parametrize("order", [1, 4])
+@pytest.mark.parametrize("kind", ["MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_FS_DAX"])
+def test_order_of_a_folio_that_a_driver_built_is_not_among_its_flags(kind: str, order: int) -> None:
+    # Of base pages, since v6.15.
+    kernel = device("7.2", Device(PFN, 0x48000, kind))
+    head, tail = PFN + 0x100, PFN + 0x101
+    kernel.poke_page_word(
+        head, 0, kernel.page_word(head, 0) | 1 << kernel.layout.constant("PG_head")
+    )
+    for pfn in range(tail, head + (1 << order)):
+        kernel.poke_page_word(pfn, LINK, kernel.compound_link(head, order))
+    kernel.poke_page_word(tail, 0, kernel.page_word(tail, 0) | order)
+    page = explain(kernel.program(), tail).page
+    assert page is not None
+    assert page.flags == ("PG_reserved",)
+    fields = {f.name: f for f in page.fields}
+    assert fields["compound_order()"].meaning == f"order {order}"
+    # Nothing is promised of the order, and what is promised of the flags is not about it.
+    assert not [f.name for f in page.fields if f.differs]
