@@ -126,12 +126,12 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     # A walker that follows the compound link of a tail reads the memcg of its folio instead.
     memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
     locks = ~runs.has(ON_LRU) & (Act.ZONE_LOCK in acts)
+    # Initialised, but for its zone or node.
+    in_use = of(Case.ONLINE) & holds(Contents.MISPLACED)
     # init_unavailable_range() initialises the struct pages of holes as holes. Those that a
-    # removed device left behind are initialised, but for the device; those of RAM here, but for
-    # their zone or node.
+    # removed device left behind are initialised, but for the device.
     harmless = (holds(*_INITIALIZED) & ~of(Case.GHOST)) | (
-        (of(Case.PARTIAL) & holds(Contents.BOOT_PAGE))
-        | (of(Case.ONLINE) & holds(Contents.MISPLACED))
+        of(Case.PARTIAL) & holds(Contents.BOOT_PAGE)
     )
     conditions = {
         WalkOutcome.FAULT: ~runs.mapped,
@@ -142,8 +142,8 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
         WalkOutcome.WILD_ZONE: runs.has(FAULTING_ZONE) & (Act.ZONE in acts),
         WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(memory),
         WalkOutcome.FALSE_ZONE: runs.has(FALSE_ZONE) & (locks | (Act.ZONE in acts)),
-        WalkOutcome.CHANGES: takes_folio | takes_page | (Act.MARK in acts),
-        WalkOutcome.HARMLESS: harmless,
+        WalkOutcome.CHANGES: (takes_folio | takes_page | (Act.MARK in acts)) & ~in_use,
+        WalkOutcome.HARMLESS: harmless | in_use,
         WalkOutcome.GARBAGE: holds(*_GARBAGE),
         WalkOutcome.STALE: np.ones(len(runs), bool),
     }
