@@ -160,6 +160,9 @@ def _list(args: argparse.Namespace) -> Outcome:
     print_text("scenarios:")
     for scenario in SCENARIOS.values():
         print_text(f"  {scenario.name:16} {scenario.summary}")
+        for why in dict.fromkeys(scenario.impossible.values()):
+            kernels = [name for name, reason in scenario.impossible.items() if reason == why]
+            print_text(f"  {'':16} not {', '.join(kernels)}: {why}")
     return Outcome(None)
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 from drgn import Program
 from support.elfheader import without_sections
 
@@ -87,10 +88,18 @@ def zonedev(*args: str) -> Result:
 # --- guests ---
 
 
-def each_guest(guests: Iterable[tuple[str, str]]) -> pytest.MarkDecorator:
-    """Run a test with the fixture ``booted`` for each kernel and scenario (names of the lab)."""
+def each_guest(guests: Iterable[tuple[str, str] | ParameterSet]) -> pytest.MarkDecorator:
+    """
+    Run a test with the fixture ``booted`` for each kernel and scenario (names of the lab), or
+    :func:`long_guest`.
+    """
     # By the colon, tests/conftest.py tells that it is a guest's.
     return pytest.mark.parametrize("booted", list(guests), ids=":".join, indirect=True)
+
+
+def long_guest(kernel: str, scenario: str, reason: str) -> ParameterSet:
+    """A guest for :func:`each_guest` that is booted only for ``./scripts/test --all``."""
+    return pytest.param((kernel, scenario), marks=pytest.mark.long(reason))
 
 
 def boot_alone(

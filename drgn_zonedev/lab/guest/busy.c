@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * busy FILE SIZE MARK: map SIZE bytes of FILE, write to each of its pages, create the file MARK,
- * and keep the mapping for ever. x86-64 without any library, so that a bare compiler will do.
+ * busy FILE SIZE MARK: map SIZE bytes of FILE, or with "-" of no file, write to each of its pages,
+ * create the file MARK, and keep the mapping. x86-64 without any library, so that a bare compiler
+ * will do.
  */
 
 enum { SYS_OPEN = 2, SYS_MMAP = 9, SYS_PAUSE = 34, SYS_EXIT = 60 };
-enum { READ_WRITE = 2, CREATE = 0100, PROTECTION = 3, SHARED = 1, PAGE = 4096 };
+enum { READ_WRITE = 2, CREATE = 0100, PROTECTION = 3, SHARED = 1, ANONYMOUS = 0x22, PAGE = 4096 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -37,11 +38,14 @@ static void require(long result)
 __attribute__((used)) static void run(long *stack)
 {
 	char **argv = (char **)(stack + 1);
-	long size = number(argv[2]), file, memory;
+	long size = number(argv[2]), file = -1, memory, flags = ANONYMOUS;
 
-	file = call(SYS_OPEN, (long)argv[1], READ_WRITE, 0, 0, 0, 0);
-	require(file);
-	memory = call(SYS_MMAP, 0, size, PROTECTION, SHARED, file, 0);
+	if (argv[1][0] != '-') {
+		flags = SHARED;
+		file = call(SYS_OPEN, (long)argv[1], READ_WRITE, 0, 0, 0, 0);
+		require(file);
+	}
+	memory = call(SYS_MMAP, 0, size, PROTECTION, flags, file, 0);
 	require(memory);
 	for (long i = 0; i < size; i += PAGE)
 		*(volatile char *)(memory + i) = 1;

@@ -28,6 +28,7 @@ from drgn_zonedev.lab.host.errors import (
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.firmware import fetch_firmware
 from drgn_zonedev.lab.machine.gdbstub import fail_call, stopped_at
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot, build_initramfs
 from drgn_zonedev.lab.machine.qemu import accelerator, qemu_command, running
@@ -220,7 +221,10 @@ def _work_directory() -> Path:
 
 def _with_log(error: LabError, work: Path) -> LabError:
     """Add the end of the guest's console, and where the whole is kept, to an error."""
-    lines = _read(work / "console.log").splitlines()[-_TAIL_LINES:]
+    lines = _read(work / "console.log").splitlines()
+    # What a panic began with has scrolled by.
+    oops = [line for line in lines[:-_TAIL_LINES] if "BUG: " in line][:1]
+    lines = [*oops, *lines[-_TAIL_LINES:]]
     # This is printed on a terminal: escape control sequences from the guest.
     tail = "".join(f"\n    {re.sub('[^ -~]', '?', line)}" for line in lines)
     kind = GuestEndedError if isinstance(error, _Ended) else LabError
@@ -276,11 +280,14 @@ def boot(
     memory_mib = _enough_memory(scenario, memory_mib)
     chosen = accelerator(accel)
     module = truth_module(kernel, progress=progress) if truth else None
+    firmware = fetch_firmware(scenario.firmware, progress) if scenario.firmware else None
     initramfs = build_initramfs(kernel, scenario, module)
     for left in reversed(range(attempts)):
         work = _work_directory()
         (work / "initramfs").write_bytes(initramfs)
-        command = qemu_command(kernel, scenario, work, memory_mib=memory_mib, accel=chosen)
+        command = qemu_command(
+            kernel, scenario, work, memory_mib=memory_mib, accel=chosen, firmware=firmware
+        )
         report(progress, f"booting {kernel.release} into {scenario.name}")
         booted = keep = False
         try:

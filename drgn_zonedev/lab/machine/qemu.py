@@ -62,9 +62,20 @@ def _cpu(scenario: Scenario) -> str:
 
 
 def qemu_command(
-    kernel: Kernel, scenario: Scenario, work: Path, *, memory_mib: int, accel: str
+    kernel: Kernel,
+    scenario: Scenario,
+    work: Path,
+    *,
+    memory_mib: int,
+    accel: str,
+    firmware: Path | None = None,
 ) -> list[str]:
-    """Return the command line of QEMU; `work` is where its files are."""
+    """
+    Return the command line of QEMU.
+
+    :param work: where its files are
+    :param firmware: instead of QEMU's own
+    """
     append = ["console=ttyS0", "panic=1", "oops=panic", *scenario.kernel_args]
     frozen = []
     if scenario.cx16:
@@ -88,6 +99,7 @@ def qemu_command(
         *("-qmp", f"unix:{work}/monitor.sock,server=on,wait=off"),
         *("-qmp", f"unix:{work}/drgn.sock,server=on,wait=off"),
         *("-device", "vmcoreinfo"),
+        *(("-bios", str(firmware)) if firmware else ()),
         *scenario.devices,
         *frozen,
         *("-kernel", str(kernel.vmlinuz)),

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from drgn_zonedev.util.alignment import align_down, align_up
 
 __all__ = (
+    "GIB",
+    "MIB",
     "PAGE",
     "SECTION",
     "STRUCT_PAGE",

@@ -24,8 +24,10 @@ from drgn_zonedev.lab.scenarios.hardware import (
     DEVICE_MEMORY,
     cxl_memory,
     numa,
+    numa_ram,
     nvdimm,
     plug_dimm,
+    virtio_mem,
     virtio_pmem,
 )
 from drgn_zonedev.lab.scenarios.scenario import Scenario
@@ -61,10 +63,19 @@ _DIMM = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _MOVABLE = MemoryArea(0x30000000, 128 * MIB)
 _BECOMES_RAM = MemoryArea(DEVICE_MEMORY, 512 * MIB)
 _RAM_BLOCKS = blocks(MemoryArea(_BECOMES_RAM.start + 2 * MIB, _BECOMES_RAM.size - 2 * MIB))
+# Up to v6.7, only DIMMs of one memory block can store their own memmap.
+_DIMMS = tuple(MemoryArea(DEVICE_MEMORY + i * 128 * MIB, 128 * MIB) for i in range(3))
+# Half of a memory block is left out.
+_OFFERED, _REQUESTED = MemoryArea(DEVICE_MEMORY, 512 * MIB), 192 * MIB
+# Where the last RAM of 1 GiB ends, and QEMU's ACPI tables begin.
+_ACPI_TABLES_PFN = 0x3FFDF
 _HALFWAY_PFN = 0x2A123
 # Boot RAM has to have a whole free GiB.
 _PREINIT_MIB = 2560
 
+# Longer than anybody looks at it.
+_LOAD_SECONDS = 3600
+_NUMA_FAKE = "Debian builds it without CONFIG_NUMA_EMU: 7.3-small has it"
 _NOT_BEFORE_7 = "boot hugepages get their vmemmap deduplicated from the start only since v6.15"
 
 _ALL = (
@@ -257,6 +268,7 @@ _ALL = (
         ),
         expected=ranges(_CXL, "mem"),
         proofs=("compound_2m",),
+        needs=("CXL_REGION",),
         impossible={"5.10": "CXL regions exist only since v6.0"},
         # The kernel refuses CXL regions where it cannot flush the caches of the host.
         hypervisor=False,
@@ -271,6 +283,7 @@ _ALL = (
         steps=(namespace("devdax"),),
         expected=ranges(_PARTIAL) + tail(_PARTIAL.end, "partial"),
         proofs=("preinit_section",),
+        needs=("SPARSEMEM_VMEMMAP_PREINIT",),
         impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},
         memory_mib=_PREINIT_MIB,
     ),
@@ -281,6 +294,7 @@ _ALL = (
         modules=_E820,
         steps=(namespace("fsdax"),),
         la57=True,
+        needs=("X86_5LEVEL",),
         impossible={"5.10": "Debian builds 5.10 without CONFIG_X86_5LEVEL"},
         expected=_COLLIDING_HEAD + ranges(_COLLIDING),
         proofs=("five_levels",),
@@ -300,6 +314,83 @@ _ALL = (
         expected=ranges(_MAPPED, "mem") + ranges(_FILES),
         programs=("busy",),
         proofs=("pages_in_use",),
+    ),
+    Scenario(
+        name="acpi-hole",
+        summary="a plain guest of 1 GiB, with ACPI tables behind its last RAM, where no zone is",
+        victims=(_ACPI_TABLES_PFN,),
+        needs=("DEFERRED_STRUCT_PAGE_INIT",),
+        proofs=("no_pgmap", "reserved_without_zone"),
+    ),
+    Scenario(
+        name="numa",
+        summary="two nodes of 512 MiB",
+        devices=numa_ram(512, 512),
+        proofs=("two_nodes",),
+    ),
+    Scenario(
+        name="numa-fake",
+        summary="four nodes that the kernel makes of one: numa=fake=4",
+        kernel_args=("numa=fake=4",),
+        proofs=("four_nodes",),
+        needs=("NUMA_EMU",),
+        impossible=dict.fromkeys(("5.10", "6.1", "6.12", "7.2", "7.3"), _NUMA_FAKE),
+    ),
+    Scenario(
+        name="ovmf",
+        summary="UEFI firmware, which leaves many holes, and 3 GiB of RAM",
+        firmware="ovmf",
+        memory_mib=3072,
+        proofs=("efi",),
+        needs=("EFI_STUB",),
+    ),
+    Scenario(
+        name="hvo",
+        summary="hugepages of 1 GiB and 2 MiB with a deduplicated memmap, and transparent ones",
+        kernel_args=(
+            *("hugetlb_free_vmemmap=on", "transparent_hugepage=always"),
+            *("hugepagesz=1G", "hugepages=1", "hugepagesz=2M", "hugepages=16"),
+        ),
+        steps=(("anonymous", str(64 * MIB)),),
+        programs=("busy",),
+        memory_mib=_PREINIT_MIB,
+        proofs=("huge_pages",),
+        needs=("HUGETLB_PAGE_OPTIMIZE_VMEMMAP", "TRANSPARENT_HUGEPAGE"),
+        impossible={"5.10": "the memmap of hugepages is deduplicated only since v5.14"},
+    ),
+    Scenario(
+        name="memmap-on-memory",
+        summary="three DIMMs that store their own memmap: online_movable, online_kernel, offline",
+        kernel_args=("memory_hotplug.memmap_on_memory=1",),
+        steps=(
+            hotplug(_DIMMS[2]),
+            block(_DIMMS[0].start, "online_movable"),
+            block(_DIMMS[1].start, "online_kernel"),
+        ),
+        qmp=tuple(c for i, dimm in enumerate(_DIMMS) for c in plug_dimm(dimm, f"dimm{i}")),
+        expected=expect(_DIMMS[0].start, _DIMMS[1].end, "online")
+        + expect(_DIMMS[2].start, _DIMMS[2].end, "offline"),
+        proofs=("self_hosted",),
+        needs=("MHP_MEMMAP_ON_MEMORY",),
+        impossible={"5.10": "memory_hotplug.memmap_on_memory exists only since v5.13"},
+    ),
+    Scenario(
+        name="virtio-mem",
+        summary="a virtio-mem device that gives one and a half memory blocks of its four",
+        devices=virtio_mem(_OFFERED, _REQUESTED),
+        kernel_args=("memhp_default_state=online_movable",),
+        modules=("virtio_pci", "virtio_mem"),
+        steps=(("settle", str(block_number(_OFFERED.start + _REQUESTED))),),
+        expected=expect(_OFFERED.start, _OFFERED.start + 256 * MIB, "online"),
+        proofs=("logically_offline",),
+        needs=("VIRTIO_MEM",),
+    ),
+    Scenario(
+        name="kernel-load",
+        summary="memory pressure, forks, page cache, hugepages and compaction, all at a time",
+        kernel_args=("loglevel=3",),
+        steps=(("load_memory", str(_LOAD_SECONDS)),),
+        proofs=("no_pgmap",),
     ),
     Scenario(
         name="empty",

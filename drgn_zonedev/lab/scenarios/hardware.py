@@ -16,8 +16,10 @@ __all__ = (
     "DEVICE_MEMORY",
     "cxl_memory",
     "numa",
+    "numa_ram",
     "nvdimm",
     "plug_dimm",
+    "virtio_mem",
     "virtio_pmem",
 )
 
@@ -72,8 +74,26 @@ def numa(memory_mib: int, nodes: int) -> tuple[str, ...]:
     return tuple(arguments)
 
 
-def plug_dimm(memory: MemoryArea) -> tuple[QmpCommand, ...]:
+def numa_ram(*nodes_mib: int) -> tuple[str, ...]:
+    """Return NUMA nodes that have RAM each, one behind the other."""
+    arguments: list[str] = []
+    for node, mib in enumerate(nodes_mib):
+        arguments += ["-object", f"memory-backend-ram,id=ram{node},size={mib}M"]
+        arguments += ["-numa", f"node,nodeid={node},memdev=ram{node}"]
+    return tuple(arguments)
+
+
+def virtio_mem(memory: MemoryArea, requested: int) -> tuple[str, ...]:
+    """Return a virtio-mem device, which gives the guest as much of its memory as is requested."""
+    device = f"virtio-mem-pci,id=virtio-mem,memdev=virtio-memory,memaddr={memory.start:#x}"
+    return (
+        *("-object", f"memory-backend-ram,id=virtio-memory,size={memory.size // MIB}M"),
+        *("-device", f"{device},requested-size={requested // MIB}M"),
+    )
+
+
+def plug_dimm(memory: MemoryArea, name: str = "dimm") -> tuple[QmpCommand, ...]:
     """Return what plugs a DIMM of ordinary RAM into a running guest."""
-    backend = {"qom-type": "memory-backend-ram", "id": "dimm-memory", "size": memory.size}
-    device = {"driver": "pc-dimm", "id": "dimm", "memdev": "dimm-memory", "addr": memory.start}
+    backend = {"qom-type": "memory-backend-ram", "id": f"{name}-memory", "size": memory.size}
+    device = {"driver": "pc-dimm", "id": name, "memdev": f"{name}-memory", "addr": memory.start}
     return (("object-add", backend), ("device_add", device))

@@ -53,6 +53,10 @@ class Scenario:
     """C programs of ``guest/`` that the guest gets, without ``.c``."""
     files: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Files of the host that the guest gets, by their names there (without a leading slash)."""
+    victims: tuple[int, ...] = ()
+    """PFNs of RAM that a trial has memory failure handle, which may end the guest."""
+    needs: tuple[str, ...] = ()
+    """Options of the kernel's configuration, without ``CONFIG_``, that not all kernels have."""
     impossible: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Why, for the kernels (keys of ``KERNELS``) on which this cannot be done."""
     la57: bool = False
@@ -62,6 +66,8 @@ class Scenario:
     hypervisor: bool = True
     """Let the guest detect that it is virtual."""
     machine: str = "q35,nvdimm=on"
+    firmware: str = ""
+    """A Debian package's firmware instead of QEMU's own: ``ovmf``."""
     memory_mib: int = 1024
     max_memory_gib: int = 16
     """What fits into the memory slots, with the RAM."""

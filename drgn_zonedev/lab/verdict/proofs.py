@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drgn_zonedev.lab.host.errors import NotPossible
+from drgn_zonedev.lab.scenarios.arithmetic import MIB, PAGE
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -137,8 +138,76 @@ def _pages_in_use(case: _Case) -> str:
     return ""
 
 
+def _reserved_without_zone(case: _Case) -> str:
+    from drgn_zonedev.kernel.mmzone import pfn_to_online_page
+
+    node = case.prog["node_data"][0]
+    end = (node.node_start_pfn + node.node_spanned_pages).value_()
+    if pfn_to_online_page(case.prog, end):
+        return ""
+    return f"PFN {end:#x}, the first that no zone spans, has no struct page"
+
+
+def _nodes(count: int) -> Callable[[_Case], str]:
+    def proof(case: _Case) -> str:
+        from drgn.helpers.linux.mmzone import for_each_online_pgdat
+
+        found = sum(bool(node.node_present_pages) for node in for_each_online_pgdat(case.prog))
+        return "" if found == count else f"{found} nodes have memory, not {count}"
+
+    return proof
+
+
+def _efi(case: _Case) -> str:
+    # EFI_BOOT is bit 0.
+    return "" if case.prog["efi"].flags & 1 else "the kernel was not booted by EFI"
+
+
+def _huge_pages(case: _Case) -> str:
+    count = case.prog["hugetlb_max_hstate"].value_()
+    empty = [h.order.value_() for h in case.prog["hstates"][:count] if not h.nr_huge_pages]
+    if count != 2 or empty:
+        return f"{count} sizes of hugepages, of which orders {empty} have no page"
+    number = case.prog.constant("NR_ANON_THPS").value_()
+    if case.prog["vm_node_stat"][number].counter.value_() > 0:
+        return ""
+    return "there is no transparent hugepage"
+
+
+def _self_hosted(case: _Case) -> str:
+    from drgn.helpers.linux.mm import pfn_to_page
+
+    if "PG_vmemmap_self_hosted" not in case.prog:
+        raise NotPossible("this kernel has no PG_vmemmap_self_hosted")
+    page = pfn_to_page(case.prog, case.scenario.expected[0].start_pfn)
+    flags = page.flags.f if hasattr(page.flags, "f") else page.flags
+    if flags >> case.prog.constant("PG_vmemmap_self_hosted").value_() & 1:
+        return ""
+    return "the first page of the first block does not hold its memmap"
+
+
+def _logically_offline(case: _Case) -> str:
+    from drgn_zonedev.kernel.memmap import Pages, read_pages
+    from drgn_zonedev.kernel.page_types import page_types
+
+    types, found = page_types(case.prog), 0
+    for area in case.scenario.expected:
+        for pages in read_pages(case.prog, area.start_pfn, area.end_pfn):
+            if isinstance(pages, Pages):
+                found += int(types.has(pages, "offline").sum())
+    wanted = 64 * MIB // PAGE
+    return "" if found == wanted else f"{found} pages are PageOffline(), not {wanted}"
+
+
 PROOFS: dict[str, Callable[[_Case], str]] = {
     "compound_2m": _compound(9),
+    "efi": _efi,
+    "four_nodes": _nodes(4),
+    "huge_pages": _huge_pages,
+    "logically_offline": _logically_offline,
+    "reserved_without_zone": _reserved_without_zone,
+    "self_hosted": _self_hosted,
+    "two_nodes": _nodes(2),
     "compound_1g": _compound(18),
     "dirty_reserve": _dirty_reserve,
     "done_up_to_watch": _done_up_to_watch,

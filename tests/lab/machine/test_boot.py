@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, LabError, boot
+from drgn_zonedev.lab.host.errors import GuestEndedError
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.machine import qemu
 
@@ -208,3 +209,16 @@ def test_kvm_is_not_taken_for_granted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert qemu.accelerator("auto") == "tcg,thread=multi"
     with pytest.raises(LabError, match="KVM does not work"):
         qemu.accelerator("kvm")
+
+
+def test_what_a_panic_began_with_is_shown_with_its_end(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["BUG: unable to handle page fault", *("trace" for _ in range(40)), "Kernel panic"]
+    script = "printf '%s\\n' " + " ".join(map(repr, lines))
+    pretend_qemu(monkeypatch, f"{script} >console.log; exit 0")
+    with pytest.raises(GuestEndedError) as error, boot(KERNEL, SCENARIO, attempts=1):
+        pytest.fail("it is not ready")
+    text = str(error.value)
+    assert text.count("trace") < 20
+    assert text.index("BUG: unable to handle page fault") < text.index("Kernel panic")

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Where the kernel itself says that a zone cannot be right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.fakekernel import FakeKernel
+
+from drgn_zonedev.lab.truth.frozen import _NODE, _RUN, _ZONE, Frozen, Is
+from drgn_zonedev.lab.truth.guest_facts import IomemEntry
+from drgn_zonedev.lab.verdict.proven_errors import pages_in_no_zone, proven_errors
+
+DMA, DMA32, MAX_NR_ZONES = 0, 1, 5
+RAM, HOLE = Is.ONLINE, Is.ONLINE | Is.RESERVED
+# Node, zone, start, end: two nodes of 512 MiB.
+ZONES = [(0, DMA, 1, 0x1000), (0, DMA32, 0x1000, 0x20000), (1, DMA32, 0x20000, 0x3FFDF)]
+
+
+def frozen(*runs: tuple[int, int, int, int, Is]) -> Frozen:
+    """Answers of runs: start, end, node, zone, and what is true of them."""
+    rows = [(start, end, zone, nid, 0, -1, is_, 0) for start, end, nid, zone, is_ in runs]
+    spans = [(nid, zone, start, end - start, 0, 0, [0] * 16) for nid, zone, start, end in ZONES]
+    spans.append((1, 2, 0, 0, 0, 0, [0] * 16))
+    return Frozen(np.array(rows, _RUN), np.array(spans, _ZONE), np.empty(0, _NODE))
+
+
+def test_ram_in_its_zone_and_holes_in_their_neighbours_are_right() -> None:
+    assert not pages_in_no_zone(
+        frozen(
+            (0, 1, 0, DMA, HOLE),
+            (1, 0x1000, 0, DMA, RAM),
+            (0x1000, 0x20000, 0, DMA32, RAM),
+            (0x20000, 0x3FFDF, 1, DMA32, RAM),
+            (0x3FFDF, 0x40000, 1, DMA32, HOLE),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("nid", "zone"), [(0, MAX_NR_ZONES), (1, MAX_NR_ZONES), (0, DMA32), (1, DMA), (1, 2)]
+)
+def test_hole_with_any_other_zone_is_wrong(nid: int, zone: int) -> None:
+    found = pages_in_no_zone(
+        frozen(
+            (0x20000, 0x3FFDF, 1, DMA32, RAM),
+            (0x3FFDF, 0x3FFE3, nid, zone, HOLE),
+            (0x3FFE3, 0x40000, 1, DMA32, HOLE),
+        )
+    )
+    assert found == [(0x3FFDF, 0x3FFE3)]
+
+
+def test_ram_that_is_not_reserved_has_to_be_in_a_zone_that_spans_it() -> None:
+    assert pages_in_no_zone(frozen((0x3FFDF, 0x3FFE0, 1, DMA32, RAM))) == [(0x3FFDF, 0x3FFE0)]
+
+
+def test_device_pages_are_no_matter_of_this_bug() -> None:
+    assert pages_in_no_zone(frozen((0x100000, 0x108000, 0, 4, Is.RESERVED))) == []
+
+
+def test_without_answers_firmware_memory_may_have_the_bug() -> None:
+    iomem = (
+        IomemEntry(0, 0x3FFDF000, 0x40000000, "Reserved"),
+        IomemEntry(1, 0x3FFDF800, 0x3FFE0000, "ACPI Tables"),
+        IomemEntry(0, 0x1000, 0x9FC00, "System RAM"),
+    )
+    prog = FakeKernel("6.12").program()
+    assert proven_errors(prog, {"iomem": iomem}) == [(0x3FFDF, 0x40000)]
