@@ -33,23 +33,31 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.model import Range
-    from drgn_zonedev.pfn_walkers import Exposure
+    from drgn_zonedev.pfn_walkers import Exposure, WalkOutcome
 
 __all__ = (
     "PROVED",
     "TRIALS",
     "Kpage",
+    "Prediction",
     "Trial",
+    "judge_end",
     "judge_trial",
+    "predict_victims",
     "run_trial",
     "trial_scenario",
     "trial_text",
     "visited_pfns",
 )
 
-TRIALS = ("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-offline", "orphan")
-"""The scenarios whose ranges differ in what walkers do with them. They end without a breakpoint: a
-frozen guest cannot run a walker."""
+TRIALS = (
+    *("fsdax-collision", "ghost", "two-in-one", "nvdimm-partial", "hotplug-offline", "orphan"),
+    "acpi-hole",
+)
+"""
+The scenarios whose ranges differ in what walkers do with them. They end without a breakpoint: a
+frozen guest cannot run a walker.
+"""
 
 _HWPOISON = "hwpoison_inject"
 _SECONDS = 180
@@ -91,6 +99,21 @@ class Kpage:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What memory failure does to a PFN, by the table; ``outcome`` is None for nothing bad."""
+
+    pfn: int
+    outcome: WalkOutcome | None
+
+    @property
+    def is_panic(self) -> bool:
+        """Whether the guest is to end of it."""
+        from drgn_zonedev.pfn_walkers import FATAL
+
+        return self.outcome in FATAL
+
+
+@dataclass(frozen=True)
 class Trial:
     """The result of a trial."""
 
@@ -104,6 +127,8 @@ class Trial:
     impossible: str = ""
     panic: str = ""
     """How the guest ended, if it did."""
+    predicted: tuple[Prediction, ...] = ()
+    """What was said of the scenario's victims, before memory failure handled them."""
 
 
 def visited_pfns(scenario: Scenario) -> tuple[int, ...]:
@@ -133,6 +158,8 @@ def run_trial(
     scenario = SCENARIOS[name]
     if kernel.name in scenario.impossible:
         return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
+    if scenario.victims:
+        return _run_fatal_trial(kernel, scenario, accel, progress)
     wanted = trial_scenario(kernel, scenario)
     try:
         # If a walker ends the guest, a second attempt would end in the same way.
@@ -142,6 +169,54 @@ def run_trial(
         return Trial(kernel, scenario, impossible=str(e))
     except GuestEndedError as e:
         return Trial(kernel, scenario, panic=_panic(str(e)))
+
+
+def _run_fatal_trial(
+    kernel: Kernel, scenario: Scenario, accel: str, progress: StepProgress
+) -> Trial:
+    """Predict on one guest what memory failure does to the victims, and have another one do it."""
+    from drgn_zonedev.lab.verdict.matrix import debug_guest
+
+    with boot(kernel, scenario, accel=accel, timeout=_SECONDS, progress=progress) as guest:
+        predicted = predict_victims(debug_guest(guest), scenario.victims)
+    words = tuple(f"{pfn:x}" for pfn in scenario.victims)
+    wanted = replace(scenario, steps=(*scenario.steps, ("hard_offline", *words)))
+    trial = Trial(kernel, scenario, predicted=predicted)
+    try:
+        with boot(
+            kernel, wanted, accel=accel, timeout=_SECONDS, attempts=1, progress=progress
+        ) as guest:
+            visits, log = guest.facts["visits"], guest.facts["visits_log"]
+            trial = replace(trial, visits=tuple(visits), log=log)
+    except NotPossible as e:
+        return replace(trial, impossible=str(e))
+    except GuestEndedError as e:
+        trial = replace(trial, panic=_panic(str(e)))
+    return replace(trial, disagreements=tuple(judge_end(trial)))
+
+
+def predict_victims(prog: Program, victims: Sequence[int]) -> tuple[Prediction, ...]:
+    """Say what the table says that memory failure does to PFNs."""
+    from drgn_zonedev.pfn_walkers import walkers
+
+    (row,) = (j for j in walkers(prog).walkers if j.walker.name == "memory-failure")
+    met = [
+        next((e.worst for e in row.exposures if e.start_pfn <= pfn < e.end_pfn), None)
+        for pfn in victims
+    ]
+    return tuple(Prediction(pfn, outcome) for pfn, outcome in zip(victims, met))
+
+
+def judge_end(trial: Trial) -> Iterator[Disagreement]:
+    """Yield where the end of a guest is not what was predicted of the victims."""
+    fatal = [prediction for prediction in trial.predicted if prediction.is_panic]
+    about, pfn = "memory_failure()", trial.scenario.victims[0]
+    if trial.panic and not fatal:
+        yield Disagreement(about, "the guest survives", trial.panic, pfn, pfn + 1)
+    elif fatal and not trial.panic:
+        pfn, outcome = fatal[0].pfn, fatal[0].outcome
+        ours = outcome.value if outcome else ""
+        yield Disagreement(about, ours, "the guest survived", pfn, pfn + 1)
 
 
 def _panic(error: str) -> str:
@@ -285,9 +360,14 @@ def _lines(trial: Trial, verbose: bool) -> Iterator[str]:
     if trial.impossible:
         yield f"not possible: {trial.impossible}"
         return
+    for prediction in trial.predicted:
+        outcome = prediction.outcome.value if prediction.outcome else "nothing bad"
+        end = "a panic" if prediction.is_panic else "no panic"
+        yield f"predicted of memory failure at PFN {prediction.pfn:#x}: {outcome}: {end}"
     if trial.panic:
         yield f"the guest panicked: {trial.panic}"
-        return
+        if not trial.predicted:
+            return
     for kpage in trial.kpage:
         yield (
             f"/proc/{kpage.file}: {kpage.compared} words of what is not RAM compared, "

@@ -17,13 +17,16 @@ from drgn_zonedev.lab.truth.guest_facts import parse_facts
 from drgn_zonedev.lab.verdict.trials import (
     PROVED,
     TRIALS,
+    Prediction,
     Trial,
+    judge_end,
     judge_trial,
+    predict_victims,
     trial_scenario,
     trial_text,
     visited_pfns,
 )
-from drgn_zonedev.pfn_walkers import WALKERS, judge
+from drgn_zonedev.pfn_walkers import WALKERS, WalkOutcome, judge
 
 NOPAGE, RESERVED = 1 << 20, 1 << 32
 REJECTED, NOT_ONLINE, REACHED = "No such device or address", "Input/output error", "Device busy"
@@ -236,3 +239,40 @@ def test_a_trial_can_be_read() -> None:
 def test_a_panic_and_what_is_not_possible_are_said() -> None:
     assert trial_text(Trial(KERNEL, SCENARIO, panic="BUG: x")).endswith("panicked: BUG: x")
     assert trial_text(Trial(KERNEL, SCENARIO, impossible="no")).endswith("not possible: no")
+
+
+# --- victims ---
+
+HOLE = SCENARIOS["acpi-hole"]
+VICTIM = HOLE.victims[0]
+FATAL, HARMLESS = WalkOutcome.WILD_ZONE, WalkOutcome.FALSE_ZONE
+
+
+@pytest.mark.parametrize(
+    ("outcome", "panic", "agree"),
+    [
+        (FATAL, "BUG: x", True),
+        (FATAL, "", False),
+        (HARMLESS, "", True),
+        (HARMLESS, "BUG: x", False),
+        (None, "", True),
+        (None, "BUG: x", False),
+    ],
+)
+def test_end_of_a_guest_is_compared_with_what_was_predicted(
+    outcome: WalkOutcome | None, panic: str, agree: bool
+) -> None:
+    predicted = (Prediction(VICTIM, outcome),)
+    trial = Trial(KERNEL, HOLE, panic=panic, predicted=predicted)
+    trial = replace(trial, disagreements=tuple(judge_end(trial)))
+    assert (trial.disagreements == ()) == agree
+    text = trial_text(trial)
+    assert f"predicted of memory failure at PFN {VICTIM:#x}: " in text
+    assert ("the guest panicked: BUG: x" in text) == bool(panic)
+    assert text.endswith("all as predicted") == agree
+
+
+def test_nothing_bad_is_predicted_of_ram() -> None:
+    (prediction,) = predict_victims(collision("7.2").program(), (0x3F000,))
+    assert prediction == Prediction(0x3F000, None)
+    assert not prediction.is_panic
