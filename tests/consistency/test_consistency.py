@@ -183,7 +183,9 @@ def test_ram_in_front_of_a_resource_that_cannot_be_read_is_still_seen(layout: st
 @pytest.mark.parametrize("bits", [4, 8])
 def test_migratetypes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The first pageblock begins in the reserve, and so is never made movable.
-    kernel = partial("6.1")
+    kernel = partial("7.2")
+    for nr in (0x20, 0x21, 0x22):
+        kernel.pageblock_flags(nr, bytes(64))
     monkeypatch.setattr(elsewhere, "pageblock_layout", lambda prog: PageblockLayout(bits, 512, 1))
     (finding,) = found(kernel.program())
     assert finding.slug == "device-migratetype"

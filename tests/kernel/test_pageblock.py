@@ -25,7 +25,7 @@ def test_migratetype_is_in_the_low_bits(bits: int, word: int, first: list[int]) 
     kernel = FakeKernel("7.2" if bits == 8 else "6.1")
     address = usage(kernel)
     offset = kernel.layout.structs["mem_section_usage"].members["pageblock_flags"].offset
-    kernel.poke(address + offset, word.to_bytes(8, "little"))
+    kernel.poke(address + offset, word.to_bytes(8 * bits, "little"))
     layout = PageblockLayout(bits, 512, 1)
     types = section_migratetypes(kernel.program(), address, layout)
     assert types is not None
@@ -46,4 +46,5 @@ def test_unreadable(layout: str) -> None:
 def test_debug_info_without_migratetypes(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8)
-    assert pageblock_layout(kernel.program()) is None
+    assert pageblock_layout(kernel.program()) is not None
+    assert pageblock_layout(kernel.program(hidden=frozenset(["MIGRATE_MOVABLE"]))) is None

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from drgn import Program
 
 from .layouts import TABLES, with_page_size
-from .memory import PAGES_PER_SECTION, SIZEOF_PAGE, Memory, Words
+from .memory import SIZEOF_PAGE, Memory, Words
 from .target import Names, make_program
 from .xarray import XArray
 
@@ -20,13 +21,10 @@ _HEAP = 0xFFFF888001000000
 _RODATA = 0xFFFFFFFF81E00000
 # Per-CPU addresses are small offsets; each CPU adds its own base.
 PERCPU_FIRST = 0x10000
-_PERCPU_BASES = (0xFFFF88803F000000, 0xFFFF88803F400000)
+_PERCPU_BASE, _PERCPU_STRIDE = 0xFFFF88803F000000, 0x400000
 _PERCPU_SIZE = 0x4000
+_NR_CPUS = 8192
 
-_SECTIONS_PER_ROOT = 256
-_NR_SECTION_ROOTS = 2048
-_PAGES_PER_SUBSECTION = 512
-_MAX_NUMNODES = 1024
 _PERCPU_COUNT_BIAS = 1 << 63
 _WORD = 1 << 64
 _MAX_PHYSICAL = 1 << 52
@@ -37,10 +35,8 @@ _SYSTEM_RAM = 0x81000200
 _DMA32_START = 0x1000
 _NORMAL_START = 0x100000
 
-# NODES_SHIFT 10, three bits of zone, 21 bits of last CPU and PID below.
-_NODE_SHIFT = 54
-_ZONE_SHIFT = 51
-_LAST_CPUPID = 0x0007FFFFC0000000
+# Bits of the last CPU and PID, below those of node and zone, with CONFIG_NUMA_BALANCING.
+_LAST_CPUPID_WIDTH = 21
 
 _MAPCOUNT_NONE = 0xFFFFFFFF
 _TAIL_MAPPING = 0xDEAD000000000400
@@ -50,6 +46,13 @@ _ALL_ONES = _WORD - 1
 # Words of struct page.
 _FLAGS, _LRU_NEXT, _LRU_PREV, _MAPPING, _INDEX, _PRIVATE, _COUNTS, _MEMCG = range(8)
 
+_ZONE_NAMES = {
+    "ZONE_DMA": "DMA",
+    "ZONE_DMA32": "DMA32",
+    "ZONE_NORMAL": "Normal",
+    "ZONE_MOVABLE": "Movable",
+    "ZONE_DEVICE": "Device",
+}
 _OPS = ("fsdax_pagemap_ops", "dev_dax_pagemap_ops", "p2pdma_pgmap_ops", "dmem_pagemap_ops")
 
 PfnRange = tuple[int, int]
@@ -87,8 +90,12 @@ class FakeKernel:
     Every method that makes a structure returns its address. Nothing is
     checked for sense: tests are free to build what no kernel would.
 
-    :param layout: Version whose structures to use, one of LAYOUTS.
-    :param sizeof_page: More than 64 adds words that nobody writes to struct page.
+    :param layout: Version whose structures to use: one of LAYOUTS, or of the names of
+        layout files. What a kernel of that layout does not have is left out.
+    :param sizeof_page: More than 64 adds words that nobody writes to struct page; 56 takes
+        away memcg_data.
+    :param page_bits: What initialised struct pages have in their flags besides: a KASAN tag.
+    :param cpus: How many are possible.
     :param dedup: Whether the memmap of compound device pages is deduplicated
         where the kernel would do so (version 6.1 and later, no altmap, not an
         early section). The content of struct pages is the same either way;
@@ -102,6 +109,8 @@ class FakeKernel:
         dedup: bool = True,
         vmemmap: int = VMEMMAP,
         sizeof_page: int = SIZEOF_PAGE,
+        page_bits: int = 0,
+        cpus: int = 2,
     ) -> None:
         self.layout = TABLES[layout]
         if sizeof_page != SIZEOF_PAGE:
@@ -110,12 +119,19 @@ class FakeKernel:
         # Otherwise struct pages lie across pages, and the kernel never shares those.
         self.dedup = dedup and sizeof_page == SIZEOF_PAGE
         self.vmemmap = vmemmap
-        self.memory = Memory(vmemmap, sizeof_page)
+        self.macros = self.layout.macros
+        self.page_size = 1 << self.macros.page_shift
+        per_vmemmap_page = self.page_size // sizeof_page
+        pages = self.macros.pages_per_section
+        self.memory = Memory(vmemmap, sizeof_page, pages, per_vmemmap_page)
+        self._place_links()
+        self.page_bits = page_bits
         # Called with address and size before drgn reads; may change memory.
         self.on_read: Callable[[int, int], None] | None = None
         self._statics = self.memory.arena(_STATICS)
         self._heap = self.memory.arena(_HEAP)
-        self._percpu = [self.memory.arena(base + PERCPU_FIRST) for base in _PERCPU_BASES]
+        self._percpu_bases = [_PERCPU_BASE + _PERCPU_STRIDE * cpu for cpu in range(cpus)]
+        self._percpu = [self.memory.arena(base + PERCPU_FIRST) for base in self._percpu_bases]
         self._percpu_next = PERCPU_FIRST
         for arena in self._percpu:
             arena.alloc(_PERCPU_SIZE)
@@ -126,14 +142,28 @@ class FakeKernel:
         self._altmap_pgmaps: dict[int, Altmap] = {}
         self._early: dict[int, bool] = {}
         self._make_variables()
-        self.pgmap_array = self._xarray("pgmap_array")
-        self.memory_blocks = self._xarray("memory_blocks")
+        self.pgmap_array = self._xarray("pgmap_array", exists=self.layout.has_zone_device)
+        self.memory_blocks = self._xarray("memory_blocks", exists=self._has_memory_blocks)
 
     @property
     def stores_block_memmaps(self) -> bool:
         """Whether memory blocks of the layout can store their own memmap."""
-        members = self.layout.structs["memory_block"].members
-        return "altmap" in members or "nr_vmemmap_pages" in members
+        members = ("altmap", "nr_vmemmap_pages")
+        return any(self.layout.has_member("memory_block", name) for name in members)
+
+    def _place_links(self) -> None:
+        """NODES_SHIFT, ZONES_SHIFT and what is below them in page flags."""
+        nodes = (self.layout.max_numnodes - 1).bit_length()
+        zones = (self.layout.constant("__MAX_NR_ZONES") - 1).bit_length()
+        self.node_shift = 64 - nodes
+        self.zone_shift = self.node_shift - zones
+        width = _LAST_CPUPID_WIDTH if nodes else 0
+        self.last_cpupid = (1 << width) - 1 << self.zone_shift - width
+
+    @property
+    def _has_memory_blocks(self) -> bool:
+        """CONFIG_MEMORY_HOTPLUG"""
+        return "memory_block" in self.layout.structs
 
     # Variables.
 
@@ -155,12 +185,13 @@ class FakeKernel:
         self.poke(address, value.to_bytes(self.layout.sizeof(type_name), "little"))
 
     def _make_variables(self) -> None:
-        self._mem_section = self._heap.alloc(8 * _NR_SECTION_ROOTS, 4096)
+        self._mem_section = self._heap.alloc(8 * self.nr_section_roots, 4096)
         self._variable("mem_section", "struct mem_section **", 8, self._mem_section)
         self._variable("__highest_present_section_nr", "unsigned long", 8)
         self._variable("max_pfn", "unsigned long", 8)
         self._variable("highest_memmap_pfn", "unsigned long", 8)
-        self._variable("sections_per_block", "int", 4, 1)
+        if self._has_memory_blocks:
+            self._variable("sections_per_block", "int", 4, 1)
         self._variable("vmemmap_base", "unsigned long", 8, self.vmemmap)
         semaphore = self.layout.structs["percpu_rw_semaphore"].size
         self._variable("mem_hotplug_lock", "struct percpu_rw_semaphore", semaphore)
@@ -171,23 +202,46 @@ class FakeKernel:
         self._make_nodes()
         self._make_resources()
 
+    @property
+    def sections_per_root(self) -> int:
+        """SECTIONS_PER_ROOT"""
+        return self.page_size // self.layout.structs["mem_section"].size
+
+    @property
+    def nr_section_roots(self) -> int:
+        """NR_SECTION_ROOTS"""
+        bits = self.macros.max_physmem_bits - self.macros.section_size_bits
+        return -(-(1 << bits) // self.sections_per_root)
+
     def _make_cpus(self) -> None:
-        offsets = self._variable("__per_cpu_offset", "unsigned long [8192]", 8 * 8192)
-        for cpu, base in enumerate(_PERCPU_BASES):
+        offsets = self._variable("__per_cpu_offset", f"unsigned long [{_NR_CPUS}]", 8 * _NR_CPUS)
+        for cpu, base in enumerate(self._percpu_bases):
             self._set_word(offsets + 8 * cpu, base)
-        cpus = len(_PERCPU_BASES)
+        cpus = len(self._percpu_bases)
         self._variable("nr_cpu_ids", "unsigned int", 4, cpus)
+        bits = ((1 << cpus) - 1).to_bytes(_NR_CPUS // 8, "little")
         for name in ("possible", "present", "online"):
-            self._variable(f"__cpu_{name}_mask", "struct cpumask", 1024, (1 << cpus) - 1)
+            mask = self._variable(f"__cpu_{name}_mask", "struct cpumask", _NR_CPUS // 8)
+            self.poke(mask, bits)
 
     def _make_nodes(self) -> None:
-        self._node_data = self._variable(
-            "node_data", f"struct pglist_data *[{_MAX_NUMNODES}]", 8 * _MAX_NUMNODES
+        count, numa = self.layout.max_numnodes, self.layout.max_numnodes > 1
+        pgdat = self.layout.structs["pglist_data"].size
+        if numa:
+            table = f"struct pglist_data *[{count}]"
+            self._node_data = self._variable("node_data", table, 8 * count)
+            self._variable("nr_node_ids", "unsigned int", 4, 1)
+        else:
+            self._contig_page_data = self._variable("contig_page_data", "struct pglist_data", pgdat)
+        self._nodemask = self.layout.structs["nodemask_t"].size
+        states = self.layout.constant("NR_NODE_STATES")
+        self._node_states = self._variable(
+            "node_states", f"nodemask_t [{states}]", states * self._nodemask
         )
-        self._node_states = self._variable("node_states", "nodemask_t [5]", 5 * 128)
-        self._variable("nr_node_ids", "unsigned int", 4, 1)
-        names = ("DMA", "DMA32", "Normal", "Movable", "Device")
-        array = self._variable("zone_names", "char *const [5]", 8 * len(names))
+        names = [
+            _ZONE_NAMES[name] for name in self.layout.enums["zone_type"] if name in _ZONE_NAMES
+        ]
+        array = self._variable("zone_names", f"char *const [{len(names)}]", 8 * len(names))
         self._zone_names = [self._string(name) for name in names]
         for zone, address in enumerate(self._zone_names):
             self._set_word(array + 8 * zone, address)
@@ -211,8 +265,8 @@ class FakeKernel:
         """
         resource = self._new(
             "resource",
-            start=start_pfn << 12,
-            end=(end_pfn << 12) - 1,
+            start=start_pfn << self.macros.page_shift,
+            end=(end_pfn << self.macros.page_shift) - 1,
             name=self._string(name),
             flags=_SYSTEM_RAM,
             parent=self._iomem,
@@ -225,17 +279,25 @@ class FakeKernel:
         """Make a NUMA node, or find it; returns its struct pglist_data."""
         if nid in self.nodes:
             return self.nodes[nid]
-        # Nothing is left to be initialised.
-        pgdat = self._new("pglist_data", node_id=nid, nr_zones=5, first_deferred_pfn=_ALL_ONES)
+        assert nid < self.layout.max_numnodes, "the kernel has fewer nodes"
+        numa = self.layout.max_numnodes > 1
+        pgdat = self._new("pglist_data") if numa else self._contig_page_data
+        self._set("pglist_data", pgdat, node_id=nid, nr_zones=len(self._zone_names))
+        if self.layout.has_member("pglist_data", "first_deferred_pfn"):
+            # Nothing is left to be initialised.
+            self._set("pglist_data", pgdat, first_deferred_pfn=_ALL_ONES)
         self.nodes[nid] = pgdat
-        self._set_word(self._node_data + 8 * nid, pgdat)
+        if numa:
+            self._set_word(self._node_data + 8 * nid, pgdat)
+            self.set_variable("nr_node_ids", max(self.nodes) + 1)
         states = sum(1 << known for known in self.nodes)
         for state in range(4):
-            self._set_word(self._node_states + 128 * state, states)
-        self.set_variable("nr_node_ids", max(self.nodes) + 1)
+            self._set_word(self._node_states + self._nodemask * state, states)
         for zone, name in enumerate(self._zone_names):
             address = self.zone(nid, zone)
-            self._set("zone", address, name=name, zone_pgdat=pgdat, node=nid)
+            self._set("zone", address, name=name, zone_pgdat=pgdat)
+            if numa:
+                self._set("zone", address, node=nid)
         return pgdat
 
     def zone(self, nid: int, zone: int) -> int:
@@ -248,8 +310,9 @@ class FakeKernel:
         self.poke(address, data)
         return address
 
-    def _xarray(self, name: str) -> XArray:
-        address = self._variable(name, "struct xarray", self.layout.structs["xarray"].size)
+    def _xarray(self, name: str, *, exists: bool) -> XArray:
+        size = self.layout.structs["xarray"].size
+        address = self._variable(name, "struct xarray", size) if exists else 0
         return XArray(address, self.memory.read, self.memory.write, self._heap.alloc)
 
     # Memory.
@@ -312,7 +375,7 @@ class FakeKernel:
         preinit: bool = False,
         present: bool = True,
         has_mem_map: bool = True,
-        subsections: Iterable[int] | None = range(64),
+        subsections: Iterable[int] | None = (-1,),
         usage: bool = True,
     ) -> int:
         """
@@ -321,17 +384,20 @@ class FakeKernel:
         Flags that the layout does not have are silently left out, so that the
         same scene can be built for every version.
 
-        :param subsections: Bits to set in subsection_map; None for none.
+        :param subsections: Bits to set in subsection_map, by default all; None for none.
         :param usage: False leaves mem_section.usage NULL.
         """
         address = self._section_slot(nr)
         flags = (present, has_mem_map, online, early)
         word = sum(1 << bit for bit, flag in enumerate(flags) if flag)
-        word |= self._section_flag("SECTION_TAINT_ZONE_DEVICE_BIT", taint)
+        word |= 1 << 4 if taint and self.layout.has_taint else 0
         word |= self._section_flag("SECTION_IS_VMEMMAP_PREINIT_BIT", preinit)
         if has_mem_map:
             word |= self.vmemmap
-        bits = sum(1 << bit for bit in set(subsections or ()))
+        wanted = set(subsections or ())
+        if wanted == {-1}:
+            wanted = set(range(self.macros.subsections_per_section))
+        bits = sum(1 << bit for bit in wanted)
         made = self._new_usage(bits) if usage else 0
         self._set("mem_section", address, section_mem_map=word, usage=made)
         self._early[nr] = early
@@ -346,14 +412,20 @@ class FakeKernel:
         member = self.layout.structs["mem_section_usage"].members[name]
         self._set_word(int.from_bytes(data, "little") + member.offset, bits)
 
+    def pageblock_flags(self, nr: int, flags: bytes) -> None:
+        """Set the flags of a section's pageblocks."""
+        offset, _ = self.layout.locate("mem_section", "usage")
+        data = self.memory.read(self._section_slot(nr) + offset, 8)
+        member = self.layout.structs["mem_section_usage"].members["pageblock_flags"]
+        self.poke(int.from_bytes(data, "little") + member.offset, flags)
+
     def sections(self, start_pfn: int, end_pfn: int, **kwargs: bool) -> None:
         """section() for all sections that overlap a range, with the subsections in it."""
-        for nr in range(start_pfn // PAGES_PER_SECTION, -(-end_pfn // PAGES_PER_SECTION)):
-            first = nr * PAGES_PER_SECTION
-            start = max(start_pfn, first) - first
-            end = min(end_pfn - first, PAGES_PER_SECTION)
-            bits = range(start // _PAGES_PER_SUBSECTION, -(-end // _PAGES_PER_SUBSECTION))
-            self.section(nr, subsections=bits, **kwargs)
+        pages, unit = self.macros.pages_per_section, self.macros.pages_per_subsection
+        for nr in range(start_pfn // pages, -(-end_pfn // pages)):
+            first = nr * pages
+            start, end = max(start_pfn, first) - first, min(end_pfn - first, pages)
+            self.section(nr, subsections=range(start // unit, -(-end // unit)), **kwargs)
 
     def _section_flag(self, name: str, wanted: bool) -> int:
         return 1 << self.layout.constant(name) if wanted and self.layout.has_constant(name) else 0
@@ -365,19 +437,35 @@ class FakeKernel:
 
     def _new_usage(self, bits: int) -> int:
         offset = self.layout.structs["mem_section_usage"].members["subsection_map"].offset
-        usage = self._new("mem_section_usage")
-        self._set_word(usage + offset, bits)
+        types = self._movable_pageblocks()
+        usage = self._heap.alloc(self.layout.structs["mem_section_usage"].size + len(types))
+        words = -(-self.macros.subsections_per_section // 64)
+        self.poke(usage + offset, bits.to_bytes(8 * words, "little"))
+        flags = self.layout.structs["mem_section_usage"].members["pageblock_flags"].offset
+        self.poke(usage + flags, types)
         return usage
+
+    def _movable_pageblocks(self) -> bytes:
+        """pageblock_flags as memmap_init() and memmap_init_zone_device() leave them."""
+        # The last enumerator of the bits of a pageblock says how many there are. It became
+        # __NR_PAGEBLOCK_BITS in v6.17, which is rounded up.
+        names = ("NR_PAGEBLOCK_BITS", "__NR_PAGEBLOCK_BITS")
+        known = [self.layout.constant(name) for name in names if self.layout.has_constant(name)]
+        bits = 1 << (known[0] - 1).bit_length() if known else 4
+        blocks = self.macros.subsections_per_section
+        movable = sum(self.layout.constant("MIGRATE_MOVABLE") << bits * i for i in range(blocks))
+        return movable.to_bytes(-(-blocks * bits // 64) * 8, "little")
 
     def _section_slot(self, nr: int) -> int:
         """Address of a mem_section, its root allocated on first use."""
-        root, slot = divmod(nr, _SECTIONS_PER_ROOT)
+        root, slot = divmod(nr, self.sections_per_root)
+        size = self.layout.structs["mem_section"].size
         pointer = self._mem_section + 8 * root
         array = int.from_bytes(self.memory.read(pointer, 8), "little")
         if not array:
-            array = self._heap.alloc(16 * _SECTIONS_PER_ROOT, 4096)
+            array = self._heap.alloc(size * self.sections_per_root, 4096)
             self._set_word(pointer, array)
-        return array + 16 * slot
+        return array + size * slot
 
     def memory_block(
         self,
@@ -395,6 +483,8 @@ class FakeKernel:
         :param memmap_pages: How many pages at its head store its memmap; none in layouts that
             cannot have that.
         """
+        if not self._has_memory_blocks:
+            return 0
         block = self._new(
             "memory_block",
             start_section_nr=section_nr,
@@ -406,7 +496,7 @@ class FakeKernel:
             number = self.layout.constant(zone)
             self._set("memory_block", block, zone=self.zone(nid, number))
         if memmap_pages and "altmap" in members:
-            first = section_nr * PAGES_PER_SECTION
+            first = section_nr * self.macros.pages_per_section
             altmap = self._new("vmem_altmap", base_pfn=first, free=memmap_pages, alloc=memmap_pages)
             self._set("memory_block", block, altmap=altmap)
         elif memmap_pages and "nr_vmemmap_pages" in members:
@@ -448,11 +538,12 @@ class FakeKernel:
             nr_range = 0 if in_flight else len(ranges)
         shift = vmemmap_shift if self.layout.has_member("dev_pagemap", "vmemmap_shift") else 0
         pgmap = self._alloc_pgmap(ranges)
+        if self.layout.has_member("dev_pagemap", "nr_range"):
+            self._set("dev_pagemap", pgmap, nr_range=nr_range)
         self._set(
             "dev_pagemap",
             pgmap,
-            type=self.layout.constant(type),
-            nr_range=nr_range,
+            type=self._memory_type(type),
             owner=owner,
             ops=self.symbols[ops] if isinstance(ops, str) else ops,
         )
@@ -467,13 +558,25 @@ class FakeKernel:
             self._claim(pgmap, ranges, nid)
         return pgmap
 
+    def _memory_type(self, name: str) -> int:
+        # MEMORY_DEVICE_GENERIC was MEMORY_DEVICE_DEVDAX up to v5.9.
+        known = self.layout.enums["memory_type"]
+        return known[name] if name in known else known[name.replace("GENERIC", "DEVDAX")]
+
     def _alloc_pgmap(self, ranges: tuple[PfnRange, ...]) -> int:
-        size = self.layout.structs["dev_pagemap"].size
-        pgmap = self._heap.alloc(size + 16 * (len(ranges) - 1))
-        first = pgmap + self.layout.structs["dev_pagemap"].members["range"].offset
+        layout, shift = self.layout.structs["dev_pagemap"], self.macros.page_shift
+        pgmap = self._heap.alloc(layout.size + 16 * (len(ranges) - 1))
+        if "range" not in layout.members:
+            # One struct resource, up to v5.9.
+            assert len(ranges) == 1, "this kernel has one range in a pgmap"
+            ((start, end),) = ranges
+            at = pgmap + layout.members["res"].offset
+            self._set("resource", at, start=start << shift, end=(end << shift) - 1)
+            return pgmap
+        first = pgmap + layout.members["range"].offset
         for i, (start, end) in enumerate(ranges):
-            self._set_word(first + 16 * i, start << 12)
-            self._set_word(first + 16 * i + 8, (end << 12) - 1)
+            self._set_word(first + 16 * i, start << shift)
+            self._set_word(first + 16 * i + 8, (end << shift) - 1)
         return pgmap
 
     def _set_altmap(self, pgmap: int, altmap: Altmap | None) -> None:
@@ -493,7 +596,7 @@ class FakeKernel:
     ) -> int:
         """One from percpu_ref_init(), one for each page or compound page."""
         counts_pages = type not in ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
-        if not counts_pages and self.layout.name != "5.10":
+        if not counts_pages and self._frees_private_pages:
             return 1
         pages = sum((end - start) >> shift for start, end in ranges)
         if altmap is not None and ranges:
@@ -503,7 +606,7 @@ class FakeKernel:
 
     def _set_ref(self, pgmap: int, state: str, count: int) -> None:
         pointer = self.layout.has_member("dev_pagemap", "internal_ref")
-        assert pointer or state not in ("null", "external"), "only 5.10 points to the reference"
+        assert pointer or state not in ("null", "external"), "only up to 5.16, ref is a pointer"
         if state == "null":
             return
         member = "internal_ref" if pointer else "ref"
@@ -519,7 +622,9 @@ class FakeKernel:
         if state == "exited":
             self._set("percpu_ref", ref, percpu_count_ptr=count << 2 | atomic | dead)
             return
-        data = self._new("percpu_ref_data", ref=ref)
+        # Up to v5.9, the atomic counter is in struct percpu_ref.
+        embedded = self.layout.has_member("percpu_ref", "count")
+        data = ref if embedded else self._new("percpu_ref_data", ref=ref)
         pointer = self._alloc_percpu()
         if state == "dead":
             pointer |= atomic | dead
@@ -529,9 +634,12 @@ class FakeKernel:
             # counters may be far below zero.
             total = _PERCPU_COUNT_BIAS + 1
             for cpu, part in enumerate((count + 6, -7)):
-                self._set_word(_PERCPU_BASES[cpu] + pointer, part)
-        self.poke_member("percpu_ref_data", data, "count.counter", total)
-        self._set("percpu_ref", ref, percpu_count_ptr=pointer, data=data)
+                self._set_word(self._percpu_bases[cpu] + pointer, part)
+        owner = "percpu_ref" if embedded else "percpu_ref_data"
+        self.poke_member(owner, data, "count.counter", total)
+        self._set("percpu_ref", ref, percpu_count_ptr=pointer)
+        if not embedded:
+            self._set("percpu_ref", ref, data=data)
 
     def _alloc_percpu(self) -> int:
         self._percpu_next += 8
@@ -588,7 +696,7 @@ class FakeKernel:
         """
         self._put_initialised(start_pfn, end_pfn, zone, 0, nid)
         self.system_ram(start_pfn, end_pfn)
-        for name, start, end in _zones(start_pfn, end_pfn, zone):
+        for name, start, end in self._zones(start_pfn, end_pfn, zone):
             self.grow_zone(name, start, end, present=end - start, nid=nid)
 
     def hole_pages(
@@ -596,6 +704,18 @@ class FakeKernel:
     ) -> None:
         """Boot-time holes as init_unavailable_range() leaves them, in a zone of RAM."""
         self._put_initialised(start_pfn, end_pfn, zone, self._flag("PG_reserved"), nid)
+
+    def _zones(self, start_pfn: int, end_pfn: int, zone: str | None) -> list[tuple[str, int, int]]:
+        """Cut a range at the zones of RAM, unless a zone is given."""
+        if zone is not None and self.layout.has_constant(zone):
+            return [(zone, start_pfn, end_pfn)]
+        firsts = {"ZONE_DMA": 0, "ZONE_DMA32": _DMA32_START, "ZONE_NORMAL": _NORMAL_START}
+        names = [name for name in firsts if self.layout.has_constant(name)]
+        cuts = [0, *(firsts[name] for name in names[1:]), 1 << 50]
+        clipped = [
+            (name, max(a, start_pfn), min(b, end_pfn)) for name, a, b in zip(names, cuts, cuts[1:])
+        ]
+        return [part for part in clipped if part[1] < part[2]]
 
     def metadata_pages(self, start_pfn: int, end_pfn: int, *, nid: int = 0) -> None:
         """The pages of an altmap that hold the memmap: ZONE_DEVICE, but no pgmap."""
@@ -610,7 +730,7 @@ class FakeKernel:
         self, start_pfn: int, end_pfn: int, zone: str | None, flags: int, nid: int
     ) -> None:
         """As __init_single_page() does; memmap_init_range() adds *flags*."""
-        for name, start, end in _zones(start_pfn, end_pfn, zone):
+        for name, start, end in self._zones(start_pfn, end_pfn, zone):
             words = self._blank(end - start)
             words[:, _FLAGS] = self.page_links(name, nid) | flags
             lru = np.arange(start, end, dtype=np.uint64) * np.uint64(self.sizeof_page)
@@ -623,7 +743,8 @@ class FakeKernel:
     def page_links(self, zone: str, nid: int = 0) -> int:
         """The page flags that say zone, node and last CPU."""
         number = self.layout.constant(zone)
-        return nid << _NODE_SHIFT | number << _ZONE_SHIFT | _LAST_CPUPID
+        links = nid << self.node_shift | number << self.zone_shift
+        return links | self.last_cpupid | self.page_bits
 
     def _flag(self, name: str) -> int:
         return 1 << self.layout.constant(name)
@@ -650,10 +771,15 @@ class FakeKernel:
 
     def idle_refcount(self, type: str) -> int:
         """Reference count of an idle page of a type of device memory."""
-        if type == "MEMORY_DEVICE_GENERIC" or self.layout.name == "5.10":
+        if type == "MEMORY_DEVICE_GENERIC" or not self._frees_private_pages:
             return 1
         counted = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PCI_P2PDMA")
-        return int(type in counted and self.layout.name != "7.2")
+        return int(type in counted and self.layout.has_member("page", "pgmap"))
+
+    @property
+    def _frees_private_pages(self) -> bool:
+        """Since v5.18, which nothing shows; a release later, there is coherent memory."""
+        return "MEMORY_DEVICE_COHERENT" in self.layout.enums["memory_type"]
 
     def compound_link(self, head_pfn: int, order: int) -> int:
         """Word 1 of the tails of a compound page: the head, or since 7.1 a mask."""
@@ -673,42 +799,57 @@ class FakeKernel:
             compound[1:, _COUNTS] = _MAPCOUNT_NONE
             # prep_compound_head() runs after tail 2 in 6.1, after tail 1 in
             # 6.12 (so tail 2 loses its list head again), after all in 7.x.
-            metadata = {"6.1": self._metadata_6_1, "6.12": self._metadata_6_12}
-            needs = {"6.1": 3, "6.12": 2}.get(self.layout.name, pages)
-            if len(compound) >= needs:
-                write = metadata.get(self.layout.name, self._metadata_7_2)
-                write(compound, order, self.page(start_pfn + first + 2) + 16)
+            if len(compound) >= min(self._tails_before_head(pages), pages):
+                self._prep_head(compound, start_pfn + first, order)
+
+    def _tails_before_head(self, pages: int) -> int:
+        if self.layout.has_member("page", "compound_info"):
+            return pages
+        return 3 if self.layout.has_member("page", "compound_order") else 2
+
+    def _prep_head(self, compound: Words, head: int, order: int) -> None:
+        """prep_compound_head(): the members of the first tails that this kernel has."""
+        late = self.layout.has_member("page", "compound_info")
+        in_page = self.layout.has_member("page", "compound_order")
+        struct, base = ("page", self.sizeof_page) if in_page else ("folio", 0)
+        values = {
+            "compound_dtor": _COMPOUND_PAGE_DTOR,
+            "compound_order": order,
+            "compound_mapcount": -1,
+            "compound_pincount": 0,
+            "compound_nr": 1 << order,
+            "_folio_dtor": _COMPOUND_PAGE_DTOR,
+            "_folio_order": order,
+            "_flags_1": int(compound[1, _FLAGS]) | (0 if self._has_folio_order else order),
+            "_large_mapcount": -1,
+            "_nr_pages_mapped": 0,
+            "_entire_mapcount": -1,
+            "_pincount": 0,
+            "_mm_id_mapcount": -1,
+            "_folio_nr_pages": 1 << order,
+            "_nr_pages": 1 << order,
+        }
+        lists = self.page(head + 2) + 16
+        if late and order > 1:
+            values["_deferred_list"] = lists << 64 | lists
+        raw = compound.view(np.uint8).reshape(-1)
+        for name, value in values.items():
+            if self.layout.has_member(struct, name):
+                at, size = self.layout.locate(struct, name)
+                self._put(raw, base + at, size, value)
+
+    @property
+    def _has_folio_order(self) -> bool:
+        return self.layout.has_member("folio", "_folio_order")
 
     @staticmethod
-    def _metadata_6_1(compound: Words, order: int, deferred_list: int) -> None:
-        # Destructor, order and compound_mapcount; then pincount and compound_nr.
-        compound[1, _LRU_PREV] = 0xFFFFFFFF << 32 | order << 8 | _COMPOUND_PAGE_DTOR
-        compound[1, _MAPPING] = 1 << order << 32
-
-    @staticmethod
-    def _metadata_6_12(compound: Words, order: int, deferred_list: int) -> None:
-        compound[1, _FLAGS] |= order
-        # _large_mapcount and _entire_mapcount; _nr_pages_mapped and _pincount.
-        compound[1, _LRU_PREV] = _ALL_ONES
-        compound[1, _MAPPING] = 0
-        compound[1, _INDEX] = 1 << order
-
-    @staticmethod
-    def _metadata_7_2(compound: Words, order: int, deferred_list: int) -> None:
-        compound[1, _FLAGS] |= order
-        # _large_mapcount and _nr_pages_mapped; _entire_mapcount and _pincount.
-        compound[1, _LRU_PREV] = 0xFFFFFFFF
-        compound[1, _MAPPING] = 0xFFFFFFFF
-        # _mm_id_mapcount; _nr_pages.
-        compound[1, _INDEX] = _ALL_ONES
-        compound[1, _MEMCG] = 1 << order
-        if order > 1:
-            compound[2, _LRU_PREV] = deferred_list
-            compound[2, _MAPPING] = deferred_list
+    def _put(raw: npt.NDArray[np.uint8], at: int, size: int, value: int) -> None:
+        data = (value % (1 << 8 * size)).to_bytes(size, "little")
+        raw[at : at + size] = np.frombuffer(data, np.uint8)
 
     def _deduplicates(self, start_pfn: int, pgmap: int, shift: int) -> bool:
-        early = self._early.get(start_pfn // PAGES_PER_SECTION, False)
-        vmemmap_pages = (self.sizeof_page << shift) >> 12
+        early = self._early.get(start_pfn // self.macros.pages_per_section, False)
+        vmemmap_pages = (self.sizeof_page << shift) // self.page_size
         allowed = self.dedup and vmemmap_pages > 2 and not early
         return allowed and pgmap not in self._altmap_pgmaps
 
@@ -736,20 +877,12 @@ class FakeKernel:
         """
         types = self.layout, self.variables, self.symbols
         self.names = Names(hidden)
-        return make_program(*types, self._read, self._mem_section, is_live, self.names)
+        return make_program(
+            *types, self._read, self._mem_section, is_live, self.names, self.sizeof_page
+        )
 
     def _read(self, address: int, count: int) -> bytes:
         """A read by drgn."""
         if self.on_read is not None:
             self.on_read(address, count)
         return self.memory.read(address, count)
-
-
-def _zones(start_pfn: int, end_pfn: int, zone: str | None) -> list[tuple[str, int, int]]:
-    """Cut a range at the zones of RAM, unless a zone is given."""
-    if zone is not None:
-        return [(zone, start_pfn, end_pfn)]
-    cuts = [0, _DMA32_START, _NORMAL_START, 1 << 40]
-    parts = zip(("ZONE_DMA", "ZONE_DMA32", "ZONE_NORMAL"), cuts, cuts[1:])
-    clipped = [(name, max(a, start_pfn), min(b, end_pfn)) for name, a, b in parts]
-    return [part for part in clipped if part[1] < part[2]]

@@ -9,10 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from drgn import FaultError
 
-PAGES_PER_SECTION = 32768
 SIZEOF_PAGE = 64
-# struct pages of 64 bytes in one page of vmemmap, the granule of deduplication.
-PAGES_PER_VMEMMAP_PAGE = 64
 
 Words = npt.NDArray[np.uint64]
 
@@ -38,28 +35,27 @@ class Arena:
 class SectionMap:
     """The struct pages of one section, and which of them are mapped."""
 
-    def __init__(self, words_per_page: int) -> None:
+    def __init__(self, pages: int, words_per_page: int) -> None:
         # Zero pages are not touched until written: an unused section is free.
-        self.words: Words = np.zeros((PAGES_PER_SECTION, words_per_page), np.uint64)
-        self.mapped: npt.NDArray[np.bool_] = np.zeros(PAGES_PER_SECTION, np.bool_)
-
-
-def _section_slices(start: int, end: int) -> Iterator[tuple[int, slice, slice]]:
-    """Cut [start, end) at sections: (section, slice there, slice of the whole)."""
-    first = start
-    while first < end:
-        nr, offset = divmod(first, PAGES_PER_SECTION)
-        count = min(end - first, PAGES_PER_SECTION - offset)
-        yield nr, slice(offset, offset + count), slice(first - start, first - start + count)
-        first += count
+        self.words: Words = np.zeros((pages, words_per_page), np.uint64)
+        self.mapped: npt.NDArray[np.bool_] = np.zeros(pages, np.bool_)
 
 
 class Memory:
-    """Virtual memory of the fake kernel."""
+    """
+    Virtual memory of the fake kernel.
 
-    def __init__(self, vmemmap: int, sizeof_page: int = SIZEOF_PAGE) -> None:
+    :param per_section: PAGES_PER_SECTION
+    :param per_vmemmap_page: struct pages in one page of vmemmap, the granule of deduplication
+    """
+
+    def __init__(
+        self, vmemmap: int, sizeof_page: int, per_section: int, per_vmemmap_page: int
+    ) -> None:
         self.vmemmap = vmemmap
         self.sizeof_page = sizeof_page
+        self.per_section = per_section
+        self.per_vmemmap_page = per_vmemmap_page
         self.arenas: list[Arena] = []
         self.sections: dict[int, SectionMap] = {}
         self.hidden: list[tuple[int, int]] = []
@@ -71,6 +67,15 @@ class Memory:
         self.arenas.append(arena)
         return arena
 
+    def _section_slices(self, start: int, end: int) -> Iterator[tuple[int, slice, slice]]:
+        """Cut [start, end) at sections: (section, slice there, slice of the whole)."""
+        first = start
+        while first < end:
+            nr, offset = divmod(first, self.per_section)
+            count = min(end - first, self.per_section - offset)
+            yield nr, slice(offset, offset + count), slice(first - start, first - start + count)
+            first += count
+
     def map(self, start_pfn: int, end_pfn: int) -> None:
         """Make struct pages readable; their content stays, zeros at first."""
         self._set_mapped(start_pfn, end_pfn, True)
@@ -80,22 +85,22 @@ class Memory:
         self._set_mapped(start_pfn, end_pfn, False)
 
     def _set_mapped(self, start_pfn: int, end_pfn: int, value: bool) -> None:
-        for nr, part, _ in _section_slices(start_pfn, end_pfn):
+        for nr, part, _ in self._section_slices(start_pfn, end_pfn):
             if nr not in self.sections:
-                self.sections[nr] = SectionMap(self.sizeof_page // 8)
+                self.sections[nr] = SectionMap(self.per_section, self.sizeof_page // 8)
             self.sections[nr].mapped[part] = value
 
     def put_pages(self, start_pfn: int, words: Words) -> None:
         """Write struct pages and map them."""
         end_pfn = start_pfn + len(words)
         self.map(start_pfn, end_pfn)
-        for nr, part, source in _section_slices(start_pfn, end_pfn):
+        for nr, part, source in self._section_slices(start_pfn, end_pfn):
             self.sections[nr].words[part] = words[source]
 
     def fill_pages(self, start_pfn: int, end_pfn: int, byte: int) -> None:
         """memset() struct pages and map them."""
         self.map(start_pfn, end_pfn)
-        for nr, part, _ in _section_slices(start_pfn, end_pfn):
+        for nr, part, _ in self._section_slices(start_pfn, end_pfn):
             self.sections[nr].words[part] = np.uint64(byte * 0x0101010101010101)
 
     def hide(self, address: int, size: int) -> None:
@@ -116,7 +121,7 @@ class Memory:
 
     def _in_memmap(self, address: int) -> bool:
         pfn = (address - self.vmemmap) // self.sizeof_page
-        return pfn // PAGES_PER_SECTION in self.sections
+        return pfn // self.per_section in self.sections
 
     @staticmethod
     def _read_arena(arena: Arena, address: int, count: int) -> bytes:
@@ -130,7 +135,7 @@ class Memory:
         start = (address - self.vmemmap) // self.sizeof_page
         end = start + -(-(skip + count) // self.sizeof_page)
         left = count
-        for nr, part, _ in _section_slices(start, end):
+        for nr, part, _ in self._section_slices(start, end):
             self._check_mapped(nr, part)
             raw = self.sections[nr].words[part].tobytes()[skip : skip + left]
             yield raw
@@ -140,7 +145,7 @@ class Memory:
         section = self.sections.get(nr)
         missing = 0 if section is None else int(np.argmin(section.mapped[part]))
         if section is None or not section.mapped[part][missing]:
-            pfn = nr * PAGES_PER_SECTION + int(part.start) + missing
+            pfn = nr * self.per_section + int(part.start) + missing
             address = self.vmemmap + pfn * self.sizeof_page
             raise FaultError("struct page not mapped in the fake kernel", address)
 
@@ -159,7 +164,7 @@ class Memory:
         assert offset + len(data) <= self.sizeof_page, "pokes stay within one struct page"
         self.read(address, len(data))
         for alias in self._alias_pfns(pfn):
-            nr, index = divmod(alias, PAGES_PER_SECTION)
+            nr, index = divmod(alias, self.per_section)
             self.sections[nr].words[index].view(np.uint8)[offset : offset + len(data)] = (
                 np.frombuffer(data, np.uint8)
             )
@@ -168,7 +173,8 @@ class Memory:
         """All struct pages that share memory with this one, itself included."""
         for head, count in self.aliases:
             index = pfn - head
-            if PAGES_PER_VMEMMAP_PAGE <= index < count:
-                first = PAGES_PER_VMEMMAP_PAGE + index % PAGES_PER_VMEMMAP_PAGE
-                return list(range(head + first, head + count, PAGES_PER_VMEMMAP_PAGE))
+            per_page = self.per_vmemmap_page
+            if per_page <= index < count:
+                first = per_page + index % per_page
+                return list(range(head + first, head + count, per_page))
         return [pfn]

@@ -11,6 +11,7 @@ from drgn import (
     FindObjectFlags,
     Object,
     Platform,
+    PlatformFlags,
     Program,
     Symbol,
     SymbolBinding,
@@ -31,14 +32,14 @@ _KERNEL_START = 0xFF00000000000000
 _KERNEL_SIZE = (1 << 64) - _KERNEL_START
 
 _VMCOREINFO = """OSRELEASE={release}
-PAGESIZE=4096
+PAGESIZE={page_size}
 SYMBOL(swapper_pg_dir)=ffffffff82a0c000
 SYMBOL(mem_section)={mem_section:x}
 LENGTH(mem_section)=2048
-SIZE(mem_section)=16
-SIZE(page)=64
-NUMBER(SECTION_SIZE_BITS)=27
-NUMBER(MAX_PHYSMEM_BITS)=46
+SIZE(mem_section)={sizeof_section}
+SIZE(page)={sizeof_page}
+NUMBER(SECTION_SIZE_BITS)={section_size_bits}
+NUMBER(MAX_PHYSMEM_BITS)={max_physmem_bits}
 NUMBER(phys_base)=0
 NUMBER(pgtable_l5_enabled)=0
 KERNELOFFSET=0
@@ -52,6 +53,7 @@ _RELEASES = {
     "6.12": "6.12.107-fake",
     "6.12-proposal": "6.12.107-fake",
     "7.2": "7.2.12-fake",
+    "7.3": "7.3.4-fake",
 }
 
 _VMEMMAP_POPULATE = 0xFFFFFFFF81000000
@@ -171,7 +173,7 @@ class _Objects:
         if flags & FindObjectFlags.VARIABLE and name in self.variables:
             type_name, address = self.variables[name]
             return Object(prog, type_name, address=address)
-        if flags & FindObjectFlags.FUNCTION and name == "vmemmap_populate":
+        if flags & FindObjectFlags.FUNCTION and self._is_function(name):
             # drgn takes this function as the sign of SPARSEMEM_VMEMMAP, then
             # finds vmemmap itself, in the first section that has a memmap.
             function = prog.function_type(prog.type("int"), ())
@@ -183,9 +185,25 @@ class _Objects:
                 return Object(prog, self.types.enum(prog, key), value)
         return None
 
+    def _is_function(self, name: str) -> bool:
+        # Where the section flags are macros, pfn_to_online_page() shows the newer ones.
+        layout = self.types.layout
+        macros = not layout.has_constant("SECTION_MARKED_PRESENT_BIT")
+        return name == "vmemmap_populate" or (
+            name == "pfn_to_online_page" and macros and layout.has_taint
+        )
 
-def _vmcoreinfo(layout: Layout, mem_section: int) -> str:
-    info = _VMCOREINFO.format(release=_RELEASES[layout.name], mem_section=mem_section)
+
+def _vmcoreinfo(layout: Layout, mem_section: int, sizeof_page: int) -> str:
+    info = _VMCOREINFO.format(
+        release=_RELEASES.get(layout.name, f"{layout.release}-fake"),
+        mem_section=mem_section,
+        page_size=1 << layout.macros.page_shift,
+        section_size_bits=layout.macros.section_size_bits,
+        max_physmem_bits=layout.macros.max_physmem_bits,
+        sizeof_section=layout.structs["mem_section"].size,
+        sizeof_page=sizeof_page,
+    )
     has_slab_flag = layout.has_constant("PG_slab")
     return info if has_slab_flag else info + _SLAB_TYPE
 
@@ -197,6 +215,14 @@ def _symbols(symbols: Mapping[str, int]) -> list[Symbol]:
     ]
 
 
+def _platform(layout: Layout) -> Platform:
+    architecture = layout.macros.architecture
+    if architecture == "PPC64":
+        little = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
+        return Platform(Architecture.PPC64, little)
+    return Platform(Architecture[architecture])
+
+
 def make_program(
     layout: Layout,
     variables: Variables,
@@ -205,6 +231,7 @@ def make_program(
     mem_section: int,
     is_live: bool,
     names: Names,
+    sizeof_page: int,
 ) -> Program:
     """
     A Program that reads through *read* and knows *variables* and *symbols*.
@@ -212,8 +239,8 @@ def make_program(
     :param mem_section: Address of the root array of sections.
     :param names: Types, variables and enumerators that cannot be found.
     """
-    vmcoreinfo = _vmcoreinfo(layout, mem_section)
-    prog = Program(Platform(Architecture.X86_64), vmcoreinfo=vmcoreinfo)
+    vmcoreinfo = _vmcoreinfo(layout, mem_section, sizeof_page)
+    prog = Program(_platform(layout), vmcoreinfo=vmcoreinfo)
     prog.set_linux_kernel_custom(vmcoreinfo, is_live)
     prog.add_memory_segment(
         _KERNEL_START,
