@@ -206,7 +206,8 @@ class Pgmap(Result):
 
     ``ranges`` holds ``nr_range`` initialised ranges and, while
     ``memremap_pages()`` is running, one more that is in progress. The kernel does not
-    record how many entries follow.
+    record how many entries follow. Before v5.10, there is one range, and
+    ``records_progress`` is false: nothing says whether it is initialised.
     """
 
     address: int
@@ -223,6 +224,19 @@ class Pgmap(Result):
     owner: str | None
     owner_address: int
     device: PgmapDevice | None = None
+    records_progress: bool = True
+
+    @property
+    def is_settled(self) -> bool:
+        """
+        Whether the ranges that are not in progress are initialised for sure: the kernel
+        records it, or the references that ``memremap_pages()`` takes afterwards, one for each
+        page, are there.
+        """
+        if self.records_progress:
+            return True
+        pages = sum(r.end_pfn - self.pfn_first(i) for i, r in enumerate(self.ranges))
+        return self.ref.count is not None and self.ref.count > pages
 
     def __repr__(self) -> str:
         spans = ", ".join(f"[{r.start_pfn:#x}, {r.end_pfn:#x})" for r in self.ranges[:1])

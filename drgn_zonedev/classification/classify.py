@@ -61,6 +61,7 @@ class _Interval:
     area: _Area
     claim: int
     in_progress: bool
+    settled: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ _VERDICTS = {
         "node's zones cannot be read",
     ),
     "section_unreadable": _Verdict(Case.UNKNOWN, "struct mem_section cannot be read"),
+    "memmap_unsure": _Verdict(
+        Case.UNKNOWN,
+        "claimed by a live pgmap, but not in a populated subsection; this kernel does not record "
+        "whether memremap_pages() has finished",
+    ),
     "pgmap_without_memmap": _Verdict(
         Case.UNKNOWN, "the pgmap is complete, but the memory is not in a populated subsection"
     ),
@@ -98,6 +104,11 @@ _VERDICTS = {
     ),
     "metadata": _Verdict(
         Case.METADATA, "set aside by the altmap for the memmap: initialised, but without a pgmap"
+    ),
+    "device_unrecorded": _Verdict(
+        Case.DEVICE,
+        "claimed by a live pgmap; this kernel does not record whether memmap_init_zone_device() "
+        "has finished",
     ),
     "device": _Verdict(Case.DEVICE, "in an initialised range of a live pgmap"),
     "without_memmap": _Verdict(
@@ -226,7 +237,9 @@ def _all_intervals(snapshot: Snapshot) -> Iterator[_Interval]:
             in_progress = pgmap.in_progress and i == pgmap.nr_range
             claim = next(claims)
             for start, end, area in _areas(snapshot, pgmap, i, in_progress):
-                yield _Interval(start, end, pgmap.address, area, claim, in_progress)
+                yield _Interval(
+                    start, end, pgmap.address, area, claim, in_progress, pgmap.is_settled
+                )
 
 
 def _areas(
@@ -399,6 +412,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     area = np.array([i.area for i in intervals] + [_Area.NONE])[atoms.interval]
     claimed = area != _Area.NONE
     in_progress = np.array([i.in_progress for i in intervals] + [False])[atoms.interval]
+    settled = np.array([i.settled for i in intervals] + [True])[atoms.interval]
     without_memmap = ~(has_mem_map & (populated | ~usage_readable))
     block_exists, block_online, block_known = _blocks(snapshot, atoms)
 
@@ -410,9 +424,11 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
         "initializing": (area == _Area.INITIALIZING) | (in_progress & without_memmap),
         "head_unsure": area == _Area.UNSURE,
         "section_unreadable": atoms.unreadable,
+        "memmap_unsure": claimed & without_memmap & ~settled,
         "pgmap_without_memmap": claimed & without_memmap,
         "reserved": area == _Area.RESERVED,
         "metadata": area == _Area.METADATA,
+        "device_unrecorded": (area == _Area.DEVICE) & ~settled,
         "device": area == _Area.DEVICE,
         "without_memmap": ~has_mem_map,
         "usage_unreadable": ~usage_readable,

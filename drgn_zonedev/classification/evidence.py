@@ -107,17 +107,21 @@ class EvidenceBuilder:
         offset = self._offset("struct mem_section_usage", "subsection_map") + bit // 64 * 8
         return Evidence(what, address=usage + offset, value=word, note=f"bit {bit} is {state}")
 
+    def _progress(self, pgmap: Pgmap) -> list[Evidence]:
+        # The kernel records it since v5.10.
+        if not pgmap.records_progress:
+            return []
+        note = "a range is in progress" if pgmap.in_progress else "all ranges are initialised"
+        word = self._pgmap_word(pgmap, "nr_range", pgmap.nr_range, note)
+        return [dataclasses.replace(word, kind=EvidenceKind.PROGRESS)]
+
     def _pgmap(self, pfn: int, address: int) -> list[Evidence]:
         pgmap = self._pgmaps.get(address)
         if pgmap is None:
             return [Evidence(f"pgmap_array[{pfn:#x}]", value=address, note="cannot be read")]
-        progress = "a range is in progress" if pgmap.in_progress else "all ranges are initialised"
         facts = [
             Evidence(f"pgmap_array[{pfn:#x}]", value=pgmap.address, note=pgmap.type),
-            dataclasses.replace(
-                self._pgmap_word(pgmap, "nr_range", pgmap.nr_range, progress),
-                kind=EvidenceKind.PROGRESS,
-            ),
+            *self._progress(pgmap),
             Evidence("pgmap->ref", note=pgmap.ref.state),
         ]
         if pgmap.altmap:

@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def complete(self) -> bool:
-        return self.index < self.pgmap.nr_range
+        return self.index < self.pgmap.nr_range and self.pgmap.is_settled
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,13 @@ class Scene:
     def range_facts(self, claim: Claim) -> tuple[Evidence, Evidence]:
         """The bytes that a pgmap's range was read from."""
         shift = self.snapshot.geometry.page_shift
-        base = claim.pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), "range")
+        # struct resource begins like struct range.
+        recorded = claim.pgmap.records_progress
+        member = "range" if recorded else "res"
+        what = f"pgmap->ranges[{claim.index}]" if recorded else "pgmap->res"
+        base = claim.pgmap.address + offsetof(self.prog.type("struct dev_pagemap"), member)
         base += claim.index * sizeof(self.prog.type("struct range"))
-        what, range_ = f"pgmap->ranges[{claim.index}]", claim.range
+        range_ = claim.range
         start, end = range_.start_pfn << shift, (range_.end_pfn << shift) - 1
         return (
             Evidence(f"{what}.start", base, start),

@@ -26,10 +26,13 @@ from drgn_zonedev.kernel.memmap import Pages, UnreadablePages
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_ranges,
     find_dev_pagemap,
+    has_zone_device,
     pgmap_altmap,
     pgmap_is_alive,
     pgmap_pfn_first,
     pgmap_pfn_valid,
+    pgmap_range,
+    pgmap_records_progress,
     pgmap_ref,
 )
 from drgn_zonedev.kernel.mmzone import (
@@ -212,6 +215,8 @@ def _online_page(
 def _claim(prog: Program, pfn: int, pgmap: Object | str) -> Predicate:
     if isinstance(pgmap, str):
         return Predicate("get_dev_pagemap", pgmap, "")
+    if not has_zone_device(prog):
+        return Predicate("get_dev_pagemap", "NULL", "the kernel has no ZONE_DEVICE")
     slot = _try(pgmap_array_slot, prog, pfn)
     if isinstance(slot, str):
         return Predicate("get_dev_pagemap", slot, "")
@@ -246,7 +251,7 @@ def _pgmap_pfn_valid(pgmap: Object | str, pfn: int) -> Predicate:
         ranges, evidence = dev_pagemap_ranges(pgmap)[0], list(_extent(pgmap, pfn))
     except (FaultError, ValueError) as e:
         return Predicate("pgmap_pfn_valid", f"cannot be read: {e}", "")
-    nr_range = pgmap.nr_range.value_()
+    nr_range = pgmap.nr_range.value_() if pgmap_records_progress(pgmap) else len(ranges)
     if answer:
         because = "in an initialised range, after the altmap's pages"
     elif any(r.start_pfn <= pfn < r.end_pfn for r in ranges[:nr_range]):
@@ -257,11 +262,14 @@ def _pgmap_pfn_valid(pgmap: Object | str, pfn: int) -> Predicate:
 
 
 def _extent(pgmap: Object, pfn: int) -> Iterator[Evidence]:
-    yield _member("pgmap->nr_range", pgmap.nr_range)
+    records = pgmap_records_progress(pgmap)
+    if records:
+        yield _member("pgmap->nr_range", pgmap.nr_range)
     for i, range_ in enumerate(dev_pagemap_ranges(pgmap)[0]):
         if range_.start_pfn <= pfn < range_.end_pfn:
-            yield _member(f"pgmap->ranges[{i}].start", pgmap.ranges[i].start)
-            yield _member(f"pgmap->ranges[{i}].end", pgmap.ranges[i].end)
+            name, found = f"ranges[{i}]" if records else "res", pgmap_range(pgmap, i)
+            yield _member(f"pgmap->{name}.start", found.start)
+            yield _member(f"pgmap->{name}.end", found.end)
             if i == 0 and pgmap_altmap(pgmap):
                 yield _member("pgmap->altmap.reserve", pgmap.altmap.reserve)
                 yield _member("pgmap->altmap.free", pgmap.altmap.free)
@@ -293,4 +301,6 @@ def _zone_device_page(page: Pages | UnreadablePages) -> Predicate:
         value=int(page.flags[0]),
     )
     because = f"page_zonenum() is {zone}, ZONE_DEVICE is {layout.zone_device}"
+    if layout.zone_device >= layout.nr_zones:
+        because = "the kernel has no ZONE_DEVICE"
     return Predicate("is_zone_device_page", zone == layout.zone_device, because, (word,))

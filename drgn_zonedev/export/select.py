@@ -184,7 +184,8 @@ def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
     prog = recorder.prog
     found = Object(prog, "struct dev_pagemap *", pgmap.address)
     _keep_object(recorder, found)
-    recorder.keep(found.ranges[0].address_of_().value_(), len(pgmap.ranges) * _RANGE_SIZE)
+    if pgmap.records_progress:
+        recorder.keep(found.ranges[0].address_of_().value_(), len(pgmap.ranges) * _RANGE_SIZE)
     if pgmap.ops_address:
         _keep_object(recorder, found.ops.read_())
     info = slab_object_info(prog, pgmap.address)

@@ -31,7 +31,7 @@ from drgn_zonedev.kernel.arguments import require_number, require_struct
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.masks import possible_cpus
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.kernel.xarray import XArrayEntries, xa_entries, xa_lookup
+from drgn_zonedev.kernel.xarray import XArrayEntries, no_entries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.vmcore.reads import need_object, null_pointer, read_object
@@ -44,6 +44,7 @@ __all__ = (
     "for_each_dev_pagemap",
     "for_each_pgmap_array_entry",
     "get_dev_pagemap",
+    "has_zone_device",
     "percpu_ref_state",
     "pgmap_altmap",
     "pgmap_array_entries",
@@ -51,6 +52,8 @@ __all__ = (
     "pgmap_is_alive",
     "pgmap_pfn_first",
     "pgmap_pfn_valid",
+    "pgmap_range",
+    "pgmap_records_progress",
     "pgmap_ref",
     "pgmap_vmemmap_shift",
     "require_percpu_ref",
@@ -120,14 +123,29 @@ def for_each_pgmap_array_entry(prog: Program) -> Iterator[tuple[int, Object]]:
 
 
 @takes_program_or_default
+def has_zone_device(prog: Program) -> bool:
+    """
+    Return whether the kernel was built with ``CONFIG_ZONE_DEVICE``.
+
+    :raises LookupError: if the debugging information does not say
+    """
+    if "pgmap_array" in prog or "ZONE_DEVICE" in prog:
+        return True
+    # Both enumerators are of one enumeration.
+    prog.constant("__MAX_NR_ZONES")
+    return False
+
+
+@takes_program_or_default
 def pgmap_array_entries(prog: Program) -> XArrayEntries:
     """
     Read all of ``pgmap_array``: which PFNs it holds which ``struct dev_pagemap *`` for,
-    and which PFNs could not be read.
+    and which PFNs could not be read. Without ``CONFIG_ZONE_DEVICE``, it holds nothing.
 
-    :raises ObjectNotFoundError: if the kernel has no ``pgmap_array``
-        (``CONFIG_ZONE_DEVICE=n``)
+    :raises ObjectNotFoundError: if the debugging information lacks ``pgmap_array``
     """
+    if not has_zone_device(prog):
+        return no_entries()
     entries = xa_entries(prog["pgmap_array"].address_of_())
     return entries.at_most(_MAX_CLAIMS, "it holds more than on any machine")
 
@@ -240,6 +258,12 @@ def percpu_ref_state(ref: Object) -> RefState:
     try:
         atomic = bool(word & prog["__PERCPU_REF_ATOMIC"].value_())
         mode = "atomic" if atomic else "percpu"
+        # Since Linux kernel commit 2b0d3d3e4fcf ("percpu_ref: reduce memory footprint of
+        # percpu_ref in fast path") (in v5.10), the counter is in struct percpu_ref_data.
+        if not prog.type("struct percpu_ref").has_member("data"):
+            if word & ~prog["__PERCPU_REF_ATOMIC_DEAD"].value_() == 0:
+                return RefState("exited", None, None)
+            return RefState(state, mode, _percpu_ref_count(ref, ref, word, atomic))
         data = ref.data.read_()
         if not data:
             # percpu_ref_exit() keeps the last count above the flags.
@@ -340,8 +364,33 @@ def _read_pgmap(pgmap: Object) -> Object:
         return pgmap[0]
 
 
+def pgmap_records_progress(pgmap: Object) -> bool:
+    """
+    Return whether the kernel records which ranges of a pgmap are initialised.
+
+    :param pgmap: ``struct dev_pagemap *``
+    """
+    # Since Linux kernel commits a4574f63edc6 ("mm/memremap_pages: convert to 'struct
+    # range'") and b7b3c01b1915 ("mm/memremap_pages: support multiple ranges per
+    # invocation") (in v5.10). Before that, the only range is a struct resource.
+    type_ = pgmap.prog_.type(_PGMAP)
+    return type_.has_member("nr_range") or not type_.has_member("res")
+
+
+def pgmap_range(pgmap: Object, index: int) -> Object:
+    """
+    Get a range of a pgmap, both of whose ends are inclusive.
+
+    :param pgmap: ``struct dev_pagemap *``
+    :return: ``struct range``, or ``struct resource`` before v5.10
+    """
+    return pgmap.ranges[index] if pgmap_records_progress(pgmap) else pgmap.res
+
+
 def _ranges_of(pgmap: Object, value: Object) -> tuple[tuple[PgmapRange, ...], bool]:
     shift = pgmap.prog_["PAGE_SHIFT"].value_()
+    if not pgmap_records_progress(pgmap):
+        return (_pfn_range(pgmap.res, shift),), False
     nr_range = value.nr_range.value_()
     if not 0 <= nr_range <= _MAX_RANGES:
         raise ValueError(f"nr_range of pgmap {pgmap.value_():#x} is {nr_range}")
@@ -353,7 +402,7 @@ def _ranges_of(pgmap: Object, value: Object) -> tuple[tuple[PgmapRange, ...], bo
 
 
 def _pfn_range(range_: Object, shift: int) -> PgmapRange:
-    # struct range is inclusive at both ends.
+    # struct range and struct resource are inclusive at both ends.
     range_ = read_object(range_)
     return PgmapRange(range_.start.value_() >> shift, (range_.end.value_() + 1) >> shift)
 
@@ -423,7 +472,7 @@ def pgmap_pfn_first(pgmap: Object, range_id: IntegerLike) -> int:
     require_struct(pgmap, _PGMAP)
     range_id = require_number(range_id, "index of a range")
     shift = pgmap.prog_["PAGE_SHIFT"].value_()
-    pfn = int(pgmap.ranges[range_id].start.value_()) >> shift
+    pfn = int(pgmap_range(pgmap, range_id).start.value_()) >> shift
     if range_id == 0 and pgmap.flags.value_() & _PGMAP_ALTMAP_VALID:
         pfn += vmem_altmap_offset(pgmap.altmap)
     return pfn
@@ -493,7 +542,7 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
     info = Pgmap(
         address=pgmap.value_(),
         type=dev_pagemap_type(now),
-        nr_range=now.nr_range.value_(),
+        nr_range=now.nr_range.value_() if pgmap_records_progress(pgmap) else len(ranges),
         ranges=ranges,
         in_progress=in_progress,
         vmemmap_shift=shift,
@@ -504,5 +553,6 @@ def dev_pagemap_info(pgmap: Object) -> Pgmap:
         ops_address=ops,
         owner=symbol_name(prog, owner) if owner else None,
         owner_address=owner,
+        records_progress=pgmap_records_progress(pgmap),
     )
     return bind(prog, info)

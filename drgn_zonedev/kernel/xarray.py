@@ -29,6 +29,7 @@ from drgn_zonedev.vmcore.reads import read_memory
 __all__ = (
     "XArrayEntries",
     "XArrayGap",
+    "no_entries",
     "xa_entries",
     "xa_is_err",
     "xa_is_internal",
@@ -162,6 +163,12 @@ class XArrayEntries:
     def in_gap(self, index: int) -> bool:
         """Return whether the entry at an index is not known."""
         return any(gap.start <= index < gap.end for gap in self.gaps)
+
+
+def no_entries() -> XArrayEntries:
+    """Get the entries of an xarray that is empty."""
+    nothing = np.empty(0, np.uint64)
+    return XArrayEntries(nothing, nothing, nothing, ())
 
 
 def xa_entries(xa: Object) -> XArrayEntries:

@@ -220,7 +220,8 @@ def _counter(pgmap: Pgmap, ref: Object) -> Iterator[int]:
 def _pgmap_pfn_valid(q: Question) -> Iterator[int]:
     # The ranges up to the one that contains the PFN; the altmap belongs to the first.
     pgmap = q.dev_pagemap(q.got)
-    yield pgmap.nr_range.address_of_().value_()
+    if q.got.records_progress:
+        yield pgmap.nr_range.address_of_().value_()
     for i, range_ in enumerate(q.got.ranges[: q.got.nr_range]):
         start, end = _range_words(q, i)
         yield start
@@ -254,7 +255,9 @@ def _reserve(q: Question) -> Iterator[int]:
 
 def _range_words(q: Question, index: int) -> tuple[int, int]:
     size = sizeof(q.prog.type("struct range"))
-    ranges = offsetof(q.prog.type("struct dev_pagemap"), "ranges")
+    # struct resource begins like struct range.
+    member = "ranges" if q.got.records_progress else "res"
+    ranges = offsetof(q.prog.type("struct dev_pagemap"), member)
     start = q.got.address + ranges + index * size
     return start, start + size // 2
 

@@ -198,6 +198,7 @@ def _pgmap(pgmap: Pgmap) -> Document:
         "type": pgmap.type,
         "nr_range": pgmap.nr_range,
         "in_progress": pgmap.in_progress,
+        **({} if pgmap.records_progress else {"records_progress": False}),
         "ranges": [{"start_pfn": r.start_pfn, "end_pfn": r.end_pfn} for r in pgmap.ranges],
         "vmemmap_shift": pgmap.vmemmap_shift,
         "flags": hex(pgmap.flags),

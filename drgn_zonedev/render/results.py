@@ -54,6 +54,7 @@ def _pgmap_lines(pgmap: Pgmap) -> Iterator[str]:
     yield f"struct dev_pagemap @ {pgmap.address:#x}: {pgmap.type}"
     for i, r in enumerate(pgmap.ranges):
         state = "in progress" if pgmap.in_progress and i == pgmap.nr_range else "initialised"
+        state = state if pgmap.is_settled else "perhaps in progress"
         pages = r.end_pfn - r.start_pfn
         yield f"    ranges[{i}]: {span(r.start_pfn, r.end_pfn)}, {pages} pages, {state}"
     if pgmap.altmap:

@@ -34,6 +34,9 @@ __all__ = (
     "periodic_areas",
 )
 
+# Renamed in Linux kernel commit 4533d3aed857 ("memremap: rename MEMORY_DEVICE_DEVDAX to
+# MEMORY_DEVICE_GENERIC") (in v5.10).
+_DEVDAX = ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX")
 # Types whose drivers build folios out of base pages, where folio->pgmap exists.
 _FOLIO_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
@@ -101,7 +104,7 @@ def is_idle_at_one(layout: PageLayout, promise: Promise) -> bool:
     if isinstance(promise, MetadataPages):
         return True
     keeps = promise.type == "MEMORY_DEVICE_FS_DAX" and not layout.pgmap_in_folio
-    return keeps or promise.type == "MEMORY_DEVICE_GENERIC"
+    return keeps or promise.type in _DEVDAX
 
 
 def order_is_in_flags(layout: PageLayout) -> bool:

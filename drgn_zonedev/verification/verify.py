@@ -310,7 +310,19 @@ def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results.unjudged += scanned.unconfirmed
     found = [(slug, run) for slug, runs in scanned.runs.items() for run in runs.reported()]
     found.sort(key=lambda each: (each[1].start_pfn, each[0]))
-    results.findings += [_error(context, slug, range_, run) for slug, run in found]
+    errors = [_error(context, slug, range_, run) for slug, run in found]
+    if range_.pgmap is None or context.pgmaps[range_.pgmap].is_settled:
+        results.findings += errors
+    else:
+        results.unjudged += map(_perhaps_unfinished, errors)
+
+
+def _perhaps_unfinished(error: Finding) -> Unjudged:
+    reason = (
+        f"struct pages are not as promised ({error.slug}), but this kernel does not record "
+        "whether memmap_init_zone_device() has finished"
+    )
+    return Unjudged(error.start_pfn, error.end_pfn, reason)
 
 
 def _error(context: Context, slug: str, range_: Range, run: Run) -> Finding:
