@@ -23,6 +23,7 @@ from drgn import (
     ObjectNotFoundError,
     Program,
     Type,
+    container_of,
     offsetof,
     sizeof,
 )
@@ -30,6 +31,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import decode_memory_block_state_value
 
 from drgn_zonedev.kernel.arguments import require_number
+from drgn_zonedev.kernel.devices import for_each_bus_device
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayGap, xa_entries, xa_lookup
 from drgn_zonedev.vmcore.reads import null_pointer
@@ -83,10 +85,21 @@ def section_memory_block(prog: Program, nr: IntegerLike) -> Object:
     try:
         xa = prog["memory_blocks"].address_of_()
     except ObjectNotFoundError:
-        # CONFIG_MEMORY_HOTPLUG=n
-        return null_pointer(prog, "struct memory_block *")
+        # CONFIG_MEMORY_HOTPLUG=n, or older.
+        return _found_otherwise(prog, require_number(nr, "section number"))
     block_id = require_number(nr, "section number") // sections_per_block(prog)
     return Object(prog, "struct memory_block *", xa_lookup(xa, block_id))
+
+
+def _found_otherwise(prog: Program, nr: int) -> Object:
+    try:
+        blocks = memory_blocks(prog)
+        found = blocks.find(nr // sections_per_block(prog)) if len(blocks) else None
+    except LookupError:
+        found = None
+    if found is None:
+        return null_pointer(prog, "struct memory_block *")
+    return Object(prog, "struct memory_block *", found[0])
 
 
 @dataclass(frozen=True)
@@ -129,26 +142,45 @@ def memory_blocks(prog: Program) -> MemoryBlocks:
     """
     try:
         entries = xa_entries(prog["memory_blocks"].address_of_())
-    except ObjectNotFoundError:
+    except ObjectNotFoundError as e:
         if "sections_per_block" in prog:
-            # drivers/base/memory.c defines both.
-            raise
+            # drivers/base/memory.c defines both. See section_memory_block().
+            try:
+                return _with_states(prog, *_blocks_on_bus(prog), ())
+            except LookupError:
+                raise e from None
         # CONFIG_MEMORY_HOTPLUG=n
         return _nothing()
+    return _with_states(prog, entries.first, entries.value, entries.gaps)
+
+
+def _blocks_on_bus(prog: Program) -> tuple[np.ndarray, np.ndarray]:
+    # IDs and addresses. Every memory block is a device on the bus of that name.
+    per_block, found = sections_per_block(prog), {}
+    for dev in for_each_bus_device(prog, "memory"):
+        block = container_of(dev, "struct memory_block", "dev")
+        found[block.start_section_nr.value_() // per_block] = block.value_()
+    ids = sorted(found)
+    return np.array(ids, np.uint64), np.array([found[i] for i in ids], np.uint64)
+
+
+def _with_states(
+    prog: Program, ids: np.ndarray, addresses: np.ndarray, gaps: tuple[XArrayGap, ...]
+) -> MemoryBlocks:
     block_type = prog.type("struct memory_block")
     state_type = block_type.member("state").type
-    places = entries.value + np.uint64(offsetof(block_type, "state"))
+    places = addresses + np.uint64(offsetof(block_type, "state"))
     raw, readable = read_records(prog, places, sizeof(state_type))
     words = raw.view(f"<u{sizeof(state_type)}")[:, 0].astype(np.uint64)
     numbers, state = np.unique(words, return_inverse=True)
     names = [_state_name(prog, number) for number in numbers.tolist()]
     return MemoryBlocks(
-        id=entries.first,
-        address=entries.value,
+        id=ids,
+        address=addresses,
         state=np.where(readable, state.ravel(), len(names)),
-        memmap_pages=_memmap_pages(prog, block_type, entries.value),
+        memmap_pages=_memmap_pages(prog, block_type, addresses),
         state_names=(*names, "unreadable"),
-        gaps=entries.gaps,
+        gaps=gaps,
     )
 
 
@@ -233,7 +265,12 @@ def mem_hotplug_in_progress(prog: Program) -> bool:
     ``memmap_init_zone_device()`` runs without this lock.
     """
     try:
-        return bool(prog["mem_hotplug_lock"].block.counter.value_())
+        lock = prog["mem_hotplug_lock"]
+        if lock.type_.has_member("readers_block"):
+            # Up to Linux kernel commit 7f26482a872c ("locking/percpu-rwsem: Remove the
+            # embedded rwsem") (in v5.7).
+            return bool(lock.readers_block.value_())
+        return bool(lock.block.counter.value_())
     except (ObjectNotFoundError, AttributeError):
         return False
     except FaultError:

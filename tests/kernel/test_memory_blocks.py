@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import pytest
+from drgn import Program
 from support.fakekernel import FakeKernel, collision
 from support.kernels import each_layout
+from support.structures import Structures
 
 from drgn_zonedev.kernel.memory_blocks import (
     MEMMAP_UNREADABLE,
@@ -121,3 +123,62 @@ def test_hotplug_is_in_progress_while_its_lock_blocks_readers(layout: str, block
     lock = kernel.variables["mem_hotplug_lock"][1]
     kernel.poke_member("percpu_rw_semaphore", lock, "block.counter", block)
     assert mem_hotplug_in_progress(kernel.program()) == bool(block)
+
+
+# Before v5.8, they are found on the bus of that name.
+
+_OLD = {
+    "kobject": (("name", "const char *"), ("entry", "struct list_head")),
+    "kset": (("list", "struct list_head"),),
+    "subsys_kset": (("kobj", "struct kobject"),),
+    "klist": (("k_list", "struct list_head"),),
+    "klist_node": (("n_node", "struct list_head"),),
+    "subsys_private": (("subsys", "struct subsys_kset"), ("klist_devices", "struct klist")),
+    "device": (("p", "struct device_private *"),),
+    "device_private": (("knode_bus", "struct klist_node"), ("device", "struct device *")),
+    "memory_block": (
+        ("start_section_nr", "unsigned long"),
+        ("state", "unsigned long"),
+        ("dev", "struct device"),
+    ),
+}
+
+
+def old_machine(states: dict[int, int]) -> tuple[Program, dict[int, int]]:
+    """Memory blocks of two sections each, with their states, and their addresses."""
+    made = Structures(_OLD)
+    per_block = made.variable("sections_per_block", "int")
+    made.poke(per_block, (2).to_bytes(4, "little"))
+    kset, bus = made.new("kset"), made.new("subsys_private")
+    made.poke(made.variable("bus_kset", "struct kset *"), kset.to_bytes(8, "little"))
+    made.poke(bus, made.string("memory").to_bytes(8, "little"))
+    made.empty_list(kset)
+    made.append(kset, bus + made.offset("kobject", "entry"))
+    devices = bus + made.offset("subsys_private", "klist_devices")
+    made.empty_list(devices)
+    blocks = {}
+    for block_id, state in states.items():
+        block = made.new("memory_block", start_section_nr=2 * block_id, state=state)
+        dev = block + made.offset("memory_block", "dev")
+        private = made.new("device_private", device=dev)
+        made.append(devices, private)
+        blocks[block_id] = block
+    return made.program(), blocks
+
+
+def test_blocks_of_a_kernel_without_an_xarray_of_them_are_on_their_bus() -> None:
+    prog, blocks = old_machine({5: 1, 0: 4, 9: 2})
+    names = {0: "MEM_OFFLINE", 5: "MEM_ONLINE", 9: "MEM_GOING_OFFLINE"}
+    assert memory_block_states(prog) == {i: (blocks[i], names[i]) for i in (0, 5, 9)}
+    assert section_memory_block(prog, 11).value_() == blocks[5]
+    assert not section_memory_block(prog, 12)
+
+
+@pytest.mark.parametrize("readers_block", [0, 1])
+def test_hotplug_lock_of_a_kernel_that_blocks_readers_by_another_member(
+    readers_block: int,
+) -> None:
+    made = Structures({"percpu_rw_semaphore": (("readers_block", "int"),)})
+    lock = made.variable("mem_hotplug_lock", "struct percpu_rw_semaphore")
+    made.poke(lock, readers_block.to_bytes(4, "little"))
+    assert mem_hotplug_in_progress(made.program()) == bool(readers_block)
