@@ -27,6 +27,7 @@ from drgn import (
     FaultError,
     IntegerLike,
     Object,
+    PlatformFlags,
     Program,
     TypeKind,
     sizeof,
@@ -112,12 +113,13 @@ def sparsemem_geometry(prog: Program) -> Geometry:
     Get the sizes of pages, subsections and sections.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
-    :raises BadDataError: if the sizes in VMCOREINFO are impossible, or ``mem_section`` is
-        something else
+    :raises BadDataError: if the sizes in VMCOREINFO are impossible, ``mem_section`` is
+        something else, or the kernel is one that nothing here can read
     """
     try:
         return prog.cache["zonedev_geometry"]
     except KeyError:
+        _refuse_unreadable_kernels(prog)
         geometry = Geometry(
             page_shift=prog["PAGE_SHIFT"].value_(),
             section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
@@ -130,6 +132,30 @@ def sparsemem_geometry(prog: Program) -> Geometry:
             raise BadDataError(f"impossible sizes in VMCOREINFO: {geometry}") from None
         _require_mem_section(prog)
         return prog.cache.setdefault("zonedev_geometry", geometry)
+
+
+def _refuse_unreadable_kernels(prog: Program) -> None:
+    assert prog.platform is not None
+    if not prog.platform.flags & PlatformFlags.IS_LITTLE_ENDIAN:
+        # Words are read by the thousand, as those of a little-endian machine.
+        name = prog.platform.arch.name.lower()
+        raise BadDataError(f"{name} is big-endian, which is not supported: nothing was read")
+    # Up to Linux kernel commit f1eca35a0dc7 ("mm/sparsemem: introduce struct
+    # mem_section_usage") (in v5.3), a section was valid as a whole.
+    try:
+        section = prog.type("struct mem_section")
+    except LookupError:
+        return
+    if section.has_member("pageblock_flags") and not section.has_member("usage"):
+        raise BadDataError(
+            "the kernel has no subsections, so it is older than v5.3, which is not supported"
+        )
+    # Up to Linux kernel commit bcfa4b72111c ("memremap: Convert to XArray") (in v4.20).
+    if "pgmap_radix" in prog and "pgmap_array" not in prog:
+        raise BadDataError(
+            "the kernel has pgmaps in a radix tree, so it is older than v4.20, which is not "
+            "supported"
+        )
 
 
 def _require_mem_section(prog: Program) -> None:

@@ -147,6 +147,9 @@ def sections(prog: Program) -> Sections:
     rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
     usage = _usage_pointers(section_type, rows)
     bitmaps, readable = _subsection_maps(prog, usage)
+    if not section_type.has_member("usage"):
+        # Every kernel has this member: a pointer that is not known is not NULL.
+        readable = np.zeros(len(usage), bool)
     found = Sections(
         geometry=sparsemem_geometry(prog),
         nr=nr,
@@ -256,6 +259,9 @@ def _subsection_maps(prog: Program, usage: np.ndarray) -> tuple[np.ndarray, np.n
     try:
         offset = offsetof(usage_type, "subsection_map")
     except LookupError:
+        if "vmemmap_populate" in prog:
+            # drgn, too, takes this function as the sign of CONFIG_SPARSEMEM_VMEMMAP.
+            return np.zeros((len(usage), words), np.uint64), np.zeros(len(usage), bool)
         full = np.full((len(usage), words), np.iinfo(np.uint64).max)
         return full, np.ones(len(usage), bool)
     bitmaps = np.zeros((len(usage), words), np.uint64)
