@@ -15,6 +15,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classification.missing_debuginfo import optional
 from drgn_zonedev.debuginfo.finders import types_are_builtin
 from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.memremap import has_zone_device
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.model import KernelFacts
 from drgn_zonedev.util.strings import c_string
@@ -46,9 +47,15 @@ def kernel_facts(prog: Program) -> KernelFacts:
         features={
             "section_taint_zone_device": bool(flags.taint),
             "section_is_vmemmap_preinit": bool(flags.preinit),
-            "vmemmap_shift": prog.type("struct dev_pagemap").has_member("vmemmap_shift"),
+            "vmemmap_shift": _has_vmemmap_shift(prog),
             "pgmap_in_folio": bool(layout and layout.pgmap_in_folio),
             "compound_info_is_mask": bool(layout and layout.compound_mask),
         },
         types_from_btf=types_are_builtin(prog),
     )
+
+
+def _has_vmemmap_shift(prog: Program) -> bool:
+    # A kernel without CONFIG_ZONE_DEVICE may not have the type.
+    pgmap = optional("", None, lambda: prog.type("struct dev_pagemap")).value
+    return has_zone_device(prog) and pgmap is not None and pgmap.has_member("vmemmap_shift")

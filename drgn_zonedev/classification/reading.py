@@ -29,7 +29,12 @@ from drgn_zonedev.kernel.memory_blocks import (
     no_memory_blocks,
     sections_per_block,
 )
-from drgn_zonedev.kernel.memremap import dev_pagemap_info, pgmap_array_entries, require_percpu_ref
+from drgn_zonedev.kernel.memremap import (
+    dev_pagemap_info,
+    has_zone_device,
+    pgmap_array_entries,
+    require_percpu_ref,
+)
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.nodes import Nodes, nodes
 from drgn_zonedev.kernel.resource import unnamed_iomem_resources
@@ -54,7 +59,7 @@ def take_snapshot(prog: Program) -> Snapshot:
     Read the sections, pgmaps and memory blocks of a program.
 
     :raises LookupError: if the debugging information lacks one of them, or the
-        kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
+        kernel was built without ``CONFIG_SPARSEMEM``
     """
     if not prog.flags & ProgramFlags.IS_LIVE:
         return _read(prog)
@@ -144,9 +149,9 @@ def _read(prog: Program) -> Snapshot:
     return dataclasses.replace(snapshot, unjudged=named_once((*unjudged, *missing, *unread)))
 
 
-def _zones(prog: Program) -> tuple[Zones, int]:
+def _zones(prog: Program) -> tuple[Zones, int | None]:
     # Without the number of the zone, there would be none.
-    zone_device = prog.constant("ZONE_DEVICE").value_()
+    zone_device = prog.constant("ZONE_DEVICE").value_() if has_zone_device(prog) else None
     return zones(prog), zone_device
 
 
@@ -180,6 +185,8 @@ _PgmapReading = tuple[tuple[Pgmap, ...], tuple[tuple[int, PgmapRange], ...], tup
 
 
 def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
+    if not len(array):
+        return (), (), ()
     pgmap_type = prog.type("struct dev_pagemap *")
     pgmaps: dict[int, Pgmap] = {}
     claims: list[tuple[int, PgmapRange]] = []

@@ -32,6 +32,8 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.render import as_json, as_text
 
     prog = session.prog
+    # Raises what says that the kernel was built without CONFIG_ZONE_DEVICE.
+    prog["pgmap_array"]
     snapshot = take_snapshot(prog)
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)
     print_result(

@@ -34,6 +34,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import compound_head, pfn_to_page
 
 from drgn_zonedev.kernel.arguments import require_number
+from drgn_zonedev.kernel.memremap import has_zone_device
 from drgn_zonedev.kernel.sections import section_mem_map
 from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
 from drgn_zonedev.vmcore.reads import read_memory
@@ -70,7 +71,8 @@ class PageLayout:
     ``folio->pgmap``; then, drivers may build folios out of device pages.
     ``order_offset`` is where the first tail of a compound page holds its order,
     ``folio_pages`` how many struct pages lie under a ``struct folio``, and
-    ``pointer_delta`` the POISON_POINTER_DELTA; ``None`` if that is not known.
+    ``pointer_delta`` the POISON_POINTER_DELTA; ``None`` if that is not known. Without
+    ``CONFIG_ZONE_DEVICE``, ``zone_device`` is a number that no page can have.
     """
 
     size: int
@@ -88,6 +90,7 @@ class PageLayout:
     pgmap_in_folio: bool
     pg_reserved: int
     pg_head: int
+    nr_zones: int
     zone_device: int
     order_offset: int | None
     folio_pages: int
@@ -127,8 +130,7 @@ def page_layout(prog: Program) -> PageLayout:
     """
     Get the layout of ``struct page`` in this kernel.
 
-    :raises LookupError: if the debugging information lacks what is needed; this
-        includes kernels without ``CONFIG_ZONE_DEVICE``
+    :raises LookupError: if the debugging information lacks what is needed
     :raises BadDataError: if ``struct page`` has a size that no kernel has
     """
     try:
@@ -145,23 +147,26 @@ def _page_layout(prog: Program) -> PageLayout:
             "kernel has: give the vmlinux of the kernel"
         )
     compound = _compound_member(page)
+    zones, devices = prog.constant("__MAX_NR_ZONES").value_(), has_zone_device(prog)
+    zones_shift = (zones - 1).bit_length()
     return PageLayout(
         size=sizeof(page),
         vmemmap=_vmemmap(prog),
         flags_word=offsetof(page, "flags") // 8,
-        pgmap_word=_pgmap_offset(prog, page) // 8,
+        pgmap_word=(_pgmap_offset(prog, page) if devices else offsetof(page, compound)) // 8,
         compound_word=offsetof(page, compound) // 8,
         mapping_word=offsetof(page, "mapping") // 8,
         lru_offset=offsetof(page, "lru"),
         refcount_offset=offsetof(page, "_refcount"),
         mapcount_offset=offsetof(page, "_mapcount"),
-        zones_shift=(prog.constant("__MAX_NR_ZONES").value_() - 1).bit_length(),
+        zones_shift=zones_shift,
         nodes_shift=_nodes_shift(prog),
-        pgmap_in_folio=not page.has_member("pgmap"),
+        pgmap_in_folio=devices and not page.has_member("pgmap"),
         compound_mask=compound == "compound_info" and _compound_info_has_mask(prog),
         pg_reserved=1 << prog.constant("PG_reserved").value_(),
         pg_head=1 << prog.constant("PG_head").value_(),
-        zone_device=prog.constant("ZONE_DEVICE").value_(),
+        nr_zones=zones,
+        zone_device=prog.constant("ZONE_DEVICE").value_() if devices else 1 << zones_shift,
         order_offset=_order_offset(prog, page),
         folio_pages=_folio_pages(prog, page),
         pointer_delta=_pointer_delta(prog),

@@ -168,11 +168,11 @@ def read_zone_device_spans(
 
 
 def spans_of_zone(
-    read: Zones, number: int
+    read: Zones, number: int | None
 ) -> tuple[dict[int, tuple[int, int]], tuple[tuple[int, int], ...]]:
     """
     Get the span of one zone of each node, and the nodes whose zone cannot be read, each
-    with the address that faulted.
+    with the address that faulted. A zone that the kernel does not have is ``None``.
     """
     spans = {z.nid: (z.start_pfn, z.end_pfn) for z in read.found if z.number == number}
     return spans, tuple((z.nid, z.address) for z in read.unreadable if z.number == number)

@@ -60,13 +60,13 @@ def self_link(pages: Pages) -> np.ndarray:
 
 
 def _implausible(prog: Program, pages: Pages) -> np.ndarray:
-    # A zone or a node that this machine does not have. ZONE_DEVICE is the last zone.
+    # A zone or a node that this machine does not have.
     try:
         nodes = prog["nr_node_ids"].value_()
     except LookupError:
         # CONFIG_NUMA=n
         nodes = 1
-    return (pages.zone > pages.layout.zone_device) | (pages.node >= np.uint64(nodes))
+    return (pages.zone >= pages.layout.nr_zones) | (pages.node >= np.uint64(nodes))
 
 
 def _is_initialized(pages: Pages) -> np.ndarray:
