@@ -749,7 +749,9 @@ def misplaced(layout: str, pfn: int = HOLE, *, zone: int = 5, node: int = 0) -> 
 
 def pagesets(kernel: FakeKernel, zone: int, address: int) -> None:
     """Set what lies where a zone would have its per-CPU pagesets."""
-    offset = kernel.layout.structs["zone"].members["per_cpu_pageset"].offset
+    members = kernel.layout.structs["zone"].members
+    # Since v5.14, it has that name.
+    offset = members["per_cpu_pageset" if "per_cpu_pageset" in members else "pageset"].offset
     size = kernel.layout.sizeof("struct zone")
     kernel.poke(kernel.nodes[0] + zone * size + offset, address.to_bytes(8, "little"))
 

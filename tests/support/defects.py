@@ -95,11 +95,17 @@ class Injector:
         self.prog = prog
         self.layout: Layout = TABLES[layout]
         self.vmemmap: int = prog["vmemmap"].value_()
+        self.sizeof_page = self.layout.structs["page"].size
+        self.node_shift = 64 - (self.layout.max_numnodes - 1).bit_length()
+        zones = self.layout.constant("__MAX_NR_ZONES")
+        self.zone_shift = self.node_shift - (zones - 1).bit_length()
+        # Since v6.15, drivers build folios; since v6.6, the order is in the flags of a tail.
+        self.pgmap_in_folio = not self.layout.has_member("page", "pgmap")
 
     # Words.
 
     def page(self, pfn: int, word: int) -> int:
-        return self.vmemmap + 64 * pfn + 8 * word
+        return self.vmemmap + self.sizeof_page * pfn + 8 * word
 
     def _word(self, address: int) -> int:
         return int(self.prog.read_u64(address))
@@ -129,11 +135,14 @@ class Injector:
             change = Change(self.page(pfn, word), after)
             return Defect(f"{what} of {pfn:#x}", (change,), frozenset({(slug, pfn, pfn + 1)}))
 
-        zone = rng.choice([z for z in range(8) if z != ZONE_DEVICE])
-        no_zone = flags & ~(7 << ZONE_SHIFT)
-        yield defect(f"zone {zone}", 0, no_zone | zone << ZONE_SHIFT, f"{prefix}-zone")
-        node = rng.randrange(1, 1024)
-        yield defect(f"node {node}", 0, flags | node << NODE_SHIFT, f"{prefix}-node")
+        device, shift = self.layout.constant("ZONE_DEVICE"), self.zone_shift
+        zones = range(1 << self.node_shift - shift)
+        zone = rng.choice([z for z in zones if z != device])
+        no_zone = flags & ~(zones[-1] << shift)
+        yield defect(f"zone {zone}", 0, no_zone | zone << shift, f"{prefix}-zone")
+        if self.layout.max_numnodes > 1:
+            node = rng.randrange(1, self.layout.max_numnodes)
+            yield defect(f"node {node}", 0, flags | node << self.node_shift, f"{prefix}-node")
         reserved = flags & ~self._flag("PG_reserved")
         yield defect("PG_reserved", 0, reserved, f"{prefix}-reserved")
         if pages.metadata:
@@ -169,7 +178,7 @@ class Injector:
         # An odd word is a link, which drivers may make where they build folios.
         after = rng.choice([0, DANGLING, rng.getrandbits(63) << 1])
         yield defect("pgmap", 1, after, "device-page-pgmap")
-        folios = self.layout.name == "7.2" and pages.type == "MEMORY_DEVICE_FS_DAX"
+        folios = self.pgmap_in_folio and pages.type == "MEMORY_DEVICE_FS_DAX"
         flags, head = self._page_word(pfn, 0), self._flag("PG_head")
         if pages.order:
             yield defect("PG_head", 0, flags & ~head, "device-head-flag")
@@ -177,7 +186,7 @@ class Injector:
             yield defect("PG_head", 0, flags | head, "device-stray-head")
         references = [-1, -rng.randrange(1, 1 << 31)]
         if pages.type == "MEMORY_DEVICE_GENERIC" or (
-            pages.type == "MEMORY_DEVICE_FS_DAX" and self.layout.name != "7.2"
+            pages.type == "MEMORY_DEVICE_FS_DAX" and not self.pgmap_in_folio
         ):
             references.append(0)
         after = self._counts(pfn, rng.choice(references))
@@ -187,28 +196,48 @@ class Injector:
         self, pages: Pages, pfn: int, index: int, rng: random.Random, defect: _Make
     ) -> Iterator[Defect]:
         link = self._page_word(pfn, 1)
-        after = rng.choice([0, DANGLING, link & ~1, link + 64, link ^ 1 << rng.randrange(64)])
+        other = link + self.sizeof_page
+        after = rng.choice([0, DANGLING, link & ~1, other, link ^ 1 << rng.randrange(64)])
         yield defect("link", 1, after, "device-tail-link")
         after = self._counts(pfn, rng.choice([1, -1, rng.randrange(1, 1 << 32)]))
         yield defect("references", 6, after, "device-page-refcount")
-        if index >= {"6.1": 2, "6.12": 3, "7.2": 4}[self.layout.name]:
+        # TAIL_MAPPING is a macro that other architectures define differently.
+        poisons = self.layout.macros.architecture in ("X86_64", "AARCH64")
+        if poisons and index >= self._pages_under_folio:
             after = rng.choice([0, DANGLING, rng.getrandbits(64)])
             yield defect("mapping", 3, after, "device-tail-mapping")
         flags, head = self._page_word(pfn, 0), self._flag("PG_head")
-        if index > 1 or self.layout.name == "6.1":
+        order_at = self._order_at
+        if index > 1 or order_at >= 8:
             yield defect("PG_head", 0, flags | head, "device-stray-head")
         if index == 1:
             order = rng.choice([n for n in range(256) if n != pages.order])
-            # 6.1 has the destructor in the low byte of word 2, and the order above it.
-            word, shift = (2, 8) if self.layout.name == "6.1" else (0, 0)
+            word, shift = order_at // 8, order_at % 8 * 8
             before = self._page_word(pfn, word)
             after = before & ~(0xFF << shift) | order << shift
             yield defect("order", word, after, "device-compound-order")
 
+    @property
+    def _pages_under_folio(self) -> int:
+        """How many of the first pages struct folio covers, or struct page did."""
+        known = "folio" in self.layout.structs
+        size = self.layout.structs["folio"].size if known else 0
+        return max(-(-size // self.sizeof_page), 2)
+
+    @property
+    def _order_at(self) -> int:
+        """Where the first tail has the order."""
+        if self.layout.has_member("page", "compound_order"):
+            return self.layout.locate("page", "compound_order")[0]
+        own = self.layout.has_member("folio", "_folio_order")
+        member = "_folio_order" if own else "_flags_1"
+        return self.layout.locate("folio", member)[0] - self.sizeof_page
+
     def unwritten_page(self, pfn: int, byte: int, slug: str) -> Defect:
         """A struct page that holds nothing but a pattern."""
         word = byte * 0x0101010101010101
-        changes = tuple(Change(self.page(pfn, i), word) for i in range(8))
+        words = range(self.sizeof_page // 8)
+        changes = tuple(Change(self.page(pfn, i), word) for i in words)
         return Defect(f"{byte:#x} in {pfn:#x}", changes, frozenset({(slug, pfn, pfn + 1)}))
 
     # Structures.
@@ -221,9 +250,11 @@ class Injector:
         return Change(nr_to_section(self.prog, nr).usage.address_, 0)
 
     def subsection_bit(self, pfn: int) -> Change:
-        nr, offset = divmod(pfn, SECTION_PAGES)
-        address = nr_to_section(self.prog, nr).usage.subsection_map.address_
-        return Change(address, self._word(address) ^ 1 << offset // SUBSECTION_PAGES)
+        macros = self.layout.macros
+        nr, offset = divmod(pfn, macros.pages_per_section)
+        word, bit = divmod(offset // macros.pages_per_subsection, 64)
+        address = nr_to_section(self.prog, nr).usage.subsection_map.address_ + 8 * word
+        return Change(address, self._word(address) ^ 1 << bit)
 
     def pgmap_word(self, pgmap: int, member: str, value: int) -> Change:
         offset = offsetof(self.prog.type("struct dev_pagemap"), member)

@@ -315,6 +315,11 @@ class FakeKernel:
         address = self._variable(name, "struct xarray", size) if exists else 0
         return XArray(address, self.memory.read, self.memory.write, self._heap.alloc)
 
+    @property
+    def altmap_reserve(self) -> int:
+        """Pages of the info block, 8 KiB, that an altmap reserves."""
+        return max(0x2000 >> self.macros.page_shift, 1)
+
     # Memory.
 
     def poke(self, address: int, data: bytes) -> None:
@@ -869,8 +874,8 @@ class FakeKernel:
         """
         A new drgn Program; it reads this kernel's memory, later pokes included.
 
-        :param hidden: Types, variables and enumerators that its debugging
-            information lacks. What was looked up is in names.found.
+        :param hidden: Types, variables, enumerators and members (``struct page.flags``)
+            that its debugging information lacks. What was looked up is in names.found.
 
         :param is_live: Whether it claims to be a running kernel. To make
             memory change between two reads, set on_read.

@@ -124,7 +124,12 @@ class _Types:
 
     def _complete(self, prog: Program, name: str, tag: str | None) -> Type:
         struct = self.layout.structs[name]
-        members = [_member(prog, *item) for item in struct.members.items()]
+        hidden = self.names.hidden
+        members = [
+            _member(prog, *item)
+            for item in struct.members.items()
+            if not hidden or f"struct {name}.{item[0]}" not in hidden
+        ]
         return prog.struct_type(tag, struct.size, members)
 
     def enum(self, prog: Program, key: str) -> Type:
@@ -204,6 +209,8 @@ def _vmcoreinfo(layout: Layout, mem_section: int, sizeof_page: int) -> str:
         sizeof_section=layout.structs["mem_section"].size,
         sizeof_page=sizeof_page,
     )
+    if layout.macros.architecture == "AARCH64":
+        info += "NUMBER(VA_BITS)=48\nNUMBER(TCR_EL1_T1SZ)=0x10\nNUMBER(kimage_voffset)=0x0\n"
     has_slab_flag = layout.has_constant("PG_slab")
     return info if has_slab_flag else info + _SLAB_TYPE
 
