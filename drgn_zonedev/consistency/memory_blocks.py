@@ -76,7 +76,7 @@ class _Blocks:
     @cached_property
     def online(self) -> np.ndarray:
         blocks = self.scene.snapshot.memory_blocks
-        named = np.array([name == "MEM_ONLINE" for name in blocks.state_names])
+        named = np.array([name == "MEM_ONLINE" for name in blocks.state_names], bool)
         online: np.ndarray = named[blocks.state[self.rows]]
         return online
 
