@@ -156,7 +156,10 @@ def _zones(prog: Program) -> tuple[Zones, int | None]:
 
 
 def _deferred(
-    prog: Program, blocks: MemoryBlocks, on_nodes: Nodes | None, found: tuple[Zones, int] | None
+    prog: Program,
+    blocks: MemoryBlocks,
+    on_nodes: Nodes | None,
+    found: tuple[Zones, int | None] | None,
 ) -> Attempt[tuple[DeferredMemmap, ...]]:
     nothing: tuple[DeferredMemmap, ...] = ()
     # page_alloc_init_late() comes before memory_dev_init(), which makes the first block.

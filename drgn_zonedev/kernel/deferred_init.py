@@ -68,7 +68,7 @@ def nodes_to_initialize(prog: Program) -> int:
 
 @takes_program_or_default
 def deferred_memmaps(
-    prog: Program, nodes: Nodes, zones: Zones, zone_device: int
+    prog: Program, nodes: Nodes, zones: Zones, zone_device: int | None
 ) -> tuple[DeferredMemmap, ...]:
     """
     Get the memory whose struct pages may not be initialised yet.
