@@ -282,7 +282,7 @@ def test_many_holes_in_a_zone_are_counted_together(layout: str, count: int) -> N
 @each_layout
 def test_zone_that_cannot_be_read_is_not_compared(layout: str) -> None:
     kernel = machine(layout)
-    kernel.hide(kernel.zone(1, MOVABLE), 64)
+    kernel.hide(kernel.zone(1, MOVABLE), kernel.layout.structs["zone"].size)
     found = compared(kernel)
     assert found.findings == ()
     (unjudged,) = found.unjudged

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.fakekernel import LAYOUTS, FakeKernel, collision, in_flight, partial
-from support.fakekernel.layouts import TABLES
+from support.fakekernel import FakeKernel, collision, in_flight, partial
 from support.kernels import each_layout
 
 from drgn_zonedev.pfn_walkers.kpageflags import (
@@ -120,13 +119,8 @@ COPIES = [
 ]
 
 
-# Debian built 5.10 and 6.1 for clouds without CONFIG_MEMORY_FAILURE.
-OF_LAYOUTS = [
-    (layout, *copy) for layout in LAYOUTS for copy in COPIES if TABLES[layout].has_constant(copy[0])
-]
-
-
-@pytest.mark.parametrize(("layout", "flag", "kpf"), OF_LAYOUTS)
+@each_layout
+@pytest.mark.parametrize(("flag", "kpf"), COPIES)
 def test_one_flag_is_one_bit(layout: str, flag: str, kpf: str) -> None:
     kernel = ram(layout)
     kernel.poke_page_word(RAM, FLAGS, 1 << kernel.layout.constant(flag))

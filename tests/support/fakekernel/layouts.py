@@ -57,10 +57,26 @@ def _proposal(layout: Layout) -> Layout:
     return dataclasses.replace(layout, name="6.12-proposal", structs=structs)
 
 
+def _with_memory_failure(layout: Layout) -> Layout:
+    """As another flavour of Debian is built: the one for clouds has no CONFIG_MEMORY_FAILURE."""
+    flags = dict(layout.enums["pageflags"])
+    if "PG_hwpoison" in flags:
+        return layout
+    # Flags behind it move up.
+    bit = flags["PG_uncached"] + 1
+    moved = {name: n + (n >= bit) for name, n in flags.items()}
+    more = {"PG_hwpoison": bit}
+    if "PG_anon_exclusive" in flags:
+        # Since v5.16.
+        more["PG_has_hwpoisoned"] = flags["PG_error"]
+    return dataclasses.replace(layout, enums={**layout.enums, "pageflags": moved | more})
+
+
 def _load() -> Mapping[str, Layout]:
     tables = {name: load_layout(path) for name, path in LAYOUT_FILES.items()}
     for name in (*LAYOUTS, "7.3"):
-        tables[name] = dataclasses.replace(tables[f"x86-64-{name}"], name=name)
+        booted = dataclasses.replace(tables[f"x86-64-{name}"], name=name)
+        tables[name] = _with_memory_failure(booted)
     tables["6.12-proposal"] = _proposal(tables["6.12"])
     return tables
 
