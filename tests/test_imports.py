@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,17 @@ def test_command_line_leaves_out_what_other_commands_need() -> None:
     }
     assert "drgn_zonedev.commands.check" in modules
     assert modules & others == set()
+
+
+def test_numpy_waits_until_drgn_indexes() -> None:
+    code = (
+        "from drgn_zonedev.shell import cli\n"
+        "cli.index_symbols = lambda *args: sys.exit(int('numpy' in sys.modules))\n"
+        "cli.main(['-c', 'vmcores/6.1-empty', 'check'])"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}"], cwd=root, check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("package", [drgn_zonedev, drgn_zonedev.lab])

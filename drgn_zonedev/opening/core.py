@@ -30,7 +30,16 @@ from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.file_types import no_dump
 from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
-__all__ = ("Dump", "dump_of", "open_core", "open_dump", "reopen", "warn_if_damaged")
+__all__ = (
+    "Dump",
+    "distrust_headers",
+    "dump_of",
+    "open_core",
+    "open_core_unread",
+    "open_dump",
+    "reopen",
+    "warn_if_damaged",
+)
 
 # Kconfig's PAGE_SIZE_* of each architecture.
 _PAGE_SIZES = {
@@ -60,6 +69,24 @@ def open_core(
     """
     Open a core dump that somebody named, without its debugging symbols.
 
+    :raises CannotOpenError: if it is no dump of a kernel that drgn can read
+    :raises CannotJudgeError: if it ends before its contents begin, or contradicts itself
+    """
+    prog = open_core_unread(path, architecture, name, vmcoreinfo)
+    distrust_headers(prog)
+    return prog
+
+
+def open_core_unread(
+    path: str,
+    architecture: str | None = None,
+    name: str | None = None,
+    vmcoreinfo: bytes | None = None,
+) -> drgn.Program:
+    """
+    Like :func:`open_core()`; :func:`distrust_headers()` must come before its memory is read.
+    That takes numpy, which may be imported while drgn indexes debugging symbols.
+
     :param architecture: Of a dump that does not say, as :class:`drgn.Architecture`
         calls it, in lower case.
     :param name: What errors call the file, if it is a copy.
@@ -84,10 +111,6 @@ def open_core(
         raise CannotOpenError(_why_not_opened(path, name, e)) from e
     require_kernel(prog, name)
     _refuse_page_size(prog)
-    try:
-        _distrust(prog)
-    except ValueError as e:
-        raise CannotJudgeError(f"{e}: {INCOMPLETE}") from e
     return prog
 
 
@@ -101,6 +124,18 @@ def _refuse_page_size(prog: drgn.Program) -> None:
             f"VMCOREINFO says pages of {size} bytes, which {architecture} does not have: "
             f"{INCOMPLETE}"
         )
+
+
+def distrust_headers(prog: drgn.Program) -> None:
+    """
+    Make memory fault that the headers of a program's dump disagree about. Once is enough.
+
+    :raises CannotJudgeError: if that is too much for any of it to be worth something
+    """
+    try:
+        _distrust(prog)
+    except ValueError as e:
+        raise CannotJudgeError(f"{e}: {INCOMPLETE}") from e
 
 
 def _distrust(prog: drgn.Program) -> None:

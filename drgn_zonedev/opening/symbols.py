@@ -19,6 +19,7 @@ import drgn
 
 from drgn_zonedev.debuginfo.same_build import differing_address, vmcoreinfo_build_id
 from drgn_zonedev.debuginfo.vmcoreinfo import vmcoreinfo_symbols
+from drgn_zonedev.opening.core import distrust_headers
 from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.symbol_search import where_looked
 from drgn_zonedev.util.strings import c_string
@@ -35,7 +36,8 @@ def load_symbols(
     prog: drgn.Program, symbols: list[str], names: Mapping[str, str] | None = None
 ) -> None:
     """
-    Load the debugging symbols of a program's kernel.
+    Load the debugging symbols of a program's kernel. Of its memory, only the list of modules
+    is read, if symbols of modules are given.
 
     :param symbols: Files that somebody named; drgn looks for what is not among them.
     :param names: What errors call those that are copies.
@@ -105,6 +107,7 @@ def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> N
             with contextlib.suppress(drgn.MissingDebugInfoError):
                 prog.load_module_debug_info(main)
         if modules and not main.wants_debug_file():
+            distrust_headers(prog)
             # That list may be damaged, and claim more memory than there is.
             with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
                 prog.load_debug_info(modules)

@@ -19,6 +19,7 @@ from drgn import Program
 from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
 from drgn_zonedev.debuginfo.randomized_layout import UNKNOWN_LAYOUT, has_unknown_layout
+from drgn_zonedev.opening.core import distrust_headers
 from drgn_zonedev.opening.failures import CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.symbols import MissingSymbolsError, load_symbols
 
@@ -63,6 +64,7 @@ def load_types(
 
 
 def _read_builtin(prog: Program, missing: MissingSymbolsError | None = None) -> None:
+    distrust_headers(prog)
     try:
         register_builtin_finders(prog).objects()
     except DebugInfoError as e:

@@ -47,7 +47,7 @@ from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
-from drgn_zonedev.opening.core import open_core, warn_if_damaged
+from drgn_zonedev.opening.core import distrust_headers, open_core_unread, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.given_vmcoreinfo import read_vmcoreinfo
 from drgn_zonedev.opening.live import open_live
@@ -201,6 +201,8 @@ def _run(args: argparse.Namespace) -> Outcome:
             load_types(prog, files.symbols, choice, files.names)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
+        # Nothing has read its memory yet, but where types come from that.
+        distrust_headers(prog)
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info(), _odd_layouts_told(prog):
             outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
@@ -445,7 +447,9 @@ def _version() -> str:
 def _open(args: argparse.Namespace, files: _Files, monitor: socket.socket | None) -> drgn.Program:
     vmcoreinfo = None if args.vmcoreinfo is None else read_vmcoreinfo(args.vmcoreinfo)
     if files.core:
-        return open_core(files.core, args.architecture, files.names.get(files.core), vmcoreinfo)
+        return open_core_unread(
+            files.core, args.architecture, files.names.get(files.core), vmcoreinfo
+        )
     if monitor:
         from drgn_zonedev.opening.guest import open_guest
 

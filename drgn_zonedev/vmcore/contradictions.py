@@ -48,6 +48,8 @@ __all__ = (
 
 CONTRADICTORY = "the program headers of the dump contradict each other"
 
+_KEY = "zonedev_is_contradictory"
+
 _LAST = np.uint64((1 << 64) - 1)
 _PAGE, _EHDR_SIZE = 4096, 64
 # How many pages to compare of memory that the file contains twice.
@@ -101,7 +103,7 @@ def hide_contradictions(prog: Program) -> None:
     :raises ValueError: if too many segments are concerned to trust the others
     """
     core = core_dump_path(prog)
-    if prog.flags & ProgramFlags.IS_LIVE or not core:
+    if prog.flags & ProgramFlags.IS_LIVE or not core or _KEY in prog.cache:
         return
     path = Path(core)
     headers = read_program_headers(path)
@@ -109,12 +111,12 @@ def hide_contradictions(prog: Program) -> None:
     for spans, physical in ((found.virtual, False), (found.physical, True)):
         for start, end in spans:
             prog.add_memory_segment(start, end - start, _fault, physical)
-    prog.cache["zonedev_is_contradictory"] = bool(found)
+    prog.cache[_KEY] = bool(found)
 
 
 def is_contradictory(prog: Program) -> bool:
     """Return whether :func:`hide_contradictions()` found any."""
-    return bool(prog.cache.get("zonedev_is_contradictory"))
+    return bool(prog.cache.get(_KEY))
 
 
 def _fault(address: int, count: int, offset: int, physical: bool) -> NoReturn:

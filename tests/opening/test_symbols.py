@@ -18,7 +18,7 @@ from drgn import Program
 
 from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory
-from drgn_zonedev.opening.core import open_core
+from drgn_zonedev.opening.core import open_core, open_core_unread
 from drgn_zonedev.opening.failures import CannotJudgeError
 from drgn_zonedev.opening.symbols import index_symbols, load_symbols
 
@@ -87,3 +87,22 @@ def test_thread_that_cannot_be_had_is_done_without(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     index_symbols(Program(), ["json"])
+
+
+def test_loading_and_indexing_read_no_memory(tmp_path: Path) -> None:
+    # What the headers of a dump contradict each other about is only known afterwards.
+    dump = unpack_dump(tmp_path / "dump", "6.1-empty")
+    prog = open_core_unread(str(dump / "vmcore"))
+    reads: list[int] = []
+
+    def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+        reads.append(address)
+        return bytes(size)
+
+    for physical in (False, True):
+        prog.add_memory_segment(0, (1 << 64) - 1, read, physical)
+    load_symbols(prog, [str(dump / "vmlinux")])
+    index_symbols(prog, [])
+    assert not reads
+    assert prog["max_pfn"].value_() == 0
+    assert reads
