@@ -228,8 +228,11 @@ def _verdict(
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
     elif promise and page and page.false_zone:
         verdict += ", but the zone that its struct page says does not exist."
-    elif promise:
+    elif promise and (page or range_.case is not Case.ONLINE):
         verdict += f". {promise}"
+    elif promise:
+        # Whether a walker may read it depends on what it holds.
+        verdict += "."
     if range_.memmap is Memmap.UNMAPPED:
         return f"{verdict} There is no struct page: reading it faults."
     if page is None:

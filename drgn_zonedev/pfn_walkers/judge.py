@@ -45,6 +45,8 @@ from drgn_zonedev.verification.verify import divide_holes
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unreadable_by_guards", "walk_all", "walkers")
 
+_UNREAD = "RAM that no zone spans: its struct pages are not readable"
+
 # Paths in debugging information are those of the machine that built the kernel.
 _IN_TREE = re.compile(r"(?:.*/)?((?:mm|fs|kernel|drivers|arch)/.+\.c)")
 
@@ -135,10 +137,11 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     walked = suspects(prog, snapshot, divide_holes(prog, snapshot, ranges))
+    memory = _memory(prog, snapshot, walked, progress)
     return WalkersReport(
         kernel=kernel_facts(prog),
-        walkers=walk_all(prog, snapshot, walked, WALKERS, progress),
-        unjudged=undecided(ranges),
+        walkers=_judge_all(memory, WALKERS),
+        unjudged=(*undecided(ranges), *(Unjudged(*span, _UNREAD) for span in memory.unread_ram)),
         unreadable=unreadable_by_guards(prog, snapshot),
         nothing_judged=lacks_memmap(ranges),
     )
@@ -166,12 +169,21 @@ def walk_all(
     progress: Progress = lambda done, total: None,
 ) -> tuple[Judgement, ...]:
     """Like :func:`walkers`, for structures that were already read, and some ranges."""
+    return _judge_all(_memory(prog, snapshot, ranges, progress), table)
+
+
+def _memory(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], progress: Progress
+) -> UnpromisedMemory:
     ram = _system_ram(snapshot)
     if ram is None:
         # Any memory may be System RAM.
         ram = ((0, snapshot.geometry.max_pfn),)
-    memory = unpromised_memory(prog, snapshot, ranges, ram, progress)
-    release = _release(prog)
+    return unpromised_memory(prog, snapshot, ranges, ram, progress)
+
+
+def _judge_all(memory: UnpromisedMemory, table: Sequence[Walker]) -> tuple[Judgement, ...]:
+    release = _release(memory.prog)
     return tuple(_judge(memory, walker, release) for walker in table)
 
 

@@ -104,7 +104,7 @@ class PfnRuns:
 class UnpromisedMemory:
     """
     Unpromised memory in runs, and the structures that guards check. ``zones`` are those
-    that may have RAM.
+    that may have RAM. ``unread_ram`` are PFNs of RAM whose struct pages could not be read.
     """
 
     prog: Program
@@ -112,6 +112,7 @@ class UnpromisedMemory:
     runs: PfnRuns
     ram: np.ndarray
     zones: Zones
+    unread_ram: tuple[Span, ...]
 
     def ask(self, pfn: np.ndarray) -> Predicates:
         """The kernel's predicates for PFNs."""
@@ -236,16 +237,22 @@ def unpromised_memory(
 
     describe = partial(_describe, prog, snapshot, walked)
     parts = [part for range_ in bad for part in _parts(prog, range_, edges, describe, read)]
-    columns = _unpromised(np.array(parts, np.int64).reshape(-1, 5)).T
-    start, end, case, mapped, page = columns
+    rows = np.array(parts, np.int64).reshape(-1, 5)
+    start, end, case, mapped, page = _unpromised(rows).T
     runs = PfnRuns(start, end, case, mapped.astype(bool), page)
-    return UnpromisedMemory(prog, snapshot, runs, np.array(ram, np.int64).reshape(-1, 2), walked)
+    spans = np.array(ram, np.int64).reshape(-1, 2)
+    return UnpromisedMemory(prog, snapshot, runs, spans, walked, _unread_ram(rows))
 
 
 def _unpromised(parts: np.ndarray) -> np.ndarray:
     # Of RAM, struct pages whose zone does not exist.
     case, page = parts[:, 2], parts[:, 4]
     return parts[(case != CASES.index(Case.ONLINE)) | (page & FALSE_ZONE != 0)]
+
+
+def _unread_ram(parts: np.ndarray) -> tuple[Span, ...]:
+    of_ram = (parts[:, 2] == CASES.index(Case.ONLINE)) & (parts[:, 4] == UNREADABLE)
+    return union((start, end) for start, end in parts[of_ram, :2].tolist())
 
 
 def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list[Range]:

@@ -244,3 +244,10 @@ def test_verdict_of_an_offline_page_does_not_vouch_for_its_memory() -> None:
     # What a tail has there is no type.
     kernel.poke_page_word(0x31000, 1, kernel.compound_link(0x30FFF, 1))
     assert "PageOffline" not in explain(kernel.program(), 0x31000).verdict
+
+
+def test_verdict_vouches_for_no_struct_page_of_ram_that_cannot_be_read() -> None:
+    # An export without the struct pages of RAM.
+    with StoredDump(VMCORES / "7.3-empty").program() as prog:
+        verdict = explain(prog, 0x3FFDF).verdict
+    assert verdict == "RAM, online. The struct page is not readable here."

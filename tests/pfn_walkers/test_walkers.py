@@ -899,3 +899,14 @@ def test_export_of_version_1_does_not_say_whether_there_are_walkers_that_it_did_
     assert present["compaction-hints"] is present["page-isolation"] is True
     assert present["pagetypeinfo-mixed"] is False
     assert present["shuffle"] is present["access-phys"] is None
+
+
+@each_layout
+def test_ram_that_no_zone_spans_is_unjudged_if_it_cannot_be_read(layout: str) -> None:
+    kernel = collision(layout)
+    assert walkers(kernel.program()).unjudged == ()
+    kernel.unmap_memmap(HOLE, 0x40000)
+    report = walkers(kernel.program())
+    assert [(u.start_pfn, u.end_pfn) for u in report.unjudged] == [(HOLE, 0x40000)]
+    assert "not judged: [0x3ffe0, 0x40000)" in walkers_text(report)
+    validated(walkers_document(report))
