@@ -647,6 +647,26 @@ UNDETECTABLE = (
         "end_pfn of an altmap",
         "the kernel does not check it.",
     ),
+    (
+        "a zone or a node that spans too much, or has too few managed pages",
+        "they span holes and may overlap, and balloons and virtio-mem take managed pages away.",
+    ),
+    (
+        "a max_pfn that is too high",
+        "it stays when the highest memory is removed.",
+    ),
+    (
+        "the zone that a memory block names while it is not online",
+        "it is stored before the state of the block says so.",
+    ),
+    (
+        "first_deferred_pfn, once boot has initialised all struct pages",
+        "nothing reads it any more, and it is 0 in nodes that were added later.",
+    ),
+    (
+        "nr_free of a zone and PageBuddy() of its pages, while zone->lock is held",
+        "one of them is changed before the other.",
+    ),
 )
 """Defects that look like a legal state: tuples of (defect, reason)."""
 

@@ -34,9 +34,9 @@ _MEMBERS = {
     "mem_section": ((_INT, ("section_mem_map",)), (_POINTER, ("usage",))),
     "mem_section_usage": ((_ARRAY, ("subsection_map",)),),
     "memory_block": (
-        (_INT, ("start_section_nr", "state", "nid")),
+        (_INT, ("start_section_nr", "state", "nid", "nr_vmemmap_pages")),
         (_STRUCT, ("dev",)),
-        (_POINTER, ("altmap",)),
+        (_POINTER, ("altmap", "zone")),
     ),
     "page": (
         (_INT | _STRUCT, ("flags",)),
@@ -60,6 +60,7 @@ _MEMBERS = {
     "zone": (
         (_INT, ("zone_start_pfn", "spanned_pages", "present_pages")),
         (_STRUCT, ("managed_pages",)),
+        (_ARRAY, ("free_area",)),
         (_POINTER, ("zone_pgdat", "name")),
     ),
 }
@@ -68,6 +69,7 @@ _MEMBERS = {
 _VARIABLES = {
     "bus_kset": "struct kset *",
     "contig_page_data": "struct pglist_data",
+    "deferred_pages": "struct static_key_true",
     "devices_kset": "struct kset *",
     "init_mm": "struct mm_struct",
     "iomem_resource": "struct resource",

@@ -61,7 +61,6 @@ from drgn_zonedev.verification.shared_vmemmap import (
     find_aliases,
     illegal_aliases,
 )
-from drgn_zonedev.verification.skipped_tails import ReportedRun, reported_runs
 
 __all__ = (
     "PROMISED",
@@ -309,8 +308,9 @@ def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]
     results.unjudged += scanned.unconfirmed
-    found = reported_runs(scanned.runs, *_compound_pages(context, range_))
-    errors = [_error(context, range_, reported) for reported in found]
+    found = [(slug, run) for slug, runs in scanned.runs.items() for run in runs.reported()]
+    found.sort(key=lambda each: (each[1].start_pfn, each[0]))
+    errors = [_error(context, slug, range_, run) for slug, run in found]
     if range_.pgmap is None or context.pgmaps[range_.pgmap].is_settled:
         results.findings += errors
     else:
@@ -325,20 +325,9 @@ def _perhaps_unfinished(error: Finding) -> Unjudged:
     return Unjudged(error.start_pfn, error.end_pfn, reason)
 
 
-def _compound_pages(context: Context, range_: Range) -> tuple[int, int, int]:
-    # The first one, the size, and how many struct pages of each have memory of their own if
-    # the others share it: those in the first two pages of vmemmap.
-    written = 2 * context.prog["PAGE_SIZE"].value_() // page_layout(context.prog).size
-    if range_.case is not Case.DEVICE or range_.pgmap is None:
-        return range_.start_pfn, 1, written
-    pgmap = context.pgmaps[range_.pgmap]
-    return _initialized_by_driver(pgmap, range_)[0], 1 << pgmap.vmemmap_shift, written
-
-
-def _error(context: Context, range_: Range, reported: ReportedRun) -> Finding:
-    slug, run = reported.slug, reported.run
+def _error(context: Context, slug: str, range_: Range, run: Run) -> Finding:
     page = _first_page(context, run)
-    details = [reported.detail] if reported.detail else []
+    details = []
     # Only what was never written can hold anything.
     if slug.endswith("-uninitialized"):
         code = page_contents(context.prog, page, None, frozenset(context.pgmaps))[0]

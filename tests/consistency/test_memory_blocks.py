@@ -254,3 +254,19 @@ def test_many_blocks_are_translated_together(layout: str, monkeypatch: pytest.Mo
     wrong = (first + 70) * PAGES
     assert spots(kernel) == [("block-memmap-elsewhere", wrong, wrong + PAGES)]
     assert len(asked) == len(set(asked)) == (count + 2) * HEAD
+
+
+@each_layout
+def test_kernel_without_memory_blocks(layout: str) -> None:
+    # CONFIG_MEMORY_HOTPLUG=n
+    prog = machine(layout).program(hidden=frozenset(["memory_blocks", "sections_per_block"]))
+    snapshot = take_snapshot(prog)
+    found = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
+    assert found.findings == ()
+
+
+@each_layout
+def test_memory_blocks_that_cannot_be_read(layout: str) -> None:
+    kernel = machine(layout)
+    kernel.hide(kernel.variables["memory_blocks"][1], 16)
+    assert compared(kernel).findings == ()
