@@ -35,6 +35,7 @@ from drgn_zonedev.oops_log.poison import (
     wrapped_member,
 )
 from drgn_zonedev.oops_log.regions import Data, regions
+from drgn_zonedev.oops_log.reservations import reserved_outside_ram
 from drgn_zonedev.oops_log.vmemmap_bases import (
     Base,
     BaseSource,
@@ -132,7 +133,10 @@ class LoggedPage:
 
 @dataclass(frozen=True)
 class Boot:
-    """What a log says of one boot of a kernel."""
+    """
+    What a log says of one boot of a kernel. ``reserved_holes`` are the PFNs that it reserved where
+    there is no RAM.
+    """
 
     kernel: LogKernel
     architecture: str | None
@@ -143,6 +147,7 @@ class Boot:
     addresses: tuple[LoggedAddress, ...]
     pages: tuple[LoggedPage, ...]
     needs: tuple[Need, ...]
+    reserved_holes: tuple[tuple[int, int], ...]
 
     def physical_address(self, pfn: int) -> int | None:
         """``PFN_PHYS()``, if the size of a page is known."""
@@ -213,18 +218,22 @@ def _read_boot(lines: Sequence[LogLine], known: KnownKernel | None) -> Boot:
     )
     page_size = (known.page_size if known else None) or kernel.page_size
     reader = _Reader(architecture, kernel, fields, bases, found)
-    pages = tuple(reader.page(dump) for dump in dumps if dump.words or dump.refcount is not None)
+    pages = tuple(
+        reader.page(dump) for dump in dumps if dump.words or dump.named or dump.refcount is not None
+    )
     addresses = tuple(reader.addresses(found, dumps))
+    size = page_size or (architecture.page_size if architecture else None)
     boot = Boot(
         kernel=kernel,
         architecture=architecture.name if architecture else None,
-        page_size=page_size or (architecture.page_size if architecture else None),
+        page_size=size,
         fields=fields,
         bases=bases,
         events=happened,
         addresses=addresses,
         pages=pages,
         needs=(),
+        reserved_holes=reserved_outside_ram(lines, size) if size else (),
     )
     return replace(boot, needs=tuple(_needs(boot, contradictory)))
 
@@ -242,6 +251,10 @@ def _bases_of_events(
         within = found[start : bisect.bisect_right(lines, event.last_line)]
         registers = [m for m in within if m.role in (Said.FAULT, Said.REGISTER)]
         yield from register_bases(registers, architecture, kernel, fields)
+
+
+def _says_something(dump: PageDump) -> bool:
+    return bool(dump.words) or dump.named or dump.refcount is not None
 
 
 def _known_bases(known: KnownKernel | None) -> tuple[tuple[Base, ...], bool] | None:

@@ -33,7 +33,7 @@ class PageDump:
 
     ``address`` is ``None``, too, where ``%p`` hashed it. ``flags`` is the word without
     interpretation, ``flag_names`` what the kernel made of it. ``head_words`` are those of the head
-    of a tail.
+    of a tail. ``named`` pages are named by memory_failure() or the like, and not printed.
     """
 
     line: int
@@ -52,6 +52,7 @@ class PageDump:
     reason: str | None = None
     poisoned: bool = False
     bad_state: bool = False
+    named: bool = False
 
     @property
     def is_filled_with(self) -> int | None:
@@ -63,6 +64,13 @@ class PageDump:
         return first if all(word.value == filled for word in self.words) else None
 
 
+# What memory_failure() and soft_offline_page() say of a page.
+_HWPOISON = re.compile(
+    r"(?:\bMemory failure|\bsoft[_ ]offline|\bSoft offlining|\bSoftware-unpoisoned"
+    r"|memory failure for)"
+    r"(?: page| pfn|:|_page)* (?:pfn )?(?:0x|#)([0-9a-f]{1,13})\b",
+    re.IGNORECASE,
+)
 _START = re.compile(
     r"\bpage: ?(?:0x)?([0-9a-f]{8,16}|\(____ptrval____\)|\(ptrval\))? ?"
     r"(?:(?:ref)?count:(-?\d{1,10})|(is uninitialized and poisoned))"
@@ -75,7 +83,7 @@ _FLAGS = re.compile(r"\bflags: 0x([0-9a-f]{1,16})\(([^()]{0,600})\)?")
 _NODE = re.compile(r"\bnode=(\d{1,5})")
 _ZONE = re.compile(r"\bzone=(\d{1,2})")
 _RAW = re.compile(r"(?:\b|poisoned)(raw|head): ((?:[0-9a-f]{16}(?: {1,4}|$)){1,8})")
-_CANDIDATE = re.compile(r"page|raw:|head:|flags:|pfn:")
+_CANDIDATE = re.compile(r"page|raw:|head:|flags:|pfn:|emory failure|offlin|npoison")
 _WORD = re.compile(r"[0-9a-f]{16}")
 _REASON = re.compile(r"page dumped because: (.{1,200})")
 
@@ -115,12 +123,16 @@ def _begin(line: LogLine, dump: PageDump | None) -> PageDump | None:
         dump.refcount = int(start[2]) if start[2] else None
         dump.poisoned = bool(start[3])
         return dump
+    if dump is None and (hwpoison := _HWPOISON.search(text)) is not None:
+        return PageDump(line.number, line.number, pfn=int(hwpoison[1], 16), named=True)
     if dump is None and (_RAW.search(text) or _FLAGS.search(text)):
         return PageDump(line.number, line.number)
     return None
 
 
 def _ends(dump: PageDump, line: LogLine) -> bool:
+    if dump.named:
+        return True
     # A second page's words without the line that introduces them.
     return len(dump.words) >= 8 and bool(_RAW.search(line.text)) and "raw: " in line.text
 

@@ -91,6 +91,7 @@ def _boot(boot: Boot) -> Document:
         ],
         "layout": boot.fields.source,
         "events": [_event(event) for event in boot.events],
+        "reserved_holes": [list(span) for span in boot.reserved_holes],
         "missing": [need.name.lower().replace("_", "-") for need in boot.needs],
     }
 
@@ -130,7 +131,7 @@ def oops_text(
     """
     shown = [boot for boot in log.boots if boot.addresses or boot.pages or boot.events]
     blocks = [block for boot in shown for block in _blocks(boot, screen)]
-    bugs = list(_bugs(known_bugs_of_log(log)))
+    bugs = list(_bugs(log))
     if bugs:
         blocks.append("\n".join(["KNOWN BUGS", "", *bugs]))
     if explanations:
@@ -261,12 +262,20 @@ def _meanings(boot: Boot) -> Iterator[str]:
         yield f"the fault is in vmemmap: the struct page of PFN {pfn:#x} is not mapped there"
 
 
-def _bugs(slugs: Iterable[str]) -> Iterator[str]:
-    for slug in slugs:
+def _bugs(log: OopsLog) -> Iterator[str]:
+    for slug in known_bugs_of_log(log):
         bug = BUGS[slug]
         yield f"{slug}: {bug.mechanism}"
         yield f"    {fix_text(bug)}; {bug.cure}"
         yield f"    how sure: {bug.sure.value}{f'; {bug.note}' if bug.note else ''}"
+        holes = [span for boot in log.boots for span in boot.reserved_holes]
+        if slug == _OF_HOLES and holes:
+            spans = ", ".join(f"[{start:#x}, {end:#x})" for start, end in holes)
+            yield f"    PFNs that boot reserves where there is no RAM: {spans}"
+
+
+# The bug that is about what boot reserves.
+_OF_HOLES = "zone-of-reserved-hole"
 
 
 def _explained(explanations: Iterable[Explanation]) -> Iterator[str]:

@@ -10,6 +10,7 @@ come of arithmetic on a base of vmemmap and PFNs, which are written down beside 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,20 @@ def test_logs_of_several_kernels_do_not_mix() -> None:
         expected.update(EXPECTED[name]["addresses"])
     assert len(names) > 12
     assert found_addresses(read_log(data)) == expected
+
+
+def test_a_long_log_takes_linear_time() -> None:
+    oops = (CORPUS / "x86-64-tail-mapping.log").read_bytes()
+    noise = b"".join(
+        b"[%12.6f] usb 1-1: new device number %d\n" % (i / 9, i) for i in range(40_000)
+    )
+
+    def seconds(times: int) -> float:
+        data = (noise + oops) * times
+        start = time.perf_counter()
+        assert len(read_log(data).events) == times
+        return time.perf_counter() - start
+
+    once = min(seconds(1) for _ in range(3))
+    # Quadratic would be a factor of 64.
+    assert min(seconds(8) for _ in range(2)) < 24 * max(once, 0.01)

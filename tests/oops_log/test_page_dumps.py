@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from drgn_zonedev.oops_log.lines import log_lines
 from drgn_zonedev.oops_log.page_dumps import PageDump, page_dumps
 
@@ -77,3 +79,18 @@ def test_two_pages_are_two() -> None:
 
 def test_other_lines_are_no_page() -> None:
     assert dumps("page allocation failure: order:0", "homepage: pfn:0x1", "Call Trace:") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Memory failure: 0x3ffdf: recovery action for reserved kernel page: Ignored",
+        "soft_offline: 0x3ffdf: page already poisoned",
+        "Soft offlining pfn 0x3ffdf at process virtual address 0x7f0000000000",
+        "Injecting memory failure for pfn 0x3ffdf at process virtual address 0x7f0000000000",
+        "Unpoison: Software-unpoisoned page 0x3ffdf",
+    ],
+)
+def test_a_page_that_memory_failure_names(text: str) -> None:
+    (dump,) = dumps(text)
+    assert (dump.pfn, dump.words, dump.named) == (0x3FFDF, [], True)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Reservations of Boot
+--------------------
+
+What boot reserves for firmware tables where there is no RAM. No zone spans such pages, and no
+register of an oops about one needs to have its PFN: the boot log says which there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from drgn_zonedev.oops_log.lines import LogLine
+from drgn_zonedev.util.intervals import Span
+
+__all__ = ("reserved_outside_ram",)
+
+_RAM = re.compile(
+    r"BIOS-e820: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\] {1,4}(?:usable|System RAM)"
+)
+_RESERVED = re.compile(
+    r"ACPI: Reserving \S{1,8} table memory at \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]"
+)
+
+# Firmware has some dozens of tables.
+_MOST = 256
+
+
+def reserved_outside_ram(lines: Iterable[LogLine], page_size: int) -> tuple[Span, ...]:
+    """Get the half-open ranges of PFNs that boot reserves, and that are not RAM."""
+    ram: list[Span] = []
+    reserved: list[Span] = []
+    for line in lines:
+        if "[mem 0x" not in line.text:
+            continue
+        for pattern, found in ((_RAM, ram), (_RESERVED, reserved)):
+            if (match := pattern.search(line.text)) is not None and len(found) < _MOST:
+                start, last = int(match[1], 16), int(match[2], 16)
+                found.append((start // page_size, last // page_size + 1))
+    if not ram:
+        return ()
+    outside = (part for span in reserved for part in _without(span, ram))
+    return tuple(_joined(sorted(outside)))
+
+
+def _without(span: Span, others: Iterable[Span]) -> list[Span]:
+    parts = [span]
+    for start, end in others:
+        parts = [
+            part
+            for low, high in parts
+            for part in ((low, min(high, start)), (max(low, end), high))
+            if part[0] < part[1]
+        ]
+    return parts
+
+
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+    last: Span | None = None
+    for start, end in spans:
+        if last is not None and start <= last[1]:
+            last = (last[0], max(last[1], end))
+            continue
+        if last is not None:
+            yield last
+        last = (start, end)
+    if last is not None:
+        yield last
