@@ -61,6 +61,8 @@ def test_bash_completes_choices(bash: Path) -> None:
     ("words", "found"),
     [
         (("check", "--fail-on", "case"), {"case3", "case4", "case5"}),
+        (("check", "--only", ""), {"devices", "ram"}),
+        (("check", "--pf"), {"--pfns"}),
         (("walkers", "--walker", "hwp"), {"hwpoison-inject"}),
         (("lab", "fetch", "6.12"), {"6.12", "6.12-proposal"}),
         (("lab", "run", "6.12", "init-"), {"init-in-flight", "init-halfway"}),
