@@ -12,9 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from drgn_zonedev.oops_log.lines import LogLine
-from drgn_zonedev.util.intervals import Span
+
+if TYPE_CHECKING:
+    # It imports numpy, which a log can do without.
+    from drgn_zonedev.util.intervals import Span
 
 __all__ = ("reserved_outside_ram",)
 
