@@ -704,6 +704,33 @@ class FakeKernel:
         for name, start, end in self._zones(start_pfn, end_pfn, zone):
             self.grow_zone(name, start, end, present=end - start, nid=nid)
 
+    def free_block(self, pfn: int, order: int) -> None:
+        """Free RAM as a block of the buddy allocator, which its zone counts."""
+        is_typed = self.layout.has_constant("PGTY_buddy")
+        for page in range(pfn, pfn + (1 << order)):
+            self.poke_page_word(page, _COUNTS, _MAPCOUNT_NONE)
+        # PGTY_buddy, or all bits of page_type but PG_buddy.
+        self.poke_page_word(pfn, _COUNTS, 0xF0000000 if is_typed else 0xFFFFFF7F)
+        self.poke_page_word(pfn, _PRIVATE, order)
+        flags = self.page_word(pfn, _FLAGS)
+        nid, zone = flags >> self.node_shift, flags >> self.zone_shift
+        zone &= (1 << self.node_shift - self.zone_shift) - 1
+        self.set_nr_free(nid, zone, order, self.nr_free(nid, zone, order) + 1)
+
+    def _nr_free(self, nid: int, zone: int, order: int) -> int:
+        area = self.layout.structs["free_area"]
+        first = self.layout.structs["zone"].members["free_area"].offset
+        offset = first + order * area.size + area.members["nr_free"].offset
+        return self.zone(nid, zone) + offset
+
+    def nr_free(self, nid: int, zone: int, order: int) -> int:
+        """free_area[order].nr_free of a zone."""
+        return int.from_bytes(self.memory.read(self._nr_free(nid, zone, order), 8), "little")
+
+    def set_nr_free(self, nid: int, zone: int, order: int, value: int) -> None:
+        """Change free_area[order].nr_free of a zone."""
+        self._set_word(self._nr_free(nid, zone, order), value)
+
     def hole_pages(
         self, start_pfn: int, end_pfn: int, zone: str | None = None, *, nid: int = 0
     ) -> None:

@@ -36,7 +36,6 @@ _TYPEDEFS = {
     "resource_size_t": "phys_addr_t",
     "pgoff_t": "unsigned long",
     "gfp_t": "unsigned int",
-    "spinlock_t": "unsigned int",
 }
 # Before 6.19, memory block states are macros, so no debug info has them.
 _MEMORY_BLOCK_MACROS = {
@@ -201,6 +200,9 @@ def _common() -> dict[str, Struct]:
     return {
         "atomic_t": _of_words(4, ("counter", "int", 0), anonymous=True),
         "atomic_long_t": _of_words(8, ("counter", "long", 0), anonymous=True),
+        "arch_spinlock_t": _of_words(4, ("val", "atomic_t", 0), anonymous=True),
+        "raw_spinlock": _of_words(4, ("raw_lock", "arch_spinlock_t", 0)),
+        "spinlock_t": _of_words(4, ("rlock", "struct raw_spinlock", 0), anonymous=True),
         "static_key": _of_words(16, ("enabled", "atomic_t", 0), ("type", "unsigned long", 8)),
         "static_key_true": _of_words(16, ("key", "struct static_key", 0)),
         "list_head": _of_words(

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Free Areas
+----------
+
+The ``drgn_zonedev.kernel.free_area`` module reads how many free blocks each zone counts, and
+finds free blocks among struct pages. Pages on per-CPU lists are in neither: they are no blocks
+of the buddy allocator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from drgn import Object, Program, TypeKind, offsetof, sizeof
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.kernel.page_types import page_types
+from drgn_zonedev.vmcore.reads import read_memory
+
+__all__ = ("count_free_blocks", "spin_is_locked", "zone_nr_free")
+
+
+@takes_program_or_default
+def zone_nr_free(prog: Program, zone: int) -> tuple[int, ...]:
+    """
+    Get ``zone->free_area[order].nr_free`` of a zone by order, in one read.
+
+    :param zone: Address of the ``struct zone``.
+    :raises FaultError: if it cannot be read
+    """
+    member = prog.type("struct zone").member("free_area")
+    area = member.type.type
+    count, size = member.type.length or 0, sizeof(area)
+    raw = read_memory(prog, zone + member.offset, count * size)
+    words = np.frombuffer(raw, np.uint8).reshape(count, size)
+    first = offsetof(area, "nr_free")
+    numbers = np.ascontiguousarray(words[:, first : first + 8]).view("<u8")[:, 0]
+    return tuple(numbers.tolist())
+
+
+def spin_is_locked(lock: Object) -> bool | None:
+    """
+    Return whether a ``spinlock_t`` is held, or somebody waits for it: any bit of a queued
+    spinlock's word says so, and two different tickets of another one. With
+    ``CONFIG_PREEMPT_RT``, it has an owner instead.
+
+    :return: ``None`` if it is some other lock.
+    :raises FaultError: if it cannot be read
+    """
+    raw = _inner(lock, "rlock", "raw_lock")
+    if raw is None:
+        owner = _inner(lock, "lock", "owner")
+        return None if owner is None else bool(owner.value_())
+    queued, ticket = _inner(raw, "val", "counter"), _inner(raw, "counter")
+    if queued is not None:
+        return bool(queued.value_())
+    if ticket is not None:
+        # Since Linux kernel commit 9d94b0ba3ab3 ("asm-generic: ticket-lock: New generic
+        # ticket-based spinlock") (in v5.19): the next ticket, and the one that is served.
+        value = ticket.value_() & 0xFFFFFFFF
+        return bool(value >> 16 != value & 0xFFFF)
+    # Without CONFIG_SMP, there is nothing in it.
+    return None if sizeof(raw) else False
+
+
+def _inner(object_: Object, *names: str) -> Object | None:
+    for name in names:
+        type_ = object_.type_
+        while type_.kind is TypeKind.TYPEDEF:
+            type_ = type_.type
+        if type_.kind not in (TypeKind.STRUCT, TypeKind.UNION) or not type_.has_member(name):
+            return None
+        object_ = object_.member_(name)
+    return object_
+
+
+@takes_program_or_default
+def count_free_blocks(prog: Program, pages: Pages) -> Mapping[tuple[int, int, int], int]:
+    """
+    Count the free blocks that begin among some struct pages: ``PageBuddy()``, whose order is
+    ``private``.
+
+    :return: Mapping from (node, zone number, order).
+    """
+    private = offsetof(prog.type("struct page"), "private") // 8
+    rows = np.flatnonzero(page_types(prog).has(pages, "buddy") & ~pages.is_tail)
+    # An order that no block has is none of this.
+    order = np.minimum(pages.words[rows, private], np.uint64(63)).astype(np.int64)
+    columns = (c.tolist() for c in (pages.node[rows], pages.zone[rows], order))
+    return Counter(zip(*columns))
