@@ -406,6 +406,21 @@ _ERRORS = (
         "adjust_managed_page_count().",
     ),
     Kind(
+        "free-area-count",
+        Severity.ERROR,
+        "a zone does not count the free blocks that there are",
+        "Whoever puts a block on a free list of the buddy allocator sets PageBuddy() and "
+        "increments nr_free of its order, under zone->lock; whoever takes it undoes both. Pages "
+        "on per-CPU lists are in neither. With too few blocks counted, the allocator does not "
+        "find them; with too many, it looks for blocks that are not there, or a page was handed "
+        "out that is still free.",
+        "free_area[order].nr_free, and the struct pages of the zone with PageBuddy() and that "
+        "order in private, all of which were read, while zone->lock is free; of a running kernel, "
+        "the same difference each of three times",
+        "Look for a block of that order that was freed or taken twice, and for a stray write to a "
+        "struct page or to the zone.",
+    ),
+    Kind(
         "node-span",
         Severity.ERROR,
         "a node does not span one of its zones",
