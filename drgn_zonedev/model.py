@@ -399,6 +399,9 @@ class FreeBlocks:
     unread: tuple[tuple[int, int], ...] = ()
 
 
+_END = 1 << 64
+
+
 class MemoryKind(enum.Enum):
     """What a check can be restricted to; the value is what users call it."""
 
@@ -418,6 +421,13 @@ class Scope:
     end_pfn: int | None = None
 
     @property
+    def pfns(self) -> tuple[int, int]:
+        """The PFNs, half-open; more than there can be if it is not restricted to some."""
+        if self.start_pfn is None or self.end_pfn is None:
+            return 0, _END
+        return self.start_pfn, self.end_pfn
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is all memory."""
         return self.only is None and self.start_pfn is None
@@ -433,9 +443,7 @@ class Scope:
 
     def overlaps(self, start_pfn: int, end_pfn: int) -> bool:
         """Whether any of some PFNs is in it."""
-        if self.start_pfn is None or self.end_pfn is None:
-            return True
-        return start_pfn < self.end_pfn and self.start_pfn < end_pfn
+        return start_pfn < self.pfns[1] and self.pfns[0] < end_pfn
 
 
 EVERYTHING = Scope()

@@ -198,7 +198,7 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
         _unverified(wanted.ranges),
         lambda: verify_snapshot(prog, snapshot, wanted.ranges, progress, scan_all),
     )
-    structures = inconsistencies(prog, snapshot, ranges)
+    structures = inconsistencies(prog, snapshot, ranges, scope.pfns)
     shown = (*verified.value.ranges, *wanted.others)
     unjudged = (*verified.value.unjudged, *verified.unjudged)
     return (

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import pytest
 from drgn import FaultError
+from support.defects import Defect, Injector, Overlay
 from support.fakekernel import VMEMMAP, FakeKernel, collision, in_flight, partial
-from support.kernels import each_layout
+from support.kernels import each_layout, since_taint
+from support.littlemachine import OWN, SHARED, little_machine
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
@@ -376,3 +378,24 @@ def test_evidence_of_a_range_that_is_cut_is_about_its_first_pfn() -> None:
     names = {e.what for e in range_.evidence}
     assert "mem_section[5].section_mem_map" in names
     assert "mem_section[4].section_mem_map" not in names
+
+
+@since_taint
+@pytest.mark.parametrize(
+    ("pfns", "sections"),
+    [
+        ((0x47900, 0x47901), [SHARED]),
+        ((0x48000, 0x48001), [OWN]),
+        ((0x47FFF, 0x48001), [SHARED, OWN]),
+        ((0x40000, 0x47801), [SHARED]),
+    ],
+)
+def test_structures_that_pfns_depend_on_are_compared_and_no_others(
+    layout: str, pfns: tuple[int, int], sections: list[int]
+) -> None:
+    prog = little_machine(layout).program()
+    changes = tuple(Injector(prog, layout).section_word(nr, clear=16) for nr in (SHARED, OWN))
+    with Overlay(prog).injected(Defect("no taint", changes, frozenset())):
+        found = check(prog, pfns=pfns).findings
+    taints = [f.start_pfn // 0x8000 for f in found if f.slug == "section-taint-missing"]
+    assert taints == sections

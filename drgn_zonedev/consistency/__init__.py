@@ -32,6 +32,8 @@ from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
 from drgn_zonedev.consistency.zones import ZONE_CHECKS
 from drgn_zonedev.model import Finding, Range, Unjudged
+from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.vmcore.raw import END
 
 __all__ = ("Inconsistencies", "inconsistencies", "inconsistencies_at")
 
@@ -49,23 +51,26 @@ class Inconsistencies:
     unjudged: tuple[Unjudged, ...]
 
 
-def inconsistencies(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> Inconsistencies:
+def inconsistencies(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], pfns: Span = (0, END)
+) -> Inconsistencies:
     """
     Compare the structures with each other.
 
     :param ranges: What the classification made of them.
+    :param pfns: Compare what these depend on, at least.
     """
-    return _compared(Scene(prog, snapshot, ranges))
+    # No promise is about less than a memory block.
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    start, end = pfns[0] // pages * pages, -(-pfns[1] // pages) * pages
+    return _compared(Scene(prog, snapshot, ranges, (start, min(end, END))))
 
 
 def inconsistencies_at(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range], pfn: int
 ) -> tuple[Finding, ...]:
     """Like :func:`inconsistencies()`, but only what is held against one PFN."""
-    # No promise is about less than a memory block.
-    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
-    start = pfn // pages * pages
-    found = _compared(Scene(prog, snapshot, ranges, (start, start + pages))).findings
+    found = inconsistencies(prog, snapshot, ranges, (pfn, pfn + 1)).findings
     return tuple(f for f in found if f.start_pfn <= pfn < f.end_pfn)
 
 
