@@ -466,6 +466,8 @@ class KernelFacts:
     features: dict[str, bool]
     types_from_btf: bool = False
     """There is no vmlinux: the kernel itself says what its types and symbols are."""
+    never_booted: tuple[str, ...] = ()
+    """Parts of the layout that no booted kernel has: what is decided by them is by reading."""
 
 
 @dataclass(frozen=True, repr=False)

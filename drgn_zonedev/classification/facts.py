@@ -12,6 +12,7 @@ from __future__ import annotations
 from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.classification.layout_parts import never_booted
 from drgn_zonedev.classification.missing_debuginfo import optional
 from drgn_zonedev.debuginfo.finders import types_are_builtin
 from drgn_zonedev.kernel.memmap import page_layout
@@ -52,6 +53,7 @@ def kernel_facts(prog: Program) -> KernelFacts:
             "compound_info_is_mask": bool(layout and layout.compound_mask),
         },
         types_from_btf=types_are_builtin(prog),
+        never_booted=never_booted(prog),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from drgn_zonedev.commands.bugreport import BUGREPORT
 from drgn_zonedev.commands.check import CHECK
 from drgn_zonedev.commands.export import EXPORT
+from drgn_zonedev.commands.kernel import KERNEL
 from drgn_zonedev.commands.oops import OOPS
 from drgn_zonedev.commands.pfn import PFN
 from drgn_zonedev.commands.pgmaps import PGMAPS
@@ -26,6 +27,7 @@ COMMANDS = (
     RANGES,
     SECTIONS,
     PGMAPS,
+    KERNEL,
     PFN,
     OOPS,
     BUGREPORT,

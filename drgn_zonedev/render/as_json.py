@@ -176,6 +176,7 @@ def kernel_document(kernel: KernelFacts) -> Document:
         "highest_present_section_nr": kernel.highest_present_section_nr,
         "features": dict(kernel.features),
         **({"types": "btf"} if kernel.types_from_btf else {}),
+        **({"never_booted": list(kernel.never_booted)} if kernel.never_booted else {}),
     }
 
 

@@ -463,6 +463,9 @@ def _reservations(report: Report) -> Iterator[str]:
     coverage, left_out = report.coverage, not_looked_at_text(report)
     if left_out:
         yield f"not looked at: {left_out}"
+    if report.kernel.never_booted:
+        parts = ", ".join(report.kernel.never_booted)
+        yield f"no kernel with this layout was ever booted ({parts}): see zonedev kernel"
     if coverage.retries:
         torn = f", {coverage.torn} answers remained torn" if coverage.torn else ""
         yield f"the kernel was changing: {coverage.retries} readings were torn and repeated{torn}"

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev kernel``"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from drgn_zonedev.commands.base import (
+    Command,
+    DrgnCode,
+    Outcome,
+    Session,
+    output_arguments,
+    print_result,
+)
+from drgn_zonedev.commands.drgn_code import print_code
+
+if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
+__all__ = ("KERNEL",)
+
+
+def _kernel(session: Session, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.render.kernel_knowledge import (
+        kernel_knowledge_document,
+        kernel_knowledge_text,
+    )
+    from drgn_zonedev.verification.kernel_knowledge import kernel_knowledge
+
+    known = kernel_knowledge(session.prog)
+    print_result(
+        args, lambda screen: kernel_knowledge_text(known), lambda: kernel_knowledge_document(known)
+    )
+    return Outcome(known)
+
+
+def _kernel_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev.verification.kernel_knowledge", "kernel_knowledge")
+    builder.append("known = kernel_knowledge()\n")
+    module = "drgn_zonedev.render.kernel_knowledge"
+    text, document = (f"kernel_knowledge_{what}" for what in ("text", "document"))
+    print_code(builder, args, (module, text, "known"), (module, document, "known"))
+
+
+KERNEL = Command(
+    "kernel",
+    "show what is known of this kernel, and what was proven on a booted one",
+    output_arguments,
+    _kernel,
+    DrgnCode(_kernel_code, frozenset()),
+)
