@@ -178,7 +178,7 @@ class _Intervals:
 def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Asked, _Intervals]:
     judged = [r for r in ranges if r.case is not Case.UNKNOWN]
     spans = np.array([(r.start_pfn, r.end_pfn) for r in judged], np.int64).reshape(-1, 2)
-    case = np.array([CASES.index(r.case) for r in judged], np.int64)
+    case = np.array([CASES.index(_case(r)) for r in judged], np.int64)
     geometry = snapshot.geometry
     borders = pgmap_borders(snapshot) | set(spans.ravel().tolist())
     units = geometry.pages_per_subsection, geometry.pages_per_section
@@ -187,6 +187,12 @@ def _ask(snapshot: Snapshot, marks: Marks, ranges: Sequence[Range]) -> tuple[Ask
     inside = row >= 0
     intervals = _Intervals(edges[:-1][inside], edges[1:][inside], case[row[inside]])
     return Asked(snapshot, marks, snapshot.predicates(intervals.start)), intervals
+
+
+def _case(range_: Range) -> Case:
+    # RAM that stores its own memmap, or that boot is still to initialise, belongs to no device.
+    of_ram = range_.pgmap is None and range_.case in (Case.METADATA, Case.INITIALIZING)
+    return Case.ONLINE if of_ram else range_.case
 
 
 def _verdicts(

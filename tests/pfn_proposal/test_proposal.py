@@ -247,6 +247,20 @@ def test_a_kernel_without_device_memory(layout: str) -> None:
     assert all(v.right == 0x8000 for v in report.verdicts)
 
 
+@each_layout
+def test_ram_that_boot_has_not_initialised_is_no_devices(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.set_variable("sections_per_block", 0)
+    kernel.section(0, online=True, early=True)
+    kernel.ram_pages(0, 0x8000)
+    kernel.poke_member("pglist_data", kernel.nodes[0], "first_deferred_pfn", 0x4000)
+    key = kernel.variables["deferred_pages"][1]
+    kernel.poke_member("static_key_true", key, "key.enabled.counter", 1)
+    report = proposal(kernel.program())
+    assert all(v.right == 0x8000 for v in report.verdicts)
+    assert all((v.taken_for_ram, v.lost_ram) == ({}, 0) for v in report.verdicts)
+
+
 # Intervals against one PFN after the other.
 
 
