@@ -31,6 +31,7 @@ ALWAYS = {
     "acpi-hole": ("6.1", "7.3"),
     "numa": ("6.12",),
     "ovmf": ("7.2",),
+    "deferred": ("6.12",),
     "hvo": ("6.1", "7.3"),
     "memmap-on-memory": ("6.12",),
     "virtio-mem": ("5.10",),

@@ -77,12 +77,14 @@ def qemu_command(
     :param firmware: instead of QEMU's own
     """
     append = ["console=ttyS0", "panic=1", "oops=panic", *scenario.kernel_args]
-    frozen = []
+    debugged: list[str] = []
     if scenario.cx16:
         append.append(f"clearcpuid={_X86_FEATURE_CX16}")
-    if scenario.breakpoint or scenario.failing_call:
+    if scenario.breakpoint or scenario.failing_call or scenario.debugged:
         append.append("nokaslr")
-        frozen = ["-S", "-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]
+        debugged = ["-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]
+    if scenario.breakpoint or scenario.failing_call:
+        debugged.append("-S")
     return [
         find_tool("qemu-system-x86_64"),
         *("-accel", accel),
@@ -101,7 +103,7 @@ def qemu_command(
         *("-device", "vmcoreinfo"),
         *(("-bios", str(firmware)) if firmware else ()),
         *scenario.devices,
-        *frozen,
+        *debugged,
         *("-kernel", str(kernel.vmlinuz)),
         *("-initrd", f"{work}/initramfs"),
         *("-append", " ".join(append)),

@@ -10,6 +10,8 @@ from drgn_zonedev.lab.scenarios.arithmetic import (
     GIB,
     MIB,
     PAGE,
+    STRUCT_PAGE,
+    Expected,
     MemoryArea,
     block_number,
     blocks,
@@ -69,6 +71,9 @@ _DIMMS = tuple(MemoryArea(DEVICE_MEMORY + i * 128 * MIB, 128 * MIB) for i in ran
 _OFFERED, _REQUESTED = MemoryArea(DEVICE_MEMORY, 512 * MIB), 192 * MIB
 # Where the last RAM of 1 GiB ends, and QEMU's ACPI tables begin.
 _ACPI_TABLES_PFN = 0x3FFDF
+# ZONE_DMA32 begins with PFN 0x1000. More than a section's pages of it are initialised, up to the
+# beginning of a section (defer_init()).
+_DEFERRED_PFN = 0x10000
 _HALFWAY_PFN = 0x2A123
 # Boot RAM has to have a whole free GiB.
 _PREINIT_MIB = 2560
@@ -77,6 +82,13 @@ _PREINIT_MIB = 2560
 _LOAD_SECONDS = 3600
 _NUMA_FAKE = "Debian builds it without CONFIG_NUMA_EMU: 7.3-small has it"
 _NOT_BEFORE_7 = "boot hugepages get their vmemmap deduplicated from the start only since v6.15"
+
+
+def _stored_memmap(block: MemoryArea, rest: str) -> tuple[Expected, ...]:
+    # The first of its pages hold the struct pages of all of them.
+    end = block.start + block.size // PAGE * STRUCT_PAGE
+    return expect(block.start, end, "metadata") + expect(end, block.end, rest)
+
 
 _ALL = (
     Scenario(
@@ -294,7 +306,6 @@ _ALL = (
         modules=_E820,
         steps=(namespace("fsdax"),),
         la57=True,
-        needs=("X86_5LEVEL",),
         impossible={"5.10": "Debian builds 5.10 without CONFIG_X86_5LEVEL"},
         expected=_COLLIDING_HEAD + ranges(_COLLIDING),
         proofs=("five_levels",),
@@ -337,6 +348,15 @@ _ALL = (
         impossible=dict.fromkeys(("5.10", "6.1", "6.12", "7.2", "7.3"), _NUMA_FAKE),
     ),
     Scenario(
+        name="deferred",
+        summary="boot, frozen before it initialises the struct pages of most RAM",
+        breakpoint="deferred_init_memmap",
+        early=True,
+        needs=("DEFERRED_STRUCT_PAGE_INIT",),
+        of_ram=True,
+        expected=expect(_DEFERRED_PFN * PAGE, _ACPI_TABLES_PFN * PAGE, "initializing"),
+    ),
+    Scenario(
         name="ovmf",
         summary="UEFI firmware, which leaves many holes, and 3 GiB of RAM",
         firmware="ovmf",
@@ -368,8 +388,10 @@ _ALL = (
             block(_DIMMS[1].start, "online_kernel"),
         ),
         qmp=tuple(c for i, dimm in enumerate(_DIMMS) for c in plug_dimm(dimm, f"dimm{i}")),
-        expected=expect(_DIMMS[0].start, _DIMMS[1].end, "online")
-        + expect(_DIMMS[2].start, _DIMMS[2].end, "offline"),
+        of_ram=True,
+        expected=_stored_memmap(_DIMMS[0], "online")
+        + _stored_memmap(_DIMMS[1], "online")
+        + _stored_memmap(_DIMMS[2], "offline"),
         proofs=("self_hosted",),
         needs=("MHP_MEMMAP_ON_MEMORY",),
         impossible={"5.10": "memory_hotplug.memmap_on_memory exists only since v5.13"},

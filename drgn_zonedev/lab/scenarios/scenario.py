@@ -39,12 +39,18 @@ class Scenario:
     """Run when the guest says that it is ready for them (step ``hotplug``)."""
     breakpoint: str | None = None
     """Freeze the guest on entry to this kernel function, instead of waiting for the steps' end."""
+    early: bool = False
+    """The breakpoint is before any process runs, which could load what provides VMCOREINFO."""
+    debugged: bool = False
+    """Have QEMU's gdb server listen to a guest that runs, with its kernel where it was linked."""
     watch_pfn: int | None = None
     """From the breakpoint, go on until the struct page of this PFN is first written."""
     failing_call: tuple[str, int] | None = None
     """A kernel function, which has to return -ENOMEM for this second argument, once."""
     expected: tuple[Expected, ...] = ()
     """The expected ranges, sorted. Everything else is RAM, or a hole between RAM."""
+    of_ram: bool = False
+    """All of the expected ranges are RAM's: no device must be said to have any of them."""
     was: tuple[Expected, ...] = ()
     """The ranges of a device that is being removed, before that."""
     proofs: tuple[str, ...] = ()

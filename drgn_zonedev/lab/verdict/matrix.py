@@ -9,19 +9,20 @@ from __future__ import annotations
 import enum
 import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress, report
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
-from drgn_zonedev.lab.scenarios import Scenario
+from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.verdict.compare import judge
 
 if TYPE_CHECKING:
@@ -36,11 +37,14 @@ __all__ = (
     "RunCell",
     "debug_guest",
     "default_jobs",
+    "early_vmcoreinfo",
     "load_guest_symbols",
     "run_cell",
     "run_matrix",
 )
 
+_LINKED = replace(SCENARIOS["empty"], kernel_args=("nokaslr",))
+_VMCOREINFO_SECONDS = 90
 _GUEST_BYTES = 2 << 30
 """Memory of the host per guest: the guest's own, and the debugger with the kernel's symbols."""
 
@@ -89,13 +93,39 @@ def default_jobs() -> int:
 
 
 def debug_guest(guest: Guest) -> Program:
-    """Debug a guest over QMP with its kernel's symbols."""
+    """
+    Debug a guest with its kernel's symbols.
+
+    That is over QMP; if it is too early for that, by a dump, which is there as long as the guest.
+    """
     import drgn
 
-    prog = drgn.Program()
-    prog.set_qemu_qmp(guest.qmp_socket)
+    if guest.scenario.early:
+        prog = drgn.Program(vmcoreinfo=early_vmcoreinfo(guest.kernel).read_bytes())
+        prog.set_core_dump(guest.dump(guest.log.with_name("early.elf")))
+    else:
+        prog = drgn.Program()
+        prog.set_qemu_qmp(guest.qmp_socket)
     load_guest_symbols(prog, guest.kernel)
     return prog
+
+
+def early_vmcoreinfo(kernel: Kernel) -> Path:
+    """
+    Return a file of the VMCOREINFO of a kernel that is where it was linked: the same at each boot.
+
+    It is read from another guest that has come far enough, and kept in the kernel's directory.
+    """
+    kept = kernel.vmlinux.parent / "vmcoreinfo"
+    if not kept.exists():
+        with boot(kernel, _LINKED, timeout=_VMCOREINFO_SECONDS) as guest:
+            prog = debug_guest(guest)
+            size = prog["vmcoreinfo_size"].value_()
+            text = prog.read(prog["vmcoreinfo_data"].value_(), size)
+            with tempfile.NamedTemporaryFile(dir=kept.parent, delete=False) as new:
+                new.write(text)
+            Path(new.name).replace(kept)
+    return kept
 
 
 def load_guest_symbols(prog: Program, kernel: Kernel) -> None:
@@ -187,7 +217,10 @@ def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
         path = guest.dump(directory / dump_name(guest.kernel, guest.scenario))
     except OSError as e:
         raise LabError(f"cannot write {directory}: {e.strerror}: choose another place") from e
-    report(progress, f"{path}: open it with zonedev -c {path} -s {guest.kernel.vmlinux} check")
+    options = f"-c {path} -s {guest.kernel.vmlinux}"
+    if guest.scenario.early:
+        options += f" --vmcoreinfo {early_vmcoreinfo(guest.kernel)}"
+    report(progress, f"{path}: open it with zonedev {options} check")
 
 
 RunCell = Callable[[Kernel, Scenario, MatrixOptions, Callable[[], bool]], Cell]

@@ -86,11 +86,16 @@ def _ram(
                 continue
             if low > left:
                 yield Disagreement("/proc/iomem", "nothing there", resource.name, left, low)
-            if range_.case not in _RAM:
+            if not _is_ram(range_):
                 yield Disagreement("/proc/iomem", range_.case.value, resource.name, low, high)
             left = high
         if left < end:
             yield Disagreement("/proc/iomem", "nothing there", resource.name, left, end)
+
+
+def _is_ram(range_: Range) -> bool:
+    # RAM may store its own memmap, which belongs to no pgmap.
+    return range_.case in _RAM or (range_.case is Case.METADATA and range_.pgmap is None)
 
 
 def _device_resources(snapshot: Snapshot, iomem: Sequence[IomemEntry]) -> Iterator[Disagreement]:
