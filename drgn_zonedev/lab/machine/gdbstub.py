@@ -19,7 +19,7 @@ from typing import Callable
 
 from drgn_zonedev.lab.host.errors import LabError
 
-__all__ = ("encode_packet", "fail_call", "stopped_at")
+__all__ = ("encode_packet", "fail_call", "stopped_at", "write_memory")
 
 _POLL_SECONDS = 0.1
 _RIP = slice(16 * 16, 16 * 16 + 16)
@@ -132,6 +132,21 @@ def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]
         changed = _replaced(changed, _RSP, _encode(stack + 8))
         if connection.ask(f"G{_replaced(changed, _RIP, caller)}") != "OK":
             raise LabError("QEMU's gdb server refuses to change registers")
+        connection.ask("D")
+
+
+def write_memory(path: Path, address: int, data: bytes, check: Callable[[], None]) -> None:
+    """
+    Overwrite memory of a guest, which is stopped meanwhile.
+
+    :param path: QEMU's gdb socket
+    :param address: virtual
+    :param check: called several times a second; raises when it is time to give up
+    """
+    connection = _Connection(path, check)
+    with connection.socket:
+        if connection.ask(f"M{address:x},{len(data):x}:{data.hex()}") != "OK":
+            raise LabError(f"QEMU's gdb server refuses to write to {address:#x}")
         connection.ask("D")
 
 

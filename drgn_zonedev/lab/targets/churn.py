@@ -14,17 +14,14 @@ import argparse
 import dataclasses
 import json
 import re
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.lab.host.errors import LabError, StepProgress
+from drgn_zonedev.lab.host.errors import StepProgress
 from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest
@@ -34,7 +31,7 @@ from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import hotplug, namespace
 from drgn_zonedev.lab.targets.inside import boot_observed
 from drgn_zonedev.lab.targets.labels import AREA_BYTES, write_labels_command
-from drgn_zonedev.lab.targets.watch import MARK
+from drgn_zonedev.lab.targets.watching import last_tally, observer_words, watch_outside
 
 __all__ = ("CHURN", "Churned", "boot_churning", "main", "run_churn")
 
@@ -43,8 +40,6 @@ _LABELLED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _NVDIMM = f"nvdimm,id=nvdimm,memdev=labelled,addr={_LABELLED.start:#x}"
 _DIMM = MemoryArea(DEVICE_MEMORY + 512 * MIB, 256 * MIB)
 _SIZES = (str(64 * MIB), str(160 * MIB))
-# Time for a check that has begun to end and report; on a busy host, that takes minutes.
-_SPARE_SECONDS = 300
 
 CHURN = Scenario(
     name="churn",
@@ -84,55 +79,20 @@ class Churned:
 @contextmanager
 def boot_churning(kernel: Kernel, seconds: float, progress: StepProgress = None) -> Iterator[Guest]:
     """Boot a guest that churns, and checks itself for some time from now on."""
-    words = ["-m", "drgn_zonedev.lab.targets.watch", "-s", "/extra/vmlinux"]
-    words += ["--seconds", str(seconds), "--ready", "/tmp/observing"]
     with tempfile.NamedTemporaryFile() as labels:
         labels.write(write_labels_command())
         labels.flush()
         scenario = dataclasses.replace(CHURN, files={"labels": Path(labels.name)})
-        with boot_observed(kernel, scenario, words, progress) as guest:
+        with boot_observed(kernel, scenario, observer_words(seconds), progress) as guest:
             yield guest
 
 
 def run_churn(kernel: Kernel, seconds: float, progress: StepProgress = None) -> Churned:
     """Check a churning guest from the outside and inside at the same time."""
     with boot_churning(kernel, seconds, progress) as guest:
-        watcher = [
-            sys.executable,
-            "-m",
-            "drgn_zonedev.lab.targets.watch",
-            "--qemu",
-            guest.qmp_socket,
-        ]
-        watcher += ["-s", str(kernel.vmlinux), "--seconds", str(seconds)]
-        done = subprocess.run(
-            watcher, capture_output=True, text=True, timeout=seconds + _SPARE_SECONDS, check=False
-        )
-        if done.returncode:
-            raise LabError(f"the watcher ended: {done.stderr.strip()}")
-        inside = _last_tally(guest, seconds)
-        return Churned(_tallies(done.stdout)[-1], inside, _times(guest.log.read_text("latin-1")))
-
-
-def _last_tally(guest: Guest, seconds: float) -> dict[str, Any]:
-    deadline = time.monotonic() + _SPARE_SECONDS
-    while time.monotonic() < deadline:
-        tallies = _tallies(guest.log.read_text("latin-1"))
-        if tallies and tallies[-1]["seconds"] >= seconds:
-            return tallies[-1]
-        time.sleep(1)
-    raise LabError("the guest's own checks did not end")
-
-
-def _tallies(text: str) -> list[dict[str, Any]]:
-    # Other output may begin in the middle of such a line.
-    found = []
-    for body in re.findall(rf"{MARK}(\{{.*\}})\r?$", text, re.MULTILINE):
-        try:
-            found.append(json.loads(body))
-        except ValueError:
-            continue
-    return found
+        outside = watch_outside(guest, seconds)
+        inside = last_tally(guest, seconds)
+        return Churned(outside, inside, _times(guest.log.read_text("latin-1")))
 
 
 def _times(console: str) -> dict[str, int]:

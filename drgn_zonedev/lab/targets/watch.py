@@ -17,9 +17,11 @@ import json
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -43,6 +45,14 @@ class Tally:
     """Checks with ranges or errors that are unknown because they were torn."""
     cases: dict[str, int] = field(default_factory=dict)
     """In how many checks a case was seen."""
+    pages: int = 0
+    """Struct pages that were verified, in all checks together."""
+    torn_pages: int = 0
+    """How many of these changed each time that they were read."""
+    last: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """By the slug of an ``error`` finding: where the last check saw it."""
+    ever: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """Likewise, where any check saw it."""
     errors: dict[str, int] = field(default_factory=dict)
     """In how many checks an ``error`` finding was seen, with an example of each."""
     crashes: dict[str, int] = field(default_factory=dict)
@@ -53,17 +63,34 @@ class Tally:
         self.retries += report.coverage.retries
         self.torn += report.coverage.torn
         self.unknown += bool(report.coverage.torn)
+        counts = report.coverage.by_case.values()
+        self.pages += sum(count.verified for count in counts)
+        self.torn_pages += sum(count.torn for count in counts)
+        self.last = {}
         for case in {r.case.value for r in report.ranges}:
             self.cases[case] = self.cases.get(case, 0) + 1
         for finding in report.findings:
             if finding.severity.value == "error":
                 facts = [(e.what, e.value, e.expected, e.note) for e in finding.evidence[:3]]
+                place = (finding.start_pfn, finding.end_pfn)
+                self.last.setdefault(finding.slug, []).append(place)
+                if place not in self.ever.setdefault(finding.slug, []):
+                    self.ever[finding.slug].append(place)
                 span = f"[{finding.start_pfn:#x}, {finding.end_pfn:#x})"
                 self.errors[f"{finding.slug} {span} {facts}"] = self.checks
 
 
-def watch(prog: Program, seconds: float, every: float = 10) -> Iterator[Tally]:
-    """Check a running kernel for some time; yield the tally now and then, and at the end."""
+def watch(
+    prog: Program,
+    seconds: float,
+    every: float = 10,
+    still: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[Tally]:
+    """
+    Check a running kernel for some time; yield the tally now and then, and at the end.
+
+    :param still: each check is made inside of such a context
+    """
     from drgn_zonedev.report import check
 
     tally = Tally()
@@ -71,7 +98,9 @@ def watch(prog: Program, seconds: float, every: float = 10) -> Iterator[Tally]:
     while not tally.checks or tally.seconds < seconds:
         tally.checks += 1
         try:
-            tally.add(check(prog))
+            with still():
+                report = check(prog)
+            tally.add(report)
         except Exception:
             # Report any exception, and continue.
             last = " / ".join(traceback.format_exc().strip().splitlines()[-3:])
@@ -87,23 +116,30 @@ def main() -> None:
     """Watch, and print a line of JSON now and then."""
     import drgn
 
+    from drgn_zonedev.opening.guest import connect_guest, open_guest, paused
+
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--qemu", metavar="SOCKET")
     parser.add_argument("-s", "--symbols", required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--pause", action="store_true", help="stop the guest during each check")
     parser.add_argument("--ready", metavar="FILE", type=Path, help="make this when all is set up")
     args = parser.parse_args()
-    prog = drgn.Program()
+    still: Callable[[], AbstractContextManager[object]] = nullcontext
     if args.qemu:
-        prog.set_qemu_qmp(args.qemu)
+        monitor = connect_guest(args.qemu)
+        prog = open_guest(args.qemu, monitor)
+        if args.pause:
+            still = partial(paused, monitor)
     else:
+        prog = drgn.Program()
         prog.set_kernel()
     prog.load_debug_info([args.symbols])
     # The first check takes longest, because nothing is cached.
     next(watch(prog, 0))
     if args.ready:
         args.ready.touch()
-    for tally in watch(prog, args.seconds):
+    for tally in watch(prog, args.seconds, still=still):
         print(f"{MARK}{json.dumps(asdict(tally))}", flush=True)
 
 

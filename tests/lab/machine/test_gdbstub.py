@@ -14,7 +14,7 @@ import pytest
 
 from drgn_zonedev.lab import LabError
 from drgn_zonedev.lab.kernels.addresses import symbol_address
-from drgn_zonedev.lab.machine.gdbstub import encode_packet, fail_call, stopped_at
+from drgn_zonedev.lab.machine.gdbstub import encode_packet, fail_call, stopped_at, write_memory
 
 ADDRESS = 0xFFFFFFFF81234560
 CALLER = 0xFFFFFFFF81ABCDEF
@@ -47,18 +47,19 @@ def registers(rip: int, rsi: int) -> str:
 
 @contextmanager
 def gdb_server(
-    path: Path, rip: int, watched: int = 0, calls: Sequence[int] = (0,)
+    path: Path, rip: int, watched: int = 0, calls: Sequence[int] = (0,), written: str = "OK"
 ) -> Iterator[list[str]]:
     """A gdb server whose guest stops at that address whenever it is continued.
 
     The last time, it stops because that other address was written.
 
     :param calls: the second argument at each stop
+    :param written: what it says of writes to memory
     """
     packets: list[str] = []
     entries = iter(calls)
     stops = iter([*["T05thread:01;"] * len(calls), f"T05thread:02;watch:{watched:x};"])
-    answers = {"Z": "OK", "z": "OK", "s": "T05", "G": "OK", "D": "OK"}
+    answers = {"Z": "OK", "z": "OK", "s": "T05", "G": "OK", "D": "OK", "M": written}
     answers["m"] = CALLER.to_bytes(8, "little").hex()
 
     def answer(kind: str) -> str:
@@ -93,6 +94,20 @@ def wait_a_while() -> Callable[[], None]:
         assert time.monotonic() < deadline
 
     return check
+
+
+def test_memory_is_overwritten_and_the_guest_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with gdb_server(path, ADDRESS) as packets:
+        write_memory(path, 0xFFFFEA0000001000, b"\xff\x05", wait_a_while())
+    assert packets == ["Mffffea0000001000,2:ff05", "D"]
+
+
+def test_memory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    refused = pytest.raises(LabError, match="refuses to write to 0x1000")
+    with gdb_server(path, ADDRESS, written="E14"), refused:
+        write_memory(path, 0x1000, b"x", wait_a_while())
 
 
 def test_the_guest_runs_up_to_the_address_and_no_further(tmp_path: Path) -> None:
