@@ -211,6 +211,10 @@ def _present(prog: Program, walker: Walker) -> bool | None:
     return False if any(lacks_function(prog, name) for name in walker.functions) else None
 
 
+def _is_untraced(prog: Program, walker: Walker) -> bool:
+    return not walker.module and any(is_untraced(prog, name) for name in walker.functions)
+
+
 def _guard(prog: Program, walker: Walker, release: Release) -> Guard | None:
     fitting = [guard for guard in walker.guards if _fits(prog, guard, release)]
     return fitting[-1] if fitting else None
@@ -243,7 +247,7 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgem
     return Judgement(
         walker=walker,
         present=present,
-        untraced=present is None and any(is_untraced(prog, name) for name in walker.functions),
+        untraced=present is None and _is_untraced(prog, walker),
         guard=guard,
         by_release=_is_by_release(prog, walker),
         unjudged=unjudged,

@@ -145,6 +145,14 @@ TRACES = {
     "has_unmovable_pages": Trace("start_isolate_page_range"),
     "__test_page_isolated_in_pageblock": Trace("test_pages_isolated"),
     "try_offline_memory_block": Trace("offline_and_remove_memory"),
+    # It has the group of memory blocks since Linux kernel commit 445fcf7c7214
+    # ("mm/memory_hotplug: memory group aware "auto-movable" online policy") (in v5.15).
+    "auto_movable_zone_for_pfn": Trace("zone_for_pfn_range", parameters=5),
+    # It has gfp_flags since Linux kernel commit b2c9e2fbba32 ("mm: make alloc_contig_range work
+    # at pageblock granularity") (in v5.19).
+    "isolate_single_pageblock": Trace("start_isolate_page_range", parameters=5),
+    "kho_restore_page": Trace("kho_restore_folio"),
+    "__ioremap_check_ram": Trace("__ioremap_collect_map_flags"),
 }
 
 # A function that the kernel has is among its symbols if other files call it, or if data
@@ -160,7 +168,8 @@ NEVER_INLINED = frozenset(
         *("read_kcore", "read_kcore_iter", "vfree", "kvfree", "pgmap_pfn_valid"),
         *("reset_isolation_suitable", "__shuffle_zone", "start_isolate_page_range"),
         *("test_pages_isolated", "offline_and_remove_memory", "generic_access_phys"),
-        "debug_dma_map_phys",
+        *("dma_debug_device_change", "zone_for_pfn_range"),
+        *("kho_restore_folio", "__ioremap_collect_map_flags"),
     )
 )
 
@@ -785,13 +794,13 @@ WALKERS = (
         what="the DMA API's debugging: is what is mapped as MMIO RAM?",
         file="kernel/dma/debug.c",
         function="debug_dma_map_phys",
-        functions=("debug_dma_map_phys",),
+        # Without CONFIG_DMA_API_DEBUG, debug_dma_map_phys() is an empty inline function.
+        functions=("dma_debug_device_change",),
         guards=(
             Guard(
                 (_VALID,),
                 (Act.FLAGS,),
                 since=(7, 2),
-                function="debug_dma_map_phys",
                 known="read in v7.2 and v7.3; no struct page in v5.10, v6.1 and v6.12",
             ),
         ),

@@ -39,6 +39,8 @@ from drgn_zonedev.export.kept_names import CONSTANTS, TYPES, VARIABLES
 from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.lab import KERNELS, Kernel
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
+from drgn_zonedev.pfn_walkers import judge
+from drgn_zonedev.pfn_walkers.table import WALKERS
 
 PACKAGE = Path(__file__).parents[2] / "drgn_zonedev"
 VMCORES = PACKAGE.parent / "vmcores"
@@ -291,6 +293,22 @@ def test_enumerators_that_the_package_names(pair: Pair) -> None:
         ours = pair.btf.constant(name)
         assert ours.value_() == theirs.value_(), name
         assert not list(differences(ours.type_, theirs.type_, name))
+
+
+def test_walkers_and_their_guards(pair: Pair) -> None:
+    release = tuple(int(number) for number in re.findall(r"\d+", pair.kernel.release)[:2])
+    assert len(release) == 2
+    assert judge._present(pair.dwarf, WALKERS[0])
+    for walker in WALKERS:
+        ours, theirs = (
+            (
+                judge._present(prog, walker),
+                judge._guard(prog, walker, release),
+                judge._is_by_release(prog, walker),
+            )
+            for prog in (pair.btf, pair.dwarf)
+        )
+        assert ours == theirs, walker.name
 
 
 def system_map(pair: Pair) -> set[tuple[str, int]]:
