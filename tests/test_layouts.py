@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 from collections.abc import Iterator, Sequence
 
@@ -28,6 +29,7 @@ from support.layoutmachine import (
     layout_machine,
     layout_machine_of,
 )
+from support.schema import validated
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.classification.missing_debuginfo import debug_info
@@ -97,6 +99,9 @@ def test_commands_on_every_layout(name: str) -> None:
 def test_commands_about_devices_on_every_layout(name: str) -> None:
     machine = layout_machine(name)
     prog = machine.kernel.program()
+    pgmaps = validated(json.loads(said(prog, "pgmaps", "--format", "json")))["pgmaps"]
+    recorded = machine.layout.has_member("dev_pagemap", "nr_range")
+    assert {pgmap.get("records_progress", True) for pgmap in pgmaps} == {recorded}
     text = said(prog, "pgmaps")
     for start, _ in (machine.fsdax, *machine.devdax):
         assert f"{start:#x}" in text
