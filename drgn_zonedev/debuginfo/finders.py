@@ -71,6 +71,7 @@ class BuiltinDebugInfo:
     prog: Program
     ignored_once: str | None = None
     _read: dict[str, Any] = field(default_factory=dict)
+    _being_read: set[str] = field(default_factory=set)
     _found: dict[Any, Any] = field(default_factory=dict)
 
     def symbols(self) -> KernelSymbols:
@@ -94,14 +95,15 @@ class BuiltinDebugInfo:
         return self._once("objects", lambda: image_objects(self.prog, self.symbols()))
 
     def _once(self, what: str, read: Callable[[], _T]) -> _T:
-        # What fails fails the next time, too: searching takes long. Reading asks the
-        # program, which asks here.
+        # What fails fails the next time, too: searching takes long.
         if what not in self._read:
-            self._read[what] = DebugInfoError("it is being read")
+            self._being_read.add(what)
             try:
                 self._read[what] = read()
             except DebugInfoError as e:
                 self._read[what] = e
+            finally:
+                self._being_read.remove(what)
         if isinstance(self._read[what], DebugInfoError):
             raise self._read[what]
         result: _T = self._read[what]
@@ -109,6 +111,9 @@ class BuiltinDebugInfo:
 
     def is_used(self) -> bool:
         """Whether programs find what they ask for here: not beside a vmlinux."""
+        if self._being_read:
+            # Reading asks the program, which asks here.
+            return False
         with contextlib.suppress(LookupError):
             if self.prog.main_module().debug_file_status == ModuleFileStatus.HAVE:
                 return False

@@ -114,6 +114,27 @@ def test_file_is_not_known_to_btf(prog: Program) -> None:
         prog.object("max_pfn", filename="memblock.c")
 
 
+def test_reading_may_ask_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    # drgn looks for what translates addresses when memory is first read.
+    caplog.set_level(logging.WARNING, logger="drgn.builtin")
+    image = carried(builtin_types().bytes(), SYMBOLS)
+    prog = builtin_program(image)
+    asked: list[str] = []
+
+    def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+        with contextlib.suppress(LookupError):
+            prog.type("struct zonelist")
+        asked.append("struct zonelist")
+        return image.read(address, size)
+
+    prog.add_memory_segment(TEXT, len(image.data), read, False)
+    info = register_builtin_finders(prog)
+    assert info.symbols().named("max_pfn")
+    assert asked
+    assert prog["max_pfn"].value_() == 0x280000
+    assert not caplog.records
+
+
 def test_registering_reads_nothing() -> None:
     reads: list[int] = []
     prog = Program(Platform(Architecture.X86_64))
