@@ -22,6 +22,7 @@ DAMAGED = [(defect.pfn, defect.pfn + 1) for defect in DEFECTS]
 
 
 @pytest.mark.qemu
+@pytest.mark.xfail(reason="struct pages of RAM are not verified yet")
 @pytest.mark.parametrize(
     ("kernel", "seconds", "how"),
     [

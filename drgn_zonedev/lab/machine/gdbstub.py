@@ -86,6 +86,13 @@ class _Connection:
             self._check()
             raise LabError(f"QEMU's gdb server has gone: {e}") from e
 
+    def answer(self, payload: str) -> str:
+        """Like `ask`, of a guest that ran until now: that it has stopped is said in between."""
+        reply = self.ask(payload)
+        while reply.startswith("T"):
+            reply = self._receive()
+        return reply
+
 
 @contextlib.contextmanager
 def stopped_at(
@@ -145,9 +152,9 @@ def write_memory(path: Path, address: int, data: bytes, check: Callable[[], None
     """
     connection = _Connection(path, check)
     with connection.socket:
-        if connection.ask(f"M{address:x},{len(data):x}:{data.hex()}") != "OK":
+        if connection.answer(f"M{address:x},{len(data):x}:{data.hex()}") != "OK":
             raise LabError(f"QEMU's gdb server refuses to write to {address:#x}")
-        connection.ask("D")
+        connection.answer("D")
 
 
 def _decode(text: str) -> int:

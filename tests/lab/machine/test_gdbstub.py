@@ -47,14 +47,14 @@ def registers(rip: int, rsi: int) -> str:
 
 @contextmanager
 def gdb_server(
-    path: Path, rip: int, watched: int = 0, calls: Sequence[int] = (0,), written: str = "OK"
+    path: Path, rip: int, watched: int = 0, calls: Sequence[int] = (0,), written: str = ""
 ) -> Iterator[list[str]]:
     """A gdb server whose guest stops at that address whenever it is continued.
 
     The last time, it stops because that other address was written.
 
     :param calls: the second argument at each stop
-    :param written: what it says of writes to memory
+    :param written: what it says of writes to memory; before that, it says that it has stopped
     """
     packets: list[str] = []
     entries = iter(calls)
@@ -70,6 +70,8 @@ def gdb_server(
     def serve() -> None:
         client, _ = server.accept()
         with client:
+            if written:
+                client.sendall(encode_packet("T02thread:01;"))
             while True:
                 data = client.recv(4096)
                 if not data:
@@ -98,7 +100,7 @@ def wait_a_while() -> Callable[[], None]:
 
 def test_memory_is_overwritten_and_the_guest_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
-    with gdb_server(path, ADDRESS) as packets:
+    with gdb_server(path, ADDRESS, written="OK") as packets:
         write_memory(path, 0xFFFFEA0000001000, b"\xff\x05", wait_a_while())
     assert packets == ["Mffffea0000001000,2:ff05", "D"]
 
