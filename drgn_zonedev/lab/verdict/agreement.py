@@ -29,6 +29,7 @@ from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
 from drgn_zonedev.lab.truth.frozen import read_frozen
 from drgn_zonedev.lab.truth.guest_facts import Facts
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, claimed_by_case
+from drgn_zonedev.lab.verdict.counters import counter_disagreements
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
 from drgn_zonedev.lab.verdict.every_page import page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
@@ -71,7 +72,7 @@ def compare(prog: Program, facts: Facts) -> Agreement:
         *_pages(prog, answers),
         *_cases(snapshot, ranges, ours, truth),
         *_kpageflags(snapshot, walk),
-        *_frozen_pages(prog, facts),
+        *_frozen(prog, facts),
         *system_disagreements(prog, snapshot, ranges, facts),
     ]
     return Agreement(
@@ -358,10 +359,11 @@ def _kpageflags(snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
     yield from differences("/proc/kpageflags finds a page", pfn, ours, walk.found[order])
 
 
-def _frozen_pages(prog: Program, facts: Facts) -> Iterator[Disagreement]:
+def _frozen(prog: Program, facts: Facts) -> Iterator[Disagreement]:
     frozen = read_frozen(prog, facts)
     if frozen is not None:
         yield from page_disagreements(prog, frozen)
+        yield from counter_disagreements(prog, frozen)
 
 
 def _silent(facts: Facts, walk: _Walk) -> Iterator[str]:
