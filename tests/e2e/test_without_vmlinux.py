@@ -5,18 +5,39 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.guests import Booted, each_guest, require_free, zonedev
 
-from drgn_zonedev.lab import KERNELS
+from drgn_zonedev.lab import KERNELS, SCENARIOS, fetch_kernel
+from drgn_zonedev.lab.kernels.known import cache_dir
+from drgn_zonedev.lab.targets import Format, boot_inside_alone, makedumpfile, write_filtered
 
 pytestmark = pytest.mark.qemu
 
-COMMANDS = ("check", "walkers", "proposal", "pgmaps", "sections", "ranges")
-GUESTS = [(kernel, "fsdax-collision") for kernel in KERNELS]
+COLLISION = "fsdax-collision"
+# A page of RAM, one of the device, and one whose struct page is on the device itself.
+PFNS = ("0x1000", "0x24400", "0x28000")
+ARM64_PFNS = {"0x1000": "0x41000", "0x24400": "0x5c400", "0x28000": "0x60000"}
+COMMANDS = (
+    *(("check",), ("check", "--map"), ("walkers",), ("proposal",), ("pgmaps",), ("sections",)),
+    *(("ranges",), *(("pfn", pfn) for pfn in PFNS)),
+)
+GUESTS = [(kernel, COLLISION) for kernel in KERNELS]
+
+# Of Debian's cloud-arm64, 6.12: RAM in [0x40000000, 0x5a000000), and a device of 128 MiB at
+# 0x5c000000, which a pmem-region of the device tree is.
+ARM64 = cache_dir() / "dumps" / "arm64"
+
+# What names the source of types.
+SAYS_BTF = ", types from BTF"
+
+
+def command_name(words: tuple[str, ...]) -> str:
+    return "-".join(words)
 
 
 def answer(*args: str) -> Any:
@@ -25,25 +46,73 @@ def answer(*args: str) -> Any:
     return json.loads(result.stdout)
 
 
-@each_guest(GUESTS)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_dump_without_vmlinux_gets_the_same_answer(booted: Booted, command: str) -> None:
-    options = booted.dumped.options
-    whole = answer("--types", "dwarf", *options, command)
-    builtin = answer("--types", "btf", *options[:2], command)
+def assert_same_json(core: Path, symbols: tuple[str, ...], command: tuple[str, ...]) -> None:
+    whole = answer("--types", "dwarf", "-c", str(core), *symbols, *command)
+    builtin = answer("--types", "btf", "-c", str(core), *command)
     assert builtin["kernel"].pop("types") == "btf"
     assert builtin == whole
+    # The order of keys, too.
+    assert json.dumps(builtin) == json.dumps(whole)
+
+
+def assert_same(core: Path, symbols: tuple[str, ...], command: tuple[str, ...]) -> None:
+    whole = zonedev("--types", "dwarf", "-c", str(core), *symbols, *command)
+    builtin = zonedev("--types", "btf", "-c", str(core), *command)
+    assert whole.status in (0, 1), whole.stderr
+    assert builtin.stdout.replace(SAYS_BTF, "") == whole.stdout
+    assert (builtin.status, builtin.stderr) == (whole.status, whole.stderr)
+    if "--map" not in command:
+        assert_same_json(core, symbols, command)
+
+
+@each_guest(GUESTS)
+@pytest.mark.parametrize("command", COMMANDS, ids=command_name)
+def test_dump_without_vmlinux_gets_the_same_answer(
+    booted: Booted, command: tuple[str, ...]
+) -> None:
+    assert_same(booted.dump, booted.symbols, command)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=command_name)
+def test_arm64_dump_without_vmlinux_gets_the_same_answer(command: tuple[str, ...]) -> None:
+    if not (ARM64 / "vmcore").exists():
+        pytest.skip(f"{ARM64} has no vmcore and vmlinux of arm64, which the lab does not boot")
+    words = tuple(ARM64_PFNS.get(word, word) for word in command)
+    assert_same(ARM64 / "vmcore", ("-s", str(ARM64 / "vmlinux")), words)
+
+
+@pytest.fixture(scope="module")
+def filtered(booted: Booted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    # Of kdump format, makedumpfile is not up to Linux 7.2 (see NOT_POSSIBLE).
+    is_new = booted.kernel.name.startswith("7")
+    form = Format("elf", "-E", 31) if is_new else Format("lzo", "-l", 31)
+    core = tmp_path_factory.mktemp("filtered") / "vmcore"
+    write_filtered(makedumpfile(booted.kernel), booted.for_makedumpfile, core, form)
+    yield core
+    core.unlink()
+
+
+@each_guest(GUESTS)
+def test_filtered_dump_without_vmlinux_gets_the_same_answers(
+    booted: Booted, filtered: Path
+) -> None:
+    for command in COMMANDS:
+        if "--map" not in command:
+            assert_same_json(filtered, booted.symbols, command)
 
 
 @each_guest([guest for guest in GUESTS if guest[0] in ("6.1", "7.3")])
 def test_export_without_vmlinux_gives_the_same_answers(booted: Booted, tmp_path: Path) -> None:
-    options, export = booted.dumped.options, str(tmp_path / "export")
-    made = zonedev("--types", "btf", *options[:2], "export", export)
-    assert made.status == 0, made.stderr
+    exports = []
+    for types, options in (("btf", booted.dumped.options[:2]), ("dwarf", booted.dumped.options)):
+        exports.append(str(tmp_path / types))
+        made = zonedev("--types", types, *options, "export", exports[-1])
+        assert made.status == 0, made.stderr
     for command in COMMANDS:
-        exported = answer("-c", export, command)
-        assert "types" not in exported["kernel"]
-        assert exported == answer(*options, command), command
+        if "--map" not in command:
+            builtin, whole = (answer("-c", export, *command) for export in exports)
+            assert "types" not in builtin["kernel"]
+            assert builtin == whole, command
 
 
 @each_guest(GUESTS)
@@ -53,3 +122,26 @@ def test_guest_without_vmlinux_is_judged(booted: Booted) -> None:
     assert found["kernel"]["types"] == "btf"
     assert found["pgmaps"]
     assert found["coverage"]["pages_verified"] > 0
+
+
+@pytest.mark.parametrize("name", ["5.10", "6.1", "7.3"])
+def test_guest_without_packages_judges_itself(name: str) -> None:
+    kernel = fetch_kernel(name)
+    with boot_inside_alone(kernel, SCENARIOS[COLLISION]) as guest:
+        outside = zonedev(
+            "--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux), "check", "--format", "json"
+        )
+        facts = guest.facts
+    assert facts["inside_status"].strip() == "0", facts["inside_errors"]
+    assert facts["inside_errors"].splitlines() == [
+        "zonedev: there is no vmlinux: types come from the kernel's BTF"
+    ]
+    found, expected = json.loads(facts["inside"]), outside.document
+    assert found["kernel"].pop("types") == "btf"
+    assert found["kernel"].pop("live")
+    expected["kernel"].pop("live")
+    for key in ("kernel", "ranges", "findings"):
+        assert found[key] == expected[key], key
+    # /proc/kcore shows System RAM only: struct pages on the device are not in it.
+    assert [(u["start_pfn"], u["end_pfn"]) for u in found["unjudged"]] == [(0x28000, 0x30000)]
+    assert expected["unjudged"] == []

@@ -21,7 +21,7 @@ from drgn_zonedev.lab.targets.filtered import (
     makedumpfile,
     write_filtered,
 )
-from drgn_zonedev.lab.targets.inside import boot_inside
+from drgn_zonedev.lab.targets.inside import boot_inside, boot_inside_alone
 
 __all__ = (
     "FORMATS",
@@ -29,6 +29,7 @@ __all__ = (
     "Format",
     "Kdump",
     "boot_inside",
+    "boot_inside_alone",
     "makedumpfile",
     "take_kdump",
     "write_filtered",

@@ -27,14 +27,14 @@ from drgn_zonedev.lab.targets.interpreter import (
     pack_interpreter,
 )
 
-__all__ = ("INSIDE_SECONDS", "boot_inside", "boot_observed", "python_image")
+__all__ = ("INSIDE_SECONDS", "boot_inside", "boot_inside_alone", "boot_observed", "python_image")
 
 # A quarter of a minute on an idle host.
 INSIDE_SECONDS = 300
 # The observer checks once before the steps begin; on a busy host, that takes minutes.
 _OBSERVER_TIMEOUT = 600
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
-_CHECK = ("-k", "-s", "/extra/vmlinux", "check", "--format", "json")
+_CHECK = ("check", "--format", "json")
 
 
 def python_image(progress: StepProgress = None) -> Path:
@@ -63,8 +63,22 @@ def boot_inside(
     ``guest.facts["inside"]`` is what that printed, ``["inside_errors"]`` what it said on standard
     error, and ``["inside_status"]`` its exit status.
     """
-    words = ("-m", "drgn_zonedev", *_CHECK)
-    with _boot_with_python(kernel, scenario, "inspect", words, progress) as guest:
+    words = ("-m", "drgn_zonedev", "-k", "-s", "/extra/vmlinux", *_CHECK)
+    files = (kernel.vmlinux,)
+    with _boot_with_python(kernel, scenario, "inspect", words, files, progress) as guest:
+        yield guest
+
+
+@contextmanager
+def boot_inside_alone(
+    kernel: Kernel, scenario: Scenario, progress: StepProgress = None
+) -> Iterator[Guest]:
+    """
+    Like :func:`boot_inside()`, in a guest that has nothing but the kernel, Python and ours:
+    no debugging symbols.
+    """
+    words = ("-m", "drgn_zonedev", "-k", *_CHECK)
+    with _boot_with_python(kernel, scenario, "inspect", words, (), progress) as guest:
         yield guest
 
 
@@ -73,17 +87,23 @@ def boot_observed(
     kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: StepProgress = None
 ) -> Iterator[Guest]:
     """Boot a guest that also runs Python with these arguments, with output on its console."""
-    with _boot_with_python(kernel, scenario, "observe", words, progress) as guest:
+    files = (kernel.vmlinux,)
+    with _boot_with_python(kernel, scenario, "observe", words, files, progress) as guest:
         yield guest
 
 
 @contextmanager
 def _boot_with_python(
-    kernel: Kernel, scenario: Scenario, step: str, words: Sequence[str], progress: StepProgress
+    kernel: Kernel,
+    scenario: Scenario,
+    step: str,
+    words: Sequence[str],
+    files: Sequence[Path],
+    progress: StepProgress,
 ) -> Iterator[Guest]:
     with _scratch() as work:
         ours = (Path(drgn_zonedev.__file__).parent, _metadata(work))
-        file_image([kernel.vmlinux, *ours], work / "extra.img")
+        file_image([*files, *ours], work / "extra.img")
         images = (python_image(progress), work / "extra.img")
         disks = [disk_device(image, readonly=True) for image in images]
         longer = _with_python(scenario, disks, step, words)
