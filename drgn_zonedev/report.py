@@ -27,7 +27,9 @@ from drgn_zonedev.kernel.uevent import uevent_seqnum
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
 from drgn_zonedev.model import (
     EVERYTHING,
+    Case,
     Finding,
+    FreeBlocks,
     MemoryKind,
     Missing,
     PageCounts,
@@ -40,6 +42,7 @@ from drgn_zonedev.model import (
 )
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.verification.context import Progress, Results
+from drgn_zonedev.verification.free_areas import FreeAreas, compare_free_areas
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
 from drgn_zonedev.verification.scan import ScanAll
@@ -199,19 +202,35 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
         lambda: verify_snapshot(prog, snapshot, wanted.ranges, progress, scan_all),
     )
     structures = inconsistencies(prog, snapshot, ranges, scope.pfns)
+    blocks = with_unread(verified.value.free_blocks, scope, ranges)
+    free = FreeAreas()
+    if Case.ONLINE in verified.value.coverage.by_case:
+        free = _free_areas(prog, snapshot, ranges, blocks)
     shown = (*verified.value.ranges, *wanted.others)
-    unjudged = (*verified.value.unjudged, *verified.unjudged)
+    findings = findings_in(scope, (*structures.findings, *free.findings))
+    unjudged = unjudged_in(scope, (*structures.unjudged, *free.unjudged))
     return (
         snapshot,
         dataclasses.replace(
             verified.value,
             ranges=tuple(sorted(shown, key=lambda r: r.start_pfn)),
-            findings=(*verified.value.findings, *findings_in(scope, structures.findings)),
-            unjudged=(*unjudged, *unjudged_in(scope, structures.unjudged)),
-            free_blocks=with_unread(verified.value.free_blocks, scope, ranges),
+            findings=(*verified.value.findings, *findings),
+            unjudged=(*verified.value.unjudged, *verified.unjudged, *unjudged),
+            free_blocks=blocks,
         ),
         scope,
     )
+
+
+def _free_areas(
+    prog: Program, snapshot: Snapshot, ranges: list[Range], blocks: FreeBlocks
+) -> FreeAreas:
+    compared = optional(
+        "free areas were not compared",
+        FreeAreas(),
+        lambda: compare_free_areas(prog, snapshot, ranges, blocks),
+    )
+    return FreeAreas(compared.value.findings, (*compared.value.unjudged, *compared.unjudged))
 
 
 def _unverified(ranges: list[Range]) -> Verification:

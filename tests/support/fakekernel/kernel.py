@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +55,8 @@ _ZONE_NAMES = {
     "ZONE_MOVABLE": "Movable",
     "ZONE_DEVICE": "Device",
 }
+_MAX_ORDERS = 11
+
 _OPS = ("fsdax_pagemap_ops", "dev_dax_pagemap_ops", "p2pdma_pgmap_ops", "dmem_pagemap_ops")
 
 PfnRange = tuple[int, int]
@@ -138,6 +142,7 @@ class FakeKernel:
         self.variables: dict[str, tuple[str, int]] = {}
         self.names = Names(frozenset())
         self.symbols = {name: _RODATA + 64 * i for i, name in enumerate(_OPS)}
+        self._counts_free = False
         self._pgmaps: dict[int, _Pgmap] = {}
         self._altmap_pgmaps: dict[int, Altmap] = {}
         self._early: dict[int, bool] = {}
@@ -717,6 +722,30 @@ class FakeKernel:
         zone &= (1 << self.node_shift - self.zone_shift) - 1
         self.set_nr_free(nid, zone, order, self.nr_free(nid, zone, order) + 1)
 
+    def _count_free(self) -> None:
+        """Have zones count the free blocks that struct pages say, unless a test does."""
+        if self._counts_free or "free_area" not in self.layout.structs:
+            return
+        found = Counter(block for words in self._mapped_pages() for block in self._free(words))
+        for nid in self.nodes:
+            for zone, order in itertools.product(range(len(self._zone_names)), range(_MAX_ORDERS)):
+                self._set_word(self._nr_free(nid, zone, order), found[nid, zone, order])
+
+    def _mapped_pages(self) -> Iterator[Words]:
+        for section in self.memory.sections.values():
+            yield section.words[section.mapped]
+
+    def _free(self, words: Words) -> Iterator[tuple[int, int, int]]:
+        types = words[:, _COUNTS].astype(np.uint32)
+        if self.layout.has_constant("PGTY_buddy"):
+            buddy = types >> np.uint32(24) == 0xF0
+        else:
+            buddy = types & np.uint32(0xF0000080) == 0xF0000000
+        is_tail = words[:, _LRU_NEXT] & np.uint64(1) != 0
+        for flags, order in words[buddy & ~is_tail][:, [_FLAGS, _PRIVATE]].tolist():
+            zone = flags >> self.zone_shift & (1 << self.node_shift - self.zone_shift) - 1
+            yield flags >> self.node_shift, zone, order
+
     def _nr_free(self, nid: int, zone: int, order: int) -> int:
         area = self.layout.structs["free_area"]
         first = self.layout.structs["zone"].members["free_area"].offset
@@ -728,7 +757,8 @@ class FakeKernel:
         return int.from_bytes(self.memory.read(self._nr_free(nid, zone, order), 8), "little")
 
     def set_nr_free(self, nid: int, zone: int, order: int, value: int) -> None:
-        """Change free_area[order].nr_free of a zone."""
+        """Change free_area[order].nr_free of a zone, which program() leaves alone from then on."""
+        self._counts_free = True
         self._set_word(self._nr_free(nid, zone, order), value)
 
     def hole_pages(
@@ -909,6 +939,7 @@ class FakeKernel:
         """
         types = self.layout, self.variables, self.symbols
         self.names = Names(hidden)
+        self._count_free()
         return make_program(
             *types, self._read, self._mem_section, is_live, self.names, self.sizeof_page
         )
