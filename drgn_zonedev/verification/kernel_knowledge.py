@@ -156,7 +156,7 @@ def _promises(prog: Program) -> Iterator[tuple[str, Promise]]:
     # One of each kind of memory; where it is does not matter.
     yield "fsdax", DevicePages(0, "MEMORY_DEVICE_FS_DAX", 0, 1 << 9, (0,), 0)
     order = 9 if _member("dev_pagemap", "vmemmap_shift")(prog) else 0
-    yield "device-dax", DevicePages(0, "MEMORY_DEVICE_GENERIC", 0, 1 << 9, (0,), order)
+    yield "devdax", DevicePages(0, "MEMORY_DEVICE_GENERIC", 0, 1 << 9, (0,), order)
     yield "altmap pages", MetadataPages((0,))
 
 
