@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.verification.scan import ScanAll
 
-__all__ = ("CHECK", "failed", "fails")
+__all__ = ("CHECK", "fail_on_argument", "failed", "fails")
 
 
 def _fail_on(value: str) -> tuple[str, ...]:
@@ -81,6 +81,19 @@ def _pfns(text: str) -> tuple[int, int]:
     return start, end
 
 
+def fail_on_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fail-on``, which :func:`fails()` understands."""
+    action = parser.add_argument(
+        "--fail-on",
+        metavar="WHAT",
+        type=_fail_on,
+        default=("error",),
+        help="comma-separated severities, case3, case4, case5, or findings that make the exit "
+        "status 1; a severity includes what is worse (default: error)",
+    )
+    offer(action, _words)
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "junit")
     map_arguments(parser)
@@ -95,15 +108,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         type=_pfns,
         help="look only at these PFNs; END is the first one that is not included",
     )
-    action = parser.add_argument(
-        "--fail-on",
-        metavar="WHAT",
-        type=_fail_on,
-        default=("error",),
-        help="comma-separated severities, case3, case4, case5, or findings that make the exit "
-        "status 1; a severity includes what is worse (default: error)",
-    )
-    offer(action, _words)
+    fail_on_argument(parser)
     parser.add_argument(
         "-j",
         "--jobs",
