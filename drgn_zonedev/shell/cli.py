@@ -45,6 +45,7 @@ from drgn_zonedev.commands.inputs import (
 )
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
+from drgn_zonedev.fleet.cli import add_survey_command
 from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import distrust_headers, open_core_unread, warn_if_damaged
@@ -386,6 +387,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_commands(subparsers)
     add_demo_command(subparsers)
     add_lab_command(subparsers)
+    add_survey_command(subparsers)
     add_completion_command(subparsers, parser)
     return parser
 

@@ -67,6 +67,7 @@ ALLOWED = [
     Allowed("-c packed.tar.xz check", unpacks=True),
     Allowed("-c packed.tar.xz export out", (_EXPORT,), unpacks=True),
     Allowed("demo", unpacks=True),
+    Allowed("survey packed.tar.xz", (r"survey\.db(-journal)?",), unpacks=True),
     Allowed("completion bash"),
     Allowed("lab list"),
     # Refused: an output is an input.

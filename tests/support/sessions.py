@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[2]
 DUMP = "6.1-init-in-flight"
 RUN = ("console", "console clone", "console guest", "pycon", "python")
 # What is only looked at.
-SHOWN = ("", "text", "json", "yaml", "toml", "c", "mermaid", "{toctree}", "{eval-rst}")
+SHOWN = ("", "text", "json", "yaml", "toml", "c", "sql", "mermaid", "{toctree}", "{eval-rst}")
 _MARK = "==end of command=="
 
 

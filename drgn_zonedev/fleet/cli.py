@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""``zonedev survey``: many dumps, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
+from drgn_zonedev.commands.check import fail_on_argument, fails
+from drgn_zonedev.model import MemoryKind
+from drgn_zonedev.util.strings import printable
+
+if TYPE_CHECKING:
+    from drgn_zonedev.fleet.check_alone import Checked
+    from drgn_zonedev.fleet.find import Found
+    from drgn_zonedev.fleet.run import SurveyQuestion
+
+__all__ = ("add_survey_command",)
+
+_REPORT = "report"
+_HOUR = 3600.0
+_SIZE = re.compile(r"(\d+)([KMGT]?)", re.IGNORECASE)
+_UNITS = "KMGT"
+
+
+def add_survey_command(subparsers: Any) -> None:
+    """Add ``survey`` to the result of ``ArgumentParser.add_subparsers()``."""
+    parser = subparsers.add_parser(
+        "survey",
+        help="check many dumps, each in a process of its own, and report on all of them",
+        description="Check every dump of a kernel in PATH, keep the results in a store, and "
+        "report on all of them. `survey report` reports on what is in the store.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="a dump, a directory, a pattern, or @FILE with one of these a line; or the word "
+        "report, alone",
+    )
+    parser.add_argument(
+        "--store",
+        metavar="FILE",
+        type=Path,
+        default=Path("survey.db"),
+        help="SQLite database of the results (default: %(default)s)",
+    )
+    _check_options(parser)
+    parser.set_defaults(command=ShellCommand(_survey))
+
+
+def _check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_jobs,
+        help="check N dumps at a time (default: processors)",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=_HOUR,
+        help="let the check of a dump take so long (default: an hour)",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="let the check of a dump take so much memory, such as 2G (default: an equal share "
+        "of what this machine has)",
+    )
+    parser.add_argument(
+        "--only",
+        choices=[kind.value for kind in MemoryKind],
+        help="verify only the memory of devices, or only RAM",
+    )
+    fail_on_argument(parser)
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    size = (
+        int(match[1]) << 10 * (_UNITS.find(match[2].upper()) + 1 if match[2] else 0) if match else 0
+    )
+    if not 0 < size < 1 << 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 2G")
+    return size
+
+
+def _survey(args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.fleet.store import StoreError
+
+    if args.core or args.kernel or args.qemu:
+        raise UsageError("survey takes its dumps as arguments: take -c, -k or --qemu away")
+    try:
+        if args.paths == [_REPORT]:
+            return _report(args)
+        return _check_all(args)
+    except StoreError as e:
+        raise UsageError(str(e)) from e
+
+
+def _report(args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.fleet.store import opened_store
+
+    with opened_store(args.store, create=False) as store:
+        return _answer(store.connection, args, since=0)
+
+
+def _check_all(args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.fleet.check_alone import check_alone
+    from drgn_zonedev.fleet.find import find_dumps
+    from drgn_zonedev.fleet.run import run
+    from drgn_zonedev.fleet.store import opened_store
+
+    dumps = _some(find_dumps(args.paths, _complain))
+    jobs = args.jobs or len(os.sched_getaffinity(0))
+    question = _question(args, jobs)
+    with opened_store(args.store, create=True) as store, _progress() as progress:
+        number = run(dumps, store, question, check_alone, jobs, progress)
+        return _answer(store.connection, args, since=number)
+
+
+def _some(dumps: Iterator[Found]) -> Iterable[Found]:
+    # Before a store is made.
+    first = next(dumps, None)
+    if first is None:
+        raise UsageError("no dump of a kernel was found: give other paths")
+    return _with_first(first, dumps)
+
+
+def _with_first(first: Found, others: Iterator[Found]) -> Iterator[Found]:
+    yield first
+    yield from others
+
+
+def _complain(message: str) -> None:
+    print(f"zonedev: {printable(message)}", file=sys.stderr)
+
+
+def _question(args: argparse.Namespace, jobs: int) -> SurveyQuestion:
+    from importlib.metadata import version
+
+    from drgn_zonedev.fleet.check_alone import Limits
+    from drgn_zonedev.fleet.run import SurveyQuestion
+
+    memory = args.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jobs
+    return SurveyQuestion(
+        arguments=tuple(_program_arguments(args)),
+        options=("--only", args.only) if args.only else (),
+        versions=(version("drgn-zonedev"), version("drgn")),
+        limits=Limits(args.timeout, memory),
+    )
+
+
+def _program_arguments(args: argparse.Namespace) -> Iterator[str]:
+    for option, paths in (
+        ("-s", args.symbols),
+        ("--debug-directory", args.debug_directories),
+        ("--kernel-directory", args.kernel_directories),
+        ("--vmcoreinfo", (args.vmcoreinfo,) if args.vmcoreinfo else ()),
+    ):
+        for path in paths:
+            yield from (option, os.path.abspath(path))
+    for methods in args.symbol_methods:
+        for method in methods:
+            yield from method.option.split(" ", 1)
+    yield from ("--types", args.types)
+    if args.architecture:
+        yield from ("--architecture", args.architecture)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    if not sys.stderr.isatty():
+        yield lambda found, checked: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" dumps", leave=False, file=sys.stderr, desc="survey") as bar:
+
+        def show(found: Found, checked: Checked | None) -> None:
+            bar.update()
+
+        yield show
+
+
+def _answer(connection: sqlite3.Connection, args: argparse.Namespace, since: int) -> Outcome:
+    from drgn_zonedev.fleet.summarise import dumps_seen, kinds_found, summarise
+    from drgn_zonedev.fleet.summary_text import summary_text
+
+    summary = summarise(connection)
+    print_text(summary_text(summary))
+    seen, not_judged = dumps_seen(connection, since)
+    if any(fails(finding, args.fail_on) for finding in kinds_found(connection, since)):
+        return Outcome(summary, Status.FINDINGS)
+    if not seen:
+        raise UsageError(f"there is no dump in {args.store}: zonedev survey PATH checks some")
+    return Outcome(summary, Status.NOT_JUDGED if not_judged else Status.OK)
