@@ -20,7 +20,7 @@ from drgn_zonedev.util.output_files import identities, is_one_of
 __all__ = ("OverwriteError", "named_files", "refuse_overwriting")
 
 # What arguments of any command are called, and the options that name them.
-_OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "out": "OUT"}
+_OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "html": "--html", "out": "OUT"}
 _INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo", "log")
 _STDOUT = 1
 

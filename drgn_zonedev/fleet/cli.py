@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
 from drgn_zonedev.commands.check import fail_on_argument, fails
+from drgn_zonedev.commands.inputs import refuse_overwriting
 from drgn_zonedev.model import MemoryKind
+from drgn_zonedev.util.output_files import output_file
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
-    from drgn_zonedev.fleet.check_alone import Checked
+    from drgn_zonedev.fleet.check_alone import Checked, Limits
     from drgn_zonedev.fleet.find import Found
-    from drgn_zonedev.fleet.run import SurveyQuestion
+    from drgn_zonedev.fleet.run import Engine, SurveyQuestion
 
 __all__ = ("add_survey_command",)
 
@@ -56,6 +58,7 @@ def add_survey_command(subparsers: Any) -> None:
         help="SQLite database of the results (default: %(default)s)",
     )
     _check_options(parser)
+    _report_options(parser)
     parser.set_defaults(command=ShellCommand(_survey))
 
 
@@ -66,6 +69,12 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_jobs,
         help="check N dumps at a time (default: processors)",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="have the workers of a Dask cluster check the dumps, whose scheduler is at ADDRESS; "
+        "local starts one here",
     )
     parser.add_argument(
         "--timeout",
@@ -87,6 +96,26 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
         help="verify only the memory of devices, or only RAM",
     )
     fail_on_argument(parser)
+
+
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write the report there, too, as one file with a section for each dump",
+    )
+    parser.add_argument(
+        "--export",
+        metavar="FORMAT",
+        choices=("jsonl", "parquet"),
+        help="write the tables of the store as files, too: jsonl, or parquet (takes pyarrow)",
+    )
+    parser.add_argument(
+        "--into",
+        metavar="DIR",
+        type=Path,
+        help="the directory of --export (default: survey-FORMAT)",
+    )
 
 
 def _jobs(text: str) -> int:
@@ -116,6 +145,7 @@ def _size(text: str) -> int:
 
 
 def _survey(args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.fleet.cluster import ClusterError
     from drgn_zonedev.fleet.store import StoreError
 
     if args.core or args.kernel or args.qemu:
@@ -124,7 +154,7 @@ def _survey(args: argparse.Namespace) -> Outcome:
         if args.paths == [_REPORT]:
             return _report(args)
         return _check_all(args)
-    except StoreError as e:
+    except (ClusterError, StoreError) as e:
         raise UsageError(str(e)) from e
 
 
@@ -136,7 +166,6 @@ def _report(args: argparse.Namespace) -> Outcome:
 
 
 def _check_all(args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.fleet.check_alone import check_alone
     from drgn_zonedev.fleet.find import find_dumps
     from drgn_zonedev.fleet.run import run
     from drgn_zonedev.fleet.store import opened_store
@@ -144,9 +173,26 @@ def _check_all(args: argparse.Namespace) -> Outcome:
     dumps = _some(find_dumps(args.paths, _complain))
     jobs = args.jobs or len(os.sched_getaffinity(0))
     question = _question(args, jobs)
-    with opened_store(args.store, create=True) as store, _progress() as progress:
-        number = run(dumps, store, question, check_alone, jobs, progress)
+    with contextlib.ExitStack() as stack:
+        engine, ahead = stack.enter_context(_engine(args, jobs, question.limits))
+        store = stack.enter_context(opened_store(args.store, create=True))
+        progress = stack.enter_context(_progress())
+        number = run(dumps, store, question, engine, ahead, progress)
         return _answer(store.connection, args, since=number)
+
+
+@contextlib.contextmanager
+def _engine(args: argparse.Namespace, jobs: int, limits: Limits) -> Iterator[tuple[Engine, int]]:
+    if not args.dask:
+        from drgn_zonedev.fleet.check_alone import check_alone
+
+        yield check_alone, jobs
+        return
+    from drgn_zonedev.fleet.cluster import connected_cluster
+
+    with connected_cluster(args.dask, jobs, limits) as cluster:
+        _complain(f"the cluster's dashboard is at {cluster.dashboard}")
+        yield cluster.engine, cluster.ahead
 
 
 def _some(dumps: Iterator[Found]) -> Iterable[Found]:
@@ -167,16 +213,15 @@ def _complain(message: str) -> None:
 
 
 def _question(args: argparse.Namespace, jobs: int) -> SurveyQuestion:
-    from importlib.metadata import version
-
     from drgn_zonedev.fleet.check_alone import Limits
+    from drgn_zonedev.fleet.cluster import versions_here
     from drgn_zonedev.fleet.run import SurveyQuestion
 
     memory = args.memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jobs
     return SurveyQuestion(
         arguments=tuple(_program_arguments(args)),
         options=("--only", args.only) if args.only else (),
-        versions=(version("drgn-zonedev"), version("drgn")),
+        versions=versions_here(),
         limits=Limits(args.timeout, memory),
     )
 
@@ -219,9 +264,36 @@ def _answer(connection: sqlite3.Connection, args: argparse.Namespace, since: int
 
     summary = summarise(connection)
     print_text(summary_text(summary))
+    if args.html:
+        _write_html(connection, args)
+    if args.export:
+        _export(connection, args.export, args.into or Path(f"survey-{args.export}"))
     seen, not_judged = dumps_seen(connection, since)
     if any(fails(finding, args.fail_on) for finding in kinds_found(connection, since)):
         return Outcome(summary, Status.FINDINGS)
     if not seen:
         raise UsageError(f"there is no dump in {args.store}: zonedev survey PATH checks some")
     return Outcome(summary, Status.NOT_JUDGED if not_judged else Status.OK)
+
+
+def _write_html(connection: sqlite3.Connection, args: argparse.Namespace) -> None:
+    from drgn_zonedev.fleet.summary_html import write_html
+
+    dumps = (os.fsdecode(row[0]) for row in connection.execute("SELECT location FROM dumps"))
+    refuse_overwriting(args, [args.store, *map(Path, dumps)])
+    try:
+        with output_file(args.html) as f:
+            write_html(connection, f)
+    except OSError as e:
+        raise UsageError(f"cannot write {args.html}: {e.strerror}: choose another place") from e
+
+
+def _export(connection: sqlite3.Connection, form: str, target: Path) -> None:
+    from drgn_zonedev.fleet.exported_tables import MissingPyarrowError, export_tables
+
+    try:
+        export_tables(connection, form, target)
+    except MissingPyarrowError as e:
+        raise UsageError(str(e)) from e
+    except OSError as e:
+        raise UsageError(f"cannot write {target}: {e.strerror or e}: give another --into") from e

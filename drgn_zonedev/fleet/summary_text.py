@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from drgn_zonedev.fleet.summarise import MachineCount, Summary
 from drgn_zonedev.render.cells import table
 
-__all__ = ("bytes_text", "machine_text", "summary_text")
+__all__ = ("bytes_text", "last_line", "machine_text", "summary_text")
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _NONE = "none"
@@ -38,7 +38,7 @@ def _parts(summary: Summary) -> Iterator[str]:
     if summary.failures:
         failures = [(f.ending, f.path, f.reason) for f in summary.failures]
         yield table(("NOT JUDGED", "DUMP", "WHY"), failures)
-    yield _last_line(summary)
+    yield last_line(summary)
 
 
 def _new(summary: Summary, count: int) -> str:
@@ -62,8 +62,9 @@ def bytes_text(count: float) -> str:
     return f"{count:.3g} {_UNITS[unit]}"
 
 
-def _last_line(summary: Summary) -> str:
-    parts = [f"{summary.dumps} dumps", f"{summary.judged} judged"]
+def last_line(summary: Summary) -> str:
+    """How many dumps there are, and how many of them were judged."""
+    parts = [f"{summary.dumps} dump{'' if summary.dumps == 1 else 's'}", f"{summary.judged} judged"]
     if summary.same:
         parts.append(f"{summary.same} the same as another one")
     if not summary.is_first_run:

@@ -256,3 +256,29 @@ def test_store_opens_whenever_the_survey_was_killed(
             assert rows(tmp_path, "PRAGMA integrity_check") == [("ok",)]
     survey(cellar)
     assert len(answers(tmp_path)) == 40
+
+
+def test_report_is_written_in_every_form(
+    tmp_path: Path, survey: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_stored("6.1-ghost", tmp_path / "c" / "d.tar.xz")
+    page, tables = tmp_path / "out.html", tmp_path / "tables"
+    assert survey(path, "--html", page, "--export", "jsonl", "--into", tables) == 0
+    assert "ghost-pages" in page.read_text()
+    assert "ghost-pages" in (tables / "findings.jsonl").read_text()
+    page.unlink()
+    assert survey("report", "--html", page) == 0
+    assert "ghost-pages" in page.read_text()
+
+
+def test_report_takes_the_place_of_no_dump_and_no_store(
+    tmp_path: Path, survey: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy_stored("6.1-ghost", tmp_path / "c" / "d.tar.xz")
+    before = path.read_bytes()
+    assert survey(path, "--html", path) == 2
+    assert survey("report", "--html", tmp_path / "s.db") == 2
+    assert survey("report", "--export", "jsonl", "--into", tmp_path / "c") == 2
+    assert path.read_bytes() == before
+    assert survey("report") == 0
+    assert capsys.readouterr().err.count("\n") == 3

@@ -111,7 +111,7 @@ def test_nothing_is_new_in_the_first_run(tmp_path: Path) -> None:
         put(store, store.begin_run(""), "/1", OLD, "error", 0)
         text = summary_text(summarise(store.connection))
     assert "new" not in text
-    assert text.endswith("1 dumps, 1 judged")
+    assert text.endswith("1 dump, 1 judged")
 
 
 @pytest.mark.parametrize(
