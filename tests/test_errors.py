@@ -342,7 +342,7 @@ PARSED = [
     (("export", "out", "--margin", "-5"), "-5"),
     (("nosuch",), "check"),
     ((), "zonedev --help"),
-    (("check", "-c", "vmcore"), "-c vmcore: what says which program is meant comes before"),
+    (("check", "-c", "vmcore"), "-c vmcore: options that select the program come before"),
     (("check", "--nosuch"), "--nosuch"),
     (("check", "--drgn"), "--drgn: it is for %zonedev, in drgn's REPL"),
     (("--pause", "check"), "--qemu"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The commands, one per module. Each module's last line is its :class:`Command`.
+The commands, one per module. Each module ends with its :class:`Command`.
 """
 
 from __future__ import annotations

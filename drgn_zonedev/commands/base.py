@@ -4,8 +4,8 @@
 Commands
 --------
 
-What ``zonedev COMMAND`` and ``%zonedev COMMAND`` have in common: the arguments,
-the work, the output, and the exit status.
+The common parts of ``zonedev COMMAND`` and ``%zonedev COMMAND``: arguments, session, output
+and exit status.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OutputError(UsageError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command returns: a value for whoever called it from Python, and a status."""
+    """The result of a command: a value for callers in Python, and an exit status."""
 
     value: Any
     status: Status = Status.OK
@@ -78,10 +78,10 @@ class Outcome:
 @dataclass(frozen=True)
 class Session:
     """
-    What a command looks at.
+    The program that a command reads.
 
-    ``scan_all`` goes through struct pages in the processes that the command line has
-    started; ``None`` leaves that to the command.
+    ``scan_all`` scans struct pages in the processes that the command line has started; if
+    it is ``None``, the command starts them itself.
     """
 
     prog: Program
@@ -91,8 +91,8 @@ class Session:
 @dataclass(frozen=True)
 class DrgnCode:
     """
-    The Python that yields the answer of a command. ``write`` writes it for arguments
-    of which none but those named in ``expresses`` is given.
+    The Python code that does the same as a command. ``write`` writes it; of the options,
+    it knows only those named in ``expresses``.
     """
 
     write: Callable[[DrgnCodeBuilder, argparse.Namespace], None]
@@ -102,7 +102,7 @@ class DrgnCode:
 @dataclass(frozen=True)
 class Command:
     """
-    A subcommand that looks at a program. ``run_alone`` does without, if none is selected.
+    A subcommand that reads a program. If none is selected, ``run_alone`` runs without one.
     """
 
     name: str
@@ -115,7 +115,7 @@ class Command:
 
 @dataclass(frozen=True)
 class ShellCommand:
-    """A subcommand of the shell alone: it looks at no program, or opens its own."""
+    """A subcommand of the shell only: it reads no program, or opens one itself."""
 
     run: Callable[[argparse.Namespace], Outcome]
 
@@ -133,18 +133,19 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write there instead of standard output"
+        "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
     )
     parser.add_argument(
-        "--all", action="store_true", help="show everything, even if it is more than a screen"
+        "--all", action="store_true", help="show everything, even if it does not fit the screen"
     )
 
 
 @contextlib.contextmanager
 def standard_output() -> Iterator[TextIO]:
     """
-    Write to standard output, whose failures are not those of reading memory. If nobody
-    reads it any more, work goes on without it: the exit status may be what counts.
+    Write to standard output. If its reader is gone, discard the output and go on: the caller
+    may only want the exit status. Other failures get a type of their own, because OSError
+    means that memory cannot be read.
 
     :raises OutputError: if it cannot be written for another reason
     """
@@ -154,7 +155,7 @@ def standard_output() -> Iterator[TextIO]:
         yield output
     except BrokenPipeError:
         if output is not sys.__stdout__:
-            # drgn knows what to do about its own pipes.
+            # drgn handles broken pipes of its own.
             raise
         discard_output()
     except OSError as e:
@@ -164,7 +165,7 @@ def standard_output() -> Iterator[TextIO]:
 
 
 def discard_output() -> None:
-    """Have nothing more of standard output written, not even what is buffered."""
+    """Discard all further standard output, and what is still buffered."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -175,25 +176,25 @@ def print_text(text: str, *, end: str = "\n") -> None:
 
 
 STANDARD_OUTPUT = (None, "-")
-"""What ``--output`` is if nothing goes to a file."""
+"""The values of ``--output`` that mean standard output."""
 
 
 def offer(action: argparse.Action, candidates: Callable[[], Iterable[str]]) -> None:
     """
-    Tell completion what an argument can be. ``choices`` would do so, too, but errors list
-    all of them, and they would have to be known whenever the parser is made.
+    Give completion the values of an argument. ``choices`` would list all of them in errors,
+    and would need them whenever the parser is made.
     """
     action.candidates = candidates  # type: ignore[attr-defined]
 
 
 def offered(action: argparse.Action) -> list[str]:
-    """Return what an argument can be, as far as that is known."""
+    """Return the known values of an argument."""
     candidates = getattr(action, "candidates", lambda: action.choices or ())
     return [str(candidate) for candidate in candidates()]
 
 
 def _screen(args: argparse.Namespace) -> Screen | None:
-    # A file is no screen, and who wants to see all evidence wants to see all.
+    # Only a screen limits the output; --verbose includes --all.
     if args.all or args.output not in STANDARD_OUTPUT or getattr(args, "verbose", False):
         return None
     return current_screen()
@@ -223,7 +224,7 @@ def print_result(
     """
     Print a result as ``--format`` asks for.
 
-    :param text: Takes the room that there is, or ``None`` if everything was asked for.
+    :param text: Takes the size of the screen, or ``None`` to render everything.
     :param others: Renderings besides text and JSON, by the names of their formats.
     """
     renderings = {
@@ -237,8 +238,8 @@ def print_result(
         print(rendered, file=f, flush=True)
         is_screen = f.isatty()
     if args.format == "text" and is_folded(rendered) and not is_screen:
-        # grep must not make anyone believe that what it did not see is not there.
-        print("zonedev: not everything was printed: --all does that", file=sys.stderr)
+        # A grep in this output may miss lines that were left out.
+        print("zonedev: some lines were left out: --all prints them", file=sys.stderr)
 
 
 def _json(document: Any) -> str:

@@ -38,7 +38,8 @@ def _bugreport_arguments(parser: argparse.ArgumentParser) -> None:
         "subject",
         metavar="FINDING|PFN",
         nargs="?",
-        help="a finding, such as orphan-section, or a PFN that one is about; default: the worst",
+        help="the finding to report, such as orphan-section, or a PFN in it (default: the worst "
+        "finding)",
     )
     offer(action, _slugs)
 
@@ -69,7 +70,7 @@ def _bugreport_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 BUGREPORT = Command(
     "bugreport",
-    "write what a mailing list needs to know of a finding, without anybody's data",
+    "write a finding as a bug report for a mailing list, without private data",
     _bugreport_arguments,
     _bugreport,
     DrgnCode(_bugreport_code, frozenset({"subject"})),

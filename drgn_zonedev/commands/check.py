@@ -106,7 +106,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--pfns",
         metavar="START..END",
         type=_pfns,
-        help="look only at these PFNs; END is the first one that is not included",
+        help="check only these PFNs; END is not included",
     )
     fail_on_argument(parser)
     parser.add_argument(
@@ -114,8 +114,8 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         metavar="N",
         type=_jobs,
-        help="read a core dump in N processes (default: as many as are worth it, up to 8; "
-        "in drgn's REPL, 1)",
+        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
+        "REPL, 1)",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
 
@@ -178,7 +178,7 @@ def _scanner(session: Session, args: argparse.Namespace) -> AbstractContextManag
     return scanner(session.prog, args.jobs or 1)
 
 
-# Few want these, and whoever does not should not wait for them to be imported.
+# Import these only when asked for: they are rarely used, and slow to import.
 
 
 def _lines(report: Report) -> str:

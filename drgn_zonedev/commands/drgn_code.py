@@ -4,9 +4,9 @@
 Code
 ----
 
-``%zonedev COMMAND --drgn``: the Python that yields the same answer, for those who
-want to go on from there. It runs in drgn's REPL or a script, with drgn's default
-program. Each command has its own; here is what they have in common.
+``%zonedev COMMAND --drgn`` prints Python code that does the same as the command, to start
+from in drgn's REPL or a script. It uses drgn's default program. Each command writes its own
+code with these functions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def python_code(
     prog: Program, command: Command, args: argparse.Namespace, words: Sequence[str]
 ) -> str:
     """
-    Get Python code that yields what a command yields.
+    Write Python code that does the same as a command.
 
     :param args: Its arguments, parsed.
     :param words: Its name and its arguments, as they were given.
@@ -43,7 +43,7 @@ def python_code(
     if _is_expressed(command, args):
         command.drgn_code.write(builder, args)
     else:
-        # What a command draws is not worth more lines than it takes to run it.
+        # For other output, such as pictures, run the command itself.
         line = shlex.join(["zonedev", *(word for word in words if word != "--drgn")])
         builder.add_from_import("drgn", "get_default_prog")
         builder.add_from_import("drgn.commands", "run_command")
@@ -52,7 +52,7 @@ def python_code(
 
 
 def _is_expressed(command: Command, args: argparse.Namespace) -> bool:
-    # Text or a document, and no option that the code says nothing of.
+    # The code covers text and JSON, and the options in `expresses`.
     if getattr(args, "format", "text") not in ("text", "json"):
         return False
     known = {"command", "drgn", "format", "output", "all", *command.drgn_code.expresses}
@@ -68,8 +68,8 @@ def print_code(
     """
     Write code that prints a text or a document, as ``--format`` and ``--output`` ask for.
 
-    :param text: A module, a function in it, and its arguments; without a function,
-        the arguments are what is printed.
+    :param text: A module, a function in it, and its arguments. If the function is empty,
+        the arguments are printed as they are.
     :param document: Likewise.
     """
     as_json = getattr(args, "format", "text") == "json"
@@ -91,9 +91,9 @@ def print_of_kernel_code(
     builder: DrgnCodeBuilder, args: argparse.Namespace, name: str, text_only: str = ""
 ) -> None:
     """
-    Write code that prints a view of the kernel's things.
+    Write code that prints objects of the kernel, such as sections.
 
-    :param name: The variable they are in, after which the functions are named that
+    :param name: The variable that holds them; it is also the prefix of the functions that
         render them.
     """
     builder.add_from_import("drgn_zonedev.classification.facts", "kernel_facts")
@@ -103,7 +103,7 @@ def print_of_kernel_code(
 
 
 def print_report_code(builder: DrgnCodeBuilder, args: argparse.Namespace, name: str) -> None:
-    """Write code that prints ``report``, which has a rendering of its own."""
+    """Write code that prints ``report``, which has its own module in ``render``."""
     module = f"drgn_zonedev.render.{name}"
     text, document = (f"{name}_{what}" for what in ("text", "document"))
     print_code(builder, args, (module, text, "report"), (module, document, "report"))

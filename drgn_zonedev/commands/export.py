@@ -33,7 +33,7 @@ def _pages(text: str) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "out", metavar="OUT", help="the directory to write, or one file: OUT.tar.xz"
+        "out", metavar="OUT", help="the directory to write, or, if it ends in .tar.xz, the archive"
     )
     parser.add_argument(
         "--force", action="store_true", help="replace OUT if it is an earlier export"
@@ -103,7 +103,7 @@ def _export_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 EXPORT = Command(
     "export",
-    "write what all of this is decided from to a small vmcore of its own",
+    "write a small vmcore with only the memory that the other commands read",
     _export_arguments,
     _export,
     DrgnCode(_export_code, frozenset({"out", "force", "all_memmap", "margin", "blank_names"})),

@@ -4,7 +4,7 @@
 Inputs
 ------
 
-Refuses to write what a command reads, before anything is opened for writing.
+Refuses to overwrite a file that the command reads, before any output is opened.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from drgn_zonedev.util.output_files import identities, is_one_of
 
 __all__ = ("OverwriteError", "named_files", "refuse_overwriting")
 
-# What arguments of any command are called, and the options that name them.
+# Names of arguments, of all commands; for outputs, also the option.
 _OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "html": "--html", "out": "OUT"}
 _INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo", "log")
 _STDOUT = 1
 
 
 class OverwriteError(UsageError):
-    """An output is an input: nothing is written, not even an error."""
+    """An output is also an input. Nothing is written to it, not even an error."""
 
 
 def named_files(args: argparse.Namespace) -> Iterator[Path]:
     """
-    Get the files that arguments say to read. Of a directory, files in it are read, or in
-    its directories.
+    Get the files and directories that arguments say to read. Commands read files in such a
+    directory, or one level below.
     """
     paths = [Path(path) for path in getattr(args, "symbols", ())]
-    # --kernel is a file for lab, and says that there is none for everything else.
+    # --kernel names a file for lab; for other commands it is a flag.
     named = [getattr(args, name, None) for name in _INPUTS]
     paths += [Path(path) for path in named if isinstance(path, (str, Path))]
     for path in paths:
@@ -59,5 +59,5 @@ def refuse_overwriting(args: argparse.Namespace, inputs: Iterable[Path]) -> None
             )
     if is_one_of(_STDOUT, known):
         raise OverwriteError(
-            "standard output goes to the file that is read: choose another place for it"
+            "standard output is redirected to an input: choose another place for it"
         )

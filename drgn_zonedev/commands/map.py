@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""``--map``, which ``ranges`` and ``check`` have in common."""
+"""The option ``--map`` of ``ranges`` and ``check``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def map_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# Who asks for one of these would not look for text in it.
+# Do not write text into a file with one of these names.
 _OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".html")
 
 
@@ -33,12 +33,12 @@ def _is_svg(args: argparse.Namespace) -> bool:
 
 def check_map_arguments(args: argparse.Namespace) -> None:
     """
-    Refuse what makes no sense, before any work is done.
+    Refuse contradicting arguments, before any work is done.
 
     :raises UsageError: if ``--map`` contradicts another argument
     """
     if args.map and args.format != "text":
-        raise UsageError(f"--map draws a picture, which --format {args.format} cannot hold")
+        raise UsageError(f"--map draws a picture: remove --format {args.format}")
     if args.map and args.output is not None and args.output.lower().endswith(_OTHER_FORMATS):
         raise UsageError(f"{args.output}: --map draws text or SVG: choose a name that ends in .svg")
     if _is_svg(args) and not args.map:
@@ -53,7 +53,7 @@ def map_text(
     pgmaps: Iterable[Pgmap],
     findings: Iterable[Finding] | None = None,
 ) -> str:
-    """Draw what ``--map`` and ``--output`` ask for."""
+    """Draw the map as SVG or text, depending on the name of ``--output``."""
     from drgn_zonedev.render.picture.scene import make_scene
     from drgn_zonedev.render.picture.svg import svg_text
     from drgn_zonedev.render.picture.terminal import Terminal, current_terminal, terminal_text

@@ -37,8 +37,8 @@ def _oops_arguments(parser: argparse.ArgumentParser) -> None:
         "log",
         metavar="FILE",
         nargs="?",
-        help="a console log, the output of dmesg, or a mail that has it; - is standard input; "
-        "without it, the log in the memory of the program",
+        help="a console log, the output of dmesg, or a mail that quotes it; - is standard input "
+        "(default: the log in the program's memory)",
     )
 
 

@@ -29,15 +29,15 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pfn",
         metavar="PFN",
-        help="a PFN; the address of a struct page or folio; a physical address, where there is "
-        "no memory at that PFN; or the name of a resource in /proc/iomem, of which the first "
-        "page is explained",
+        help="a PFN; the address of a struct page or folio; a physical address, if no memory has "
+        "that PFN; or the name of a resource in /proc/iomem, for its first page",
     )
     parser.add_argument(
         "--as",
         dest="kind",
         choices=("pfn", "phys", "page"),
-        help="what the number is, instead of guessing",
+        help="take the number as a PFN, a physical address or the address of a struct page, "
+        "instead of guessing",
     )
 
 

@@ -32,7 +32,7 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.render import as_json, as_text
 
     prog = session.prog
-    # Raises what says that the kernel was built without CONFIG_ZONE_DEVICE.
+    # Raises LookupError if the kernel was built without CONFIG_ZONE_DEVICE.
     prog["pgmap_array"]
     snapshot = take_snapshot(prog)
     kernel, pgmaps = kernel_facts(prog), with_devices(prog, snapshot.pgmaps)
@@ -42,7 +42,7 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
         lambda: as_json.pgmaps_document(kernel, pgmaps),
     )
     if snapshot.stray_claims or snapshot.pgmap_array_gaps:
-        _logger.warning("pgmap_array holds what cannot be read or used: check says what and why")
+        _logger.warning("pgmap_array has unreadable or invalid entries: check shows them")
     return Outcome(pgmaps)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""A progress bar for people; nothing at all for pipes."""
+"""A progress bar, on terminals only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("progress_bar",)
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show how much of the memmap was gone through, once it takes longer than a moment."""
+    """Show how much of the memmap was scanned, once that takes longer than a second."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -33,7 +33,7 @@ def progress_bar() -> Iterator[Progress]:
 
         def show(done: int, total: int) -> None:
             if bar.n and bar.n + done > total:
-                # What moved meanwhile is gone through once more.
+                # Ranges that changed meanwhile are scanned again.
                 bar.reset()
             bar.total = total
             bar.update(done)

@@ -29,7 +29,7 @@ def _proposal(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.pfn_proposal import proposal
     from drgn_zonedev.render.proposal import proposal_document, proposal_text
 
-    # Raises what says that the kernel was built without CONFIG_ZONE_DEVICE.
+    # Raises LookupError if the kernel was built without CONFIG_ZONE_DEVICE.
     session.prog["pgmap_array"]
     with progress_bar() as progress:
         report = proposal(session.prog, progress=progress)

@@ -62,7 +62,7 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 RANGES = Command(
     "ranges",
-    "divide physical memory by what it is, without reading struct pages",
+    "show the case of each range of physical memory, without reading struct pages",
     _ranges_arguments,
     _ranges,
     DrgnCode(_ranges_code, frozenset({"verbose"})),

@@ -28,7 +28,7 @@ __all__ = ("SECTIONS",)
 
 def _sections_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
-    parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="only these sections")
+    parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="show only these sections")
 
 
 def _sections(session: Session, args: argparse.Namespace) -> Outcome:
@@ -52,7 +52,7 @@ def _sections(session: Session, args: argparse.Namespace) -> Outcome:
         text,
         lambda: as_json.sections_document(kernel, rows),
     )
-    # No kernel runs without sections.
+    # Every kernel has sections: none found means that they could not be read.
     return Outcome(rows, Status.OK if rows or args.nr else Status.NOT_JUDGED)
 
 

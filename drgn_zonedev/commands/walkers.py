@@ -34,7 +34,9 @@ def _names() -> list[str]:
 
 def _name(text: str) -> str:
     if text not in _names():
-        raise argparse.ArgumentTypeError(f"{text!r} is none of: {', '.join(_names())}")
+        raise argparse.ArgumentTypeError(
+            f"unknown walker {text!r}: choose from {', '.join(_names())}"
+        )
     return text
 
 
@@ -45,7 +47,7 @@ def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         type=_name,
         action="append",
-        help="only this one (may be given more than once)",
+        help="show only this walker (may be given more than once)",
     )
     offer(action, _names)
 
@@ -82,7 +84,7 @@ def _walkers_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 WALKERS_COMMAND = Command(
     "walkers",
-    "tell which PFN walkers of the kernel would touch struct pages that nobody promises",
+    "show which PFN walkers of the kernel would touch uninitialised or stale struct pages",
     _walkers_arguments,
     _walkers,
     DrgnCode(_walkers_code, frozenset({"walker"})),

@@ -34,7 +34,7 @@ def add_lab_command(subparsers: Any) -> None:
     """Add ``lab`` to the result of ``ArgumentParser.add_subparsers()``."""
     parser = subparsers.add_parser(
         "lab",
-        help="boot a real kernel in QEMU, arrange a case, check it",
+        help="boot a real kernel in QEMU, set up a case, and check it",
         description="Boot Debian kernels with ZONE_DEVICE memory in QEMU, and check them.",
         allow_abbrev=False,
     )

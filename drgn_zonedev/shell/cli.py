@@ -116,10 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as e:
         if type(e) is Exception:
-            # What libdw and libelf do not like has no type of its own.
+            # drgn raises errors of libdw and libelf as plain Exception.
             message = f"the debugging information is damaged: {e}: {_WHOLE}"
             return _complain(args, message, Status.NOT_JUDGED)
-        # Python's own status for it means that something was found.
+        # Python would exit with 1, which means findings here.
         traceback.print_exc()
         message = "this is a bug of zonedev: report it with the lines above"
         return _complain(args, message, Status.NOT_JUDGED)
@@ -132,7 +132,7 @@ def _parse(
     try:
         return parser.parse_known_args(argv)
     except SystemExit as e:
-        # What --help and --version print may not be written yet.
+        # The output of --help and --version may still be in the buffer.
         if not e.code and not _is_flushed():
             raise SystemExit(int(Status.USAGE)) from None
         raise
@@ -150,11 +150,11 @@ def _is_flushed() -> bool:
 
 
 def _have_output() -> None:
-    # No file that is opened later takes the place of one that is closed.
+    # If a standard descriptor is closed, a file opened later would get its number.
     for descriptor in range(3):
         if not _is_open(descriptor):
             os.open(os.devnull, os.O_RDONLY if descriptor < 2 else os.O_WRONLY)
-    # An answer that goes nowhere is an error, unless it goes to a file.
+    # Opened for reading: writing the answer fails, unless -o names a file.
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
@@ -172,9 +172,9 @@ def _is_open(descriptor: int) -> bool:
 def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
     if "--drgn" in rest:
         return ": it is for %zonedev, in drgn's REPL"
-    # Much used with a dump: `zonedev check -c vmcore`.
+    # A common mistake: `zonedev check -c vmcore`.
     if any(word.partition("=")[0] in parser._option_string_actions for word in rest):
-        return ": what says which program is meant comes before the command"
+        return ": options that select the program come before the command"
     return ""
 
 
@@ -188,7 +188,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         choice = TypeChoice(args.types)
         files = stack.enter_context(_unpacked(args.core, args.symbols, choice))
         monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
-        # drgn's C code is not interrupted by what a handler of Python's would do.
+        # A signal handler in Python does not interrupt drgn's C code.
         opening = ending_at_once if files.core == args.core else contextlib.nullcontext
         with opening():
             prog = _open(args, files, monitor)
@@ -202,7 +202,7 @@ def _run(args: argparse.Namespace) -> Outcome:
             load_types(prog, files.symbols, choice, files.names)
         refuse_overwriting(args, program_files(prog))
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
-        # Nothing has read its memory yet, but where types come from that.
+        # Nothing has read memory yet, except to get types from it.
         distrust_headers(prog)
         run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info(), _odd_layouts_told(prog):
@@ -225,7 +225,7 @@ def _odd_layouts_told(prog: drgn.Program) -> Iterator[None]:
         odd = odd_member(prog) or odd_variable(prog)
         if odd is None:
             raise
-        message = f"{odd} of the debugging information is not what any kernel has: {_WHOLE}"
+        message = f"no kernel has {odd} as the debugging information gives it: {_WHOLE}"
         raise CannotJudgeError(message) from e
 
 
@@ -244,7 +244,7 @@ def _interruptible(monitor: socket.socket) -> contextlib.AbstractContextManager[
 def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket) -> Outcome:
     from drgn_zonedev.opening.guest import QmpError, paused
 
-    # Who reads the output must not keep the guest waiting.
+    # A slow reader of the output must not keep the guest stopped.
     printed = io.StringIO()
     is_paused = False
     try:
@@ -262,7 +262,7 @@ def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket
 
 @dataclass(frozen=True)
 class _Files:
-    """What to open; ``names`` is what messages call those that were unpacked."""
+    """The files to open; ``names`` are what messages call unpacked ones."""
 
     core: str | None
     symbols: list[str]
@@ -277,7 +277,7 @@ def _unpacked(core: str | None, symbols: list[str], choice: TypeChoice) -> Itera
         return
     if choice is TypeChoice.BTF and not symbols:
         raise CannotOpenError(
-            f"{core} is an export, which has a vmlinux and no BTF: take --types btf away"
+            f"{core} is an export, which has a vmlinux but no BTF: remove --types btf"
         )
     with contextlib.ExitStack() as stack:
         try:
@@ -313,7 +313,7 @@ def _say_error(message: object) -> None:
 
 
 def _replace_junit(args: argparse.Namespace, message: str) -> None:
-    # A CI server would take the file of last time for today's.
+    # Otherwise a CI server would read the result of the last run.
     path = args.output if getattr(args, "format", None) == "junit" else getattr(args, "junit", None)
     if path in STANDARD_OUTPUT:
         return
@@ -324,12 +324,13 @@ def _replace_junit(args: argparse.Namespace, message: str) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of ``zonedev``, which completion and the manual page come from, too."""
+    """Make the parser of ``zonedev``; completion and the manual page are made from it, too."""
     parser = argparse.ArgumentParser(
         prog="zonedev",
-        description="Tell whose every page frame is, and whether its struct page is initialised.",
-        epilog="Exit status: 0 nothing found, 1 findings (see check --fail-on), 2 usage or the "
-        "program cannot be opened, 3 it cannot be judged.",
+        description="Show what every page frame belongs to, and whether its struct page is "
+        "initialised.",
+        epilog="Exit status: 0 no findings, 1 findings (see check --fail-on), 2 wrong usage, or "
+        "the program cannot be opened, 3 the program cannot be judged.",
         allow_abbrev=False,
     )
     group = parser.add_argument_group("program selection").add_mutually_exclusive_group()
@@ -352,7 +353,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pause",
         action="store_true",
-        help="with --qemu: stop the guest while it is read, and have it go on whatever happens",
+        help="with --qemu: stop the guest while it is read; it resumes even if zonedev is killed",
     )
     parser.add_argument(
         "-s",
@@ -367,20 +368,20 @@ def make_parser() -> argparse.ArgumentParser:
         "--types",
         choices=[choice.value for choice in TypeChoice],
         default=TypeChoice.AUTO.value,
-        help="where types and symbols come from: vmlinux (dwarf), or the kernel itself (btf, "
-        "and kallsyms); default: from the kernel itself if there is no vmlinux",
+        help="take types and symbols from vmlinux (dwarf), or from the kernel's own BTF and "
+        "kallsyms (btf); default: vmlinux if there is one, otherwise BTF",
     )
     parser.add_argument(
         "--architecture",
         choices=[a.name.lower() for a in drgn.Architecture],
         metavar="ARCH",
-        help="set the architecture of a dump that does not say",
+        help="set the architecture, for a dump that does not record it",
     )
     parser.add_argument(
         "--vmcoreinfo",
         metavar="PATH",
         type=_not_empty,
-        help="take VMCOREINFO from the given file, whatever the program has",
+        help="read VMCOREINFO from the given file, instead of the program's own",
     )
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(metavar="COMMAND")
@@ -394,7 +395,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_symbol_search(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("search for debugging symbols, as drgn does")
-    for word, enabled, what in (("try", True, "also"), ("no", False, "do not")):
+    for word, enabled, what in (("try", True, "also search"), ("no", False, "do not search")):
         group.add_argument(
             f"--{word}-symbols-by",
             dest="symbol_methods",
@@ -402,8 +403,8 @@ def _add_symbol_search(parser: argparse.ArgumentParser) -> None:
             action="append",
             type=functools.partial(_methods, enabled=enabled),
             default=[],
-            help=f"{what} search by a finder (standard, debuginfod, beside: vmlinux in the "
-            "directory of the core dump) or an option of drgn's (may be given more than once)",
+            help=f"{what} by this finder (standard, debuginfod, or beside: vmlinux in the "
+            "directory of the core dump) or option of drgn (may be given more than once)",
         )
     for kind, what in (("debug", "debugging symbols"), ("kernel", "vmlinux and modules")):
         group.add_argument(
@@ -424,7 +425,7 @@ def _methods(text: str, *, enabled: bool) -> list[Method]:
 def _symbol_search(args: argparse.Namespace) -> SymbolSearch:
     methods = tuple(method for methods in args.symbol_methods for method in methods)
     if args.symbols:
-        # A mistake in -s is told, unless somebody asks for both.
+        # A wrong -s is an error; the vmlinux beside the dump must not hide it.
         methods = (Method(BESIDE, enabled=False), *methods)
     return SymbolSearch(
         methods,
@@ -434,7 +435,7 @@ def _symbol_search(args: argparse.Namespace) -> SymbolSearch:
 
 
 def _not_empty(text: str) -> str:
-    # An unset variable of a script must not make it debug the running kernel.
+    # With an unset variable, a script would debug the running kernel.
     if not text:
         raise argparse.ArgumentTypeError("it is empty: give a path or an address")
     return text
@@ -474,8 +475,8 @@ _OF_ODD_LAYOUTS = (
     ValueError,
     drgn.OutOfBoundsError,
 )
-_NO_MEMORY = "there is too little memory for this: see ulimit -v"
-_WHOLE = "give its whole vmlinux, with DWARF, by -s"
+_NO_MEMORY = "out of memory: see ulimit -v"
+_WHOLE = "give its complete vmlinux, with DWARF, with -s"
 
 
 if __name__ == "__main__":

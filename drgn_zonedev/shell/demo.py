@@ -4,8 +4,8 @@
 Demonstration
 -------------
 
-``zonedev demo`` shows each of the five cases of the 2019 mail, in memory of real
-kernels that comes with the package: no root, no QEMU, no download.
+``zonedev demo`` shows each of the five cases of the 2019 mail in the stored dumps of real
+kernels. It does not need root, QEMU or a download.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SHOWN = (
     (Case.RESERVED, "dirty-media"),
 )
 
-# Of a picture for each, nobody would see the first one.
+# Draw one picture only: more would scroll off the screen.
 _DRAWN = Case.INITIALIZING
 
 
@@ -43,14 +43,14 @@ def add_demo_command(subparsers: Any) -> None:
     """Add ``demo`` to the result of ``ArgumentParser.add_subparsers()``."""
     parser = subparsers.add_parser(
         "demo",
-        help="show the five cases in memory of real kernels, which comes with this",
-        description="Show the five cases of the 2019 mail in memory of real kernels.",
+        help="show the five cases in stored dumps of real kernels",
+        description="Show the five cases of the 2019 mail in stored dumps of real kernels.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "kernel", metavar="KERNEL", nargs="?", default="7.3", help="default: %(default)s"
     )
-    parser.add_argument("--vmcores", metavar="DIR", type=Path, help="take the dumps from there")
+    parser.add_argument("--vmcores", metavar="DIR", type=Path, help="read the dumps from DIR")
     parser.set_defaults(command=ShellCommand(_demo))
 
 
@@ -120,12 +120,12 @@ def _expected_ranges(document: dict[str, Any]) -> list[Expected]:
 
     rows = document.get("ranges")
     if not isinstance(rows, list) or not all(map(_is_range, rows)):
-        raise ValueError(f"the ranges of {EXPECTED} are not each a first PFN, an end and a case")
+        raise ValueError(f"expected a start PFN, an end PFN and a case in each range of {EXPECTED}")
     return [Expected(*row) for row in rows]
 
 
 def _is_range(row: object) -> bool:
-    # To Python, true is a number.
+    # isinstance() would accept a bool as an int.
     return isinstance(row, list) and [type(field) for field in row] == [int, int, str]
 
 

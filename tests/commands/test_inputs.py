@@ -140,7 +140,7 @@ def test_standard_output_is_no_input_either(work: Path) -> None:
     with (work / "d/vmcore").open("ab") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(b"zonedev: error: standard output goes to the file that is read")
+    assert done.stderr.startswith(b"zonedev: error: standard output is redirected to an input")
     assert contents(work) == before
 
 

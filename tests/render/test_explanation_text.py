@@ -94,7 +94,7 @@ def test_command_prints_a_screen_unless_asked_for_all(
     assert cli.main(["pfn", hex(RESERVED)]) == 0
     folded = capsys.readouterr()
     assert len(folded.out.splitlines()) == 40
-    assert folded.err == "zonedev: not everything was printed: --all does that\n"
+    assert folded.err == "zonedev: some lines were left out: --all prints them\n"
     assert cli.main(["pfn", hex(RESERVED), "--all"]) == 0
     everything = capsys.readouterr()
     explanation = explain(collision("6.1").program(), RESERVED)

@@ -227,7 +227,7 @@ def test_command_prints_a_screen_unless_asked_for_all(
     assert _counted(folded.out) + _rows(folded.out) == 120
     assert f" more {command}: " in folded.out
     # Somebody who greps sees that, too.
-    assert folded.err == "zonedev: not everything was printed: --all does that\n"
+    assert folded.err == "zonedev: some lines were left out: --all prints them\n"
     assert cli.main([command, "--all"]) == 0
     everything = capsys.readouterr()
     assert len(everything.out.splitlines()) == 121

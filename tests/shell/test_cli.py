@@ -410,4 +410,4 @@ def test_export_has_no_btf_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -
     export = str(VMCORES / "6.1-empty")
     assert cli.main(["--types", "btf", "-c", export, "check"]) == Status.USAGE
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("is an export, which has a vmlinux and no BTF: take --types btf away")
+    assert line.endswith("is an export, which has a vmlinux but no BTF: remove --types btf")
