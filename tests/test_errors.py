@@ -188,7 +188,7 @@ def test_symbols_of_another_build_are_told_by_their_build_id(
     assert other.build_id
     assert wanted != other.build_id
     assert f"vmlinux (build ID {other.build_id.hex()}): not the debugging symbols of" in line
-    assert f"(build ID {wanted.hex()}), which this is" in line
+    assert f"(build ID {wanted.hex()}): give the vmlinux of the same build" in line
 
 
 @pytest.fixture

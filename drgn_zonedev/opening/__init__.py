@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""How dumps, guests and running kernels are opened."""
+"""Opens dumps, guests and running kernels."""

@@ -56,7 +56,7 @@ _PAGE_SIZES = {
 }
 
 
-# In a program's cache, if VMCOREINFO is not that of its core dump.
+# Key in a program's cache: whether VMCOREINFO was given, not taken from the core dump.
 _GIVEN = "given_vmcoreinfo"
 
 
@@ -67,9 +67,9 @@ def open_core(
     vmcoreinfo: bytes | None = None,
 ) -> drgn.Program:
     """
-    Open a core dump that somebody named, without its debugging symbols.
+    Open a core dump, without its debugging symbols.
 
-    :raises CannotOpenError: if it is no dump of a kernel that drgn can read
+    :raises CannotOpenError: if drgn cannot read it as a dump of a kernel
     :raises CannotJudgeError: if it ends before its contents begin, or contradicts itself
     """
     prog = open_core_unread(path, architecture, name, vmcoreinfo)
@@ -87,11 +87,11 @@ def open_core_unread(
     Like :func:`open_core()`; :func:`distrust_headers()` must come before its memory is read.
     That takes numpy, which may be imported while drgn indexes debugging symbols.
 
-    :param architecture: Of a dump that does not say, as :class:`drgn.Architecture`
-        calls it, in lower case.
-    :param name: What errors call the file, if it is a copy.
-    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, in place of what the dump has.
-    :raises CannotOpenError: if it is no dump of a kernel that drgn can read
+    :param architecture: Name of a :class:`drgn.Architecture` in lower case, for a dump that
+        does not record its own.
+    :param name: Name of the file in errors, if it is a copy.
+    :param vmcoreinfo: From :func:`.read_vmcoreinfo()`; replaces that of the dump.
+    :raises CannotOpenError: if drgn cannot read it as a dump of a kernel
     :raises CannotJudgeError: if it ends before its contents begin
     """
     name, platform = name or path, None
@@ -103,11 +103,11 @@ def open_core_unread(
     if lacks_its_bitmaps(Path(path)):
         raise CannotJudgeError(f"{name} ends before its contents begin: {INCOMPLETE}")
     try:
-        # drgn loads its plugins here, and goes on whatever they raise.
+        # drgn loads its plugins here, and ignores whatever they raise.
         with held_back():
             prog.set_core_dump(path)
     except Exception as e:
-        # What libelf and libkdumpfile do not like about a file has no type of its own.
+        # drgn raises errors of libelf and libkdumpfile as plain Exception.
         raise CannotOpenError(_why_not_opened(path, name, e)) from e
     require_kernel(prog, name)
     _refuse_page_size(prog)
@@ -128,9 +128,10 @@ def _refuse_page_size(prog: drgn.Program) -> None:
 
 def distrust_headers(prog: drgn.Program) -> None:
     """
-    Make memory fault that the headers of a program's dump disagree about. Once is enough.
+    Make memory fault that the headers of a program's dump contradict each other about. Once
+    is enough.
 
-    :raises CannotJudgeError: if that is too much for any of it to be worth something
+    :raises CannotJudgeError: if too many segments are concerned to trust the others
     """
     try:
         _distrust(prog)
@@ -139,7 +140,7 @@ def distrust_headers(prog: drgn.Program) -> None:
 
 
 def _distrust(prog: drgn.Program) -> None:
-    # It takes numpy, which what is no dump should not wait for.
+    # Imports numpy, which is slow: refuse other files first.
     from drgn_zonedev.vmcore.contradictions import hide_contradictions
 
     hide_contradictions(prog)
@@ -147,7 +148,7 @@ def _distrust(prog: drgn.Program) -> None:
 
 def _refuse_another_architecture(core: str, name: str, platform: drgn.Platform) -> None:
     prog = drgn.Program()
-    # What is wrong with it is told by who opens it next.
+    # The caller opens it again, and reports what is wrong with it.
     with contextlib.suppress(Exception), held_back():
         prog.set_core_dump(core)
     if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
@@ -170,26 +171,26 @@ def warn_if_damaged(prog: drgn.Program, name: str | None = None) -> None:
     Say on standard error that a program's ELF dump is shorter than its headers claim, or
     that these contradict each other.
 
-    :param name: What to call the file, if it is not what drgn was given.
+    :param name: Name of the file in the message, if drgn was given a copy.
     """
     path = core_dump_path(prog)
     if not path or prog.flags & drgn.ProgramFlags.IS_LIVE:
         return
     name = name or path
-    # It takes numpy, which there is by now.
+    # Imports numpy, which is loaded by now.
     from drgn_zonedev.vmcore.contradictions import is_contradictory
     from drgn_zonedev.vmcore.left_out import end_of_dump
 
     size, claimed = end_of_dump(prog) or (0, 0)
     if size < claimed:
         _warn(
-            f"{name} is cut off: it ends at {size} of {claimed} bytes, and what is missing could "
-            "not be looked at"
+            f"{name} is cut off: it ends at {size} of {claimed} bytes, and the rest could not be "
+            "checked"
         )
     if is_contradictory(prog):
         _warn(
-            f"{name} is damaged: its program headers contradict each other, and what they "
-            "disagree about could not be looked at"
+            f"{name} is damaged: its program headers contradict each other, and the memory "
+            "concerned could not be checked"
         )
 
 
@@ -209,9 +210,9 @@ def open_dump(core: Path, vmlinux: Path) -> drgn.Program:
 @dataclass(frozen=True)
 class Dump:
     """
-    What opens a dump once more; ``platform`` is the architecture and the flags.
+    The arguments to open a dump again; ``platform`` is the architecture and the flags.
 
-    :ivar vmcoreinfo_is_given: Whether it stands in for that of the dump, which does not say.
+    :ivar vmcoreinfo_is_given: Whether ``vmcoreinfo`` replaces that of the dump.
     """
 
     path: str
@@ -221,7 +222,7 @@ class Dump:
 
 
 def dump_of(prog: drgn.Program) -> Dump:
-    """Get what opens a program's core dump once more, in another process."""
+    """Get the arguments to open a program's core dump again in another process."""
     core = core_dump_path(prog)
     assert core is not None
     assert prog.platform is not None
@@ -235,7 +236,7 @@ def dump_of(prog: drgn.Program) -> Dump:
 
 def reopen(dump: Dump) -> drgn.Program:
     """
-    Open a core dump once more, without its debugging symbols.
+    Open a core dump again, without its debugging symbols.
 
     :raises ValueError: if the file is another one now
     """

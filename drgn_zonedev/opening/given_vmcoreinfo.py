@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""VMCOREINFO that somebody kept in a file, for a kernel that does not bring its own."""
+"""Reads VMCOREINFO from a file, for a dump or a guest without its own."""
 
 from __future__ import annotations
 

@@ -4,17 +4,17 @@
 QEMU's Monitor
 --------------
 
-Stops a QEMU guest while its memory is read, and has it go on whatever happens.
+Stops a QEMU guest while its memory is read, and resumes it even if this process is killed.
 
-QEMU serves one client per QMP socket. So there is one connection, which drgn uses
-to find the guest's memory, and we use to stop the guest: nobody else talks while
-drgn waits for an answer. A process of its own holds the connection, too, and has
-the guest go on if this process ends without having done so.
+QEMU serves one client per QMP socket, so drgn and this module share a connection: drgn
+finds the guest's memory through it, and this module stops the guest. They never wait for
+an answer at the same time. A second process, the watchdog, also holds the connection, and
+resumes the guest if this process ends before it does so itself.
 
-drgn waits for answers in C, without a limit of time or size, and no signal interrupts
-that. So whatever it waits for, silence ends it (``SO_RCVTIMEO``), and a process of its
-own shuts the connection down if finding the guest takes too long, or if this process
-got a signal and does not end. A limit of memory ends answers that are too long.
+drgn waits for answers in C, without a limit of time or size, and signals do not interrupt
+it. Three things do: ``SO_RCVTIMEO`` ends each wait without data; the watchdog shuts the
+connection down if finding the guest takes too long, or if this process gets a signal and
+does not end; and a limit of memory ends answers that are too long.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ __all__ = (
 )
 
 _SECONDS = 10.0
-# All answers that drgn needs to find the guest's memory.
+# For all answers together that drgn needs to find the guest's memory.
 _OPENING_SECONDS = 10.0
 _OPENING_BYTES = 256 << 20
 _GREETING_SECONDS = 5.0
-# No answer to what is asked here is longer.
+# No answer to the commands of this module is longer.
 _MAX_MESSAGE = 1 << 16
 _MAX_REASON = 200
 _IDS = itertools.count(1)
@@ -68,12 +68,12 @@ class QmpError(OSError):
 
 def connect(address: str) -> socket.socket:
     """
-    Connect to a QMP socket, and wait for QEMU's greeting, which is left to be read.
+    Connect to a QMP socket, and wait for QEMU's greeting, without reading it.
 
     :param address: As ``drgn.Program.set_qemu_qmp()`` takes it: ``host:port``, or
         the path of a Unix domain socket.
-    :raises OSError: if nobody listens there
-    :raises QmpError: if QEMU does not greet: it is busy with another client
+    :raises OSError: if the connection fails
+    :raises QmpError: if QEMU does not send its greeting: it is busy with another client
     """
     host, colon, port = address.rpartition(":")
     if colon and address[0] not in "/." and port.isdecimal() and 0 < int(port) < 1 << 16:
@@ -81,7 +81,7 @@ def connect(address: str) -> socket.socket:
     else:
         monitor = _connect_unix(address)
     monitor.settimeout(None)
-    # Of every answer that drgn waits for.
+    # Ends drgn's waiting for an answer.
     monitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(_SECONDS), 0))
     if not select.select([monitor], [], [], _GREETING_SECONDS)[0]:
         monitor.close()
@@ -107,14 +107,14 @@ def connect_guest(address: str) -> socket.socket:
     """
     Like :func:`connect()`.
 
-    :raises CannotOpenError: if that fails; says what to do about it
+    :raises CannotOpenError: if that fails; the message says what to do about it
     """
     try:
         return connect(address)
     except OSError as e:
         hint = ": check the address"
         if isinstance(e, (ConnectionError, FileNotFoundError)):
-            # As drgn tells them apart.
+            # drgn distinguishes them in the same way.
             kind = "tcp" if ":" in address and "/" not in address else "unix"
             hint = f": is QEMU running with -qmp {kind}:{address},server=on,wait=off?"
         elif isinstance(e, PermissionError):
@@ -129,16 +129,18 @@ def open_guest(
     Open a QEMU guest, without its debugging symbols.
 
     :param address: For messages.
-    :param monitor: Of :func:`connect_guest()`.
-    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, for a guest without ``-device vmcoreinfo``.
-    :raises CannotOpenError: if drgn cannot, or it is no Linux kernel
+    :param monitor: From :func:`connect_guest()`.
+    :param vmcoreinfo: From :func:`.read_vmcoreinfo()`, for a guest without
+        ``-device vmcoreinfo``.
+    :raises CannotOpenError: if drgn cannot open it, or it is not a Linux kernel
     """
     prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     begun = time.monotonic()
     try:
-        # Nothing is to be cleaned up yet, and drgn goes on whatever its plugins raise.
+        # End at once on a signal: there is nothing to clean up yet, and drgn would ignore an
+        # exception that a handler raises in its plugins.
         with _watched(monitor, "limit", _OPENING_SECONDS), _less_memory(), ending_at_once():
-            # drgn closes what it is given.
+            # drgn closes the descriptor that it gets.
             prog.set_qemu_qmp(os.dup(monitor.fileno()))
     except Exception as e:
         raise CannotOpenError(_why_not_opened(address, e, time.monotonic() - begun)) from e
@@ -148,7 +150,7 @@ def open_guest(
 
 @contextlib.contextmanager
 def _less_memory() -> Iterator[None]:
-    # drgn keeps all of an answer, and of what precedes it.
+    # drgn keeps the whole answer in memory, and everything that QEMU sent before it.
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + _OPENING_BYTES
@@ -164,11 +166,13 @@ def _why_not_opened(address: str, e: Exception, seconds: float) -> str:
     if isinstance(e, (PermissionError, FileNotFoundError)):
         return why_not_opened(address, e, "check the path")
     if isinstance(e, MemoryError):
-        return f"cannot open {address}: it says too much: check that this is QEMU's QMP socket"
+        return (
+            f"cannot open {address}: the answer is too long: check that this is QEMU's QMP socket"
+        )
     if isinstance(e, BlockingIOError) or seconds >= _OPENING_SECONDS:
         return (
             f"cannot open {address}: QEMU did not answer within {seconds:.0f} s: check that it "
-            "runs, and serves nobody else"
+            "runs, and has no other client"
         )
     return why_not_opened(address, e, "give an ELF or kdump vmcore, or an export")
 
@@ -176,8 +180,8 @@ def _why_not_opened(address: str, e: Exception, seconds: float) -> str:
 @contextlib.contextmanager
 def paused(monitor: socket.socket) -> Iterator[bool]:
     """
-    Stop the guest, unless it is stopped anyhow, and have it go on when the context
-    is left, or this process ends in whatever way.
+    Stop the guest, unless it is stopped already, and resume it when the context exits or
+    this process ends, even by SIGKILL.
 
     :param monitor: A connection in command mode: drgn has read the greeting.
     :return: Context manager for whether the guest was running.
@@ -209,8 +213,8 @@ def interruptible(monitor: socket.socket) -> Iterator[None]:
 def _watched(
     monitor: socket.socket, purpose: str, seconds: float = 0
 ) -> Iterator[Callable[[], None]]:
-    # Not a fork: that would share what this process has locked. In a session of its
-    # own, it does not get our Ctrl-C.
+    # Not a fork: that would inherit the locks of this process. In a session of its own, it
+    # does not get our Ctrl-C.
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_WATCHDOG), str(monitor.fileno()), purpose, str(seconds)],
         stdin=subprocess.PIPE,
@@ -229,7 +233,7 @@ def _watched(
 
     try:
         if not process.stdout.read(1):
-            raise QmpError("the process that watches over the connection does not start")
+            raise QmpError("the watchdog process of the connection does not start")
         os.set_blocking(process.stdin.fileno(), False)
         with _signals_told(process.stdin.fileno()):
             yield release
@@ -242,7 +246,7 @@ def _watched(
 
 @contextlib.contextmanager
 def _signals_told(pipe: int) -> Iterator[None]:
-    # Python writes their numbers there as they come, even if it cannot handle them yet.
+    # Python writes the number of each signal to the pipe at once, even while C code runs.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -281,7 +285,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         answer = json.loads(line)
     except ValueError:
-        # The rest of a line that drgn has read the beginning of.
+        # drgn has read the beginning of this line.
         return None
     except RecursionError as e:
         raise QmpError("QEMU sent nonsense") from e
@@ -291,11 +295,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 
 def _read_line(monitor: socket.socket, deadline: float) -> bytes:
-    # Not a byte more than the line: what comes next may be for drgn.
+    # Do not read beyond the line: the next one may be for drgn.
     line = b""
     while not line.endswith(b"\n"):
         left = deadline - time.monotonic()
-        # Events may come all the time.
+        # QEMU may send events without end, so check the deadline for each part.
         if left <= 0 or not select.select([monitor], [], [], left)[0]:
             raise QmpError(f"QEMU did not answer within {_SECONDS:.0f} s")
         waiting = monitor.recv(4096, socket.MSG_PEEK)

@@ -19,12 +19,12 @@ def open_live(vmcoreinfo: bytes | None = None) -> drgn.Program:
     """
     Open the running kernel, without its debugging symbols.
 
-    :param vmcoreinfo: Of :func:`.read_vmcoreinfo()`, in place of what the kernel says.
-    :raises CannotOpenError: if drgn cannot
+    :param vmcoreinfo: From :func:`.read_vmcoreinfo()`; replaces that of the kernel.
+    :raises CannotOpenError: if drgn cannot open it
     """
     prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     try:
-        # drgn loads its plugins here, and goes on whatever they raise.
+        # drgn loads its plugins here, and ignores whatever they raise.
         with held_back():
             prog.set_kernel()
     except Exception as e:

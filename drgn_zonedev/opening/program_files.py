@@ -18,7 +18,7 @@ __all__ = ("program_files",)
 
 
 def program_files(prog: Program) -> Iterator[Path]:
-    """Get the files that a program is made of, whoever has found them."""
+    """Get the core dump and the debugging files of a program, whether given or found."""
     core = core_dump_path(prog)
     if core:
         yield Path(core)

@@ -4,8 +4,8 @@
 Search for Debugging Symbols
 ----------------------------
 
-Has drgn look for the debugging symbols of a kernel as its own command line does, and says
-where it looked.
+Makes drgn search for the debugging symbols of a kernel as its own command line does, and
+reports where it looked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from drgn_zonedev.vmcore.core_path import core_dump_path
 __all__ = ("BESIDE", "Method", "SymbolSearch", "set_search", "where_looked")
 
 BESIDE = "beside"
-"""The finder that takes the ``vmlinux`` in the directory of a core dump."""
+"""Name of the finder that tries ``vmlinux`` in the directory of the core dump."""
 
 _DEBUGINFOD = "debuginfod"
 
@@ -48,23 +48,23 @@ _KMOD = {
 
 @dataclass(frozen=True)
 class Method:
-    """A finder or an option of drgn's, and whether it is to be used."""
+    """A finder or an option of drgn, and whether to use it."""
 
     name: str
     enabled: bool
 
     @property
     def option(self) -> str:
-        """What names it on the command line."""
+        """The option of the command line that selects it."""
         return f"--{'try' if self.enabled else 'no'}-symbols-by {self.name}"
 
 
 @dataclass(frozen=True)
 class SymbolSearch:
     """
-    What somebody says of the search.
+    The options for the search.
 
-    :ivar methods: Of two that contradict each other, the later one holds.
+    :ivar methods: Of two that contradict each other, the later one wins.
     :ivar debug_directories: Searched before drgn's own, like ``kernel_directories``.
     """
 
@@ -75,15 +75,15 @@ class SymbolSearch:
 
 def set_search(prog: Program, search: SymbolSearch) -> None:
     """
-    Have drgn search for a program's debugging symbols in that way.
+    Set how drgn searches for a program's debugging symbols.
 
-    :raises CannotOpenError: if drgn has no such method, or there is no such directory
+    :raises CannotOpenError: if a method or a directory does not exist
     """
     for directory in (*search.debug_directories, *search.kernel_directories):
         if not os.path.isdir(directory):
             raise CannotOpenError(f"there is no directory {directory}: check the path")
     if BESIDE not in prog.registered_debug_info_finders():
-        # What is at hand comes before what takes a download.
+        # Search local files before downloading.
         after_standard = 1
         prog.register_debug_info_finder(BESIDE, _take_beside, enable_index=after_standard)
     for method in search.methods:
@@ -118,7 +118,7 @@ def _set_finder(prog: Program, method: Method) -> None:
 
 def _take_beside(modules: Sequence[Module]) -> None:
     for module in modules:
-        # drgn takes any file for a module that does not tell its build ID, as none does before
+        # drgn accepts any file if the kernel's build ID is unknown. VMCOREINFO has it since
         # Linux kernel commit 0935288c6e00 ("kdump: append kernel build-id string to
         # VMCOREINFO") (in v5.9).
         if isinstance(module, MainModule) and module.wants_debug_file() and module.build_id:

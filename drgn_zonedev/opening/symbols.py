@@ -29,20 +29,20 @@ __all__ = ("MissingSymbolsError", "index_symbols", "load_symbols")
 
 
 class MissingSymbolsError(CannotJudgeError):
-    """There is no vmlinux of the kernel at hand, with its debugging symbols."""
+    """No vmlinux with debugging symbols of this kernel was given or found."""
 
 
 def load_symbols(
     prog: drgn.Program, symbols: list[str], names: Mapping[str, str] | None = None
 ) -> None:
     """
-    Load the debugging symbols of a program's kernel. Of its memory, only the list of modules
-    is read, if symbols of modules are given.
+    Load the debugging symbols of a program's kernel. This reads no memory, except for the
+    list of modules if symbols of modules are given.
 
-    :param symbols: Files that somebody named; drgn looks for what is not among them.
-    :param names: What errors call those that are copies.
-    :raises CannotOpenError: if one of them cannot be used
-    :raises MissingSymbolsError: if those of the kernel itself are missing
+    :param symbols: The files given by ``-s``; drgn searches for the others.
+    :param names: Names of files in errors, for those that are copies.
+    :raises CannotOpenError: if one of the files cannot be used
+    :raises MissingSymbolsError: if there are none of the kernel itself
     """
     names = {**{path: path for path in symbols}, **(names or {})}
     for path in symbols:
@@ -52,14 +52,14 @@ def load_symbols(
             raise CannotOpenError(f"{path} is a directory: give the vmlinux in it to -s")
         if not os.access(path, os.R_OK):
             raise CannotOpenError(f"cannot read symbols from {path}: try as root")
-    # What drgn warns about becomes one error below.
+    # Drop drgn's warnings: _load() raises one error instead.
     with _without_warnings():
         _load(prog, symbols, names)
     _require_same_build(prog)
 
 
 def _require_same_build(prog: drgn.Program) -> None:
-    # drgn compares build IDs, and takes any file if VMCOREINFO does not tell the kernel's.
+    # drgn compares build IDs, and accepts any file if VMCOREINFO has none.
     try:
         vmcoreinfo = prog["VMCOREINFO"].string_()
     except LookupError:
@@ -78,13 +78,13 @@ def _require_same_build(prog: drgn.Program) -> None:
         name, there, here = differing
         raise CannotJudgeError(
             f"{prog.main_module().debug_file_path} is of another build: it has {name} at "
-            f"{here:#x}, VMCOREINFO at {there:#x}: give the vmlinux of that very build"
+            f"{here:#x}, VMCOREINFO at {there:#x}: give the vmlinux of the same build"
         )
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    # drgn shows how far a download is only where it would warn, too.
+    # drgn shows the progress of a download only if its logger is enabled for warnings.
     logger, nothing = logging.getLogger("drgn"), logging.NullHandler()
     logger.addHandler(nothing)
     logger.propagate = False
@@ -98,8 +98,8 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> None:
-    # Only vmlinux matters: modules can be named without their symbols. It comes
-    # first, and drgn goes on to the kernel's list of modules only if asked to.
+    # Only vmlinux matters, so load it first: modules can be named without their symbols.
+    # drgn reads the kernel's list of modules only if symbols of modules are given.
     main = next(prog.loaded_modules())[0]
     try:
         modules = [path for path in symbols if not _is_of(main, path)]
@@ -108,7 +108,7 @@ def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> N
                 prog.load_module_debug_info(main)
         if modules and not main.wants_debug_file():
             distrust_headers(prog)
-            # That list may be damaged, and claim more memory than there is.
+            # The list of modules may be damaged, and claim more memory than there is.
             with contextlib.suppress(drgn.MissingDebugInfoError, MemoryError, drgn.FaultError):
                 prog.load_debug_info(modules)
     except (OSError, ValueError) as e:
@@ -119,9 +119,9 @@ def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> N
     except Exception as e:
         if type(e) is not Exception:
             raise
-        # What libdw and libelf do not like has no type of its own.
+        # drgn raises errors of libdw and libelf as plain Exception.
         raise CannotJudgeError(
-            f"the debugging information is damaged: {e}: give the vmlinux of the kernel by -s"
+            f"the debugging information is damaged: {e}: give the vmlinux of the kernel with -s"
         ) from e
     if main.wants_debug_file():
         raise MissingSymbolsError(_missing_symbols(prog, symbols, names))
@@ -129,35 +129,35 @@ def _load(prog: drgn.Program, symbols: list[str], names: Mapping[str, str]) -> N
 
 def index_symbols(prog: drgn.Program, modules: Sequence[str]) -> None:
     """
-    Have drgn index the debugging symbols, as it does at the first lookup, and import
-    modules of Python meanwhile: half of the time it keeps only one core busy.
+    Make drgn index the debugging symbols now, not at the first lookup, and import Python
+    modules at the same time: for half of the time, indexing uses only one CPU.
     """
     _start_importing(modules)
-    # What is wrong with them is said to who looks for something in them.
+    # If the symbols are damaged, the next lookup raises the same error.
     with contextlib.suppress(Exception):
         prog.type("struct page")
 
 
 def _start_importing(modules: Sequence[str]) -> None:
-    # Thread.start() waits until the thread says that it runs, and one that gets no memory ends
-    # without having said so.
+    # Thread.start() waits for a sign of life from the thread. A thread that gets no memory
+    # ends without one, so do not start any under a limit of memory.
     limits = (resource.getrlimit(limit)[0] for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     if any(limit != resource.RLIM_INFINITY for limit in limits):
         return
-    # There may be as many as the user may have.
+    # The user may have as many threads as the limit allows.
     with contextlib.suppress(RuntimeError):
         threading.Thread(target=_import_all, args=(modules,)).start()
 
 
 def _import_all(modules: Sequence[str]) -> None:
     for module in modules:
-        # Who needs it gets the same error.
+        # Whatever imports it next gets the same error.
         with contextlib.suppress(Exception):
             importlib.import_module(module)
 
 
 def _is_of(module: drgn.Module, path: str) -> bool:
-    """Whether a file has a module's symbols; then they are loaded."""
+    """Load a file if it has a module's symbols. Return whether it has."""
     if not module.wants_debug_file():
         return False
     module.try_file(path)
@@ -171,8 +171,8 @@ def _missing_symbols(prog: drgn.Program, symbols: list[str], names: Mapping[str,
     if symbols:
         given = ", ".join(f"{names[path]} ({no_symbols(path, build_id)})" for path in symbols)
         return (
-            f"{given}: not the debugging symbols of {which}, which this is: "
-            f"give the vmlinux of that very build, with DWARF{_package(release)}"
+            f"{given}: not the debugging symbols of this kernel, {which}: "
+            f"give the vmlinux of the same build, with DWARF{_package(release)}"
         )
     return (
         f"no debugging symbols for {which}: {where_looked(prog)}: give its vmlinux with -s, or "

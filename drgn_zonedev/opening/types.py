@@ -4,8 +4,8 @@
 Source of Types
 ---------------
 
-Chooses where types and symbols come from: from vmlinux, which knows most, or else from
-what the kernel carries within itself.
+Chooses the source of types and symbols: vmlinux, which has most of them, or else BTF and
+kallsyms in the kernel's own memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ("TypeChoice", "load_types")
 
 
 class TypeChoice(enum.Enum):
-    """What ``--types`` asks for."""
+    """The values of ``--types``."""
 
     AUTO = "auto"
     DWARF = "dwarf"
@@ -41,17 +41,17 @@ def load_types(
     names: Mapping[str, str] | None = None,
 ) -> None:
     """
-    Have a program know the types and symbols of its kernel.
+    Load the types and symbols of a program's kernel.
 
-    :param symbols: Files that somebody named; if one is not of this kernel, that is an
-        error, and no reason to do without it.
-    :param names: What errors call those that are copies.
-    :raises CannotOpenError: if one of them cannot be used
-    :raises CannotJudgeError: if there are none
+    :param symbols: The files given by ``-s``. If one is not of this kernel, that is an
+        error; BTF does not replace it.
+    :param names: Names of files in errors, for those that are copies.
+    :raises CannotOpenError: if one of the files cannot be used
+    :raises CannotJudgeError: if the kernel's types cannot be found
     """
     if choice is TypeChoice.BTF:
         if symbols:
-            raise CannotOpenError("--types btf does without vmlinux: take -s away")
+            raise CannotOpenError("--types btf does not use vmlinux: remove -s")
         _read_builtin(prog)
         return
     try:

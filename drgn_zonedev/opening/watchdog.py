@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The process that watches over a QMP connection for another one, which may be waiting in
-drgn's C code, where neither a signal nor a clock reaches it.
+Watches over a QMP connection for its parent process, which may wait in drgn's C code, where
+neither signals nor timers interrupt it.
 
-It is run by :mod:`drgn_zonedev.opening.guest`, by its path, and needs nothing but the
-standard library. Its arguments are the file descriptor of the connection, what it is
-for, and a number of seconds; its standard input is a pipe, on which the other process
-says that all is well, or which signals it got, and which closes when that process ends,
-even by SIGKILL.
+:mod:`drgn_zonedev.opening.guest` runs this file by its path, so it imports only the standard
+library. The arguments are the file descriptor of the connection, a purpose, and a number of
+seconds. Standard input is a pipe: the parent writes to it when it is done, Python writes the
+number of each signal that the parent gets, and it closes when the parent ends, even by
+SIGKILL.
 
-``resume`` has a stopped guest go on when the other process ends, or gets a signal and
-does not end. ``limit`` shuts the connection down then, and also after so many seconds:
-whoever waits for an answer gets the end of the file.
+With the purpose ``resume``, the watchdog resumes a stopped guest if the parent ends, or gets
+a signal and does not end. With ``limit``, it shuts the connection down then, and also after
+that many seconds: a wait for an answer ends with end-of-file.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ import socket
 import sys
 import time
 
-# An answer is not waited for longer: without it, nothing can be done anyhow.
+# How long to wait for QEMU's answer. There is nothing else to try without one.
 _SECONDS = 5.0
-# Whoever got a signal, and does not end by then, waits for an answer.
+# If the parent does not end this long after a signal, it waits in drgn's C code.
 _GRACE = 0.6
 _SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 _DONE = b"d"
 
 
 def main() -> None:
-    """Wait for the other process to say that all is well, to be gone, or to be stuck."""
+    """Wait until the parent is done, gone or stuck, and act on it."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     os.write(1, b"!")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _wait(deadline: float | None) -> bool | None:
-    """Tell whether the other process is gone, or stuck, or ``None`` if all is well."""
+    """Return whether the parent is gone (true) or stuck (false), or ``None`` if it is done."""
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([0], [], [], left)[0]:

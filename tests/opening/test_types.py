@@ -69,5 +69,5 @@ def test_kernel_without_btf_cannot_be_judged_by_it() -> None:
 
 
 def test_vmlinux_is_not_given_in_vain() -> None:
-    with pytest.raises(CannotOpenError, match="take -s away"):
+    with pytest.raises(CannotOpenError, match="remove -s"):
         load_types(kernel(), ["vmlinux"], TypeChoice.BTF)
