@@ -88,8 +88,8 @@ def fail_on_argument(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         type=_fail_on,
         default=("error",),
-        help="comma-separated severities, case3, case4, case5, or findings that make the exit "
-        "status 1; a severity includes what is worse (default: error)",
+        help="exit with 1 if there is any of these: a comma-separated list of severities, case3, "
+        "case4, case5 and findings; a severity includes all that are worse (default: error)",
     )
     offer(action, _words)
 
