@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drgn import Program, offsetof, sizeof
+from drgn import Program, Type, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 __all__ = ("PARTS", "LayoutPart", "fingerprint", "layout_parts", "never_booted")
@@ -141,6 +141,15 @@ def _booted() -> dict[str, dict[str, list[str]]]:
     return {name: found.get(name, {}) for name in PARTS}
 
 
+def _fact(type_: Type, member: str, part: _Part) -> Iterator[str]:
+    try:
+        if type_.has_member(member):
+            yield f"{type_.tag}.{member} {offsetof(type_, member) if part.offsets else ''}"
+    except LookupError:
+        # The debugging information lacks the type of a member.
+        yield f"{type_.tag}.{member} -"
+
+
 def _facts(prog: Program, part: _Part) -> Iterator[str]:
     for tag, members in part.structs.items():
         try:
@@ -151,8 +160,7 @@ def _facts(prog: Program, part: _Part) -> Iterator[str]:
         if tag in part.sized:
             yield f"{tag} {sizeof(type_)}"
         for member in members:
-            if type_.has_member(member):
-                yield f"{tag}.{member} {offsetof(type_, member) if part.offsets else ''}"
+            yield from _fact(type_, member, part)
     for name in part.enumerators:
         try:
             yield f"{name} {prog.constant(name).value_()}"
