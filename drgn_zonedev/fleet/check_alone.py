@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -180,13 +181,32 @@ def _watch(
 ) -> _Watched:
     end, peak = time.monotonic() + limits.seconds, 0
     while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return _Watched(process.wait(_TICK), peak, None)
+        _wait_a_tick(process)
+        status = process.poll()
+        if status is not None:
+            return _Watched(status, peak, None)
         peak = max(peak, sum(map(_resident, _family(process.pid))))
         if limits.memory and peak > limits.memory:
             return _Watched(0, peak, Ending.MEMORY)
         if time.monotonic() >= end or is_stopping():
             return _Watched(0, peak, Ending.TIMEOUT)
+
+
+def _wait_a_tick(process: subprocess.Popen[bytes]) -> None:
+    # Popen.wait() with a timeout wakes up again and again.
+    try:
+        fd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        # New in Linux 5.3; Python may have been built without it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_TICK)
+        return
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.poll(1000 * _TICK)
+    finally:
+        os.close(fd)
 
 
 def _family(pid: int) -> Iterator[int]:
