@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Everything that is known about one page."""
+"""Explains one page."""

@@ -4,7 +4,7 @@
 Bug Reports
 -----------
 
-What a mailing list or a tracker needs to know of one finding: facts, and nobody's data.
+Describes one finding for a mailing list or a bug tracker, without private data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ("REPRODUCED_BY", "BugReport", "NothingToReportError", "bug_report")
 
 
 class NothingToReportError(ValueError):
-    """Nothing is wrong where somebody looked."""
+    """There is no finding of this kind, or none about this page."""
 
 
 REPRODUCED_BY = {
@@ -40,15 +40,16 @@ REPRODUCED_BY = {
     "ghost-pages": "ghost",
     "teardown": "teardown",
 }
-"""Scenarios of the lab that leave a finding on the kernels that have the bug."""
+"""For each finding, a lab scenario that reproduces it on kernels that have the bug."""
 
 
 @dataclass(frozen=True)
 class BugReport:
     """
-    What is wrong. ``evidence`` has no names of devices or files. ``words`` are those of
-    the first struct page, or ``None`` if they can be anybody's data. ``walkers`` would touch
-    that page, unless ``walkers_error`` says why that is not known. ``scenario`` is the lab's.
+    A finding, and everything to report about it. ``evidence`` does not contain names of
+    devices or files. ``words`` are those of the first struct page, or ``None`` if they may be
+    private data. ``walkers`` would touch that page; if they cannot be judged,
+    ``walkers_error`` says why. ``scenario`` is the lab scenario that reproduces the finding.
     """
 
     kernel: KernelFacts
@@ -67,10 +68,10 @@ def bug_report(prog: Program, what: str | int | None = None) -> BugReport:
     """
     Report a finding.
 
-    :param what: A slug, for the first finding of its kind; a PFN, or what else
-        :func:`~drgn_zonedev.explanation.explain.explain` takes, for the worst one there; by
-        default, the worst of all.
-    :raises NothingToReportError: if there is none
+    :param what: A slug, for the first finding of that kind; or a PFN, or anything else that
+        :func:`~drgn_zonedev.explanation.explain.explain` takes, for the worst finding there.
+        The default is the worst finding of all.
+    :raises NothingToReportError: if there is no such finding
     :raises ValueError: if there is no such page
     """
     if what is None or what in KINDS:
@@ -84,19 +85,19 @@ def bug_report(prog: Program, what: str | int | None = None) -> BugReport:
 
 
 def _first(prog: Program, slug: str | None) -> Finding:
-    # The worst ones come first.
+    # check() puts the worst findings first.
     found = [f for f in check(prog).findings if slug in (None, f.slug)]
     if not found:
         kind = f"no {slug}" if slug else "nothing"
-        raise NothingToReportError(f"check finds {kind}: give a PFN that something is wrong with")
+        raise NothingToReportError(f"check finds {kind}: give a PFN that has a finding")
     return found[0]
 
 
 def _worst_here(explanation: Explanation) -> Finding:
     if not explanation.findings:
         raise NothingToReportError(
-            f"nothing is known to be wrong with PFN {explanation.pfn:#x}: see zonedev pfn "
-            f"{explanation.pfn:#x}, or give another PFN, or none for the worst finding of all"
+            f"PFN {explanation.pfn:#x} has no findings: see zonedev pfn {explanation.pfn:#x}, or "
+            "give another PFN, or none for the worst finding of all"
         )
     return min(explanation.findings, key=lambda finding: finding.severity.rank)
 
@@ -104,7 +105,7 @@ def _worst_here(explanation: Explanation) -> Finding:
 def _report(prog: Program, finding: Finding, explanation: Explanation) -> BugReport:
     page = explanation.page
     contents = page.contents if page else None
-    # What a device held before is its owner's.
+    # The previous contents of a device are private data of its owner.
     private = contents in (None, Contents.MEDIA.value, Contents.OTHER.value)
     pgmaps = {p.address: p for p in take_snapshot(prog).pgmaps}
     pgmap = pgmaps.get(finding.pgmap) if finding.pgmap is not None else None
@@ -126,5 +127,5 @@ def _is_public(fact: Evidence) -> bool:
 
 
 def _public(fact: Evidence) -> Evidence:
-    # Notes have the names of resources, devices and modules.
+    # Notes contain names of resources, devices and modules.
     return Evidence(fact.what, fact.address, fact.value, fact.expected, "", fact.kind)

@@ -4,8 +4,8 @@
 Explanation
 -----------
 
-Everything that is known of one PFN, and the reason for each answer, in terms
-that can be checked by hand.
+Explains one PFN: its case, its struct page and the kernel's answers about it, each with a
+reason that can be checked by hand.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ __all__ = ("Explanation", "explain", "explain_subject")
 @dataclass(frozen=True, repr=False)
 class Explanation(Result):
     """
-    What is known of one PFN.
+    The explanation of one PFN.
 
-    ``range`` is ``None`` where there is no memory. ``page`` is ``None`` if the
-    struct page could not be read, and ``page_error`` says why. ``subsection`` is
-    the bit of the section's ``subsection_map``. ``walkers`` are those of the kernel's
-    that would touch the page although nobody promises it; ``walkers_error`` says why
-    that cannot be told.
+    ``range`` is ``None`` where there is no memory. If the struct page could not be read,
+    ``page`` is ``None``, and ``page_error`` says why. ``subsection`` is the bit of the
+    section's ``subsection_map``. ``walkers`` are the kernel's PFN walkers that would touch
+    the page although it is not promised to be initialised; if they cannot be judged,
+    ``walkers_error`` says why.
     """
 
     kernel: KernelFacts
@@ -72,7 +72,7 @@ class Explanation(Result):
 
     @property
     def page_object(self) -> Object:
-        """``struct page *``, whether it can be read or not."""
+        """``struct page *``, even if it cannot be read."""
         return Object(self.prog, "struct page *", self.page_address)
 
     @property
@@ -92,8 +92,8 @@ def explain(
         integer); a range or finding, for its first page; or text, which can also be a
         physical address or the name of a resource in ``/proc/iomem``: see
         :func:`~drgn_zonedev.explanation.resolve.resolve`.
-    :param kind: ``pfn``, ``phys`` or ``page`` to leave nothing to guess about a number.
-    :raises LookupError: if the debugging information lacks what is needed
+    :param kind: ``pfn``, ``phys`` or ``page``: the kind of the number, instead of a guess.
+    :raises LookupError: if a type or symbol is missing in the debugging information
     :raises ValueError: if there is no such page
     """
     snapshot = take_snapshot(prog)
@@ -101,7 +101,7 @@ def explain(
 
 
 def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Explanation:
-    """Explain what was resolved already, by a snapshot that is there already."""
+    """Explain a page that is resolved already, from a snapshot that is taken already."""
     pfn = subject.pfn
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
     ranges = _divided_at(prog, snapshot, classify_snapshot(prog, snapshot), pfn)
@@ -141,7 +141,7 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
 
 
 def _divided_at(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> list[Range]:
-    # A hole as the check divides it.
+    # Divide a hole in the same way as check().
     first = next((i for i, r in enumerate(ranges) if r.start_pfn <= pfn < r.end_pfn), None)
     if first is None:
         return ranges
@@ -152,7 +152,7 @@ def _divided_at(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int
 def _findings(
     prog: Program, snapshot: Snapshot, ranges: list[Range], judged: PageVerdict | None, pfn: int
 ) -> tuple[Finding, ...]:
-    # What is wrong with this page, and with the structures that it depends on.
+    # Findings about this page, and about the structures that it depends on.
     here = inconsistencies_at(prog, snapshot, ranges, pfn)
     return (*(judged.findings if judged else ()), *here)
 
@@ -179,20 +179,20 @@ _VERDICTS = {
     Case.INITIALIZING: "Case 4: device memory whose struct page is not initialised yet.",
     Case.RESERVED: "Case 5: reserved for the driver. The struct page is never initialised.",
     Case.METADATA: "Set aside for the memmap of a device",
-    Case.TEARDOWN: "Device memory on its way out. The struct page is not to be trusted.",
+    Case.TEARDOWN: "Device memory that is being removed. Do not trust the struct page.",
     Case.ORPHAN: "Left behind by a failed memremap_pages(). The struct page is not initialised.",
-    Case.GHOST: "Left behind by a device that is gone. Nobody looks after the struct page.",
-    Case.UNKNOWN: "It could not be decided what this is.",
+    Case.GHOST: "Left behind by a device that is gone. The kernel does not update the struct page.",
+    Case.UNKNOWN: "The case could not be decided.",
 }
 
-# What the kernel promises of the struct page, and that is true until a finding says otherwise.
+# What the kernel promises about the struct page; findings may contradict it.
 _PROMISES = {
     Case.ONLINE: "A walker may read the struct page.",
     Case.DEVICE: "The struct page is promised to be initialised.",
-    Case.METADATA: "The struct page is initialised, but what looks like its pgmap is none.",
+    Case.METADATA: "The struct page is initialised, but its pgmap field is not a pgmap.",
 }
 
-# Of RAM, which no pgmap claims, if that differs.
+# For RAM, which no pgmap claims, where the text differs.
 _VERDICTS_OF_RAM = {
     Case.INITIALIZING: "Case 4: RAM whose struct page boot has not initialised yet.",
     Case.METADATA: "RAM that stores the memmap of its memory block",
@@ -206,7 +206,7 @@ _OFFLINE_METADATA = (
 )
 
 
-# By page type: what may be done with the memory of an initialised struct page.
+# By page type: warnings about the memory behind an initialised struct page.
 _MEMORY_OF_TYPES = {
     "offline": "Its memory is logically offline (PageOffline): do not read it.",
     "unaccepted": "Its memory is not accepted yet: do not read it.",
@@ -227,11 +227,11 @@ def _verdict(
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
     elif promise and page and page.false_zone:
-        verdict += ", but the zone that its struct page says does not exist."
+        verdict += ", but the zone in its struct page does not exist."
     elif promise and (page or range_.case is not Case.ONLINE):
         verdict += f". {promise}"
     elif promise:
-        # Whether a walker may read it depends on what it holds.
+        # The struct page is not readable, so do not say that a walker may read it.
         verdict += "."
     if range_.memmap is Memmap.UNMAPPED:
         return f"{verdict} There is no struct page: reading it faults."
@@ -243,12 +243,12 @@ def _verdict(
 
 
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:
-    # What is to be known besides of a page whose struct page the kernel promises.
+    # Warnings about a page whose struct page is promised to be initialised.
     if page.false_zone:
-        yield f"page_zone() leads nowhere: the page says {page.zone}, and node {page.node}."
+        yield f"page_zone() is not a zone: the page has {page.zone}, and node {page.node}."
     dying = [f"{w.function}() ({w.name})" for w in walkers if w.dies]
     if dying:
-        yield f"The kernel dies of it in {', '.join(dying)}."
+        yield f"The kernel oopses on it in {', '.join(dying)}."
     if page.poisoned:
         yield "Its memory is poisoned (PG_hwpoison): reading it may raise a machine check."
     elif page.page_type in _MEMORY_OF_TYPES:

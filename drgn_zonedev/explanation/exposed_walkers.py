@@ -4,7 +4,8 @@
 Exposed Walkers
 ---------------
 
-The PFN walkers of the kernel that would touch one unpromised page.
+Finds the PFN walkers of the kernel that would touch one page that is not promised to be
+initialised.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ __all__ = ("ExposedWalker", "exposed_walkers")
 @dataclass(frozen=True)
 class ExposedWalker:
     """
-    A walker whose guard the page passes. ``function`` reads the struct page, ``uses`` is true
-    if no filter drops it, and ``outcome`` says what happens, in words; ``dies`` is whether that
-    is, or may be, an oops.
+    A walker whose guard lets the page pass. ``function`` reads the struct page; ``uses`` is
+    whether the walker then uses it, because no filter drops it; ``outcome`` is the consequence
+    in words, and ``dies`` whether that is an oops, or may be one.
     """
 
     name: str
@@ -42,7 +43,7 @@ def exposed_walkers(
     """
     Judge the walkers on one page of a range.
 
-    :return: Those that touch it, or why that is not known.
+    :return: The walkers that touch it, or why they cannot be judged.
     """
     if range_ is None:
         return ()
@@ -58,7 +59,7 @@ def exposed_walkers(
         if judgement.present is not False
         for exposure in judgement.exposures
     )
-    # A guard lets everything pass if it cannot read what it checks, so "exposed" may be wrong.
+    # A guard lets everything pass if its inputs cannot be read, so "exposed" may be wrong.
     if exposed and unreadable:
         return f"what their guards check cannot be read: {', '.join(unreadable)}"
     return exposed

@@ -4,8 +4,8 @@
 The Kernel's Answers
 --------------------
 
-The answers of the kernel's predicates for one PFN, with the reason, and the memory that
-each answer was read from.
+Evaluates the kernel's predicates for one PFN. Each answer comes with the reason, and the
+memory that it was read from.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Predicate:
     """
     One of the kernel's predicates, with its answer for a PFN and the reason.
 
-    ``evidence`` is the memory that the answer was read from. A predicate that only
-    combines others has their evidence.
+    ``evidence`` is the memory that the answer was read from. If a predicate only combines
+    others, they have the evidence.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Predicate:
 
 def predicates(prog: Program, pfn: int, page: Pages | UnreadablePages) -> Iterator[Predicate]:
     """
-    Evaluate every predicate for a PFN. That something cannot be read is also an answer.
+    Evaluate every predicate for a PFN. If memory cannot be read, the answer says so.
 
     :param page: The PFN's ``struct page``.
     """
@@ -276,7 +276,7 @@ def _extent(pgmap: Object, pfn: int) -> Iterator[Evidence]:
 
 
 def _proposed(prog: Program, pfn: int, evidence: tuple[Evidence, ...]) -> Iterator[Predicate]:
-    # No kernel has these; kernel/zone_device.py defines the first.
+    # Proposed only: no kernel has these. kernel/zone_device.py defines the first.
     because = "pfn_section_valid() and pgmap_pfn_valid(); zonedev's definition"
     answer = _try(pfn_zone_device, prog, pfn)
     yield Predicate("pfn_zone_device", answer, because, evidence)

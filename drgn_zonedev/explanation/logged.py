@@ -4,8 +4,8 @@
 Pages of a Log
 --------------
 
-A log next to the dump of its kernel: whether they are of the same boot, and what the pages
-are that it names.
+Reads a log with the dump of its kernel: checks that they are of the same boot, and explains
+the pages that the log names.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OtherKernelError(ValueError):
 
 @takes_program_or_default
 def known_kernel(prog: Program) -> KnownKernel:
-    """Get what a program knows of its kernel that makes a log of it readable."""
+    """Get the facts of a program's kernel that are needed to decode a log of it."""
     layout, geometry = page_layout(prog), sparsemem_geometry(prog)
     base = Base(
         layout.vmemmap,
@@ -58,7 +58,7 @@ def known_kernel(prog: Program) -> KnownKernel:
     return KnownKernel(page_fields_of_types(prog, "of the dump"), base, 1 << geometry.page_shift)
 
 
-# What a log's words are called, and what each is called in other kernels.
+# Names of the words in a log, with the names that other kernels have for each.
 _MEMBERS = (
     ("flags",),
     ("mapping",),
@@ -74,7 +74,7 @@ def page_fields_of_types(prog: Program, source: str) -> PageFields:
     """
     Get the members of ``struct page``.
 
-    :param source: What has the types, in words.
+    :param source: Origin of the types, for messages.
     :raises LookupError: if there is no ``struct page``
     """
     page = prog.type("struct page")
@@ -93,9 +93,9 @@ def _member(page: Type, name: str) -> tuple[int, int, str]:
 @takes_program_or_default
 def log_of_dump(prog: Program) -> bytes:
     """
-    Read the log that is in the memory of a kernel.
+    Read the log in the memory of a kernel.
 
-    :raises CannotJudgeError: if it is not there, as in an export
+    :raises CannotJudgeError: if the memory is missing, as in an export
     """
     try:
         return bytes(get_dmesg(prog))
@@ -109,8 +109,8 @@ def read_log_of(prog: Program, data: Data | None = None) -> OopsLog:
     """
     Read a log of the program's kernel.
 
-    :param data: A log that was kept; the default is the one in the kernel's memory.
-    :raises OtherKernelError: if it is of another kernel, or of another boot of it
+    :param data: A saved log; the default is the log in the kernel's memory.
+    :raises OtherKernelError: if the log is of another kernel, or of another boot of it
     """
     known = known_kernel(prog)
     if data is None:
@@ -124,7 +124,7 @@ def read_log_of(prog: Program, data: Data | None = None) -> OopsLog:
                 raise OtherKernelError(
                     f"vmemmap is at {base.address:#x} in the log, by {base.why}, and at "
                     f"{known.base.address:#x} in the dump: they are of different boots: give the "
-                    "dump of this boot, or leave the dump away"
+                    "dump of this boot, or no dump"
                 )
     return read_log(data, known)
 
@@ -134,14 +134,14 @@ def _require_same_kernel(prog: Program, kernel: LogKernel) -> None:
     if kernel.release is not None and kernel.release != release:
         raise OtherKernelError(
             f"the log is of Linux {kernel.release}, and the dump of {release}: give the dump of "
-            "this kernel, or leave the dump away"
+            "this kernel, or no dump"
         )
     vmcoreinfo = _vmcoreinfo(prog)
     build_id = vmcoreinfo_build_id(vmcoreinfo)
     if kernel.build_id and build_id and bytes.fromhex(kernel.build_id) != build_id:
         raise OtherKernelError(
             f"the log is of build {kernel.build_id}, and the dump of {build_id.hex()}: give the "
-            "dump of this build, or leave the dump away"
+            "dump of this build, or no dump"
         )
     offset = _kernel_offset(vmcoreinfo)
     if kernel.kaslr_offset is not None and offset is not None and kernel.kaslr_offset != offset:
@@ -169,7 +169,7 @@ def _kernel_offset(vmcoreinfo: bytes) -> int | None:
 
 @takes_program_or_default
 def explain_logged_pages(prog: Program, log: OopsLog) -> tuple[Explanation, ...]:
-    """Explain the pages that a log names, as far as they are few."""
+    """Explain the first few pages that a log names."""
     pfns = log.pfns[:_MOST_PAGES]
     if not pfns:
         return ()

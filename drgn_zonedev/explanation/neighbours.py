@@ -4,8 +4,8 @@
 Neighbours
 ----------
 
-The borders of the run of PFNs that a page belongs to: what lies on the other side,
-and which structures change there.
+Finds the borders of the run of PFNs around a page, and says for each what lies beyond it and
+which structures change there.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 Page Flags
 ----------
 
-The names of page flags. Several flags share a bit, and what the page is used for
-decides which of them is meant: see the comments in :linux:`include/linux/page-flags.h`.
+Names the page flags. Some flags share a bit, and the use of the page decides which one
+is meant: see the comments in :linux:`include/linux/page-flags.h`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ __all__ = ("PageUse", "flag_names", "page_use")
 
 class PageUse(enum.Enum):
     """
-    What a page is used for, as far as its flags depend on it. A tail is used like its head,
-    but for the first one, whose flags are about the folio.
+    The use of a page, as far as the names of its flags depend on it. A tail has the use of
+    its head, except that the flags of the first tail are those of the folio.
     """
 
     FIRST_TAIL = enum.auto()
@@ -40,7 +40,7 @@ class PageUse(enum.Enum):
     UNKNOWN = enum.auto()
 
 
-# Which of several names a bit has, if it is not the first that the kernel defines.
+# Other names of bits, by use. Otherwise, the first name that the kernel defines is right.
 _NAMES = {
     # PF_SECOND, FOLIO_SECOND_PAGE
     PageUse.FIRST_TAIL: (
@@ -48,10 +48,10 @@ _NAMES = {
         *("PG_has_hwpoisoned", "PG_hugetlb"),
     ),
     PageUse.FREE: ("PG_reported",),
-    # Pages of balloons and of zsmalloc, and before they had a type, all that have the
-    # operations in their mapping.
+    # Pages of balloons and of zsmalloc; before these had a page type, every page with
+    # PAGE_MAPPING_MOVABLE.
     PageUse.MOVABLE: ("PG_movable_ops", "PG_movable_ops_isolated", "PG_isolated"),
-    # Of Xen's guests.
+    # Xen guests.
     PageUse.TABLE: ("PG_pinned", "PG_savepinned"),
     PageUse.SLAB: ("PG_slob_free",),
     PageUse.ANON: ("PG_swapcache", "PG_anon_exclusive"),
@@ -59,7 +59,7 @@ _NAMES = {
     # "PG_readahead is only used for reads; PG_reclaim is only for writes".
     PageUse.WRITTEN_FILE: ("PG_checked", "PG_mappedtodisk"),
     PageUse.FILE: ("PG_checked", "PG_mappedtodisk", "PG_readahead"),
-    # Pages of hotplugged RAM that hold its memmap.
+    # Pages of hotplugged RAM that store its memmap.
     PageUse.UNMAPPED: ("PG_vmemmap_self_hosted",),
 }
 
@@ -77,7 +77,7 @@ _MAPPING_FLAGS, _ANON, _MOVABLE = 3, 1, 2
 
 def page_use(prog: Program, head: Pages) -> PageUse:
     """
-    Tell what a page is used for.
+    Decide the use of a page.
 
     :param head: The page or its head, alone.
     """
@@ -111,7 +111,7 @@ def _set(prog: Program, page: Pages) -> set[str]:
 
 
 def flag_names(prog: Program, flags: int, use: PageUse) -> tuple[str, ...]:
-    """Get the names of the page flags in a value of ``page->flags``, one of each bit."""
+    """Get the names of the flags in a value of ``page->flags``, one name for each bit."""
     own = _NAMES.get(use, ())
     return tuple(
         next((name for name in names if name in own), names[0])
@@ -120,7 +120,7 @@ def flag_names(prog: Program, flags: int, use: PageUse) -> tuple[str, ...]:
 
 
 def _names_of_bits(prog: Program, flags: int) -> Iterator[list[str]]:
-    # In the order in which the kernel defines them.
+    # Keep the kernel's order.
     count = prog["__NR_PAGEFLAGS"]
     by_bit: dict[int, list[str]] = {}
     for name, bit in count.type_.enumerators or ():

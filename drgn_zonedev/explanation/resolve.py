@@ -39,7 +39,7 @@ class Subject:
     The page that was meant.
 
     ``kind`` says how it was given: ``PFN``, ``physical address``, ``struct page
-    pointer`` or ``resource``. ``note`` says how the name was understood.
+    pointer`` or ``resource``. ``note`` says how *what* was understood.
     """
 
     pfn: int
@@ -152,7 +152,7 @@ def resolve_pfn(prog: Program, value: int, kind: str | None = None) -> tuple[int
     return pfn, _KINDS[kind]
 
 
-# So far beyond all memory, a number cannot be meant as a PFN.
+# A number this far beyond all memory cannot be a PFN.
 _FAR_BEYOND = 16
 
 

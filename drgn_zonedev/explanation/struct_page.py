@@ -4,10 +4,10 @@
 Struct Page, Field by Field
 ---------------------------
 
-One ``struct page`` in words, next to what is promised for it.
+Decodes one ``struct page`` into fields, and compares each with its promise.
 
-What a field is called depends on what the page is: the word that is ``pgmap`` in
-a device page is the compound link of a tail and a list head elsewhere.
+The name of a field depends on the page: the same word is ``pgmap`` in a device page, the
+compound link in a tail, and a list head in others.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PageField:
     """
     A field of a ``struct page``: ``mask`` of the ``size`` bytes at ``offset``.
 
-    ``expected`` is what is promised, in words, or ``None`` where the field belongs
-    to whoever uses the page. ``differs`` marks what breaks the promise.
+    ``expected`` is the promised value in words, or ``None`` if the user of the page owns the
+    field. ``differs`` is whether the value breaks the promise.
     """
 
     name: str
@@ -53,15 +53,15 @@ class PageField:
 
     @property
     def bits(self) -> Bits:
-        """Where it is."""
+        """Address of the field."""
         return Bits(self.offset, self.size, self.mask & (1 << 8 * self.size) - 1)
 
 
 @dataclass(frozen=True)
 class PageWords:
     """
-    A ``struct page``, raw and decoded. ``false_zone`` is whether its zone or node does not
-    exist, ``poisoned`` whether its memory is, and ``page_type`` its type, if it has one.
+    A ``struct page``, raw and decoded. ``false_zone``: its zone or node does not exist.
+    ``poisoned``: its memory is poisoned (PG_hwpoison). ``page_type``: its type, if it has one.
     """
 
     words: tuple[int, ...]
@@ -83,7 +83,7 @@ def zone_name(prog: Program, zone: int) -> str:
     for name, value in zones.enumerators or ():
         if value == zone and name.startswith("ZONE_"):
             return str(name)
-    return f"{zone}, which is no zone"
+    return f"{zone}, not a zone"
 
 
 def decode_page(
@@ -95,13 +95,13 @@ def decode_page(
     contents: str,
 ) -> PageWords:
     """
-    Decode one struct page, and compare it with what is promised for it.
+    Decode one struct page, and compare it with its promise.
 
-    :param pages: The page, alone.
-    :param case: What the PFN is.
-    :param promise: What is promised for it, if it is a device or metadata page.
-    :param live: All pgmaps in ``pgmap_array``.
-    :param contents: What it holds, in words.
+    :param pages: Only this page.
+    :param case: Case of the PFN.
+    :param promise: Promised contents, if it is a device or metadata page.
+    :param live: Addresses of all pgmaps in ``pgmap_array``.
+    :param contents: Description of the actual contents.
     """
     area = area_of(pages.layout, promise, pages.start_pfn) if promise else None
     page = _Page(prog, pages, _head_of(prog, pages), case, area, live)
@@ -123,7 +123,7 @@ def decode_page(
 
 
 def _is_poisoned(page: _Page) -> bool:
-    # PageHWPoison(); of hugetlb pages, the head has the flag: is_page_hwpoison().
+    # PageHWPoison(). For hugetlb pages, the head has the flag: is_page_hwpoison().
     try:
         bit = 1 << page.prog.constant("PG_hwpoison").value_()
     except LookupError:
@@ -134,7 +134,7 @@ def _is_poisoned(page: _Page) -> bool:
 
 
 def _head_of(prog: Program, pages: Pages) -> Pages | None:
-    # The head of a page, or itself; None if a tail leads nowhere.
+    # The head of a tail, or else the page itself; None if the link of a tail is not a page.
     if not pages.is_tail[0]:
         return pages
     layout = pages.layout
@@ -148,7 +148,7 @@ def _head_of(prog: Program, pages: Pages) -> Pages | None:
 def _next_to_rules(
     fields: Sequence[PageField], compared: Sequence[Compared]
 ) -> Iterator[PageField]:
-    # A rule is about the smallest field that has all its bits.
+    # Assign each rule to the smallest field that contains all its bits.
     owners = [
         min((f for f in fields if c.bits.within(f.bits)), key=lambda f: bin(f.bits.mask).count("1"))
         for c in compared
@@ -160,7 +160,7 @@ def _next_to_rules(
 
 
 def _promised(own: Sequence[Compared]) -> str:
-    # At most flags are several: "PG_reserved and PG_head", "PG_reserved, not PG_head".
+    # Only flags have several rules: "PG_reserved and PG_head", "PG_reserved, not PG_head".
     wanted = " and ".join(c.promised for c in own if c.rule.value != 0 or not c.rule.word.flag)
     unwanted = [c.promised for c in own if c.rule.value == 0 and c.rule.word.flag]
     return ", ".join([wanted, *unwanted])
@@ -169,8 +169,8 @@ def _promised(own: Sequence[Compared]) -> str:
 @dataclass(frozen=True)
 class _Page:
     """
-    A struct page; ``area`` is what it is promised to be, if anything, and ``head`` its head,
-    if that is known.
+    A struct page. ``area`` is the kind of page that it is promised to be, if any; ``head`` is
+    its head, if known.
     """
 
     prog: Program
@@ -190,7 +190,7 @@ class _Page:
 
     @property
     def is_first_tail(self) -> bool:
-        """Whether it has the order and the flags of a folio, by promise or by its head."""
+        """Whether it has the order and flags of a folio, by its promise or by its head."""
         # Drivers build folios out of base pages.
         if self.area not in (None, Area.BASE):
             return self.area is Area.FIRST_TAIL
@@ -201,33 +201,33 @@ class _Page:
 
     @property
     def use(self) -> PageUse:
-        """What decides on the names of its flags."""
+        """The use of the page, which decides the names of its flags."""
         if self.is_first_tail:
             return PageUse.FIRST_TAIL
         return page_use(self.prog, self.head) if self.head else PageUse.UNKNOWN
 
     @property
     def flag_mask(self) -> int:
-        """The bits of ``page->flags`` that are flags. In a first tail, the rest is the order."""
+        """Mask of the flags in ``page->flags``. In a first tail, the other bits are the order."""
         flags = (1 << self.prog["__NR_PAGEFLAGS"].value_()) - 1
         order = 0xFF if self.is_first_tail and order_is_in_flags(self.layout) else 0
         return flags & ~order
 
     @property
     def flags(self) -> int:
-        """Its flags, without zone, node and others."""
+        """The flags, without zone, node and other fields."""
         return int(self.pages.flags[0]) & self.flag_mask
 
     @property
     def like_device(self) -> bool:
-        """Whether its words are best read as those of a device page."""
+        """Whether to decode its words as those of a device page."""
         if self.case is Case.METADATA:
             return False
         return self.case is Case.DEVICE or int(self.pages.zone[0]) == self.layout.zone_device
 
     @property
     def has_list(self) -> bool:
-        """Whether ``page->lru`` is a list head, though a broken one may look like a tail's."""
+        """Whether ``page->lru`` is a list head, even if a broken one looks like a tail's link."""
         return self.case is Case.METADATA or not (self.is_tail or self.like_device)
 
     def word(self, offset: int) -> int:
@@ -289,19 +289,19 @@ def _link_text(page: _Page) -> str:
     pfn, misaligned = divmod(head - layout.vmemmap, layout.size)
     how = "mask for a tail" if layout.compound_mask else "tail"
     if misaligned or pfn < 0:
-        return f"{how}, but {head:#x} is no struct page"
+        return f"{how}, but {head:#x} is not a struct page"
     return f"{how} of PFN {pfn:#x}"
 
 
-# What fills memory, by its byte: see include/linux/poison.h and page-flags.h, and PAGE_UNUSED in
-# arch/x86/mm/init_64.c.
+# Fill patterns of memory, by byte: see include/linux/poison.h and page-flags.h, and PAGE_UNUSED
+# in arch/x86/mm/init_64.c.
 _FILLS = {
     0xFF: "all ones, as PAGE_POISON_PATTERN",
     0xFD: "0xfd in each byte, as PAGE_UNUSED",
     0xAA: "0xaa in each byte, as PAGE_POISON",
 }
 
-# By the distance from POISON_POINTER_DELTA.
+# Poisoned pointers, by their offset from POISON_POINTER_DELTA.
 _POISONS = {
     0x40: "PP_SIGNATURE: of a page pool",
     0x100: "LIST_POISON1: taken off its list",
@@ -325,7 +325,7 @@ def _pointer_text(page: _Page, value: int) -> str:
         return "NULL"
     known = _fill_text(value, 8) or _poison_text(page.layout, value)
     known = known or symbol_name(page.prog, value)
-    return known or ("a pointer" if value >> 63 else "no kernel address")
+    return known or ("a pointer" if value >> 63 else "not a kernel address")
 
 
 def _list_text(page: _Page, value: int) -> str:
@@ -369,20 +369,20 @@ def _mapcount_field(page: _Page) -> PageField:
 def _mapcount_text(page: _Page, value: int) -> str:
     count, types = int(page.pages.mapcount[0]), page_types(page.prog)
     if count == -1:
-        return "mapped by nobody"
+        return "not mapped"
     if count >= 0:
         return f"mapped {count + 1} times" if count else "mapped once"
     fill, name = _fill_text(value, 4), types.of(page.pages)
     if fill or name:
         return fill or f"page type: {name}"
-    return "a page type" if types.has_any(page.pages)[0] else f"{count}, which is no count"
+    return "a page type" if types.has_any(page.pages)[0] else f"{count}, not a valid count"
 
 
 def _refcount_field(page: _Page) -> PageField:
     offset, count = page.layout.refcount_offset, int(page.pages.refcount[0])
     value = page.u32(offset)
     if count < 0:
-        meaning = _fill_text(value, 4) or f"{count}, which is no count"
+        meaning = _fill_text(value, 4) or f"{count}, not a valid count"
     else:
         meaning = f"{count} reference{'' if count == 1 else 's'}"
     return PageField("page->_refcount", offset, 4, value, meaning)
@@ -394,8 +394,7 @@ def _mapping_field(page: _Page) -> PageField:
     return PageField("page->mapping", offset, 8, value, _pointer_text(page, value))
 
 
-# What a word is called if nothing better is known of it: the first of these that
-# struct page has at its offset.
+# Fallback names of a word: the first of these members that struct page has at its offset.
 _PLAIN = ("zone_device_data", "index", "__folio_index", "private", "memcg_data", "mem_cgroup")
 
 
@@ -404,8 +403,8 @@ def _plain_field(page: _Page, offset: int) -> PageField:
     name = next((m for m in _PLAIN if _is_at(page, type_, m, offset)), None)
     value = page.word(offset)
     if page.is_tail:
-        # struct folio lies over the first few; what is in them is for its helpers. Two counts
-        # of -1 are all ones.
+        # struct folio overlays the first tails; do not decode its members here. Two counts of
+        # -1 are all ones.
         fill = None if value == (1 << 64) - 1 else _fill_text(value, 8)
         meaning = fill or ("part of a folio" if value else "0")
     else:

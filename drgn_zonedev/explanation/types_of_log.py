@@ -4,7 +4,7 @@
 Types for a Log
 ---------------
 
-``struct page`` of a vmlinux or of BTF, for a log of which there is no dump.
+Gets ``struct page`` from a vmlinux or from BTF, for a log without a dump.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MAGIC: dict[bytes, Literal["little", "big"]] = {b"\x9f\xeb": "little", b"\xeb\x
 
 def known_types(paths: Sequence[str]) -> KnownKernel:
     """
-    Get the members of ``struct page`` from files that have types: a vmlinux with DWARF, or BTF
+    Get the members of ``struct page`` from files with types: a vmlinux with DWARF, or BTF
     as in ``/sys/kernel/btf/vmlinux``.
 
-    :raises CannotOpenError: if they have none
+    :raises CannotOpenError: if the files have no types
     """
     for path in paths:
         byteorder = _byteorder_of_btf(path)
@@ -46,7 +46,7 @@ def _byteorder_of_btf(path: str) -> Literal["little", "big"] | None:
         with open(path, "rb") as f:
             return _MAGIC.get(f.read(2))
     except OSError as e:
-        raise CannotOpenError(f"cannot read {path}: {e.strerror}: give another file by -s") from e
+        raise CannotOpenError(f"cannot read {path}: {e.strerror}: give another file with -s") from e
 
 
 def _of_btf_file(path: str, byteorder: Literal["little", "big"]) -> PageFields:
@@ -55,10 +55,10 @@ def _of_btf_file(path: str, byteorder: Literal["little", "big"]) -> PageFields:
     try:
         return fields_of_btf(parse_btf(data, byteorder), Path(path).name)
     except (DebugInfoError, LookupError) as e:
-        raise CannotOpenError(f"{path} has no struct page: {e}: give a vmlinux by -s") from e
+        raise CannotOpenError(f"{path} has no struct page: {e}: give a vmlinux with -s") from e
 
 
-# What a member of BTF is called that a log's words have, by its last name.
+# The members to look for, and their sizes in bytes.
 _SIZES = {
     "flags": 8,
     "compound_head": 8,
@@ -78,7 +78,7 @@ def fields_of_btf(btf: Btf, name: str) -> PageFields:
     """
     Get the members of ``struct page`` from BTF.
 
-    :param name: Of the file.
+    :param name: Name of the file.
     :raises LookupError: if there is no such type
     """
     found = btf.find(BtfKind.STRUCT, "page")
@@ -91,7 +91,7 @@ def fields_of_btf(btf: Btf, name: str) -> PageFields:
     return PageFields(page.reference, tuple(sorted(members)), f"of {name}")
 
 
-# Anonymous structures within struct page.
+# Nesting of anonymous structures in struct page.
 _DEPTH = 8
 
 
@@ -109,16 +109,16 @@ def _of_dwarf(paths: Sequence[str]) -> PageFields:
     prog, names = Program(), ", ".join(Path(path).name for path in paths)
     try:
         for path in paths:
-            # There is no program whose modules it could match.
+            # The program has no modules that the file could match.
             module = prog.extra_module(path, create=True)
             module.try_file(path, force=True)
         return page_fields_of_types(prog, f"of {names}")
     except (LookupError, MissingDebugInfoError, OSError) as e:
         raise CannotOpenError(
-            f"{names} has no struct page: {e}: give a vmlinux with DWARF, or BTF, by -s"
+            f"{names} has no struct page: {e}: give a vmlinux with DWARF, or BTF, with -s"
         ) from e
     except Exception as e:
         if type(e) is not Exception:
             raise
-        # What libdw and libelf do not like has no type of its own.
-        raise CannotOpenError(f"{names} is damaged: {e}: give another vmlinux by -s") from e
+        # drgn raises errors of libdw and libelf as plain Exception.
+        raise CannotOpenError(f"{names} is damaged: {e}: give another vmlinux with -s") from e

@@ -205,8 +205,8 @@ def test_fewer_references_than_none_are_no_count() -> None:
     kernel = collision("6.1")
     kernel.poke_page_word(0x24400, 6, 0xFFFFFFF9_FFFFFFF9)
     fields = _fields(kernel.program(), 0x24400)
-    assert fields["page->_refcount"].meaning == "-7, which is no count"
-    assert fields["page->_mapcount"].meaning == "-7, which is no count"
+    assert fields["page->_refcount"].meaning == "-7, not a valid count"
+    assert fields["page->_mapcount"].meaning == "-7, not a valid count"
 
 
 @since_compounds

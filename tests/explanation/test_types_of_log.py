@@ -34,7 +34,7 @@ def test_what_has_no_types_is_refused(tmp_path: Path) -> None:
     text.write_text("no types\n")
     btf.write_bytes(b"\x9f\xeb\x01\x00" + bytes(64))
     for path in (text, btf, tmp_path / "nothing"):
-        with pytest.raises(CannotOpenError, match="by -s"):
+        with pytest.raises(CannotOpenError, match="with -s"):
             known_types([str(path)])
 
 
