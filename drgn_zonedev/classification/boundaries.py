@@ -4,8 +4,9 @@
 Boundaries
 ----------
 
-The PFNs at which the answer of any predicate can change. Between two such borders, all PFNs
-have the same answers, so evaluating one of them is enough, and a GiB takes as long as 64 TiB.
+Finds the PFNs at which the answer of any predicate can change. Between two such borders, all
+PFNs have the same answers, so it is enough to evaluate one of them: a GiB takes as long as
+64 TiB.
 """
 
 from __future__ import annotations

@@ -181,13 +181,13 @@ def classify(prog: Program) -> list[Range]:
     The ranges are sorted, do not overlap, and cover every present section and
     every pgmap.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if a type or symbol is missing in the debugging information
     """
     return [bind(prog, r) for r in classify_snapshot(prog, take_snapshot(prog))]
 
 
 def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
-    """Like :func:`classify`, for structures that were already read."""
+    """Like :func:`classify`, but from a snapshot."""
     intervals = _pgmap_intervals(snapshot)
     atoms = _cut(snapshot, intervals)
     verdict = _decide(snapshot, intervals, atoms)
@@ -463,7 +463,7 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
 
 
 def _surely_ram(snapshot: Snapshot, word: np.ndarray, populated: np.ndarray) -> np.ndarray:
-    # Memory that pfn_to_online_page() returns without calling get_dev_pagemap().
+    # pfn_to_online_page() returns this memory without calling get_dev_pagemap().
     flags = snapshot.flags
     online_untainted = (word & np.uint64(flags.online | flags.taint)) == np.uint64(flags.online)
     return populated & online_untainted & bool(flags.taint)

@@ -4,8 +4,8 @@
 Evidence
 --------
 
-The words that a verdict is based on, with their addresses, so that it can be checked
-by hand.
+Collects the words of memory that decide a verdict, with their addresses, so that the verdict
+can be checked by hand.
 """
 
 from __future__ import annotations

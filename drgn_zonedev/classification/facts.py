@@ -4,7 +4,7 @@
 Kernel Facts
 ------------
 
-The facts about the kernel that every answer depends on.
+Gets the facts about the kernel that every answer depends on.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
 Layout Parts
 ------------
 
-Which parts of a kernel's layout are those of a kernel that was booted. What is decided on
-other layouts is by reading their sources, and was never compared with a kernel's own answers.
+Finds which parts of a kernel's layout are the same as in a booted kernel. Code for other
+layouts was written from the kernel's source, and never compared with a kernel's own answers.
 
-A part is known by a fingerprint: which of the members and enumerators that decide it has, and
-where they lie. ``booted_layouts.json`` has those of booted kernels; ``scripts/write-layouts``
-writes it from their dumps.
+The fingerprint of a part lists its members and enumerators that exist, with their offsets and
+values. ``scripts/write-layouts`` writes the fingerprints of booted kernels from their dumps to
+``booted_layouts.json``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 Missing Debugging Information
 -----------------------------
 
-Handle types, variables and enumerators that the debugging information does not have:
-what needs one of them is not judged, and each is reported once.
+Handles types, variables and enumerators that are missing in the debugging information:
+checks that need one are reported as not judged, once for each missing name.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ("Attempt", "debug_info", "named_once", "optional", "what_is_missing")
 
 _T = TypeVar("_T")
 
-# drgn's messages. Any other message of these exceptions is a bug here.
+# drgn's messages for missing names. With any other message, the exception is a bug of ours.
 _WORDS = re.compile(
     r"could not find (?:variable |constant |function |type )?'(?P<name>[^']+)'"
     r"|'(?P<type>[^']+)' has no member '(?P<member>[^']+)'"
 )
 
-# The option that provides a name. A vmlinux that was not stripped has all other names.
+# Names that exist only with a kernel option. A vmlinux that is not stripped has all others.
 _OPTIONS = {
     "pgmap_array": "CONFIG_ZONE_DEVICE",
     "struct dev_pagemap": "CONFIG_ZONE_DEVICE",
@@ -53,7 +53,7 @@ def _name(e: Exception) -> str | None:
         return None
     if found["member"]:
         return f"{found['type']}.{found['member']}"
-    # A pointer or an array of it.
+    # Remove pointers and arrays.
     return re.sub(r"[ *]*(\[\d*\])*$", "", found["name"].replace("const ", ""))
 
 
@@ -74,15 +74,15 @@ def debug_info() -> Iterator[None]:
 
 
 def what_is_missing(e: Exception) -> str:
-    """Say what is missing in the debugging information, and what would provide it."""
+    """Say what is missing in the debugging information, and how to get it."""
     name = _name(e)
     if name is None:
-        return f"the debugging information lacks something: {e}"
+        return f"the debugging information is incomplete: {e}"
     option = _OPTIONS.get(name)
     if option:
         return f"the kernel was built without {option}, or its debugging information lacks {name}"
     return (
-        f"the debugging information lacks {name}, which that of the kernel's package has "
+        f"the debugging information lacks {name}, which the kernel's debugging package has "
         "(Debian: linux-image-...-dbg, Fedora: kernel-debuginfo), if CONFIG_DEBUG_INFO is not "
         "reduced"
     )
@@ -103,7 +103,7 @@ def optional(consequence: str, substitute: _T, read: Callable[[], _T]) -> Attemp
     """
     Read something optional.
 
-    :param consequence: What is not known without it.
+    :param consequence: What cannot be judged without it.
     :raises LookupError: if *read* raises it for anything but missing debugging information
     """
     try:
@@ -118,7 +118,7 @@ def optional(consequence: str, substitute: _T, read: Callable[[], _T]) -> Attemp
 
 
 def named_once(unjudged: Sequence[Unjudged]) -> tuple[Unjudged, ...]:
-    """Keep only the first of those that are unjudged because the same thing is missing."""
+    """Keep only the first report of each missing name."""
     kept: list[Unjudged] = []
     names: set[str] = set()
     for u in unjudged:

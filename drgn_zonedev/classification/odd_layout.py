@@ -4,9 +4,9 @@
 Odd Layouts
 -----------
 
-Whether debugging information describes the structures of a kernel. A damaged vmlinux
-can make an array of a counter, and whoever counts with it fails in some way: this says
-whether that was why, instead of a mistake of ours.
+Checks that the debugging information describes structures that a kernel can have. A damaged
+vmlinux can turn a counter into an array, and code that uses it then raises any exception.
+This check distinguishes that from a bug of ours.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _INT = frozenset({TypeKind.INT, TypeKind.ENUM, TypeKind.BOOL})
 _POINTER, _STRUCT = frozenset({TypeKind.POINTER}), frozenset({TypeKind.STRUCT})
 _ARRAY = frozenset({TypeKind.ARRAY})
 
-# From Linux 5.10 to 7.3; a release need not have all of them.
+# For Linux 5.10 to 7.3; not every release has all of these.
 _MEMBERS = {
     "dev_pagemap": (
         (_STRUCT, ("altmap",)),
@@ -81,7 +81,7 @@ _VARIABLES = {
 
 
 def odd_variable(prog: Program) -> str | None:
-    """Name a variable that is not of the type that every kernel has."""
+    """Get the name of a variable whose type no kernel has."""
     for name, type_ in _VARIABLES.items():
         if name in prog and _described(prog[name].type_) != type_:
             return name
@@ -89,7 +89,7 @@ def odd_variable(prog: Program) -> str | None:
 
 
 def _described(type_: Type) -> str:
-    # Without sizes, qualifiers and typedefs.
+    # Ignore sizes, qualifiers and typedefs.
     type_ = _unaliased(type_)
     if type_.kind is TypeKind.POINTER:
         return f"{_described(type_.type)} *"
@@ -101,7 +101,7 @@ def _described(type_: Type) -> str:
 
 
 def odd_member(prog: Program) -> str | None:
-    """Name a member of a structure that is not of the kind that every kernel has."""
+    """Get the name of a member of a structure whose kind of type no kernel has."""
     return next(_odd_members(prog), None)
 
 

@@ -4,8 +4,8 @@
 Evidence of RAM
 ---------------
 
-What decided that RAM is more than online or offline: how far boot has initialised struct
-pages, and where a memory block stores its memmap.
+Collects evidence about RAM that is not simply online or offline: how far boot has initialised
+struct pages, and where a memory block stores its memmap.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ("block_memmap_facts", "deferred_facts")
 
 
 def deferred_facts(prog: Program, snapshot: Snapshot, pfn: int) -> Iterator[Evidence]:
-    """Get what says that the struct page of a PFN may not be initialised yet."""
+    """Get the evidence that the struct page of a PFN may not be initialised yet."""
     for deferred in snapshot.deferred:
         if deferred.start_pfn <= pfn < deferred.end_pfn:
             yield from _progress(prog, deferred)
@@ -45,7 +45,7 @@ def _progress(prog: Program, deferred: DeferredMemmap) -> Iterator[Evidence]:
 
 
 def block_memmap_facts(prog: Program, snapshot: Snapshot, pfn: int) -> Iterator[Evidence]:
-    """Get what says that a PFN stores the memmap of its memory block."""
+    """Get the evidence that a PFN stores the memmap of its memory block."""
     blocks, pages = snapshot.memory_blocks, snapshot.geometry.pages_per_section
     pages *= snapshot.sections_per_block
     block = pfn // pages

@@ -6,9 +6,9 @@ Reading
 
 Takes a :class:`~drgn_zonedev.classification.snapshot.Snapshot`.
 
-A running kernel moves while it is read. :func:`take_snapshot` reads everything
-twice until two readings agree; what never agrees is marked as torn, and
-everything that depends on it is unknown rather than wrong.
+A running kernel changes while it is read. :func:`take_snapshot` repeats the reading until
+two readings agree. Structures that never agree are marked as torn, and everything that
+depends on them is unknown, not wrong.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from drgn_zonedev.util.intervals import difference, union
 
 __all__ = ("changed_since", "take_snapshot", "with_devices")
 
-# Namespaces and memory blocks come and go in milliseconds, and a reading takes
-# as long. Whoever changes something at every single try is out of reach.
+# Namespaces and memory blocks come and go in milliseconds, and a reading takes as long.
+# Structures that change during every try remain torn.
 _MAX_TRIES = 5
 
-# Of all pgmaps together. Those of a damaged kernel can each claim thousands.
+# For all pgmaps together. In damaged memory, each pgmap can claim thousands.
 _MAX_RANGES = 1 << 15
 
 
@@ -85,7 +85,7 @@ def take_snapshot(prog: Program) -> Snapshot:
 
 
 def _read_moving(prog: Program) -> Snapshot:
-    # A structure that goes away while it is followed leads anywhere.
+    # A structure that is freed while it is read can lead anywhere.
     for _ in range(_MAX_TRIES):
         try:
             return _read(prog)
@@ -95,12 +95,12 @@ def _read_moving(prog: Program) -> Snapshot:
 
 
 def changed_since(prog: Program, snapshot: Snapshot) -> Changes:
-    """Read again, and tell what came, went or changed."""
+    """Read again, and find what was added, removed or changed."""
     return changes_between(snapshot, _read_moving(prog))
 
 
 def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
-    """Name the devices that pgmaps belong to. This is for people: nothing is decided by it."""
+    """Add the names of devices to their pgmaps. They are only shown; nothing depends on them."""
     devices = dev_pagemap_devices(prog, frozenset(p.address for p in pgmaps))
     return tuple(dataclasses.replace(p, device=devices.get(p.address)) for p in pgmaps)
 
@@ -142,7 +142,7 @@ def _read(prog: Program) -> Snapshot:
         zones=found.value and found.value[0],
         nodes=on_nodes,
         deferred=deferred.value,
-        # Who compares them says what the debugging information lacks.
+        # The comparison reports what is missing in the debugging information.
         resources=optional("", None, lambda: unnamed_iomem_resources(prog)).value,
     )
     unread = unreadable_structures(prog, snapshot)
@@ -173,7 +173,7 @@ def _deferred(
 
 
 def _read_blocks(prog: Program) -> tuple[MemoryBlocks, int]:
-    # Which block is whose depends on how large they are.
+    # The PFNs of a block depend on the size of blocks.
     try:
         blocks = memory_blocks(prog)
         if not (len(blocks) or blocks.gaps):
@@ -199,14 +199,14 @@ def _read_pgmaps(prog: Program, array: XArrayEntries) -> _PgmapReading:
         unread = None
         try:
             if ranges > _MAX_RANGES:
-                raise ValueError("those in front of it have more ranges than any machine's")
+                raise ValueError("the pgmaps before it have more ranges than on any machine")
             with debug_info():
                 pgmap = dev_pagemap_info(Object(prog, pgmap_type, address))
             ranges += len(pgmap.ranges)
             pgmaps[address] = pgmap
             reason = f"pgmap_array holds pgmap {address:#x}, whose ranges lie elsewhere"
         except (FaultError, ValueError, LookupError) as e:
-            reason = f"pgmap_array holds {address:#x}, which is no usable pgmap: {e}"
+            reason = f"pgmap_array holds {address:#x}, which is not a usable pgmap: {e}"
             if isinstance(e, FaultError):
                 unread = bad_address(prog, address, "struct dev_pagemap")
         known = pgmaps[address].ranges if address in pgmaps else ()

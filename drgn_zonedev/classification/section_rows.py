@@ -4,8 +4,7 @@
 Section Rows
 ------------
 
-The decoded contents of each section, for those who want to see the structures instead
-of the verdicts.
+Decodes each section, to show the structures themselves instead of verdicts.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def section_rows(prog: Program) -> Iterator[SectionRow]:
     """
     Iterate over the present sections, decoded.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if a type or symbol is missing in the debugging information
     """
     snapshot = take_snapshot(prog)
     sections = snapshot.sections

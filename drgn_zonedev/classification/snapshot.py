@@ -4,7 +4,7 @@
 Snapshot
 --------
 
-The structures that decide the case of a PFN, as arrays and plain data. A snapshot is one
+Holds the structures that decide the case of a PFN, as arrays and plain data. A snapshot is one
 reading of them, by :mod:`~drgn_zonedev.classification.reading`; two snapshots can be
 compared.
 """
@@ -81,7 +81,7 @@ class Snapshot:
 
     @cached_property
     def _reported(self) -> tuple[list[int], list[int]]:
-        # The starts, sorted, and for each the largest end of those up to it.
+        # The sorted starts, and for each the largest end of all spans up to it.
         spans = sorted((u.start_pfn, u.end_pfn) for u in self.unjudged)
         return [a for a, _ in spans], list(accumulate((b for _, b in spans), max))
 

@@ -4,15 +4,14 @@
 Consistency
 -----------
 
-The structures that decide what a PFN is, against each other. No struct page is
-read.
+Compares the structures that decide what a PFN is with each other, without reading struct
+pages.
 
-Only pgmaps that are live are held to anything, and most promises are kept only
-once a range is complete: while memory is added or removed, everything here is
-legal for a moment.
+Only live pgmaps are checked, and most promises hold only once a range is complete: while
+memory is added or removed, every contradiction is legal for a moment.
 
 ``pgmap_array.py``, ``sections.py``, ``elsewhere.py``, ``zones.py`` and ``memory_blocks.py`` hold
-the checks, ``claims.py`` and ``ram.py`` what they look at.
+the checks, ``claims.py`` and ``ram.py`` their input.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ def inconsistencies(
     """
     Compare the structures with each other.
 
-    :param ranges: What the classification made of them.
-    :param pfns: Compare what these depend on, at least.
+    :param ranges: The result of the classification.
+    :param pfns: Compare at least the structures that these PFNs depend on.
     """
-    # No promise is about less than a memory block.
+    # Every promise is about a whole memory block, or more.
     pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
     start, end = pfns[0] // pages * pages, -(-pfns[1] // pages) * pages
     return _compared(Scene(prog, snapshot, ranges, (start, min(end, END))))
@@ -69,7 +68,7 @@ def inconsistencies(
 def inconsistencies_at(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range], pfn: int
 ) -> tuple[Finding, ...]:
-    """Like :func:`inconsistencies()`, but only what is held against one PFN."""
+    """Like :func:`inconsistencies()`, but only the findings about one PFN."""
     found = inconsistencies(prog, snapshot, ranges, (pfn, pfn + 1)).findings
     return tuple(f for f in found if f.start_pfn <= pfn < f.end_pfn)
 

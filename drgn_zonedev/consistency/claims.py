@@ -4,7 +4,7 @@
 Claims
 ------
 
-What the checks look at, and the words of it that they show.
+The input of the checks, and the evidence that they show from it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Claim:
 @dataclass(frozen=True)
 class Scene:
     """
-    What the checks look at; ``ranges`` are those of the classification. Nothing is held
-    against what has no PFNs in ``focus``.
+    The input of the checks; ``ranges`` are the result of the classification. Structures
+    without PFNs in ``focus`` are not checked.
     """
 
     prog: Program
@@ -61,13 +61,13 @@ class Scene:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """Of live pgmaps, in ascending order, as many as can be compared."""
+        """Claims of live pgmaps, in ascending order, as many as can be compared."""
         kept = self._sorted_claims[: self._most_claims]
         return [c for c in kept if self.is_near(c.range.start_pfn, c.range.end_pfn)]
 
     @property
     def not_compared(self) -> tuple[Unjudged, ...]:
-        """What there are too many claims of."""
+        """The claims that were not compared because there are too many."""
         left = self._sorted_claims[self._most_claims :]
         if not left:
             return ()
@@ -82,7 +82,7 @@ class Scene:
 
     @cached_property
     def _most_claims(self) -> int:
-        # Each section belongs to few claims. Damaged ones can all be of everything.
+        # Each section has few claims, unless damaged pgmaps all claim everything.
         sections, pages = self.snapshot.sections, self.snapshot.geometry.pages_per_section
         starts = np.array([c.range.start_pfn // pages for c in self._sorted_claims], np.int64)
         ends = np.array([(c.range.end_pfn - 1) // pages for c in self._sorted_claims], np.int64)
@@ -93,7 +93,7 @@ class Scene:
 
     @property
     def all_claims(self) -> list[Claim]:
-        """Those of damaged pgmaps, too, whose ranges may be empty."""
+        """All claims, including those of damaged pgmaps, which may be empty."""
         return [
             Claim(pgmap, i, range_)
             for pgmap in self.snapshot.pgmaps
@@ -115,15 +115,15 @@ class Scene:
 
     @cached_property
     def torn(self) -> np.ndarray:
-        """Which rows of the sections changed under the reader's hands."""
+        """Mask of the rows of sections that changed while they were read."""
         return np.isin(self.snapshot.sections.nr, list(self.snapshot.torn_sections))
 
     def has_flag(self, flag: int) -> np.ndarray:
-        """Which sections have a flag."""
+        """Mask of the sections that have a flag."""
         return (self.snapshot.sections.word & np.uint64(flag)) != 0
 
     def rows_where(self, condition: np.ndarray) -> list[int]:
-        """Rows of the sections in focus of which something is true."""
+        """Rows of the sections that a mask selects and that are in focus."""
         near = self.rows(self.focus[0], min(self.focus[1], self.snapshot.geometry.max_pfn))
         found: list[int] = near[condition[near]].tolist()
         return found
@@ -134,7 +134,7 @@ class Scene:
 
     @cached_property
     def claimed(self) -> np.ndarray:
-        """Which sections have PFNs of a live pgmap."""
+        """Mask of the sections that have PFNs of a live pgmap."""
         found = np.zeros(len(self.snapshot.sections), bool)
         for claim in self.claims:
             found[self.rows(claim.range.start_pfn, claim.range.end_pfn)] = True
@@ -162,7 +162,7 @@ class Scene:
         return Evidence(f"pgmap->{member}", address, value, expected)
 
     def range_facts(self, claim: Claim) -> tuple[Evidence, Evidence]:
-        """The bytes that a pgmap's range was read from."""
+        """Evidence of a pgmap's range: the words it was read from."""
         shift = self.snapshot.geometry.page_shift
         # struct resource begins like struct range.
         recorded = claim.pgmap.records_progress
@@ -179,7 +179,7 @@ class Scene:
         )
 
     def case_at(self, pfn: int) -> Case:
-        """What the classification made of a PFN."""
+        """The range that the classification put a PFN into."""
         i = bisect.bisect_right([r.start_pfn for r in self.ranges], pfn) - 1
         if i >= 0 and pfn < self.ranges[i].end_pfn:
             return self.ranges[i].case

@@ -4,8 +4,8 @@
 Elsewhere
 ---------
 
-What the rest of the kernel keeps of device memory: zones, altmaps, resources and
-pageblocks.
+Checks what the rest of the kernel records about device memory: zones, altmaps, resources
+and pageblocks.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _account(scene: Scene, claim: Claim) -> tuple[str, list[Evidence]]:
 
 
 def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
-    # vmemmap_populate() of x86-64 takes the altmap for whole sections only, and
+    # vmemmap_populate() of x86-64 uses the altmap for whole sections only, and
     # section_activate() reuses the memmap of early ones.
     prog, geometry = scene.prog, scene.snapshot.geometry
     assert prog.platform is not None
@@ -103,7 +103,7 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
     shift = scene.snapshot.geometry.page_shift
     for claim in scene.complete:
         start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
-        # A resource that is damaged may run backwards.
+        # A damaged resource may end before it starts.
         ram = [r for r in resources.found if r.is_ram and max(start, r.start) < min(end, r.end)]
         around = any(r.start <= start and end <= r.end for r in resources.found)
         for resource in ram:
@@ -140,7 +140,7 @@ def _migratetypes(scene: Scene) -> Iterator[Finding]:
         return
     for claim in scene.complete:
         altmap = claim.pgmap.altmap if claim.index == 0 else None
-        # A pageblock that begins in the reserve is never set.
+        # The kernel does not set the migratetype of a pageblock that begins in the reserve.
         reserve_end = claim.range.start_pfn + (altmap.reserve if altmap else 0)
         wrong: list[int] = []
         first: Evidence | None = None

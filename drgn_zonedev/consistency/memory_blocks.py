@@ -4,7 +4,7 @@
 Memory Blocks
 -------------
 
-The zones that memory blocks name, and where they say that their memmap is stored.
+Checks the zones that memory blocks name, and where memory blocks store their memmap.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from drgn_zonedev.vmcore.pagetables import page_frames, walks_in_bulk
 
 __all__ = ("BLOCK_CHECKS",)
 
-# Translated together: the memmap of 8 GiB on most machines.
+# Pages to translate at once: the memmap of 8 GiB on most machines.
 _BLOCKS_AT_ONCE = 64
 
 
@@ -166,7 +166,7 @@ def _memmaps_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
         first = page_layout(scene.prog).page_address(int(blocks.start[group[0]])) // page_size
         pages = np.arange(first, first + len(group) * per_block).reshape(len(group), per_block)
         if not walks_in_bulk(scene.prog):
-            # Each page takes a walk.
+            # Each page takes a walk of the page tables.
             pages = pages[:, [0, -1]]
         frames = _frames(scene, pages)
         if frames is None:

@@ -4,7 +4,7 @@
 pgmap_array
 -----------
 
-What ``pgmap_array`` holds, and the ranges of the pgmaps in it.
+Checks the entries of ``pgmap_array``, and the ranges of the pgmaps in it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 RAM
 ---
 
-What RAM there is, as spans of PFNs, by each structure that knows of it.
+Gets the spans of PFNs that are RAM, according to each structure that records it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ("common", "hot_added_ram", "missing", "online_ram", "ram_blocks", "sy
 
 
 def common(some: Iterable[Span], others: Sequence[Span]) -> tuple[Span, ...]:
-    """Get what is in both; ``others`` are sorted and disjoint."""
+    """Intersect two lists of spans; ``others`` are sorted and disjoint."""
     return union(part for span in some for part in intersection(span, others))
 
 
 def missing(some: Iterable[Span], others: Sequence[Span]) -> tuple[Span, ...]:
-    """Get what others do not have, which are sorted and disjoint."""
+    """Remove other spans, which are sorted and disjoint."""
     return union(part for span in some for part in difference(span, others))
 
 
 def online_ram(scene: Scene) -> tuple[Span, ...]:
     """
-    Get RAM that is online. Sections of boot that are online have holes, too: of these, it is
-    what the resource tree calls System RAM.
+    Get RAM that is online. Online sections from boot also have holes: in these sections, only
+    System RAM of the resource tree counts.
     """
     online = union(_online(scene))
     return union((*common(hot_added_ram(scene), online), *common(system_ram(scene), online)))
@@ -49,7 +49,7 @@ def _online(scene: Scene) -> Iterator[Span]:
 
 
 def hot_added_ram(scene: Scene) -> tuple[Span, ...]:
-    """Get the sections that were not there at boot, but for what pgmaps claim of them."""
+    """Get the sections that were added after boot, without the PFNs that pgmaps claim."""
     snapshot = scene.snapshot
     nr = snapshot.sections.nr[~scene.has_flag(snapshot.flags.early) & ~scene.torn]
     of_devices = union((r.start_pfn, r.end_pfn) for r in scene.ranges if r.pgmap is not None)

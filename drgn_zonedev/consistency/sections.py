@@ -4,7 +4,7 @@
 Sections
 --------
 
-Sections, their subsections and memory blocks, against the pgmaps that claim them.
+Compares sections, their subsections and memory blocks with the pgmaps that claim them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def _unpopulated(scene: Scene) -> Iterator[Finding]:
 
 
 def _unpopulated_runs(scene: Scene, range_: PgmapRange) -> Iterator[tuple[int, int]]:
-    # A damaged range can cover all that the kernel can express, so subsections are
-    # looked at only where there are sections.
+    # Look at subsections only where there are sections: a damaged range can cover all PFNs.
     geometry = scene.snapshot.geometry
     unit, pages = geometry.pages_per_subsection, geometry.pages_per_section
     low = range_.start_pfn // unit * unit
@@ -61,7 +60,7 @@ def _unpopulated_runs(scene: Scene, range_: PgmapRange) -> Iterator[tuple[int, i
 
 
 def _populated(scene: Scene, starts: np.ndarray) -> np.ndarray:
-    # Subsections of which it is not known count as populated.
+    # Subsections whose bit cannot be read count as populated.
     snapshot, geometry = scene.snapshot, scene.snapshot.geometry
     sections = snapshot.sections
     nr = starts // geometry.pages_per_section
@@ -154,7 +153,7 @@ def _has_block(scene: Scene) -> np.ndarray:
 
 
 def _device_blocks(scene: Scene) -> Iterator[Finding]:
-    # A block may span sections that RAM has and sections that a device has.
+    # A block may span sections of RAM and sections of a device.
     ids = _block_ids(scene)
     ram = scene.has_flag(scene.snapshot.flags.early) | ~scene.claimed | scene.torn
     there = sorted_set(ids[scene.rows_where(_has_block(scene))])
@@ -177,7 +176,7 @@ def _without_memmap(scene: Scene) -> Iterator[Finding]:
     if scene.snapshot.hotplug_in_progress:
         return
     flags = scene.snapshot.flags
-    # Where a device is complete, that is device-unpopulated.
+    # Where a device is complete, device-unpopulated reports this.
     bare = ~scene.has_flag(flags.has_mem_map) & ~scene.torn & ~scene.claimed
     for row in scene.rows_where(bare):
         start, end = scene.section_span(row)

@@ -4,8 +4,8 @@
 Zones and Nodes
 ---------------
 
-What zones and nodes say of RAM, against each other, the memory that is online, ``System
-RAM`` in the resource tree, and ``max_pfn``.
+Compares what zones and nodes say of RAM with each other, with the memory that is online, with
+``System RAM`` in the resource tree, and with ``max_pfn``.
 
 All of them change under ``mem_hotplug_lock``: nothing is compared while it is held. Zones and
 nodes span holes, and may overlap.
@@ -51,7 +51,7 @@ def _is_device(scene: Scene, zone: Zone) -> bool:
 
 
 def _unreadable(scene: Scene) -> Iterator[Unjudged]:
-    # What ZONE_DEVICE is needed for is reported with the snapshot.
+    # The snapshot reports what depends on ZONE_DEVICE.
     device = scene.prog.constant("ZONE_DEVICE").value_()
     lost = {z.nid: z.address for z in _zones(scene).unreadable if z.number != device}
     lost.update({n.nid: n.address for n in _nodes(scene).unreadable})

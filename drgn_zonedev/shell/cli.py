@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(args, e, Status.NOT_JUDGED)
     except drgn.ObjectAbsentError as e:
         return _complain(
-            args, f"the debugging information lacks something: {e}: {_WHOLE}", Status.NOT_JUDGED
+            args, f"the debugging information is incomplete: {e}: {_WHOLE}", Status.NOT_JUDGED
         )
     except drgn.FaultError as e:
         message = f"what everything else depends on is not readable: {e}: {INCOMPLETE}"

@@ -189,7 +189,7 @@ def test_object_that_was_optimized_out(
     open_instead(monkeypatch, lambda: replace_variable(make(), "mem_section", absent))
     status, err = answer(capsys, command)
     assert status == 3
-    assert "the debugging information lacks something: " in err
+    assert "the debugging information is incomplete: " in err
 
 
 @pytest.mark.parametrize("command", COMMANDS)
