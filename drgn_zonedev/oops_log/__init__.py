@@ -1,3 +1,3 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""What a log of an oops says of struct pages, whether there is a dump or not."""
+"""Reads what the log of an oops says about struct pages. No dump is needed."""

@@ -4,8 +4,8 @@
 From a Log to Pages
 -------------------
 
-Everything that a log says of struct pages: what each address is, which page it lies in, and
-what is missing where that is not known.
+Finds everything that a log says about struct pages: the meaning of each address, the page that
+it lies in, and, where that is not known, what is missing.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class AddressKind(enum.Enum):
 
 
 class Need(enum.Enum):
-    """What would tell more; the value is for people."""
+    """Information that is missing in the log; the value is the text to show."""
 
     BASE = (
         "the PFN of an address in vmemmap: KASLR can have moved it. A dump of this boot (-c), "
@@ -81,7 +81,7 @@ class Need(enum.Enum):
 
 @dataclass(frozen=True)
 class KnownKernel:
-    """What is known without the log: a dump's base of vmemmap, or only its types."""
+    """Facts that do not come from the log: a dump's base of vmemmap, or only its types."""
 
     fields: PageFields
     base: Base | None = None
@@ -134,8 +134,8 @@ class LoggedPage:
 @dataclass(frozen=True)
 class Boot:
     """
-    What a log says of one boot of a kernel. ``reserved_holes`` are the PFNs that it reserved where
-    there is no RAM.
+    What a log says about one boot of a kernel. ``reserved_holes`` are PFNs that boot reserved
+    although there is no RAM.
     """
 
     kernel: LogKernel
@@ -156,7 +156,7 @@ class Boot:
 
 @dataclass(frozen=True)
 class OopsLog:
-    """What a log says of struct pages; a log can hold more than one boot."""
+    """What a log says about struct pages; a log can contain more than one boot."""
 
     boots: tuple[Boot, ...]
 
@@ -186,10 +186,10 @@ class OopsLog:
 
 def read_log(data: Data, known: KnownKernel | None = None) -> OopsLog:
     """
-    Read a log: of a console, of ``dmesg``, or out of a mail.
+    Read a log from a console, from ``dmesg`` or from a mail.
 
     :param data: The bytes of the file, which may be mapped.
-    :param known: The kernel that it is of, if there is a dump or a vmlinux.
+    :param known: The kernel of the log, if there is a dump or a vmlinux.
     """
     lines = list(_lines(data))
     found = (_read_boot(part, known) for part in boots(lines))

@@ -4,8 +4,8 @@
 Architectures of Logs
 ---------------------
 
-What of an architecture a log is read by: how an oops of it looks, where its vmemmap can be,
-and what its poisoned pointers are.
+Describes each architecture for reading its logs: the look of an oops, where vmemmap can be,
+and the values of poisoned pointers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GIB, _TIB = 1 << 30, 1 << 40
 
 @dataclass(frozen=True)
 class VmemmapArea:
-    """Where the struct pages of PFNs ``[0, pfns)`` are, if nothing moved them."""
+    """Address of the struct pages of PFNs ``[0, pfns)``, unless KASLR moves them."""
 
     base: int
     pfns: int
@@ -133,7 +133,7 @@ _ENOUGH = 64
 
 
 def architecture_of_lines(texts: Iterable[str]) -> LogArchitecture | None:
-    """Get the architecture that most lines look like, if any does."""
+    """Get the architecture that matches most lines, if any."""
     counts = dict.fromkeys(ARCHITECTURES, 0)
     for text in texts:
         for name, architecture in ARCHITECTURES.items():

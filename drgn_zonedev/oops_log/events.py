@@ -4,8 +4,7 @@
 Events
 ------
 
-What went wrong by a log: each oops, BUG, warning and lockup, the function it is in, and how
-the kernel came there.
+Finds each oops, BUG, warning and lockup in a log, with its function and stack trace.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class Event:
     """
     An oops or the like, of the lines ``[line, last_line]``.
 
-    ``function`` is where it happened, ``trace`` how the kernel came there, inner functions
-    first. ``condition`` is that of a VM_BUG_ON_PAGE() or a reason of bad_page().
+    ``function`` is where it happened; ``trace`` is the stack trace, inner functions first.
+    ``condition`` is the one of VM_BUG_ON_PAGE(), or the reason of bad_page().
     """
 
     kind: EventKind
@@ -70,7 +69,7 @@ _HEADINGS = (
     (re.compile(r"\bkernel BUG at \S{1,120}:\d{1,6}!"), EventKind.BUG),
     (re.compile(r"\bWARNING: (?:CPU: \d|\S{1,120}:\d{1,6} at )"), EventKind.WARNING),
 )
-# One of these is in each heading, which saves asking the others.
+# Every heading contains one of these: skip other lines quickly.
 _WORDS = (
     "BUG",
     "nable to",

@@ -4,7 +4,8 @@
 The Kernel That Printed a Log
 -----------------------------
 
-What a log says of its kernel: enough to know its layout, and whether a dump is of the same.
+Finds what a log says about its kernel: enough to know its layout, and whether a dump is of
+the same kernel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ("LogKernel", "boots", "kernel_of_lines")
 @dataclass(frozen=True)
 class LogKernel:
     """
-    A kernel, as far as a log names it; ``None`` is what it does not.
+    A kernel, as far as a log identifies it; ``None`` for what the log does not say.
 
     ``kaslr_offset`` is 0 if the log says that there is none. ``kasan`` is true if an oops
     lists KASAN. ``ram_start`` is the first byte of RAM.
@@ -98,7 +99,7 @@ def _release(text: str) -> str | None:
 
 
 def kernel_of_lines(lines: Iterable[LogLine]) -> LogKernel:
-    """Get what lines of one boot say of their kernel; the first that says something counts."""
+    """Get what the lines of one boot say about their kernel; the first mention counts."""
     kernel = LogKernel()
     for line in lines:
         changes: dict[str, Any] = {

@@ -4,8 +4,8 @@
 Lines of a Log
 --------------
 
-Makes of what people paste the lines that the kernel printed: without time stamps, prefixes of
-syslog and of dmesg, quoting and colours, and with the lines joined that a mailer broke.
+Restores the lines that the kernel printed from a pasted log: removes time stamps, prefixes of
+syslog and dmesg, quoting and colours, and joins the lines that a mailer broke.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 __all__ = ("LogLine", "log_lines")
 
-# What is in front of a kernel's line, whatever put it there. All of it is bounded, and each
-# alternative begins with something else, so that a line takes linear time.
+# Everything that can precede the kernel's text in a line. All repetitions are bounded, and no
+# two alternatives begin alike, so that a line takes linear time.
 _PREFIX = re.compile(
     r"""(?:
       [ \t]*[>|}](?=[ \t>|}\[<A-Za-z0-9(]|$)                        # quoting
@@ -47,7 +47,7 @@ _WANTS_VALUE = re.compile(
 _VALUE = re.compile(r"[ \t]{0,80}(?:(?:virtual )?address:? ?)?(?:0x)?[0-9a-f]{4,16}\b")
 _WANTS_RELEASE = re.compile(r"\b[Nn]ot tainted[ \t]*$|\bTainted: [A-Z ]{1,40}$")
 _RELEASE = re.compile(r"[ \t]{0,80}\d{1,3}\.\d{1,4}\.\d")
-# These belong to a line that is not over.
+# A line that begins with one of these continues an unfinished line.
 _REST = re.compile(
     r"[ \t]{0,80}(?:(?:mapping|index|pfn|mapcount|refcount|count|order|compound_mapcount"
     r"|entire_mapcount|nr_pages_mapped|pincount|maxorder):\S|\|?[a-z_]{0,24}\|?(?:node|zone|"

@@ -29,7 +29,7 @@ _TOP = 1 << 14
 
 
 def has_encoded_parts(data: Data) -> bool:
-    """Whether the file is a mail of which parts are in base64, where nothing can be searched."""
+    """Whether the file is a mail with parts in base64, which cannot be searched as they are."""
     top = data[:_TOP]
     return bool(_HEADER.match(top)) and b"base64" in top.lower() and bool(_ENCODED.search(data))
 
@@ -91,7 +91,7 @@ _TAG = re.compile(
 
 
 def decoded_lines(lines: NumberedLines) -> Iterator[tuple[int, str]]:
-    """Decode what mailers and browsers encode, as far as lines show that they did."""
+    """Decode the encodings of mailers and browsers that the lines show signs of."""
     if any(_QUOTED_PRINTABLE.search(line) for _, line in lines):
         lines = list(_from_quoted_printable(lines))
     for number, line in lines:

@@ -4,8 +4,8 @@
 Addresses in Lines
 ------------------
 
-The addresses that a line of an oops mentions, and what it says of each: where it faulted,
-a register, a place in the code, a struct page.
+Finds the addresses in a line of an oops, and the meaning of each: the fault address, a
+register, a place in the code, or a struct page.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Mention:
     name: str
 
 
-# Most lines have no address, and need no closer look.
+# Skip lines without an address quickly: most have none.
 _DIGITS = re.compile(r"[0-9a-f]{8}")
 _HEX = r"([0-9a-f]{16})(?![0-9a-f])"
 

@@ -4,7 +4,7 @@
 Page Dumps
 ----------
 
-What dump_page() printed, in the forms that it had since v4.9, and "Bad page state" above it.
+Reads the output of dump_page(), in all its forms since v4.9, and "Bad page state" above it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RawWord:
 @dataclass
 class PageDump:
     """
-    One struct page that the kernel printed; ``None`` is what it did not say.
+    One struct page that the kernel printed; ``None`` for what it did not print.
 
     ``address`` is ``None``, too, where ``%p`` hashed it. ``flags`` is the word without
     interpretation, ``flag_names`` what the kernel made of it. ``head_words`` are those of the head

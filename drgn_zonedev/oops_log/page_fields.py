@@ -4,8 +4,8 @@
 Members of Struct Page, by Release
 ----------------------------------
 
-What a word of a ``struct page`` is called if there is neither a dump nor a vmlinux to ask:
-by the release that the log names. It is a guess, and called one: distributions backport.
+Names the words of a ``struct page`` by the release that the log names, if there is neither a
+dump nor a vmlinux. This is a guess, and reported as one, because distributions backport.
 
 The table has what differs between 64-bit kernels of which types were read: 4.18 to 7.3 on
 x86-64, and 5.16 to 6.14 on arm64, ppc64 and s390x, where it is the same.

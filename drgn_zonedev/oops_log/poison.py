@@ -4,7 +4,7 @@
 Poison
 ------
 
-Addresses that are no addresses: what they are made of, and what makes them.
+Recognises poisoned values that the kernel used as addresses, and says where they come from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ALL = (1 << 64) - 1
 
 
 class Pattern(enum.Enum):
-    """A poison. ``meaning`` says what makes it."""
+    """A poisoned value; ``meaning`` says where it comes from."""
 
     ALL_ONES = "all-ones"
     UNUSED_FILL = "0xfd"
@@ -30,7 +30,7 @@ class Pattern(enum.Enum):
 
     @property
     def meaning(self) -> str:
-        """What makes it, in words."""
+        """Where it comes from, in words."""
         return _MEANINGS[self]
 
 

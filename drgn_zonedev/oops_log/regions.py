@@ -4,9 +4,9 @@
 Regions of a Log
 ----------------
 
-Which parts of a log can be about an oops. Registers, faults and ``raw:`` words all have 16
-hexadecimal digits in a row. A log of 100 MB is searched for those in a fraction of a second,
-and only the lines around them are looked at one by one.
+Finds the parts of a log that can be about an oops. Registers, faults and ``raw:`` words all
+have 16 hexadecimal digits in a row. Searching 100 MB for those takes a fraction of a second,
+and only the lines around them are parsed one by one.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 Reservations of Boot
 --------------------
 
-What boot reserves for firmware tables where there is no RAM. No zone spans such pages, and no
-register of an oops about one needs to have its PFN: the boot log says which there are.
+Finds the pages without RAM that boot reserves for firmware tables. No zone spans them, and an
+oops about one need not have its PFN in a register, but the boot log lists them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from drgn_zonedev.oops_log.lines import LogLine
 
 if TYPE_CHECKING:
-    # It imports numpy, which a log can do without.
+    # Imports numpy, which is slow, and not needed for other logs.
     from drgn_zonedev.util.intervals import Span
 
 __all__ = ("reserved_outside_ram",)

@@ -4,9 +4,9 @@
 Where vmemmap Is
 ----------------
 
-The address of the struct page of PFN 0, by what there is: a dump, the log itself, or the
-architecture's default where KASLR cannot have moved it. With none of them, an address in
-vmemmap cannot be told from any other.
+Finds the address of the struct page of PFN 0: from a dump, from the log itself, or from the
+architecture's default if KASLR cannot have moved it. Without any of them, addresses in vmemmap
+cannot be distinguished from others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ("Base", "BaseSource", "default_bases", "linked_to_itself", "log_bases
 
 
 class BaseSource(enum.Enum):
-    """What a base comes from."""
+    """The source of a base."""
 
     DUMP = "dump"
     LOG = "log"
@@ -35,8 +35,8 @@ class BaseSource(enum.Enum):
 @dataclass(frozen=True)
 class Base:
     """
-    The address of the struct page of PFN 0, and how many PFNs can be behind it. ``why`` says in
-    words how that is known.
+    The address of the struct page of PFN 0, and how many PFNs can follow it. ``why`` says in
+    words how it was found.
     """
 
     address: int

@@ -4,7 +4,7 @@
 Functions of the Kernel
 -----------------------
 
-Whether a kernel has a function, as far as what is known of it tells.
+Decides whether a kernel has a function, as far as its symbols and types show.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def is_untraced(prog: Program, name: str) -> bool:
 
 
 def untraced_constant(name: str) -> str:
-    """Get the name of the constant by which an export says that of a function."""
+    """Get the name of the constant that records this about a function in an export."""
     return f"zonedev_untraced_{name}"
 
 

@@ -113,8 +113,8 @@ class Judgement:
 @dataclass(frozen=True)
 class WalkersReport:
     """
-    All walkers, and the memory that could not be judged. ``unreadable`` names what the guards
-    need and could not be read: without it, guards let more pass than they would.
+    All walkers, and the memory that could not be judged. ``unreadable`` names the inputs of
+    guards that could not be read: without them, guards let more pass than in the kernel.
     ``nothing_judged`` is whether there are no struct pages that a walker could meet.
     """
 
@@ -148,7 +148,7 @@ def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> 
 
 
 def unreadable_by_guards(prog: Program, snapshot: Snapshot) -> tuple[str, ...]:
-    """Name what guards need and could not be read."""
+    """Name the inputs of guards that could not be read."""
     return tuple(_unreadable(prog, snapshot))
 
 
@@ -267,7 +267,7 @@ def _unjudged(memory: UnpromisedMemory, walker: Walker, guard: Guard | None) -> 
 
 def _stride(memory: UnpromisedMemory, walker: Walker) -> int:
     geometry = memory.snapshot.geometry
-    # What is not known is not judged.
+    # If a size is not known, walkers with that stride are not judged.
     pages = {
         Stride.EIGHT: 8,
         Stride.PAGEBLOCK: memory.pageblock_pages,
