@@ -48,6 +48,7 @@ from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.util.output_files import identities, is_one_of
 from drgn_zonedev.verification.context import Progress
 from drgn_zonedev.vmcore.core_path import core_dump_path
+from drgn_zonedev.vmcore.exported import leaves_out_ram, with_memmap_line
 
 __all__ = ("EXPORT_SCHEMA", "Export", "ExportOptions", "is_earlier_export", "write_export")
 
@@ -174,7 +175,7 @@ def _record(
     for _ in range(_MAX_TRIES):
         file = build_vmlinux(prog, missing)
         write_file(vmlinux, file.contents, mode)
-        recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id), blanks)
+        recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id, options), blanks)
         _load(recorder.prog, vmlinux)
         asked = MissingNames()
         asked.watch(recorder.prog)
@@ -194,13 +195,13 @@ def _load(prog: Program, vmlinux: Path) -> None:
         prog.load_debug_info([vmlinux])
 
 
-def _vmcoreinfo(prog: Program, build_id: bytes) -> bytes:
+def _vmcoreinfo(prog: Program, build_id: bytes, options: ExportOptions) -> bytes:
     # The build ID is in there since Linux kernel commit 0935288c6e00 ("kdump:
     # append kernel build-id string to VMCOREINFO") (in v5.9).
     text: bytes = prog["VMCOREINFO"].string_()
-    if b"BUILD-ID=" in text:
-        return text
-    return text + b"BUILD-ID=" + build_id.hex().encode() + b"\n"
+    if b"BUILD-ID=" not in text:
+        text += b"BUILD-ID=" + build_id.hex().encode() + b"\n"
+    return with_memmap_line(text, all_memmap=options.all_memmap and not leaves_out_ram(prog))
 
 
 def _write_vmcore(

@@ -35,6 +35,8 @@ __all__ = (
 # Why memory faults for which an ELF dump has a segment without contents.
 LEFT_OUT = "left out of the dump"
 
+_SMALLEST_PAGE = 4096
+
 _DumpFile = Union[ElfDump, KdumpFile, None]
 
 
@@ -125,6 +127,18 @@ def next_segment_page(prog: Program, first: int, end: int) -> int:
     page_size = prog["PAGE_SIZE"].value_()
     address = file.virtual.first(first * page_size)
     return end if address is None else min(address // page_size, end)
+
+
+def is_in_scraps(prog: Program) -> bool:
+    """
+    Tell whether most of what an ELF dump has ends within pages: then it is what somebody
+    read, byte by byte, and no kernel or hypervisor wrote it.
+    """
+    file = _dump_file(prog)
+    if not isinstance(file, ElfDump) or not len(file.virtual.furthest):
+        return False
+    within = file.virtual.furthest % np.uint64(_SMALLEST_PAGE) != 0
+    return bool(2 * within.sum() > len(within))
 
 
 def _dump_file(prog: Program) -> _DumpFile:
