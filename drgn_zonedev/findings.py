@@ -462,6 +462,224 @@ _ERRORS = (
     ),
 )
 
+_MEMORY_ERROR = (
+    "Find out what wrote there, by the words around it, or whether the memory itself flips bits: "
+    "see whether the words differ in one bit, and run a memory test."
+)
+_DOUBLE_USE = (
+    "Look for who frees or uses a page twice: boot with page_owner=on and "
+    "init_on_free=1, or build with CONFIG_PAGE_TABLE_CHECK or KASAN, and let it happen again."
+)
+
+_RAM_ERRORS = (
+    # Struct pages of RAM.
+    Kind(
+        "ram-page-uninitialized",
+        Severity.ERROR,
+        "these struct pages of online RAM hold a pattern: they were never initialised, or were "
+        "taken for those of removed memory",
+        "__init_single_page() writes every struct page before its section is online, and leaves "
+        "_mapcount at -1 and zone and node in the flags. All ones are PAGE_POISON_PATTERN "
+        "(CONFIG_DEBUG_VM), 0xfd is PAGE_UNUSED of x86-64, which fills the vmemmap that no section "
+        "uses.",
+        "all words of the struct page are 0, all ones, or 0xfd in each byte",
+        _REPORT,
+    ),
+    Kind(
+        "ram-page-node",
+        Severity.ERROR,
+        "these pages of RAM belong to a node that is not online",
+        "set_page_links() writes the node of the memory. page_pgdat() of another one is NULL.",
+        "page_to_nid() of page->flags, and node_states[N_ONLINE]",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-page-device",
+        Severity.ERROR,
+        "these pages of online RAM say that they are device pages",
+        "move_pfn_range_to_zone() gives RAM its zone when it is set online. is_zone_device_page() "
+        "is true here, and who frees the page calls the operations of the pgmap that it points to.",
+        "page_zonenum() is ZONE_DEVICE, but no pgmap has the memory, and its section is online",
+        _REPORT,
+    ),
+    Kind(
+        "ram-page-zone",
+        Severity.ERROR,
+        "these pages of RAM are in a zone that does not span them",
+        "Only reserved pages of holes have the zone and node of memory beside them. The page "
+        "allocator frees a page to the zone of its flags, whose pageblocks and free lists are not "
+        "about this memory.",
+        "page_zone() of page->flags, and the spans of all zones",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-hole-zone",
+        Severity.ERROR,
+        "these reserved pages are in a zone that this kernel does not have",
+        "memmap_init_reserved_pages() looks for the zone of each reserved page that is "
+        "not initialised yet, and writes MAX_NR_ZONES if no zone spans it (with "
+        "CONFIG_DEFERRED_STRUCT_PAGE_INIT, up to v7.3 at least: it was never fixed). page_zone() "
+        "is what lies behind pgdat->node_zones[].",
+        "page_zonenum() is not a zone, or where its bits are too few to show that, one that is "
+        "neither here nor near; PG_reserved is set",
+        "Do not offline, soft-offline or unpoison these pages: get_hwpoison_page() calls "
+        "zone_pcp_disable(page_zone(page)) before it looks at the page, so that writing one of "
+        "them to hard_offline_page, soft_offline_page or unpoison-pfn makes Linux 7.2 and 7.3 "
+        "panic. The mending patch: a reserved page that no zone spans keeps what "
+        "init_unavailable_range() gave it.",
+    ),
+    Kind(
+        "ram-tail-link",
+        Severity.ERROR,
+        "these tails of a compound page do not lead to its head",
+        "prep_compound_tail() links every tail to the head, where compound_head() finds "
+        "references, locks and flags.",
+        "the link of the tail, and PG_head, the order, and the links of the other tails",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-stray-tail",
+        Severity.ERROR,
+        "these pages say that they are tails, but no compound page has them",
+        "compound_head() follows the link of whatever has bit 0 set in this word: references and "
+        "locks are taken elsewhere.",
+        "bit 0 of the compound link, and the pages around it, which are in no compound page",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-head-flag",
+        Severity.ERROR,
+        "the head of a compound page does not have PG_head",
+        "prep_compound_page() sets it before it links the tails, and it is cleared after "
+        "they are unlinked.",
+        "PG_head of page->flags is clear, and the tails behind the page lead to it",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-stray-head",
+        Severity.ERROR,
+        "pages that are not the head of a compound page have PG_head",
+        "Only prep_compound_page() sets it, for pages whose tails it links. Freeing such a page "
+        "frees what lies behind it as well.",
+        "PG_head of page->flags is set, and the pages behind it do not lead to it",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-compound-order",
+        Severity.ERROR,
+        "a compound page has another order than it has tails",
+        "prep_compound_head() writes the order into the first tail, when all tails are linked. "
+        "Whoever frees the page frees as many pages as that says. 0 is legal while a compound page "
+        "is made or freed.",
+        "compound_order(), and the number of tails that lead to the head",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-tail-mapping",
+        Severity.ERROR,
+        "tails of a compound page do not have TAIL_MAPPING",
+        "prep_compound_tail() poisons page->mapping of tails, which belong to the head's mapping.",
+        "page->mapping of a tail that neither struct folio nor hugetlb uses",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-tail-flags",
+        Severity.ERROR,
+        "tails of a compound page have flags that only heads have",
+        "PG_reserved, PG_lru and PG_writeback are set on the head alone, even while a folio is "
+        "split.",
+        "page->flags of the tail",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-page-refcount",
+        Severity.ERROR,
+        "the reference count of these pages of RAM is impossible",
+        "A reference count is never negative, that of a tail is 0, and a reserved page is never "
+        "without references.",
+        "page->_refcount",
+        "A reference was dropped once too often: " + _DOUBLE_USE[0].lower() + _DOUBLE_USE[1:],
+    ),
+    Kind(
+        "ram-page-mapcount",
+        Severity.ERROR,
+        "these pages of RAM were unmapped more often than mapped, or have a page type that the "
+        "kernel does not have",
+        "_mapcount starts at -1. Below that there are page types; tails have none.",
+        "page->_mapcount",
+        _MEMORY_ERROR,
+    ),
+    Kind(
+        "ram-reserved-flags",
+        Severity.ERROR,
+        "reserved pages have flags of pages that the page allocator gave away",
+        "A reserved page is not on the LRU lists, no slab page, not swap-backed, and not "
+        "in a compound page: free_pages_prepare() refuses PG_reserved.",
+        "page->flags",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-lru-type",
+        Severity.ERROR,
+        "pages on the LRU lists have a page type, or are slab pages",
+        "Pages on the LRU lists belong to files or processes, which count mappings where "
+        "others have their type.",
+        "PG_lru of page->flags, and page->_mapcount or PG_slab",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-order",
+        Severity.ERROR,
+        "a free block has an impossible order",
+        "__free_one_page() makes blocks that are aligned to their size, end within their zone, "
+        "and have nothing but free pages.",
+        "page->private of the first page, its PFN, and the pages of the block",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-refcount",
+        Severity.ERROR,
+        "pages of a free block have references",
+        "Pages are freed when the last reference is dropped: whoever still has one uses memory "
+        "that the next allocation gives to somebody else.",
+        "page->_refcount is not 0 within a block of PageBuddy()",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-type",
+        Severity.ERROR,
+        "pages of a free block are mapped, or have a page type",
+        "Only the first page of a free block has a type, PageBuddy().",
+        "page->_mapcount is not -1 behind the first page of a block",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-flags",
+        Severity.ERROR,
+        "pages of a free block have flags",
+        "free_pages_prepare() clears PAGE_FLAGS_CHECK_AT_PREP: all but PG_hwpoison. "
+        "page_reporting marks first pages as reported.",
+        "page->flags within a block of PageBuddy()",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-mapping",
+        Severity.ERROR,
+        "pages of a free block have a mapping",
+        "free_pages_prepare() clears page->mapping.",
+        "page->mapping is not NULL within a block of PageBuddy()",
+        _DOUBLE_USE,
+    ),
+    Kind(
+        "ram-free-memcg",
+        Severity.ERROR,
+        "a free block is still charged to a memory cgroup",
+        "free_pages_prepare() uncharges pages, and refuses those that are charged.",
+        "page->memcg_data is not 0 in the first page of a free block",
+        _DOUBLE_USE,
+    ),
+)
+
 _WARNINGS = (
     Kind(
         "case3-partial",
@@ -604,7 +822,7 @@ _INFOS = (
     ),
 )
 
-KINDS = {kind.slug: kind for kind in _ERRORS + _WARNINGS + _INFOS}
+KINDS = {kind.slug: kind for kind in _ERRORS + _RAM_ERRORS + _WARNINGS + _INFOS}
 """All kinds of findings by slug."""
 
 UNDETECTABLE = (
@@ -681,6 +899,41 @@ UNDETECTABLE = (
     (
         "nr_free of a zone and PageBuddy() of its pages, while zone->lock is held",
         "one of them is changed before the other.",
+    ),
+    (
+        "in RAM: mapping, index, private, list pointers and memory cgroup of a page that is in "
+        "use, and most of its flags",
+        "they belong to the user of the page.",
+    ),
+    (
+        "in RAM: PageBuddy() taken from a free block, or an order that is too low",
+        "pages on the lists of CPUs and those that are just allocated look the same; the free "
+        "lists of the zone count one block more than there is.",
+    ),
+    (
+        "in RAM: a reference count that is wrong but not negative, or a count of mappings that is",
+        "any number may be held, and 0 is that of frozen pages, of slabs since v6.14, and of pages "
+        "on the lists of CPUs.",
+    ),
+    (
+        "in RAM: an order of 0 in a compound page",
+        "prep_compound_head() writes the order last, and __free_pages_prepare() clears it first.",
+    ),
+    (
+        "in RAM, since v7.1: the mask of a larger compound page in a tail",
+        "split_folio_to_order() leaves it, and it leads to the same head.",
+    ),
+    (
+        "in RAM: the lower 24 bits of a page type, and one page type for another",
+        "zsmalloc keeps an offset there, and nothing else says what a page is used for.",
+    ),
+    (
+        "in RAM: the zone or node of a reserved page, if that zone exists",
+        "init_unavailable_range() gives holes the zone and node of other memory.",
+    ),
+    (
+        "in RAM: the struct pages of tails that a hugetlb page shares, but for one of each",
+        "they are the same memory.",
     ),
 )
 """Defects that look like a legal state: tuples of (defect, reason)."""

@@ -45,7 +45,6 @@ from drgn_zonedev.verification.context import Progress, Results
 from drgn_zonedev.verification.free_areas import FreeAreas, compare_free_areas
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
-from drgn_zonedev.verification.scan import ScanAll
 from drgn_zonedev.verification.scope import (
     findings_in,
     pgmaps_in,
@@ -54,6 +53,7 @@ from drgn_zonedev.verification.scope import (
     with_unread,
 )
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
+from drgn_zonedev.verification.work import ScanAll
 
 __all__ = ("NoMemoryError", "check", "check_with", "make_scope")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from drgn_zonedev.findings import KINDS, UNDETECTABLE, Kind
 from drgn_zonedev.model import Severity
-from drgn_zonedev.verification.promises import DEVICE_AREAS, TAIL_AREAS, Area
+from drgn_zonedev.verification.promises import DEVICE_AREAS, TAIL_AREAS, Area, RamPages
 from drgn_zonedev.verification.rule import Computed, Rule
 from drgn_zonedev.verification.rules import NEVER_WRITTEN, RULES
 
@@ -42,7 +42,9 @@ def _document() -> Iterator[str]:
 
 
 def _rules() -> Iterator[str]:
-    never_written = " or ".join(f"[{slug}](#{slug})" for slug in NEVER_WRITTEN.values())
+    never_written = " or ".join(
+        f"[{slug}](#{slug})" for kind, slug in NEVER_WRITTEN.items() if kind is not RamPages
+    )
     yield from f"""
 ## The rules
 
@@ -51,6 +53,11 @@ one about its way to the pgmap or its list as well, was never written:
 {never_written}.
 A page that breaks only one of these is reported for that rule alone, because its other words mean
 nothing then. `zonedev pfn` compares all of them.
+
+In RAM, what a page is says the page itself, together with those around it: `PG_head`, the order and
+the links of tails outvote each other, as do a free block's order and its pages. A page that holds
+nothing but a pattern is [{NEVER_WRITTEN[RamPages]}](#{NEVER_WRITTEN[RamPages]}) and nothing else. A
+page in the wrong zone or node, and a tail that leads elsewhere, are reported for that alone.
 
 | finding | pages | word | promise | if | written by | kernel commit |
 |---|---|---|---|---|---|---|""".split("\n")

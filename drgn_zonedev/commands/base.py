@@ -27,7 +27,7 @@ from drgn_zonedev.util.output_files import output_file
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-    from drgn_zonedev.verification.scan import ScanAll
+    from drgn_zonedev.verification.work import ScanAll
 
 __all__ = (
     "STANDARD_OUTPUT",

@@ -30,7 +30,7 @@ from drgn_zonedev.render.screen import Screen
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-    from drgn_zonedev.verification.scan import ScanAll
+    from drgn_zonedev.verification.work import ScanAll
 
 __all__ = ("CHECK", "fail_on_argument", "failed", "fails")
 

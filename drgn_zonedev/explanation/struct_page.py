@@ -99,7 +99,7 @@ def decode_page(
 
     :param pages: Only this page.
     :param case: Case of the PFN.
-    :param promise: Promised contents, if it is a device or metadata page.
+    :param promise: Promised contents, if any.
     :param live: Addresses of all pgmaps in ``pgmap_array``.
     :param contents: Description of the actual contents.
     """
@@ -148,22 +148,31 @@ def _head_of(prog: Program, pages: Pages) -> Pages | None:
 def _next_to_rules(
     fields: Sequence[PageField], compared: Sequence[Compared]
 ) -> Iterator[PageField]:
-    # Assign each rule to the smallest field that contains all its bits.
-    owners = [
-        min((f for f in fields if c.bits.within(f.bits)), key=lambda f: bin(f.bits.mask).count("1"))
-        for c in compared
-    ]
+    owners = [_owner(fields, c.bits) for c in compared]
     for f in fields:
         own = [c for c, owner in zip(compared, owners) if owner is f]
         differs = any(c.broken for c in own)
         yield dataclasses.replace(f, expected=_promised(own) or None, differs=differs)
 
 
+def _owner(fields: Sequence[PageField], bits: Bits) -> PageField:
+    # A rule is about the smallest field that has all its bits, or the first one that has some.
+    whole = [f for f in fields if bits.within(f.bits)]
+    if whole:
+        return min(whole, key=lambda f: bin(f.bits.mask).count("1"))
+    wanted = bits.in_word(bits.mask)
+    return next(
+        f
+        for f in fields
+        if f.offset // 8 == bits.offset // 8 and f.bits.in_word(f.bits.mask) & wanted
+    )
+
+
 def _promised(own: Sequence[Compared]) -> str:
     # Only flags have several rules: "PG_reserved and PG_head", "PG_reserved, not PG_head".
     wanted = " and ".join(c.promised for c in own if c.rule.value != 0 or not c.rule.word.flag)
     unwanted = [c.promised for c in own if c.rule.value == 0 and c.rule.word.flag]
-    return ", ".join([wanted, *unwanted])
+    return ", ".join(filter(None, [wanted, *unwanted]))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Going through the struct pages of ranges, and accounting for it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -27,8 +28,8 @@ from drgn_zonedev.model import (
     Range,
     Unjudged,
 )
-from drgn_zonedev.verification.scan import Scanned
 from drgn_zonedev.verification.shared_vmemmap import Aliases
+from drgn_zonedev.verification.work import Scanned
 
 __all__ = (
     "Context",
@@ -50,7 +51,10 @@ last call, and with how many there are.
 
 @dataclass
 class Results:
-    """Collects while the ranges are gone through; ``cuts`` counts those in holes."""
+    """
+    Collects while the ranges are gone through; ``cuts`` counts those in holes. ``free`` and
+    ``unread`` make :class:`~drgn_zonedev.model.FreeBlocks`.
+    """
 
     ranges: list[Range] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -59,6 +63,8 @@ class Results:
     bytes_read: int = 0
     aliases_skipped: int = 0
     cuts: int = 0
+    free: Counter[tuple[int, int, int]] = field(default_factory=Counter)
+    unread: list[tuple[int, int]] = field(default_factory=list)
 
     def count(self, case: Case, pages: PageCounts) -> None:
         """Account for struct pages of a range of some case."""

@@ -11,7 +11,7 @@ should hold.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,11 +19,12 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
-from drgn_zonedev.verification.promises import Place, Promise, periodic_areas
+from drgn_zonedev.verification.promises import Place, Promise, RamPages, periodic_areas
+from drgn_zonedev.verification.ram_window import RamPlace, RamWindow, window_around
 from drgn_zonedev.verification.rule import Bits, Comparison, Role, Rule
 from drgn_zonedev.verification.rules import NEVER_WRITTEN, rules_about
 
-__all__ = ("Compared", "Deviation", "compare_page", "deviations")
+__all__ = ("Compared", "Deviation", "compare_page", "deviations", "ram_deviations")
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,46 @@ class Compared:
 
 def deviations(prog: Program, pages: Pages, promise: Promise) -> list[Deviation]:
     """Compare struct pages with what is promised for them: a deviation for each finding."""
-    all_pages = _Subject(prog, pages, Place(pages.layout, promise, pages.pfn))
-    rules = rules_about(pages.layout, promise)
-    broken = [(rule, all_pages.broken(rule)) for rule in rules]
-    unwritten = _any_of(broken, Role.ORIGIN) & _any_of(broken, Role.LINK)
-    never_written = all_pages.never_written(unwritten, rules)
+    subject = _Subject(prog, pages, Place(pages.layout, promise, pages.pfn))
+    broken = _broken(subject)
+    return _deviations(subject, broken, _any_of(broken, Role.ORIGIN) & _any_of(broken, Role.LINK))
+
+
+def ram_deviations(prog: Program, window: RamWindow) -> list[Deviation]:
+    """Like :func:`deviations()`, for pages of RAM."""
+    subject = _Subject(prog, window.pages, window.place)
+    found = _deviations(subject, _broken(subject), window.unwritten)
+    asked = (dataclasses.replace(d, wrong=d.wrong & window.asked) for d in found)
+    return [d for d in asked if d.wrong.any()]
+
+
+def compare_page(prog: Program, pages: Pages, promise: Promise) -> Iterator[Compared]:
+    """Compare a single struct page with every rule about it."""
+    if isinstance(promise, RamPages):
+        window = window_around(prog, pages, promise)
+        page, row = _Subject(prog, window.pages, window.place), pages.start_pfn
+        row -= window.pages.start_pfn
+    else:
+        page, row = _Subject(prog, pages, Place(pages.layout, promise, pages.pfn)), 0
+    for rule in rules_about(pages.layout, promise):
+        if page.in_areas(rule)[row]:
+            bits = rule.word.bits(pages.layout, promise)
+            yield Compared(rule, bits, page.promised(rule, row), bool(page.broken(rule)[row]))
+
+
+_Broken = list[tuple[Rule, np.ndarray]]
+
+
+def _broken(subject: _Subject) -> _Broken:
+    rules = rules_about(subject.place.layout, subject.place.promise)
+    return [(rule, subject.broken(rule)) for rule in rules]
+
+
+def _deviations(subject: _Subject, broken: _Broken, unwritten: np.ndarray) -> list[Deviation]:
+    never_written = subject.never_written(unwritten, [rule for rule, _ in broken])
     found, judged = {never_written.slug: never_written}, ~unwritten
     for rule, wrong in broken:
-        d = all_pages.deviation(rule, wrong & judged)
+        d = subject.deviation(rule, wrong & judged)
         # Pages may break one and the same promise in several areas, or in several words.
         found[d.slug] = _union(found[d.slug], d) if d.slug in found else d
         if rule.role is not Role.CONTENT:
@@ -71,16 +104,7 @@ def deviations(prog: Program, pages: Pages, promise: Promise) -> list[Deviation]
     return [d for d in found.values() if d.wrong.any()]
 
 
-def compare_page(prog: Program, pages: Pages, promise: Promise) -> Iterator[Compared]:
-    """Compare a single struct page with every rule about it."""
-    page = _Subject(prog, pages, Place(pages.layout, promise, pages.pfn))
-    for rule in rules_about(pages.layout, promise):
-        if page.in_areas(rule)[0]:
-            bits = rule.word.bits(pages.layout)
-            yield Compared(rule, bits, page.promised(rule), bool(page.broken(rule)[0]))
-
-
-def _any_of(broken: list[tuple[Rule, np.ndarray]], role: Role) -> np.ndarray:
+def _any_of(broken: _Broken, role: Role) -> np.ndarray:
     return np.any([wrong for rule, wrong in broken if rule.role is role], axis=0)
 
 
@@ -104,6 +128,9 @@ class _Subject:
 
     def in_areas(self, rule: Rule) -> np.ndarray:
         """Which pages a rule is about."""
+        if isinstance(self.place, RamPlace):
+            window = self.place.window
+            return np.any([window.area(area) for area in rule.areas], axis=0)
         _, areas = periodic_areas(self.place.layout, self.place.promise)
         index = self.place.index
         spans = (areas[area] for area in rule.areas if area in areas)
@@ -120,14 +147,31 @@ class _Subject:
             count = found.view(np.int32)
             holds = (count >= expected) | (count < _PAGE_MAPCOUNT_RESERVE)
         else:
-            holds = found == np.asarray(expected, found.dtype)
+            holds = found == self._one_expected(rule, found.dtype)
+        holds = self._or_else(rule, found, holds)
         wrong = self.in_areas(rule) & ~holds
         if rule.comparison is Comparison.EQUAL_OR_FOLIO and wrong.any():
             wrong &= ~self._in_good_folio
         return wrong
 
+    def _or_else(self, rule: Rule, found: np.ndarray, holds: np.ndarray) -> np.ndarray:
+        # What else keeps a rule than what it says first.
+        if rule.comparison is Comparison.OTHER:
+            return ~holds
+        if rule.comparison is Comparison.EQUAL_OR_ZERO:
+            return holds | (found == 0)
+        if not isinstance(self.place, RamPlace):
+            return holds
+        window = self.place.window
+        if rule.comparison is Comparison.LEADS_TO:
+            return window.leads_to_head
+        if rule.comparison is Comparison.COUNT_OR_KNOWN_TYPE:
+            counted: np.ndarray = found.view(np.int32) >= rule.expected(self.place)
+            return counted | window.promise.kinds.has_type(found)
+        return holds
+
     def _part(self, rule: Rule) -> np.ndarray:
-        bits = rule.word.bits(self.place.layout)
+        bits = rule.word.bits(self.place.layout, self.place.promise)
         column = bits.column(self.pages.words)
         return (column & column.dtype.type(bits.mask)) >> column.dtype.type(bits.shift)
 
@@ -141,7 +185,7 @@ class _Subject:
 
     def deviation(self, rule: Rule, wrong: np.ndarray) -> Deviation:
         """What the pages that break a rule hold, and should hold."""
-        bits = rule.word.bits(self.place.layout)
+        bits = rule.word.bits(self.place.layout, self.place.promise)
         column = bits.column(self.pages.words)
         expected = self._one_expected(rule, column.dtype)
         found = column if rule.word.flag else self._part(rule)
@@ -154,28 +198,45 @@ class _Subject:
         # The first of several; a negative number as it is in memory.
         expected = rule.expected(self.place)
         if isinstance(expected, tuple):
-            expected = expected[0]
+            expected = expected[0] if expected else 0
         if isinstance(expected, int):
             expected &= (1 << 8 * dtype.itemsize) - 1
         return np.asarray(expected, dtype)
 
-    def never_written(self, wrong: np.ndarray, rules: tuple[Rule, ...]) -> Deviation:
+    def never_written(self, wrong: np.ndarray, rules: Sequence[Rule]) -> Deviation:
         """Pages whose flags should say where they belong, as ``set_page_links()`` does."""
         layout = self.place.layout
         expected = self.pages.flags
         for rule in rules:
-            if rule.role is Role.ORIGIN:
+            if rule.role is Role.ORIGIN and rule.comparison is not Comparison.OTHER:
                 value = self._one_expected(rule, expected.dtype)
-                expected = _replaced(expected, rule.word.bits(layout), value)
+                right = _replaced(expected, rule.word.bits(layout, self.place.promise), value)
+                expected = np.where(self.in_areas(rule), right, expected)
         slug, offset = NEVER_WRITTEN[type(self.place.promise)], layout.flags_word * 8
         return Deviation(slug, wrong, "page->flags", offset, self.pages.flags, expected)
 
-    def promised(self, rule: Rule) -> str:
-        """What a rule promises for the first page, in words."""
-        expected, head = rule.expected(self.place), int(self.place.pfn[0] - self.place.index[0])
-        values = expected if isinstance(expected, tuple) else (int(np.ravel(expected)[0]),)
-        return " or ".join(rule.promised.format(value=value, head=head) for value in values)
+    def promised(self, rule: Rule, row: int = 0) -> str:
+        """What a rule promises for a page, in words."""
+        expected = rule.expected(self.place)
+        head = int(self.place.pfn[row] - self.place.index[row])
+        if isinstance(expected, np.ndarray):
+            expected = int(expected[row])
+        values = expected if isinstance(expected, tuple) else (expected,)
+        texts = [
+            rule.promised.format(value=value, head=head, **self._zone(value)) for value in values
+        ]
+        if len(texts) > _MOST_SHOWN:
+            texts[_MOST_SHOWN - 1 :] = [f"one of {len(texts) - _MOST_SHOWN + 1} more"]
+        return " or ".join(texts) or "nothing"
 
+    def _zone(self, value: int) -> dict[str, int]:
+        # If it is a zone_id().
+        nid, zone = divmod(value, 1 << self.place.layout.zones_shift)
+        return {"zone": zone, "nid": nid}
+
+
+# Values that are as good as each other.
+_MOST_SHOWN = 4
 
 # Below it is no count, but a page type.
 _PAGE_MAPCOUNT_RESERVE = -128

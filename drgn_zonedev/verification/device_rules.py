@@ -14,11 +14,25 @@ from __future__ import annotations
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.verification.page_words import (
+    MAPCOUNT,
+    MAPPING,
+    NODE,
+    ORDER,
+    PG_HEAD,
+    PG_RESERVED,
+    POISON_KNOWN,
+    REFCOUNT,
+    TAIL_LINK,
+    TAIL_MAPPING,
+    ZONE,
+)
 from drgn_zonedev.verification.promises import (
     DEVICE_AREAS,
     TAIL_AREAS,
     Area,
     Place,
+    Promise,
     builds_folios,
     is_idle_at_one,
     order_is_in_flags,
@@ -39,42 +53,14 @@ __all__ = ("DEVICE_RULES",)
 # Words.
 
 
-def _flags(layout: PageLayout) -> int:
-    return layout.flags_word * 8
-
-
-def _zone_mask(layout: PageLayout) -> int:
-    return layout.zone_mask << 64 - layout.nodes_shift - layout.zones_shift
-
-
-def _node_mask(layout: PageLayout) -> int:
-    return (1 << layout.nodes_shift) - 1 << 64 - layout.nodes_shift
-
-
-def _pgmap_offset(layout: PageLayout) -> int:
+def _pgmap_offset(layout: PageLayout, promise: Promise) -> int:
     return layout.pgmap_word * 8
 
 
-_ZONE = Word("page_zonenum()", _flags, mask=_zone_mask)
-_NODE = Word("page_to_nid()", _flags, mask=_node_mask)
-_PG_RESERVED = Word("PG_reserved", _flags, mask=lambda layout: layout.pg_reserved, flag=True)
-_PG_HEAD = Word("PG_head", _flags, mask=lambda layout: layout.pg_head, flag=True)
 _PGMAP_OF_PAGE = Word("pgmap of the page", _pgmap_offset, title="pgmap")
 _PGMAP_OF_HEAD = Word("pgmap of the head", _pgmap_offset, title="pgmap")
-_TAIL_LINK = Word(
-    "compound link of the tail", lambda layout: layout.compound_word * 8, title="compound link"
-)
-_LRU_NEXT = Word("page->lru", lambda layout: layout.lru_offset, title="`page->lru.next`")
-_LRU_PREV = Word("page->lru", lambda layout: layout.lru_offset + 8, title="`page->lru.prev`")
-_ORDER = Word(
-    "order of the compound page, in its first tail,",
-    lambda layout: layout.order_offset,
-    1,
-    title="compound order",
-)
-_MAPPING = Word("page->mapping", lambda layout: layout.mapping_word * 8)
-_REFCOUNT = Word("page->_refcount", lambda layout: layout.refcount_offset, 4)
-_MAPCOUNT = Word("page->_mapcount", lambda layout: layout.mapcount_offset, 4)
+_LRU_NEXT = Word("page->lru", lambda layout, _: layout.lru_offset, title="`page->lru.next`")
+_LRU_PREV = Word("page->lru", lambda layout, _: layout.lru_offset + 8, title="`page->lru.prev`")
 
 # Values.
 
@@ -98,7 +84,6 @@ _ITSELF = Computed(
     Varies.BY_PAGE,
 )
 _VMEMMAP_SHIFT = Computed("`pgmap->vmemmap_shift`", lambda place: place.device.vmemmap_shift)
-_TAIL_MAPPING = Computed("`TAIL_MAPPING`", lambda place: place.layout.tail_mapping or 0)
 
 # Conditions.
 
@@ -118,7 +103,6 @@ _IDLE_AT_ONE = Condition("device-dax; up to v6.14, fsdax", is_idle_at_one)
 _IDLE_AT_ZERO = Condition(
     "others: they are freed at 0", lambda layout, promise: not is_idle_at_one(layout, promise)
 )
-_POISON_KNOWN = Condition("x86-64 and arm64", lambda layout, _: layout.tail_mapping is not None)
 
 # Commits.
 
@@ -152,7 +136,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-zone",
         DEVICE_AREAS,
-        _ZONE,
+        ZONE,
         _ZONE_DEVICE,
         "ZONE_DEVICE",
         _INIT_PAGE,
@@ -162,7 +146,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-node",
         DEVICE_AREAS,
-        _NODE,
+        NODE,
         _NODES,
         "node {value}",
         "move_pfn_range_to_zone()",
@@ -207,7 +191,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-tail-link",
         TAIL_AREAS,
-        _TAIL_LINK,
+        TAIL_LINK,
         _HEAD_LINK,
         "{value:#x}, tail of PFN {head:#x}",
         "prep_compound_tail()",
@@ -217,7 +201,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-reserved",
         DEVICE_AREAS,
-        _PG_RESERVED,
+        PG_RESERVED,
         1,
         "PG_reserved",
         _INIT_PAGE,
@@ -226,7 +210,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-head-flag",
         (Area.HEAD,),
-        _PG_HEAD,
+        PG_HEAD,
         1,
         "PG_head",
         "memmap_init_compound()",
@@ -235,7 +219,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-stray-head",
         (Area.BASE, Area.FOLIO_TAIL, Area.TAIL),
-        _PG_HEAD,
+        PG_HEAD,
         0,
         "not PG_head",
         _INIT_PAGE,
@@ -245,7 +229,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-stray-head",
         (Area.FIRST_TAIL,),
-        _PG_HEAD,
+        PG_HEAD,
         0,
         "not PG_head",
         _INIT_PAGE,
@@ -255,7 +239,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-compound-order",
         (Area.FIRST_TAIL,),
-        _ORDER,
+        ORDER,
         _VMEMMAP_SHIFT,
         "order {value}",
         "prep_compound_head()",
@@ -264,17 +248,17 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-tail-mapping",
         (Area.TAIL,),
-        _MAPPING,
-        _TAIL_MAPPING,
+        MAPPING,
+        TAIL_MAPPING,
         "{value:#x}, TAIL_MAPPING",
         "prep_compound_tail()",
         _POISON,
-        condition=_POISON_KNOWN,
+        condition=POISON_KNOWN,
     ),
     Rule(
         "device-page-refcount",
         (Area.BASE, Area.HEAD),
-        _REFCOUNT,
+        REFCOUNT,
         1,
         "{value} or more",
         "__init_single_page()",
@@ -285,7 +269,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-refcount",
         (Area.BASE, Area.HEAD),
-        _REFCOUNT,
+        REFCOUNT,
         0,
         "{value} or more",
         "free_zone_device_folio()",
@@ -296,7 +280,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-refcount",
         TAIL_AREAS,
-        _REFCOUNT,
+        REFCOUNT,
         0,
         "{value}: tails have none",
         "prep_compound_tail()",
@@ -307,7 +291,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "device-page-mapcount",
         DEVICE_AREAS,
-        _MAPCOUNT,
+        MAPCOUNT,
         -1,
         "{value} or more, or a page type",
         "__init_single_page()",
@@ -317,7 +301,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "metadata-page-zone",
         _METADATA,
-        _ZONE,
+        ZONE,
         _ZONE_DEVICE,
         "ZONE_DEVICE",
         _INIT_RANGE,
@@ -327,7 +311,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "metadata-page-node",
         _METADATA,
-        _NODE,
+        NODE,
         _NODES,
         "node {value}",
         "move_pfn_range_to_zone()",
@@ -359,7 +343,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "metadata-page-reserved",
         _METADATA,
-        _PG_RESERVED,
+        PG_RESERVED,
         1,
         "PG_reserved",
         _INIT_RANGE,
@@ -368,7 +352,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
     Rule(
         "metadata-page-refcount",
         _METADATA,
-        _REFCOUNT,
+        REFCOUNT,
         1,
         "{value} or more",
         "__init_single_page()",

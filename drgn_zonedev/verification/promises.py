@@ -18,6 +18,7 @@ from typing import Union
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.kernel.page_kinds import PageKinds
 
 __all__ = (
     "DEVICE_AREAS",
@@ -27,11 +28,13 @@ __all__ = (
     "MetadataPages",
     "Place",
     "Promise",
+    "RamPages",
     "area_of",
     "builds_folios",
     "is_idle_at_one",
     "order_is_in_flags",
     "periodic_areas",
+    "zone_id",
 )
 
 # Renamed in Linux kernel commit 4533d3aed857 ("memremap: rename MEMORY_DEVICE_DEVDAX to
@@ -41,6 +44,7 @@ _DEVDAX = ("MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX")
 _FOLIO_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
 
+@enum.unique
 class Area(enum.Enum):
     """What a page is within the memmap of its device; the value is for people."""
 
@@ -50,6 +54,19 @@ class Area(enum.Enum):
     FIRST_TAIL = "first tail"
     FOLIO_TAIL = "tail under `struct folio`"
     TAIL = "other tail"
+    RAM = "page of RAM"
+    RAM_UNRESERVED = "page of RAM without `PG_reserved`"
+    RAM_RESERVED = "page of RAM with `PG_reserved`"
+    RAM_HEAD = "head in RAM"
+    RAM_SINGLE = "page in no compound page and no free block"
+    RAM_TYPED = "page with a type, or with `PG_slab`"
+    RAM_FIRST_TAIL = "first tail in RAM"
+    RAM_TAIL = "tail in RAM"
+    RAM_OTHER_TAIL = "tail but the first"
+    RAM_OWN_TAIL = "tail that has a struct page of its own"
+    RAM_IDLE_TAIL = "tail that `struct folio` and hugetlb leave alone"
+    FREE_HEAD = "first page of a free block"
+    FREE_INSIDE = "other page of a free block"
 
 
 TAIL_AREAS = (Area.FIRST_TAIL, Area.FOLIO_TAIL, Area.TAIL)
@@ -82,7 +99,36 @@ class MetadataPages:
     nodes: tuple[int, ...]
 
 
-Promise = Union[DevicePages, MetadataPages]
+@dataclass(frozen=True)
+class RamPages:
+    """
+    Pages of RAM that is online, ``[start_pfn, end_pfn)``, of which those that are aliases are
+    left out.
+
+    ``around`` are the PFNs that may be looked at to judge those at its ends: no alias is among
+    them. ``zone_end`` is where the next zone begins. ``zones`` are those whose spans have all of
+    the pages, ``hole_zones`` those that a reserved page may have where no zone is, as
+    :func:`zone_id()` says; both are ``None`` if not all zones could be read. ``nodes`` are
+    online. ``pages_per_frame`` struct pages are in one page of vmemmap.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    around: tuple[int, int]
+    zone_end: int
+    kinds: PageKinds
+    zones: tuple[int, ...] | None
+    hole_zones: tuple[int, ...] | None
+    nodes: tuple[int, ...]
+    pages_per_frame: int
+
+
+Promise = Union[DevicePages, MetadataPages, RamPages]
+
+
+def zone_id(layout: PageLayout, nid: int, number: int) -> int:
+    """``page_zone_id()``, but for a node that is above the zone: what page->flags begin with."""
+    return nid << layout.zones_shift | number
 
 
 def builds_folios(layout: PageLayout, promise: Promise) -> bool:
@@ -101,7 +147,7 @@ def is_idle_at_one(layout: PageLayout, promise: Promise) -> bool:
     pages") (in v6.15), the release that brought ``folio->pgmap``. Pages of other types
     are freed at 0.
     """
-    if isinstance(promise, MetadataPages):
+    if not isinstance(promise, DevicePages):
         return True
     keeps = promise.type == "MEMORY_DEVICE_FS_DAX" and not layout.pgmap_in_folio
     return keeps or promise.type in _DEVDAX
@@ -122,6 +168,7 @@ def periodic_areas(layout: PageLayout, promise: Promise) -> tuple[int, dict[Area
     """
     if isinstance(promise, MetadataPages):
         return 1, {Area.METADATA: range(1)}
+    assert isinstance(promise, DevicePages)
     if not promise.vmemmap_shift:
         return 1, {Area.BASE: range(1)}
     size = 1 << promise.vmemmap_shift
@@ -135,8 +182,10 @@ def periodic_areas(layout: PageLayout, promise: Promise) -> tuple[int, dict[Area
     return size, {area: indices for area, indices in areas.items() if indices}
 
 
-def area_of(layout: PageLayout, promise: Promise, pfn: int) -> Area:
-    """Get what a page of a promise is."""
+def area_of(layout: PageLayout, promise: Promise, pfn: int) -> Area | None:
+    """Get what a page of a promise is; ``None`` in RAM, where pages say that themselves."""
+    if isinstance(promise, RamPages):
+        return None
     _, areas = periodic_areas(layout, promise)
     index = int(Place(layout, promise, np.array([pfn])).index[0])
     return next(area for area, indices in areas.items() if index in indices)
@@ -165,7 +214,7 @@ class Place:
     @cached_property
     def index(self) -> np.ndarray:
         """Index of each page in its compound page, 0 for others."""
-        if isinstance(self.promise, MetadataPages):
+        if not isinstance(self.promise, DevicePages):
             return np.zeros_like(self.pfn)
         return (self.pfn - self.promise.first_pfn) % (1 << self.promise.vmemmap_shift)
 

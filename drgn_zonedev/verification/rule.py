@@ -60,7 +60,7 @@ class Bits:
         return self.offset // 8 == other.offset // 8 and not outside
 
 
-def _all_ones(layout: PageLayout) -> int:
+def _all_ones(layout: PageLayout, promise: Promise) -> int:
     return (1 << 64) - 1
 
 
@@ -75,17 +75,17 @@ class Word:
     """
 
     name: str
-    offset: Callable[[PageLayout], int | None]
+    offset: Callable[[PageLayout, Promise], int | None]
     size: int = 8
-    mask: Callable[[PageLayout], int] = _all_ones
+    mask: Callable[[PageLayout, Promise], int] = _all_ones
     flag: bool = False
     title: str = ""
 
-    def bits(self, layout: PageLayout) -> Bits:
-        """Where it is in the struct page of a kernel that has it."""
-        offset = self.offset(layout)
+    def bits(self, layout: PageLayout, promise: Promise) -> Bits:
+        """Where it is in the struct pages of a promise, in a kernel that has it."""
+        offset = self.offset(layout, promise)
         assert offset is not None
-        return Bits(offset, self.size, self.mask(layout) & (1 << 8 * self.size) - 1)
+        return Bits(offset, self.size, self.mask(layout, promise) & (1 << 8 * self.size) - 1)
 
 
 class Comparison(enum.Enum):
@@ -93,8 +93,12 @@ class Comparison(enum.Enum):
 
     EQUAL = "is {}"
     ONE_OF = "is one of {}"
+    OTHER = "is not {}"
     AT_LEAST = "is {} or more"
     COUNT_OR_TYPE = "is {} or more, or a page type"
+    COUNT_OR_KNOWN_TYPE = "is {} or more, or a page type that the kernel has"
+    EQUAL_OR_ZERO = "is {}, or 0 while it is made or freed"
+    LEADS_TO = "leads to {}"
     EQUAL_OR_FOLIO = "is {}, or links to a head in the range that has it"
 
 

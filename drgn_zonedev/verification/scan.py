@@ -12,8 +12,7 @@ another process, and what comes of them is put together in order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from drgn import FaultError, Program, ProgramFlags
@@ -32,74 +31,15 @@ from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.deviations import Deviation, deviations
 from drgn_zonedev.verification.fastpath import FastPath, make_fast_path
-from drgn_zonedev.verification.promises import DevicePages, Promise
+from drgn_zonedev.verification.promises import DevicePages, Promise, RamPages
+from drgn_zonedev.verification.ram_scan import scan_ram
 from drgn_zonedev.verification.runs import Runs, add_deviation
+from drgn_zonedev.verification.work import Scanned, Work, batches
 
-__all__ = ("ScanAll", "Scanned", "Work", "pieces", "scan", "scan_here")
+__all__ = ("pieces", "scan", "scan_here")
 
 # A page on a running kernel that is wrong only now and then is being written.
 _LIVE_REREADS = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """
-    Struct pages to read and to compare with a promise.
-
-    ``spans`` are half-open ranges of PFNs in ascending order, a row each.
-    """
-
-    promise: Promise
-    spans: np.ndarray
-
-    @property
-    def pages(self) -> int:
-        """Number of struct pages."""
-        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
-
-
-@dataclass
-class Scanned:
-    """What came of it."""
-
-    runs: dict[str, Runs] = field(default_factory=dict)
-    gaps: list[UnreadablePages] = field(default_factory=list)
-    unconfirmed: list[Unjudged] = field(default_factory=list)
-    pages_read: int = 0
-    bytes_read: int = 0
-
-    def extend(self, other: Scanned) -> None:
-        """Append what came of the work behind this."""
-        for slug, runs in other.runs.items():
-            self.runs.setdefault(slug, Runs()).extend(runs)
-        self.append_gaps(other.gaps)
-        self.unconfirmed += other.unconfirmed
-        self.pages_read += other.pages_read
-        self.bytes_read += other.bytes_read
-
-    def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
-        """
-        Append gaps in ascending order; those that touch become one, which keeps the
-        words of its first part.
-        """
-        for gap in gaps:
-            if self.gaps and self.gaps[-1].end_pfn == gap.start_pfn:
-                self.gaps[-1] = dataclasses.replace(self.gaps[-1], end_pfn=gap.end_pfn)
-            else:
-                self.gaps.append(gap)
-
-    def insert_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
-        """Like :meth:`append_gaps`, wherever they belong."""
-        ordered = sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn)
-        self.gaps = []
-        self.append_gaps(ordered)
-
-
-ScanAll = Callable[[Program, Sequence[Work], Callable[[int], None]], Iterator[Scanned]]
-"""
-Goes through several works, and yields what came of each, in order. The third
-argument is called with the number of struct pages that were gone through.
-"""
 
 
 def scan_here(
@@ -112,8 +52,20 @@ def scan_here(
 
 def pieces(work: Work, pages: int) -> Iterator[Work]:
     """Cut work in pieces of at most so many struct pages, which is one or more."""
+    if isinstance(work.promise, RamPages):
+        yield from _groups(work, pages)
+        return
     for first in range(0, len(work.spans), pages):
         yield from _pieces(work.promise, work.spans[first : first + pages], pages)
+
+
+def _groups(work: Work, pages: int) -> Iterator[Work]:
+    # Of whole spans: free blocks are not cut.
+    counts = work.spans[:, 1] - work.spans[:, 0]
+    number = (np.cumsum(counts) - 1) // max(pages, 1)
+    for rows in np.split(work.spans, np.flatnonzero(np.diff(number)) + 1):
+        if len(rows):
+            yield Work(work.promise, rows)
 
 
 def _pieces(promise: Promise, spans: np.ndarray, pages: int) -> Iterator[Work]:
@@ -147,6 +99,8 @@ def scan(
     :param chunk: Struct pages per read.
     :param fast_path: Tells what needs no closer look.
     """
+    if isinstance(work.promise, RamPages):
+        return scan_ram(prog, layout, work.promise, work.spans, progress)
     done = Scanned()
     chunk = chunk or default_chunk(layout)
     fast_path = fast_path or make_fast_path(layout, work.promise)
@@ -180,26 +134,13 @@ def _blocks(work: Work, chunk: int) -> Iterator[tuple[np.ndarray, int]]:
     promise, size, first = work.promise, 1, 0
     if isinstance(promise, DevicePages):
         size, first = 1 << promise.vmemmap_shift, promise.first_pfn
-    for starts, count in _batches(work.spans, size, chunk):
+    for starts, count in batches(work.spans, size, chunk):
         if len(starts) > 1:
             yield starts, count
             continue
         start = int(starts[0])
         for begin, end in _cuts(start, start + count, first, size, chunk):
             yield np.array([begin]), end - begin
-
-
-def _batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndarray, int]]:
-    # Yields the starts and the common length of spans that are read together:
-    # neighbours, alike, at the same place of their compound pages, and short.
-    counts = spans[:, 1] - spans[:, 0]
-    kind = np.stack([counts, spans[:, 0] % size])
-    borders = np.flatnonzero((np.diff(kind) != 0).any(axis=0)) + 1
-    for rows in np.split(np.arange(len(spans)), borders) if len(spans) else []:
-        count = int(counts[rows[0]])
-        number = max(1, chunk // count)
-        for i in range(0, len(rows), number):
-            yield spans[rows[i : i + number], 0], count
 
 
 def _cuts(start: int, end: int, first: int, size: int, chunk: int) -> Iterator[tuple[int, int]]:

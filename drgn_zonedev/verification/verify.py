@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,15 +52,21 @@ from drgn_zonedev.verification.hazards import (
 from drgn_zonedev.verification.holes import divide_hole
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
+from drgn_zonedev.verification.ram_aliases import illegal_ram_aliases, own_spans
 from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
+from drgn_zonedev.verification.ram_window import window_size
+from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
 from drgn_zonedev.verification.runs import Run
-from drgn_zonedev.verification.scan import ScanAll, Scanned, Work, scan, scan_here
+from drgn_zonedev.verification.scan import scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (
     NO_ALIASES,
+    Aliases,
     Backing,
     find_aliases,
     illegal_aliases,
 )
+from drgn_zonedev.verification.work import ScanAll, Scanned, Work
+from drgn_zonedev.vmcore.exported import leaves_out_ram
 
 __all__ = (
     "PROMISED",
@@ -73,7 +79,7 @@ __all__ = (
 )
 
 # Of the others, nobody says what their struct pages hold, or it is for their users.
-PROMISED = (Case.DEVICE, Case.METADATA)
+PROMISED = (Case.DEVICE, Case.METADATA, Case.ONLINE)
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,11 @@ def verify_snapshot(
     """
     context = _context(prog, snapshot)
     claims = {p.address: union((r.start_pfn, r.end_pfn) for r in p.ranges) for p in snapshot.pgmaps}
-    verifiers = [_verifier(snapshot, claims, r) for r in ranges]
+    verifiers = [_verifier(context, claims, r) for r in ranges]
     promised = [r for r, f in zip(ranges, verifiers) if f is _verify_promised]
-    backings = [_backing(context, r) for r in promised]
-    aliases = find_aliases(prog, backings)
-    works = [Work(_promise(context, r), spans) for r, spans in zip(promised, aliases.spans)]
+    aliases, works = _works(context, promised)
     hazards = (r for r, f in zip(ranges, verifiers) if f not in _READS_NO_HAZARD)
-    total = sum(w.pages for w in works)
+    total = sum(work.pages for of_range in works for work in of_range)
     total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
     def count_pages(pages: int) -> None:
@@ -144,7 +148,7 @@ def verify_snapshot(
         context,
         aliases=aliases,
         progress=count_pages,
-        scanned=scan_all(prog, works, count_pages),
+        scanned=_together(works, scan_all(prog, list(itertools.chain(*works)), count_pages)),
     )
     context.results.findings += illegal_aliases(context.aliases)
     for range_, verify_range in zip(ranges, verifiers):
@@ -155,12 +159,50 @@ def verify_snapshot(
         findings=tuple(results.findings),
         unjudged=tuple(results.unjudged),
         coverage=results.coverage(),
+        free_blocks=FreeBlocks(dict(results.free), union(results.unread)),
     )
 
 
-def _verifier(snapshot: Snapshot, claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
+def _works(context: Context, ranges: Sequence[Range]) -> tuple[Aliases, list[list[Work]]]:
+    # What there is to go through, for each range of which something is promised.
+    devices = [r for r in ranges if r.case is not Case.ONLINE]
+    aliases = find_aliases(context.prog, [_backing(context, r) for r in devices])
+    spans = iter(aliases.spans)
+    works = [
+        _ram_works(context, r)
+        if r.case is Case.ONLINE
+        else [Work(_promise(context, r), next(spans))]
+        for r in ranges
+    ]
+    return aliases, works
+
+
+def _ram_works(context: Context, range_: Range) -> list[Work]:
+    if leaves_out_ram(context.prog):
+        return []
+    works, zones = [], context.snapshot.zones
+    for promise in ram_promises(context.prog, zones, range_.start_pfn, range_.end_pfn):
+        start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
+        spans = own_spans(context.prog, promise.kinds, start, end, window)
+        context.results.findings += illegal_ram_aliases(spans)
+        works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
+    return works
+
+
+def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> Iterator[Scanned]:
+    # What came of all works of each range.
+    for of_range in works:
+        whole = Scanned()
+        for _ in of_range:
+            whole.extend(next(scanned))
+        yield whole
+
+
+def _verifier(context: Context, claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
+    if range_.case is Case.ONLINE and leaves_out_ram(context.prog):
+        return _verify_not_exported
     if range_.pgmap is None:
-        return _verifier_without_pgmap(snapshot, range_)
+        return _verifier_without_pgmap(context.snapshot, range_)
     if range_.case not in _VERIFIERS:
         return _verify_nothing
     # Another device may have got the memory of its pgmap.
@@ -214,8 +256,13 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     """Verify one struct page of a range, and judge it by that page alone."""
     context = _context(prog, snapshot)
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
-    promise = None
-    if range_.case in PROMISED and range_.pgmap is not None:
+    promise: Promise | None = None
+    if range_.case is Case.ONLINE:
+        # Nothing is promised of an alias alone, or of what an export has by chance.
+        for work in (work for work in _ram_works(context, page) if work.pages):
+            promise = work.promise
+            _judge(context, page, scan(prog, page_layout(prog), work))
+    elif range_.case in PROMISED and range_.pgmap is not None:
         promise = _promise(context, range_)
         work = Work(promise, np.array([[pfn, pfn + 1]]))
         _judge(context, page, scan(prog, page_layout(prog), work))
@@ -257,9 +304,20 @@ def _verify_gone(context: Context, range_: Range) -> None:
     context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
 
 
+def _verify_not_exported(context: Context, range_: Range) -> None:
+    results = context.results
+    results.ranges.append(range_)
+    results.count(range_.case, PageCounts(not_exported=range_.pages))
+    results.unread.append((range_.start_pfn, range_.end_pfn))
+
+
 def _verify_promised(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
     _judge(context, range_, next(context.scanned))
+    zones = context.snapshot.zones
+    if range_.case is Case.ONLINE and not knows_zones(zones):
+        reason = "not all zones could be read: the zone of its pages was not judged"
+        context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
     if range_.case is Case.DEVICE and not _nodes(context, range_):
         reason = "no node's ZONE_DEVICE spans the range: the node of its pages was not judged"
         context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
@@ -303,7 +361,10 @@ def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
     results = context.results
     scanned.insert_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
-    results.count(range_.case, PageCounts(verified=range_.pages - missing, unreadable=missing))
+    verified = range_.pages - missing
+    results.count(range_.case, PageCounts(verified, missing, scanned.torn))
+    if range_.case is Case.ONLINE:
+        _count_free(context, scanned)
     results.aliases_skipped += range_.pages - missing - scanned.pages_read
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]
@@ -323,6 +384,14 @@ def _perhaps_unfinished(error: Finding) -> Unjudged:
         "whether memmap_init_zone_device() has finished"
     )
     return Unjudged(error.start_pfn, error.end_pfn, reason)
+
+
+def _count_free(context: Context, scanned: Scanned) -> None:
+    zones_shift = page_layout(context.prog).zones_shift
+    for (zone, order), number in scanned.free.items():
+        nid, zone_number = divmod(zone, 1 << zones_shift)
+        context.results.free[nid, zone_number, order] += number
+    context.results.unread += [(gap.start_pfn, gap.end_pfn) for gap in scanned.gaps]
 
 
 def _error(context: Context, slug: str, range_: Range, run: Run) -> Finding:
@@ -367,6 +436,7 @@ _Verifier = Callable[[Context, Range], None]
 _VERIFIERS: dict[Case, _Verifier] = {
     Case.DEVICE: _verify_promised,
     Case.METADATA: _verify_promised,
+    Case.ONLINE: _verify_promised,
     Case.RESERVED: verify_reserved,
     Case.INITIALIZING: verify_initializing,
     Case.TEARDOWN: verify_teardown,
@@ -376,4 +446,10 @@ _VERIFIERS: dict[Case, _Verifier] = {
 }
 
 # Nothing is read at all, or by scan_all.
-_READS_NO_HAZARD = (_verify_promised, _verify_nothing, _verify_gone, verify_deferred)
+_READS_NO_HAZARD = (
+    _verify_promised,
+    _verify_nothing,
+    _verify_gone,
+    _verify_not_exported,
+    verify_deferred,
+)

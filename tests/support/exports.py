@@ -19,5 +19,5 @@ def open_export(path: Path) -> Program:
 
 
 def check_json(prog: Program) -> str:
-    """Return what ``zonedev check --format json`` prints."""
-    return as_json.render(as_json.report_document(check(prog)))
+    """Return what ``zonedev check --only devices --format json`` prints."""
+    return as_json.render(as_json.report_document(check(prog, only="devices")))

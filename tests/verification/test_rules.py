@@ -23,10 +23,12 @@ from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.model import Severity
 from drgn_zonedev.verification import rules
 from drgn_zonedev.verification.deviations import compare_page
+from drgn_zonedev.verification.device_rules import DEVICE_RULES
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
 from drgn_zonedev.verification.rule import Rule
 from drgn_zonedev.verification.rules import RULES
-from drgn_zonedev.verification.scan import Work, scan
+from drgn_zonedev.verification.scan import scan
+from drgn_zonedev.verification.work import Work
 
 GENERIC, FS_DAX = "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_FS_DAX"
 PRIVATE, COMPOUND, METADATA = "MEMORY_DEVICE_PRIVATE", "compound", "metadata"
@@ -204,7 +206,10 @@ def test_each_defect_breaks_one_rule(defect: Injected) -> None:
     assert found(defect) == ({(defect.slug, defect.pfn)}, {defect.slug})
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.finding} {rule.areas[0].name}")
+# Those of RAM are in test_ram_defects.py.
+@pytest.mark.parametrize(
+    "rule", DEVICE_RULES, ids=lambda rule: f"{rule.finding} {rule.areas[0].name}"
+)
 def test_without_a_rule_the_defects_it_is_about_are_missed(
     rule: Rule, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ from drgn import Program
 from drgn_zonedev.opening.core import Dump, dump_of
 
 if TYPE_CHECKING:
-    from drgn_zonedev.verification.scan import Work
+    from drgn_zonedev.verification.work import Work
 
 __all__ = ("Worker", "end", "end_all", "start_workers", "team")
 

@@ -23,7 +23,7 @@ from drgn_zonedev.verification.pool.process import Worker, end_all, start_worker
 from drgn_zonedev.vmcore.core_path import core_dump_path
 
 if TYPE_CHECKING:
-    from drgn_zonedev.verification.scan import ScanAll, Scanned, Work
+    from drgn_zonedev.verification.work import ScanAll, Scanned, Work
 
 __all__ = ("scanner", "why_alone")
 

@@ -33,7 +33,8 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.verification.fastpath import cached_fast_path
 from drgn_zonedev.verification.pool.piece import piece_pages
 from drgn_zonedev.verification.pool.process import Worker, end, end_all
-from drgn_zonedev.verification.scan import Scanned, Work, pieces, scan
+from drgn_zonedev.verification.scan import pieces, scan
+from drgn_zonedev.verification.work import Scanned, Work
 
 __all__ = ("scan_in_processes",)
 

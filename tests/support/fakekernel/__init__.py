@@ -18,13 +18,17 @@ scenes.
 
 from .kernel import VMEMMAP, Altmap, FakeKernel
 from .layouts import LAYOUTS
+from .ram import PLACES, RamBuilder, busy_ram
 from .scenes import collision, far, in_flight, partial, teardown, without_usage
 
 __all__ = (
     "LAYOUTS",
+    "PLACES",
     "VMEMMAP",
     "Altmap",
     "FakeKernel",
+    "RamBuilder",
+    "busy_ram",
     "collision",
     "far",
     "in_flight",

@@ -72,11 +72,29 @@ def _with_memory_failure(layout: Layout) -> Layout:
     return dataclasses.replace(layout, enums={**layout.enums, "pageflags": moved | more})
 
 
+# What boots the lab's kernels has no use for it; the enumerators are those of Debian's.
+_HUGETLB_FLAGS = {
+    "HPG_restore_reserve": 0,
+    "HPG_migratable": 1,
+    "HPG_temporary": 2,
+    "HPG_freed": 3,
+    "HPG_vmemmap_optimized": 4,
+}
+
+
+def _with_hugetlb(layout: Layout) -> Layout:
+    """As its debugging information is with enum hugetlb_page_flags, which layouts leave out."""
+    if layout.name == "5.10" or "hugetlb_page_flags" in layout.enums:
+        return layout
+    enums = {**layout.enums, "hugetlb_page_flags": _HUGETLB_FLAGS}
+    return dataclasses.replace(layout, enums=enums)
+
+
 def _load() -> Mapping[str, Layout]:
     tables = {name: load_layout(path) for name, path in LAYOUT_FILES.items()}
     for name in (*LAYOUTS, "7.3"):
         booted = dataclasses.replace(tables[f"x86-64-{name}"], name=name)
-        tables[name] = _with_memory_failure(booted)
+        tables[name] = _with_hugetlb(_with_memory_failure(booted))
     tables["6.12-proposal"] = _proposal(tables["6.12"])
     return tables
 

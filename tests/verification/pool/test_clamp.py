@@ -20,7 +20,7 @@ from drgn_zonedev.opening.core import Dump, open_core
 from drgn_zonedev.shell import cli
 from drgn_zonedev.verification.pool import process, scanner, scheduler
 from drgn_zonedev.verification.promises import MetadataPages
-from drgn_zonedev.verification.scan import Work
+from drgn_zonedev.verification.work import Work
 
 MIB = 1 << 20
 # struct pages of 64 bytes.

@@ -21,7 +21,7 @@ from drgn_zonedev.verification.pool import scheduler
 from drgn_zonedev.verification.pool.process import Worker
 from drgn_zonedev.verification.pool.scanner import scanner, why_alone
 from drgn_zonedev.verification.promises import MetadataPages
-from drgn_zonedev.verification.scan import Scanned, Work
+from drgn_zonedev.verification.work import Scanned, Work
 
 MIB, GIB = 1 << 20, 1 << 30
 # struct pages of 64 bytes.

@@ -22,7 +22,8 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.opening.core import Dump, dump_of, open_dump
 from drgn_zonedev.verification.pool.worker import main
 from drgn_zonedev.verification.promises import MetadataPages
-from drgn_zonedev.verification.scan import Work, scan
+from drgn_zonedev.verification.scan import scan
+from drgn_zonedev.verification.work import Work
 
 _SECONDS = 60
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Aliases in RAM
+--------------
+
+Which struct pages of RAM have the memory of others, as the page tables say. Hugetlb pages
+with an optimised vmemmap share that of their tails (``hugetlb_vmemmap_optimize_folio()``);
+since Linux kernel v7.1, all of a zone and an order share one page.
+
+One struct page for each piece of memory is verified; the others would say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program
+
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memmap import PageLayout, page_layout
+from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
+from drgn_zonedev.model import Case, Finding
+from drgn_zonedev.vmcore.pagetables import walks_in_bulk
+
+__all__ = ("CHUNK_ORDER", "RamSpans", "illegal_ram_aliases", "own_spans")
+
+_NONE = np.empty((0, 2), np.int64)
+
+CHUNK_ORDER = 16
+"""Struct pages that are read at once, to the power of two: 4 MiB of them."""
+
+# Pages of vmemmap that are translated together: the struct pages of 16 GiB.
+_WINDOW_ORDER = 16
+
+# 1 GiB in pages of 4 KiB. Larger hugetlb pages share no memory with their first page.
+_GIGANTIC_ORDER = 18
+
+
+@dataclass(frozen=True)
+class RamSpans:
+    """
+    ``own`` are the PFNs whose struct pages have memory of their own, or are the first ones
+    with it, and ``illegal`` those that share it although no hugetlb page does: half-open
+    ranges in ascending order, a row each. None of ``own`` goes beyond a multiple of a chunk.
+    ``around`` are PFNs that begin and end with a window, or with a span, and may be looked at
+    besides.
+    """
+
+    own: np.ndarray
+    illegal: np.ndarray
+    around: tuple[int, int]
+
+
+def own_spans(
+    prog: Program, kinds: PageKinds, start_pfn: int, end_pfn: int, window: int
+) -> RamSpans:
+    """Find aliases in a range of RAM; none, if nothing can be translated."""
+    layout = page_layout(prog)
+    # Pages share memory with those in front of them, in the same hugetlb page.
+    size = 1 << _GIGANTIC_ORDER
+    first, end = start_pfn // size * size, -(-end_pfn // size) * size
+    aliases = np.concatenate([_NONE, *_aliases(prog, layout, first, end)])
+    borders = np.r_[first, aliases.ravel(), end].reshape(-1, 2)
+    spans = borders[borders[:, 0] < borders[:, 1]]
+    around = (
+        _around(spans, start_pfn, start_pfn // window * window)[0],
+        _around(spans, end_pfn - 1, -(-end_pfn // window) * window)[1],
+    )
+    aliases = aliases.clip(start_pfn, end_pfn)
+    aliases = aliases[aliases[:, 0] < aliases[:, 1]]
+    own = spans.clip(start_pfn, end_pfn)
+    own = own[own[:, 0] < own[:, 1]]
+    legal = _are_hugetlb(prog, layout, kinds, aliases)
+    return RamSpans(_cut(own, 1 << CHUNK_ORDER), aliases[~legal], around)
+
+
+def _around(spans: np.ndarray, pfn: int, border: int) -> tuple[int, int]:
+    # What of the span that a PFN is in lies within the border of its window.
+    for start, end in spans[(spans[:, 0] <= pfn) & (pfn < spans[:, 1])].tolist():
+        return max(start, min(border, pfn)), min(end, max(border, pfn + 1))
+    return pfn, pfn + 1
+
+
+def illegal_ram_aliases(spans: RamSpans) -> Iterator[Finding]:
+    """Report struct pages of RAM that share memory that they must not share."""
+    for start, end in spans.illegal.tolist():
+        yield make_finding("vmemmap-alias", Case.ONLINE, start, end)
+
+
+def _cut(spans: np.ndarray, size: int) -> np.ndarray:
+    # At multiples of a size. Few spans are as long as that.
+    long = (spans[:, 1] - 1) // size != spans[:, 0] // size
+    parts = [_NONE]
+    for rows in np.split(np.arange(len(spans)), np.flatnonzero(np.diff(long) | long[1:]) + 1):
+        if not len(rows) or not long[rows[0]]:
+            parts.append(spans[rows])
+            continue
+        ((start, end),) = spans[rows].tolist()
+        borders = np.arange(start // size * size + size, end, size)
+        parts.append(np.stack([np.r_[start, borders], np.r_[borders, end]], axis=1))
+    return np.concatenate(parts)
+
+
+def _aliases(
+    prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
+) -> Iterator[np.ndarray]:
+    page_size = prog["PAGE_SIZE"].value_()
+    if page_size % layout.size or layout.vmemmap % page_size or not _may_share(prog):
+        return
+    base, per_page = layout.vmemmap // page_size, page_size // layout.size
+    first, end = vmemmap_pages(prog, start_pfn, end_pfn)
+    # No hugetlb page lies in two windows.
+    window = 1 << _WINDOW_ORDER
+    for border in range((first - base) // window * window + base, end, window):
+        start = max(border, first)
+        frames = vmemmap_page_frames(prog, start, min(border + window, end))
+        if frames is None or (np.diff(frames) == 1).all():
+            # Nearly always, one huge page follows the other.
+            continue
+        rows = np.flatnonzero(_came_before(frames))
+        if len(rows):
+            breaks = np.flatnonzero(np.diff(rows) > 1) + 1
+            runs = np.stack(
+                [rows[np.r_[0, breaks]], rows[np.r_[breaks, len(rows)] - 1] + 1], axis=1
+            )
+            yield (start + runs - base) * per_page
+
+
+def _came_before(frames: np.ndarray) -> np.ndarray:
+    _, first = np.unique(frames, return_index=True)
+    again = frames != UNMAPPED
+    again[first] = False
+    return again
+
+
+def _may_share(prog: Program) -> bool:
+    # Elsewhere, each page is looked up by itself: not if no hugetlb page can be optimised.
+    if walks_in_bulk(prog):
+        return True
+    zone = prog.type("struct zone")
+    return "hugetlb_optimize_vmemmap_key" in prog or zone.has_member("vmemmap_tails")
+
+
+def _are_hugetlb(
+    prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray
+) -> np.ndarray:
+    # Whether the struct page in front of each is a tail of an optimised page that goes on.
+    size = np.uint64(layout.size)
+    address = np.uint64(layout.vmemmap) + (aliases[:, 0] - 1).astype(np.uint64) * size
+    raw, readable = read_records(prog, address, layout.size)
+    link = raw.view("<u8")[:, layout.compound_word]
+    head = address & link if layout.compound_mask else link - np.uint64(1)
+    raw, there = read_records(prog, head, 2 * layout.size)
+    words = np.ascontiguousarray(raw).view("<u8")
+    private = words[:, kinds.private_offset // 8]
+    order = np.zeros(len(aliases), np.int64)
+    if layout.order_offset is not None:
+        order[:] = raw[:, layout.size + layout.order_offset]
+    end = head + (size << np.minimum(order, 32).astype(np.uint64))
+    goes_on = end >= np.uint64(layout.vmemmap) + aliases[:, 1].astype(np.uint64) * size
+    is_tail = (link & np.uint64(1)).astype(bool)
+    optimized = (private & np.uint64(kinds.optimized)) != 0
+    return readable & there & is_tail & optimized & goes_on

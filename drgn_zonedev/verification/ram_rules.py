@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Rules of RAM
+------------
+
+What the kernel promises of the struct pages of RAM that is online. Which of the rules
+are about a page depends on what it says of itself: see :mod:`.ram_window`.
+
+The table holds what the page allocator and those beside it keep at any moment, whoever
+uses the memory.
+"""
+
+from __future__ import annotations
+
+from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.verification.page_words import (
+    MAPCOUNT,
+    MAPPING,
+    NODE,
+    ORDER,
+    PAGE_ZONE,
+    PG_HEAD,
+    PG_RESERVED,
+    POISON_KNOWN,
+    REFCOUNT,
+    TAIL_LINK,
+    TAIL_MAPPING,
+    ZONE,
+    flag_word,
+)
+from drgn_zonedev.verification.promises import Area, Place, Promise, RamPages, order_is_in_flags
+from drgn_zonedev.verification.ram_window import RamPlace
+from drgn_zonedev.verification.rule import (
+    Commit,
+    Comparison,
+    Computed,
+    Condition,
+    Role,
+    Rule,
+    Varies,
+    Word,
+)
+
+__all__ = ("RAM_RULES", "excluded_by_reserved", "excluded_of_tails")
+
+
+def _ram(promise: Promise) -> RamPages:
+    assert isinstance(promise, RamPages)
+    return promise
+
+
+def _place(place: Place) -> RamPlace:
+    assert isinstance(place, RamPlace)
+    return place
+
+
+# Words.
+
+
+def excluded_by_reserved(kinds: PageKinds) -> int:
+    """Flags of pages that the page allocator gave to somebody, and can take back."""
+    mapped = kinds.lru | kinds.swapbacked | kinds.unevictable | kinds.mlocked
+    return mapped | kinds.slab_flag | kinds.writeback
+
+
+def excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> int:
+    """Flags that no tail ever has, not even while its folio is split: all are of the head."""
+    if first and layout.order_offset == layout.flags_word * 8:
+        # The order lies over the low ones.
+        return layout.pg_reserved
+    return layout.pg_reserved | kinds.lru | kinds.writeback
+
+
+_FLAGS_OF_USE = flag_word(
+    "flags of pages in use", lambda _, promise: excluded_by_reserved(_ram(promise).kinds)
+)
+_FLAGS_OF_HEADS = flag_word(
+    "flags of heads",
+    lambda layout, p: excluded_of_tails(layout, _ram(p).kinds, first=False),
+)
+_FLAGS_OF_HEADS_IN_FIRST_TAIL = flag_word(
+    "flags of heads",
+    lambda layout, p: excluded_of_tails(layout, _ram(p).kinds, first=True),
+)
+_PG_LRU = flag_word("PG_lru", lambda _, promise: _ram(promise).kinds.lru)
+_FLAGS_OF_FREE_BLOCKS = flag_word(
+    "flags", lambda _, promise: _ram(promise).kinds.at_prep & ~_ram(promise).kinds.reported
+)
+_FLAGS_OF_FREE_PAGES = flag_word("flags", lambda _, promise: _ram(promise).kinds.at_prep)
+_TAIL_BIT = Word(
+    "compound link",
+    lambda layout, _: layout.compound_word * 8,
+    mask=lambda layout, _: 1,
+    title="compound link & 1",
+)
+_BUDDY_ORDER = Word("page->private", lambda _, promise: _ram(promise).kinds.private_offset)
+_MEMCG = Word("page->memcg_data", lambda _, promise: _ram(promise).kinds.memcg_offset)
+
+# Values.
+
+_NODES = Computed("the nodes that are online", lambda place: place.promise.nodes)
+_ZONES = Computed("the zones that span it", lambda place: _ram(place.promise).zones or ())
+_HOLE_ZONES = Computed("the zones there are", lambda place: _ram(place.promise).hole_zones or ())
+_ZONE_DEVICE = Computed("`ZONE_DEVICE`", lambda place: place.layout.zone_device)
+_HEAD = Computed("its head", lambda place: _place(place).link, Varies.BY_PAGE)
+_SIZE = Computed(
+    "that of as many pages as link to the head",
+    lambda place: _place(place).window.compound.order,
+    Varies.BY_PAGE,
+)
+_SOUND_ORDER = Computed(
+    "one whose pages are free, and that the PFN is aligned to",
+    lambda place: _place(place).window.free.order,
+    Varies.BY_PAGE,
+)
+
+# Conditions.
+
+_ZONES_KNOWN = Condition(
+    "all zones can be read", lambda _, promise: _ram(promise).zones is not None
+)
+_ORDER_ELSEWHERE = Condition(
+    "up to v6.5: the order lies there since", lambda layout, _: not order_is_in_flags(layout)
+)
+
+# Commits.
+
+_INIT = Commit(
+    "1e8ce83cd17f", "mm: meminit: move page initialization into a separate function", "v4.2"
+)
+_ZONES_LATE = Commit(
+    "f1dd2cd13c4b",
+    "mm, memory_hotplug: do not associate hotadded memory to zones until online",
+    "v4.13",
+)
+_LINKS = Commit("1d798ca3f164", "mm: make compound_head() robust", "v4.4")
+_ORDERS = Commit("d85f33855c30", "Make page->private usable in compound pages", "v2.6.22")
+_POISON = Commit("1c290f642101", "mm: sanitize page->mapping for tail pages", "v4.5")
+_NO_TAIL_REFERENCES = Commit("58a84aa92723", "thp: set compound tail page _count to zero", "v3.2")
+_PAGE_TYPES = Commit("6e292b9be7f4", "mm: split page_type out from _mapcount", "v4.18")
+_BUDDY = Commit("5f24ce5fd34c", "thp: remove PG_buddy", "v2.6.38")
+_AT_PREP = Commit("79f4b7bf393e", "badpage: simplify page_alloc flag check+clear", "v2.6.29")
+
+_PREP_HEAD, _PREP_TAIL = "prep_compound_page()", "prep_compound_tail()"
+_INIT_PAGE = "__init_single_page()"
+_FREE = "free_pages_prepare()"
+
+RAM_RULES: tuple[Rule, ...] = (
+    Rule(
+        "ram-page-node",
+        (Area.RAM,),
+        NODE,
+        _NODES,
+        "node {value}",
+        _INIT_PAGE,
+        _INIT,
+        Comparison.ONE_OF,
+        role=Role.ORIGIN,
+    ),
+    Rule(
+        "ram-page-device",
+        (Area.RAM,),
+        ZONE,
+        _ZONE_DEVICE,
+        "not ZONE_DEVICE",
+        "move_pfn_range_to_zone()",
+        _ZONES_LATE,
+        Comparison.OTHER,
+        role=Role.ORIGIN,
+    ),
+    Rule(
+        "ram-page-zone",
+        (Area.RAM_UNRESERVED,),
+        PAGE_ZONE,
+        _ZONES,
+        "zone {zone} of node {nid}",
+        "move_pfn_range_to_zone()",
+        _ZONES_LATE,
+        Comparison.ONE_OF,
+        _ZONES_KNOWN,
+        Role.ORIGIN,
+    ),
+    Rule(
+        "ram-hole-zone",
+        (Area.RAM_RESERVED,),
+        PAGE_ZONE,
+        _HOLE_ZONES,
+        "zone {zone} of node {nid}",
+        "init_unavailable_range()",
+        _INIT,
+        Comparison.ONE_OF,
+        _ZONES_KNOWN,
+        Role.ORIGIN,
+    ),
+    Rule(
+        "ram-tail-link",
+        (Area.RAM_TAIL,),
+        TAIL_LINK,
+        _HEAD,
+        "{value:#x}, tail of PFN {head:#x}",
+        _PREP_TAIL,
+        _LINKS,
+        Comparison.LEADS_TO,
+        role=Role.LINK,
+    ),
+    Rule(
+        "ram-stray-tail",
+        (Area.RAM_HEAD, Area.RAM_SINGLE, Area.FREE_HEAD, Area.FREE_INSIDE),
+        _TAIL_BIT,
+        0,
+        "no tail",
+        _PREP_TAIL,
+        _LINKS,
+        role=Role.LINK,
+    ),
+    Rule(
+        "ram-head-flag",
+        (Area.RAM_HEAD,),
+        PG_HEAD,
+        1,
+        "PG_head",
+        _PREP_HEAD,
+        _ORDERS,
+    ),
+    Rule(
+        "ram-stray-head",
+        (Area.RAM_SINGLE, Area.RAM_OTHER_TAIL),
+        PG_HEAD,
+        0,
+        "not PG_head",
+        _PREP_HEAD,
+        _ORDERS,
+    ),
+    Rule(
+        "ram-stray-head",
+        (Area.RAM_FIRST_TAIL,),
+        PG_HEAD,
+        0,
+        "not PG_head",
+        _PREP_HEAD,
+        _ORDERS,
+        condition=_ORDER_ELSEWHERE,
+    ),
+    Rule(
+        "ram-compound-order",
+        (Area.RAM_FIRST_TAIL,),
+        ORDER,
+        _SIZE,
+        "order {value}",
+        "prep_compound_head()",
+        _ORDERS,
+        Comparison.EQUAL_OR_ZERO,
+    ),
+    Rule(
+        "ram-tail-mapping",
+        (Area.RAM_IDLE_TAIL,),
+        MAPPING,
+        TAIL_MAPPING,
+        "{value:#x}, TAIL_MAPPING",
+        _PREP_TAIL,
+        _POISON,
+        condition=POISON_KNOWN,
+    ),
+    Rule(
+        "ram-tail-flags",
+        (Area.RAM_OTHER_TAIL,),
+        _FLAGS_OF_HEADS,
+        0,
+        "no flags of a head",
+        _PREP_TAIL,
+        _ORDERS,
+    ),
+    Rule(
+        "ram-tail-flags",
+        (Area.RAM_FIRST_TAIL,),
+        _FLAGS_OF_HEADS_IN_FIRST_TAIL,
+        0,
+        "no flags of a head",
+        _PREP_TAIL,
+        _ORDERS,
+    ),
+    Rule(
+        "ram-page-refcount",
+        (Area.RAM_HEAD, Area.RAM_SINGLE),
+        REFCOUNT,
+        0,
+        "{value} or more",
+        "put_page_testzero()",
+        _INIT,
+        Comparison.AT_LEAST,
+    ),
+    Rule(
+        "ram-page-refcount",
+        (Area.RAM_RESERVED,),
+        REFCOUNT,
+        1,
+        "{value} or more, as it is reserved",
+        _INIT_PAGE,
+        _INIT,
+        Comparison.AT_LEAST,
+    ),
+    Rule(
+        "ram-page-refcount",
+        (Area.RAM_OWN_TAIL,),
+        REFCOUNT,
+        0,
+        "{value}: tails have none",
+        _PREP_TAIL,
+        _NO_TAIL_REFERENCES,
+    ),
+    Rule(
+        "ram-page-mapcount",
+        (Area.RAM_HEAD, Area.RAM_SINGLE),
+        MAPCOUNT,
+        -1,
+        "{value} or more, or a page type",
+        _INIT_PAGE,
+        _PAGE_TYPES,
+        Comparison.COUNT_OR_KNOWN_TYPE,
+    ),
+    Rule(
+        "ram-page-mapcount",
+        (Area.RAM_TAIL,),
+        MAPCOUNT,
+        -1,
+        "{value} or more: tails have no type",
+        _INIT_PAGE,
+        _PAGE_TYPES,
+        Comparison.AT_LEAST,
+    ),
+    Rule(
+        "ram-reserved-flags",
+        (Area.RAM_RESERVED,),
+        _FLAGS_OF_USE,
+        0,
+        "no flags of a page in use",
+        _FREE,
+        _AT_PREP,
+    ),
+    Rule(
+        "ram-reserved-flags",
+        (Area.RAM_HEAD,),
+        PG_RESERVED,
+        0,
+        "not PG_reserved: it is a head",
+        _FREE,
+        _AT_PREP,
+    ),
+    Rule(
+        "ram-lru-type",
+        (Area.RAM_TYPED,),
+        _PG_LRU,
+        0,
+        "not PG_lru",
+        _FREE,
+        _PAGE_TYPES,
+    ),
+    Rule(
+        "ram-free-order",
+        (Area.FREE_HEAD,),
+        _BUDDY_ORDER,
+        _SOUND_ORDER,
+        "order {value}",
+        "set_buddy_order()",
+        _BUDDY,
+    ),
+    Rule(
+        "ram-free-refcount",
+        (Area.FREE_HEAD, Area.FREE_INSIDE),
+        REFCOUNT,
+        0,
+        "{value}: it is free",
+        _FREE,
+        _BUDDY,
+    ),
+    Rule(
+        "ram-free-type",
+        (Area.FREE_INSIDE,),
+        MAPCOUNT,
+        -1,
+        "{value}: a page in a free block has no type and no mappings",
+        "__free_one_page()",
+        _BUDDY,
+    ),
+    Rule(
+        "ram-free-flags",
+        (Area.FREE_HEAD,),
+        _FLAGS_OF_FREE_BLOCKS,
+        0,
+        "no flags but PG_hwpoison and PG_reported",
+        _FREE,
+        _AT_PREP,
+    ),
+    Rule(
+        "ram-free-flags",
+        (Area.FREE_INSIDE,),
+        _FLAGS_OF_FREE_PAGES,
+        0,
+        "no flags but PG_hwpoison",
+        _FREE,
+        _AT_PREP,
+    ),
+    Rule(
+        "ram-free-mapping",
+        (Area.FREE_HEAD, Area.FREE_INSIDE),
+        MAPPING,
+        0,
+        "NULL: it is free",
+        _FREE,
+        _AT_PREP,
+    ),
+    Rule(
+        "ram-free-memcg",
+        (Area.FREE_HEAD,),
+        _MEMCG,
+        0,
+        "no memory cgroup: it is free",
+        _FREE,
+        _AT_PREP,
+    ),
+)
+"""In the order in which they count."""

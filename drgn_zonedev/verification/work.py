@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Work
+----
+
+Struct pages to go through, and what came of it, as plain data: it can be done here or in
+another process.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from drgn import Program
+
+from drgn_zonedev.kernel.memmap import UnreadablePages
+from drgn_zonedev.model import Unjudged
+from drgn_zonedev.verification.promises import Promise
+from drgn_zonedev.verification.runs import Runs
+
+__all__ = ("ScanAll", "Scanned", "Work", "batches")
+
+
+@dataclass(frozen=True)
+class Work:
+    """
+    Struct pages to read and to compare with a promise.
+
+    ``spans`` are half-open ranges of PFNs in ascending order, a row each.
+    """
+
+    promise: Promise
+    spans: np.ndarray
+
+    @property
+    def pages(self) -> int:
+        """Number of struct pages."""
+        return int((self.spans[:, 1] - self.spans[:, 0]).sum())
+
+
+@dataclass
+class Scanned:
+    """
+    What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
+    again; ``free`` counts free blocks by zone ID and order.
+    """
+
+    runs: dict[str, Runs] = field(default_factory=dict)
+    gaps: list[UnreadablePages] = field(default_factory=list)
+    unconfirmed: list[Unjudged] = field(default_factory=list)
+    pages_read: int = 0
+    bytes_read: int = 0
+    torn: int = 0
+    free: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    def extend(self, other: Scanned) -> None:
+        """Append what came of the work behind this."""
+        for slug, runs in other.runs.items():
+            self.runs.setdefault(slug, Runs()).extend(runs)
+        self.append_gaps(other.gaps)
+        self.unconfirmed += other.unconfirmed
+        self.pages_read += other.pages_read
+        self.bytes_read += other.bytes_read
+        self.torn += other.torn
+        self.free += other.free
+
+    def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
+        """
+        Append gaps in ascending order; those that touch become one, which keeps the
+        words of its first part.
+        """
+        for gap in gaps:
+            if self.gaps and self.gaps[-1].end_pfn == gap.start_pfn:
+                self.gaps[-1] = dataclasses.replace(self.gaps[-1], end_pfn=gap.end_pfn)
+            else:
+                self.gaps.append(gap)
+
+    def insert_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
+        """Like :meth:`append_gaps`, wherever they belong."""
+        ordered = sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn)
+        self.gaps = []
+        self.append_gaps(ordered)
+
+
+ScanAll = Callable[[Program, Sequence[Work], Callable[[int], None]], Iterator[Scanned]]
+"""
+Goes through several works, and yields what came of each, in order. The third
+argument is called with the number of struct pages that were gone through.
+"""
+
+
+def batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndarray, int]]:
+    """
+    Get the starts and the common length of spans that are read together: neighbours, alike,
+    at the same place of their compound pages of *size*, and short.
+    """
+    counts = spans[:, 1] - spans[:, 0]
+    kind = np.stack([counts, spans[:, 0] % size])
+    borders = np.flatnonzero((np.diff(kind) != 0).any(axis=0)) + 1
+    for rows in np.split(np.arange(len(spans)), borders) if len(spans) else []:
+        count = int(counts[rows[0]])
+        number = max(1, chunk // count)
+        for i in range(0, len(rows), number):
+            yield spans[rows[i : i + number], 0], count

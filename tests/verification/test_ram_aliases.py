@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Struct pages of hugetlb pages that share their memory: nothing is wrong with them, and
+each piece of memory is looked at once. Nobody else may share.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from drgn import Program
+from support.fakekernel import FakeKernel, RamBuilder, busy_ram
+from support.kernels import since_compounds
+
+from drgn_zonedev.model import Case, PageCounts, Report
+from drgn_zonedev.report import check
+from drgn_zonedev.verification import ram_aliases
+
+START = 0x40000
+# In front of it there are slabs, behind it pages on the LRU lists.
+HUGE, ORDER, PER_PAGE = START + 0x2000, 9, 64
+
+
+class Tables:
+    """Page tables in which pages of vmemmap, by a PFN in them, have the frame of another."""
+
+    def __init__(self, kernel: FakeKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.base = kernel.vmemmap >> 12
+        self.same: dict[int, int] = {}
+        monkeypatch.setattr(ram_aliases, "vmemmap_page_frames", self.frames)
+
+    def share(self, pfn: int, with_pfn: int) -> None:
+        self.same[self.base + pfn // PER_PAGE] = self.base + with_pfn // PER_PAGE
+
+    def frames(self, prog: Program, first: int, end: int) -> np.ndarray:
+        return np.array([self.same.get(page, page) - self.base for page in range(first, end)])
+
+
+def optimized(
+    layout: str, monkeypatch: pytest.MonkeyPatch, *heads: int
+) -> tuple[FakeKernel, Tables]:
+    """Hugetlb pages as hugetlb_vmemmap_optimize_folio() leaves them."""
+    kernel = busy_ram(layout)
+    tables = Tables(kernel, monkeypatch)
+    ram = RamBuilder(kernel, "ZONE_DMA32", 0, random.Random(1))
+    for head in heads:
+        ram.hugetlb(head, ORDER, optimized=True)
+        for pfn in range(head + PER_PAGE, head + (1 << ORDER), PER_PAGE):
+            # Copies of the head up to v7.0; tails of the zone, which boot may have given a
+            # reference, since.
+            shared = heads[0] + PER_PAGE if layout == "7.2" else head
+            tables.share(pfn, shared)
+            words = np.array(
+                [
+                    [kernel.page_word(shared + i, word) for word in range(8)]
+                    for i in range(PER_PAGE)
+                ],
+                np.uint64,
+            )
+            if layout == "7.2":
+                words[:, 6] = 1 << 32 | 0xFFFFFFFF
+            kernel.memory.put_pages(pfn, words)
+    return kernel, tables
+
+
+def errors(report: Report) -> list[tuple[str, int, int]]:
+    return [(f.slug, f.start_pfn, f.end_pfn) for f in report.findings]
+
+
+@since_compounds
+def test_shared_tails_are_looked_at_once(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE, HUGE + 512, HUGE + 2048)
+    report = check(kernel.program())
+    assert errors(report) == []
+    coverage = report.coverage
+    assert coverage.by_case == {Case.ONLINE: PageCounts(verified=0x10000)}
+    # Seven of eight pages of vmemmap each; of one hugetlb page since v7.1, one less.
+    assert coverage.aliases_skipped == 3 * 7 * PER_PAGE - (layout == "7.2") * PER_PAGE
+
+
+@since_compounds
+def test_defects_of_optimised_pages_are_found(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE)
+    kernel.poke_page_word(HUGE + 9, 1, 0)
+    kernel.poke_page_word(HUGE + 10, 6, 5 << 32 | 0xFFFFFFFF)
+    assert errors(check(kernel.program())) == [
+        ("ram-tail-link", HUGE + 9, HUGE + 10),
+        ("ram-page-refcount", HUGE + 10, HUGE + 11),
+    ]
+
+
+@since_compounds
+def test_nobody_else_may_share(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, tables = optimized(layout, monkeypatch, HUGE)
+    tables.share(START + 0x3040, START + 0x3000)
+    assert errors(check(kernel.program())) == [("vmemmap-alias", START + 0x3040, START + 0x3080)]
