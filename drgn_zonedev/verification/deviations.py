@@ -19,6 +19,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
+from drgn_zonedev.verification.in_flight import is_in_flight
 from drgn_zonedev.verification.promises import Place, Promise, RamPages, periodic_areas
 from drgn_zonedev.verification.ram_window import RamPlace, RamWindow, window_around
 from drgn_zonedev.verification.rule import Bits, Comparison, Role, Rule
@@ -65,7 +66,9 @@ def deviations(prog: Program, pages: Pages, promise: Promise) -> list[Deviation]
 def ram_deviations(prog: Program, window: RamWindow) -> list[Deviation]:
     """Like :func:`deviations()`, for pages of RAM."""
     subject = _Subject(prog, window.pages, window.place)
-    found = _deviations(subject, _broken(subject), window.unwritten)
+    settled = ~is_in_flight(window)
+    broken = [(r, w if r.role is Role.ORIGIN else w & settled) for r, w in _broken(subject)]
+    found = _deviations(subject, broken, window.unwritten)
     asked = (dataclasses.replace(d, wrong=d.wrong & window.asked) for d in found)
     return [d for d in asked if d.wrong.any()]
 

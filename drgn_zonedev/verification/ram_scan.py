@@ -29,8 +29,11 @@ from drgn_zonedev.kernel.memmap import (
     read_blocks,
     read_pages,
 )
+from drgn_zonedev.model import Unjudged
+from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.compound_links import compound_before
 from drgn_zonedev.verification.deviations import Deviation, ram_deviations
+from drgn_zonedev.verification.in_flight import IN_FLIGHT, compounds_in_flight
 from drgn_zonedev.verification.promises import RamPages
 from drgn_zonedev.verification.ram_aliases import CHUNK_ORDER
 from drgn_zonedev.verification.ram_fastpath import Buffers, glance
@@ -60,11 +63,13 @@ class _Wrong:
 
     pages: Pages
     deviations: tuple[Deviation, ...]
+    in_flight: tuple[Span, ...]
 
     @property
     def wrong(self) -> np.ndarray:
         """Which of the pages."""
-        return np.any([d.wrong for d in self.deviations], axis=0)
+        nothing = np.zeros(len(self.pages.words), bool)
+        return np.any([nothing, *(d.wrong for d in self.deviations)], axis=0)
 
 
 _Window = tuple[int, int]
@@ -107,6 +112,7 @@ def scan_ram(
     for wrong in found:
         for deviation in wrong.deviations:
             add_deviation(done.runs.setdefault(deviation.slug, Runs()), wrong.pages, deviation)
+        done.unconfirmed += [Unjudged(*span, IN_FLIGHT) for span in wrong.in_flight]
     return done
 
 
@@ -157,9 +163,10 @@ def _look(
     found = []
     for start, end in sorted(windows):
         for window in read_window(prog, layout, promise, start, end):
-            deviations = ram_deviations(prog, window)
-            if deviations:
-                found.append(_Wrong(window.pages, tuple(deviations)))
+            deviations = tuple(ram_deviations(prog, window))
+            in_flight = tuple(compounds_in_flight(window))
+            if deviations or in_flight:
+                found.append(_Wrong(window.pages, deviations, in_flight))
     return found
 
 
@@ -172,13 +179,14 @@ def _lasting(
         windows = [(w.pages.start_pfn, w.pages.end_pfn) for w in found]
         again = {w.pages.start_pfn: w for w in _look(prog, layout, promise, windows)}
         both = ((w, again.get(w.pages.start_pfn)) for w in found)
-        found = [w for w in (_common(one, other) for one, other in both if other) if w.deviations]
+        found = [_common(one, other) for one, other in both if other]
+        found = [w for w in found if w.deviations or w.in_flight]
     return found
 
 
 def _common(one: _Wrong, other: _Wrong) -> _Wrong:
     if len(one.pages.words) != len(other.pages.words):
-        return dataclasses.replace(one, deviations=())
+        return dataclasses.replace(one, deviations=(), in_flight=())
     same = (one.pages.words == other.pages.words).all(axis=1)
     still = {d.slug: d.wrong & same for d in other.deviations}
     common = (
@@ -186,4 +194,5 @@ def _common(one: _Wrong, other: _Wrong) -> _Wrong:
         for d in one.deviations
         if d.slug in still
     )
-    return dataclasses.replace(one, deviations=tuple(d for d in common if d.wrong.any()))
+    deviations = tuple(d for d in common if d.wrong.any())
+    return dataclasses.replace(one, deviations=deviations, in_flight=other.in_flight)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+In Flight
+---------
+
+Finds compound pages that the kernel was making or freeing when it was stopped, for a dump
+or by ``--pause``. That is no defect, and no second look at the same memory tells more.
+
+``prep_compound_page()`` links the tails in ascending order, and then writes the order;
+freeing clears the order first since Linux kernel commit ebc1baf5c9b4 ("mm: free up a word in
+the first tail page") (in v6.6), and then the links, in ascending order, too. So the tails
+without a link are the first or the last ones, and their links are 0. One such tail alone is
+rather a damaged one: a kernel has hundreds of instructions more for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.verification.promises import order_is_in_flags
+from drgn_zonedev.verification.ram_window import RamWindow
+
+__all__ = ("IN_FLIGHT", "compounds_in_flight", "is_in_flight")
+
+IN_FLIGHT = "a compound page that the kernel was making or freeing when it was stopped"
+
+_FEWEST = 2
+
+
+def is_in_flight(window: RamWindow) -> np.ndarray:
+    """Which pages are in compound pages that are being made or freed."""
+    pages = np.zeros(len(window.pages.words), bool)
+    for start, end in compounds_in_flight(window):
+        pages[start - window.pages.start_pfn : end - window.pages.start_pfn] = True
+    return pages
+
+
+def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
+    """Get the PFNs of a window whose compound pages are being made or freed."""
+    unlinked = window.tail & ~window.leads_to_head
+    for head in np.unique(window.compound.head[unlinked]).tolist():
+        rows = np.flatnonzero(window.compound.head == head)
+        if _is_half_linked(window, rows, unlinked[rows]):
+            start = window.pages.start_pfn + int(rows[0])
+            yield start, start + len(rows)
+
+
+def _is_half_linked(window: RamWindow, rows: np.ndarray, unlinked: np.ndarray) -> bool:
+    without, index = np.flatnonzero(unlinked), window.index[rows]
+    first, last = int(without[0]), int(without[-1])
+    # Of a compound page that is larger than the window, the rest may be like this part.
+    begins = index[first] == 1 or first == 0
+    ends = last == len(rows) - 1
+    is_whole = len(rows) == 1 << int(window.compound.order[rows[0]])
+    return bool(
+        len(without) >= _FEWEST
+        and last - first + 1 == len(without)
+        and (begins or ends)
+        and not (begins and ends and is_whole)
+        and not window.pages.words[rows[without], window.pages.layout.compound_word].any()
+        and not _has_order(window, rows, index)
+    )
+
+
+def _has_order(window: RamWindow, rows: np.ndarray, index: np.ndarray) -> bool:
+    # Up to v6.5, what was freed keeps the order that it had.
+    layout = window.pages.layout
+    if layout.order_offset is None or not order_is_in_flags(layout):
+        return False
+    first_tail = window.pages.words[rows[index == 1]]
+    return bool(first_tail.view(np.uint8)[..., layout.order_offset].any())
