@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.lab.scenarios import Expected
-from drgn_zonedev.util.intervals import difference
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -27,11 +26,12 @@ _ORDINARY = ("online", "partial")
 def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
     """Compare a report with the scenario's arithmetic and with the guest's own facts."""
     from drgn_zonedev.lab.verdict.proofs import failed_proofs
-    from drgn_zonedev.lab.verdict.proven_errors import proven_errors
+    from drgn_zonedev.lab.verdict.proven_errors import error_differences, proven_errors
 
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
-        *_complaints(report, proven_errors(prog, guest.facts)),
+        *error_differences(report.findings, proven_errors(prog, guest.facts)),
+        *_unjudged(report),
         *failed_proofs(guest, prog, report),
         *_mistakes(guest, prog),
         *_kernel_disagreements(guest, prog, report),
@@ -97,13 +97,8 @@ def _difference(expected: str | None, found: str | None) -> str:
     return "" if expected == found else f"{found or 'nothing'} instead of {expected}"
 
 
-def _complaints(report: Report, proven: Sequence[tuple[int, int]]) -> Iterator[str]:
-    # Elsewhere, all of these kernels are healthy, and all of their memory can be read.
-    for finding in report.findings:
-        start, end = finding.start_pfn, finding.end_pfn
-        if finding.severity.value == "error" and any(difference((start, end), proven)):
-            where = f"PFNs {start:#x}-{end:#x}"
-            yield f"{where}: {finding.slug} on a healthy kernel ({finding.count} pages)"
+def _unjudged(report: Report) -> Iterator[str]:
+    # All memory of a guest can be read.
     for unjudged in report.unjudged:
         where = f"PFNs {unjudged.start_pfn:#x}-{unjudged.end_pfn:#x}"
         yield f"{where}: not judged: {unjudged.reason}"

@@ -9,7 +9,8 @@ have a zone that does not exist (see the scenario ``acpi-hole``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from drgn import Program
@@ -18,22 +19,54 @@ from drgn_zonedev.lab.scenarios.arithmetic import PAGE
 from drgn_zonedev.lab.truth.frozen import Frozen, Is, read_frozen
 from drgn_zonedev.lab.truth.guest_facts import Facts
 from drgn_zonedev.lab.verdict.disagreement import runs
-from drgn_zonedev.util.intervals import union
+from drgn_zonedev.model import Finding, Severity
+from drgn_zonedev.util.intervals import difference, union
 
-__all__ = ("pages_in_no_zone", "proven_errors")
+__all__ = ("ProvenErrors", "error_differences", "pages_in_no_zone", "proven_errors")
 
-_Spans = list[tuple[int, int]]
+_Spans = Sequence[tuple[int, int]]
 
 
-def proven_errors(prog: Program, facts: Facts) -> _Spans:
+@dataclass(frozen=True)
+class ProvenErrors:
     """
-    Return the PFNs at which the kernel is known to be wrong.
+    The PFNs at which the kernel is wrong, if `exact`, and else at which it may be.
 
-    If it was not asked about every struct page, these are all the PFNs at which it can have that
-    bug: memory that firmware keeps for itself.
+    They are sorted and disjoint.
+    """
+
+    spans: _Spans
+    exact: bool
+
+
+def proven_errors(prog: Program, facts: Facts) -> ProvenErrors:
+    """
+    Find out where the kernel is wrong, by what it says itself.
+
+    If it was not asked about every struct page, it may be wrong wherever it can have that bug:
+    in memory that firmware keeps for itself.
     """
     frozen = read_frozen(prog, facts)
-    return pages_in_no_zone(frozen) if frozen else list(union(_firmware(facts)))
+    if frozen is None:
+        return ProvenErrors(union(_firmware(facts)), exact=False)
+    return ProvenErrors(pages_in_no_zone(frozen), exact=True)
+
+
+def error_differences(findings: Iterable[Finding], proven: ProvenErrors) -> Iterator[str]:
+    """Describe errors where the kernel is right, and what is wrong without an error."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    for error in errors:
+        span = error.start_pfn, error.end_pfn
+        if any(difference(span, proven.spans)):
+            yield f"{_pfns(span)}: {error.slug} on a healthy kernel ({error.count} pages)"
+    found = union((error.start_pfn, error.end_pfn) for error in errors)
+    for wrong in proven.spans if proven.exact else ():
+        for missed in difference(wrong, found):
+            yield f"{_pfns(missed)}: the kernel is wrong, and no error says so"
+
+
+def _pfns(span: tuple[int, int]) -> str:
+    return f"PFNs {span[0]:#x}-{span[1]:#x}"
 
 
 def _firmware(facts: Facts) -> Iterator[tuple[int, int]]:

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 from support.fakekernel import FakeKernel
 
+from drgn_zonedev.findings import make_finding
 from drgn_zonedev.lab.truth.frozen import _NODE, _RUN, _ZONE, Frozen, Is
 from drgn_zonedev.lab.truth.guest_facts import IomemEntry
-from drgn_zonedev.lab.verdict.proven_errors import pages_in_no_zone, proven_errors
+from drgn_zonedev.lab.verdict.proven_errors import (
+    ProvenErrors,
+    error_differences,
+    pages_in_no_zone,
+    proven_errors,
+)
+from drgn_zonedev.model import Case, Finding
 
+BUG = (0x3FFDF, 0x3FFE3)
 DMA, DMA32, MAX_NR_ZONES = 0, 1, 5
 RAM, HOLE = Is.ONLINE, Is.ONLINE | Is.RESERVED
 # Node, zone, start, end: two nodes of 512 MiB.
@@ -67,4 +75,36 @@ def test_without_answers_firmware_memory_may_have_the_bug() -> None:
         IomemEntry(0, 0x1000, 0x9FC00, "System RAM"),
     )
     prog = FakeKernel("6.12").program()
-    assert proven_errors(prog, {"iomem": iomem}) == [(0x3FFDF, 0x40000)]
+    proven = proven_errors(prog, {"iomem": iomem})
+    assert (tuple(proven.spans), proven.exact) == (((0x3FFDF, 0x40000),), False)
+
+
+def errors(*spans: tuple[int, int]) -> list[Finding]:
+    return [make_finding("device-page-zone", Case.ONLINE, *span) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("spans", "said"),
+    [
+        ([BUG], []),
+        ([(0x3FFDF, 0x3FFE1), (0x3FFE1, 0x3FFE3)], []),
+        ([], ["0x3ffdf-0x3ffe3: the kernel is wrong"]),
+        ([(0x3FFDF, 0x3FFE2)], ["0x3ffe2-0x3ffe3: the kernel is wrong"]),
+        ([(0x3FFDF, 0x3FFE4)], ["0x3ffdf-0x3ffe4: SLUG on a healthy kernel"]),
+        ([BUG, (0, 1)], ["0x0-0x1: SLUG on a healthy kernel"]),
+    ],
+)
+def test_errors_are_where_the_kernel_is_wrong_and_nowhere_else(
+    spans: list[tuple[int, int]], said: list[str]
+) -> None:
+    found = list(error_differences(errors(*spans), ProvenErrors([BUG], exact=True)))
+    assert len(found) == len(said)
+    for line, wanted in zip(found, said):
+        assert wanted.replace("SLUG", errors(BUG)[0].slug) in line
+
+
+def test_where_the_kernel_only_may_be_wrong_an_error_may_be_and_need_not() -> None:
+    may = ProvenErrors([(0x3FFDF, 0x40000)], exact=False)
+    assert list(error_differences(errors(BUG), may)) == []
+    assert list(error_differences([], may)) == []
+    assert len(list(error_differences(errors((0x3FFDE, 0x3FFE0)), may))) == 1
