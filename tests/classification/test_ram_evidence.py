@@ -45,7 +45,7 @@ def booting(
     kernel = FakeKernel(layout)
     kernel.set_variable("sections_per_block", 0)
     kernel.sections(0, ENDS[1], online=True, early=True)
-    kernel.ram_pages(1, ENDS[0])
+    kernel.ram_pages(0, ENDS[0])
     kernel.ram_pages(*ENDS, nid=1)
     for nid, mark in enumerate(marks):
         kernel.poke_member("pglist_data", kernel.nodes[nid], "first_deferred_pfn", mark)
@@ -178,7 +178,7 @@ ONLINE, OFFLINE = 0x40, 0x41
 def with_blocks(layout: str, length: int = HEAD) -> FakeKernel:
     kernel = FakeKernel(layout)
     kernel.section(0, online=True, early=True)
-    kernel.ram_pages(1, PAGES)
+    kernel.ram_pages(0, PAGES)
     kernel.memory_block(0)
     first, end = ONLINE * PAGES, (OFFLINE + 1) * PAGES
     kernel.section(ONLINE, online=True)
@@ -252,6 +252,8 @@ def test_healthy_blocks(layout: str) -> None:
 def poke_buddy(kernel: FakeKernel, pfn: int) -> None:
     # PGTY_buddy, or all bits of page_type but PG_buddy.
     typed = kernel.layout.has_constant("PGTY_buddy")
+    # No zone counts it: it is not free memory.
+    kernel.set_nr_free(0, 0, 0, 0)
     kernel.poke_page_word(pfn, 6, 0xF0000000 if typed else 0xFFFFFF7F)
 
 
