@@ -139,6 +139,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.report import NoMemoryError, check_with, make_scope
+    from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
     scope = make_scope(args.only, args.pfns)
@@ -163,7 +164,8 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     )
     if failed(report, args.fail_on):
         return Outcome(report, Status.FINDINGS)
-    if report.nothing_judged:
+    # What the headers of a damaged dump hide may be an error.
+    if report.nothing_judged or is_contradictory(session.prog):
         return Outcome(report, Status.NOT_JUDGED)
     return Outcome(report)
 

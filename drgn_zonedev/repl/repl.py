@@ -18,7 +18,9 @@ from drgn.commands.linux import linux_kernel_custom_command
 __all__ = ("COMMAND_NAMES", "register")
 
 # Listed here so that the commands are imported only when one of them runs.
-COMMAND_NAMES = "check, ranges, sections, pgmaps, pfn, oops, bugreport, proposal, walkers, export"
+COMMAND_NAMES = (
+    "check, ranges, sections, pgmaps, kernel, pfn, oops, bugreport, proposal, walkers, export"
+)
 _OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
 _LONG = """

@@ -138,8 +138,10 @@ def draw_command(rng: random.Random, image: Image) -> _Words:
 def may_be_refused(command: Sequence[str], image: Image) -> bool:
     """
     Return whether a command names something that need not exist: then it may be a
-    mistake of whoever asked.
+    mistake of whoever asked. And names that cannot all be left out are no export.
     """
+    if "--blank-names" in command:
+        return True
     if "pfn" not in command:
         return False
     known = {str(pfn) for pfn in image.pfns} | {hex(pfn) for pfn in image.pfns}
