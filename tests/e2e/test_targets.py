@@ -62,7 +62,9 @@ class Core:
 
     def run(self) -> Result:
         symbols = ("-s", str(self.vmlinux))
-        return zonedev("-c", str(self.path), *symbols, "check", "--format", "json")
+        # Of RAM, each of these kernels has pages in no zone, and filters leave out struct pages.
+        only = ("--only", "devices")
+        return zonedev("-c", str(self.path), *symbols, "check", *only, "--format", "json")
 
     def check(self) -> Document:
         result = self.run()
@@ -172,10 +174,15 @@ def test_inside_the_guest(name: str) -> None:
             *("--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux)), "check", "--format", "json"
         )
         facts = guest.facts
-    assert (facts["inside_status"].strip(), facts["inside_errors"]) == ("0", "")
+    # The kernel gave pages behind its RAM a zone that it does not have.
+    assert (facts["inside_status"].strip(), facts["inside_errors"]) == ("1", "")
     found, expected = json.loads(facts["inside"]), outside.document
     assert said(found) == said(expected)
-    assert errors(found) == []
+    assert errors(found) == ["ram-hole-zone"]
     # /proc/kcore, too, shows System RAM only.
-    assert_device_memmap_is_unjudged(found)
+    # The free areas of a running kernel may change each time that they are compared.
+    lasting = [u for u in found["unjudged"] if "free_area" not in u["reason"]]
+    assert [(u["start_pfn"], u["end_pfn"]) for u in lasting] == [ON_DEVICE]
+    assert found["coverage"]["by_case"]["online"]["unreadable"] == 0
+    assert found["coverage"]["pages_unreadable"] == ON_DEVICE[1] - ON_DEVICE[0]
     assert expected["unjudged"] == []

@@ -132,7 +132,8 @@ def test_guest_without_packages_judges_itself(name: str) -> None:
             "--qemu", guest.qmp_socket, "-s", str(kernel.vmlinux), "check", "--format", "json"
         )
         facts = guest.facts
-    assert facts["inside_status"].strip() == "0", facts["inside_errors"]
+    # The kernel gave pages behind its RAM a zone that it does not have.
+    assert facts["inside_status"].strip() == "1", facts["inside_errors"]
     assert facts["inside_errors"].splitlines() == [
         "zonedev: there is no vmlinux: types come from the kernel's BTF"
     ]
