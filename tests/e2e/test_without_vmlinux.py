@@ -144,5 +144,7 @@ def test_guest_without_packages_judges_itself(name: str) -> None:
     for key in ("kernel", "ranges", "findings"):
         assert found[key] == expected[key], key
     # /proc/kcore shows System RAM only: struct pages on the device are not in it.
-    assert [(u["start_pfn"], u["end_pfn"]) for u in found["unjudged"]] == [(0x28000, 0x30000)]
-    assert expected["unjudged"] == []
+    # The free areas of a running kernel may change each time that they are compared.
+    lasting = [u for u in found["unjudged"] if "free_area" not in u["reason"]]
+    assert [(u["start_pfn"], u["end_pfn"]) for u in lasting] == [(0x28000, 0x30000)]
+    assert [u for u in expected["unjudged"] if "free_area" not in u["reason"]] == []
