@@ -105,9 +105,7 @@ def scan_ram(
     found = _look(prog, layout, promise, windows)
     if prog.flags & ProgramFlags.IS_LIVE:
         lasting = _lasting(prog, layout, promise, found)
-        done.torn = sum(int(w.wrong.sum()) for w in found) - sum(
-            int(w.wrong.sum()) for w in lasting
-        )
+        done.torn = _number(found) - _number(lasting)
         found = lasting
     for wrong in found:
         for deviation in wrong.deviations:
