@@ -9,12 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from drgn import Program
+from support.compared import compared
 from support.fakekernel import FakeKernel
 from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.consistency import Inconsistencies, inconsistencies, memory_blocks
+from drgn_zonedev.consistency import inconsistencies, memory_blocks
 from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED
 
 # Two blocks that were added to node 1, of which the second is offline.
@@ -42,12 +43,6 @@ def machine(layout: str, memmap_pages: int = 0) -> FakeKernel:
     kernel.memory_block(OFFLINE, "MEM_OFFLINE", nid=1, memmap_pages=memmap_pages)
     kernel.set_variable("max_pfn", (OFFLINE + 1) * PAGES)
     return kernel
-
-
-def compared(kernel: FakeKernel) -> Inconsistencies:
-    prog = kernel.program()
-    snapshot = take_snapshot(prog)
-    return inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
 
 
 Spot = tuple[str, int, int]

@@ -8,12 +8,13 @@ import dataclasses
 from collections.abc import Callable
 
 import pytest
+from support.compared import compared
 from support.fakekernel import FakeKernel
 from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.consistency import Inconsistencies, inconsistencies, inconsistencies_at
+from drgn_zonedev.consistency import inconsistencies, inconsistencies_at
 from drgn_zonedev.kernel.resource import Resource, Resources
 
 # Boot RAM of two nodes, and a block that was added to the second one.
@@ -35,12 +36,6 @@ def machine(layout: str) -> FakeKernel:
     kernel.ram_pages(*ADDED, "ZONE_MOVABLE", nid=1)
     kernel.set_variable("max_pfn", ADDED[1])
     return kernel
-
-
-def compared(kernel: FakeKernel) -> Inconsistencies:
-    prog = kernel.program()
-    snapshot = take_snapshot(prog)
-    return inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
 
 
 Spot = tuple[str, int, int]
