@@ -79,16 +79,20 @@ class _Claims:
     """
     What segments say of one kind of address, in the order of the file: contents in
     ``[start, filled)``, none in ``[filled, end)``. Columns of ``np.uint64``.
+
+    :ivar is_cut_off: Whether the file ends before the contents do, as ``bool``.
     """
 
     start: np.ndarray
     filled: np.ndarray
     end: np.ndarray
     offset: np.ndarray
+    is_cut_off: np.ndarray
 
     def only(self, rows: np.ndarray) -> _Claims:
         """Select segments."""
-        return _Claims(self.start[rows], self.filled[rows], self.end[rows], self.offset[rows])
+        columns = self.start, self.filled, self.end, self.offset, self.is_cut_off
+        return _Claims(*(column[rows] for column in columns))
 
     def rows(self) -> list[_Claim]:
         """Get the segments as integers."""
@@ -173,6 +177,7 @@ def _claims(loads: np.ndarray, name: str, filled: np.ndarray) -> _Claims:
         start + np.minimum(filled, room),
         start + np.minimum(loads["memsz"], room),
         loads["offset"].copy(),
+        filled < np.minimum(loads["filesz"], loads["memsz"]),
     )
 
 
@@ -182,7 +187,8 @@ def _doubts(claims: _Claims, differ: _Differ) -> Iterator[Span]:
         rows = _few(claims.only(tangled)).rows()
         yield from _double_contents(rows, differ)
         yield from _hidden_contents(rows)
-    hole = (claims.filled < claims.end) & ~tangled
+    # Where the file ends, so do contents: that is reported by itself, and reads there fault.
+    hole = (claims.filled < claims.end) & ~tangled & ~claims.is_cut_off
     cut = (claims.filled % np.uint64(_PAGE) > 0) | (claims.end % np.uint64(_PAGE) > 0)
     odd = claims.only(hole & cut & (claims.end < _LAST))
     yield from zip(odd.filled.tolist(), odd.end.tolist())
@@ -270,7 +276,7 @@ def _shared_places(headers: ProgramHeaders, claims: _Claims) -> tuple[Span, ...]
     start = np.concatenate([taken, claims.offset])
     filled = np.concatenate([taken_end, end])
     address = np.concatenate([taken + np.uint64(1), claims.start])
-    places = _Claims(start, filled, filled, address)
+    places = _Claims(start, filled, filled, address, np.zeros(len(start), bool))
     if not _disagree(places):
         return ()
     rows = _few(places.only(_tangled(start, filled))).rows()

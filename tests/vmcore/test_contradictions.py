@@ -103,6 +103,13 @@ def test_contents_that_end_within_a_page(tmp_path: Path) -> None:
     assert found(write(tmp_path / "dump", a)).virtual == ((at(1, offset=0x1234), at(4)),)
 
 
+@pytest.mark.parametrize("lost", [1, 0x800, 0x1000, 0x1801])
+def test_dump_that_is_cut_off_does_not_contradict_itself(tmp_path: Path, lost: int) -> None:
+    dump = write(tmp_path / "dump", segment(1, 1, 2), segment(3, 8, 2))
+    dump.write_bytes(dump.read_bytes()[: 5 * 0x1000 - lost])
+    assert not found(dump)
+
+
 def test_addresses_at_different_places_of_a_page(tmp_path: Path) -> None:
     a = (1 << 12, at(1, offset=8), 1 << 12, 0x100, 0x100)
     doubt = found(write(tmp_path / "dump", a))
