@@ -88,13 +88,16 @@ def assert_nothing_was_lost(before: Json, status: int, out: str, what: str) -> N
 
 @pytest.mark.parametrize("files", [dump.name for dump in dumps()], indirect=True)
 def test_damaged_program_headers(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, files: Path
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    files: Path,
 ) -> None:
     whole, dump = with_wrong_page(files), tmp_path / "vmcore"
     dump.write_bytes(whole)
     _, out, _ = ask(capsys, files, dump, "check", "--format", "json")
     before = json.loads(out)
-    table, rng = headers(whole), random.Random(str(files))
+    table, rng = headers(whole), random.Random(request.node.callspec.params["files"])
     tried = list(damaged(table, rng, 1))
     worst = [damage for damage in tried if damage[0].startswith(f"memsz {1 << 63:#x} of all")]
     assert worst
