@@ -19,6 +19,7 @@ from drgn import Program, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.kernel.page_kinds import flag_mask
 from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.kernel.records import read_records
 
@@ -99,10 +100,8 @@ class CompoundPages:
     @property
     def is_slab(self) -> np.ndarray:
         """``PageSlab()``"""
-        # A page type since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in v6.10).
-        try:
-            flag = 1 << self.prog.constant("PG_slab").value_()
-        except LookupError:
+        flag = flag_mask(self.prog, "PG_slab")
+        if not flag:
             return page_types(self.prog).has(self.head, "slab")
         return (self.head.flags & np.uint64(flag)) != 0
 
@@ -110,6 +109,11 @@ class CompoundPages:
     def is_hugetlb(self) -> np.ndarray:
         """``PageHuge()``"""
         offset, value = self._destructor()
+        # Between the destructor and the page type, since Linux kernel commit d99e3140a4d3 ("mm:
+        # turn folio_test_hugetlb into a PageType") (in v6.9), a flag of the first tail.
+        flag = flag_mask(self.prog, "PG_hugetlb")
+        if offset is None and flag:
+            return self._is_large & ((self.second.flags & np.uint64(flag)) != 0)
         if offset is None:
             return page_types(self.prog).has(self.head, "hugetlb")
         return self._is_large & (self.second.words.view(np.uint8)[:, offset] == value)

@@ -10,34 +10,15 @@ it is: which flags a kernel has, and which values of ``page->_mapcount`` are pag
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 from drgn import Program, TypeKind, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.page_types import page_types
+from drgn_zonedev.kernel.page_types import PageType, page_types
 
-__all__ = ("PageKinds", "PageType", "page_kinds")
-
-_UINT = (1 << 32) - 1
-_UPPER_BYTE = 0xFF << 24
-# PAGE_TYPE_BASE, and that of v6.11.
-_BASE, _WIDE_BASE = 0xF0000000, 0x80000000
-
-
-@dataclass(frozen=True)
-class PageType:
-    """A page is of a type if ``mask`` of ``page->_mapcount`` (a ``u32``) is ``value``."""
-
-    mask: int
-    value: int
-
-    def matches(self, mapcount: np.ndarray) -> np.ndarray:
-        """Which pages are of this type: ``PageBuddy()``, ``PageOffline()`` …"""
-        bits = mapcount.view("<u4")
-        return (bits & np.uint32(self.mask)) == np.uint32(self.value)
+__all__ = ("PageKinds", "flag_mask", "kinds_of_ram")
 
 
 @dataclass(frozen=True)
@@ -87,7 +68,7 @@ class PageKinds:
 
 
 @takes_program_or_default
-def page_kinds(prog: Program) -> PageKinds:
+def kinds_of_ram(prog: Program) -> PageKinds:
     """
     Get how pages say what they are in this kernel.
 
@@ -101,58 +82,42 @@ def page_kinds(prog: Program) -> PageKinds:
 
 def _page_kinds(prog: Program) -> PageKinds:
     page, types = prog.type("struct page"), page_types(prog)
-    info = prog["VMCOREINFO"].string_()
     all_flags = (1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1
-    buddy = _exported_type(info, b"BUDDY") or _encoded(types.typed, types.values["buddy"])
-    # PAGE_MAPCOUNT_RESERVE is -128, and ~0xffff in v6.11, whose PAGE_TYPE_BASE is 1 << 31.
-    wide = buddy.value == _WIDE_BASE
+    upper_bytes = tuple(sorted(t.value >> 24 for t in types.by_name.values()))
     return PageKinds(
-        at_prep=all_flags & ~_flag(prog, "PG_hwpoison"),
-        lru=_flag(prog, "PG_lru"),
-        slab_flag=_flag(prog, "PG_slab"),
-        swapbacked=_flag(prog, "PG_swapbacked"),
-        unevictable=_flag(prog, "PG_unevictable"),
-        mlocked=_flag(prog, "PG_mlocked"),
-        writeback=_flag(prog, "PG_writeback"),
-        reported=_flag(prog, "PG_reported"),
-        buddy=buddy,
-        hugetlb=_exported_type(info, b"HUGETLB"),
-        known_types=tuple(sorted(types.values.values())) if types.typed else None,
-        least_type=-(1 << 31) if wide else -(1 << 28),
-        end_of_types=-(1 << 16) if wide else -128,
-        optimized=_flag(prog, "HPG_vmemmap_optimized"),
+        at_prep=all_flags & ~flag_mask(prog, "PG_hwpoison"),
+        lru=flag_mask(prog, "PG_lru"),
+        slab_flag=flag_mask(prog, "PG_slab"),
+        swapbacked=flag_mask(prog, "PG_swapbacked"),
+        unevictable=flag_mask(prog, "PG_unevictable"),
+        mlocked=flag_mask(prog, "PG_mlocked"),
+        writeback=flag_mask(prog, "PG_writeback"),
+        reported=flag_mask(prog, "PG_reported"),
+        buddy=types.by_name["buddy"],
+        hugetlb=types.by_name.get("hugetlb"),
+        known_types=upper_bytes if types.typed else None,
+        least_type=types.least,
+        end_of_types=types.end,
+        optimized=flag_mask(prog, "HPG_vmemmap_optimized"),
         max_order=_max_order(prog),
         private_offset=offsetof(page, "private"),
         memcg_offset=offsetof(page, "memcg_data") if page.has_member("memcg_data") else None,
     )
 
 
-def _flag(prog: Program, name: str) -> int:
+@takes_program_or_default
+def flag_mask(prog: Program, name: str) -> int:
+    """
+    Get the mask of a flag of ``page->flags``, or of ``page->private`` of a hugetlb page; 0 in a
+    kernel that does not have it.
+    """
     try:
-        return 1 << int(prog.constant(name).value_())
+        bit = int(prog.constant(name).value_())
     except LookupError:
         return 0
-
-
-def _encoded(typed: bool, value: int) -> PageType:
-    if typed:
-        return PageType(_UPPER_BYTE, value << 24)
-    return PageType(_BASE | value, _BASE)
-
-
-def _exported_type(info: bytes, name: bytes) -> PageType | None:
-    # The numbers of bits changed in v6.9 to v6.11, and those are macros, but VMCOREINFO has
-    # what a page of some types holds.
-    found = re.search(rb"^NUMBER\(PAGE_%s_MAPCOUNT_VALUE\)=(-?[0-9]{1,11})$" % name, info, re.M)
-    if not found:
-        return None
-    value = int(found[1]) & _UINT
-    if value & ~_UPPER_BYTE == 0:
-        return PageType(_UPPER_BYTE, value)
-    # The bit of the type is clear.
-    bit = ~value & _UINT
-    base = _BASE if bit < 1 << 24 else _WIDE_BASE
-    return PageType(base | bit, base)
+    # PG_slab is a page type since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in
+    # v6.10), and an enumerator of enum pagetype in v6.11.
+    return 1 << bit if bit < 64 else 0
 
 
 def _max_order(prog: Program) -> int:

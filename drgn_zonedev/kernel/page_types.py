@@ -10,6 +10,7 @@ used for: :linux:`include/linux/page-flags.h` keeps it in ``_mapcount``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,13 +21,38 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.mmzone import section_flags
 
-__all__ = ("PageTypes", "page_types")
+__all__ = ("PageType", "PageTypes", "page_types")
 
 _PREFIX, _UNDERFLOW = "PGTY_", "mapcount_underflow"
-# PAGE_TYPE_BASE; a type is the bit that is clear.
-_BASE = 0xF0000000
-# PAGE_MAPCOUNT_RESERVE
-_RESERVE = -128
+_UINT = (1 << 32) - 1
+_UPPER_BYTE = 0xFF << 24
+# PAGE_TYPE_BASE and PAGE_MAPCOUNT_RESERVE; a type is the bit that is clear.
+_BASE, _RESERVE = 0xF0000000, -128
+# Those of v6.11, and the types.
+_WIDE_BASE, _WIDE_RESERVE = 0x80000000, -(1 << 16)
+_WIDE_BITS = {
+    "buddy": 0x40000000,
+    "offline": 0x20000000,
+    "table": 0x10000000,
+    "guard": 0x08000000,
+    "hugetlb": 0x04000000,
+    "slab": 0x02000000,
+    "zsmalloc": 0x01000000,
+}
+_EXPORTED = re.compile(rb"^NUMBER\(PAGE_([A-Z]+)_MAPCOUNT_VALUE\)=(-?[0-9]{1,11})$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class PageType:
+    """A page is of a type if ``mask`` of ``page->_mapcount`` (a ``u32``) is ``value``."""
+
+    mask: int
+    value: int
+
+    def matches(self, mapcount: np.ndarray) -> np.ndarray:
+        """Which pages are of this type: ``PageBuddy()``, ``PageOffline()`` …"""
+        bits = mapcount.view("<u4")
+        return (bits & np.uint32(self.mask)) == np.uint32(self.value)
 
 
 @dataclass(frozen=True)
@@ -36,31 +62,29 @@ class PageTypes:
 
     ``typed`` kernels have one type in the upper byte of ``page_type``, since Linux kernel
     commit 4ffca5a96678 ("mm: support only one page_type per page") (in v6.12). Others clear
-    one bit of it for each type.
+    one bit of it for each type. A page has a type if its ``_mapcount`` (an ``int``) is in
+    ``[least, end)``.
     """
 
     typed: bool
-    values: Mapping[str, int]
+    by_name: Mapping[str, PageType]
+    least: int
+    end: int
 
     def has(self, pages: Pages, name: str) -> np.ndarray:
         """Which pages are of a type: ``PageBuddy()`` and its like."""
-        value = self.values.get(name)
-        if value is None:
+        page_type = self.by_name.get(name)
+        if page_type is None:
             return np.zeros(len(pages.words), bool)
-        page_type = pages.mapcount.view("<u4")
-        if self.typed:
-            return (page_type >> np.uint32(24)) == np.uint32(value)
-        return (page_type & np.uint32(_BASE | value)) == np.uint32(_BASE)
+        return page_type.matches(pages.mapcount)
 
     def has_any(self, pages: Pages) -> np.ndarray:
         """``page_has_type()``, or ``page_mapcount_is_type()``."""
-        # PGTY_mapcount_underflow << 24
-        limit = -(1 << 24) if self.typed else _RESERVE
-        return pages.mapcount < limit
+        return pages.mapcount < self.end
 
     def of(self, pages: Pages) -> str | None:
         """The type of the first page, if it has one that is known."""
-        return next((name for name in self.values if self.has(pages, name)[0]), None)
+        return next((name for name in self.by_name if self.has(pages, name)[0]), None)
 
 
 @takes_program_or_default
@@ -77,24 +101,56 @@ def page_types(prog: Program) -> PageTypes:
 
 
 def _page_types(prog: Program) -> PageTypes:
+    numbers = _enumerators(prog, "PGTY_buddy", _PREFIX)
+    if numbers:
+        numbers.pop(_UNDERFLOW, None)
+        in_upper_byte = {n: PageType(_UPPER_BYTE, value << 24) for n, value in numbers.items()}
+        # PGTY_mapcount_underflow << 24
+        return PageTypes(True, in_upper_byte, -(1 << 31), -(1 << 24))
+    exported = _exported_types(prog)
+    wide = exported.get("buddy", PageType(0, 0)).value == _WIDE_BASE
+    # An enum since Linux kernel commit ff202303c398 ("mm: convert page type macros to enum")
+    # (in v6.11).
+    bits = _enumerators(prog, "PG_buddy", "PG_") or (_WIDE_BITS if wide else {})
+    if bits:
+        return PageTypes(False, _clear_bits(bits, _WIDE_BASE), -(1 << 31), _WIDE_RESERVE)
+    known = {**_clear_bits(_macros(prog), _BASE), **exported}
+    return PageTypes(False, known, -(1 << 28), _RESERVE)
+
+
+def _enumerators(prog: Program, name: str, prefix: str) -> dict[str, int]:
     try:
-        enum = prog.constant("PGTY_buddy").type_
+        enum = prog.constant(name).type_
     except LookupError:
-        return PageTypes(False, _bits(prog))
-    found = {
-        str(name)[len(_PREFIX) :]: int(value)
-        for name, value in enum.enumerators or ()
-        if name.startswith(_PREFIX)
+        return {}
+    return {
+        str(n)[len(prefix) :]: int(v) for n, v in enum.enumerators or () if n.startswith(prefix)
     }
-    found.pop(_UNDERFLOW, None)
-    return PageTypes(True, found)
 
 
-def _bits(prog: Program) -> dict[str, int]:
-    # Macros. PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
+def _clear_bits(bits: Mapping[str, int], base: int) -> dict[str, PageType]:
+    return {name: PageType(base | bit, base) for name, bit in bits.items()}
+
+
+def _macros(prog: Program) -> dict[str, int]:
+    # PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
     # page kmemcg type to a page memcg flag") (in v5.11), which also gave struct page the
     # member memcg_data.
     newer = prog.type("struct page").has_member("memcg_data") or section_flags(prog).taint
     if newer:
         return {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}
     return {"buddy": 0x80, "offline": 0x100, "kmemcg": 0x200, "table": 0x400, "guard": 0x800}
+
+
+def _exported_types(prog: Program) -> dict[str, PageType]:
+    # The numbers of bits changed in v6.9 to v6.11, and those are macros, but VMCOREINFO has
+    # what a page of some types holds.
+    found = _EXPORTED.findall(prog["VMCOREINFO"].string_())
+    return {name.decode().lower(): _exported_type(int(value)) for name, value in found}
+
+
+def _exported_type(value: int) -> PageType:
+    # All bits but that of the type are set.
+    bit = ~value & _UINT
+    base = _BASE if bit < 1 << 24 else _WIDE_BASE
+    return PageType(base | bit, base)

@@ -15,7 +15,7 @@ from drgn import FaultError, Program
 
 from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
-from drgn_zonedev.kernel.page_kinds import page_kinds
+from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.kernel.zones import Zone, Zones
 from drgn_zonedev.verification.promises import RamPages, zone_id
 
@@ -37,7 +37,7 @@ def ram_promises(
     :param zones: ``None`` if the debugging information does not have them.
     :raises LookupError: if the debugging information lacks what is needed
     """
-    layout, kinds = page_layout(prog), page_kinds(prog)
+    layout, kinds = page_layout(prog), kinds_of_ram(prog)
     per_frame = max(prog["PAGE_SIZE"].value_() // layout.size, 1)
     known = knows_zones(zones)
     found = _zones_of_ram(layout, zones)

@@ -11,7 +11,7 @@ from support.fakekernel import LAYOUTS, FakeKernel
 from support.fakekernel.ram import page_type
 from support.kernels import each_layout
 
-from drgn_zonedev.kernel.page_kinds import PageKinds, page_kinds
+from drgn_zonedev.kernel.page_kinds import PageKinds, kinds_of_ram
 
 
 def mapcounts(*values: int) -> np.ndarray:
@@ -32,12 +32,12 @@ def with_exported(prog: Program, lines: bytes) -> PageKinds:
         return find(prog, name, flags, filename) if name == "VMCOREINFO" else None
 
     prog.register_object_finder("exported", find_vmcoreinfo, enable_index=0)
-    return page_kinds(prog)
+    return kinds_of_ram(prog)
 
 
 @each_layout
 def test_free_blocks_are_told_by_their_type(layout: str) -> None:
-    kinds = page_kinds(FakeKernel(layout).program())
+    kinds = kinds_of_ram(FakeKernel(layout).program())
     others = (-1, 0, page_type(layout, "table"), page_type(layout, "offline"))
     found = kinds.buddy.matches(mapcounts(page_type(layout, "buddy"), *others))
     assert found.tolist() == [True, False, False, False, False]
@@ -45,17 +45,17 @@ def test_free_blocks_are_told_by_their_type(layout: str) -> None:
 
 @each_layout
 def test_types_are_those_that_the_kernel_has(layout: str) -> None:
-    kinds = page_kinds(FakeKernel(layout).program())
+    kinds = kinds_of_ram(FakeKernel(layout).program())
     types = [page_type(layout, name) for name in ("buddy", "offline", "table")]
     assert kinds.has_type(mapcounts(*types)).all()
     assert not kinds.has_type(mapcounts(-1, 0, 1, 4095, -2, -128, -(1 << 31))).any()
 
 
 def test_type_of_another_release_is_none() -> None:
-    kinds = page_kinds(FakeKernel("7.2").program())
+    kinds = kinds_of_ram(FakeKernel("7.2").program())
     # PGTY_mapcount_underflow, and one behind the last; two bits that are clear.
     assert not kinds.has_type(mapcounts(0xFF000000, 0xF9000000)).any()
-    kinds = page_kinds(FakeKernel("6.1").program())
+    kinds = kinds_of_ram(FakeKernel("6.1").program())
     assert not kinds.has_type(mapcounts(0xFFFFFE7F)).any()
 
 
@@ -70,7 +70,7 @@ def test_bits_of_v6_11_are_what_vmcoreinfo_says() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kinds_are_plain_data_for_other_processes(layout: str) -> None:
-    kinds = page_kinds(FakeKernel(layout).program())
-    assert kinds == page_kinds(FakeKernel(layout).program())
-    assert hash(kinds) == hash(page_kinds(FakeKernel(layout).program()))
+    kinds = kinds_of_ram(FakeKernel(layout).program())
+    assert kinds == kinds_of_ram(FakeKernel(layout).program())
+    assert hash(kinds) == hash(kinds_of_ram(FakeKernel(layout).program()))
     assert kinds.max_order == 10

@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from drgn import FindObjectFlags, Object, Program, TypeEnumerator
 from support.fakekernel import FakeKernel
 from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.kernel.page_kinds import flag_mask
 from drgn_zonedev.kernel.page_types import PageTypes, page_types
 
 PFN = 0x40000
@@ -40,7 +43,7 @@ def test_each_type_is_its_own_and_no_other(layout: str) -> None:
     for name, word in WORDS[layout].items():
         types, pages = _page(layout, word)
         assert types.of(pages) == name
-        assert [n for n in types.values if types.has(pages, n)[0]] == [name]
+        assert [n for n in types.by_name if types.has(pages, n)[0]] == [name]
         assert types.has_any(pages)[0]
 
 
@@ -50,7 +53,31 @@ def test_counts_are_no_types(layout: str, mapcount: int) -> None:
     types, pages = _page(layout, mapcount & 0xFFFFFFFF)
     assert types.of(pages) is None
     assert not types.has_any(pages)[0]
-    assert not any(types.has(pages, name)[0] for name in [*types.values, "no such type"])
+    assert not any(types.has(pages, name)[0] for name in [*types.by_name, "no such type"])
+
+
+def test_types_of_v6_11_are_enumerators_and_pg_slab_is_one_of_them() -> None:
+    prog = FakeKernel("6.1").program()
+    names = {"buddy": 0x40000000, "table": 0x10000000, "slab": 0x02000000}
+    known = prog.enum_type(
+        "pagetype",
+        prog.type("unsigned int"),
+        [TypeEnumerator(f"PG_{name}", value) for name, value in names.items()],
+    )
+
+    def find(
+        prog: Program, name: str, flags: FindObjectFlags, filename: str | None
+    ) -> Object | None:
+        value = names.get(name[len("PG_") :])
+        return None if value is None else Object(prog, known, value)
+
+    prog.register_object_finder("v6.11", find, enable_index=0)
+    types = page_types(prog)
+    words = np.array([0xFFFFFFFF & ~value for value in names.values()], "<u4")
+    for row, name in enumerate(names):
+        assert np.flatnonzero(types.by_name[name].matches(words)).tolist() == [row]
+    assert flag_mask(prog, "PG_slab") == 0
+    assert flag_mask(prog, "PG_head") == 1 << prog.constant("PG_head").value_()
 
 
 def test_offset_below_the_type_does_not_change_it() -> None:

@@ -11,7 +11,7 @@ from support.fakekernel import FakeKernel, RamBuilder
 from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
-from drgn_zonedev.kernel.page_kinds import page_kinds
+from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.verification.compound_links import (
     CompoundColumns,
     compound_before,
@@ -35,7 +35,7 @@ def found(ram: RamBuilder, start: int = START, end: int = END) -> CompoundColumn
     prog = ram.kernel.program()
     (pages,) = read_pages(prog, start, end)
     assert isinstance(pages, Pages)
-    kinds = page_kinds(prog)
+    kinds = kinds_of_ram(prog)
     free = free_pages(pages, kinds, START + 0x8000)
     return find_compound_pages(prog, pages, kinds, free.any)
 

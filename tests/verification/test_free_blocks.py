@@ -12,7 +12,7 @@ from support.fakekernel import FakeKernel, RamBuilder
 from support.kernels import each_layout
 
 from drgn_zonedev.kernel.memmap import Pages, read_pages
-from drgn_zonedev.kernel.page_kinds import page_kinds
+from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.verification.free_blocks import FreePages, free_pages
 
 START, END = 0x40000, 0x40400
@@ -30,7 +30,7 @@ def found(ram: RamBuilder, start: int = START, end: int = END, zone_end: int = E
     prog: Program = ram.kernel.program()
     (pages,) = read_pages(prog, start, end)
     assert isinstance(pages, Pages)
-    return free_pages(pages, page_kinds(prog), zone_end)
+    return free_pages(pages, kinds_of_ram(prog), zone_end)
 
 
 @each_layout
