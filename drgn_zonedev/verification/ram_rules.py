@@ -136,7 +136,11 @@ _ZONES_LATE = Commit(
     "v4.13",
 )
 _LINKS = Commit("1d798ca3f164", "mm: make compound_head() robust", "v4.4")
-_ORDERS = Commit("d85f33855c30", "Make page->private usable in compound pages", "v2.6.22")
+_ORDERS = Commit(
+    "f1e61557f023",
+    "mm: pack compound_dtor and compound_order into one word in struct page",
+    "v4.4",
+)
 _POISON = Commit("1c290f642101", "mm: sanitize page->mapping for tail pages", "v4.5")
 _NO_TAIL_REFERENCES = Commit("58a84aa92723", "thp: set compound tail page _count to zero", "v3.2")
 _PAGE_TYPES = Commit("6e292b9be7f4", "mm: split page_type out from _mapcount", "v4.18")
@@ -222,7 +226,7 @@ RAM_RULES: tuple[Rule, ...] = (
         1,
         "PG_head",
         _PREP_HEAD,
-        _ORDERS,
+        _LINKS,
     ),
     Rule(
         "ram-stray-head",
@@ -231,7 +235,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "not PG_head",
         _PREP_HEAD,
-        _ORDERS,
+        _LINKS,
     ),
     Rule(
         "ram-stray-head",
@@ -240,7 +244,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "not PG_head",
         _PREP_HEAD,
-        _ORDERS,
+        _LINKS,
         condition=_ORDER_ELSEWHERE,
     ),
     Rule(
@@ -270,7 +274,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "no flags of a head",
         _PREP_TAIL,
-        _ORDERS,
+        _LINKS,
     ),
     Rule(
         "ram-tail-flags",
@@ -279,7 +283,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "no flags of a head",
         _PREP_TAIL,
-        _ORDERS,
+        _LINKS,
     ),
     Rule(
         "ram-page-refcount",
