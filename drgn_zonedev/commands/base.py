@@ -44,6 +44,7 @@ __all__ = (
     "offer",
     "offered",
     "output_arguments",
+    "pfns",
     "print_result",
     "print_text",
     "standard_output",
@@ -256,3 +257,16 @@ def number(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number (hexadecimal numbers start with 0x)"
         ) from None
+
+
+def pfns(text: str) -> tuple[int, int]:
+    """Parse a half-open range of PFNs, ``START..END``."""
+    start_text, dots, end_text = text.partition("..")
+    if not dots:
+        raise argparse.ArgumentTypeError(f"{text!r} is not START..END, such as 0x24000..0x30000")
+    start, end = number(start_text), number(end_text)
+    if start < 0 or end <= start:
+        raise argparse.ArgumentTypeError(
+            f"no PFN is in {text!r}: END, which is not included, must be above START"
+        )
+    return start, end

@@ -17,9 +17,9 @@ from drgn_zonedev.commands.base import (
     Session,
     Status,
     UsageError,
-    number,
     offer,
     output_arguments,
+    pfns,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
@@ -69,18 +69,6 @@ def _jobs(text: str) -> int:
     return jobs
 
 
-def _pfns(text: str) -> tuple[int, int]:
-    start_text, dots, end_text = text.partition("..")
-    if not dots:
-        raise argparse.ArgumentTypeError(f"{text!r} is not START..END, such as 0x24000..0x30000")
-    start, end = number(start_text), number(end_text)
-    if start < 0 or end <= start:
-        raise argparse.ArgumentTypeError(
-            f"no PFN is in {text!r}: END, which is not included, must be above START"
-        )
-    return start, end
-
-
 def fail_on_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--fail-on``, which :func:`fails()` understands."""
     action = parser.add_argument(
@@ -105,7 +93,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pfns",
         metavar="START..END",
-        type=_pfns,
+        type=pfns,
         help="check only these PFNs; END is not included",
     )
     fail_on_argument(parser)

@@ -15,6 +15,7 @@ from drgn_zonedev.commands.base import (
     Session,
     UsageError,
     number,
+    pfns,
     print_text,
 )
 
@@ -42,6 +43,14 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         "--all-memmap", action="store_true", help="include the struct pages of RAM, too"
     )
     parser.add_argument(
+        "--pfns",
+        metavar="START..END",
+        type=pfns,
+        action="append",
+        default=[],
+        help="include the struct pages of these PFNs, too, of RAM or not (may be repeated)",
+    )
+    parser.add_argument(
         "--margin",
         metavar="PAGES",
         type=_pages,
@@ -61,7 +70,7 @@ def _export(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
 
-    options = ExportOptions(args.all_memmap, args.margin, args.blank_names)
+    options = ExportOptions(args.all_memmap, args.margin, args.blank_names, tuple(args.pfns))
     try:
         with progress_bar() as progress:
             done = write_export(
@@ -94,7 +103,7 @@ def _export_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn", "get_default_prog")
     builder.add_from_import("drgn_zonedev.export.write", "ExportOptions", "write_export")
     builder.add_from_import("drgn_zonedev.render.export", "export_text")
-    options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}"
+    options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}, {tuple(args.pfns)!r}"
     builder.append(
         f"done = write_export(get_default_prog(), {args.out!r}, ExportOptions({options}), "
         f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n"
@@ -106,5 +115,7 @@ EXPORT = Command(
     "write a small vmcore with only the memory that the other commands read",
     _export_arguments,
     _export,
-    DrgnCode(_export_code, frozenset({"out", "force", "all_memmap", "margin", "blank_names"})),
+    DrgnCode(
+        _export_code, frozenset({"out", "force", "all_memmap", "margin", "blank_names", "pfns"})
+    ),
 )

@@ -39,7 +39,7 @@ from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import xa_is_err, xa_is_node
 from drgn_zonedev.kernel.zones import zones
-from drgn_zonedev.model import Memmap, Pgmap, Report
+from drgn_zonedev.model import Case, Memmap, Pgmap, Report
 from drgn_zonedev.pfn_walkers.kpageflags import kpage_end_pfn
 from drgn_zonedev.report import check
 from drgn_zonedev.util.intervals import Span, intersection, union
@@ -65,12 +65,14 @@ class ExportOptions:
     """
     What to put into an export.
 
-    ``margin`` is in struct pages on each side of every device range.
+    ``margin`` is in struct pages on each side of every device range; ``pfns`` are half-open
+    ranges of PFNs whose struct pages are wanted besides, those of RAM too.
     """
 
     all_memmap: bool = False
     margin: int = 512
     blank_names: bool = False
+    pfns: tuple[Span, ...] = ()
 
 
 def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Report:
@@ -164,8 +166,11 @@ def _modules(recorder: Recorder) -> None:
 
 def _explanations(recorder: Recorder, report: Report) -> None:
     prog, snapshot = recorder.prog, take_snapshot(recorder.prog)
-    for range_ in report.ranges[:_MAX_EXPLAINED]:
-        for pfn in (range_.start_pfn, range_.end_pfn - 1):
+    spans = [(r.start_pfn, r.end_pfn) for r in report.ranges]
+    # What is wrong with RAM is looked at page by page.
+    spans += [(f.start_pfn, f.end_pfn) for f in report.findings if f.case is Case.ONLINE]
+    for start, end in [span for span in spans if span[0] < span[1]][:_MAX_EXPLAINED]:
+        for pfn in (start, end - 1):
             with _tolerance():
                 explain_subject(prog, snapshot, resolve(prog, pfn))
             with _tolerance():
@@ -223,11 +228,12 @@ def _memmap_ranges(prog: Program, report: Report, options: ExportOptions) -> tup
     present = union(part for r in mapped for part in intersection((r.start_pfn, r.end_pfn), known))
     if options.all_memmap:
         return present
-    wanted = union(
+    around = (
         (max(r.start_pfn - options.margin, 0), r.end_pfn + options.margin)
         for pgmap in report.pgmaps
         for r in pgmap.ranges
     )
+    wanted = union((*around, *options.pfns))
     return tuple(part for span in wanted for part in intersection(span, present))
 
 

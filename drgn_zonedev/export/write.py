@@ -201,7 +201,8 @@ def _vmcoreinfo(prog: Program, build_id: bytes, options: ExportOptions) -> bytes
     text: bytes = prog["VMCOREINFO"].string_()
     if b"BUILD-ID=" not in text:
         text += b"BUILD-ID=" + build_id.hex().encode() + b"\n"
-    return with_memmap_line(text, all_memmap=options.all_memmap and not leaves_out_ram(prog))
+    all_memmap = options.all_memmap and not leaves_out_ram(prog)
+    return with_memmap_line(text, all_memmap=all_memmap, pfns=options.pfns)
 
 
 def _write_vmcore(

@@ -23,8 +23,10 @@ def export_text(path: Path, meta: dict[str, Any]) -> str:
         f"{size_text(contents['bytes'])} of memory in {contents['segments']} pieces, "
         f"with {pages} struct pages"
     ]
-    if not meta["options"]["all_memmap"]:
-        lines.append("not included: the struct pages of RAM, which --all-memmap includes")
+    options = meta["options"]
+    if not options["all_memmap"]:
+        other = "other RAM" if options.get("pfns") else "RAM"
+        lines.append(f"not included: the struct pages of {other}, which --all-memmap includes")
     if meta["unreadable"]:
         lines.append(f"missing, as in the source: {len(meta['unreadable'])} (see meta.json)")
     lines.append(f"open it with: {_opened_with(path)}")

@@ -28,6 +28,7 @@ from drgn_zonedev.model import (
     Range,
     Unjudged,
 )
+from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.shared_vmemmap import Aliases
 from drgn_zonedev.verification.work import Scanned
 
@@ -86,7 +87,8 @@ class Results:
 class Context:
     """
     ``progress`` is called with the number of struct pages that were gone through.
-    ``scanned`` yields what came of each range of which something is promised.
+    ``scanned`` yields what came of each range of which something is promised. ``exported``
+    are the PFNs of RAM whose struct pages an export has; ``None``: nothing was left out.
     """
 
     prog: Program
@@ -96,6 +98,7 @@ class Context:
     results: Results
     aliases: Aliases
     scanned: Iterator[Scanned]
+    exported: tuple[Span, ...] | None = None
 
 
 Reader = Callable[[Context, Range], Iterator[Pages]]

@@ -39,7 +39,7 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.util.intervals import Span, difference, intersection, union
 from drgn_zonedev.verification.context import Context, Progress, Results, raw_page, unreadable
 from drgn_zonedev.verification.dangling import dangling_pgmap
 from drgn_zonedev.verification.hazards import (
@@ -66,7 +66,7 @@ from drgn_zonedev.verification.shared_vmemmap import (
     illegal_aliases,
 )
 from drgn_zonedev.verification.work import ScanAll, Scanned, Work
-from drgn_zonedev.vmcore.exported import leaves_out_ram
+from drgn_zonedev.vmcore.exported import exported_ram
 
 __all__ = (
     "PROMISED",
@@ -178,15 +178,20 @@ def _works(context: Context, ranges: Sequence[Range]) -> tuple[Aliases, list[lis
 
 
 def _ram_works(context: Context, range_: Range) -> list[Work]:
-    if leaves_out_ram(context.prog):
-        return []
     works, zones = [], context.snapshot.zones
-    for promise in ram_promises(context.prog, zones, range_.start_pfn, range_.end_pfn):
+    for promise in itertools.chain.from_iterable(
+        ram_promises(context.prog, zones, *part) for part in _exported(context, range_)
+    ):
         start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
         spans = own_spans(context.prog, promise.kinds, start, end, window)
         context.results.findings += illegal_ram_aliases(spans)
         works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
     return works
+
+
+def _exported(context: Context, range_: Range) -> tuple[Span, ...]:
+    span = range_.start_pfn, range_.end_pfn
+    return (span,) if context.exported is None else tuple(intersection(span, context.exported))
 
 
 def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> Iterator[Scanned]:
@@ -199,7 +204,7 @@ def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> It
 
 
 def _verifier(context: Context, claims: dict[int, tuple[Span, ...]], range_: Range) -> _Verifier:
-    if range_.case is Case.ONLINE and leaves_out_ram(context.prog):
+    if range_.case is Case.ONLINE and not _exported(context, range_):
         return _verify_not_exported
     if range_.pgmap is None:
         return _verifier_without_pgmap(context.snapshot, range_)
@@ -237,6 +242,7 @@ def _context(prog: Program, snapshot: Snapshot) -> Context:
         results=Results(),
         aliases=NO_ALIASES,
         scanned=iter(()),
+        exported=exported_ram(prog),
     )
 
 
@@ -261,11 +267,11 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
         # Nothing is promised of an alias alone, or of what an export has by chance.
         for work in (work for work in _ram_works(context, page) if work.pages):
             promise = work.promise
-            _judge(context, page, scan(prog, page_layout(prog), work))
+            _judge(context, page, scan(prog, page_layout(prog), work), 1)
     elif range_.case in PROMISED and range_.pgmap is not None:
         promise = _promise(context, range_)
         work = Work(promise, np.array([[pfn, pfn + 1]]))
-        _judge(context, page, scan(prog, page_layout(prog), work))
+        _judge(context, page, scan(prog, page_layout(prog), work), 1)
     else:
         verifier = _verifier_without_pgmap(snapshot, page)
         (verifier if page.pgmap is None else _VERIFIERS.get(page.case, _verify_nothing))(
@@ -305,15 +311,22 @@ def _verify_gone(context: Context, range_: Range) -> None:
 
 
 def _verify_not_exported(context: Context, range_: Range) -> None:
-    results = context.results
-    results.ranges.append(range_)
-    results.count(range_.case, PageCounts(not_exported=range_.pages))
-    results.unread.append((range_.start_pfn, range_.end_pfn))
+    context.results.ranges.append(range_)
+    _count_not_exported(context, range_)
+
+
+def _count_not_exported(context: Context, range_: Range) -> int:
+    left_out = list(difference((range_.start_pfn, range_.end_pfn), _exported(context, range_)))
+    pages = sum(end - start for start, end in left_out)
+    context.results.count(range_.case, PageCounts(not_exported=pages))
+    context.results.unread += left_out
+    return pages
 
 
 def _verify_promised(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    _judge(context, range_, next(context.scanned))
+    left_out = _count_not_exported(context, range_) if range_.case is Case.ONLINE else 0
+    _judge(context, range_, next(context.scanned), range_.pages - left_out)
     zones = context.snapshot.zones
     if range_.case is Case.ONLINE and not knows_zones(zones):
         reason = "not all zones could be read: the zone of its pages was not judged"
@@ -357,15 +370,16 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
     return range_.start_pfn, range_.end_pfn
 
 
-def _judge(context: Context, range_: Range, scanned: Scanned) -> None:
+def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> None:
+    # What came of so many pages of a range.
     results = context.results
     scanned.insert_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)
-    verified = range_.pages - missing
+    verified = pages - missing
     results.count(range_.case, PageCounts(verified, missing, scanned.torn))
     if range_.case is Case.ONLINE:
         _count_free(context, scanned)
-    results.aliases_skipped += range_.pages - missing - scanned.pages_read
+    results.aliases_skipped += verified - scanned.pages_read
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]
     results.unjudged += scanned.unconfirmed

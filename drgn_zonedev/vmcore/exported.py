@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.left_out import is_in_scraps
 
-__all__ = ("leaves_out_ram", "with_memmap_line")
+__all__ = ("exported_ram", "leaves_out_ram", "with_memmap_line")
 
-# A line of VMCOREINFO.
-_LINE = re.compile(rb"^DRGN_ZONEDEV_MEMMAP=(devices|all)$", re.MULTILINE)
+# A line of VMCOREINFO: whose struct pages there are, and those of which PFNs besides. Versions
+# that do not know the latter take the whole line for none, and look at the file beside it.
+_LINE = re.compile(
+    rb"^DRGN_ZONEDEV_MEMMAP=(devices|all)((?:,0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16})*)$",
+    re.MULTILINE,
+)
+_SPAN = re.compile(rb",0x([0-9a-f]+)-0x([0-9a-f]+)")
 
 # Exports did not always have that line, but there is a file beside the vmcore, unless somebody
 # took the vmcore out of it.
@@ -30,19 +37,24 @@ _SCHEMA = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 _OPTION = re.compile(rb'"all_memmap": (true|false)')
 
 
-def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool) -> bytes:
+def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool, pfns: Iterable[Span] = ()) -> bytes:
     """
-    Have VMCOREINFO say which struct pages an export has, as :func:`leaves_out_ram()` reads it.
+    Have VMCOREINFO say which struct pages an export has, as :func:`exported_ram()` reads it.
     What was left out of an export is in no export of it.
+
+    :param pfns: Of which RAM it has them if not of all of it.
     """
     if _LINE.search(vmcoreinfo):
         return vmcoreinfo
-    return vmcoreinfo + b"DRGN_ZONEDEV_MEMMAP=" + (b"all" if all_memmap else b"devices") + b"\n"
+    spans = () if all_memmap else union(pfns)
+    parts = "".join(f",{start:#x}-{end:#x}" for start, end in spans)
+    whose = "all" if all_memmap else "devices"
+    return vmcoreinfo + f"DRGN_ZONEDEV_MEMMAP={whose}{parts}\n".encode()
 
 
 @takes_program_or_default
 def leaves_out_ram(prog: Program) -> bool:
-    """Tell whether a program is an export that was made without the struct pages of RAM."""
+    """Tell whether a program is an export that was made without the struct pages of all RAM."""
     found = _LINE.search(prog["VMCOREINFO"].string_())
     if found:
         return found[1] == b"devices"
@@ -51,6 +63,18 @@ def leaves_out_ram(prog: Program) -> bool:
     if _SCHEMA.match(meta) and option:
         return option[1] == b"false"
     return is_in_scraps(prog)
+
+
+@takes_program_or_default
+def exported_ram(prog: Program) -> tuple[Span, ...] | None:
+    """
+    Get the PFNs of RAM whose struct pages an export has, sorted and disjoint; ``None`` if nothing
+    was left out.
+    """
+    if not leaves_out_ram(prog):
+        return None
+    found = _LINE.search(prog["VMCOREINFO"].string_())
+    return union((int(a, 16), int(b, 16)) for a, b in _SPAN.findall(found[2] if found else b""))
 
 
 def _meta(prog: Program) -> bytes:

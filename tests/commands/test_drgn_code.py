@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,10 +117,13 @@ def test_code_writes_the_file_that_the_command_writes(prog: drgn.Program, tmp_pa
 
 
 def test_code_exports_what_the_command_exports(prog: drgn.Program, tmp_path: Path) -> None:
-    _printed(prog, f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names")
-    code = _printed(prog, f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names --drgn")[1]
+    line = f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names --pfns 0..0x40"
+    _printed(prog, line)
+    code = _printed(prog, f"{line} --drgn")[1]
     _executed(code.replace(repr(str(tmp_path / "a")), repr(str(tmp_path / "b"))))
     assert (tmp_path / "a" / "vmcore").read_bytes() == (tmp_path / "b" / "vmcore").read_bytes()
+    meta = json.loads((tmp_path / "b" / "meta.json").read_text())
+    assert meta["options"]["pfns"] == [[0, 0x40]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)

@@ -9,6 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,18 @@ from drgn.helpers.linux.mmzone import for_each_present_section
 from drgn.helpers.linux.xarray import xa_for_each
 from support.archives import END, member, packed, tar
 from support.exports import check_json, open_export
-from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, busy_ram, collision, in_flight, partial
 from support.kernels import each_layout
 from support.opening import open_instead
 
 from drgn_zonedev import plugin
+from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export import select
 from drgn_zonedev.export import write as dump
 from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.kernel.sections import sections
-from drgn_zonedev.model import Case
+from drgn_zonedev.model import Case, PageCounts
 from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
@@ -156,6 +158,26 @@ def test_memmap_of_ram_is_left_out_unless_it_is_asked_for(tmp_path: Path, layout
     assert readable(open_export(tmp_path / "all"), kernel.page(RAM_PFN), 64)
 
 
+@each_layout
+def test_ram_of_some_pfns_is_judged_in_the_export_and_no_other(tmp_path: Path, layout: str) -> None:
+    kernel = busy_ram(layout)
+    for pfn in (0x40800, 0x41234, 0x45000):
+        # Of a node that there is not.
+        kernel.poke(kernel.page(pfn) + 7, b"\xff")
+    options = ExportOptions(pfns=((0x41000, 0x41300), (0x100000, 0x100010)))
+    done = write_export(kernel.program(), tmp_path / "out", options)
+    report = check(open_export(tmp_path / "out"))
+    assert report == done.report
+    assert [(f.slug, f.start_pfn) for f in report.findings] == [("ram-page-node", 0x41234)]
+    assert report.unjudged == ()
+    pages = PageCounts(verified=0x310, not_exported=0x10000 - 0x310)
+    assert report.coverage.by_case == {Case.ONLINE: pages}
+    whole = explain(kernel.program(), 0x41234)
+    assert replace(explain(open_export(tmp_path / "out"), 0x41234), range=whole.range) == whole
+    write_export(open_export(tmp_path / "out"), tmp_path / "two")
+    assert check(open_export(tmp_path / "two")) == report
+
+
 @pytest.mark.parametrize("margin", [0, 1, 512, 100000])
 def test_margin_is_what_was_asked_for(tmp_path: Path, margin: int) -> None:
     kernel = collision("6.1")
@@ -192,7 +214,8 @@ def test_meta_tells_what_is_inside(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "out" / "meta.json").read_text())
     assert meta["schema"] == "drgn-zonedev/export/1"
     assert meta["kernel"]["release"] == "6.1.192-fake"
-    assert meta["options"] == {"all_memmap": False, "margin": 16, "blank_names": False}
+    options = {"all_memmap": False, "margin": 16, "blank_names": False, "pfns": []}
+    assert meta["options"] == options
     assert [0x24000 - 16, 0x30000 + 16] in meta["contents"]["memmap"]
     sizes = {p.name: p.stat().st_size for p in (tmp_path / "out").iterdir()}
     assert sizes.keys() == {"vmcore", "vmlinux", "meta.json"}

@@ -12,7 +12,7 @@ from drgn import Program
 from support.fakekernel import FakeKernel
 
 from drgn_zonedev.vmcore import exported
-from drgn_zonedev.vmcore.exported import leaves_out_ram, with_memmap_line
+from drgn_zonedev.vmcore.exported import exported_ram, leaves_out_ram, with_memmap_line
 
 
 def program(vmcoreinfo: bytes = b"") -> Program:
@@ -37,6 +37,22 @@ def meta(directory: Path, **changes: object) -> None:
 def test_line_says_whether_ram_was_left_out(all_memmap: bool) -> None:
     line = with_memmap_line(b"", all_memmap=all_memmap)
     assert leaves_out_ram(program(line)) is not all_memmap
+
+
+def test_line_names_the_pfns_of_ram_that_an_export_has() -> None:
+    line = with_memmap_line(b"", all_memmap=False, pfns=[(0x40, 0x50), (0x10, 0x20), (0x20, 0x28)])
+    assert line == b"DRGN_ZONEDEV_MEMMAP=devices,0x10-0x28,0x40-0x50\n"
+    assert leaves_out_ram(program(line))
+    assert exported_ram(program(line)) == ((0x10, 0x28), (0x40, 0x50))
+    assert exported_ram(program(with_memmap_line(b"", all_memmap=False))) == ()
+    whole = with_memmap_line(b"", all_memmap=True, pfns=[(0x40, 0x50)])
+    assert whole == b"DRGN_ZONEDEV_MEMMAP=all\n"
+    assert exported_ram(program(whole)) is exported_ram(program()) is None
+
+
+@pytest.mark.parametrize("spans", [b",0x10", b",0x10-0x", b",16-32", b",0x10-0x20,", b";0x1-0x2"])
+def test_line_that_is_damaged_is_none(spans: bytes) -> None:
+    assert not leaves_out_ram(program(b"DRGN_ZONEDEV_MEMMAP=devices" + spans + b"\n"))
 
 
 def test_export_of_an_export_has_no_more_than_that() -> None:
