@@ -41,7 +41,7 @@ def kernel_knowledge_text(known: KernelKnowledge) -> str:
     lines = [kernel_text(known.facts)]
     for title, rows in sections:
         lines += ["", title, *_columns(rows)]
-    if not known.rules:
+    if not known.has_zone_device:
         lines.append("    none about device memory: there is none")
     return "\n".join(lines)
 

@@ -21,8 +21,9 @@ from drgn_zonedev.classification.layout_parts import LayoutPart, layout_parts
 from drgn_zonedev.classification.missing_debuginfo import optional
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.memremap import has_zone_device
+from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.model import KernelFacts
-from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
+from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise, RamPages
 from drgn_zonedev.verification.rules import rules_about
 
 __all__ = ("KernelKnowledge", "KnownRule", "PresenceCheck", "kernel_knowledge")
@@ -58,6 +59,7 @@ class KernelKnowledge:
     parts: tuple[LayoutPart, ...]
     checks: tuple[PresenceCheck, ...]
     rules: tuple[KnownRule, ...]
+    has_zone_device: bool
 
 
 @takes_program_or_default
@@ -71,7 +73,8 @@ def kernel_knowledge(prog: Program) -> KernelKnowledge:
     layout = optional("", None, lambda: page_layout(prog)).value
     proven = {part.name for part in parts if part.booted}
     rules = tuple(_rules(prog, layout, "struct pages" in proven)) if layout else ()
-    return KernelKnowledge(kernel_facts(prog), parts, tuple(_checks(prog)), rules)
+    checks, devices = tuple(_checks(prog)), has_zone_device(prog)
+    return KernelKnowledge(kernel_facts(prog), parts, checks, rules, devices)
 
 
 def _member(tag: str, member: str) -> Callable[[Program], bool]:
@@ -151,9 +154,13 @@ def _checks(prog: Program) -> Iterator[PresenceCheck]:
 
 
 def _promises(prog: Program) -> Iterator[tuple[str, Promise]]:
+    # One of each kind of memory; where it is does not matter.
+    kinds = optional("", None, lambda: kinds_of_ram(prog)).value
+    if kinds is not None:
+        nowhere, zones = (0, 0), (0,)
+        yield "RAM", RamPages(0, 0, nowhere, 0, kinds, zones, zones, (0,), 1)
     if not has_zone_device(prog):
         return
-    # One of each kind of memory; where it is does not matter.
     yield "fsdax", DevicePages(0, "MEMORY_DEVICE_FS_DAX", 0, 1 << 9, (0,), 0)
     order = 9 if _member("dev_pagemap", "vmemmap_shift")(prog) else 0
     yield "devdax", DevicePages(0, "MEMORY_DEVICE_GENERIC", 0, 1 << 9, (0,), order)

@@ -17,12 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program, offsetof
 from support.defects import ALL_ONES, Change, Defect
-from support.fakekernel.ram import COUNTS, FLAGS, LINK, MAPPING, MEMCG, PRIVATE, page_type
+from support.fakekernel.ram import COUNTS, FLAGS, LINK, MAPPING, MEMCG, PRIVATE, family, page_type
 
 PAGE_BYTES, WORDS = 64, 8
-# Three bits of zone above 51, ten bits of node above 54: the lab's kernels, and the fakes.
-ZONE_SHIFT, NODE_SHIFT, NO_NODE = 51, 54, 37
-ZONE_DEVICE, MAX_NR_ZONES = 4, 5
+# Ten bits of node, where there are nodes: the lab's kernels, and the fakes.
+NODES_WIDTH, NO_NODE = 10, 37
 KINDS = ("lru", "table", "reserved", "head", "first tail", "tail", "free", "inside", "slab")
 
 
@@ -34,11 +33,19 @@ class Spots:
 
 
 class RamDefects:
-    """Makes defects for a program of a release: ``5.10``, ``6.1``, ``6.12``, ``7.2``, ``7.3``."""
+    """Makes defects for a program of a release: ``5.10``, ``6.1``, ``6.12``, ``7.2``,
+    ``7.3``, or a layout that is like one of them."""
 
     def __init__(self, prog: Program, release: str) -> None:
         self.prog, self.release = prog, release
-        self.family = "7.2" if release == "7.3" else release
+        self.family = family(release)
+        self.max_nr_zones = int(prog.constant("__MAX_NR_ZONES").value_())
+        self.zone_device = int(prog["ZONE_DEVICE"].value_()) if "ZONE_DEVICE" in prog else None
+        nodes = NODES_WIDTH if prog.type("struct zone").has_member("node") else 0
+        self.node_shift = 64 - nodes
+        # ZONES_WIDTH
+        self.zone_bits = (self.max_nr_zones - 1).bit_length()
+        self.zone_shift = self.node_shift - self.zone_bits
         self.vmemmap = int(prog["vmemmap"].value_())
         self.in_flags = self.family in ("6.12", "7.2")
 
@@ -133,17 +140,19 @@ class RamDefects:
     def _of_all(self, pfn: int, kind: str, rng: random.Random) -> Iterator[Defect]:
         flags = self.word(pfn, FLAGS)
         reserved = kind == "reserved"
-        for zone in (ZONE_DEVICE, MAX_NR_ZONES, 6, 7):
-            after = flags & ~(7 << ZONE_SHIFT) | zone << ZONE_SHIFT
+        bits = (1 << self.zone_bits) - 1
+        for zone in {self.zone_device, *range(self.max_nr_zones, bits + 1)} - {None}:
+            after = flags & ~(bits << self.zone_shift) | zone << self.zone_shift
             wrong = "ram-hole-zone" if reserved else "ram-page-zone"
-            slug = "ram-page-device" if zone == ZONE_DEVICE else wrong
+            slug = "ram-page-device" if zone == self.zone_device else wrong
             yield self._defect(f"zone {zone}", pfn, FLAGS, after, slug)
         if not reserved:
             # A zone that there is, but not here.
-            after = flags ^ 3 << ZONE_SHIFT
+            after = flags ^ (3 if self.zone_bits > 2 else 1) << self.zone_shift
             yield self._defect("other zone", pfn, FLAGS, after, "ram-page-zone")
-        after = flags & ~(0x3FF << NODE_SHIFT) | NO_NODE << NODE_SHIFT
-        yield self._defect("node", pfn, FLAGS, after, "ram-page-node")
+        if self.node_shift < 64:
+            after = flags % (1 << self.node_shift) | NO_NODE << self.node_shift
+            yield self._defect("node", pfn, FLAGS, after, "ram-page-node")
         for byte in (0, 0xFD, 0xFF):
             word = byte * 0x0101010101010101
             changes = tuple(Change(self.address(pfn, i), word) for i in range(WORDS))

@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 from drgn import Program
 from support.defects import Defect, Overlay, Spot
-from support.fakekernel import busy_ram
+from support.fakekernel import LAYOUTS, busy_ram
 from support.kernels import each_layout
 from support.ramdefects import KINDS, RamDefects
 
@@ -30,6 +30,8 @@ from drgn_zonedev.verification.rule import Rule
 from drgn_zonedev.verification.rules import RULES
 from drgn_zonedev.verification.verify import verify_snapshot
 
+# Three zones in two bits, one node.
+WITHOUT_ZONE_DEVICE = "x86-64-6.19-no-zone-device"
 SECTIONS = ((0x40000, 0x47FE0), (0x100000, 0x108000))
 
 
@@ -46,7 +48,14 @@ def test_nothing_is_wrong_with_ram_in_use(layout: str) -> None:
     assert report.coverage.by_case == {Case.ONLINE: PageCounts(verified=0x10000)}
 
 
-@each_layout
+def test_nothing_is_wrong_with_ram_in_use_without_zone_device() -> None:
+    report = check(busy_ram(WITHOUT_ZONE_DEVICE).program())
+    assert report.findings == ()
+    assert {u.missing for u in report.unjudged} == {"ZONE_DEVICE", "struct memory_block"}
+    assert report.coverage.by_case == {Case.ONLINE: PageCounts(verified=0x10000)}
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, WITHOUT_ZONE_DEVICE])
 def test_each_defect_is_found_where_it_is(layout: str) -> None:
     prog, rng = busy_ram(layout).program(), random.Random(layout)
     make, overlay = RamDefects(prog, layout), Overlay(prog)

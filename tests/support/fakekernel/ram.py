@@ -31,6 +31,15 @@ _BITS = {
 _BYTES = {"buddy": 0xF0, "offline": 0xF1, "table": 0xF2, "hugetlb": 0xF4, "slab": 0xF5}
 
 
+# Layouts whose struct pages say what they are as another kernel's do.
+_LIKE = {"7.3": "7.2", "x86-64-6.19-no-zone-device": "7.2"}
+
+
+def family(layout: str) -> str:
+    """The kernel whose struct pages of RAM a layout has: ``5.10``, ``6.1``, ``6.12``, ``7.2``."""
+    return _LIKE.get(layout, layout)
+
+
 def page_type(layout: str, name: str) -> int:
     """What page_type holds in a page of a type; that of a page without one otherwise."""
     if layout in _BITS:
@@ -46,6 +55,10 @@ class RamBuilder:
     zone: str
     nid: int
     rng: random.Random
+
+    @property
+    def family(self) -> str:
+        return family(self.kernel.layout.name)
 
     def flag(self, *names: str) -> int:
         return sum(1 << self.kernel.layout.constant(f"PG_{name}") for name in names)
@@ -72,7 +85,7 @@ class RamBuilder:
         words[:, LINK], words[:, PREV] = LIST_POISON1, LIST_POISON2
         words[0, LINK], words[0, PREV] = self.pointer(), self.pointer()
         words[0, PRIVATE] = order
-        words[0, COUNTS] = page_type(self.kernel.layout.name, "buddy")
+        words[0, COUNTS] = page_type(self.family, "buddy")
         if order:
             words[1:, PRIVATE] = self.rng.randrange(1 << 20)
         self.put(start, words)
@@ -95,13 +108,13 @@ class RamBuilder:
     def typed(self, start: int, name: str) -> None:
         """A page of a type: a page table, or one that a hypervisor took."""
         words = self.pages(start, 1)
-        words[:, COUNTS] = 1 << 32 | page_type(self.kernel.layout.name, name)
+        words[:, COUNTS] = 1 << 32 | page_type(self.family, name)
         self.put(start, words)
 
     def slab(self, start: int, order: int) -> None:
         """A slab, compound from order 1 on; its first words are those of struct slab."""
         words = self.pages(start, 1 << order, 0)
-        frozen = self.kernel.layout.name == "7.2"
+        frozen = self.family == "7.2"
         words[0, COUNTS] = (0 if frozen else 1) << 32 | UNMAPPED
         if order:
             self._compound(words, start, order)
@@ -109,7 +122,7 @@ class RamBuilder:
             words[0, FLAGS] |= np.uint64(self.flag("slab"))
         else:
             count = int(words[0, COUNTS]) >> 32 << 32
-            words[0, COUNTS] = count | page_type(self.kernel.layout.name, "slab")
+            words[0, COUNTS] = count | page_type(self.family, "slab")
         for word in (LINK, PREV, MAPPING, INDEX):
             words[0, word] = self.pointer()
         self.put(start, words)
@@ -132,8 +145,8 @@ class RamBuilder:
         """A free hugetlb page, whose vmemmap may be shared."""
         words = self.pages(start, 1 << order, 0)
         self._compound(words, start, order)
-        if self.kernel.layout.name not in _BITS:
-            words[0, COUNTS] = page_type(self.kernel.layout.name, "hugetlb")
+        if self.family not in _BITS:
+            words[0, COUNTS] = page_type(self.family, "hugetlb")
         if optimized:
             words[0, PRIVATE] = 1 << self.kernel.layout.constant("HPG_vmemmap_optimized")
         self.put(start, words)
@@ -152,10 +165,10 @@ class RamBuilder:
         words[1:, PREV] = LIST_POISON2
         words[1:, MAPPING] = TAIL_MAPPING
         words[1:, COUNTS] = UNMAPPED
-        if kernel.layout.name == "5.10":
+        if self.family == "5.10":
             words[1, PREV] = UNMAPPED << 32 | order << 8 | 1
             words[1, MAPPING] = TAIL_MAPPING >> 32 << 32 | 1 << order
-        elif kernel.layout.name == "6.1":
+        elif self.family == "6.1":
             words[1, PREV] = UNMAPPED << 32 | order << 8 | 1
             words[1, MAPPING] = 1 << order << 32
         else:
@@ -164,7 +177,7 @@ class RamBuilder:
             words[1, INDEX] = 1 << order
         for tail in (2, 3):
             # Deferred list, or cgroups of hugetlb: from 6.12 on in the third tail.
-            if tail < len(words) and (tail == 2 or kernel.layout.name in ("6.12", "7.2")):
+            if tail < len(words) and (tail == 2 or self.family in ("6.12", "7.2")):
                 words[tail, MAPPING] = self.pointer()
 
 
@@ -173,17 +186,18 @@ def busy_ram(layout: str) -> FakeKernel:
     Two nodes with all kinds of RAM: see PLACES for what is where.
 
     Section 8 (0x40000-0x48000) is ZONE_DMA32 of node 0, but for a hole at its end; section
-    0x20 (0x100000-0x108000) is ZONE_NORMAL of node 1.
+    0x20 (0x100000-0x108000) is ZONE_NORMAL of node 1, or of node 0 in a kernel without NUMA.
     """
     kernel = FakeKernel(layout)
-    for nr, nid in ((8, 0), (0x20, 1)):
+    other = int(kernel.layout.has_member("zone", "node"))
+    for nr, nid in ((8, 0), (0x20, other)):
         kernel.section(nr, online=True, early=True)
         kernel.memory_block(nr, nid=nid)
     kernel.grow_zone("ZONE_DMA32", 0x40000, 0x47FE0, present=0x7FE0)
-    kernel.grow_zone("ZONE_NORMAL", 0x100000, 0x108000, present=0x8000, nid=1)
+    kernel.grow_zone("ZONE_NORMAL", 0x100000, 0x108000, present=0x8000, nid=other)
     kernel.set_variable("max_pfn", 0x108000)
     kernel.set_variable("highest_memmap_pfn", 0x107FFF)
-    for start, zone, nid in ((0x40000, "ZONE_DMA32", 0), (0x100000, "ZONE_NORMAL", 1)):
+    for start, zone, nid in ((0x40000, "ZONE_DMA32", 0), (0x100000, "ZONE_NORMAL", other)):
         _fill(RamBuilder(kernel, zone, nid, random.Random(layout)), start)
     # A hole has the zone of the memory in front of it, which does not span it.
     ram = RamBuilder(kernel, "ZONE_DMA32", 0, random.Random(layout))
