@@ -468,6 +468,8 @@ class KernelFacts:
     """There is no vmlinux: the kernel itself says what its types and symbols are."""
     never_booted: tuple[str, ...] = ()
     """Parts of the layout that no booted kernel has: what is decided by them is by reading."""
+    max_nr_zones: int = 0
+    """``__MAX_NR_ZONES``; 0 if the debugging information does not have it."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -54,6 +54,7 @@ def kernel_facts(prog: Program) -> KernelFacts:
         },
         types_from_btf=types_are_builtin(prog),
         never_booted=never_booted(prog),
+        max_nr_zones=optional("", 0, lambda: prog.constant("__MAX_NR_ZONES").value_()).value,
     )
 
 

@@ -18,6 +18,7 @@ SHOWN_BY = {
     "orphan-section": "sections-left-behind",
 }
 _TAILS = "devdax-tails-uninitialized"
+_NO_ZONE = "zone-of-reserved-hole"
 
 
 def with_known_bugs(
@@ -32,6 +33,8 @@ def _named(finding: Finding, pgmaps: dict[int, Pgmap], kernel: KernelFacts) -> F
     slug = SHOWN_BY.get(finding.slug)
     if finding.slug == "device-page-uninitialized" and finding.pgmap in pgmaps:
         slug = _TAILS if _is_skipped_tail(finding, pgmaps[finding.pgmap], kernel) else None
+    if finding.slug == "ram-hole-zone" and _is_zone_of_no_zone(finding, kernel):
+        slug = _NO_ZONE
     if slug is None or affected(BUGS[slug], kernel.release) is False:
         return finding
     return dataclasses.replace(finding, known_bugs=(slug,))
@@ -44,3 +47,11 @@ def _is_skipped_tail(finding: Finding, pgmap: Pgmap, kernel: KernelFacts) -> boo
             offset = (finding.start_pfn - pgmap.pfn_first(i)) % (1 << pgmap.vmemmap_shift)
             return offset >= 2 * kernel.page_size // max(kernel.sizeof_page, 1)
     return False
+
+
+def _is_zone_of_no_zone(finding: Finding, kernel: KernelFacts) -> bool:
+    # What the loop over zones ends with, in ZONES_WIDTH bits. Another number is corruption.
+    if not kernel.max_nr_zones or not finding.evidence:
+        return False
+    page_zone, mask = finding.evidence[0].value, (1 << (kernel.max_nr_zones - 1).bit_length()) - 1
+    return page_zone is not None and page_zone & mask == kernel.max_nr_zones & mask

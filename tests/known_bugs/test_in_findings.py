@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.defects import ZONE_SHIFT
 from support.exports import open_export
+from support.fakekernel import busy_ram
 
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.findings import KINDS, make_finding
 from drgn_zonedev.known_bugs.in_findings import SHOWN_BY, with_known_bugs
-from drgn_zonedev.model import Case, Finding, KernelFacts, Pgmap, PgmapRange, RefState
+from drgn_zonedev.model import Case, Evidence, Finding, KernelFacts, Pgmap, PgmapRange, RefState
 from drgn_zonedev.render.as_json import finding_document
 from drgn_zonedev.report import check
 
@@ -65,6 +67,43 @@ def test_findings_that_only_a_bug_leaves(slug: str) -> None:
     other = make_finding("device-page-node", Case.DEVICE, 0x24200, 0x24400)
     assert named(other, old) == ()
     assert "known_bugs" not in finding_document(other)
+
+
+def in_zone(page_zone: int) -> Finding:
+    evidence = (Evidence("page_zone() of PFN 0x3ffdf", value=page_zone),)
+    return make_finding("ram-hole-zone", Case.ONLINE, 0x3FFDF, 0x3FFE3, evidence=evidence)
+
+
+@pytest.mark.parametrize(
+    ("max_nr_zones", "bug", "others"),
+    [
+        # ZONES_WIDTH is 3: the zone is __MAX_NR_ZONES, of any node.
+        (5, (5, 1 << 3 | 5), (6, 7, 4, 1 << 3 | 1)),
+        # As many zones as fit into 2 bits: it looks like zone 0.
+        (4, (0, 1 << 2), (1, 2, 3, 1 << 2 | 1)),
+        (0, (), (0, 5)),
+    ],
+)
+def test_only_the_zone_that_the_loop_ends_with_is_the_bug(
+    max_nr_zones: int, bug: tuple[int, ...], others: tuple[int, ...]
+) -> None:
+    kernel = replace(KERNEL, max_nr_zones=max_nr_zones)
+    assert {named(in_zone(zone), kernel) for zone in bug} <= {("zone-of-reserved-hole",)}
+    assert {named(in_zone(zone), kernel) for zone in others} == {()}
+    old = replace(kernel, release="5.4.1")
+    assert {named(in_zone(zone), old) for zone in (*bug, *others)} == {()}
+
+
+@pytest.mark.parametrize("layout", ["5.10", "7.2"])
+def test_reserved_pages_have_the_bug_until_their_zone_is_mended(layout: str) -> None:
+    # The hole at the end of the section, and the zone that is in front of it.
+    hole, zone = 0x47FF0, 1
+    kernel = busy_ram(layout)
+    flags = kernel.page_word(hole, 0) & ~(7 << ZONE_SHIFT)
+    for number, known in ((5, [("zone-of-reserved-hole",)]), (6, [()]), (zone, [])):
+        kernel.poke_page_word(hole, 0, flags | number << ZONE_SHIFT)
+        found = check(kernel.program(), pfns=(hole, hole + 1)).findings
+        assert [f.known_bugs for f in found] == known
 
 
 def test_a_kernel_with_the_fix_is_not_suspected() -> None:
