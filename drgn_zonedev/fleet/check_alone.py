@@ -4,8 +4,8 @@
 Checking One Dump
 -----------------
 
-Runs ``zonedev check`` on a dump in a process of its own, with limits of time and memory. The
-dump may hang it, crash it or have it take all memory: that is a result, too.
+Runs ``zonedev check`` on a dump in a process of its own, with limits of time and memory. A
+dump that hangs it, crashes it or makes it take all memory is a result, too.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ __all__ = ("DATA_FACTOR", "main")
 
 DATA_FACTOR = 2
 """
-What may be allocated, as a multiple of what may be used. Allocating is no use yet: whoever
-started this process sees to that.
+Limit of allocated memory, as a multiple of the limit of used memory, which the parent process
+watches.
 """
 
 _PR_SET_PDEATHSIG = 1

@@ -110,7 +110,7 @@ def _local_cluster(jobs: int, limits: Limits) -> Any:
 def _resources(offers: list[dict[str, float]], limits: Limits) -> dict[str, float]:
     offered = [offer[MEMORY] for offer in offers if MEMORY in offer]
     if not offered or not limits.memory:
-        # Nobody counts it.
+        # No worker counts its memory.
         return {}
     if max(offered) < limits.memory:
         raise ClusterError(

@@ -17,7 +17,7 @@ __all__ = ("EXPORT_FORMATS", "MissingPyarrowError", "export_tables")
 EXPORT_FORMATS = ("jsonl", "parquet")
 TABLES = ("runs", "kernels", "dumps", "pgmaps", "ranges", "findings", "known_bugs")
 _ROWS_AT_ONCE = 10_000
-# Bytes are no text; ``path`` says the same.
+# Neither format has a column of bytes in every reader; ``path`` says the same.
 _LEFT_OUT = "BLOB"
 
 

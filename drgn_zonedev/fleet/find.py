@@ -36,7 +36,7 @@ _MAX_LIST = 256 << 20
 @dataclass(frozen=True)
 class Found:
     """
-    A dump, or what was named as one and is none.
+    A dump, or a file that was named as one but is not.
 
     :ivar path: Absolute, without symbolic links.
     :ivar format: ``None`` if it is not a dump, or cannot be read.
@@ -60,7 +60,7 @@ def find_dumps(words: Iterable[str], complain: Complain) -> Iterator[Found]:
 
     :param words: Paths of dumps and directories, patterns, and ``@FILE``, which lists some, a
         line each.
-    :param complain: Called with what cannot be searched, and what was named and is no dump.
+    :param complain: Called with what cannot be searched, and what was named but is not a dump.
     """
     seen: set[tuple[int, int]] = set()
     for word in words:

@@ -28,11 +28,11 @@ __all__ = ("Engine", "StoppedError", "SurveyQuestion", "run")
 
 Engine = Callable[[Task, Callable[[], bool]], Checked]
 """
-Checks a dump, and returns when that is done. The second argument returns true when nobody needs
-the result any more.
+Checks a dump, and returns when that is done. The second argument returns true when the result is
+not needed any more.
 """
 
-# What there are results of already, so that nobody waits for the store.
+# Dumps per job that are handed out, so that no job waits while the store is written.
 _AHEAD = 2
 
 
@@ -58,7 +58,7 @@ class SurveyQuestion:
 
 
 class StoppedError(Exception):
-    """Nobody needs a result any more."""
+    """The survey is stopping, and drops this result."""
 
 
 def run(
@@ -107,7 +107,7 @@ def _answers(
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         finally:
-            # Processes end within a moment, and what has not begun does not.
+            # Running checks end within a moment, and no other begins.
             stopping.set()
 
 
