@@ -231,6 +231,50 @@ _ERRORS = (
         "page->_refcount is below 1",
         _REWRITTEN,
     ),
+    # The memory behind struct pages.
+    Kind(
+        "vmemmap-unmapped",
+        Severity.ERROR,
+        "these PFNs are valid, but their struct pages are not mapped",
+        "populate_section_memmap() maps the memmap before a subsection becomes valid, and "
+        "section_deactivate() makes it invalid first. pfn_valid() is true here, and whoever reads "
+        "the struct page faults. Where a page of vmemmap holds the struct pages of more than one "
+        "subsection (pages of 16 KiB and more), removing one device can take it away from another.",
+        "the page tables do not map the page of vmemmap",
+        _REPORT,
+    ),
+    Kind(
+        "vmemmap-free",
+        Severity.ERROR,
+        "the page allocator has free pages that store these struct pages",
+        "Whoever allocates such a page overwrites struct pages that are in use.",
+        "PageBuddy() of the page that the page tables map to vmemmap, or of the block that it is "
+        "in",
+        _REPORT,
+    ),
+    Kind(
+        "vmemmap-astray",
+        Severity.ERROR,
+        "these struct pages are in memory that cannot hold any",
+        "vmemmap_populate() takes RAM that is online, pages of the device's own altmap, or the "
+        "head of the memory block itself. Anything else belongs to somebody: the data of a device, "
+        "RAM that is offline, a hole.",
+        "the PFN that the page tables map to vmemmap, and the case of the memory there",
+        _REPORT,
+    ),
+    Kind(
+        "vmemmap-top-entry",
+        Severity.ERROR,
+        "the page tables of some tasks do not lead to these struct pages",
+        "On x86-64, each task has a copy of the entries at the top of the kernel's page tables, "
+        "which is written when one is added (sync_global_pgds(); since v6.17, "
+        "arch_sync_kernel_mappings()). Without it, reading the struct pages faults in that task, "
+        "and in no other.",
+        "the entry in a table on pgd_list differs from that in swapper_pg_dir",
+        'Update the kernel: since Linux kernel commit 6659d0279980 ("x86/mm/64: define '
+        'ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()") (in v6.17), no way of '
+        "populating vmemmap leaves it out.",
+    ),
     # Structures.
     Kind(
         "pgmap-array-entry",
@@ -788,6 +832,17 @@ _WARNINGS = (
         "altmap; the others take nothing from it.",
         "alloc of the altmap, and the number of whole sections that were hot-added",
         "Compare with the page tables: the rest of the memmap is in RAM, or was not freed.",
+    ),
+    Kind(
+        "vmemmap-on-other-device",
+        Severity.WARNING,
+        "these struct pages are where another device, or another memory block, stores its own",
+        "Where a page of vmemmap holds the struct pages of more than one subsection (pages of 16 "
+        "KiB and more), whoever comes second finds the page mapped and uses it. "
+        "vmemmap_free() does not count who does: removing the first takes the page along.",
+        "the PFN that the page tables map to vmemmap is in the altmap of another pgmap, or in "
+        "another memory block",
+        "Do not remove the other device while this one is in use; use a memmap in RAM for both.",
     ),
     Kind(
         "ram-beyond-max-pfn",

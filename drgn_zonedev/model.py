@@ -34,6 +34,8 @@ __all__ = (
     "FreeBlocks",
     "KernelFacts",
     "Memmap",
+    "MemmapMemory",
+    "MemmapPart",
     "MemoryKind",
     "Missing",
     "PageCounts",
@@ -97,6 +99,39 @@ class Memmap(enum.Enum):
     """Not populated: reading a ``struct page`` here also faults on a running kernel."""
     UNKNOWN = "unknown"
     """The structures that decide this could not be read."""
+
+
+class MemmapMemory(enum.Enum):
+    """The memory that struct pages are in, by the page tables; the value is for people."""
+
+    RAM = "RAM"
+    ALTMAP = "altmap"
+    """On the device itself."""
+    BLOCK = "memory block"
+    """At the head of the memory block itself (``memmap_on_memory``)."""
+    ANOTHER = "another device or block"
+    """Where another device, or another memory block, stores its own."""
+    ASTRAY = "astray"
+    """Where no struct pages can be."""
+    UNMAPPED = "nothing"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class MemmapPart:
+    """
+    PFNs whose struct pages are in the same kind of memory, mapped by pages of the same size, in
+    bytes; ``None`` if that is not known.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    memory: MemmapMemory
+    page_size: int | None
+
+    def is_like(self, other: MemmapPart) -> bool:
+        """Return whether both are the same but for where they are."""
+        return (self.memory, self.page_size) == (other.memory, other.page_size)
 
 
 class Severity(enum.Enum):
@@ -487,6 +522,7 @@ class Report(Result):
     coverage: Coverage
     missing: tuple[Missing, ...] = ()
     scope: Scope = EVERYTHING
+    memmap: tuple[MemmapPart, ...] = ()
 
     @property
     def nothing_judged(self) -> bool:

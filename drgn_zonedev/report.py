@@ -47,6 +47,7 @@ from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
 from drgn_zonedev.verification.scope import (
     findings_in,
+    memmap_in,
     pgmaps_in,
     ranges_in,
     unjudged_in,
@@ -145,6 +146,7 @@ def check_with(
         coverage=verification.coverage,
         missing=missing.value,
         scope=scope,
+        memmap=verification.memmap,
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)
@@ -217,6 +219,7 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
             findings=(*verified.value.findings, *findings),
             unjudged=(*verified.value.unjudged, *verified.unjudged, *unjudged),
             free_blocks=blocks,
+            memmap=memmap_in(structures.memmap, wanted.ranges),
         ),
         scope,
     )

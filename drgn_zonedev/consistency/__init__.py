@@ -11,7 +11,8 @@ Only live pgmaps are checked, and most promises hold only once a range is comple
 memory is added or removed, every contradiction is legal for a moment.
 
 ``pgmap_array.py``, ``sections.py``, ``elsewhere.py``, ``zones.py`` and ``memory_blocks.py`` hold
-the checks, ``claims.py`` and ``ram.py`` their input.
+the checks, ``claims.py`` and ``ram.py`` their input. ``vmemmap.py`` audits the memory behind struct
+pages, by the page tables.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from drgn_zonedev.consistency.elsewhere import ELSEWHERE_CHECKS
 from drgn_zonedev.consistency.memory_blocks import BLOCK_CHECKS
 from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
+from drgn_zonedev.consistency.vmemmap import MemmapAudit, audit_memmap
 from drgn_zonedev.consistency.zones import ZONE_CHECKS
-from drgn_zonedev.model import Finding, Range, Unjudged
+from drgn_zonedev.model import Finding, MemmapPart, Range, Unjudged
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.vmcore.raw import END
 
@@ -43,11 +45,12 @@ _CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS, *ZONE_CHECKS, *BLO
 class Inconsistencies:
     """
     ``unjudged`` is what could not be compared, because it cannot be read, or the
-    debugging information does not have it.
+    debugging information does not have it. ``memmap`` says which memory struct pages are in.
     """
 
     findings: tuple[Finding, ...]
     unjudged: tuple[Unjudged, ...]
+    memmap: tuple[MemmapPart, ...] = ()
 
 
 def inconsistencies(
@@ -84,7 +87,14 @@ def _compared(scene: Scene) -> Inconsistencies:
         findings += (f for f in found.value if isinstance(f, Finding))
         unjudged += (u for u in found.value if isinstance(u, Unjudged))
         unjudged += found.unjudged
-    return Inconsistencies(tuple(findings), tuple(unjudged))
+    audit = optional(
+        "the memory behind struct pages was not looked at",
+        MemmapAudit(),
+        lambda: audit_memmap(scene),
+    )
+    findings += audit.value.findings
+    unjudged += (*audit.value.unjudged, *audit.unjudged)
+    return Inconsistencies(tuple(findings), tuple(unjudged), audit.value.parts)
 
 
 def _all(check: Check, scene: Scene) -> list[Finding | Unjudged]:

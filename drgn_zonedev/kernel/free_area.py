@@ -18,11 +18,14 @@ import numpy as np
 from drgn import Object, Program, TypeKind, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.kernel.memmap import Pages, page_layout
+from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.kernel.page_types import page_types
+from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.reads import read_memory
 
-__all__ = ("count_free_blocks", "spin_is_locked", "zone_nr_free")
+__all__ = ("count_free_blocks", "free_frames", "spin_is_locked", "zone_nr_free")
 
 
 @takes_program_or_default
@@ -93,3 +96,29 @@ def count_free_blocks(prog: Program, pages: Pages) -> Mapping[tuple[int, int, in
     order = np.minimum(pages.words[rows, private], np.uint64(63)).astype(np.int64)
     columns = (c.tolist() for c in (pages.node[rows], pages.zone[rows], order))
     return Counter(zip(*columns))
+
+
+@takes_program_or_default
+def free_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
+    """
+    Tell which page frames are in free blocks of the buddy allocator, by the struct pages of those
+    that such a block can begin with.
+
+    :param frames: PFNs, ``np.int64``, sorted, each once.
+    :return: Column of ``bool``; false where a struct page cannot be read.
+    """
+    layout, kinds = page_layout(prog), kinds_of_ram(prog)
+    orders = range(kinds.max_order + 1)
+    heads = sorted_set(np.concatenate([frames >> order << order for order in orders]))
+    address = np.uint64(layout.vmemmap) + heads.astype(np.uint64) * np.uint64(layout.size)
+    raw, readable = read_records(prog, address, layout.size)
+    pages = np.ascontiguousarray(raw).view("<u8")
+    is_tail = (pages[:, layout.compound_word] & np.uint64(1)).astype(bool)
+    mapcount = raw.view("<i4")[:, layout.mapcount_offset // 4]
+    is_free = readable & ~is_tail & kinds.buddy.matches(mapcount)
+    size = np.minimum(pages[:, kinds.private_offset // 8], np.uint64(kinds.max_order))
+    end = np.where(is_free, heads + (1 << size.astype(np.int64)), 0)
+    free = np.zeros(len(frames), bool)
+    for order in orders:
+        free |= end[np.searchsorted(heads, frames >> order << order)] > frames
+    return free

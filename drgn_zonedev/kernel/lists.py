@@ -20,7 +20,7 @@ from drgn import Object, Program, offsetof
 
 from drgn_zonedev.vmcore.reads import read_word
 
-__all__ = ("list_entries",)
+__all__ = ("list_entries", "list_nodes")
 
 # Longer than any list that we iterate over. A damaged list that has no cycle ends at memory
 # that cannot be read.
@@ -41,10 +41,22 @@ def list_entries(prog: Program, type_name: str, head: Object, member: str) -> It
     entry_type = prog.type(type_name)
     pointer = prog.pointer_type(entry_type)
     in_entry = offsetof(entry_type, member)
+    for node in list_nodes(prog, head):
+        yield Object(prog, pointer, node - in_entry & (1 << 64) - 1)
+
+
+def list_nodes(prog: Program, head: Object) -> Iterator[int]:
+    """
+    Iterate over the addresses of the ``struct list_head`` of a list's entries, but stop before
+    the first that comes twice.
+
+    :param head: ``struct list_head *``
+    :raises FaultError: at an entry that cannot be read
+    """
     next_offset = offsetof(prog.type("struct list_head"), "next")
     seen = {head.value_()}
     node = read_word(prog, head.value_() + next_offset)
     while node not in seen and len(seen) <= _MAX_ENTRIES:
         seen.add(node)
-        yield Object(prog, pointer, node - in_entry & (1 << 64) - 1)
+        yield node
         node = read_word(prog, node + next_offset)

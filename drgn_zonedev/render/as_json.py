@@ -23,6 +23,7 @@ from drgn_zonedev.model import (
     Evidence,
     Finding,
     KernelFacts,
+    MemmapPart,
     Pgmap,
     Range,
     Report,
@@ -78,6 +79,7 @@ def report_document(report: Report) -> Document:
         },
         "pgmaps": [_pgmap(p) for p in report.pgmaps],
         "ranges": [range_document(r) for r in report.ranges],
+        **({"memmap": [_memmap_part(p) for p in report.memmap]} if report.memmap else {}),
         "findings": [finding_document(f) for f in report.findings],
         "unjudged": [unjudged_document(u) for u in report.unjudged],
         "missing": [
@@ -85,6 +87,15 @@ def report_document(report: Report) -> Document:
             for m in report.missing
         ],
         "coverage": _coverage(report.coverage),
+    }
+
+
+def _memmap_part(part: MemmapPart) -> Document:
+    return {
+        "start_pfn": part.start_pfn,
+        "end_pfn": part.end_pfn,
+        "memory": part.memory.value,
+        "page_size": part.page_size,
     }
 
 

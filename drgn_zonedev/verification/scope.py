@@ -13,12 +13,22 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from drgn_zonedev.model import Case, Finding, FreeBlocks, Pgmap, Range, Scope, Unjudged
+from drgn_zonedev.model import (
+    Case,
+    Finding,
+    FreeBlocks,
+    MemmapPart,
+    Pgmap,
+    Range,
+    Scope,
+    Unjudged,
+)
 from drgn_zonedev.util.intervals import difference, intersection, union
 
 __all__ = (
     "InScope",
     "findings_in",
+    "memmap_in",
     "pgmaps_in",
     "ranges_in",
     "unjudged_in",
@@ -68,6 +78,16 @@ def findings_in(scope: Scope, findings: Iterable[Finding]) -> list[Finding]:
         if scope.includes(f.case, f.pgmap)
         and (f.start_pfn == f.end_pfn or scope.overlaps(f.start_pfn, f.end_pfn))
     ]
+
+
+def memmap_in(parts: Iterable[MemmapPart], ranges: Iterable[Range]) -> tuple[MemmapPart, ...]:
+    """Cut what is known of the memory behind struct pages to the ranges of a scope."""
+    spans = union((r.start_pfn, r.end_pfn) for r in ranges)
+    return tuple(
+        dataclasses.replace(part, start_pfn=start, end_pfn=end)
+        for part in parts
+        for start, end in intersection((part.start_pfn, part.end_pfn), spans)
+    )
 
 
 def unjudged_in(scope: Scope, unjudged: Iterable[Unjudged]) -> list[Unjudged]:

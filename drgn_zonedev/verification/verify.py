@@ -33,6 +33,7 @@ from drgn_zonedev.model import (
     Finding,
     FreeBlocks,
     Memmap,
+    MemmapPart,
     PageCounts,
     Pgmap,
     Range,
@@ -89,7 +90,7 @@ class Verification:
 
     ``ranges`` are those that were given, except that parts of early sections
     that only struct pages can tell apart (holes and ghosts) are divided. ``free_blocks``
-    are those of the RAM that was looked at.
+    are those of the RAM that was looked at, ``memmap`` is the memory that struct pages are in.
     """
 
     ranges: tuple[Range, ...]
@@ -97,6 +98,7 @@ class Verification:
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
     free_blocks: FreeBlocks = field(default_factory=FreeBlocks)
+    memmap: tuple[MemmapPart, ...] = ()
 
 
 @takes_program_or_default

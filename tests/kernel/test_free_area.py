@@ -4,13 +4,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from drgn import FaultError, Object
 from support.fakekernel import FakeKernel
 from support.kernels import each_layout
 from support.structures import Structures
 
-from drgn_zonedev.kernel.free_area import count_free_blocks, spin_is_locked, zone_nr_free
+from drgn_zonedev.kernel.free_area import (
+    count_free_blocks,
+    free_frames,
+    spin_is_locked,
+    zone_nr_free,
+)
 from drgn_zonedev.kernel.memmap import Pages, read_pages
 
 NORMAL = 2
@@ -110,3 +116,22 @@ def test_blocks_among_struct_pages(layout: str) -> None:
         (0, 1, 10): 1,
         (1, 1, 0): 1,
     }
+
+
+@each_layout
+def test_page_frames_in_free_blocks(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    kernel.section(1, online=True, early=True)
+    kernel.ram_pages(0x8000, 0x10000)
+    blocks = {0x8000: 0, 0x8004: 2, 0x8800: 10, 0xA002: 1}
+    for pfn, order in blocks.items():
+        kernel.free_block(pfn, order)
+    # A tail holds anything where others have their type.
+    kernel.poke_page_word(0x8004, 1, kernel.page(0x8000) | 1)
+    del blocks[0x8004]
+    free = {p for pfn, order in blocks.items() for p in range(pfn, pfn + (1 << order))}
+    frames = np.arange(0x8000, 0xB000)
+    found = free_frames(kernel.program(), frames)
+    assert set(frames[found].tolist()) == free
+    kernel.hide(kernel.page(0x8800), 64)
+    assert not free_frames(kernel.program(), np.array([0x8801, 0x8BFF, 1 << 30])).any()

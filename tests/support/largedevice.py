@@ -2,13 +2,14 @@
 
 """
 Devices that are larger than any test machine: a fake kernel whose struct pages and
-page tables are made when they are read, and counted.
+page tables are made when they are read, and counted. RAM stores them.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +18,9 @@ from support.fakekernel import FakeKernel
 
 START = 0x1000000
 _PGD = 0xFFFFFFFF82A0C000
-_FIRST_FRAME = 0x400000
+# RAM that stores its own struct pages first, and then those of the device.
+_RAM = 0x400000
+_SECTION = 0x8000
 _PRESENT = 1
 _PAGES_PER_GIB = 1 << 18
 _LARGEST_READ = 4 << 20
@@ -33,6 +36,8 @@ class LargeDevice:
     def __init__(self, gib: int, shift: int) -> None:
         self.pages, self.shift = gib * _PAGES_PER_GIB, shift
         self.memmap_bytes = self.table_bytes = 0
+        # How often each page table of the device's vmemmap was read.
+        self.leaf_reads = Counter[int]()
         self.kernel = kernel = FakeKernel("7.2")
         end = START + self.pages
         kernel.sections(START, end)
@@ -44,7 +49,28 @@ class LargeDevice:
         pattern = kernel.memory.read(self._first, 64 << shift)
         self._period = len(pattern)
         self._pattern = memoryview(pattern * (1 + max(1, _LARGEST_READ // len(pattern))))
-        kernel.memory.sections.clear()
+        for nr in range(START // _SECTION, end // _SECTION):
+            kernel.memory.sections.pop(nr, None)
+        self._add_ram()
+
+    @property
+    def _frames_needed(self) -> int:
+        shared = self._per_compound >= 3
+        return 2 * (self.pages >> self.shift) if shared else self.pages // 64
+
+    @property
+    def _per_compound(self) -> int:
+        return max(1, (64 << self.shift) >> 12)
+
+    def _add_ram(self) -> None:
+        sections = -(-self._frames_needed * 66 // 64 // _SECTION) + 1
+        self._ram_pages = sections * _SECTION
+        kernel, end = self.kernel, _RAM + self._ram_pages
+        kernel.sections(_RAM, end, online=True, early=True)
+        kernel.ram_pages(_RAM, end)
+        for nr in range(_RAM // _SECTION, end // _SECTION):
+            kernel.memory_block(nr, zone="ZONE_NORMAL")
+        kernel.set_variable("max_pfn", end)
 
     def program(self) -> Program:
         """A program with this device's memmap and page tables."""
@@ -86,10 +112,14 @@ class LargeDevice:
         self.table_bytes += 4096
         page = first + (np.arange(512, dtype=np.int64) << bits)
         device = self._first >> 12
-        end = device + self.pages // 64
-        inside = (page + (1 << bits) > device) & (page < end)
+        ram = (self.kernel.vmemmap >> 12) + _RAM // 64
+        inside = np.zeros(512, bool)
+        for start, pages in ((device, self.pages), (ram, self._ram_pages)):
+            inside |= (page + (1 << bits) > start) & (page < start + pages // 64)
         if bits == 0:
-            frame = self._frames(page - device)
+            of_device = self._ram_pages // 64 + self._frames(page - device)
+            frame = _RAM + np.where(page >= device, of_device, page - ram)
+            self.leaf_reads[first] += first >= device
         else:
             base = self.kernel.vmemmap >> 12 & ~((1 << 27) - 1)
             frame = (bits // 9) << 30 | (page - base) >> 9
@@ -97,11 +127,10 @@ class LargeDevice:
         return entries
 
     def _frames(self, index: np.ndarray) -> np.ndarray:
-        per_compound = max(1, (64 << self.shift) >> 12)
-        if per_compound < 3:
-            return _FIRST_FRAME + index
-        compound, inner = np.divmod(index, per_compound)
-        return _FIRST_FRAME + 2 * compound + np.minimum(inner, 1)
+        if self._per_compound < 3:
+            return index
+        compound, inner = np.divmod(index, self._per_compound)
+        return 2 * compound + np.minimum(inner, 1)
 
 
 def _find_mm(
@@ -116,6 +145,7 @@ def _find_mm(
 
 def main() -> None:
     """Check a device of GIB and SHIFT; print how much memory that took, in KiB."""
+    from drgn_zonedev.model import Case
     from drgn_zonedev.render import as_text
     from drgn_zonedev.report import check
 
@@ -126,7 +156,7 @@ def main() -> None:
     report = check(prog)
     assert not report.findings
     assert not report.unjudged
-    print(report.coverage.pages_verified)
+    print(report.coverage.by_case[Case.DEVICE].verified)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 

@@ -22,6 +22,8 @@ from drgn_zonedev.vmcore.pagetables import (
     UNMAPPED,
     next_mapped,
     page_frames,
+    page_mappings,
+    top_level,
     walks_in_bulk,
 )
 
@@ -103,6 +105,39 @@ def test_pages_of_every_size(levels: int) -> None:
     expected[512:1024] = np.arange(0x4000, 0x4200)
     expected[1 << 18 :] = np.arange(0x100000, 0x140000)
     assert frames(prog, BASE, end) == expected.tolist()
+
+
+def test_size_of_the_page_that_maps_each() -> None:
+    tables = Tables()
+    tables.map(BASE + 1, 0x111)
+    tables.map(BASE + 512, 0x4000, level=2)
+    tables.map(BASE + (1 << 18), 0x100000, level=3)
+    found = page_mappings(tables.program(), BASE, BASE + (1 << 18) + 2)
+    assert found is not None
+    assert found.order[:3].tolist() == [-1, 0, -1]
+    assert found.order[511:514].tolist() == [-1, 9, 9]
+    assert found.order[-3:].tolist() == [-1, 18, 18]
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_entries_at_the_top(levels: int) -> None:
+    tables, bits = Tables(levels), 9 * (levels - 1)
+    # With five levels, all of the upper half but its end is in front of the last entry.
+    page = BASE if levels == 4 else 0xFFD4000000000
+    tables.map(page, 0x111)
+    prog = tables.program()
+    first = page >> bits << bits
+    end = first + (2 << bits)
+    below = tables.table(page, levels - 1) << 12 | PRESENT
+    found = top_level(prog, page, end)
+    assert (found.page.tolist(), found.order) == ([first, first + (1 << bits)], bits)
+    assert found.entry.tolist() == [below, 0]
+    # With bits that the processor sets, and an address in an entry that is not present.
+    tables.frames[5] = bytearray(PAGE)
+    struct.pack_into("<QQ", tables.frames[5], 8 * (page >> bits & 511), below | 0x60, 0x1234000)
+    assert top_level(prog, page, end, 5 << 12).entry.tolist() == [below, 0]
+    with pytest.raises(FaultError):
+        top_level(prog, page, page + 1, 0x999 << 12)
 
 
 @pytest.mark.parametrize(("level", "pages"), [(2, 1 << 9), (3, 1 << 18)])

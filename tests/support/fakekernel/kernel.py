@@ -184,6 +184,12 @@ class FakeKernel:
         """Define one more global variable, of a scalar type."""
         return self._variable(name, type_name, self.layout.sizeof(type_name), value)
 
+    def add_list(self, name: str) -> int:
+        """Define a global variable that is an empty list; returns its address."""
+        address = self._variable(name, "struct list_head", 16)
+        self._set("list_head", address, next=address, prev=address)
+        return address
+
     def set_variable(self, name: str, value: int) -> None:
         """Assign to a scalar global variable."""
         type_name, address = self.variables[name]

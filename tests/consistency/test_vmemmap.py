@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The memory behind struct pages: whether it is mapped, and can store them."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from drgn import FaultError, Program
+from support.fakekernel import FakeKernel, collision
+from support.kernels import each_layout
+from support.memmapmachine import (
+    BLOCK,
+    BLOCK_END,
+    DEVDAX,
+    DEVDAX_END,
+    FREE,
+    FSDAX_END,
+    HOLE,
+    OFFLINE,
+    OFFLINE_END,
+    OTHER,
+    OTHER_END,
+    SECTION,
+    MemmapMachine,
+    Spot,
+    TableDefect,
+    inject,
+    memmap_machine,
+    table_defects,
+)
+
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.consistency.claims import Scene
+from drgn_zonedev.consistency.vmemmap import MemmapAudit, audit_memmap
+from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.findings import KINDS
+from drgn_zonedev.model import MemmapMemory, Severity
+from drgn_zonedev.report import check
+
+
+def scene(prog: Program) -> Scene:
+    snapshot = take_snapshot(prog)
+    return Scene(prog, snapshot, classify_snapshot(prog, snapshot))
+
+
+def spots(audit: MemmapAudit) -> set[Spot]:
+    assert audit.unjudged == ()
+    return {(f.slug, f.start_pfn, f.end_pfn) for f in audit.findings}
+
+
+@each_layout
+def test_it_says_which_memory_struct_pages_are_in(layout: str) -> None:
+    machine = memmap_machine(layout)
+    audit = audit_memmap(scene(machine.tables.program()))
+    assert spots(audit) == set()
+    small, huge = 4096, 2 << 20
+    ram, altmap = MemmapMemory.RAM, MemmapMemory.ALTMAP
+    block = MemmapMemory.BLOCK if machine.has_block else ram
+    assert [(p.start_pfn, p.end_pfn, p.memory, p.page_size) for p in audit.parts] == [
+        (0, 5 * SECTION, ram, huge),
+        (5 * SECTION, FSDAX_END, altmap, huge),
+        (FSDAX_END, 8 * SECTION, ram, huge),
+        (DEVDAX, DEVDAX_END, ram, small),
+        (OTHER, OTHER_END, altmap, small),
+        (BLOCK, BLOCK_END, block, small),
+        (OFFLINE, OFFLINE_END, ram, small),
+    ]
+
+
+def found_with(machine: MemmapMachine, of: Scene, defect: TableDefect) -> set[Spot]:
+    mend = inject(machine, defect)
+    try:
+        return spots(audit_memmap(of))
+    finally:
+        mend()
+
+
+def demand_all(layout: str, seed: str, count: int) -> Counter[str]:
+    machine = memmap_machine(layout)
+    of, injected = scene(machine.tables.program()), Counter[str]()
+    for defect in table_defects(machine, random.Random(seed), count):
+        assert found_with(machine, of, defect) == defect.expected, defect.what
+        injected.update(slug for slug, *_ in defect.expected)
+    assert spots(audit_memmap(of)) == set()
+    return injected
+
+
+SLUGS = {
+    "vmemmap-unmapped",
+    "vmemmap-astray",
+    "vmemmap-free",
+    "vmemmap-alias",
+    "vmemmap-on-other-device",
+    "vmemmap-top-entry",
+}
+
+
+@each_layout
+def test_each_defect_of_page_tables_is_found_where_it_is(layout: str) -> None:
+    assert set(demand_all(layout, layout, 2)) == SLUGS
+
+
+@pytest.mark.long("a thousand defects; forty of each layout are in every run")
+@each_layout
+def test_a_thousand_defects_of_page_tables_are_found(layout: str) -> None:
+    injected = demand_all(layout, f"long {layout}", 12)
+    assert set(injected) == SLUGS
+    assert injected.total() >= 200
+
+
+def test_check_says_so() -> None:
+    machine = memmap_machine("6.1")
+    prog = machine.tables.program()
+    assert not [f for f in check(prog).findings if f.severity is Severity.ERROR]
+    page = machine.tables.page(DEVDAX + 0x1000)
+    machine.tables.enter(page, 1, 0)
+    machine.kernel.unmap_memmap(DEVDAX + 0x1000, DEVDAX + 0x1040)
+    report = check(prog)
+    (error,) = (f for f in report.findings if f.severity is Severity.ERROR)
+    span = (DEVDAX + 0x1000, DEVDAX + 0x1040)
+    assert (error.slug, error.start_pfn, error.end_pfn) == ("vmemmap-unmapped", *span)
+    parts = {(p.start_pfn, p.end_pfn) for p in report.memmap if p.memory is MemmapMemory.UNMAPPED}
+    assert parts == {span}
+    assert "vmemmap-unmapped" in {f.slug for f in explain(prog, span[0]).findings}
+    assert "vmemmap-unmapped" not in {f.slug for f in explain(prog, span[1]).findings}
+    here = check(prog, pfns=(span[0] + 5, span[0] + 6))
+    assert [(p.start_pfn, p.end_pfn) for p in here.memmap] == [(span[0] + 5, span[0] + 6)]
+    assert "vmemmap-unmapped" not in {f.slug for f in check(prog, only="ram").findings}
+
+
+def test_page_tables_that_cannot_be_read_are_no_defect() -> None:
+    machine = memmap_machine("6.1")
+    prog = machine.tables.program()
+    of = scene(prog)
+    table = machine.tables.entry(machine.tables.page(DEVDAX), 2) >> 12
+    prog.add_memory_segment(table << 12, 4096, _fault, True)
+    audit = audit_memmap(of)
+    assert spots(audit) == set()
+    unknown = [p for p in audit.parts if p.memory is MemmapMemory.UNKNOWN]
+    assert [(p.start_pfn, p.end_pfn) for p in unknown] == [(DEVDAX, DEVDAX + SECTION)]
+
+
+def _fault(address: int, count: int, offset: int, physical: bool) -> bytes:
+    raise FaultError("not in the dump", address)
+
+
+def test_without_page_tables_nothing_is_said() -> None:
+    audit = audit_memmap(scene(collision("6.1").program()))
+    assert audit == MemmapAudit()
+
+
+@pytest.mark.parametrize("order", [0, 3, 8, 10])
+def test_all_of_a_free_block_is_free(order: int) -> None:
+    machine = memmap_machine("6.12")
+    start = 0x10000
+    machine.kernel.free_block(start, order)
+    of = scene(machine.tables.program())
+    page = machine.tables.page(DEVDAX)
+    for frame in (start - 1, start, start + (1 << order) - 1, start + (1 << order)):
+        machine.tables.enter(page, 1, frame << 12 | 1)
+        inside = start <= frame < start + (1 << order)
+        expected = {("vmemmap-free", DEVDAX, DEVDAX + 64)} if inside else set()
+        assert spots(audit_memmap(of)) == expected
+
+
+def hotplugging(kernel: FakeKernel) -> None:
+    lock = kernel.variables["mem_hotplug_lock"][1]
+    kernel.poke_member("percpu_rw_semaphore", lock, "block.counter", 1)
+
+
+def test_only_what_is_settled_must_be_mapped_during_a_hotplug() -> None:
+    machine = memmap_machine("6.1")
+    hotplugging(machine.kernel)
+    of = scene(machine.tables.program())
+    for pfn, slugs in ((OFFLINE, set()), (OTHER, set()), (DEVDAX, {"vmemmap-unmapped"})):
+        page = machine.tables.page(pfn)
+        before = machine.tables.entry(page, 1)
+        machine.tables.enter(page, 1, 0)
+        assert {slug for slug, *_ in spots(audit_memmap(of))} == slugs
+        machine.tables.enter(page, 1, before)
+
+
+def evidence(audit: MemmapAudit) -> Iterable[str]:
+    return (f"{e.what} {e.note}" for f in audit.findings for e in f.evidence)
+
+
+def test_evidence_says_whose_memory_it_is() -> None:
+    machine = memmap_machine("6.1")
+    of = scene(machine.tables.program())
+    machine.tables.enter(machine.tables.page(DEVDAX), 1, OTHER + 0x300 << 12 | 1)
+    (finding,) = audit_memmap(of).findings
+    assert KINDS[finding.slug].severity is Severity.WARNING
+    assert finding.evidence[0].value == OTHER + 0x300
+    assert f"[{OTHER + 2:#x}, {OTHER + 0x400:#x}) metadata, pgmap" in finding.evidence[1].note
+    machine.tables.enter(machine.tables.page(DEVDAX), 1, FREE << 12 | 1)
+    assert any("[0x0, 0x24000) online" in text for text in evidence(audit_memmap(of)))
+
+
+def test_damaged_list_of_page_tables_ends() -> None:
+    machine = memmap_machine("6.1")
+    of = scene(machine.tables.program())
+    head = machine.kernel.variables["pgd_list"][1]
+    machine.kernel.poke(head, (0xDEAD000000000100).to_bytes(8, "little"))
+    audit = audit_memmap(of)
+    assert audit.findings == ()
+    machine.kernel.poke(head, (machine.kernel.page(HOLE) + 8).to_bytes(8, "little"))
+    (unjudged,) = audit_memmap(of).unjudged
+    assert "page tables of tasks" in unjudged.reason
