@@ -5,21 +5,21 @@ The Kernel's Page Tables
 ------------------------
 
 The ``drgn_zonedev.vmcore.pagetables`` module translates many virtual pages of the
-kernel at once. On x86-64 this needs no debugging symbols: VMCOREINFO says where the
+kernel at once. On x86-64 and arm64 this needs no debugging symbols: VMCOREINFO says where the
 page tables are.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Architecture, FaultError, Program
+from drgn import FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
+from drgn_zonedev.vmcore.entry_format import EntryFormat, entry_format, has_entry_format
 from drgn_zonedev.vmcore.left_out import LEFT_OUT, absent_frames, leaves_something_out
 from drgn_zonedev.vmcore.raw import read_raw
 
@@ -55,24 +55,13 @@ class Mappings:
     order: np.ndarray
 
 
-_PAGE_SHIFT = 12
-_TABLE_BITS = 9
-# 1 GiB is the largest page; the bit for huge pages is reserved above it.
-_LARGEST_BITS = 18
-_PRESENT, _HUGE = np.uint64(1 << 0), np.uint64(1 << 7)
-# _PAGE_ACCESSED and _PAGE_DIRTY: the processor sets them, in each table by itself.
-_USED = 1 << 5 | 1 << 6
-# Bits 12 to 51 of an entry are the physical address.
-_ADDRESS = (1 << 52) - (1 << 12)
-
-
 @takes_program_or_default
 def page_frames(prog: Program, first: int, end: int) -> np.ndarray | None:
     """
     Translate pages of the kernel's memory.
 
-    On x86-64, this reads one page table per 512 pages; elsewhere it asks drgn for
-    every single page.
+    Where :func:`walks_in_bulk()`, this reads one page table for all the pages that it maps;
+    elsewhere it asks drgn for every single page.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.
@@ -142,9 +131,11 @@ def next_mapped(prog: Program, first: int, end: int) -> int:
 
 @takes_program_or_default
 def walks_in_bulk(prog: Program) -> bool:
-    """Tell whether translating many pages costs little more than translating one."""
-    assert prog.platform is not None
-    return prog.platform.arch == Architecture.X86_64
+    """
+    Tell whether translating many pages costs little more than translating one, and needs no
+    debugging symbols.
+    """
+    return has_entry_format(prog)
 
 
 def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
@@ -161,18 +152,15 @@ def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
 
 
 class _Walk:
-    """A walk through the kernel's page tables on x86-64, for ``[first, end)``."""
+    """A walk through the kernel's page tables, for ``[first, end)``."""
 
     def __init__(self, prog: Program, first: int, end: int) -> None:
         self._prog = prog
-        levels = 5 if _five_levels(prog) else 4
-        self._top_bits = (levels - 1) * _TABLE_BITS
+        self._format: EntryFormat = entry_format(prog)
         # The bits above those that page tables translate only extend the sign.
-        bits = levels * _TABLE_BITS
         self._asked = first
-        self._first = first & (1 << bits) - 1
+        self._first = first & (1 << self._format.page_number_bits) - 1
         self._end = self._first + end - first
-        self._mask = np.uint64(_ADDRESS & ~_encryption_mask(prog))
         self._filtered = leaves_something_out(prog)
 
     def mappings(self) -> Mappings:
@@ -183,7 +171,7 @@ class _Walk:
         except FaultError:
             frames[:] = UNKNOWN
             return Mappings(frames, orders)
-        for at, count, leaf, bits in self._leaves(top, 0, self._top_bits):
+        for at, count, leaf, bits in self._leaves(top, 0, self._format.top_bits):
             part = frames[at : at + count]
             if leaf is None:
                 part[:] = UNKNOWN
@@ -191,39 +179,40 @@ class _Walk:
             if isinstance(leaf, int):
                 part[:] = np.arange(leaf, leaf + count)
             else:
-                mapped = (leaf & _PRESENT) != 0
-                part[mapped] = (leaf[mapped] & self._mask).astype(np.int64) >> _PAGE_SHIFT
+                mapped = self._format.page.among(leaf)
+                part[mapped] = self._format.frames(leaf[mapped])
             orders[at : at + count][part >= 0] = bits
         return Mappings(frames, orders)
 
     def top_level(self, table: int | None) -> TopLevel:
-        low = self._first >> self._top_bits
-        count = (self._end - 1 >> self._top_bits) + 1 - low
+        bits = self._format.top_bits
+        low = self._first >> bits
+        count = (self._end - 1 >> bits) + 1 - low
         if table is None:
             raw = self._read_top()[8 * low :][: 8 * count]
         else:
             # Its other half is the task's own.
             raw = self._read_table(table + 8 * low, 8 * count)
         entries = np.frombuffer(raw, "<u8")
-        used = np.where(entries & _PRESENT, entries & ~np.uint64(_USED), np.uint64(0))
-        page = (self._asked >> self._top_bits) + np.arange(count) << self._top_bits
-        return TopLevel(page, self._top_bits, used)
+        leads = self._format.table.among(entries) | self._format.block.among(entries)
+        used = np.where(leads, entries & ~np.uint64(self._format.used), np.uint64(0))
+        page = (self._asked >> bits) + np.arange(count) << bits
+        return TopLevel(page, bits, used)
 
     def next_mapped(self) -> int:
-        for at, _, leaf, _ in self._leaves(self._read_top(), 0, self._top_bits):
+        for at, _, leaf, _ in self._leaves(self._read_top(), 0, self._format.top_bits):
             if leaf is None or isinstance(leaf, int):
                 return self._asked + at
-            present = np.flatnonzero(leaf & _PRESENT)
-            if len(present):
-                return self._asked + at + int(present[0])
+            mapped = np.flatnonzero(self._format.page.among(leaf))
+            if len(mapped):
+                return self._asked + at + int(mapped[0])
         return self._asked + self._end - self._first
 
     def _read_top(self) -> bytes:
-        # Only the top of the page tables is in the kernel's image.
-        top = read_raw(self._prog, _top(self._prog), 1 << _PAGE_SHIFT)
+        top = self._format.top()
         if not any(top):
             # The kernel itself is mapped.
-            raise FaultError("the top of the page tables is not in the dump", _top(self._prog))
+            raise FaultError("the top of the page tables is not in the dump", 0)
         return top
 
     def _leaves(
@@ -240,16 +229,17 @@ class _Walk:
         entries = np.frombuffer(raw, "<u8")
         low = max(self._first - start, 0) >> bits
         high = min((self._end - 1 - start >> bits) + 1, len(entries))
+        entries = entries[low:high]
         if bits == 0:
-            yield start + low - self._first, high - low, entries[low:high], bits
+            yield start + low - self._first, high - low, entries, bits
             return
-        for i in (low + np.flatnonzero(entries[low:high] & _PRESENT)).tolist():
-            base = start + (i << bits)
+        frames, blocks = self._format.frames(entries), self._format.block.among(entries)
+        for i in np.flatnonzero(blocks | self._format.table.among(entries)).tolist():
+            base, frame = start + (low + i << bits), int(frames[i])
             at = max(base - self._first, 0)
             count = min(base + (1 << bits), self._end) - self._first - at
-            frame = int(entries[i] & self._mask) >> _PAGE_SHIFT
-            if entries[i] & _HUGE:
-                if bits <= _LARGEST_BITS:
+            if blocks[i]:
+                if bits <= self._format.largest_bits:
                     # The low bits of a huge page's entry are flags.
                     yield at, count, (frame >> bits << bits) + self._first + at - base, bits
                 continue
@@ -258,44 +248,14 @@ class _Walk:
             except FaultError:
                 yield at, count, None, bits
                 continue
-            yield from self._leaves(table, base, bits - _TABLE_BITS)
+            yield from self._leaves(table, base, bits - self._format.table_bits)
 
     def _table(self, frame: int) -> bytes:
-        return self._read_table(frame << _PAGE_SHIFT, 1 << _PAGE_SHIFT)
+        shift = self._format.page_shift
+        return self._read_table(frame << shift, 1 << shift)
 
     def _read_table(self, address: int, size: int) -> bytes:
-        if self._filtered and absent_frames(self._prog, np.array([address >> _PAGE_SHIFT]))[0]:
+        frame = address >> self._format.page_shift
+        if self._filtered and absent_frames(self._prog, np.array([frame]))[0]:
             raise FaultError(LEFT_OUT, address)
         return read_raw(self._prog, address, size, True)
-
-
-def _top(prog: Program) -> int:
-    top = _top_in_vmcoreinfo(prog)
-    return int(prog["init_mm"].pgd.value_()) if top is None else top
-
-
-def _top_in_vmcoreinfo(prog: Program) -> int | None:
-    found = _vmcoreinfo(prog, r"SYMBOL\(swapper_pg_dir\)=([0-9a-f]{1,16})")
-    return None if found is None else int(found, 16)
-
-
-def _five_levels(prog: Program) -> bool:
-    return _vmcoreinfo(prog, r"NUMBER\(pgtable_l5_enabled\)=(1)") is not None
-
-
-def _encryption_mask(prog: Program) -> int:
-    # The C-bit of AMD's memory encryption is within the address. Older kernels do not put
-    # it into VMCOREINFO.
-    found = _vmcoreinfo(prog, r"NUMBER\(sme_mask\)=(-?[0-9]{1,20})")
-    if found is not None:
-        return int(found)
-    try:
-        return int(prog["sme_me_mask"].value_())
-    except LookupError:
-        return 0
-
-
-def _vmcoreinfo(prog: Program, pattern: str) -> str | None:
-    info = prog["VMCOREINFO"].string_().decode(errors="replace")
-    found = re.search(f"^{pattern}$", info, re.MULTILINE)
-    return found and found[1]

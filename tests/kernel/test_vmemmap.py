@@ -10,7 +10,7 @@ from drgn import FaultError, FindObjectFlags, Object, Program, TypeMember
 from support.fakekernel import FakeKernel
 
 from drgn_zonedev.kernel.vmemmap import vmemmap_page_frames, vmemmap_pages
-from drgn_zonedev.vmcore import pagetables
+from drgn_zonedev.vmcore import entry_format
 from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames
 
 PRESENT, HUGE, NX = 1, 1 << 7, 1 << 63
@@ -106,7 +106,7 @@ def test_symbols_are_not_needed() -> None:
 
 
 def test_symbols_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pagetables, "_vmcoreinfo", lambda prog, pattern: None)
+    monkeypatch.setattr(entry_format, "_vmcoreinfo", lambda prog, pattern: None)
     machine = Machine()
     machine.tables[PTE][0] = 0x5000 | PRESENT
     assert machine.frames(0, 2) == [5, UNMAPPED]
@@ -126,12 +126,14 @@ def test_five_levels(monkeypatch: pytest.MonkeyPatch) -> None:
     machine.tables[p4d], machine.tables[PGD] = top, np.zeros(512, np.uint64)
     machine.tables[PGD][BASE >> 48 & 511] = p4d | PRESENT
     machine.tables[PTE][7] = 0x5000 | PRESENT
-    monkeypatch.setattr(pagetables, "_five_levels", lambda prog: True)
+    monkeypatch.setattr(
+        entry_format, "_vmcoreinfo", lambda prog, pattern: "1" if "l5" in pattern else None
+    )
     assert machine.frames(7, 8) == [5]
 
 
 def test_encrypted_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
     machine.tables[PTE][0] = 0x5000 | PRESENT | 1 << 47
-    monkeypatch.setattr(pagetables, "_encryption_mask", lambda prog: 1 << 47)
+    monkeypatch.setattr(entry_format, "_encryption_mask", lambda prog: 1 << 47)
     assert machine.frames(0, 1) == [5]

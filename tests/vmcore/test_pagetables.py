@@ -240,9 +240,11 @@ def test_without_the_top_everything_is_unknown() -> None:
     assert frames(tables.program(), BASE, BASE + 2) == [UNKNOWN, UNKNOWN]
 
 
-def test_bulk_is_for_x86_64() -> None:
+def test_bulk_is_for_x86_64_and_arm64() -> None:
     assert walks_in_bulk(FakeKernel("6.1").program())
-    assert not walks_in_bulk(Program(Platform(Architecture.AARCH64)))
+    assert walks_in_bulk(Program(Platform(Architecture.AARCH64)))
+    others = set(Architecture) - {Architecture.X86_64, Architecture.AARCH64, Architecture.UNKNOWN}
+    assert not any(walks_in_bulk(Program(Platform(other))) for other in others)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from drgn import Architecture, Program, ProgramFlags
+from drgn import Program, ProgramFlags
 
 from drgn_zonedev.verification.pool.piece import number_of_pieces
 from drgn_zonedev.verification.pool.process import Worker, end_all, start_workers, team
@@ -81,9 +81,7 @@ def why_alone(prog: Program) -> str | None:
         return "what is running is read by one process"
     if not core_dump_path(prog):
         return "only a core dump can be opened by more than one process"
-    assert prog.platform is not None
-    # On x86-64, page tables are found without symbols.
-    if prog.platform.arch != Architecture.X86_64 and _leaves_something_out(prog):
+    if _leaves_something_out(prog) and not _walks_in_bulk(prog):
         return "what this dump leaves out is only known with its debugging symbols"
     return None
 
@@ -93,6 +91,12 @@ def _leaves_something_out(prog: Program) -> bool:
     from drgn_zonedev.vmcore.left_out import leaves_something_out
 
     return leaves_something_out(prog)
+
+
+def _walks_in_bulk(prog: Program) -> bool:
+    from drgn_zonedev.vmcore.pagetables import walks_in_bulk
+
+    return walks_in_bulk(prog)
 
 
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
