@@ -135,7 +135,7 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
 
 
 def _migratetypes(scene: Scene) -> Iterator[Finding]:
-    layout = pageblock_layout(scene.prog)
+    layout = pageblock_layout(scene.prog, scene.snapshot.sections)
     if layout is None:
         return
     for claim in scene.complete:

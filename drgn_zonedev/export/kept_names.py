@@ -107,6 +107,8 @@ SYMBOLS = (
     "devm_action_release",
     "devm_kmalloc_release",
     "devm_memremap_pages_release",
+    # Whether it is a global function tells whose it is.
+    "pfn_valid",
 )
 
 

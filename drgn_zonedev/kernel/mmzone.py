@@ -29,6 +29,7 @@ from drgn import (
     Object,
     PlatformFlags,
     Program,
+    SymbolBinding,
     TypeKind,
     sizeof,
 )
@@ -51,6 +52,7 @@ __all__ = (
     "SectionFlags",
     "decode_section_word",
     "for_each_subsection",
+    "has_generic_pfn_valid",
     "online_device_section",
     "pfn_section_valid",
     "pfn_to_online_page",
@@ -384,6 +386,21 @@ def pfn_section_valid(prog: Program, pfn: IntegerLike) -> bool:
         return False
     bitmap = section_subsection_map(section)
     return bitmap is None or bool(bitmap >> subsection_map_index(prog, pfn) & 1)
+
+
+@takes_program_or_default
+def has_generic_pfn_valid(prog: Program) -> bool:
+    """
+    Return whether the kernel uses the ``pfn_valid()`` of ``include/linux/mmzone.h``.
+
+    With ``CONFIG_HAVE_ARCH_PFN_VALID``, the architecture has a function of its own, as arm64 had up
+    to Linux kernel commit 3de360c3fdb3 ("arm64/mm: drop HAVE_ARCH_PFN_VALID") (in v5.16): a global
+    one. Copies of the generic one, which is inline, are local.
+    """
+    try:
+        return prog.symbol("pfn_valid").binding != SymbolBinding.GLOBAL
+    except LookupError:
+        return True
 
 
 @takes_program_or_default

@@ -16,7 +16,8 @@ import numpy as np
 from drgn import Architecture, FaultError, Program, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
+from drgn_zonedev.kernel.sections import Sections
 from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
@@ -35,6 +36,14 @@ _MIGRATETYPE_BITS = 3
 # No block of pages is larger than the largest section: 1 TiB, in pages of 4 KiB.
 _MOST_ORDERS = 28
 
+_WORD = 8
+_TABLES_FILL_PAGES = (
+    Architecture.X86_64,
+    Architecture.AARCH64,
+    Architecture.RISCV64,
+    Architecture.LOONGARCH64,
+)
+
 
 @dataclass(frozen=True)
 class PageblockLayout:
@@ -46,14 +55,13 @@ class PageblockLayout:
 
 
 @takes_program_or_default
-def pageblock_layout(prog: Program) -> PageblockLayout | None:
+def pageblock_layout(prog: Program, sections: Sections) -> PageblockLayout | None:
     """
     Get the layout of ``pageblock_flags``.
 
-    :return: ``None`` if the size of a pageblock is not known: it is a macro,
-        min(HUGETLB_PAGE_ORDER, MAX_PAGE_ORDER) with huge pages, 9 on x86-64.
+    :return: ``None`` if the size of a pageblock is not known: see :func:`pageblock_nr_pages()`.
     """
-    pages = pageblock_nr_pages(prog)
+    pages = pageblock_nr_pages(prog, sections)
     if pages is None:
         return None
     try:
@@ -64,10 +72,63 @@ def pageblock_layout(prog: Program) -> PageblockLayout | None:
 
 
 @takes_program_or_default
-def pageblock_nr_pages(prog: Program) -> int | None:
-    """``pageblock_nr_pages``, a macro; ``None`` if it is not known: see above."""
+def pageblock_nr_pages(prog: Program, sections: Sections) -> int | None:
+    """
+    ``pageblock_nr_pages`` of ``include/linux/pageblock-flags.h``, a macro: the pages of the
+    hugepage that a PMD maps, but at most those of the largest free block, and since Linux kernel
+    commit e13e7922d034 ("mm: add CONFIG_PAGE_BLOCK_ORDER to select page block order") (in
+    v6.16) at most what is configured. How much room boot made for the flags of each section says
+    whether that is so.
+
+    :return: ``None`` if it is not known.
+    """
+    # A variable with CONFIG_HUGETLB_PAGE_SIZE_VARIABLE, which powerpc has.
+    try:
+        order = int(prog["pageblock_order"].value_())
+        return 1 << order if 0 < order < _MOST_ORDERS else None
+    except LookupError:
+        pass
+    usual = _usual_pages(prog)
+    room = _room_for_flags(prog, sections)
+    if room is None or (usual is not None and _room(prog, usual) == room):
+        return usual
+    # Few flags fit into the same word, whatever a pageblock is.
+    pages = sparsemem_geometry(prog).pages_per_section * _bits(prog) // (8 * room)
+    return pages if room > _WORD and pages else None
+
+
+def _usual_pages(prog: Program) -> int | None:
+    # PMD_SHIFT is PAGE_SHIFT + PAGE_SHIFT - 3 where tables fill a page and entries have 8 bytes.
     assert prog.platform is not None
-    return 1 << 9 if prog.platform.arch == Architecture.X86_64 else None
+    if prog.platform.arch not in _TABLES_FILL_PAGES:
+        return None
+    pages = 1 << (sparsemem_geometry(prog).page_shift - 3)
+    return min(pages, max_order_nr_pages(prog) or pages)
+
+
+def _room(prog: Program, pages: int) -> int:
+    # usemap_size(): whole words.
+    blocks = sparsemem_geometry(prog).pages_per_section // pages
+    return -(-blocks * _bits(prog) // (8 * _WORD)) * _WORD
+
+
+def _room_for_flags(prog: Program, sections: Sections) -> int | None:
+    # sparse_init_nid() lays the usages of a node's sections one behind the other.
+    try:
+        early = np.uint64(section_flags(prog).early)
+        offset = offsetof(prog.type("struct mem_section_usage"), "pageblock_flags")
+        bits = _bits(prog)
+    except LookupError:
+        return None
+    rows = np.flatnonzero((sections.word & early) != 0)
+    distance = np.diff(sections.usage[rows].astype(np.int64))
+    room = distance[np.diff(sections.nr[rows]) == 1] - offset
+    most = sparsemem_geometry(prog).pages_per_section * bits // 8
+    room = room[(room >= _WORD) & (room <= most) & (room & (room - 1) == 0)]
+    if not len(room):
+        return None
+    sizes, counts = np.unique(room, return_counts=True)
+    return int(sizes[counts.argmax()])
 
 
 @takes_program_or_default

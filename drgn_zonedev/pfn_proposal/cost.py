@@ -95,7 +95,7 @@ def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> MemoryCo
     geometry = snapshot.geometry
     # DECLARE_BITMAP() declares whole words.
     per_section = variant.bitmaps * (-(-geometry.subsections_per_section // 64) * 8)
-    usage = _usage_size(prog)
+    usage = _usage_size(prog, snapshot)
     slab = None
     if usage is not None:
         slab = kmalloc_size(usage), kmalloc_size(usage + per_section)
@@ -109,11 +109,11 @@ def memory_cost(prog: Program, snapshot: Snapshot, variant: Variant) -> MemoryCo
     )
 
 
-def _usage_size(prog: Program) -> int | None:
+def _usage_size(prog: Program, snapshot: Snapshot) -> int | None:
     # sizeof(struct mem_section_usage) and usemap_size().
     try:
         type_ = prog.type("struct mem_section_usage")
-        layout = pageblock_layout(prog)
+        layout = pageblock_layout(prog, snapshot.sections)
         fixed = offsetof(type_, "pageblock_flags")
     except LookupError:
         return None

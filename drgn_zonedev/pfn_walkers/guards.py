@@ -16,8 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from drgn import Architecture, FaultError, ObjectAbsentError, Program
+from drgn import FaultError, ObjectAbsentError, Program
 
+from drgn_zonedev.kernel.mmzone import has_generic_pfn_valid
 from drgn_zonedev.pfn_walkers.kpageflags import has_kpage_read
 from drgn_zonedev.pfn_walkers.memory import (
     FREE,
@@ -173,18 +174,12 @@ FILTERS: dict[str, Ask] = {
 FEATURES: dict[str, Callable[[Program], bool]] = {"kpage_read() looks at copies": has_kpage_read}
 
 
-def _is_x86_64(prog: Program) -> bool:
-    assert prog.platform is not None
-    return prog.platform.arch == Architecture.X86_64
-
-
 def unknown_here(memory: UnpromisedMemory, step: str) -> str | None:
     """Return why a step cannot be evaluated on this kernel; ``None`` if it can."""
     if "pageblock" in step and memory.pageblock_pages is None:
-        return "the size of a pageblock is known on x86-64 only"
+        return "the size of a pageblock is not known"
     if "MAX_ORDER" in step and memory.max_order_pages is None:
         return "MAX_ORDER is not known"
-    # Some architectures have their own pfn_valid(), as arm64 had.
-    if "pfn_valid()" in step and "pgmap" not in step and not _is_x86_64(memory.prog):
-        return "what pfn_valid() checks is known on x86-64 only"
+    if "pfn_valid()" in step and "pgmap" not in step and not has_generic_pfn_valid(memory.prog):
+        return "this kernel has a pfn_valid() of its own"
     return None

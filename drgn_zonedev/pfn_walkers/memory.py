@@ -135,7 +135,7 @@ class UnpromisedMemory:
     @cached_property
     def pageblock_pages(self) -> int | None:
         """``None`` if it is not known."""
-        return pageblock_nr_pages(self.prog)
+        return pageblock_nr_pages(self.prog, self.snapshot.sections)
 
     @cached_property
     def virtio_mem(self) -> np.ndarray:
@@ -226,7 +226,8 @@ def unpromised_memory(
     """
     bad = [r for r in ranges if _is_unpromised(snapshot, r) or r.case is Case.ONLINE]
     # Some walkers check a block as a whole.
-    blocks = (n for n in (max_order_nr_pages(prog), pageblock_nr_pages(prog)) if n)
+    pageblock = pageblock_nr_pages(prog, snapshot.sections)
+    blocks = (n for n in (max_order_nr_pages(prog), pageblock) if n)
     walked = zones_with_ram(prog, snapshot)
     edges = _edges(prog, snapshot, bad, blocks, ram, walked)
     size = page_layout(prog).size

@@ -186,7 +186,9 @@ def test_migratetypes(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = partial("7.2")
     for nr in (0x20, 0x21, 0x22):
         kernel.pageblock_flags(nr, bytes(64))
-    monkeypatch.setattr(elsewhere, "pageblock_layout", lambda prog: PageblockLayout(bits, 512, 1))
+    monkeypatch.setattr(
+        elsewhere, "pageblock_layout", lambda prog, sections: PageblockLayout(bits, 512, 1)
+    )
     (finding,) = found(kernel.program())
     assert finding.slug == "device-migratetype"
     # Of everything but the first pageblock, as nothing was ever set.

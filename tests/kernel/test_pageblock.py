@@ -4,11 +4,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from drgn import Program
 from support.fakekernel import FakeKernel
+from support.fakekernel.layouts import Member
 from support.kernels import each_layout
 
-from drgn_zonedev.kernel.pageblock import PageblockLayout, pageblock_layout, section_migratetypes
+from drgn_zonedev.kernel.pageblock import (
+    PageblockLayout,
+    pageblock_layout,
+    pageblock_nr_pages,
+    section_migratetypes,
+)
+from drgn_zonedev.kernel.sections import sections
 
 
 def usage(kernel: FakeKernel) -> int:
@@ -46,5 +56,89 @@ def test_unreadable(layout: str) -> None:
 def test_debug_info_without_migratetypes(layout: str) -> None:
     kernel = FakeKernel(layout)
     kernel.section(8)
-    assert pageblock_layout(kernel.program()) is not None
-    assert pageblock_layout(kernel.program(hidden=frozenset(["MIGRATE_MOVABLE"]))) is None
+    assert layout_of(kernel.program()) is not None
+    assert layout_of(kernel.program(hidden=frozenset(["MIGRATE_MOVABLE"]))) is None
+
+
+def layout_of(prog: Program) -> PageblockLayout | None:
+    return pageblock_layout(prog, sections(prog))
+
+
+def size_of(kernel: FakeKernel) -> int | None:
+    prog = kernel.program()
+    return pageblock_nr_pages(prog, sections(prog))
+
+
+SIZES = {"6.1": 9, "7.2": 9, "arm64-5.16": 9, "arm64-16k": 11, "arm64-64k": 13}
+
+
+def with_orders(kernel: FakeKernel, orders: int) -> FakeKernel:
+    """Give zones so many orders: MAX_PAGE_ORDER + 1."""
+    zone = kernel.layout.structs["zone"]
+    members = {**zone.members, "free_area": Member(f"unsigned long [{orders}]", 0)}
+    structs = {**kernel.layout.structs, "zone": dataclasses.replace(zone, members=members)}
+    kernel.layout = dataclasses.replace(kernel.layout, structs=structs)
+    return kernel
+
+
+@pytest.mark.parametrize(("layout", "order"), SIZES.items())
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_pageblock_is_what_a_pmd_maps(layout: str, order: int, count: int) -> None:
+    kernel = with_orders(FakeKernel(layout), 14)
+    for nr in range(4, 4 + count):
+        kernel.section(nr, early=True, online=True)
+    assert size_of(kernel) == 1 << order
+
+
+def test_a_pageblock_is_no_larger_than_the_largest_free_block() -> None:
+    assert size_of(with_orders(FakeKernel("arm64-64k"), 11)) == 1 << 10
+
+
+@pytest.mark.parametrize("order", [5, 7, 8, 10])
+def test_room_for_flags_shows_pageblocks_of_another_size(order: int) -> None:
+    # CONFIG_PAGE_BLOCK_MAX_ORDER, or no hugepages.
+    kernel = FakeKernel("6.1")
+    kernel.macros = dataclasses.replace(kernel.macros, pageblock_order=order)
+    for nr in range(4):
+        kernel.section(nr, early=True)
+    assert size_of(kernel) == 1 << order
+
+
+def test_one_word_of_flags_does_not_tell_what_a_pageblock_is() -> None:
+    # 4 or 16 pageblocks of a section have their flags in one word.
+    kernel = with_orders(FakeKernel("arm64-16k"), 14)
+    kernel.macros = dataclasses.replace(kernel.macros, pageblock_order=13)
+    for nr in range(4):
+        kernel.section(nr, early=True)
+    assert size_of(kernel) == 1 << 11
+    kernel = with_orders(FakeKernel("6.1"), 11)
+    kernel.macros = dataclasses.replace(kernel.macros, pageblock_order=12)
+    for nr in range(4):
+        kernel.section(nr, early=True)
+    assert size_of(kernel) is None
+
+
+def test_sections_that_are_no_neighbours_show_nothing() -> None:
+    kernel = FakeKernel("6.1")
+    kernel.macros = dataclasses.replace(kernel.macros, pageblock_order=5)
+    for nr in (1, 3, 7):
+        kernel.section(nr, early=True)
+    kernel.section(8)
+    assert size_of(kernel) == 1 << 9
+
+
+def test_a_damaged_usage_does_not_outvote_the_others() -> None:
+    kernel = FakeKernel("6.1")
+    kernel.macros = dataclasses.replace(kernel.macros, pageblock_order=5)
+    made = [kernel.section(nr, early=True) for nr in range(6)]
+    kernel.poke_member("mem_section", made[3], "usage", 0xDEAD000000000000)
+    assert size_of(kernel) == 1 << 5
+
+
+def test_powerpc_has_a_variable() -> None:
+    kernel = FakeKernel("ppc64-6.14")
+    assert size_of(kernel) is None
+    kernel.add_variable("pageblock_order", "unsigned int", 5)
+    assert size_of(kernel) == 1 << 5
+    kernel.set_variable("pageblock_order", 0xFFFF)
+    assert size_of(kernel) is None

@@ -618,19 +618,19 @@ def test_the_largest_order_is_that_of_this_kernel() -> None:
     assert max_order_nr_pages(kernel.program()) == 1 << 13
 
 
-def test_what_is_known_on_x86_64_only_is_not_judged_elsewhere(
+def test_a_pfn_valid_of_its_own_and_an_unknown_pageblock_are_not_judged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prog = in_flight("5.10").program()
-    monkeypatch.setattr(guards, "_is_x86_64", lambda prog: False)
-    monkeypatch.setattr(memory, "pageblock_nr_pages", lambda prog: None)
+    monkeypatch.setattr(guards, "has_generic_pfn_valid", lambda prog: False)
+    monkeypatch.setattr(memory, "pageblock_nr_pages", lambda prog, sections: None)
     report = walkers(prog)
     unjudged = {j.walker.name: j for j in report.walkers if j.unjudged}
     assert {"hwpoison-inject", "compaction", "page-owner", "pagetypeinfo"} <= set(unjudged)
     assert not {"kpageflags", "zone-shrink", "memory-failure"} & set(unjudged)
     assert not any(j.exposures or j.counts for j in unjudged.values())
     text = walkers_text(report)
-    assert "not judged: what pfn_valid() checks is known on x86-64 only" in text
+    assert "not judged: this kernel has a pfn_valid() of its own" in text
     assert "not judged on this kernel: memory-failure-dax, " in text
     validated(walkers_document(report))
 

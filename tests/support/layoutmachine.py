@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from support.fakekernel import Altmap, FakeKernel
-from support.fakekernel.layouts import LAYOUT_FILES, TABLES, Layout
+from support.fakekernel.layouts import LAYOUT_FILES, TABLES, VARIANTS, Layout
 from support.kernels import Device, put_device
 
 __all__ = (
@@ -25,7 +25,7 @@ __all__ = (
 )
 
 BIG_ENDIAN = sorted(n for n in LAYOUT_FILES if TABLES[n].macros.architecture == "S390X")
-JUDGED = sorted(LAYOUT_FILES.keys() - set(BIG_ENDIAN))
+JUDGED = sorted({*LAYOUT_FILES, *VARIANTS} - set(BIG_ENDIAN))
 WITH_DEVICES = [name for name in JUDGED if TABLES[name].has_zone_device]
 WITHOUT_DEVICES = [name for name in JUDGED if not TABLES[name].has_zone_device]
 

@@ -20,6 +20,7 @@ from .xarray import XArray
 VMEMMAP = 0xFFFFEA0000000000
 _STATICS = 0xFFFFFFFF82000000
 _HEAP = 0xFFFF888001000000
+_USAGES = 0xFFFF888030000000
 _RODATA = 0xFFFFFFFF81E00000
 # Per-CPU addresses are small offsets; each CPU adds its own base.
 PERCPU_FIRST = 0x10000
@@ -134,6 +135,7 @@ class FakeKernel:
         self.on_read: Callable[[int, int], None] | None = None
         self._statics = self.memory.arena(_STATICS)
         self._heap = self.memory.arena(_HEAP)
+        self._usages = self.memory.arena(_USAGES)
         self._percpu_bases = [_PERCPU_BASE + _PERCPU_STRIDE * cpu for cpu in range(cpus)]
         self._percpu = [self.memory.arena(base + PERCPU_FIRST) for base in self._percpu_bases]
         self._percpu_next = PERCPU_FIRST
@@ -414,7 +416,7 @@ class FakeKernel:
         if wanted == {-1}:
             wanted = set(range(self.macros.subsections_per_section))
         bits = sum(1 << bit for bit in wanted)
-        made = self._new_usage(bits) if usage else 0
+        made = self._new_usage(bits, early=early) if usage else 0
         self._set("mem_section", address, section_mem_map=word, usage=made)
         self._early[nr] = early
         name = "__highest_present_section_nr"
@@ -451,10 +453,12 @@ class FakeKernel:
         data = self.memory.read(address, self.layout.sizeof(type_name))
         return int.from_bytes(data, "little")
 
-    def _new_usage(self, bits: int) -> int:
+    def _new_usage(self, bits: int, *, early: bool) -> int:
         offset = self.layout.structs["mem_section_usage"].members["subsection_map"].offset
         types = self._movable_pageblocks()
-        usage = self._heap.alloc(self.layout.structs["mem_section_usage"].size + len(types))
+        size = self.layout.structs["mem_section_usage"].size + len(types)
+        # sparse_init_nid() has those of all sections one behind the other.
+        usage = self._usages.alloc(size, 8) if early else self._heap.alloc(size)
         words = -(-self.macros.subsections_per_section // 64)
         self.poke(usage + offset, bits.to_bytes(8 * words, "little"))
         flags = self.layout.structs["mem_section_usage"].members["pageblock_flags"].offset
@@ -468,7 +472,7 @@ class FakeKernel:
         names = ("NR_PAGEBLOCK_BITS", "__NR_PAGEBLOCK_BITS")
         known = [self.layout.constant(name) for name in names if self.layout.has_constant(name)]
         bits = 1 << (known[0] - 1).bit_length() if known else 4
-        blocks = self.macros.subsections_per_section
+        blocks = self.macros.pages_per_section >> self.macros.pageblock_order
         movable = sum(self.layout.constant("MIGRATE_MOVABLE") << bits * i for i in range(blocks))
         return movable.to_bytes(-(-blocks * bits // 64) * 8, "little")
 

@@ -81,6 +81,7 @@ class Macros:
     page_shift: int = 12
     section_size_bits: int = 27
     max_physmem_bits: int = 46
+    pageblock_order: int = 9
     taint: bool = False
 
     @property
@@ -100,10 +101,10 @@ class Macros:
 _ARCHITECTURES = {
     "x86-64": Macros(),
     "arm64": Macros("AARCH64", max_physmem_bits=48),
-    # Pages of 64K, sections of 16 MiB.
-    "ppc64": Macros("PPC64", 16, 24, 51),
-    "s390x": Macros("S390X"),
-    "loongarch64": Macros("LOONGARCH64", 14, 29, 48),
+    # Pages of 64K, sections of 16 MiB; hugepages of 2 MiB with a radix MMU.
+    "ppc64": Macros("PPC64", 16, 24, 51, 5),
+    "s390x": Macros("S390X", pageblock_order=8),
+    "loongarch64": Macros("LOONGARCH64", 14, 29, 48, 11),
 }
 _NAME = re.compile(r"(?P<arch>x86-64|[a-z0-9]+)(?:-(?P<major>\d+)\.(?P<minor>\d+))?")
 

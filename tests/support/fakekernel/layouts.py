@@ -23,6 +23,7 @@ __all__ = (
     "LAYOUTS",
     "LAYOUT_FILES",
     "TABLES",
+    "VARIANTS",
     "Layout",
     "Macros",
     "Member",
@@ -45,6 +46,13 @@ def _files() -> dict[str, Path]:
 
 
 LAYOUT_FILES = _files()
+
+VARIANTS = {
+    "arm64-16k": ("arm64-5.16", {"page_shift": 14, "pageblock_order": 11}),
+    "arm64-64k": ("arm64-5.16", {"page_shift": 16, "section_size_bits": 29, "pageblock_order": 13}),
+    "ppc64-4k": ("ppc64-6.14", {"page_shift": 12, "pageblock_order": 9}),
+}
+"""Kernels built for pages of another size: the file that has their types, and their macros."""
 
 
 def _proposal(layout: Layout) -> Layout:
@@ -96,7 +104,22 @@ def _load() -> Mapping[str, Layout]:
         booted = dataclasses.replace(tables[f"x86-64-{name}"], name=name)
         tables[name] = _with_hugetlb(_with_memory_failure(booted))
     tables["6.12-proposal"] = _proposal(tables["6.12"])
+    for name, (of, macros) in VARIANTS.items():
+        tables[name] = _variant(tables[of], name, macros)
     return tables
+
+
+def _variant(layout: Layout, name: str, macros: Mapping[str, int]) -> Layout:
+    changed = dataclasses.replace(layout.macros, **macros)  # type: ignore[arg-type]
+    words = -(-changed.subsections_per_section // 64)
+    usage = layout.structs["mem_section_usage"]
+    members = dict(usage.members)
+    bitmap, flags = members["subsection_map"], members["pageblock_flags"]
+    members["subsection_map"] = Member(f"unsigned long [{words}]", bitmap.offset)
+    end = bitmap.offset + 8 * words
+    members["pageblock_flags"] = Member(flags.type, end)
+    structs = {**layout.structs, "mem_section_usage": Struct(end, usage.anonymous, members)}
+    return dataclasses.replace(layout, name=name, macros=changed, structs=structs)
 
 
 TABLES = _load()
