@@ -27,6 +27,7 @@ from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.evidence import EvidenceBuilder
+from drgn_zonedev.classification.mapped import MappedParts, mapped_parts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
@@ -189,8 +190,9 @@ def classify(prog: Program) -> list[Range]:
 def classify_snapshot(prog: Program, snapshot: Snapshot) -> list[Range]:
     """Like :func:`classify`, but from a snapshot."""
     intervals = _pgmap_intervals(snapshot)
-    atoms = _cut(snapshot, intervals)
-    verdict = _decide(snapshot, intervals, atoms)
+    parts = mapped_parts(prog, snapshot)
+    atoms = _cut(snapshot, intervals, parts)
+    verdict = _decide(snapshot, intervals, atoms, parts)
     return _merge(prog, snapshot, intervals, atoms, verdict)
 
 
@@ -298,7 +300,7 @@ class _Atoms:
     block_memmap: np.ndarray
 
 
-def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
+def _cut(snapshot: Snapshot, intervals: list[_Interval], parts: MappedParts) -> _Atoms:
     pages = snapshot.geometry.pages_per_section
     spans = _spans(snapshot)
     interval_spans = _columns((i.start_pfn, i.end_pfn) for i in intervals)
@@ -306,14 +308,15 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval]) -> _Atoms:
     first, last = _section_runs(snapshot, borders)
     run_start = snapshot.sections.nr[first] * pages
     run_end = (snapshot.sections.nr[last] + 1) * pages
-    edges = sorted_set(np.concatenate([run_start, run_end, _subsection_edges(snapshot), borders]))
+    inside = [_subsection_edges(snapshot), parts.start, parts.end]
+    edges = sorted_set(np.concatenate([run_start, run_end, *inside, borders]))
     start, end = edges[:-1], edges[1:]
     section = np.append(first, -1)[containing(start, run_start, run_end)]
     interval = containing(start, interval_spans[:, 0], interval_spans[:, 1])
-    inside = {name: containing(start, s[:, 0], s[:, 1]) >= 0 for name, s in spans.items()}
-    keep = (section >= 0) | (interval >= 0) | inside["unreadable"] | inside["torn"]
+    flags = {name: containing(start, s[:, 0], s[:, 1]) >= 0 for name, s in spans.items()}
+    keep = (section >= 0) | (interval >= 0) | flags["unreadable"] | flags["torn"]
     columns = (column[keep] for column in (start, end, section, interval))
-    return _Atoms(*columns, **{name: column[keep] for name, column in inside.items()})
+    return _Atoms(*columns, **{name: column[keep] for name, column in flags.items()})
 
 
 def _spans(snapshot: Snapshot) -> dict[str, np.ndarray]:
@@ -397,7 +400,9 @@ class _Decision:
     mapped: np.ndarray
 
 
-def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _Decision:
+def _decide(
+    snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms, parts: MappedParts
+) -> _Decision:
     flags, sections = snapshot.flags, snapshot.sections
     has_section = atoms.section >= 0
     # Without a section, use row 0; has_section masks it out.
@@ -458,6 +463,9 @@ def _decide(snapshot: Snapshot, intervals: list[_Interval], atoms: _Atoms) -> _D
     assert list(conditions) == _NAMES
     verdict = np.argmax(np.stack(list(conditions.values())), axis=0)
     mapped = (has_mem_map & (early | populated)).astype(np.int8)
+    # What is populated is promised to be mapped.
+    part = np.where(populated, -1, parts.containing(atoms.start))
+    mapped = np.where(part >= 0, np.append(parts.mapped, 0)[part], mapped)
     mapped[atoms.unreadable | (~usage_readable & ~early)] = -1
     return _Decision(verdict, mapped)
 

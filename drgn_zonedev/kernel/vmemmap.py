@@ -12,15 +12,59 @@ struct pages. Since Linux kernel v5.19, tails of compound device pages can share
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
 
 import numpy as np
-from drgn import IntegerLike, Program
+from drgn import Architecture, IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames
 
-__all__ = ("UNMAPPED", "vmemmap_page_frames", "vmemmap_pages")
+__all__ = (
+    "UNKNOWN",
+    "UNMAPPED",
+    "VmemmapRules",
+    "vmemmap_page_frames",
+    "vmemmap_pages",
+    "vmemmap_rules",
+)
+
+
+@dataclass(frozen=True)
+class VmemmapRules:
+    """
+    How ``vmemmap_populate()`` of an architecture maps the struct pages of a part of a section.
+
+    ``base_pages`` says whether it uses pages of the size of a page for them, so that nothing else
+    gets mapped than what shares these pages; if it is false, a larger page may be used, which maps
+    struct pages of memory that is not there. ``shared`` says whether such a page can hold struct
+    pages of more than one subsection. ``partial_altmap`` says whether their memory comes from
+    the altmap, if there is one; ``None`` if that is not known.
+    """
+
+    base_pages: bool
+    shared: bool
+    partial_altmap: bool | None
+
+
+@takes_program_or_default
+def vmemmap_rules(prog: Program) -> VmemmapRules:
+    """Get the rules of this kernel's architecture."""
+    assert prog.platform is not None
+    arch, page_size = prog.platform.arch, prog["PAGE_SIZE"].value_()
+    if arch == Architecture.X86_64:
+        # arch/x86/mm/init_64.c: vmemmap_populate_basepages(start, end, node, NULL).
+        return VmemmapRules(base_pages=True, shared=False, partial_altmap=False)
+    if arch == Architecture.AARCH64:
+        # arch/arm64/mm/mmu.c. With pages of 4K, it used pages of 2 MiB for parts of sections, too,
+        # up to Linux kernel commit d4234d131b0a ("arm64: mm: Populate vmemmap at the page level
+        # if not section aligned") (in v6.15), which leaves no trace.
+        return VmemmapRules(base_pages=page_size > 4096, shared=True, partial_altmap=True)
+    # vmemmap_populate_hugepages() on riscv64 and loongarch64, PAGE_UNUSED in pages of 1 MiB on
+    # s390x (arch/s390/mm/vmem.c), and pages of 2 MiB where alignment permits on ppc64 with a radix
+    # MMU (radix__vmemmap_populate()).
+    return VmemmapRules(base_pages=False, shared=True, partial_altmap=None)
 
 
 @takes_program_or_default

@@ -209,6 +209,43 @@ BUGS = {
             note="CVE-2023-53706",
         ),
         KnownBug(
+            slug="shared-vmemmap-page",
+            mechanism="with pages of 16K or 64K, a page of vmemmap holds struct pages of several "
+            "subsections. vmemmap_populate() takes one that is mapped already, but vmemmap_free() "
+            "unmaps it with any of them, because nothing counts its users",
+            consequence="after a device is removed, up to a page of struct pages of its live "
+            "neighbour are unmapped: whatever reads them oopses",
+            cure="align namespaces so that no two share a page of vmemmap (4 MiB with pages of "
+            "16K, 64 MiB with 64K)",
+            introduced=BugCommit("bbd6ec605c0f", "arm64/mm: Enable memory hot remove"),
+            fix=None,
+            since=(5, 7),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+            note="seen on one guest of 6.12 with pages of 16K",
+        ),
+        KnownBug(
+            slug="shared-vmemmap-block",
+            mechanism="on arm64 with pages of 4K, vmemmap_populate() mapped all struct pages of a "
+            "section by one entry for any part of it, and vmemmap_free() cleared the entry with "
+            "any other part",
+            consequence="after a device is removed, the struct pages of a live one in the same "
+            "section are unmapped: whatever reads them oopses",
+            cure="update the kernel, or align namespaces to 128 MiB",
+            introduced=BugCommit("ba72b4c8cf60", "mm/sparsemem: support sub-section hotplug"),
+            fix=BugCommit(
+                "d4234d131b0a",
+                "arm64: mm: Populate vmemmap at the page level if not section aligned",
+            ),
+            since=(5, 7),
+            fixed=(6, 15),
+            stable=(),
+            sure=Sure.PUBLISHED,
+            note="before v5.7, arm64 could not remove memory",
+            more_backports=True,
+        ),
+        KnownBug(
             slug="section-usage-race",
             mechanism="section_deactivate() freed mem_section->usage while pfn_valid() of another "
             "CPU read it",

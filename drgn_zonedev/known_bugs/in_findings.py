@@ -19,6 +19,7 @@ SHOWN_BY = {
 }
 _TAILS = "devdax-tails-uninitialized"
 _NO_ZONE = "zone-of-reserved-hole"
+_SUBSECTION = 2 << 20
 
 
 def with_known_bugs(
@@ -35,6 +36,8 @@ def _named(finding: Finding, pgmaps: dict[int, Pgmap], kernel: KernelFacts) -> F
         slug = _TAILS if _is_skipped_tail(finding, pgmaps[finding.pgmap], kernel) else None
     if finding.slug == "ram-hole-zone" and _is_zone_of_no_zone(finding, kernel):
         slug = _NO_ZONE
+    if finding.slug == "vmemmap-unmapped":
+        slug = _bug_of_unmapped(kernel)
     if slug is None or affected(BUGS[slug], kernel.release) is False:
         return finding
     return dataclasses.replace(finding, known_bugs=(slug,))
@@ -55,3 +58,12 @@ def _is_zone_of_no_zone(finding: Finding, kernel: KernelFacts) -> bool:
         return False
     page_zone, mask = finding.evidence[0].value, (1 << (kernel.max_nr_zones - 1).bit_length()) - 1
     return page_zone is not None and page_zone & mask == kernel.max_nr_zones & mask
+
+
+def _bug_of_unmapped(kernel: KernelFacts) -> str | None:
+    # Of arm64, whose vmemmap_free() was read: whether a page of vmemmap holds more than the struct
+    # pages of a subsection, or a larger entry does.
+    if kernel.architecture.lower() != "aarch64":
+        return None
+    of_subsection = _SUBSECTION // max(kernel.page_size, 1) * kernel.sizeof_page
+    return "shared-vmemmap-page" if of_subsection < kernel.page_size else "shared-vmemmap-block"

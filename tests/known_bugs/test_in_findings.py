@@ -58,6 +58,22 @@ def test_tails_behind_the_second_page_of_vmemmap_were_skipped() -> None:
     assert named(uninitialized(0x24280), replace(KERNEL, release="5.10.1")) == ()
 
 
+ARM64_16K = replace(KERNEL, release="6.12.117", architecture="AARCH64", page_size=1 << 14)
+
+
+def test_struct_pages_that_a_neighbour_took_along() -> None:
+    unmapped = make_finding("vmemmap-unmapped", Case.DEVICE, 0x24200, 0x24280)
+    assert named(unmapped, ARM64_16K) == ("shared-vmemmap-page",)
+    assert named(unmapped, replace(ARM64_16K, page_size=1 << 16)) == ("shared-vmemmap-page",)
+    # A page of 4K holds struct pages of one subsection, but an entry above it maps a section.
+    arm64_4k = replace(ARM64_16K, page_size=1 << 12)
+    assert named(unmapped, arm64_4k) == ("shared-vmemmap-block",)
+    assert named(unmapped, replace(arm64_4k, release="6.15.1")) == ()
+    assert named(unmapped) == ()
+    # Before memory hot-remove.
+    assert named(unmapped, replace(ARM64_16K, release="5.6.19")) == ()
+
+
 @pytest.mark.parametrize("slug", SHOWN_BY)
 def test_findings_that_only_a_bug_leaves(slug: str) -> None:
     finding = make_finding(slug, Case.DEVICE, 0x24200, 0x24400)
