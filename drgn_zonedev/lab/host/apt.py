@@ -48,6 +48,10 @@ class Suite:
     codename: str
     security: bool = False
     """Newer builds are in the suite's security archive, which has its own URI."""
+    architecture: str = "amd64"
+    """Debian's name of the architecture that packages are for."""
+    flavour: str = "cloud-amd64"
+    """Of the kernel: how Debian configures it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def sources_list(suite: Suite, mirror: Mirror, keyring: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _apt_conf(directory: Path) -> str:
+def _apt_conf(directory: Path, architecture: str) -> str:
     # The machine's own apt configuration is read first, so that its proxy settings count; its hooks
     # are for the machine's package database and are dropped.
     return f"""\
@@ -150,9 +154,9 @@ Dir::State "{directory}/state";
 Dir::State::Lists "{directory}/lists";
 Dir::State::status "{directory}/status";
 Dir::Cache "{directory}/cache";
-APT::Architecture "amd64";
+APT::Architecture "{architecture}";
 #clear APT::Architectures;
-APT::Architectures {{ "amd64"; }};
+APT::Architectures {{ "{architecture}"; }};
 APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
@@ -227,5 +231,5 @@ def private_apt(directory: Path, suite: Suite, mirror: Mirror) -> Apt:
         (directory / name).mkdir(parents=True)
     (directory / "status").touch()
     (directory / "sources.list").write_text(sources_list(suite, mirror, keyring))
-    (directory / "apt.conf").write_text(_apt_conf(directory))
+    (directory / "apt.conf").write_text(_apt_conf(directory, suite.architecture))
     return Apt(directory)

@@ -28,9 +28,8 @@ from drgn_zonedev.lab.kernels.known import (
 )
 from drgn_zonedev.lab.kernels.unpack import unpack_package
 
-__all__ = ("METAPACKAGE", "image_release", "install_kernel", "parts_of_image")
+__all__ = ("image_release", "install_kernel", "parts_of_image")
 
-METAPACKAGE = "linux-image-cloud-amd64"
 _NEEDED_BYTES = 3 << 30
 
 
@@ -49,16 +48,17 @@ def parts_of_image(image: Package, release: str) -> list[str]:
     return [name for name in image.depends if pattern.fullmatch(name)]
 
 
-def _resolve(apt: Apt) -> tuple[str, list[Package]]:
+def _resolve(apt: Apt, flavour: str) -> tuple[str, list[Package]]:
     """Return the newest release and the packages that make it up, debug symbols last."""
-    symbols_meta = f"{METAPACKAGE}-dbg"
-    metapackages = apt.show(METAPACKAGE, symbols_meta)
-    release = image_release(metapackages[METAPACKAGE])
+    image_meta = f"linux-image-{flavour}"
+    symbols_meta = f"{image_meta}-dbg"
+    metapackages = apt.show(image_meta, symbols_meta)
+    release = image_release(metapackages[image_meta])
     if image_release(metapackages[symbols_meta]) != release:
         raise LabError(f"the mirror has no debug symbols for {release} yet: try again later")
     names = [
         name
-        for name in metapackages[METAPACKAGE].depends
+        for name in metapackages[image_meta].depends
         if re.fullmatch(rf"linux-image-{re.escape(release)}(-unsigned)?", name)
     ]
     images = apt.show(*names)
@@ -114,7 +114,7 @@ def _install(name: str, suite: Suite, mirror: Mirror, work: Path, progress: Step
     report(progress, f"asking the mirror for the newest kernel of {suite.codename}")
     apt = private_apt(work / "apt", suite, mirror)
     apt.update()
-    release, packages = _resolve(apt)
+    release, packages = _resolve(apt, suite.flavour)
     # Another process may have fetched it while this one waited for the lock.
     cached = load_kernel(name, kernel_dir(name))
     if cached and (cached.release, cached.version) == (release, packages[0].version):

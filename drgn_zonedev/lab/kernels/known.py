@@ -17,6 +17,7 @@ from drgn_zonedev.lab.host.errors import LabError
 
 __all__ = (
     "ALL_KERNELS",
+    "ARM64_KERNELS",
     "BUILT_KERNELS",
     "KERNELS",
     "UNFIXED_KERNELS",
@@ -58,6 +59,19 @@ UNFIXED_KERNELS: dict[str, Suite] = {
 }
 """Kernels with a bug that the tool must find: only booted by name."""
 
+
+def _arm64(codename: str, flavour: str = "cloud-arm64") -> Suite:
+    return Suite(codename, architecture="arm64", flavour=flavour)
+
+
+ARM64_KERNELS: dict[str, Suite] = {
+    "6.12-arm64": _arm64("trixie"),
+    "6.12-arm64-16k": _arm64("trixie", "arm64-16k"),
+    "7.3-arm64": _arm64("trixie-backports"),
+    "7.3-arm64-16k": _arm64("trixie-backports", "arm64-16k"),
+}
+"""Kernels for arm64, with pages of 4K unless the name says otherwise."""
+
 _TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
 
 BUILT_KERNELS: dict[str, Recipe] = {
@@ -74,7 +88,7 @@ BUILT_KERNELS: dict[str, Recipe] = {
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 
-ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS}
+ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS, **ARM64_KERNELS}
 """All kernels that ``fetch_kernel()`` can fetch."""
 
 
