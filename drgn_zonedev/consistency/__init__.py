@@ -25,6 +25,7 @@ from drgn import Program
 
 from drgn_zonedev.classification.missing_debuginfo import optional
 from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.consistency.altmap import ALTMAP_CHECKS
 from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.consistency.elsewhere import ELSEWHERE_CHECKS
 from drgn_zonedev.consistency.memory_blocks import BLOCK_CHECKS
@@ -38,7 +39,14 @@ from drgn_zonedev.vmcore.raw import END
 
 __all__ = ("Inconsistencies", "inconsistencies", "inconsistencies_at")
 
-_CHECKS = (*ARRAY_CHECKS, *SECTION_CHECKS, *ELSEWHERE_CHECKS, *ZONE_CHECKS, *BLOCK_CHECKS)
+_CHECKS = (
+    *ARRAY_CHECKS,
+    *SECTION_CHECKS,
+    *ELSEWHERE_CHECKS,
+    *ALTMAP_CHECKS,
+    *ZONE_CHECKS,
+    *BLOCK_CHECKS,
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 Elsewhere
 ---------
 
-Checks what the rest of the kernel records about device memory: zones, altmaps, resources
+Checks what the rest of the kernel records about device memory: zones, resources
 and pageblocks.
 """
 
@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from drgn import Architecture, sizeof
 
-from drgn_zonedev.consistency.claims import Check, Claim, Scene
+from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import resource_name
@@ -39,58 +38,6 @@ def _outside_zone(scene: Scene) -> Iterator[Finding]:
         yield make_finding(
             "zone-device-span", Case.DEVICE, start, end, pgmap=claim.pgmap.address, evidence=facts
         )
-
-
-def _altmaps(scene: Scene) -> Iterator[Finding]:
-    for claim in scene.complete:
-        altmap, pgmap = claim.pgmap.altmap, claim.pgmap
-        if claim.index or not altmap:
-            continue
-        start, end = claim.range.start_pfn, claim.range.end_pfn
-        facts: list[Evidence] = []
-        slug = "altmap-range"
-        if altmap.base_pfn != start:
-            facts.append(scene.pgmap_member(pgmap, "altmap.base_pfn", altmap.base_pfn, start))
-        if altmap.offset > end - start:
-            facts.append(scene.pgmap_member(pgmap, "altmap.reserve", altmap.reserve))
-            facts.append(scene.pgmap_member(pgmap, "altmap.free", altmap.free))
-        if not facts:
-            slug, facts = _account(scene, claim)
-        if facts:
-            yield make_finding(
-                slug, Case.METADATA, start, end, pgmap=pgmap.address, evidence=tuple(facts)
-            )
-
-
-def _account(scene: Scene, claim: Claim) -> tuple[str, list[Evidence]]:
-    altmap, pgmap = claim.pgmap.altmap, claim.pgmap
-    assert altmap is not None
-    if altmap.alloc + altmap.align > altmap.free:
-        return "altmap-account", [
-            scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc),
-            scene.pgmap_member(pgmap, "altmap.align", altmap.align),
-            scene.pgmap_member(pgmap, "altmap.free", altmap.free),
-        ]
-    expected = _expected_alloc(scene, claim)
-    if expected is None or expected == altmap.alloc:
-        return "", []
-    return "altmap-unaccounted", [scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc, expected)]
-
-
-def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
-    # vmemmap_populate() of x86-64 uses the altmap for whole sections only, and
-    # section_activate() reuses the memmap of early ones.
-    prog, geometry = scene.prog, scene.snapshot.geometry
-    assert prog.platform is not None
-    if prog.platform.arch != Architecture.X86_64 or scene.snapshot.sections.unreadable:
-        return None
-    pages = geometry.pages_per_section
-    whole = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
-    starts = scene.snapshot.sections.nr[whole] * pages
-    taken = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
-    taken &= ~scene.has_flag(scene.snapshot.flags.early)[whole]
-    memmap = pages * sizeof(prog.type("struct page"))
-    return int(taken.sum()) * (memmap >> geometry.page_shift)
 
 
 def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
@@ -174,7 +121,6 @@ def _migratetypes(scene: Scene) -> Iterator[Finding]:
 
 ELSEWHERE_CHECKS: tuple[Check, ...] = (
     _outside_zone,
-    _altmaps,
     _resources,
     _migratetypes,
 )
