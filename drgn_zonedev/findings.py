@@ -829,8 +829,9 @@ _WARNINGS = (
         Severity.WARNING,
         "the pages allocated from the altmap are not the size of the memmap that it should hold",
         "On x86-64, every section that only this device covers takes its memmap from the "
-        "altmap; the others take nothing from it.",
-        "alloc of the altmap, and the number of whole sections that were hot-added",
+        "altmap; the others take nothing from it. On arm64, parts of sections that were hot-added "
+        "do so, too. Of other architectures, nothing is said.",
+        "alloc of the altmap, and the sections that were hot-added",
         "Compare with the page tables: the rest of the memmap is in RAM, or was not freed.",
     ),
     Kind(

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drgn import Architecture, sizeof
+from drgn import Program
 
 from drgn_zonedev.consistency.claims import Check, Claim, Scene
 from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.vmemmap import vmemmap_rules
 from drgn_zonedev.model import Case, Evidence, Finding
 
 __all__ = ("ALTMAP_CHECKS",)
@@ -52,25 +54,48 @@ def _account(scene: Scene, claim: Claim) -> tuple[str, list[Evidence]]:
             scene.pgmap_member(pgmap, "altmap.free", altmap.free),
         ]
     expected = _expected_alloc(scene, claim)
-    if expected is None or expected == altmap.alloc:
+    if expected is None or altmap.alloc in expected:
         return "", []
-    return "altmap-unaccounted", [scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc, expected)]
+    nearest = min(expected, key=lambda pages: abs(pages - altmap.alloc))
+    return "altmap-unaccounted", [scene.pgmap_member(pgmap, "altmap.alloc", altmap.alloc, nearest)]
 
 
-def _expected_alloc(scene: Scene, claim: Claim) -> int | None:
-    # vmemmap_populate() of x86-64 uses the altmap for whole sections only, and
-    # section_activate() reuses the memmap of early ones.
-    prog, geometry = scene.prog, scene.snapshot.geometry
-    assert prog.platform is not None
-    if prog.platform.arch != Architecture.X86_64 or scene.snapshot.sections.unreadable:
+def _expected_alloc(scene: Scene, claim: Claim) -> set[int] | None:
+    """
+    Get how many pages the altmap may have provided: those of vmemmap that hold struct pages of
+    this device in sections that were hot-added. section_activate() reuses the memmap of early ones.
+
+    :return: ``None`` if the rules of the architecture are not known
+    """
+    rules, geometry = vmemmap_rules(scene.prog), scene.snapshot.geometry
+    if rules.partial_altmap is None or scene.snapshot.sections.unreadable:
         return None
     pages = geometry.pages_per_section
-    whole = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
-    starts = scene.snapshot.sections.nr[whole] * pages
-    taken = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
-    taken &= ~scene.has_flag(scene.snapshot.flags.early)[whole]
-    memmap = pages * sizeof(prog.type("struct page"))
-    return int(taken.sum()) * (memmap >> geometry.page_shift)
+    rows = scene.rows(claim.range.start_pfn, claim.range.end_pfn)
+    rows = rows[~scene.has_flag(scene.snapshot.flags.early)[rows]]
+    starts = scene.snapshot.sections.nr[rows] * pages
+    whole = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
+    of_section = pages * page_layout(scene.prog).size >> geometry.page_shift
+    sums = {int(whole.sum()) * of_section}
+    for start in starts[~whole].tolist() if rules.partial_altmap else ():
+        first, end = max(start, claim.range.start_pfn), min(start + pages, claim.range.end_pfn)
+        of_part = _pages_of_part(scene.prog, first, end)
+        # One larger page may hold the struct pages of the whole section, for whoever came first.
+        taken = set(of_part) if rules.base_pages else {0, *of_part, of_section}
+        sums = {known + more for known in sums for more in taken}
+    return sums
+
+
+def _pages_of_part(prog: Program, start_pfn: int, end_pfn: int) -> range:
+    # A page at either end that others share may have been there already.
+    layout, size = page_layout(prog), prog["PAGE_SIZE"].value_()
+    first, end = layout.memmap_pages(start_pfn, end_pfn, size)
+    shared = {
+        page
+        for page, pfn in ((first, start_pfn), (end - 1, end_pfn))
+        if layout.page_address(pfn) % size
+    }
+    return range(end - first - len(shared), end - first + 1)
 
 
 ALTMAP_CHECKS: tuple[Check, ...] = (_altmaps,)

@@ -19,6 +19,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.kernel.resource import resource_name
 from drgn_zonedev.model import Case, Evidence, Finding, Unjudged
+from drgn_zonedev.util.intervals import difference, union
 
 __all__ = ("ELSEWHERE_CHECKS",)
 
@@ -48,11 +49,13 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
         reason = f"iomem_resource cannot be read (at {address:#x}): not all devices and resources"
         yield Unjudged(0, 0, f"{reason} were compared", address)
     shift = scene.snapshot.geometry.page_shift
+    covered = union((r.start, r.end) for r in resources.found if r.start < r.end)
     for claim in scene.complete:
         start, end = claim.range.start_pfn << shift, claim.range.end_pfn << shift
         # A damaged resource may end before it starts.
         ram = [r for r in resources.found if r.is_ram and max(start, r.start) < min(end, r.end)]
-        around = any(r.start <= start and end <= r.end for r in resources.found)
+        # A device tree has no resource around a namespace and its dax device: they are neighbours.
+        around = not list(difference((start, end), covered))
         for resource in ram:
             yield make_finding(
                 "device-in-ram",

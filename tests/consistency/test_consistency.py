@@ -126,6 +126,9 @@ def test_online_section_of_a_device_and_its_evidence(layout: str) -> None:
     assert (fact.value, fact.expected) == (kernel.vmemmap | 7, kernel.vmemmap | 3)
 
 
+WITHOUT_RESOURCE = ("device-without-resource", START, END)
+
+
 def resources(*found: tuple[int, int, bool]) -> Resources:
     return Resources(
         tuple(Resource(s << 12, e << 12, "", 0xFFFF888000001000, ram) for s, e, ram in found)
@@ -138,6 +141,9 @@ def resources(*found: tuple[int, int, bool]) -> Resources:
     [
         ([(START, END, False)], []),
         ([(0, 1 << 30, False), (0, START, True), (END, 1 << 30, True)], []),
+        # A namespace and its dax device on a device tree, beside each other.
+        ([(START, START + 512, False), (START + 512, END, False)], []),
+        ([(START, START + 512, False), (START + 513, END, False)], [WITHOUT_RESOURCE]),
         ([(START, END - 1, False)], [("device-without-resource", START, END)]),
         ([], [("device-without-resource", START, END)]),
         ([(START - 9, START + 9, True)], [("device-in-ram", START, START + 9)]),
