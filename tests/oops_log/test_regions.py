@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,3 +65,32 @@ def test_a_mapped_file_is_read_like_bytes(tmp_path: Path) -> None:
 
 def test_a_line_without_an_end_is_read() -> None:
     assert [list(r) for r in regions(HIT.encode())] == [[(1, HIT.encode())]]
+
+
+def cpu_seconds(command: list[str]) -> float:
+    """CPU time of a command, whatever it finds: that of a loaded machine says little else."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # With /dev/null for its output, grep ends at the first hit.
+    subprocess.run(command, capture_output=True, check=False, env={"LC_ALL": "C"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.long("a log of 100 MB; smaller ones are in every run")
+def test_a_large_log_takes_little_more_than_a_search_for_the_same(tmp_path: Path) -> None:
+    oops = [
+        "BUG: unable to handle page fault for address: ffffea0012345678",
+        "RIP: 0010:stable_page_flags+0x10/0x200",
+        HIT,
+    ]
+    million = "".join(f"[{i:12.6f}] {line}\n" for i, line in enumerate(NOISE * 7)).encode()
+    million += "".join(f"{line}\n" for line in oops).encode()
+    grep = [str(shutil.which("grep")), "-cE", "[0-9a-f]{16}|Linux version "]
+    ours = [sys.executable, "-m", "drgn_zonedev", "oops"]
+    small, large = tmp_path / "small.log", tmp_path / "large.log"
+    small.write_bytes(million * (25_000_000 // len(million)))
+    large.write_bytes(million * (100_000_000 // len(million)))
+    taken = cpu_seconds([*ours, str(large)])
+    assert taken <= 5 * cpu_seconds([*grep, str(large)])
+    # Linear.
+    assert taken <= 5 * cpu_seconds([*ours, str(small)])
