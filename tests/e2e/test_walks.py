@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from drgn_zonedev.known_bugs.in_logs import known_bugs_of_log
 from drgn_zonedev.lab import LabError, fetch_kernel
 from drgn_zonedev.lab.verdict.trials import run_trial
+from drgn_zonedev.oops_log.answer import read_log
 
 pytestmark = pytest.mark.qemu
 
@@ -48,6 +50,10 @@ def test_memory_failure_of_a_page_without_a_zone_ends_as_predicted(kernel: str) 
     assert trial.disagreements == ()
     if kernel in PANICS:
         assert trial.panic.startswith("BUG: unable to handle page fault")
+        # The log of that boot says which page it was about, and which bug it is.
+        log = read_log(trial.console.encode())
+        assert known_bugs_of_log(log) == ("zone-of-reserved-hole",)
+        assert [hole for boot in log.boots for hole in boot.reserved_holes] == [(0x3FFDF, 0x3FFE3)]
     else:
         assert trial.panic == ""
         assert [(v.pfn, v.said) for v in trial.visits] == [(0x3FFDF, "Device or resource busy")]

@@ -22,7 +22,14 @@ class LabError(Exception):
 
 
 class GuestEndedError(LabError):
-    """The guest panicked or rebooted; the message holds the end of its console."""
+    """
+    The guest panicked or rebooted; the message holds the end of its console, and ``console``
+    all of it.
+    """
+
+    def __init__(self, message: str, console: str = "") -> None:
+        super().__init__(message)
+        self.console = console
 
 
 class NotPossible(LabError):

@@ -221,14 +221,15 @@ def _work_directory() -> Path:
 
 def _with_log(error: LabError, work: Path) -> LabError:
     """Add the end of the guest's console, and where the whole is kept, to an error."""
-    lines = _read(work / "console.log").splitlines()
+    console = _read(work / "console.log")
+    lines = console.splitlines()
     # What a panic began with has scrolled by.
     oops = [line for line in lines[:-_TAIL_LINES] if "BUG: " in line][:1]
     lines = [*oops, *lines[-_TAIL_LINES:]]
     # This is printed on a terminal: escape control sequences from the guest.
     tail = "".join(f"\n    {re.sub('[^ -~]', '?', line)}" for line in lines)
-    kind = GuestEndedError if isinstance(error, _Ended) else LabError
-    return kind(f"{error}; its console is kept in {work}/console.log{tail}")
+    message = f"{error}; its console is kept in {work}/console.log{tail}"
+    return GuestEndedError(message, console) if isinstance(error, _Ended) else LabError(message)
 
 
 def check_host() -> None:

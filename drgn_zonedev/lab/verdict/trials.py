@@ -127,6 +127,8 @@ class Trial:
     impossible: str = ""
     panic: str = ""
     """How the guest ended, if it did."""
+    console: str = ""
+    """All that such a guest printed."""
     predicted: tuple[Prediction, ...] = ()
     """What was said of the scenario's victims, before memory failure handled them."""
 
@@ -168,7 +170,7 @@ def run_trial(
     except NotPossible as e:
         return Trial(kernel, scenario, impossible=str(e))
     except GuestEndedError as e:
-        return Trial(kernel, scenario, panic=_panic(str(e)))
+        return Trial(kernel, scenario, panic=_panic(str(e)), console=e.console)
 
 
 def _run_fatal_trial(
@@ -191,7 +193,7 @@ def _run_fatal_trial(
     except NotPossible as e:
         return replace(trial, impossible=str(e))
     except GuestEndedError as e:
-        trial = replace(trial, panic=_panic(str(e)))
+        trial = replace(trial, panic=_panic(str(e)), console=e.console)
     return replace(trial, disagreements=tuple(judge_end(trial)))
 
 

@@ -222,3 +222,4 @@ def test_what_a_panic_began_with_is_shown_with_its_end(
     text = str(error.value)
     assert text.count("trace") < 20
     assert text.index("BUG: unable to handle page fault") < text.index("Kernel panic")
+    assert error.value.console.splitlines() == lines
