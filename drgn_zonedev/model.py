@@ -25,6 +25,7 @@ from drgn_zonedev.util.handles import OfPage, OfPgmap, Result
 __all__ = (
     "CASES",
     "EVERYTHING",
+    "Access",
     "Altmap",
     "Case",
     "Coverage",
@@ -99,6 +100,27 @@ class Memmap(enum.Enum):
     """Not populated: reading a ``struct page`` here also faults on a running kernel."""
     UNKNOWN = "unknown"
     """The structures that decide this could not be read."""
+
+
+class Access(enum.Enum):
+    """
+    Whether the memory behind struct pages may be read. "Online" is not "readable": the case says
+    whether struct pages are initialised, and this says what reading the memory would do.
+    """
+
+    READABLE = "readable"
+    OFFLINE = "logically offline"
+    """The memory block is offline, or PageOffline(): a hypervisor or balloon may have taken it."""
+    HWPOISON = "hwpoison"
+    """PageHWPoison(), or that of its compound page: reading it may raise a machine check."""
+    UNACCEPTED = "unaccepted"
+    """The firmware has not accepted it yet (PageUnaccepted())."""
+    MMIO = "MMIO"
+    """It belongs to a PCI device, which reading may disturb (P2PDMA)."""
+    NO_MEMORY = "no memory"
+    """Processors have nothing there (device-private memory)."""
+    STRUCT_PAGES = "holds struct pages"
+    UNKNOWN = "unknown"
 
 
 class MemmapMemory(enum.Enum):
@@ -294,7 +316,12 @@ class Pgmap(Result):
 
 @dataclass(frozen=True, repr=False)
 class Range(OfPage, OfPgmap):
-    """A run of PFNs with one case, and the structures that decided it."""
+    """
+    A run of PFNs with one case, and the structures that decided it.
+
+    ``access`` says whether the memory may be read: by metadata and, where struct pages were
+    looked at, by what each of them says of itself.
+    """
 
     start_pfn: int
     end_pfn: int
@@ -303,6 +330,7 @@ class Range(OfPage, OfPgmap):
     reason: str
     pgmap: int | None = None
     evidence: tuple[Evidence, ...] = ()
+    access: Access = Access.READABLE
 
     def __repr__(self) -> str:
         return f"<Range [{self.start_pfn:#x}, {self.end_pfn:#x}) {self.case.value}>"

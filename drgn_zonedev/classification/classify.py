@@ -26,6 +26,7 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.classification.access import metadata_access
 from drgn_zonedev.classification.evidence import EvidenceBuilder
 from drgn_zonedev.classification.mapped import MappedParts, mapped_parts
 from drgn_zonedev.classification.reading import take_snapshot
@@ -550,6 +551,7 @@ def _merge(
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     last = np.append(first[1:], len(atoms.start)) - 1
     evidencer = EvidenceBuilder(prog, snapshot)
+    types = {p.address: p.type for p in snapshot.pgmaps}
     ranges = []
     for i, j in zip(first.tolist(), last.tolist()):
         verdict = _VERDICTS[_NAMES[decision.verdict[i]]]
@@ -565,6 +567,7 @@ def _merge(
                 reason=verdict.reason,
                 pgmap=pgmap,
                 evidence=evidencer.of_range(start, snapshot.sections.rows(start, end), pgmap),
+                access=metadata_access(verdict.case, None if pgmap is None else types.get(pgmap)),
             )
         )
     return ranges

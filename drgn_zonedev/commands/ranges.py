@@ -31,6 +31,11 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     map_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
+    parser.add_argument(
+        "--access",
+        action="store_true",
+        help="also tell pages whose memory must not be read, as all struct pages say",
+    )
 
 
 def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
@@ -38,11 +43,14 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.facts import kernel_facts
     from drgn_zonedev.classification.reading import take_snapshot, with_devices
     from drgn_zonedev.render import as_json, as_text
+    from drgn_zonedev.verification.page_access import with_page_access
 
     prog = session.prog
     check_map_arguments(args)
     snapshot = take_snapshot(prog)
     kernel, ranges = kernel_facts(prog), classify_snapshot(prog, snapshot)
+    if args.access:
+        ranges = with_page_access(prog, ranges)
 
     def text(screen: Screen | None) -> str:
         if args.map:
@@ -57,6 +65,10 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
 def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "classify")
     builder.append("ranges = classify()\n")
+    if args.access:
+        module = "drgn_zonedev.verification.page_access"
+        builder.add_from_import(module, "with_page_access")
+        builder.append("ranges = with_page_access(prog, ranges)\n")
     print_of_kernel_code(builder, args, "ranges", ", verbose=True" if args.verbose else "")
 
 
@@ -65,5 +77,5 @@ RANGES = Command(
     "show the case of each range of physical memory, without reading struct pages",
     _ranges_arguments,
     _ranges,
-    DrgnCode(_ranges_code, frozenset({"verbose"})),
+    DrgnCode(_ranges_code, frozenset({"access", "verbose"})),
 )

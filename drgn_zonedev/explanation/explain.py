@@ -10,6 +10,7 @@ reason that can be checked by hand.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ from drgn_zonedev.explanation.struct_page import PageWords, decode_page
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
-from drgn_zonedev.model import Case, Finding, KernelFacts, Memmap, Range, Severity
+from drgn_zonedev.model import Access, Case, Finding, KernelFacts, Memmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
@@ -43,7 +44,8 @@ class Explanation(Result):
     The explanation of one PFN.
 
     ``range`` is ``None`` where there is no memory. If the struct page could not be read,
-    ``page`` is ``None``, and ``page_error`` says why. ``subsection`` is the bit of the
+    ``page`` is ``None``, and ``page_error`` says why. ``access`` says whether its memory may be
+    read. ``subsection`` is the bit of the
     section's ``subsection_map``. ``walkers`` are the kernel's PFN walkers that would touch
     the page although it is not promised to be initialised; if they cannot be judged,
     ``walkers_error`` says why.
@@ -65,6 +67,7 @@ class Explanation(Result):
     walkers: tuple[ExposedWalker, ...]
     walkers_error: str | None
     verdict: str
+    access: Access = Access.UNKNOWN
 
     def __repr__(self) -> str:
         case = self.range.case.value if self.range else "no memory"
@@ -116,6 +119,9 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     findings = with_known_bugs(
         _findings(prog, snapshot, ranges, judged, pfn), snapshot.pgmaps, kernel
     )
+    access = _access(here, page)
+    if here:
+        here = dataclasses.replace(here, access=access)
     explanation = Explanation(
         kernel=kernel,
         subject=subject,
@@ -133,11 +139,26 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         walkers=walkers,
         walkers_error=exposed if isinstance(exposed, str) else None,
         verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn)),
+        access=access,
     )
     for part in (explanation.range, *explanation.findings):
         if part is not None:
             bind(prog, part)
     return bind(prog, explanation)
+
+
+_ACCESS_OF_TYPES = {"offline": Access.OFFLINE, "unaccepted": Access.UNACCEPTED}
+
+
+def _access(range_: Range | None, page: PageWords | None) -> Access:
+    # What a struct page says counts where it is promised to be initialised.
+    if range_ is None:
+        return Access.NO_MEMORY
+    if page is None or range_.case not in _PROMISES or range_.access is not Access.READABLE:
+        return range_.access
+    if page.poisoned:
+        return Access.HWPOISON
+    return _ACCESS_OF_TYPES.get(page.page_type or "", range_.access)
 
 
 def _divided_at(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> list[Range]:
@@ -206,10 +227,13 @@ _OFFLINE_METADATA = (
 )
 
 
-# By page type: warnings about the memory behind an initialised struct page.
-_MEMORY_OF_TYPES = {
-    "offline": "Its memory is logically offline (PageOffline): do not read it.",
-    "unaccepted": "Its memory is not accepted yet: do not read it.",
+# About the memory behind an initialised struct page.
+_WARNINGS = {
+    Access.HWPOISON: "Its memory is poisoned (PG_hwpoison): reading it may raise a machine check.",
+    Access.OFFLINE: "Its memory is logically offline (PageOffline): do not read it.",
+    Access.UNACCEPTED: "Its memory is not accepted yet: do not read it.",
+    Access.MMIO: "Its memory is that of a PCI device: reading it may disturb the device.",
+    Access.NO_MEMORY: "Processors have no memory there: do not read it.",
 }
 
 
@@ -239,7 +263,8 @@ def _verdict(
         return f"{verdict} The struct page is not readable here."
     if not promise:
         return f"{verdict} It holds: {page.contents}."
-    return " ".join([verdict, *_of_page(page, walkers)])
+    warnings = (*_of_page(page, walkers), *_of_memory(range_.access))
+    return " ".join([verdict, *warnings])
 
 
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:
@@ -249,10 +274,11 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
     dying = [f"{w.function}() ({w.name})" for w in walkers if w.dies]
     if dying:
         yield f"The kernel oopses on it in {', '.join(dying)}."
-    if page.poisoned:
-        yield "Its memory is poisoned (PG_hwpoison): reading it may raise a machine check."
-    elif page.page_type in _MEMORY_OF_TYPES:
-        yield _MEMORY_OF_TYPES[page.page_type]
+
+
+def _of_memory(access: Access) -> Iterator[str]:
+    if access in _WARNINGS:
+        yield _WARNINGS[access]
 
 
 def _case_verdict(range_: Range, online: bool) -> tuple[str, str | None]:

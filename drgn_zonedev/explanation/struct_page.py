@@ -123,14 +123,14 @@ def decode_page(
 
 
 def _is_poisoned(page: _Page) -> bool:
-    # PageHWPoison(). For hugetlb pages, the head has the flag: is_page_hwpoison().
+    # PageHWPoison(). For hugetlb pages (is_page_hwpoison()) and compound pages of devices, the
+    # head has the flag, and nothing else says which of its pages it is.
     try:
         bit = 1 << page.prog.constant("PG_hwpoison").value_()
     except LookupError:
         return False
-    head, own = page.head, bool(page.flags & bit)
-    is_huge = head is not None and page_types(page.prog).of(head) == "hugetlb"
-    return own or (is_huge and head is not None and bool(int(head.flags[0]) & bit))
+    own, head = page.flags, 0 if page.head is None else int(page.head.flags[0])
+    return bool((own | head) & bit)
 
 
 def _head_of(prog: Program, pages: Pages) -> Pages | None:

@@ -248,6 +248,7 @@ def range_document(range_: Range) -> Document:
         "case": range_.case.value,
         "number": range_.case.number,
         "memmap": range_.memmap.value,
+        "access": range_.access.value,
         "pgmap": _hex(range_.pgmap),
         "reason": range_.reason,
         "evidence": [evidence_document(e) for e in range_.evidence],

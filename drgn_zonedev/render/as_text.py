@@ -28,7 +28,7 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.render.bugs import bug_lines
-from drgn_zonedev.render.cases import TELLING
+from drgn_zonedev.render.cases import TELLING, unusual_access
 from drgn_zonedev.render.cells import (
     advice_lines,
     case_text,
@@ -302,7 +302,7 @@ def _ranges_table(
                 case_text(r.case),
                 r.memmap.value,
                 "" if r.pgmap is None else f"{r.pgmap:#x}",
-                r.reason,
+                _why(r),
             )
             for r in ranges
         ],
@@ -316,6 +316,11 @@ def _ranges_table(
     for line, range_ in zip(lines, ranges):
         parts += [line, *evidence_lines(range_.evidence)]
     return "\n".join(parts)
+
+
+def _why(range_: Range) -> str:
+    access = unusual_access(range_)
+    return f"{range_.reason}; {access}" if access else range_.reason
 
 
 def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:

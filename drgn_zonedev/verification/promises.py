@@ -19,6 +19,7 @@ import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.verification.page_access import NO_MARKS, AccessMarks
 
 __all__ = (
     "DEVICE_AREAS",
@@ -81,7 +82,7 @@ class DevicePages:
     ``type`` is the ``enum memory_type``. ``nodes`` are the nodes whose ZONE_DEVICE
     spans the range; if there are none, the pages' node is not judged. With
     ``vmemmap_shift`` the memmap is made of compound pages of that order, from
-    ``first_pfn`` on.
+    ``first_pfn`` on. ``marks`` are those of pages whose memory must not be read.
     """
 
     pgmap: int
@@ -90,6 +91,7 @@ class DevicePages:
     end_pfn: int
     nodes: tuple[int, ...]
     vmemmap_shift: int
+    marks: AccessMarks = NO_MARKS
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ class RamPages:
     them. ``zone_end`` is where the next zone begins. ``zones`` are those whose spans have all of
     the pages, ``hole_zones`` those that a reserved page may have where no zone is, as
     :func:`zone_id()` says; both are ``None`` if not all zones could be read. ``nodes`` are
-    online. ``pages_per_frame`` struct pages are in one page of vmemmap.
+    online. ``pages_per_frame`` struct pages are in one page of vmemmap. ``marks`` are those of
+    pages whose memory must not be read.
     """
 
     start_pfn: int
@@ -121,6 +124,7 @@ class RamPages:
     hole_zones: tuple[int, ...] | None
     nodes: tuple[int, ...]
     pages_per_frame: int
+    marks: AccessMarks = NO_MARKS
 
 
 Promise = Union[DevicePages, MetadataPages, RamPages]

@@ -34,6 +34,7 @@ from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.compound_links import compound_before
 from drgn_zonedev.verification.deviations import Deviation, ram_deviations
 from drgn_zonedev.verification.in_flight import IN_FLIGHT, compounds_in_flight
+from drgn_zonedev.verification.page_access import access_spans
 from drgn_zonedev.verification.promises import RamPages
 from drgn_zonedev.verification.ram_aliases import CHUNK_ORDER
 from drgn_zonedev.verification.ram_fastpath import Buffers, glance
@@ -100,6 +101,8 @@ def scan_ram(
         done.pages_read += pages
         done.bytes_read += len(part.raw)
         done.free.update(seen.free)
+        words = np.frombuffer(part.raw, "<u8").reshape(pages, -1)
+        done.access += access_spans(layout, promise.marks, part.starts, words)
         windows.update(dict.fromkeys(_windows(promise, part.starts, pages, seen.suspects)))
         progress(pages)
     found = _look(prog, layout, promise, windows)

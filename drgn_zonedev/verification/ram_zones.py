@@ -17,6 +17,7 @@ from drgn_zonedev.kernel.masks import online_nodes
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.kernel.zones import Zone, Zones
+from drgn_zonedev.verification.page_access import access_marks
 from drgn_zonedev.verification.promises import RamPages, zone_id
 
 __all__ = ("knows_zones", "ram_promises")
@@ -37,7 +38,7 @@ def ram_promises(
     :param zones: ``None`` if the debugging information does not have them.
     :raises LookupError: if the debugging information lacks what is needed
     """
-    layout, kinds = page_layout(prog), kinds_of_ram(prog)
+    layout, kinds, marks = page_layout(prog), kinds_of_ram(prog), access_marks(prog)
     per_frame = max(prog["PAGE_SIZE"].value_() // layout.size, 1)
     known = knows_zones(zones)
     found = _zones_of_ram(layout, zones)
@@ -60,6 +61,7 @@ def ram_promises(
             hole_zones=tuple(dict.fromkeys((*allowed, *holes))) if known else None,
             nodes=nodes,
             pages_per_frame=per_frame,
+            marks=marks,
         )
 
 

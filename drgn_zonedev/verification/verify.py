@@ -51,6 +51,7 @@ from drgn_zonedev.verification.hazards import (
     verify_teardown,
 )
 from drgn_zonedev.verification.holes import divide_hole
+from drgn_zonedev.verification.page_access import access_marks, divided_by_access
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
 from drgn_zonedev.verification.ram_aliases import illegal_ram_aliases, own_spans
@@ -326,9 +327,10 @@ def _count_not_exported(context: Context, range_: Range) -> int:
 
 
 def _verify_promised(context: Context, range_: Range) -> None:
-    context.results.ranges.append(range_)
+    scanned = next(context.scanned)
+    context.results.ranges += divided_by_access(range_, scanned.access)
     left_out = _count_not_exported(context, range_) if range_.case is Case.ONLINE else 0
-    _judge(context, range_, next(context.scanned), range_.pages - left_out)
+    _judge(context, range_, scanned, range_.pages - left_out)
     zones = context.snapshot.zones
     if range_.case is Case.ONLINE and not knows_zones(zones):
         reason = "not all zones could be read: the zone of its pages was not judged"
@@ -351,6 +353,7 @@ def _promise(context: Context, range_: Range) -> Promise:
         end_pfn=end_pfn,
         nodes=_nodes(context, range_),
         vmemmap_shift=pgmap.vmemmap_shift,
+        marks=access_marks(context.prog),
     )
 
 

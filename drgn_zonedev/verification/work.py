@@ -20,6 +20,7 @@ from drgn import Program
 
 from drgn_zonedev.kernel.memmap import UnreadablePages
 from drgn_zonedev.model import Unjudged
+from drgn_zonedev.verification.page_access import AccessSpan
 from drgn_zonedev.verification.promises import Promise
 from drgn_zonedev.verification.runs import Runs
 
@@ -47,7 +48,8 @@ class Work:
 class Scanned:
     """
     What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
-    again; ``free`` counts free blocks by zone ID and order.
+    again; ``free`` counts free blocks by zone ID and order; ``access`` has pages whose memory
+    must not be read.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class Scanned:
     bytes_read: int = 0
     torn: int = 0
     free: Counter[tuple[int, int]] = field(default_factory=Counter)
+    access: list[AccessSpan] = field(default_factory=list)
 
     def extend(self, other: Scanned) -> None:
         """Append what came of the work behind this."""
@@ -68,6 +71,7 @@ class Scanned:
         self.bytes_read += other.bytes_read
         self.torn += other.torn
         self.free += other.free
+        self.access += other.access
 
     def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
         """

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drgn_zonedev.model import Case
+from drgn_zonedev.model import Access, Case, Range
 from drgn_zonedev.render.cases import LETTERS, TELLING
 from drgn_zonedev.render.cells import case_text
 
-__all__ = ("BAD", "HOLE", "MARKS", "Mark", "is_bad", "mark_of")
+__all__ = ("BAD", "HOLE", "MARKS", "NOT_FOR_READING", "Mark", "is_bad", "mark_of", "mark_of_range")
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,16 @@ _LOOKS = {
     Case.ONLINE: ("#d3d9de", _BLACK, None, "38;5;71"),
 }
 
+# Cases from here on have memory that may be read, but for some pages.
+_UNHARMED = TELLING.index(Case.DEVICE)
 
 # If there is room for only one mark, the first of these is drawn.
 MARKS = (
     Mark("E", "error", "#c44f00", _WHITE, None, "1;38;5;231;48;5;160"),
-    *(Mark(LETTERS[case], case_text(case), *_LOOKS[case]) for case in TELLING),
+    *(Mark(LETTERS[case], case_text(case), *_LOOKS[case]) for case in TELLING[:_UNHARMED]),
+    # Pages of what follows.
+    Mark("u", "unreadable memory", "#a3abb3", _BLACK, "up", "38;5;16;48;5;248"),
+    *(Mark(LETTERS[case], case_text(case), *_LOOKS[case]) for case in TELLING[_UNHARMED:]),
     Mark("-", "no section", _WHITE, "#5f6870", None, "38;5;245"),
 )
 
@@ -64,9 +69,12 @@ BAD = 0
 """Struct pages that break a promise of the kernel."""
 HOLE = len(MARKS) - 1
 """No present section."""
+NOT_FOR_READING = 1 + _UNHARMED
+"""Memory of single pages that must not be read, although their struct pages may."""
 
 
-_MARKS_OF = {case: i for i, case in enumerate(TELLING, 1)}
+_MARKS_OF = {case: i + (i >= NOT_FOR_READING) for i, case in enumerate(TELLING, 1)}
+_PAGE_ACCESS = (Access.OFFLINE, Access.HWPOISON, Access.UNACCEPTED)
 
 
 def is_bad(mark: int) -> bool:
@@ -77,3 +85,9 @@ def is_bad(mark: int) -> bool:
 def mark_of(case: Case) -> int:
     """Get the index of a case's mark."""
     return _MARKS_OF[case]
+
+
+def mark_of_range(range_: Range) -> int:
+    """Get the index of a range's mark: that of its case, unless the pages say otherwise."""
+    mark = _MARKS_OF[range_.case]
+    return NOT_FOR_READING if mark > NOT_FOR_READING and range_.access in _PAGE_ACCESS else mark

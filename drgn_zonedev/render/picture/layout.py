@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drgn_zonedev.render.picture.glyphs import BAD, HOLE, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, HOLE, mark_of_range
 from drgn_zonedev.render.picture.scene import (
     Array,
     Picture,
@@ -140,7 +140,7 @@ def _all_rows(scene: Picture, row_pages: int, touched: Array, painted: RowMarks)
 
 def _plain_row(scene: Picture, start_pfn: int, end_pfn: int, row_pages: int, columns: int) -> Row:
     ranges = ranges_between(scene, start_pfn, end_pfn)
-    mark = mark_of(ranges[0].case) if ranges else HOLE
+    mark = mark_of_range(ranges[0]) if ranges else HOLE
     if errors_between(scene, start_pfn, end_pfn):
         mark = BAD
     repeats = (end_pfn - start_pfn) // row_pages

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
-from drgn_zonedev.render.picture.glyphs import BAD, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, mark_of_range
 from drgn_zonedev.util.intervals import union
 
 __all__ = (
@@ -81,7 +81,7 @@ def make_scene(
     numbers = {pgmap.address: i for i, pgmap in enumerate(by_pfn)}
     owners = [-1 if r.pgmap is None else numbers.get(r.pgmap, -1) for r in in_order]
     merged = union((f.start_pfn, f.end_pfn) for f in errors)
-    spans = [(r.start_pfn, r.end_pfn, mark_of(r.case)) for r in in_order]
+    spans = [(r.start_pfn, r.end_pfn, mark_of_range(r)) for r in in_order]
     spans += [(start, end, BAD) for start, end in merged]
     return Picture(
         kernel=kernel,

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn_zonedev.model import Case, PgmapRange
-from drgn_zonedev.render.picture.glyphs import BAD, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, mark_of, mark_of_range
 from drgn_zonedev.render.picture.scene import Picture, errors_between, ranges_between
 from drgn_zonedev.render.screen import chosen
 
@@ -64,7 +64,7 @@ def _parts(scene: Picture, range_: PgmapRange) -> Iterator[Part]:
     start, end = _with_leftovers(scene, range_)
     for r in ranges_between(scene, start, end):
         low, high = max(r.start_pfn, start), min(r.end_pfn, end)
-        yield from _split(scene, low, high, mark_of(r.case))
+        yield from _split(scene, low, high, mark_of_range(r))
 
 
 def _with_leftovers(scene: Picture, range_: PgmapRange) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from drgn_zonedev.render.as_text import kernel_name, size_text
 from drgn_zonedev.render.cells import finding_line, span
-from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of
+from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of_range
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.scene import Picture, error_findings_between, ranges_between
 from drgn_zonedev.render.picture.strips import Part, Strip, edges, strip
@@ -229,7 +229,7 @@ def _titles(scene: Picture, start_pfn: int, end_pfn: int) -> Iterator[str]:
     for finding in error_findings_between(scene, start_pfn, end_pfn, _MAX_TITLE_LINES):
         yield finding_line(finding)
     ranges = ranges_between(scene, start_pfn, end_pfn)
-    for r in sorted(ranges, key=lambda r: mark_of(r.case)):
+    for r in sorted(ranges, key=mark_of_range):
         yield printable(f"{range_words(scene, r)}: {r.reason}")
     if not ranges:
         yield MARKS[HOLE].name

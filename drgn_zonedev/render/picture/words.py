@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from drgn_zonedev.model import Finding, Pgmap, Range, Severity
 from drgn_zonedev.render.as_text import size_text
-from drgn_zonedev.render.cases import may_read
+from drgn_zonedev.render.cases import may_read, unusual_access
 from drgn_zonedev.render.cells import device_text, finding_line, span, state_text, type_text
-from drgn_zonedev.render.picture.glyphs import MARKS, mark_of
+from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
 from drgn_zonedev.render.picture.layout import Grid
 from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.util.strings import printable
@@ -83,9 +83,10 @@ def range_words(scene: Picture, range_: Range) -> str:
     number = scene.numbers.get(-1 if range_.pgmap is None else range_.pgmap)
     pgmap = "" if number is None else f", #{number + 1} {device_name(scene.pgmaps[number])}"
     pages = f"{range_.pages:,} page{'' if range_.pages == 1 else 's'}"
+    access = unusual_access(range_)
     return (
-        f"{span(range_.start_pfn, range_.end_pfn)} {MARKS[mark_of(range_.case)].name}, "
-        f"{pages}{pgmap}"
+        f"{span(range_.start_pfn, range_.end_pfn)} {MARKS[mark_of_range(range_)].name}, "
+        f"{pages}{pgmap}{f', {access}' if access else ''}"
     )
 
 
@@ -95,7 +96,7 @@ def troubles(scene: Picture) -> list[tuple[Finding | Range, str, int]]:
         found = (f for f in scene.findings if f.severity is not Severity.INFO)
         return [(f, f.slug, f.severity.rank) for f in found]
     ranges = (r for r in scene.ranges if not may_read(r.case))
-    return [(r, r.case.value, mark_of(r.case)) for r in ranges]
+    return [(r, r.case.value, mark_of_range(r)) for r in ranges]
 
 
 def trouble_words(scene: Picture, trouble: Finding | Range) -> str:
@@ -109,7 +110,7 @@ def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
     if isinstance(trouble, Finding):
         what = f"{trouble.slug} {where}"
         return f"{trouble.severity.value}: {what}", what
-    return (f"{where} {MARKS[mark_of(trouble.case)].name}",)
+    return (f"{where} {MARKS[mark_of_range(trouble)].name}",)
 
 
 def scale_words(scene: Picture, grid: Grid) -> str:
