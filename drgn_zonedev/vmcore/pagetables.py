@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The Kernel's Page Tables
-------------------------
+Page Tables
+-----------
 
 The ``drgn_zonedev.vmcore.pagetables`` module translates many virtual pages of the
-kernel at once. On x86-64 and arm64 this needs no debugging symbols: VMCOREINFO says where the
-page tables are.
+kernel, or of a process, at once. On x86-64 and arm64 this needs no debugging symbols: VMCOREINFO
+says where the page tables of the kernel are.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
@@ -28,6 +29,7 @@ __all__ = (
     "UNMAPPED",
     "Mappings",
     "TopLevel",
+    "mapped_frames",
     "next_mapped",
     "page_frames",
     "page_mappings",
@@ -40,6 +42,9 @@ UNMAPPED = -1
 
 UNKNOWN = -2
 """Stands for the page frame of a page whose page table cannot be read."""
+
+
+_TOO_MANY = "a process has more page tables than its memory needs"
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,35 @@ def next_mapped(prog: Program, first: int, end: int) -> int:
     return _Walk(prog, first, end).next_mapped()
 
 
+def mapped_frames(
+    mm: Object, first: int, end: int, most_tables: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """
+    Find what a process has mapped in a part of its memory. Only page tables that exist are
+    read.
+
+    :param mm: ``struct mm_struct *``
+    :param first: Virtual page number: the address divided by the page size.
+    :param end: One more than the last.
+    :param most_tables: Read no more page tables than this: those of a damaged process may
+        form a cycle. Where drgn has to be asked for every page, the most pages.
+    :return: Iterator of (first virtual page number of a part, PFN of each of its pages,
+        which is :data:`UNMAPPED` where nothing is mapped)
+    :raises FaultError: if a page table cannot be read, or at the limit
+    """
+    prog = mm.prog_
+    if walks_in_bulk(prog):
+        yield from _Walk(prog, first, end, mm.pgd.value_(), most_tables).parts()
+        return
+    page_size = prog["PAGE_SIZE"].value_()
+    for page in range(first, end):
+        if page - first == most_tables:
+            raise FaultError(_TOO_MANY, page * page_size)
+        with contextlib.suppress(FaultError):
+            frame = follow_phys(mm, page * page_size).value_() // page_size
+            yield page, np.array([frame], np.int64)
+
+
 @takes_program_or_default
 def walks_in_bulk(prog: Program) -> bool:
     """
@@ -152,10 +186,22 @@ def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
 
 
 class _Walk:
-    """A walk through the kernel's page tables, for ``[first, end)``."""
+    """
+    A walk through page tables, for ``[first, end)``: those of the kernel, or those of a process
+    whose top is at a virtual address. ``most_tables`` limits how many are read.
+    """
 
-    def __init__(self, prog: Program, first: int, end: int) -> None:
+    def __init__(
+        self,
+        prog: Program,
+        first: int,
+        end: int,
+        top: int | None = None,
+        most_tables: int | None = None,
+    ) -> None:
         self._prog = prog
+        self._top = top
+        self._tables_left = most_tables
         self._format: EntryFormat = entry_format(prog)
         # The bits above those that page tables translate only extend the sign.
         self._asked = first
@@ -184,6 +230,18 @@ class _Walk:
             orders[at : at + count][part >= 0] = bits
         return Mappings(frames, orders)
 
+    def parts(self) -> Iterator[tuple[int, np.ndarray]]:
+        for at, count, leaf, _ in self._leaves(self._read_top(), 0, self._format.top_bits):
+            if leaf is None:
+                address = self._asked + at << self._format.page_shift
+                raise FaultError("a page table cannot be read, or there is no end of them", address)
+            if isinstance(leaf, int):
+                yield self._asked + at, np.arange(leaf, leaf + count)
+                continue
+            frames = self._format.frames(leaf)
+            frames[~self._format.page.among(leaf)] = UNMAPPED
+            yield self._asked + at, frames
+
     def top_level(self, table: int | None) -> TopLevel:
         bits = self._format.top_bits
         low = self._first >> bits
@@ -209,10 +267,19 @@ class _Walk:
         return self._asked + self._end - self._first
 
     def _read_top(self) -> bytes:
+        if self._top is not None:
+            return self._read_top_of_process(self._top)
         top = self._format.top()
         if not any(top):
             # The kernel itself is mapped.
             raise FaultError("the top of the page tables is not in the dump", 0)
+        return top
+
+    def _read_top_of_process(self, address: int) -> bytes:
+        size = 8 << self._format.page_number_bits - self._format.top_bits
+        top = read_raw(self._prog, address, size)
+        if self._filtered and not any(top):
+            raise FaultError("the top of the page tables is not in the dump", address)
         return top
 
     def _leaves(
@@ -252,6 +319,10 @@ class _Walk:
 
     def _table(self, frame: int) -> bytes:
         shift = self._format.page_shift
+        if self._tables_left is not None:
+            self._tables_left -= 1
+            if self._tables_left < 0:
+                raise FaultError(_TOO_MANY, frame << shift)
         return self._read_table(frame << shift, 1 << shift)
 
     def _read_table(self, address: int, size: int) -> bytes:
