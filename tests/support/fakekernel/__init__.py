@@ -20,6 +20,7 @@ from .kernel import VMEMMAP, Altmap, FakeKernel
 from .layouts import LAYOUTS
 from .ram import PLACES, RamBuilder, busy_ram
 from .scenes import collision, far, in_flight, partial, teardown, without_usage
+from .users import File, Process, Users
 
 __all__ = (
     "LAYOUTS",
@@ -27,7 +28,10 @@ __all__ = (
     "VMEMMAP",
     "Altmap",
     "FakeKernel",
+    "File",
+    "Process",
     "RamBuilder",
+    "Users",
     "busy_ram",
     "collision",
     "far",

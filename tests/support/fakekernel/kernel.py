@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from drgn import Program
+from drgn import FaultError, Program
 
 from .layouts import TABLES, with_page_size
 from .memory import SIZEOF_PAGE, Memory, Words
 from .target import Names, make_program
+from .userstructs import WAIT_TABLE, with_users
 from .xarray import XArray
 
 VMEMMAP = 0xFFFFEA0000000000
@@ -105,6 +106,7 @@ class FakeKernel:
         where the kernel would do so (version 6.1 and later, no altmap, not an
         early section). The content of struct pages is the same either way;
         with it, a poke to one struct page shows in all its aliases.
+    :param users: Whether it has the structures between pages and processes; see Users.
     """
 
     def __init__(
@@ -116,8 +118,9 @@ class FakeKernel:
         sizeof_page: int = SIZEOF_PAGE,
         page_bits: int = 0,
         cpus: int = 2,
+        users: bool = False,
     ) -> None:
-        self.layout = TABLES[layout]
+        self.layout = with_users(TABLES[layout]) if users else TABLES[layout]
         if sizeof_page != SIZEOF_PAGE:
             self.layout = with_page_size(self.layout, sizeof_page)
         self.sizeof_page = sizeof_page
@@ -148,7 +151,11 @@ class FakeKernel:
         self._pgmaps: dict[int, _Pgmap] = {}
         self._altmap_pgmaps: dict[int, Altmap] = {}
         self._early: dict[int, bool] = {}
+        # Page tables of processes, by their page frames.
+        self.physical: dict[int, bytearray] = {}
         self._make_variables()
+        if users:
+            self._make_variables_of_users()
         self.pgmap_array = self._xarray("pgmap_array", exists=self.layout.has_zone_device)
         self.memory_blocks = self._xarray("memory_blocks", exists=self._has_memory_blocks)
 
@@ -214,6 +221,28 @@ class FakeKernel:
         self._make_cpus()
         self._make_nodes()
         self._make_resources()
+
+    def _make_variables_of_users(self) -> None:
+        sizes = {name: struct.size for name, struct in self.layout.structs.items()}
+        self._variable("init_task", "struct task_struct", sizes["task_struct"])
+        self._variable("super_blocks", "struct list_head", 16)
+        table = f"struct wait_queue_head [{WAIT_TABLE}]"
+        self._variable("bit_wait_table", table, WAIT_TABLE * sizes["wait_queue_head"])
+        self._variable("iomem_inode", "struct inode *", 8)
+        for name in ("pipefifo_fops", "pipeanon_fops", "io_uring_fops"):
+            self._variable(name, "struct file_operations", 8)
+
+    def physical_page(self) -> int:
+        """A page of physical memory, which nothing else uses; returns its page frame."""
+        frame = 0x100 + len(self.physical)
+        self.physical[frame] = bytearray(4096)
+        return frame
+
+    def _read_physical(self, address: int, count: int) -> bytes:
+        frame, offset = divmod(address, 4096)
+        if frame not in self.physical or offset + count > 4096:
+            raise FaultError("not in the fake kernel", address)
+        return bytes(self.physical[frame][offset : offset + count])
 
     @property
     def sections_per_root(self) -> int:
@@ -367,6 +396,14 @@ class FakeKernel:
 
     def _set_word(self, address: int, value: int) -> None:
         self.poke(address, (value % _WORD).to_bytes(8, "little"))
+
+    def new(self, struct: str, **members: int) -> int:
+        """Make any structure."""
+        return self._new(struct, **members)
+
+    def string(self, text: str) -> int:
+        """Make a string."""
+        return self._string(text)
 
     def _new(self, struct: str, **members: int) -> int:
         address = self._heap.alloc(self.layout.structs[struct].size)
@@ -950,9 +987,17 @@ class FakeKernel:
         types = self.layout, self.variables, self.symbols
         self.names = Names(hidden)
         self._count_free()
-        return make_program(
+        prog = make_program(
             *types, self._read, self._mem_section, is_live, self.names, self.sizeof_page
         )
+        if self.physical:
+            prog.add_memory_segment(
+                0,
+                1 << 48,
+                lambda address, count, offset, physical: self._read_physical(address, count),
+                True,
+            )
+        return prog
 
     def _read(self, address: int, count: int) -> bytes:
         """A read by drgn."""

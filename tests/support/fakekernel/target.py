@@ -117,7 +117,7 @@ class _Types:
         return self.found[key]
 
     def _struct(self, prog: Program, name: str) -> Type | None:
-        if name == "address_space":
+        if name == "address_space" and name not in self.layout.structs:
             return prog.struct_type(name)
         struct = self.layout.structs.get(name)
         return None if struct is None or struct.anonymous else self._complete(prog, name, name)
