@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Holders of Pages
+----------------
+
+The ``drgn_zonedev.kernel.page_holders`` module finds the references to pages that open
+files keep although nothing maps them: pages in a pipe (``vmsplice()``), and buffers that are
+registered with io_uring.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Object, Program, offsetof, sizeof
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.tasks import Process, open_files
+from drgn_zonedev.vmcore.reads import need_object, read_memory
+
+__all__ = ("FileKind", "HeldPage", "held_pages", "holding_files")
+
+# A pipe has at most 2^20 pages for a process without privileges (fs.pipe-max-size), and at
+# most 2^31 bytes otherwise.
+_MAX_BUFFERS = 1 << 19
+# IORING_MAX_REG_BUFFERS
+_MAX_REGISTERED = 1 << 14
+# A registered buffer has at most 1 GiB.
+_MAX_VECTORS = 1 << 18
+
+
+class FileKind(enum.Enum):
+    """What kind of open file keeps references to pages."""
+
+    PIPE = "pipe"
+    IO_URING = "io_uring"
+
+
+# An anonymous pipe has operations of its own since Linux kernel commit 262b2fa99cbe ("pipe:
+# introduce struct file_operations pipeanon_fops") (in v6.15).
+_OPERATIONS = {
+    "pipefifo_fops": FileKind.PIPE,
+    "pipeanon_fops": FileKind.PIPE,
+    "io_uring_fops": FileKind.IO_URING,
+}
+
+
+@dataclass(frozen=True)
+class HeldPage:
+    """
+    One reference to a page. ``is_pin`` says whether ``FOLL_PIN`` took it.
+    """
+
+    pfn: int
+    is_pin: bool
+
+
+@takes_program_or_default
+def holding_files(prog: Program, process: Process) -> Iterator[tuple[int, int, FileKind]]:
+    """
+    Iterate over the files that a process has open, and that may keep references to pages.
+
+    :return: Iterator of (file descriptor, address of the ``struct file``, its kind)
+    :raises FaultError: if they cannot be read
+    """
+    known = _operations(prog)
+    opened = list(open_files(Object(prog, "struct task_struct *", process.task)))
+    at = np.uint64(offsetof(prog.type("struct file"), "f_op"))
+    addresses = np.array([file for _, file in opened], np.uint64)
+    operations = read_records(prog, addresses + at, 8)[0].view("<u8")[:, 0]
+    for (fd, file), operation in zip(opened, operations.tolist()):
+        if operation in known:
+            yield fd, file, known[operation]
+
+
+def _operations(prog: Program) -> dict[int, FileKind]:
+    found = {}
+    for name, kind in _OPERATIONS.items():
+        try:
+            address = prog[name].address_
+        except LookupError:
+            continue
+        if address is not None:
+            found[address] = kind
+    return found
+
+
+@takes_program_or_default
+def held_pages(prog: Program, file: int, kind: FileKind) -> Iterator[HeldPage]:
+    """
+    Iterate over the references to pages that an open file keeps.
+
+    :param file: ``struct file *``
+    :raises FaultError: if they cannot be read
+    :raises LookupError: if the debugging information does not say where they are
+    """
+    private = Object(prog, "struct file *", file).private_data.value_()
+    if kind is FileKind.PIPE:
+        return _pipe_pages(Object(prog, "struct pipe_inode_info *", private))
+    return _registered_pages(Object(prog, "struct io_ring_ctx *", private))
+
+
+def _pipe_pages(pipe: Object) -> Iterator[HeldPage]:
+    prog = pipe.prog_
+    need_object(pipe[0])
+    # Renamed in Linux kernel commit 8cefc107ca54 ("pipe: Use head and tail pointers for the
+    # ring, not cursor and length") (in v5.5).
+    renamed = pipe[0].type_.has_member("ring_size")
+    count = min((pipe.ring_size if renamed else pipe.buffers).value_(), _MAX_BUFFERS)
+    type_ = prog.type("struct pipe_buffer")
+    raw = _table(prog, pipe.bufs.value_(), count, sizeof(type_))
+    # pipe_buf_release() clears the operations of a buffer that was read.
+    in_use = _column(raw, offsetof(type_, "ops")) != 0
+    for address in _column(raw, offsetof(type_, "page"))[in_use].tolist():
+        yield HeldPage(_pfn(prog, address), is_pin=False)
+
+
+def _registered_pages(context: Object) -> Iterator[HeldPage]:
+    prog = context.prog_
+    need_object(context[0])
+    vector = prog.type("struct bio_vec")
+    for buffer in _registered_buffers(context):
+        need_object(buffer[0])
+        count = min(buffer.nr_bvecs.value_(), _MAX_VECTORS)
+        # bvec is an array of variable length, and was a pointer before Linux kernel commit
+        # 41edf1a5ec96 ("io_uring: keep table of pointers to ubufs") (in v5.13).
+        vectors = buffer.bvec
+        at = vectors.address_ if vectors.type_.kind.name == "ARRAY" else vectors.value_()
+        raw = _table(prog, at, count, sizeof(vector))
+        for address in _column(raw, offsetof(vector, "bv_page")).tolist():
+            yield HeldPage(_pfn(prog, address), is_pin=True)
+
+
+def _registered_buffers(context: Object) -> Iterator[Object]:
+    """``struct io_mapped_ubuf *``, each once: rings can share them."""
+    prog, nodes = context.prog_, context[0].type_.has_member("buf_table")
+    # In nodes since Linux kernel commit 3597f2786b68 ("io_uring/rsrc: unify file and buffer
+    # resource tables") (in v6.13).
+    count = context.buf_table.nr if nodes else context.nr_user_bufs
+    table = context.buf_table.nodes if nodes else context.user_bufs
+    number = min(count.value_(), _MAX_REGISTERED)
+    if not number or not table:
+        return
+    for address in np.frombuffer(read_memory(prog, table.value_(), 8 * number), "<u8").tolist():
+        if not address:
+            continue
+        if nodes:
+            node = Object(prog, "struct io_rsrc_node *", address)
+            need_object(node[0])
+            yield node.buf.read_()
+        else:
+            yield Object(prog, "struct io_mapped_ubuf *", address)
+
+
+def _table(prog: Program, address: int, count: int, size: int) -> np.ndarray:
+    raw = read_memory(prog, address, count * size) if count else b""
+    return np.frombuffer(raw, np.uint8).reshape(count, size)
+
+
+def _column(rows: np.ndarray, offset: int) -> np.ndarray:
+    return np.ascontiguousarray(rows[:, offset : offset + 8]).view("<u8").reshape(-1)
+
+
+def _pfn(prog: Program, page: int) -> int:
+    layout = page_layout(prog)
+    return (page - layout.vmemmap) // layout.size

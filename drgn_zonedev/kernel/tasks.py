@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Tasks
+-----
+
+The ``drgn_zonedev.kernel.tasks`` module lists the processes of a kernel whose memory may be
+damaged, and what they have open. drgn's ``for_each_task()`` never ends on a damaged tree of
+PIDs, and ``for_each_file()`` reads one word at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import FaultError, Object, Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.kernel.lists import list_entries
+from drgn_zonedev.util.strings import c_string, printable
+from drgn_zonedev.vmcore.reads import need_object, read_memory
+
+__all__ = ("Process", "for_each_process", "open_files", "process_of_task", "stack_functions")
+
+# A macro: the task is a thread of the kernel.
+_PF_KTHREAD = 0x00200000
+
+# sysctl_nr_open is 1 << 20 by default.
+_MAX_FILES = 1 << 20
+
+# A stack has 16 KiB, so no more frames than that.
+_MAX_FRAMES = 256
+
+
+@dataclass(frozen=True)
+class Process:
+    """
+    A process: its PID, its name, and the address of its ``struct mm_struct`` or 0. ``task`` is
+    the address of a ``struct task_struct``: of its first thread, or of a thread that was asked
+    about. ``name`` is untrusted text from the kernel, escaped.
+    """
+
+    pid: int
+    name: str
+    mm: int
+    task: int
+
+
+@takes_program_or_default
+def for_each_process(prog: Program) -> Iterator[Process]:
+    """
+    Iterate over the processes of user space, like the kernel's ``for_each_process()``.
+
+    :raises FaultError: at one that cannot be read
+    """
+    tasks = prog["init_task"].tasks.address_of_()
+    for leader in list_entries(prog, "struct task_struct", tasks, "tasks"):
+        need_object(leader[0])
+        if not leader.flags.value_() & _PF_KTHREAD:
+            yield process_of_task(leader, _mm(leader))
+
+
+def _mm(leader: Object) -> int:
+    mm = leader.mm.value_()
+    if mm or leader.signal.nr_threads.value_() <= 1:
+        return int(mm)
+    # The first thread has exited, and others go on.
+    head = leader.signal.thread_head.address_of_()
+    for thread in list_entries(leader.prog_, "struct task_struct", head, "thread_node"):
+        if thread.mm.value_():
+            return int(thread.mm.value_())
+    return 0
+
+
+def process_of_task(task: Object, mm: int | None = None) -> Process:
+    """
+    Describe the process of a task.
+
+    :param task: ``struct task_struct *``
+    :param mm: Its ``struct mm_struct *``, if that is not the task's own.
+    :raises FaultError: if it cannot be read
+    """
+    need_object(task[0])
+    return Process(
+        pid=task.tgid.value_(),
+        name=c_string(task.comm),
+        mm=task.mm.value_() if mm is None else mm,
+        task=task.value_(),
+    )
+
+
+def open_files(task: Object) -> Iterator[tuple[int, int]]:
+    """
+    Iterate over the files that a task has open.
+
+    :param task: ``struct task_struct *``
+    :return: Iterator of (file descriptor, address of the ``struct file``)
+    :raises FaultError: if they cannot be read
+    """
+    files = task.files.read_()
+    if not files:
+        return
+    need_object(files[0])
+    fdt = files.fdt.read_()
+    need_object(fdt[0])
+    count = min(fdt.max_fds.value_(), _MAX_FILES)
+    table = np.frombuffer(read_memory(task.prog_, fdt.fd.value_(), 8 * count), "<u8")
+    for fd in np.flatnonzero(table).tolist():
+        yield fd, int(table[fd])
+
+
+def stack_functions(task: Object) -> tuple[str, ...]:
+    """
+    Get the names of the functions on a task's stack, the innermost first, without those that
+    drgn cannot name.
+
+    :param task: ``struct task_struct *``
+    :return: Nothing if the stack cannot be unwound: the task runs, or debugging information
+        is missing.
+    """
+    try:
+        frames = list(task.prog_.stack_trace(task))[:_MAX_FRAMES]
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return ()
+    return tuple(printable(frame.name) for frame in frames if frame.name)
