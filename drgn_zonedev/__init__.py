@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.kernel.sections import sections
     from drgn_zonedev.kernel.zone_device import pfn_zone_device, pfn_zone_device_reserved
     from drgn_zonedev.kernel.zones import zone_device_spans
+    from drgn_zonedev.page_users.find_pins import find_pins
     from drgn_zonedev.pfn_proposal import proposal
     from drgn_zonedev.pfn_walkers import walkers
     from drgn_zonedev.pfn_walkers.kpageflags import kpage_prediction
@@ -76,6 +77,7 @@ _HOME = {
     "dev_pagemap_type": "kernel.memremap",
     "explain": "explanation.explain",
     "find_dev_pagemap": "kernel.memremap",
+    "find_pins": "page_users.find_pins",
     "for_each_dev_pagemap": "kernel.memremap",
     "for_each_subsection": "kernel.mmzone",
     "get_dev_pagemap": "kernel.memremap",
@@ -120,6 +122,7 @@ __all__ = (
     "dev_pagemap_type",
     "explain",
     "find_dev_pagemap",
+    "find_pins",
     "for_each_dev_pagemap",
     "for_each_subsection",
     "get_dev_pagemap",

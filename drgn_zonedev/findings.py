@@ -114,7 +114,8 @@ _ERRORS = (
         "are taken on the head. A page that is idle at 1 (device-dax; up to v6.14 also fsdax) "
         "never drops to 0 while its pgmap is alive.",
         "page->_refcount is below what the type of the memory allows",
-        "A reference was dropped once too often: look for users of the device that unpin twice.",
+        "A reference was dropped once too often: look for users of the device that unpin twice. "
+        "zonedev pins shows who uses its pages.",
     ),
     Kind(
         "device-page-mapcount",
@@ -805,7 +806,7 @@ _WARNINGS = (
         "sections. Meanwhile pfn_to_online_page() returns device pages that share a section "
         "with RAM.",
         "__PERCPU_REF_DEAD of the pgmap's reference, or its NULL pointer on v5.10",
-        "If it stays, a reference is still held: look for pinned pages of the device.",
+        "If it stays, a reference is still held: zonedev pins shows of which pages, and by whom.",
     ),
     Kind(
         "section-without-memmap",

@@ -15,6 +15,7 @@ from drgn_zonedev.commands.kernel import KERNEL
 from drgn_zonedev.commands.oops import OOPS
 from drgn_zonedev.commands.pfn import PFN
 from drgn_zonedev.commands.pgmaps import PGMAPS
+from drgn_zonedev.commands.pins import PINS
 from drgn_zonedev.commands.proposal import PROPOSAL
 from drgn_zonedev.commands.ranges import RANGES
 from drgn_zonedev.commands.sections import SECTIONS
@@ -29,6 +30,7 @@ COMMANDS = (
     PGMAPS,
     KERNEL,
     PFN,
+    PINS,
     OOPS,
     BUGREPORT,
     PROPOSAL,

@@ -27,6 +27,7 @@ from drgn_zonedev.explanation.kernel_answers import Predicate, predicates
 from drgn_zonedev.explanation.neighbours import Neighbours, neighbours
 from drgn_zonedev.explanation.resolve import Subject, resolve
 from drgn_zonedev.explanation.struct_page import PageWords, decode_page
+from drgn_zonedev.kernel.folio_counts import idle_references
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
@@ -138,7 +139,8 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         findings=findings,
         walkers=walkers,
         walkers_error=exposed if isinstance(exposed, str) else None,
-        verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn)),
+        verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn))
+        + _see_pins(prog, snapshot, here, page, pfn),
         access=access,
     )
     for part in (explanation.range, *explanation.findings):
@@ -279,6 +281,18 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
 def _of_memory(access: Access) -> Iterator[str]:
     if access in _WARNINGS:
         yield _WARNINGS[access]
+
+
+def _see_pins(
+    prog: Program, snapshot: Snapshot, range_: Range | None, page: PageWords | None, pfn: int
+) -> str:
+    # Where the question is who uses it.
+    if page is None or range_ is None or range_.case not in (Case.DEVICE, Case.TEARDOWN):
+        return ""
+    pgmap = next((p for p in snapshot.pgmaps if p.address == range_.pgmap), None)
+    if pgmap is None or page.refcount <= idle_references(prog, pgmap.type):
+        return ""
+    return f" It is used; see: zonedev pins {pfn:#x}"
 
 
 def _case_verdict(range_: Range, online: bool) -> tuple[str, str | None]:

@@ -24,7 +24,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.tasks import Process, open_files
 from drgn_zonedev.vmcore.reads import need_object, read_memory
 
-__all__ = ("FileKind", "HeldPage", "held_pages", "holding_files")
+__all__ = ("HeldPage", "HolderKind", "PageHolder", "held_pages", "page_holders")
 
 # A pipe has at most 2^20 pages for a process without privileges (fs.pipe-max-size), and at
 # most 2^31 bytes otherwise.
@@ -35,8 +35,8 @@ _MAX_REGISTERED = 1 << 14
 _MAX_VECTORS = 1 << 18
 
 
-class FileKind(enum.Enum):
-    """What kind of open file keeps references to pages."""
+class HolderKind(enum.Enum):
+    """What keeps references to pages."""
 
     PIPE = "pipe"
     IO_URING = "io_uring"
@@ -45,10 +45,18 @@ class FileKind(enum.Enum):
 # An anonymous pipe has operations of its own since Linux kernel commit 262b2fa99cbe ("pipe:
 # introduce struct file_operations pipeanon_fops") (in v6.15).
 _OPERATIONS = {
-    "pipefifo_fops": FileKind.PIPE,
-    "pipeanon_fops": FileKind.PIPE,
-    "io_uring_fops": FileKind.IO_URING,
+    "pipefifo_fops": HolderKind.PIPE,
+    "pipeanon_fops": HolderKind.PIPE,
+    "io_uring_fops": HolderKind.IO_URING,
 }
+
+
+@dataclass(frozen=True)
+class PageHolder:
+    """A ``struct pipe_inode_info`` or ``struct io_ring_ctx``, by its address."""
+
+    kind: HolderKind
+    address: int
 
 
 @dataclass(frozen=True)
@@ -62,12 +70,12 @@ class HeldPage:
 
 
 @takes_program_or_default
-def holding_files(prog: Program, process: Process) -> Iterator[tuple[int, int, FileKind]]:
+def page_holders(prog: Program, process: Process) -> Iterator[tuple[int, PageHolder]]:
     """
-    Iterate over the files that a process has open, and that may keep references to pages.
+    Iterate over what a process has open, and may keep references to pages.
 
-    :return: Iterator of (file descriptor, address of the ``struct file``, its kind)
-    :raises FaultError: if they cannot be read
+    :return: Iterator of (file descriptor, what it is): both ends of a pipe are one
+    :raises FaultError: if it cannot be read
     """
     known = _operations(prog)
     opened = list(open_files(Object(prog, "struct task_struct *", process.task)))
@@ -76,10 +84,11 @@ def holding_files(prog: Program, process: Process) -> Iterator[tuple[int, int, F
     operations = read_records(prog, addresses + at, 8)[0].view("<u8")[:, 0]
     for (fd, file), operation in zip(opened, operations.tolist()):
         if operation in known:
-            yield fd, file, known[operation]
+            private = Object(prog, "struct file *", file).private_data.value_()
+            yield fd, PageHolder(known[operation], private)
 
 
-def _operations(prog: Program) -> dict[int, FileKind]:
+def _operations(prog: Program) -> dict[int, HolderKind]:
     found = {}
     for name, kind in _OPERATIONS.items():
         try:
@@ -92,18 +101,16 @@ def _operations(prog: Program) -> dict[int, FileKind]:
 
 
 @takes_program_or_default
-def held_pages(prog: Program, file: int, kind: FileKind) -> Iterator[HeldPage]:
+def held_pages(prog: Program, holder: PageHolder) -> Iterator[HeldPage]:
     """
-    Iterate over the references to pages that an open file keeps.
+    Iterate over the references to pages that a pipe or an io_uring keeps.
 
-    :param file: ``struct file *``
     :raises FaultError: if they cannot be read
     :raises LookupError: if the debugging information does not say where they are
     """
-    private = Object(prog, "struct file *", file).private_data.value_()
-    if kind is FileKind.PIPE:
-        return _pipe_pages(Object(prog, "struct pipe_inode_info *", private))
-    return _registered_pages(Object(prog, "struct io_ring_ctx *", private))
+    if holder.kind is HolderKind.PIPE:
+        return _pipe_pages(Object(prog, "struct pipe_inode_info *", holder.address))
+    return _registered_pages(Object(prog, "struct io_ring_ctx *", holder.address))
 
 
 def _pipe_pages(pipe: Object) -> Iterator[HeldPage]:

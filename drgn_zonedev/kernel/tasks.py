@@ -11,6 +11,7 @@ PIDs, and ``for_each_file()`` reads one word at a time.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -113,8 +114,7 @@ def open_files(task: Object) -> Iterator[tuple[int, int]]:
 
 def stack_functions(task: Object) -> tuple[str, ...]:
     """
-    Get the names of the functions on a task's stack, the innermost first, without those that
-    drgn cannot name.
+    Get the names of the kernel's functions on a task's stack, the innermost first.
 
     :param task: ``struct task_struct *``
     :return: Nothing if the stack cannot be unwound: the task runs, or debugging information
@@ -124,4 +124,6 @@ def stack_functions(task: Object) -> tuple[str, ...]:
         frames = list(task.prog_.stack_trace(task))[:_MAX_FRAMES]
     except (FaultError, LookupError, NotImplementedError, ValueError):
         return ()
-    return tuple(printable(frame.name) for frame in frames if frame.name)
+    # drgn names a frame without a function by its address: user space begins there.
+    named = itertools.takewhile(lambda frame: not frame.name.startswith("0x"), frames)
+    return tuple(printable(frame.name) for frame in named)

@@ -251,3 +251,15 @@ def test_verdict_vouches_for_no_struct_page_of_ram_that_cannot_be_read() -> None
     with StoredDump(VMCORES / "7.3-empty").program() as prog:
         verdict = explain(prog, 0x3FFDF).verdict
     assert verdict == "RAM, online. The struct page is not readable here."
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_a_page_that_is_used_leads_to_its_users(layout: str) -> None:
+    kernel = collision(layout)
+    pfn = 0x24400
+    assert "zonedev pins" not in explain(kernel.program(), pfn).verdict
+    counts = kernel.page_word(pfn, 6)
+    kernel.poke_page_word(pfn, 6, counts + (1 << 32))
+    assert explain(kernel.program(), pfn).verdict.endswith(
+        f"It is used; see: zonedev pins {pfn:#x}"
+    )

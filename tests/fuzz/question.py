@@ -95,6 +95,12 @@ def _pfn(rng: random.Random, image: Image) -> _Words:
     return "pfn", *what, *rng.choice(_FORMATS)
 
 
+def _pins(rng: random.Random, image: Image) -> _Words:
+    pfn = rng.choice(image.pfns)
+    what = rng.choice([(), (), ("--as", "pfn", hex(pfn)), (rng.choice(_RESOURCES),)])
+    return "pins", *what, *rng.choice(_FORMATS)
+
+
 def _walkers(rng: random.Random, image: Image) -> _Words:
     one = ("--walker", rng.choice(WALKERS).name)
     return "walkers", *rng.choice([*_FORMATS, ("--all",), one])
@@ -110,7 +116,7 @@ def _export(rng: random.Random, image: Image) -> _Words:
 
 
 def _repl(rng: random.Random, image: Image) -> _Words:
-    kinds = (_check, _ranges, _sections, _pgmaps, _pfn, _walkers, _proposal)
+    kinds = (_check, _ranges, _sections, _pgmaps, _pfn, _pins, _walkers, _proposal)
     words = rng.choice(kinds)(rng, image)
     return "%zonedev", *words, *rng.choice([(), ("--drgn",), ("--drgn",)])
 
@@ -122,6 +128,7 @@ _KINDS: tuple[tuple[int, Callable[[random.Random, Image], _Words]], ...] = (
     (6, _sections),
     (5, _pgmaps),
     (20, _pfn),
+    (8, _pins),
     (9, _walkers),
     (9, _proposal),
     (2, _export),
@@ -142,6 +149,9 @@ def may_be_refused(command: Sequence[str], image: Image) -> bool:
     """
     if "--blank-names" in command:
         return True
+    if "pins" in command:
+        # A page need not be a device's.
+        return len({"--as", *_RESOURCES} & set(command)) > 0
     if "pfn" not in command:
         return False
     known = {str(pfn) for pfn in image.pfns} | {hex(pfn) for pfn in image.pfns}

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+from __future__ import annotations
+
+from drgn import Object
+from support.usedpages import machine
+
+from drgn_zonedev.kernel.tasks import (
+    for_each_process,
+    open_files,
+    process_of_task,
+    stack_functions,
+)
+
+_KTHREAD = 0x00200000
+
+
+def test_processes_are_those_of_user_space() -> None:
+    made = machine("6.1")
+    made.users.rename(made.second.task, "kworker", 2, _KTHREAD)
+    (found,) = for_each_process(made.kernel.program())
+    assert (found.pid, found.name, found.mm) == (100, "first", made.first.mm)
+    assert found.task == made.first.task
+
+
+def test_a_process_goes_on_after_its_first_thread() -> None:
+    made = machine("7.2")
+    kernel, users = made.kernel, made.users
+    thread = kernel.new("task_struct", mm=made.first.mm)
+    signal = kernel.member("task_struct", made.first.task, "signal")
+    kernel.poke_member("signal_struct", signal, "nr_threads", 2)
+    links = [users.at("task_struct", t, "thread_node") for t in (made.first.task, thread)]
+    ring = [users.at("signal_struct", signal, "thread_head"), *links]
+    for a, b in zip(ring, [*ring[1:], ring[0]]):
+        kernel.poke_member("list_head", a, "next", b)
+    kernel.poke_member("task_struct", made.first.task, "mm", 0)
+    first, _ = for_each_process(kernel.program())
+    assert (first.pid, first.mm) == (100, made.first.mm)
+
+
+def test_open_files_are_those_in_the_table() -> None:
+    made = machine("7.2")
+    pipe = made.users.open(made.first, "pipefifo_fops", 0)
+    ring = made.users.open(made.first, "io_uring_fops", 0)
+    prog = made.kernel.program()
+    task = Object(prog, "struct task_struct *", made.first.task)
+    assert list(open_files(task)) == [(3, pipe), (4, ring)]
+    assert list(open_files(Object(prog, "struct task_struct *", made.second.task))) == []
+
+
+def test_a_stack_that_cannot_be_unwound_is_empty() -> None:
+    made = machine("7.2")
+    task = Object(made.kernel.program(), "struct task_struct *", made.first.task)
+    assert stack_functions(task) == ()
+    assert process_of_task(task).name == "first"

@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Pages of a synthetic kernel, and the users that it was built with: these, and no others."""
+
+from __future__ import annotations
+
+import pytest
+from support.fakekernel import FakeKernel, Users
+from support.usedpages import END, FIRST, START, Machine, machine, mapped_file
+
+from drgn_zonedev.kernel.page_holders import HolderKind
+from drgn_zonedev.kernel.rmap import MappingKind
+from drgn_zonedev.page_users.find_pins import find_pins
+from drgn_zonedev.page_users.pins import Awaited, Pins, Searched, UsedPages
+
+# Those in which something changed, besides names.
+LAYOUTS = ("5.10", "6.1", "6.12", "7.2")
+PIN = 1024
+_MAPPING, _INDEX = 3, 4
+
+
+def mapped_by(use: UsedPages) -> dict[str, int | None]:
+    return {process.name: user.pages for user in use.mapped_by for process in user.processes}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_idle_pages_have_no_user(layout: str) -> None:
+    made = machine(layout)
+    found = made.pins()
+    (pgmap,) = found.pgmaps
+    assert pgmap.references is not None
+    assert pgmap.references.found == pgmap.references.expected == 1 + END - START
+    assert (pgmap.pages, pgmap.uses, found.gaps) == (END - START, (), ())
+    assert not found.is_kept
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pages_of_a_file_are_of_all_that_map_them(layout: str) -> None:
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 8, index=16)
+    made.set_used(FIRST, mapped=2, pages=4)
+    made.set_used(FIRST + 4, mapped=1, pages=4)
+    made.users.map(made.first, made.file, range(FIRST, FIRST + 8), index=16)
+    made.users.map(made.second, made.file, range(FIRST, FIRST + 4), index=16)
+    shared, own = made.used()
+    assert (shared.start_pfn, shared.end_pfn, own.end_pfn) == (FIRST, FIRST + 4, FIRST + 8)
+    assert mapped_by(shared) == {"first": 4, "second": 4}
+    assert mapped_by(own) == {"first": 4}
+    assert shared.owner.kind is MappingKind.FILE
+    assert (shared.owner.path, shared.index, own.index) == ("/mnt/file", 16, 20)
+    assert not shared.has_unknown_user
+    assert not own.has_unknown_user
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_vma_that_covers_pages_but_does_not_map_them_is_no_user(layout: str) -> None:
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 2)
+    made.set_used(FIRST, mapped=1)
+    made.users.map(made.first, made.file, [FIRST, None])
+    made.users.map(made.second, made.file, [None, None])
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 1}
+    assert use.pages == 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_page_that_only_belongs_to_a_file_is_not_used(layout: str) -> None:
+    # A DAX entry without a mapping, or a devdax page that was unmapped.
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 2)
+    made.users.map(made.first, made.file, [None, None])
+    assert made.used() == []
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_pages_of_a_file_that_nothing_maps_have_its_path(layout: str) -> None:
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 1, index=3)
+    made.set_used(FIRST, others=1)
+    (use,) = made.used()
+    assert (use.owner.path, use.mapped_by, use.unknown_references) == ("/mnt/file", (), 1)
+
+
+@pytest.mark.parametrize("kind", ["pipefifo_fops", "pipeanon_fops"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_pages_in_a_pipe(layout: str, kind: str) -> None:
+    made = machine(layout)
+    made.set_used(FIRST, others=1, pages=3)
+    made.users.pipe(made.first, range(FIRST, FIRST + 3), kind)
+    (use,) = made.used()
+    (holder,) = use.held_by
+    assert (holder.holder.kind, holder.references) == (HolderKind.PIPE, 3)
+    assert [(o.process.name, o.fd) for o in holder.opened_by] == [("first", 3)]
+    assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_registered_buffer_has_pins(layout: str) -> None:
+    made = machine(layout)
+    made.set_used(FIRST, others=PIN, pages=2)
+    made.users.ring(made.second, [FIRST, FIRST + 1])
+    (use,) = made.used()
+    (holder,) = use.held_by
+    assert (use.pins, holder.holder.kind, holder.references) == (1, HolderKind.IO_URING, 2)
+    assert [o.process.name for o in holder.opened_by] == ["second"]
+    assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_has_no_user_is_said_to_have_none(layout: str) -> None:
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 4)
+    made.set_used(FIRST, mapped=1, others=2 + 3 * PIN, pages=4)
+    made.users.map(made.first, made.file, range(FIRST, FIRST + 4))
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 4}
+    assert use.pins == 3
+    assert (use.unknown_references, use.unknown_pins) == (4 * 2, 4 * 3)
+
+
+def test_a_mapping_without_a_vma_is_unknown() -> None:
+    made = machine("7.2")
+    made.users.own(made.file, FIRST, 4)
+    made.set_used(FIRST, mapped=3, pages=4)
+    made.users.map(made.first, made.file, range(FIRST, FIRST + 4))
+    (use,) = made.used()
+    assert use.unknown_mappings == 4 * 2
+
+
+# Large folios.
+
+
+def set_folio(made: Machine, pfn: int, references: int, pins: int, mappings: int) -> None:
+    kernel = made.kernel
+    made.users.count(pfn, references)
+    layout, page = kernel.layout, kernel.page(pfn)
+    if layout.has_member("page", "compound_pincount"):
+        kernel.poke_member("page", page + 64, "compound_pincount", pins)
+    else:
+        kernel.poke_member("folio", page, "_pincount", pins)
+    if layout.has_member("folio", "_large_mapcount"):
+        kernel.poke_member("folio", page, "_large_mapcount", mappings - 1)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_a_large_folio_counts_its_pins(layout: str) -> None:
+    made = machine(layout, "MEMORY_DEVICE_GENERIC", shift=9)
+    pfn = START + 512
+    made.kernel.poke_page_word(pfn, _MAPPING, made.file.mapping)
+    counted = int(made.counts_mappings)
+    set_folio(made, pfn, 1 + counted + 3 + 2, 3, counted)
+    made.users.map_huge(made.first, made.file, pfn)
+    # By any of its pages.
+    made.users.ring(made.second, [pfn, pfn + 5, pfn + 511])
+    made.users.pipe(made.first, [pfn + 7, pfn + 7])
+    (use,) = made.used()
+    assert (use.start_pfn, use.end_pfn, use.order) == (pfn, pfn + 512, 9)
+    assert (use.pins, use.mappings, mapped_by(use)) == (3, counted, {"first": 512})
+    assert {holder.holder.kind: holder.references for holder in use.held_by} == {
+        HolderKind.IO_URING: 3,
+        HolderKind.PIPE: 2,
+    }
+    assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[1:])
+def test_folios_of_one_kind_are_one_use(layout: str) -> None:
+    made = machine(layout, "MEMORY_DEVICE_GENERIC", shift=9)
+    for pfn in range(START, START + 4 * 512, 512):
+        set_folio(made, pfn, 2, 1, 0)
+    (use,) = made.used()
+    assert (use.folios, use.pages, use.unknown_pins) == (4, 4 * 512, 4)
+
+
+def test_a_tail_is_used_as_its_folio_is() -> None:
+    made = machine("7.2", "MEMORY_DEVICE_GENERIC", shift=9)
+    set_folio(made, START + 512, 3, 0, 0)
+    ((use,),) = (pgmap.uses for pgmap in made.pins(START + 512 + 77).pgmaps)
+    assert (use.start_pfn, use.end_pfn, use.unknown_references) == (START + 512, START + 1024, 2)
+
+
+# Pages that do not say what they belong to.
+
+
+@pytest.mark.parametrize("layout", ["6.12", "7.2"])
+def test_pages_that_files_share_are_found_in_all_of_these(layout: str) -> None:
+    made = machine(layout)
+    other = made.users.file(made.file_system, "other")
+    if made.counts_mappings:
+        # folio->share
+        made.kernel.poke_page_word(FIRST, _INDEX, 2)
+    else:
+        made.kernel.poke_page_word(FIRST, _MAPPING, 1)
+        made.kernel.poke_page_word(FIRST, _INDEX, 2)
+    made.set_used(FIRST, mapped=2)
+    made.users.map(made.first, made.file, [None, FIRST])
+    made.users.map(made.second, other, [FIRST])
+    found = named(made)
+    (use,) = found.pgmaps[0].uses
+    assert use.owner.kind is MappingKind.SHARED
+    assert {(p.name, u.path) for u in use.mapped_by for p in u.processes} == {
+        ("first", "/mnt/file"),
+        ("second", "/mnt/other"),
+    }
+    assert not use.has_unknown_user
+
+
+def named(made: Machine) -> Pins:
+    """As if the device tree of the machine said that its disk is pmem0."""
+    import dataclasses
+
+    from drgn_zonedev.classification.reading import take_snapshot
+    from drgn_zonedev.model import PgmapDevice
+    from drgn_zonedev.page_users import find_pins as module
+
+    prog = made.kernel.program()
+    snapshot = take_snapshot(prog)
+    device = PgmapDevice("namespace0.0", "nd", 0, "pmem0")
+    (pgmap,) = snapshot.pgmaps
+    subject = module._Subject((dataclasses.replace(pgmap, device=device),), None)
+    search = module._PinSearch(prog, snapshot, subject)
+    pgmaps = tuple(search.of_pgmap(p) for p in subject.pgmaps)
+    assert search.gaps == ()
+    return Pins(None, None, pgmaps, ())  # type: ignore[arg-type]
+
+
+def test_pages_of_a_pci_device_are_found_by_way_of_sysfs() -> None:
+    for layout in ("6.12", "7.2"):
+        made = machine(layout, "MEMORY_DEVICE_PCI_P2PDMA")
+        made.kernel.set_variable("iomem_inode", made.file.inode)
+        made.users.count(FIRST, 1, 1, pages=2)
+        made.users.map(made.first, made.file, [FIRST, FIRST + 1])
+        (use,) = made.used()
+        assert use.owner.kind is MappingKind.NONE
+        assert mapped_by(use) == {"first": 2}
+        assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_anonymous_memory_on_a_device(layout: str) -> None:
+    made = machine(layout, "MEMORY_DEVICE_COHERENT")
+    anon = made.users.anon_vma(made.first, [FIRST, FIRST + 1, None], index=7)
+    for i in range(2):
+        made.kernel.poke_page_word(FIRST + i, _MAPPING, anon | 1)
+        made.kernel.poke_page_word(FIRST + i, _INDEX, 7 + i)
+    made.users.count(FIRST, 1, 1, pages=2)
+    (use,) = made.used()
+    assert use.owner.kind is MappingKind.ANON
+    assert mapped_by(use) == {"first": 2}
+    assert not use.has_unknown_user
+
+
+def test_a_vma_may_map_private_memory() -> None:
+    # Its page tables have swap entries, which do not say for sure.
+    made = machine("7.2", "MEMORY_DEVICE_PRIVATE")
+    anon = made.users.anon_vma(made.first, [None, None], index=7)
+    made.kernel.poke_page_word(FIRST, _MAPPING, anon | 1)
+    made.kernel.poke_page_word(FIRST, _INDEX, 8)
+    made.users.count(FIRST, 1, 1)
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": None}
+
+
+# Sums.
+
+
+@pytest.mark.parametrize(
+    ("layout", "type", "expected"),
+    [
+        ("6.1", "MEMORY_DEVICE_PRIVATE", 1 + 3),
+        ("7.2", "MEMORY_DEVICE_PRIVATE", 1 + 3),
+        ("6.1", "MEMORY_DEVICE_COHERENT", 1 + 3),
+        ("7.2", "MEMORY_DEVICE_PCI_P2PDMA", 1 + END - START + 3),
+        ("5.10", "MEMORY_DEVICE_PRIVATE", 1 + END - START),
+        ("7.2", "MEMORY_DEVICE_FS_DAX", 1 + END - START),
+    ],
+)
+def test_pages_account_for_the_references_to_their_pgmap(
+    layout: str, type: str, expected: int
+) -> None:
+    made = machine(layout, type)
+    made.users.count(FIRST, made.idle + 1, pages=3)
+    (pgmap,) = made.pins().pgmaps
+    assert pgmap.used_pages == 3
+    assert pgmap.references is not None
+    assert pgmap.references.expected == expected
+
+
+def test_before_5_18_each_page_keeps_a_pgmap_that_is_removed() -> None:
+    made = machine("5.10", "MEMORY_DEVICE_GENERIC", ref="dead")
+    made.users.count(START, 0, pages=END - START)
+    made.users.count(FIRST, PIN)
+    made.users.ring(made.first, [FIRST])
+    (pgmap,) = made.pins().pgmaps
+    assert pgmap.references is not None
+    assert (pgmap.references.expected, pgmap.references.found) == (1, 1)
+    (use,) = pgmap.uses
+    assert (use.start_pfn, use.pages, use.idle, use.pins) == (FIRST, 1, 0, 1)
+
+
+# Who waits.
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tasks_that_wait(layout: str) -> None:
+    made = machine(layout)
+    offset = 0 if made.counts_mappings else 52
+    made.users.wait_for_removal(made.first, made.pgmap)
+    made.users.wait_for_page(made.second, FIRST, offset)
+    # Not of this device.
+    made.users.wait_for_page(made.first, END + 5)
+    (pgmap,) = made.pins().pgmaps
+    assert [(w.process.name, w.awaited, w.pfn) for w in pgmap.waiters] == [
+        ("first", Awaited.REMOVAL, None),
+        ("second", Awaited.PAGE, FIRST),
+    ]
+    assert pgmap.is_kept
+
+
+# Which pages are meant.
+
+
+def test_what_can_be_asked_about() -> None:
+    made = machine("7.2")
+    made.set_used(FIRST, others=1, pages=2)
+    page = made.kernel.page(FIRST + 1)
+    for what in (made.pgmap, hex(made.pgmap), f"{made.pgmap:x}", None):
+        ((use,),) = (pgmap.uses for pgmap in made.pins(what).pgmaps)
+        assert use.pages == 2
+    for what in (FIRST + 1, hex(FIRST + 1), page, hex(page)):
+        found = made.pins(what)
+        ((use,),) = (pgmap.uses for pgmap in found.pgmaps)
+        assert (found.pfn, use.start_pfn, use.pages) == (FIRST + 1, FIRST + 1, 1)
+        assert found.pgmaps[0].references is None
+    assert made.pins(FIRST + 2).pgmaps[0].uses == ()
+
+
+@pytest.mark.parametrize("what", [END + 7, "no-such-device", "0x12"])
+def test_what_is_no_device_is_an_error(what: int | str) -> None:
+    with pytest.raises(ValueError, match=r"not device memory|no resource"):
+        machine("7.2").pins(what)
+
+
+# Damage: no loop without an end, and a word about what is missing.
+
+
+def damaged(made: Machine, searched: Searched) -> UsedPages:
+    found = made.pins()
+    assert searched in {gap.searched for gap in found.gaps}
+    ((use,),) = (pgmap.uses for pgmap in found.pgmaps)
+    return use
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_a_tree_of_vmas_that_has_a_cycle_ends(layout: str) -> None:
+    made = mapped_file(layout)
+    node = made.users.at("vm_area_struct", made.file.vmas[0], "shared.rb")
+    made.kernel.poke_member("rb_node", node, "rb_right", node)
+    assert mapped_by(damaged(made, Searched.VMAS)) == {"first": 1}
+
+
+def test_an_inode_that_was_freed_has_no_path() -> None:
+    made = mapped_file("7.2")
+    made.kernel.poke_member("address_space", made.file.mapping, "host", made.first.task)
+    use = damaged(made, Searched.OWNER)
+    assert (use.owner.address, use.owner.path) == (made.file.mapping, None)
+
+
+def test_a_mapping_that_is_garbage_is_no_file() -> None:
+    made = mapped_file("7.2")
+    made.kernel.poke_page_word(FIRST, _MAPPING, 0xDEAD << 48)
+    use = damaged(made, Searched.OWNER)
+    assert (use.owner.path, use.mapped_by, use.unknown_mappings) == (None, (), 1)
+
+
+def test_directories_that_form_a_cycle_have_no_path() -> None:
+    made = mapped_file("6.1")
+    above = made.kernel.member("dentry", made.file.dentry, "d_parent")
+    made.kernel.poke_member("dentry", above, "d_parent", made.file.dentry)
+    mount = made.kernel.member("file", made.file.file, "f_path.mnt")
+    made.kernel.poke_member("vfsmount", mount, "mnt_root", 0)
+    use = damaged(made, Searched.OWNER)
+    assert use.owner.path is None
+    assert mapped_by(use) == {"first": 1}
+
+
+def test_page_tables_that_form_a_cycle_end() -> None:
+    made = mapped_file("7.2")
+    for frame, table in made.kernel.physical.items():
+        entries = [frame << 12 | 1] * 512
+        table[:] = b"".join(entry.to_bytes(8, "little") for entry in entries)
+    vma = made.file.vmas[0]
+    made.kernel.poke_member("vm_area_struct", vma, "vm_end", 1 << 47)
+    made.kernel.poke_page_word(FIRST, _INDEX, 0)
+    made.kernel.poke_page_word(FIRST + 1, _MAPPING, made.file.mapping)
+    made.kernel.poke_page_word(FIRST + 1, _INDEX, 1 << 40)
+    made.set_used(FIRST + 1, mapped=1)
+    assert Searched.PAGE_TABLES in {gap.searched for gap in made.pins().gaps}
+
+
+def test_a_page_table_that_cannot_be_read_is_named() -> None:
+    made = mapped_file("7.2")
+    made.kernel.hide(made.kernel.member("mm_struct", made.first.mm, "pgd"), 4096)
+    assert damaged(made, Searched.PAGE_TABLES).unknown_mappings == 1
+
+
+def test_a_list_of_tasks_that_is_torn_gives_those_before() -> None:
+    made = mapped_file("6.1")
+    made.users.pipe(made.first, [FIRST])
+    tasks = made.users.at("task_struct", made.first.task, "tasks")
+    made.kernel.poke_member("list_head", tasks, "next", 0xDEAD << 48)
+    use = damaged(made, Searched.PROCESSES)
+    assert mapped_by(use) == {"first": 1}
+    assert not use.has_unknown_user
+
+
+def test_a_vma_of_no_process_is_said_to_be_of_none() -> None:
+    made = mapped_file("7.2")
+    made.kernel.poke_member("task_struct", made.first.task, "mm", made.second.mm)
+    (use,) = made.used()
+    assert [user.processes for user in use.mapped_by] == [()]
+
+
+def test_a_pipe_that_cannot_be_read_is_named() -> None:
+    made = mapped_file("7.2")
+    pipe = made.users.pipe(made.first, [FIRST])
+    made.kernel.poke_member("pipe_inode_info", pipe, "bufs", 0xDEAD << 48)
+    assert damaged(made, Searched.OPEN_FILES).unknown_references == 1
+
+
+def test_a_wait_queue_that_is_torn_is_named() -> None:
+    made = machine("7.2")
+    entry = made.users.wait_for_page(made.first, FIRST)
+    link = made.users.at("wait_bit_queue_entry", entry, "wq_entry.entry")
+    made.kernel.poke_member("list_head", link, "next", 0xDEAD << 48)
+    found = made.pins()
+    assert [gap.searched for gap in found.gaps] == [Searched.WAITERS]
+    assert [w.pfn for w in found.pgmaps[0].waiters] == [FIRST]
+
+
+def test_struct_pages_that_cannot_be_read_are_named() -> None:
+    made = machine("7.2")
+    made.set_used(FIRST, others=1)
+    made.kernel.unmap_memmap(FIRST + 64, FIRST + 128)
+    use = damaged(made, Searched.STRUCT_PAGES)
+    assert (use.start_pfn, use.pages) == (FIRST, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["struct vm_area_struct", "struct task_struct", "bit_wait_table", "struct file"]
+)
+def test_debugging_information_that_is_missing_is_named(name: str) -> None:
+    made = mapped_file("7.2")
+    found = find_pins(made.kernel.program(hidden=frozenset({name})))
+    assert any(name in gap.reason for gap in found.gaps)
+    ((use,),) = (pgmap.uses for pgmap in found.pgmaps)
+    assert use.references == 2
+
+
+def test_a_use_that_two_windows_divide_is_one() -> None:
+    kernel = FakeKernel("7.2", users=True)
+    end = START + (1 << 20)
+    for nr in range(START // 0x8000, end // 0x8000):
+        kernel.section(nr)
+    pgmap = kernel.pgmap((START, end))
+    border = START + (1 << 19)
+    kernel.device_pages(border - 64, border + 64, pgmap)
+    users = Users(kernel)
+    users.count(border - 2, 1, pages=4)
+    users.pipe(users.process(5, "keeps"), range(border - 2, border + 2))
+    ((use,),) = (p.uses for p in find_pins(kernel.program()).pgmaps)
+    assert (use.start_pfn, use.pages) == (border - 2, 4)
+    assert [holder.references for holder in use.held_by] == [4]
+
+
+def test_both_ends_of_a_pipe_are_one() -> None:
+    made = machine("7.2")
+    made.set_used(FIRST, others=1)
+    pipe = made.users.pipe(made.first, [FIRST])
+    made.users.open(made.first, "pipefifo_fops", pipe)
+    made.users.open(made.second, "pipefifo_fops", pipe)
+    (use,) = made.used()
+    (holder,) = use.held_by
+    assert holder.references == 1
+    assert [(o.process.name, o.fd) for o in holder.opened_by] == [
+        ("first", 3),
+        ("first", 4),
+        ("second", 3),
+    ]
