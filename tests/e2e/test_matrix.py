@@ -26,7 +26,8 @@ POSSIBLE = [
     for scenario in SCENARIOS
     if kernel not in SCENARIOS[scenario].impossible
 ]
-# What is about RAM, and the kernels on which every run looks at it: each kernel has its share.
+# What is about RAM, or users of pages, and the kernels on which every run looks at it: each kernel
+# has its share.
 ALWAYS = {
     "acpi-hole": ("6.1", "7.3"),
     "numa": ("6.12",),
@@ -36,6 +37,8 @@ ALWAYS = {
     "memmap-on-memory": ("6.12",),
     "virtio-mem": ("5.10",),
     "kernel-load": ("7.2",),
+    "pinned": ("7.3",),
+    "registered": (),
 }
 
 
@@ -45,7 +48,8 @@ def guests() -> Iterator[tuple[str, str] | ParameterSet]:
         if kernel in always:
             yield kernel, scenario
         else:
-            yield long_guest(kernel, scenario, f"{scenario} on {', '.join(always)} is in every run")
+            where = f"on {', '.join(always)}" if always else "with a simpler user"
+            yield long_guest(kernel, scenario, f"{scenario} {where} is in every run")
 
 
 @each_guest(guests())

@@ -1,12 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * busy FILE SIZE MARK: map SIZE bytes of FILE, or with "-" of no file, write to each of its pages,
- * create the file MARK, and keep the mapping. x86-64 without any library, so that a bare compiler
- * will do.
+ * busy FILE SIZE MARK [pipe|ring|direct DISK]: map SIZE bytes of FILE, or with "-" of no file, write
+ * to each of its pages, create the file MARK, and keep the mapping. Besides,
+ *   pipe: have a pipe keep its first pages, by vmsplice();
+ *   ring: have an io_uring keep them, as a registered buffer, and nothing else: unmap all of it;
+ *   direct: write them to a disk that is so slow that this never ends.
+ * x86-64 without any library, so that a bare compiler will do.
  */
 
-enum { SYS_OPEN = 2, SYS_MMAP = 9, SYS_PAUSE = 34, SYS_EXIT = 60 };
-enum { READ_WRITE = 2, CREATE = 0100, PROTECTION = 3, SHARED = 1, ANONYMOUS = 0x22, PAGE = 4096 };
+enum { SYS_WRITE = 1, SYS_OPEN = 2, SYS_MMAP = 9, SYS_MUNMAP = 11, SYS_PIPE = 22, SYS_PAUSE = 34 };
+enum { SYS_EXIT = 60, SYS_VMSPLICE = 278, SYS_IO_URING_SETUP = 425, SYS_IO_URING_REGISTER = 427 };
+enum { READ_WRITE = 2, CREATE = 0100, DIRECT = 040000, REGISTER_BUFFERS = 0, PARAMETERS = 120 };
+enum { PROTECTION = 3, SHARED = 1, ANONYMOUS = 0x22, PAGE = 4096 };
+
+/* What a pipe has room for. */
+enum { KEPT = 16 * PAGE };
+
+struct vector {
+	long base, length;
+};
 
 static long call(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -35,10 +47,50 @@ static void require(long result)
 		call(SYS_EXIT, 1, 0, 0, 0, 0, 0);
 }
 
+static void keep_in_pipe(long memory)
+{
+	struct vector kept = { memory, KEPT };
+	int ends[2];
+
+	require(call(SYS_PIPE, (long)ends, 0, 0, 0, 0, 0));
+	if (call(SYS_VMSPLICE, ends[1], (long)&kept, 1, 0, 0, 0) != KEPT)
+		require(-1);
+}
+
+static void keep_in_ring(long memory, long size)
+{
+	struct vector kept = { memory, KEPT };
+	char parameters[PARAMETERS];
+	long ring;
+
+	for (long i = 0; i < PARAMETERS; i++)
+		*(volatile char *)(parameters + i) = 0;
+	ring = call(SYS_IO_URING_SETUP, 4, (long)parameters, 0, 0, 0, 0);
+	require(ring);
+	require(call(SYS_IO_URING_REGISTER, ring, REGISTER_BUFFERS, (long)&kept, 1, 0, 0));
+	require(call(SYS_MUNMAP, memory, size, 0, 0, 0, 0));
+}
+
+static void mark(const char *path)
+{
+	require(call(SYS_OPEN, (long)path, READ_WRITE | CREATE, 0600, 0, 0, 0));
+}
+
+static void write_for_ever(long memory, const char *disk, const char *path)
+{
+	long file = call(SYS_OPEN, (long)disk, READ_WRITE | DIRECT, 0, 0, 0, 0);
+
+	require(file);
+	/* A disk that is limited takes one request at once. */
+	require(call(SYS_WRITE, file, memory, KEPT, 0, 0, 0));
+	mark(path);
+	call(SYS_WRITE, file, memory, KEPT, 0, 0, 0);
+}
+
 __attribute__((used)) static void run(long *stack)
 {
 	char **argv = (char **)(stack + 1);
-	long size = number(argv[2]), file = -1, memory, flags = ANONYMOUS;
+	long argc = *stack, size = number(argv[2]), file = -1, memory, flags = ANONYMOUS;
 
 	if (argv[1][0] != '-') {
 		flags = SHARED;
@@ -49,7 +101,13 @@ __attribute__((used)) static void run(long *stack)
 	require(memory);
 	for (long i = 0; i < size; i += PAGE)
 		*(volatile char *)(memory + i) = 1;
-	require(call(SYS_OPEN, (long)argv[3], READ_WRITE | CREATE, 0600, 0, 0, 0));
+	if (argc > 4 && argv[4][0] == 'p')
+		keep_in_pipe(memory);
+	if (argc > 4 && argv[4][0] == 'r')
+		keep_in_ring(memory, size);
+	if (argc > 5)
+		write_for_ever(memory, argv[5], argv[3]);
+	mark(argv[3]);
 	for (;;)
 		call(SYS_PAUSE, 0, 0, 0, 0, 0, 0);
 }

@@ -29,6 +29,7 @@ from drgn_zonedev.lab.scenarios.hardware import (
     numa_ram,
     nvdimm,
     plug_dimm,
+    slow_disk,
     virtio_mem,
     virtio_pmem,
 )
@@ -81,6 +82,7 @@ _PREINIT_MIB = 2560
 # Longer than anybody looks at it.
 _LOAD_SECONDS = 3600
 _NUMA_FAKE = "Debian builds it without CONFIG_NUMA_EMU: 7.3-small has it"
+_NO_FILES_IN_RINGS = "io_uring registers memory of files only since v6.5"
 _NOT_BEFORE_7 = "boot hugepages get their vmemmap deduplicated from the start only since v6.15"
 
 
@@ -325,6 +327,43 @@ _ALL = (
         expected=ranges(_MAPPED, "mem") + ranges(_FILES),
         programs=("busy",),
         proofs=("pages_in_use",),
+    ),
+    Scenario(
+        name="pinned",
+        summary="fsdax and devdax, with pages mapped by two, in a pipe, and in direct I/O",
+        devices=nvdimm(1, _MAPPED) + nvdimm(2, _FILES) + slow_disk(),
+        modules=(*_NFIT, "ext4", "virtio_pci", "virtio_blk"),
+        steps=(
+            namespace("fsdax", region=0),
+            namespace("devdax", "mem", region=1),
+            ("filesystem", "/dev/pmem0", "4"),
+            ("copy", "/mnt/piped", "1"),
+            ("copy", "/mnt/written", "1"),
+            ("map", "/mnt/file", str(4 * MIB)),
+            ("map", "/mnt/file", str(2 * MIB)),
+            ("map", "/dev/dax1.0", str(4 * MIB)),
+            ("keep", "direct", "/mnt/written", str(MIB), "/dev/vda"),
+            ("keep", "pipe", "/mnt/piped", str(MIB)),
+            ("truncate_kept", "/mnt/piped"),
+        ),
+        expected=ranges(_MAPPED, "mem") + ranges(_FILES),
+        programs=("busy",),
+        proofs=("pages_in_use",),
+    ),
+    Scenario(
+        name="registered",
+        summary="devdax, with pages that only a buffer registered with io_uring keeps",
+        devices=nvdimm(1, _MAPPED),
+        modules=_NFIT,
+        steps=(
+            namespace("devdax", "mem"),
+            ("map", "/dev/dax0.0", str(2 * MIB)),
+            ("keep", "ring", "/dev/dax0.0", str(4 * MIB)),
+        ),
+        expected=ranges(_MAPPED, "mem"),
+        programs=("busy",),
+        proofs=("pages_in_use",),
+        impossible={"5.10": _NO_FILES_IN_RINGS, "6.1": _NO_FILES_IN_RINGS},
     ),
     Scenario(
         name="acpi-hole",

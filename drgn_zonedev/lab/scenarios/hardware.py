@@ -19,6 +19,7 @@ __all__ = (
     "numa_ram",
     "nvdimm",
     "plug_dimm",
+    "slow_disk",
     "virtio_mem",
     "virtio_pmem",
 )
@@ -44,6 +45,12 @@ def virtio_pmem(memory: MemoryArea) -> tuple[str, ...]:
         *("-object", f"memory-backend-memfd,id=pmem-memory,{size},share=on"),
         *("-device", f"virtio-pmem-pci,memdev=pmem-memory,memaddr={memory.start:#x}"),
     )
+
+
+def slow_disk() -> tuple[str, ...]:
+    """Return a virtio disk of 64 MiB that takes one write at once, and then a byte a second."""
+    drive = "if=none,id=slow,driver=null-co,size=64M,read-zeroes=on,throttling.bps-write=1"
+    return ("-drive", drive, "-device", "virtio-blk-pci,drive=slow")
 
 
 CXL_WINDOW = align_up(DEVICE_MEMORY + 15 * GIB + 4 * GIB + MIB, 256 * MIB)

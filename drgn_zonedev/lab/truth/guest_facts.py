@@ -16,12 +16,14 @@ from drgn_zonedev.lab.truth.answers import parse_kpageflags, parse_truth, parse_
 __all__ = (
     "Facts",
     "IomemEntry",
+    "Started",
     "failure",
     "inability",
     "is_ready",
     "parse_attributes",
     "parse_facts",
     "parse_iomem",
+    "parse_started",
     "parse_zoneinfo",
     "waits_for_host",
 )
@@ -41,6 +43,21 @@ class IomemEntry:
     start: int
     end: int
     name: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process that a step of the guest script left running: what it does with which file."""
+
+    pid: int
+    kind: str
+    path: str
+
+
+def parse_started(text: str) -> tuple[Started, ...]:
+    """Parse the processes that the steps left running."""
+    lines = (line.split("\t") for line in text.splitlines())
+    return tuple(Started(int(pid), kind, path) for pid, kind, path in lines)
 
 
 def parse_iomem(text: str) -> tuple[IomemEntry, ...]:
@@ -104,6 +121,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "kpagecount_values": parse_values,
     "visits": parse_visits,
     "visits_log": lambda text: tuple(text.splitlines()),
+    "started": parse_started,
     "dmesg": lambda text: tuple(text.splitlines()),
 }
 

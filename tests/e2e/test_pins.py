@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+`pins` names the processes and files that a scenario started, and nothing else: the guest says
+itself which these are.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from support.guests import MIB, PAGE, Booted, each_guest, long_guest
+
+from drgn_zonedev.kernel.page_holders import HolderKind
+from drgn_zonedev.lab import KERNELS
+from drgn_zonedev.lab.truth.guest_facts import Started
+from drgn_zonedev.page_users.find_pins import find_pins
+from drgn_zonedev.page_users.pins import Awaited, Pins, UsedPages
+
+pytestmark = pytest.mark.qemu
+
+# What a pipe has room for, and is registered, and is written to the slow disk.
+KEPT = 16
+
+# Path and PID of a process.
+User = tuple[str, int]
+
+
+def pins_of(booted: Booted) -> Pins:
+    found = find_pins(booted.program())
+    assert found.gaps == ()
+    for pgmap in found.pgmaps:
+        assert pgmap.references is not None
+        assert pgmap.references.found == pgmap.references.expected
+    return found
+
+
+def uses(found: Pins) -> list[UsedPages]:
+    return [use for pgmap in found.pgmaps for use in pgmap.uses]
+
+
+def mapped(found: Pins) -> Counter[User]:
+    """How many pages of each file each process maps."""
+    counted: Counter[User] = Counter()
+    for use in uses(found):
+        for user in use.mapped_by:
+            for process in user.processes:
+                assert process.name == "busy"
+                counted[use.owner.path or "", process.pid] += user.pages or 0
+    return counted
+
+
+def held(found: Pins, kind: HolderKind) -> Counter[User]:
+    """How many references each process holds by way of an open file."""
+    counted: Counter[User] = Counter()
+    for use in uses(found):
+        for holder in use.held_by:
+            if holder.holder.kind is kind:
+                for pid in {opened.process.pid for opened in holder.opened_by}:
+                    counted[use.owner.path or "", pid] += holder.references
+    return counted
+
+
+def started(booted: Booted, *kinds: str) -> list[User]:
+    facts: Iterable[Started] = booted.guest.facts["started"]
+    return [(process.path, process.pid) for process in facts if process.kind in kinds]
+
+
+def is_counted(booted: Booted) -> bool:
+    """Whether mappings take references."""
+    return booted.kernel.name not in ("5.10", "6.1", "6.12")
+
+
+@each_guest((kernel, "busy") for kernel in KERNELS)
+def test_processes_that_map_files_and_a_device(booted: Booted) -> None:
+    found = pins_of(booted)
+    # Each maps 8 MiB.
+    assert mapped(found) == dict.fromkeys(started(booted, "map"), 8 * MIB // PAGE)
+    assert {use.owner.path for use in uses(found)} == {"/mnt/file", "/dev/dax1.0"}
+    for use in uses(found):
+        assert use.is_held is is_counted(booted)
+        assert use.mappings == int(is_counted(booted))
+        assert not use.held_by
+        assert not use.has_unknown_user
+    assert not any(pgmap.waiters for pgmap in found.pgmaps)
+
+
+PINNED = [
+    (kernel, "pinned")
+    if kernel == "7.3"
+    else long_guest(kernel, "pinned", "pinned on 7.3 is in every run")
+    for kernel in KERNELS
+]
+
+
+@each_guest(PINNED)
+def test_two_processes_a_pipe_direct_io_and_a_file_system_that_waits(booted: Booted) -> None:
+    found = pins_of(booted)
+    first, second, of_device = started(booted, "map")
+    (written,) = started(booted, "direct")
+    (piped,) = started(booted, "pipe")
+    (truncated,) = started(booted, "truncate")
+    assert first[0] == second[0] == "/mnt/file"
+    # The file system has unmapped the file that it is to truncate.
+    assert mapped(found) == {
+        first: 4 * MIB // PAGE,
+        second: 2 * MIB // PAGE,
+        of_device: 4 * MIB // PAGE,
+        written: MIB // PAGE,
+    }
+    assert held(found, HolderKind.PIPE) == {piped: KEPT}
+    assert held(found, HolderKind.IO_URING) == {}
+    ((waiter,),) = (pgmap.waiters for pgmap in found.pgmaps if pgmap.waiters)
+    assert (waiter.process.pid, waiter.awaited) == (truncated[1], Awaited.PAGE)
+    assert "ext4_break_layouts" in waiter.stack
+    (pages,) = (use for use in uses(found) if use.start_pfn <= (waiter.pfn or 0) < use.end_pfn)
+    assert pages.owner.path == piped[0] == truncated[0]
+    # Nothing says who does the direct I/O, but whose pages these are.
+    unknown = [use for use in uses(found) if use.has_unknown_user]
+    assert {use.owner.path for use in unknown} == {written[0]}
+    assert sum(use.pages for use in unknown) == KEPT
+    assert sum(use.unknown_references + use.unknown_pins for use in unknown) == KEPT
+    assert not any(use.unknown_mappings for use in unknown)
+
+
+REGISTERED = [
+    long_guest(kernel, "registered", "unit tests have registered buffers of each layout")
+    for kernel in KERNELS
+    if kernel not in ("5.10", "6.1")
+]
+
+
+@each_guest(REGISTERED)
+def test_a_registered_buffer_that_nothing_maps(booted: Booted) -> None:
+    found = pins_of(booted)
+    (ring,) = started(booted, "ring")
+    assert mapped(found) == dict.fromkeys(started(booted, "map"), 2 * MIB // PAGE)
+    (pinned,) = (use for use in uses(found) if use.pins)
+    assert held(found, HolderKind.IO_URING) == {ring: pinned.pins}
+    assert pinned.pages == 2 * MIB // PAGE
+    assert not any(use.has_unknown_user for use in uses(found))
