@@ -37,7 +37,14 @@ from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = ("FAILURES", "Hit", "VmaSearch", "gap_of")
 
-FAILURES = (BadDataError, FaultError, LookupError, AttributeError)
+FAILURES = (
+    AttributeError,
+    BadDataError,
+    FaultError,
+    LookupError,
+    NotImplementedError,
+    ValueError,
+)
 """What a search for users may raise on a kernel that is damaged, or filtered, or unknown."""
 
 # Page tables that a process has besides those of the pages that were asked about.
