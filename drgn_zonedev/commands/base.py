@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from drgn import Program
 
-from drgn_zonedev.render.screen import Screen, current_screen, is_folded
+from drgn_zonedev.commands.pager import page_text, pager_command
+from drgn_zonedev.render.screen import Screen, current_screen
 from drgn_zonedev.util.output_files import output_file
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class ShellCommand:
 
 def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
     """
-    Add ``--format``, ``--output`` and ``--all``.
+    Add ``--format``, ``--output``, ``--all`` and ``--no-pager``.
 
     :param formats: Besides text and JSON.
     """
@@ -137,7 +138,15 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
         "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
     )
     parser.add_argument(
-        "--all", action="store_true", help="show everything, even if it does not fit the screen"
+        "--all",
+        action="store_true",
+        help="show everything, even if it does not fit the terminal",
+    )
+    parser.add_argument(
+        "--no-pager",
+        action="store_true",
+        help="on a terminal, fold text to the screen instead of showing it in $PAGER (default: "
+        "less -FRX)",
     )
 
 
@@ -194,11 +203,18 @@ def offered(action: argparse.Action) -> list[str]:
     return [str(candidate) for candidate in candidates()]
 
 
-def _screen(args: argparse.Namespace) -> Screen | None:
-    # Only a screen limits the output; --verbose includes --all.
+def _screen(args: argparse.Namespace, pager: str | None) -> Screen | None:
+    # Only a terminal limits the output; --verbose includes --all.
     if args.all or args.output not in STANDARD_OUTPUT or getattr(args, "verbose", False):
         return None
-    return current_screen()
+    screen = current_screen()
+    return screen.endless if screen and pager else screen
+
+
+def _pager(args: argparse.Namespace) -> str | None:
+    if args.no_pager or args.format != "text" or args.output not in STANDARD_OUTPUT:
+        return None
+    return pager_command()
 
 
 @contextlib.contextmanager
@@ -228,19 +244,17 @@ def print_result(
     :param text: Takes the size of the screen, or ``None`` to render everything.
     :param others: Renderings besides text and JSON, by the names of their formats.
     """
+    pager = _pager(args)
     renderings = {
-        "text": lambda: text(_screen(args)),
+        "text": lambda: text(_screen(args, pager)),
         "json": lambda: _json(document()),
         **others,
     }
     rendered = renderings[args.format]()
-    is_screen = False
+    if pager and page_text(rendered, pager):
+        return
     with _output(args) as f:
         print(rendered, file=f, flush=True)
-        is_screen = f.isatty()
-    if args.format == "text" and is_folded(rendered) and not is_screen:
-        # A grep in this output may miss lines that were left out.
-        print("zonedev: some lines were left out: --all prints them", file=sys.stderr)
 
 
 def _json(document: Any) -> str:

@@ -141,7 +141,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
         if args.map:
             found = report.ranges, report.pgmaps, report.findings
             return map_text(args, screen, report.kernel, *found)
-        return as_text.report_text(report, verbose=args.verbose, screen=screen)
+        return as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
 
     print_result(
         args,

@@ -11,11 +11,15 @@ which is an error if nothing could be judged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from xml.etree import ElementTree
 
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Finding, Report, Severity
+from drgn_zonedev.render.as_text import evidence_lines
+from drgn_zonedev.render.bugs import bug_lines
+from drgn_zonedev.render.cells import kind_lines
+from drgn_zonedev.render.finding_groups import group_findings, group_line
 from drgn_zonedev.render.junit_document import (
     add_result,
     add_suite,
@@ -64,13 +68,23 @@ def _add_kind(
     severity = KINDS[slug].severity
     test = add_test(suite, f"zonedev.{severity.value}", slug)
     failing = [f for f in findings if is_failure(f)]
-    text = "\n".join(str(finding) for finding in findings)
+    text = "\n".join(_lines(findings))
     if failing:
         count = "1 finding" if len(failing) == 1 else f"{len(failing)} findings"
         message = f"{count}: {failing[0].message}"
         add_result(test, "failure", text, message=message, type=severity.value)
     elif findings:
         add_result(test, "system-out", text)
+
+
+def _lines(findings: Sequence[Finding]) -> Iterator[str]:
+    for group in group_findings(findings):
+        yield group_line(group)
+        yield from evidence_lines(group.evidence)
+        yield from bug_lines(group.first.known_bugs)
+    if findings:
+        # The same for all of them.
+        yield from kind_lines(findings[0].slug)
 
 
 def _add_unjudged(suite: ElementTree.Element, report: Report) -> None:

@@ -38,6 +38,11 @@ from drgn_zonedev.render.cells import (
     state_text,
     type_text,
 )
+from drgn_zonedev.render.finding_groups import (
+    FindingGroup,
+    group_findings,
+    group_line,
+)
 from drgn_zonedev.render.looked_at import kinds_text, not_looked_at_text, scope_text
 from drgn_zonedev.render.screen import (
     NARROWED,
@@ -99,12 +104,11 @@ def _fold(
     if screen is None:
         return as_table(items, None)
     if len(items) < screen.lines:
-        text = as_table(items, None)
-        if height(text, screen) <= screen.lines:
-            return text
-        narrow = as_table(items, screen)
-        if len(items) + 2 <= screen.lines or narrow == text:
-            return narrow if narrow == text else f"{narrow}\n{NARROWED}"
+        text, narrow = as_table(items, None), as_table(items, screen)
+        if narrow == text or (screen.is_endless and _header(narrow) == _header(text)):
+            return narrow
+        if len(items) + 2 <= screen.lines:
+            return f"{narrow}\n{NARROWED}"
     kinds, ranks = [kind(i) for i in items], [rank(i) for i in items]
     shown = placed(kinds, ranks, screen.lines - 1)
     header, *lines = as_table([items[i] for i in shown], screen).split("\n")
@@ -117,17 +121,26 @@ def _fold(
     return "\n".join([*([header] if header else []), *map(printable, folded)])
 
 
-def report_text(report: Report, *, verbose: bool = False, screen: Screen | None = None) -> str:
+def _header(text: str) -> str:
+    return text.split("\n", 1)[0]
+
+
+def report_text(
+    report: Report, *, verbose: bool = False, each: bool = False, screen: Screen | None = None
+) -> str:
     """
     What ``check`` prints: pgmaps, ranges, findings, and how much was verified.
 
-    :param verbose: show all evidence
+    :param verbose: show all evidence, and each finding by itself
+    :param each: show each finding by itself, instead of equal ones together
     :param screen: show only what fits on this screen, and count the rest
     """
-    views = _views(report, verbose)
+    views = _views(report, verbose, each or verbose)
     kernel, coverage, reservations = report.kernel, _coverage(report), list(_reservations(report))
     texts = [view(screen) for _, view in views]
-    parts = [kernel_text(kernel)]
+    if screen and screen.is_endless:
+        coverage, *reservations = (wrapped(line, screen) for line in (coverage, *reservations))
+    parts = [kernel_text(kernel) if screen is None else kernel_line(kernel, screen)]
     for (title, _), text in zip(views, texts):
         parts += [f"\n{title}\n", text]
     parts += ["", coverage, *_kinds(report), *reservations, _summary(report)]
@@ -160,8 +173,12 @@ _FAIR_LINES = 6
 _WEIGHTS = {"FINDINGS": 3, "RANGES": 2}
 
 
-def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | None], str]]]:
+def _views(
+    report: Report, verbose: bool, each: bool
+) -> list[tuple[str, Callable[[Screen | None], str]]]:
     kernel = report.kernel
+    alone = [FindingGroup((finding,)) for finding in report.findings]
+    groups = alone if each else group_findings(report.findings)
     views: list[tuple[str, Callable[[Screen | None], str]]] = []
     if report.pgmaps:
         views.append(("PGMAPS", lambda screen: pgmaps_text(kernel, report.pgmaps, screen=screen)))
@@ -172,7 +189,7 @@ def _views(report: Report, verbose: bool) -> list[tuple[str, Callable[[Screen | 
         )
     )
     if report.findings:
-        views.append(("FINDINGS", lambda screen: _findings_text(report.findings, verbose, screen)))
+        views.append(("FINDINGS", lambda screen: _findings_text(groups, verbose, screen)))
     if report.unjudged:
         views.append(("NOT JUDGED", lambda screen: _unjudged(report.unjudged, screen)))
     if report.missing:
@@ -340,33 +357,38 @@ def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
         yield printable(text)
 
 
-def _findings_text(findings: Sequence[Finding], verbose: bool, screen: Screen | None) -> str:
-    if screen is None or len(findings) <= screen.lines:
-        text = "\n".join(line for finding in findings for line in _finding(finding, verbose))
+def _findings_text(groups: Sequence[FindingGroup], verbose: bool, screen: Screen | None) -> str:
+    if screen is None or len(groups) <= screen.lines:
+        lines = [line for group in groups for line in _group(group, verbose)]
+        text = "\n".join(lines)
+        if screen and screen.is_endless:
+            return wrapped(text, screen)
         if screen is None or height(text, screen) <= screen.lines:
             return text
-    text = _folded_findings(findings, verbose, screen, screen.lines)
+    text = _folded_findings(groups, verbose, screen, screen.lines)
     if is_folded(text):
         return text
-    return f"{_folded_findings(findings, verbose, screen, screen.lines - 1)}\n{_NO_EVIDENCE}"
+    return f"{_folded_findings(groups, verbose, screen, screen.lines - 1)}\n{_NO_EVIDENCE}"
 
 
 _NO_EVIDENCE = f"... evidence left out {SHOW_ALL}"
 
 
-def _folded_findings(findings: Sequence[Finding], verbose: bool, screen: Screen, room: int) -> str:
-    # One line for each finding or, if they do not fit, for the first of each kind. If there is
+def _folded_findings(
+    groups: Sequence[FindingGroup], verbose: bool, screen: Screen, room: int
+) -> str:
+    # One line for each group or, if they do not fit, for the first of each kind. If there is
     # room, show these in full, then with evidence, and then one line for some of the others.
-    slugs = [finding.slug for finding in findings]
-    ranks = [finding.severity.rank for finding in findings]
+    slugs = [group.slug for group in groups]
+    ranks = [group.severity.rank for group in groups]
     first = placed_firsts(slugs, ranks, room)
-    begun = range(len(findings)) if len(findings) <= room else first
-    left = room - _height_with_gaps(begun, len(findings))
-    blocks = {i: _headline(findings[i], screen) for i in first}
+    begun = range(len(groups)) if len(groups) <= room else first
+    left = room - _height_with_gaps(begun, len(groups))
+    blocks = {i: _headline(groups[i], screen) for i in first}
     for lines in (1, None):
         for i in sorted(first, key=ranks.__getitem__):
             block = "\n".join(
-                wrapped(line, screen) for line in list(_finding(findings[i], verbose))[:lines]
+                wrapped(line, screen) for line in list(_group(groups[i], verbose))[:lines]
             )
             extra = height(block, screen) - height(blocks[i], screen)
             if extra <= left:
@@ -374,8 +396,9 @@ def _folded_findings(findings: Sequence[Finding], verbose: bool, screen: Screen,
                 left -= extra
     extra = sum(height(block, screen) - 1 for block in blocks.values())
     shown = placed(slugs, ranks, room - extra)
-    texts = [blocks[i] if i in blocks else _headline(findings[i], screen) for i in shown]
-    return "\n".join(with_gaps(texts, shown, findings, "findings", lambda f: f.slug, screen))
+    texts = [blocks[i] if i in blocks else _headline(groups[i], screen) for i in shown]
+    things = "findings" if all(len(g.findings) == 1 for g in groups) else "groups of findings"
+    return "\n".join(with_gaps(texts, shown, groups, things, lambda group: group.slug, screen))
 
 
 def _height_with_gaps(shown: Sequence[int], count: int) -> int:
@@ -383,25 +406,30 @@ def _height_with_gaps(shown: Sequence[int], count: int) -> int:
     return len(shown) + sum(b - a > 1 for a, b in zip(ends, ends[1:]))
 
 
-def _headline(finding: Finding, screen: Screen) -> str:
+def _headline(group: FindingGroup, screen: Screen) -> str:
     """Get a line that contains at least the slug and the PFNs."""
-    line = next(_finding(finding, False))
-    where = f"{finding.slug} {span(finding.start_pfn, finding.end_pfn)}"
+    line = next(_group(group, False))
+    where = f"{group.slug} {span(group.start_pfn, group.end_pfn)}"
     if height(line[: line.index(where) + len(where)], screen) > 1:
         line = line[line.index(where) :]
     return cut(line, screen)
 
 
-def _finding(finding: Finding, verbose: bool) -> Iterator[str]:
-    count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
-    yield printable(
-        f"{finding.severity.value}: {finding.slug} {span(finding.start_pfn, finding.end_pfn)} "
-        f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
-    )
+def _group(group: FindingGroup, verbose: bool) -> Iterator[str]:
+    finding = group.first
+    yield _finding_line(finding) if len(group.findings) == 1 else group_line(group)
     # The evidence of the range is shown with the range: here, show that of the finding.
     shown = finding.evidence if verbose else _own_evidence(finding)
     yield from evidence_lines(shown)
     yield from advice_lines(finding) if verbose else bug_lines(finding.known_bugs)
+
+
+def _finding_line(finding: Finding) -> str:
+    count = "" if finding.count == finding.end_pfn - finding.start_pfn else " of them"
+    return printable(
+        f"{finding.severity.value}: {finding.slug} {span(finding.start_pfn, finding.end_pfn)} "
+        f"{finding.count} {'page' if finding.count == 1 else 'pages'}{count}: {finding.message}"
+    )
 
 
 def _own_evidence(finding: Finding) -> list[Evidence]:
@@ -530,7 +558,7 @@ def _sections_table(rows: Sequence[SectionRow], screen: Screen | None) -> str:
                 row.nr,
                 span(row.start_pfn, row.end_pfn),
                 f"{row.address:#x}",
-                "|".join(row.flags),
+                "|".join(row.flags if screen is None else map(_short_flag, row.flags)),
                 row.memory_block or "-",
                 _bar(row),
             )
@@ -539,6 +567,21 @@ def _sections_table(rows: Sequence[SectionRow], screen: Screen | None) -> str:
         screen,
         ("SECTION", "BLOCK", "PFNS"),
     )
+
+
+# Where the kernel's own names are too long.
+_SHORT_FLAGS = {
+    "MARKED_PRESENT": "PRESENT",
+    "HAS_MEM_MAP": "MAP",
+    "IS_ONLINE": "ONLINE",
+    "IS_EARLY": "EARLY",
+    "TAINT_ZONE_DEVICE": "TAINT",
+    "IS_VMEMMAP_PREINIT": "PREINIT",
+}
+
+
+def _short_flag(flag: str) -> str:
+    return _SHORT_FLAGS.get(flag, flag)
 
 
 def _bar(row: SectionRow) -> str:

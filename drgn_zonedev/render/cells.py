@@ -7,6 +7,7 @@ always escaped before it reaches the terminal.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from tabulate import tabulate
@@ -22,7 +23,9 @@ __all__ = (
     "case_text",
     "device_text",
     "finding_line",
+    "fitted_rows",
     "fitted_table",
+    "kind_lines",
     "span",
     "state_text",
     "table",
@@ -51,8 +54,21 @@ def fitted_table(
 
     :param least: columns to drop if there is not enough room, the least important first
     """
+    return "\n".join(fitted_rows(headers, rows, screen, least))
+
+
+def fitted_rows(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    screen: Screen | None,
+    least: Sequence[str] = (),
+) -> list[str]:
+    """
+    Like :func:`fitted_table()`, but get the header and each row by itself. A row has several
+    lines if the last column is too long for a screen that has room for them.
+    """
     if screen is None or screen.columns is None:
-        return table(headers, rows)
+        return table(headers, rows).split("\n")
     # Two spaces follow a header.
     widths = {
         header: max([len(header) + 2, *(len(printable(str(row[i]))) for row in rows)])
@@ -66,7 +82,18 @@ def fitted_table(
             break
         kept.remove(header)
     columns = [headers.index(header) for header in kept]
-    return cut(table(kept, ([row[i] for i in columns] for row in rows)), screen)
+    lines = table(kept, ([row[i] for i in columns] for row in rows)).split("\n")
+    if screen.is_endless:
+        indent = lines[0].rindex(kept[-1]) if kept[-1] else 0
+        return [_hanging(line, indent, screen.columns) for line in lines]
+    return [cut(line, screen) for line in lines]
+
+
+def _hanging(line: str, indent: int, columns: int) -> str:
+    if len(line) <= columns or columns - indent < _LAST_COLUMN:
+        return line
+    words = textwrap.wrap(line[indent:], columns - indent, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join([line[:indent] + words[0], *words[1:]])
 
 
 def span(start_pfn: int, end_pfn: int) -> str:
@@ -105,7 +132,11 @@ def finding_line(finding: Finding) -> str:
 
 def advice_lines(finding: Finding) -> Iterator[str]:
     """Get the explanation and the cure of a kind of findings, and the known bugs of this one."""
-    kind = KINDS[finding.slug]
-    yield f"    why: {kind.explanation}"
-    yield f"    cure: {kind.cure}"
+    yield from kind_lines(finding.slug)
     yield from bug_lines(finding.known_bugs)
+
+
+def kind_lines(slug: str) -> Iterator[str]:
+    """Get the explanation and the cure of a kind of findings."""
+    yield f"    why: {KINDS[slug].explanation}"
+    yield f"    cure: {KINDS[slug].cure}"

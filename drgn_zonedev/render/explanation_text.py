@@ -17,7 +17,7 @@ from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.explanation.kernel_answers import Predicate
 from drgn_zonedev.model import Evidence, Finding, Range
 from drgn_zonedev.render.as_text import evidence_lines, size_text
-from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, fitted_table, span
+from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, fitted_rows, span
 from drgn_zonedev.render.screen import (
     SHOW_ALL,
     Screen,
@@ -69,14 +69,16 @@ def explanation_text(explanation: Explanation, *, screen: Screen | None = None) 
     :param screen: show only what fits on this screen, and count the rest
     """
     e = explanation
-    head = [
+    line = (
         f"PFN {e.pfn:#x}: physical address {e.physical_address:#x}, section {e.section_nr}, "
         f"subsection {e.subsection}, struct page at {e.page_address:#x}"
-    ]
+    )
+    head = [wrapped(line, screen) if screen else line]
     if e.subject.note:
         head.append(printable(e.subject.note))
     views, verdict = list(_views(e)), ["VERDICT", "", e.verdict]
-    parts = [*head, *(line for view in views for line in _whole(view)), "", *verdict]
+    whole = screen if screen and screen.is_endless else None
+    parts = [*head, *(line for view in views for line in _whole(view, whole)), "", *verdict]
     text = "\n".join(parts)
     if screen is None or height(text, screen) <= screen.lines:
         return text
@@ -124,8 +126,8 @@ def _views(e: Explanation) -> Iterator[_View]:
         yield _View("WALKERS THAT WOULD TOUCH IT", lambda screen: _walkers(e, screen), weight=2)
 
 
-def _whole(view: _View) -> list[str]:
-    return ["", view.title, "", *(line.text for line in view.lines(None))]
+def _whole(view: _View, screen: Screen | None) -> list[str]:
+    return ["", view.title, "", *(line.text for line in view.lines(screen))]
 
 
 def _folded(view: _View, room: int, screen: Screen) -> Iterator[str]:
@@ -159,11 +161,13 @@ def _table(
     screen: Screen | None,
     least: Sequence[str] = (),
 ) -> list[str]:
-    return fitted_table(headers, rows, screen, least).split("\n")
+    return fitted_rows(headers, rows, screen, least)
 
 
 def _text(text: str, screen: Screen | None) -> str:
-    return cut(text, screen) if screen else text
+    if screen is None:
+        return text
+    return wrapped(text, screen) if screen.is_endless else cut(text, screen)
 
 
 def _range(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
@@ -216,6 +220,9 @@ def _predicates(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     header, *lines = _table(headers, rows, screen, ("READ FROM",))
     yield _Line(header, kind="")
     for line, row in zip(lines, rows):
+        if not line:
+            # There was no room for the word.
+            continue
         if not row[0]:
             yield _Line(line, 2, "words")
         else:
@@ -247,13 +254,17 @@ def _page(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
     if page is None:
         yield _Line(_text(f"not readable: {printable(e.page_error or '')}", screen))
         return
+    # Where lines wrap, the last column is the one that may be long.
+    scrolls = screen is not None and screen.is_endless
     rows, ranks = [], []
     for f in page.fields:
         expected = "" if f.expected is None else f.expected
         mark = "DIFFERS" if f.differs else ("ok" if expected else "")
-        rows.append((f"+{f.offset:02x}", f.name, f"{f.value:#x}", f.meaning, expected, mark))
+        found = (f"+{f.offset:02x}", f.name, f"{f.value:#x}", f.meaning)
+        rows.append((*found, mark, expected) if scrolls else (*found, expected, mark))
         ranks.append(("DIFFERS", "ok", "").index(mark))
-    headers = ("AT", "FIELD", "VALUE", "MEANING", "PROMISED", "")
+    headers = ["AT", "FIELD", "VALUE", "MEANING", "PROMISED"]
+    headers.insert(4 if scrolls else 5, "")
     header, *lines = _table(headers, rows, screen, ("MEANING", "AT"))
     yield _Line(header, kind="")
     for line, rank in zip(lines, ranks):

@@ -4,8 +4,9 @@
 Screen
 ------
 
-Fit output on a screen. No command prints more than a screen unless ``--all`` is given: the
-most important items are shown, and the others are counted in their place.
+Fit text on a terminal. With a pager, lines have to fit, and there may be any number of them.
+Without one, no command prints more than a screen unless ``--all`` is given: the most important
+items are shown, and the others are counted in their place. Nothing else is ever folded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import textwrap
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 __all__ = (
@@ -41,8 +42,8 @@ _T = TypeVar("_T")
 
 SHOW_ALL = "(--all shows them)"
 NARROWED = f"... more columns {SHOW_ALL}"
-# A pipe has no height: use that of a usual screen.
-_PIPE_LINES = 40
+# No text has as many lines.
+_ENDLESS = sys.maxsize
 # The most kinds of left-out items that are counted separately.
 _MAX_KINDS = 5
 
@@ -54,11 +55,21 @@ class Screen:
     lines: int
     columns: int | None = None
 
+    @property
+    def is_endless(self) -> bool:
+        """Whether there is room for any number of lines."""
+        return self.lines == _ENDLESS
 
-def current_screen() -> Screen:
-    """Get the size of the terminal on standard output, or a fixed number of lines for a pipe."""
+    @property
+    def endless(self) -> Screen:
+        """A screen that is as wide, and scrolls."""
+        return replace(self, lines=_ENDLESS)
+
+
+def current_screen() -> Screen | None:
+    """Get the size of the terminal on standard output, or ``None`` if that is no terminal."""
     if not sys.stdout.isatty():
-        return Screen(_PIPE_LINES)
+        return None
     size = shutil.get_terminal_size()
     return Screen(size.lines - 1, size.columns)  # the shell's prompt comes below
 

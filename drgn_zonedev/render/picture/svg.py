@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from drgn_zonedev.render.as_text import kernel_name, size_text
-from drgn_zonedev.render.cells import finding_line, span
+from drgn_zonedev.render.cells import span
+from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of_range
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
 from drgn_zonedev.render.picture.scene import Picture, error_findings_between, ranges_between
@@ -227,7 +228,7 @@ def _titles(scene: Picture, start_pfn: int, end_pfn: int) -> Iterator[str]:
     size = scene.kernel.page_size
     yield f"PFNs {span(start_pfn, end_pfn)}, addresses {span(start_pfn * size, end_pfn * size)}"
     for finding in error_findings_between(scene, start_pfn, end_pfn, _MAX_TITLE_LINES):
-        yield finding_line(finding)
+        yield group_line(FindingGroup((finding,)))
     ranges = ranges_between(scene, start_pfn, end_pfn)
     for r in sorted(ranges, key=mark_of_range):
         yield printable(f"{range_words(scene, r)}: {r.reason}")

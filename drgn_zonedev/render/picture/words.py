@@ -10,17 +10,20 @@ The words of both drawings. Names come from the dump, and are escaped here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Union
 
-from drgn_zonedev.model import Finding, Pgmap, Range, Severity
+from drgn_zonedev.model import Pgmap, Range, Severity
 from drgn_zonedev.render.as_text import size_text
 from drgn_zonedev.render.cases import may_read, unusual_access
-from drgn_zonedev.render.cells import device_text, finding_line, span, state_text, type_text
+from drgn_zonedev.render.cells import device_text, span, state_text, type_text
+from drgn_zonedev.render.finding_groups import FindingGroup, group_findings, group_line
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
 from drgn_zonedev.render.picture.layout import Grid
 from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.util.strings import printable
 
 __all__ = (
+    "Trouble",
     "brief_pgmap_words",
     "brief_trouble_words",
     "device_name",
@@ -33,6 +36,9 @@ __all__ = (
     "troubles",
 )
 
+
+Trouble = Union[FindingGroup, Range]
+"""Something that a walker must not read, or that is wrong."""
 
 # No driver gives a device a longer name.
 _MAX_NAME = 48
@@ -90,24 +96,26 @@ def range_words(scene: Picture, range_: Range) -> str:
     )
 
 
-def troubles(scene: Picture) -> list[tuple[Finding | Range, str, int]]:
+def troubles(scene: Picture) -> list[tuple[Trouble, str, int]]:
     """Get findings, or all ranges that a walker must not read, each with its kind and rank."""
     if scene.findings is not None:
-        found = (f for f in scene.findings if f.severity is not Severity.INFO)
-        return [(f, f.slug, f.severity.rank) for f in found]
+        found = group_findings(f for f in scene.findings if f.severity is not Severity.INFO)
+        return [(group, group.slug, group.severity.rank) for group in found]
     ranges = (r for r in scene.ranges if not may_read(r.case))
     return [(r, r.case.value, mark_of_range(r)) for r in ranges]
 
 
-def trouble_words(scene: Picture, trouble: Finding | Range) -> str:
-    """Get a line about a finding or range."""
-    return finding_line(trouble) if isinstance(trouble, Finding) else range_words(scene, trouble)
+def trouble_words(scene: Picture, trouble: Trouble) -> str:
+    """Get a line about findings or a range."""
+    if isinstance(trouble, FindingGroup):
+        return group_line(trouble)
+    return range_words(scene, trouble)
 
 
-def brief_trouble_words(trouble: Finding | Range) -> tuple[str, ...]:
-    """Get shorter lines about a finding or range, without the message, the longer one first."""
+def brief_trouble_words(trouble: Trouble) -> tuple[str, ...]:
+    """Get shorter lines about findings or a range, without the message, the longer one first."""
     where = span(trouble.start_pfn, trouble.end_pfn)
-    if isinstance(trouble, Finding):
+    if isinstance(trouble, FindingGroup):
         what = f"{trouble.slug} {where}"
         return f"{trouble.severity.value}: {what}", what
     return (f"{where} {MARKS[mark_of_range(trouble)].name}",)
