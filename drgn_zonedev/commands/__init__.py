@@ -10,6 +10,7 @@ from typing import Any
 
 from drgn_zonedev.commands.bugreport import BUGREPORT
 from drgn_zonedev.commands.check import CHECK
+from drgn_zonedev.commands.diff import DIFF
 from drgn_zonedev.commands.export import EXPORT
 from drgn_zonedev.commands.kernel import KERNEL
 from drgn_zonedev.commands.oops import OOPS
@@ -33,6 +34,7 @@ COMMANDS = (
     PINS,
     OOPS,
     BUGREPORT,
+    DIFF,
     PROPOSAL,
     WALKERS_COMMAND,
     EXPORT,

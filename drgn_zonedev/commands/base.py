@@ -16,6 +16,7 @@ import enum
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +35,7 @@ __all__ = (
     "STANDARD_OUTPUT",
     "Command",
     "DrgnCode",
+    "Opener",
     "Outcome",
     "OutputError",
     "Session",
@@ -83,11 +85,17 @@ class Session:
     The program that a command reads.
 
     ``scan_all`` scans struct pages in the processes that the command line has started; if
-    it is ``None``, the command starts them itself.
+    it is ``None``, the command starts them itself. ``opener`` opens other dumps, if the
+    command line can.
     """
 
     prog: Program
     scan_all: ScanAll | None = None
+    opener: Opener | None = None
+
+
+Opener = Callable[[str], AbstractContextManager[Session]]
+"""Opens a dump or an export by its path, with the options that opened the first one."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,8 @@ class DrgnCode:
 @dataclass(frozen=True)
 class Command:
     """
-    A subcommand that reads a program. If none is selected, ``run_alone`` runs without one.
+    A subcommand that reads a program. If none is selected, ``run_alone`` runs without one, and
+    opens what it needs.
     """
 
     name: str
@@ -112,7 +121,7 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[Session, argparse.Namespace], Outcome]
     drgn_code: DrgnCode
-    run_alone: Callable[[argparse.Namespace], Outcome] | None = None
+    run_alone: Callable[[argparse.Namespace, Opener], Outcome] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
+from drgn_zonedev.commands.known_reports import baseline_of_file, compare_with
 from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
 from drgn_zonedev.model import Finding, MemoryKind, Report, Severity
 from drgn_zonedev.render.screen import Screen
@@ -30,9 +31,10 @@ from drgn_zonedev.render.screen import Screen
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
+    from drgn_zonedev.comparison.baseline import Baselined
     from drgn_zonedev.verification.work import ScanAll
 
-__all__ = ("CHECK", "fail_on_argument", "failed", "fails")
+__all__ = ("CHECK", "fail_on_argument", "failed", "fails", "jobs_argument")
 
 
 def _fail_on(value: str) -> tuple[str, ...]:
@@ -82,6 +84,18 @@ def fail_on_argument(parser: argparse.ArgumentParser) -> None:
     offer(action, _words)
 
 
+def jobs_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs``."""
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_jobs,
+        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
+        "REPL, 1)",
+    )
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "junit")
     map_arguments(parser)
@@ -98,13 +112,11 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fail_on_argument(parser)
     parser.add_argument(
-        "-j",
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
-        "REPL, 1)",
+        "--baseline",
+        metavar="FILE",
+        help="let --fail-on count only what is not in this report, which check --format json wrote",
     )
+    jobs_argument(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
 
 
@@ -126,10 +138,12 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.render import as_json, as_text
+    from drgn_zonedev.render.differences import baseline_text
     from drgn_zonedev.report import NoMemoryError, check_with, make_scope
     from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
+    baseline = None if args.baseline is None else baseline_of_file(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
         with progress_bar() as progress, _scanner(session, args) as scan_all:
@@ -137,20 +151,28 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
 
+    compared = None if baseline is None else compare_with(baseline, report)
+
     def text(screen: Screen | None) -> str:
         if args.map:
             found = report.ranges, report.pgmaps, report.findings
             return map_text(args, screen, report.kernel, *found)
-        return as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
+        whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
+        if compared is None:
+            return whole
+        return f"{whole}\n{baseline_text(args.baseline, report, compared)}"
+
+    def is_failure(finding: Finding) -> bool:
+        return fails(finding, args.fail_on) and (compared is None or compared.is_new(finding))
 
     print_result(
         args,
         text,
-        lambda: as_json.report_document(report),
-        jsonl=lambda: _lines(report),
-        junit=lambda: _junit(report, args.fail_on),
+        lambda: as_json.report_document(report, compared),
+        jsonl=lambda: _lines(report, compared),
+        junit=lambda: _junit(report, is_failure),
     )
-    if failed(report, args.fail_on):
+    if any(map(is_failure, report.findings)):
         return Outcome(report, Status.FINDINGS)
     # What the headers of a damaged dump hide may be an error.
     if report.nothing_judged or is_contradictory(session.prog):
@@ -171,16 +193,16 @@ def _scanner(session: Session, args: argparse.Namespace) -> AbstractContextManag
 # Import these only when asked for: they are rarely used, and slow to import.
 
 
-def _lines(report: Report) -> str:
+def _lines(report: Report, compared: Baselined | None) -> str:
     from drgn_zonedev.render.as_lines import report_lines
 
-    return report_lines(report)
+    return report_lines(report, compared)
 
 
-def _junit(report: Report, fail_on: tuple[str, ...]) -> str:
+def _junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
     from drgn_zonedev.render.as_junit import report_junit
 
-    return report_junit(report, lambda finding: fails(finding, fail_on))
+    return report_junit(report, is_failure)
 
 
 def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
@@ -191,11 +213,11 @@ def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     }
     given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
     builder.append(f"report = check({given})\n")
-    text = (TEXT, "report_text", "report, verbose=True")
+    wordy = "verbose" if args.verbose else "each" if args.all else ""
     print_code(
         builder,
         args,
-        text if args.verbose else ("", "", "report"),
+        (TEXT, "report_text", f"report, {wordy}=True") if wordy else ("", "", "report"),
         (JSON, "report_document", "report"),
     )
     if args.fail_on != ("error",):

@@ -51,11 +51,15 @@ def python_code(
     return builder.get()
 
 
+# What is about a terminal does not matter to code.
+_NEVER_MATTER = ("command", "drgn", "format", "output", "all", "no_pager")
+
+
 def _is_expressed(command: Command, args: argparse.Namespace) -> bool:
     # The code covers text and JSON, and the options in `expresses`.
     if getattr(args, "format", "text") not in ("text", "json"):
         return False
-    known = {"command", "drgn", "format", "output", "all", *command.drgn_code.expresses}
+    known = {*_NEVER_MATTER, *command.drgn_code.expresses}
     return not any(value for name, value in vars(args).items() if name not in known)
 
 

@@ -22,6 +22,7 @@ __all__ = ("OverwriteError", "named_files", "refuse_overwriting")
 # Names of arguments, of all commands; for outputs, also the option.
 _OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "html": "--html", "out": "OUT"}
 _INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo", "log")
+_REPORTS = ("baseline", "old", "new")
 _STDOUT = 1
 
 
@@ -36,7 +37,7 @@ def named_files(args: argparse.Namespace) -> Iterator[Path]:
     """
     paths = [Path(path) for path in getattr(args, "symbols", ())]
     # --kernel names a file for lab; for other commands it is a flag.
-    named = [getattr(args, name, None) for name in _INPUTS]
+    named = [getattr(args, name, None) for name in (*_INPUTS, *_REPORTS)]
     paths += [Path(path) for path in named if isinstance(path, (str, Path))]
     for path in paths:
         yield path

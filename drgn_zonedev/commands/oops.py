@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from drgn_zonedev.commands.base import (
     Command,
     DrgnCode,
+    Opener,
     Outcome,
     Session,
     UsageError,
@@ -76,7 +77,7 @@ def _oops(session: Session, args: argparse.Namespace) -> Outcome:
     return _print(args, log, explain_logged_pages(session.prog, log))
 
 
-def _oops_alone(args: argparse.Namespace) -> Outcome:
+def _oops_alone(args: argparse.Namespace, opener: Opener) -> Outcome:
     from drgn_zonedev.oops_log.answer import read_log
 
     if args.log is None:

@@ -34,6 +34,7 @@ from drgn_zonedev.model import (
 
 if TYPE_CHECKING:
     from drgn_zonedev.classification.section_rows import SectionRow
+    from drgn_zonedev.comparison.baseline import Baselined
 
 __all__ = (
     "Document",
@@ -67,8 +68,8 @@ def render(document: Document) -> str:
     return json.dumps(document, indent=2)
 
 
-def report_document(report: Report) -> Document:
-    """The document of ``check``."""
+def report_document(report: Report, compared: Baselined | None = None) -> Document:
+    """The document of ``check``; *compared* says which findings are new, if it was compared."""
     return {
         "schema": "drgn-zonedev/report/2",
         "kernel": kernel_document(report.kernel),
@@ -80,7 +81,10 @@ def report_document(report: Report) -> Document:
         "pgmaps": [_pgmap(p) for p in report.pgmaps],
         "ranges": [range_document(r) for r in report.ranges],
         **({"memmap": [_memmap_part(p) for p in report.memmap]} if report.memmap else {}),
-        "findings": [finding_document(f) for f in report.findings],
+        "findings": [
+            {**finding_document(f), **({"new": compared.is_new(f)} if compared else {})}
+            for f in report.findings
+        ],
         "unjudged": [unjudged_document(u) for u in report.unjudged],
         "missing": [
             {"start": hex(m.start), "end": hex(m.end), "holds": m.holds, "hint": m.hint}

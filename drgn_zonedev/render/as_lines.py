@@ -14,19 +14,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.model import Report
 from drgn_zonedev.render.as_json import Document, report_document
 
 __all__ = ("report_lines",)
 
 
-def report_lines(report: Report) -> str:
+def report_lines(report: Report, compared: Baselined | None = None) -> str:
     """What ``check --format jsonl`` prints."""
-    return "\n".join(json.dumps(record) for record in _records(report))
+    return "\n".join(json.dumps(record) for record in _records(report, compared))
 
 
-def _records(report: Report) -> Iterator[Document]:
-    document = report_document(report)
+def _records(report: Report, compared: Baselined | None) -> Iterator[Document]:
+    document = report_document(report, compared)
     yield {
         "record": "header",
         "schema": "drgn-zonedev/report-lines/2",

@@ -183,11 +183,25 @@ def _run(args: argparse.Namespace) -> Outcome:
     if isinstance(command, ShellCommand):
         return command.run(args)
     if command.run_alone is not None and not _selects_program(args):
-        return command.run_alone(args)
+        return command.run_alone(args, functools.partial(_opened_dump, args))
+    with contextlib.ExitStack() as stack:
+        monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
+        session = stack.enter_context(_opened(args, monitor))
+        run = functools.partial(command.run, session, args)
+        return _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
+
+
+def _opened_dump(args: argparse.Namespace, path: str) -> contextlib.AbstractContextManager[Session]:
+    selection = {**vars(args), "core": path, "kernel": False, "qemu": None}
+    return _opened(argparse.Namespace(**selection), None)
+
+
+@contextlib.contextmanager
+def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator[Session]:
+    """Open what the options select, with its types, and say what is wrong with it."""
     with contextlib.ExitStack() as stack:
         choice = TypeChoice(args.types)
         files = stack.enter_context(_unpacked(args.core, args.symbols, choice))
-        monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
         # A signal handler in Python does not interrupt drgn's C code.
         opening = ending_at_once if files.core == args.core else contextlib.nullcontext
         with opening():
@@ -204,11 +218,9 @@ def _run(args: argparse.Namespace) -> Outcome:
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         # Nothing has read memory yet, except to get types from it.
         distrust_headers(prog)
-        run = functools.partial(command.run, Session(prog, scan_all), args)
         with debug_info(), _odd_layouts_told(prog):
-            outcome = _run_paused(run, args.qemu, monitor) if args.pause and monitor else run()
+            yield Session(prog, scan_all, functools.partial(_opened_dump, args))
         warn_if_damaged(prog, files.names.get(files.core or ""))
-    return outcome
 
 
 def _selects_program(args: argparse.Namespace) -> bool:

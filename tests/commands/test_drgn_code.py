@@ -128,7 +128,7 @@ def test_code_exports_what_the_command_exports(prog: drgn.Program, tmp_path: Pat
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
 def test_every_command_has_code(prog: drgn.Program, command: Any) -> None:
-    arguments = {"pfn": " 0x100801", "export": " out"}.get(command.name, "")
+    arguments = {"pfn": " 0x100801", "export": " out", "diff": " old.json"}.get(command.name, "")
     code = _printed(prog, f"zonedev {command.name}{arguments} --drgn")[1]
     assert ast.parse(code).body
 

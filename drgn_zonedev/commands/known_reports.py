@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Reports to compare with: JSON files, and whatever else can be opened and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+
+from drgn_zonedev.commands.base import Opener, Session, UsageError
+from drgn_zonedev.comparison.baseline import Baselined
+from drgn_zonedev.comparison.differences import new_findings
+from drgn_zonedev.comparison.known_report import (
+    SCHEMAS,
+    KnownReport,
+    NotAReportError,
+    known_report,
+)
+from drgn_zonedev.model import Report
+from drgn_zonedev.opening.failures import CannotJudgeError
+
+__all__ = (
+    "baseline_of_file",
+    "compare_with",
+    "known_report_of",
+    "known_report_of_file",
+    "known_report_of_session",
+)
+
+_WRITE_ONE = "write one with check --format json -o FILE"
+
+
+def known_report_of(path: str, opener: Opener | None) -> KnownReport:
+    """
+    Get the report of a file: of JSON, or else of a program that is opened and checked.
+
+    :param opener: ``None`` if only JSON can be read
+    :raises UsageError: if it is neither
+    """
+    if opener is None or _is_json(path):
+        return known_report_of_file(path)
+    with opener(path) as session:
+        return known_report_of_session(session)
+
+
+def _is_json(path: str) -> bool:
+    if path == "-":
+        return True
+    if os.path.isdir(path):
+        return False
+    try:
+        with open(path, "rb") as f:
+            return f.read(64).lstrip()[:1] in (b"{", b"")
+    except OSError:
+        # Who opens it says why it cannot be read.
+        return False
+
+
+def known_report_of_file(path: str) -> KnownReport:
+    """
+    Read what ``check --format json`` wrote, ``-`` for standard input.
+
+    :raises UsageError: if that cannot be done
+    """
+    try:
+        text = sys.stdin.read() if path == "-" else _text(path)
+        return known_report(json.loads(text))
+    except OSError as e:
+        raise UsageError(f"cannot read {path}: {e.strerror or e}: {_WRITE_ONE}") from e
+    except NotAReportError as e:
+        raise UsageError(f"{path} is not a report of {' or '.join(SCHEMAS)}: {e}") from e
+    except (ValueError, RecursionError) as e:
+        what = "is empty" if not isinstance(e, RecursionError) and not text.strip() else None
+        raise UsageError(f"{path} {what or 'is not JSON'}: {_WRITE_ONE}") from e
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def baseline_of_file(path: str) -> KnownReport:
+    """
+    Like :func:`known_report_of_file()`. An empty file, such as ``/dev/null``, knows of nothing.
+    """
+    with contextlib.suppress(OSError):
+        if path != "-" and not _text(path).strip():
+            return KnownReport("", "", (None, None, None), (), (), ())
+    return known_report_of_file(path)
+
+
+def known_report_of_session(session: Session) -> KnownReport:
+    """
+    Check a program, all of it.
+
+    :raises CannotJudgeError: if nothing of it could be judged
+    """
+    from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.render.as_json import report_document
+    from drgn_zonedev.report import check_with
+    from drgn_zonedev.verification.pool.scanner import scanner
+
+    with progress_bar() as progress, contextlib.ExitStack() as stack:
+        scan_all = session.scan_all or stack.enter_context(scanner(session.prog, 1))
+        report = check_with(session.prog, progress, scan_all)
+    if report.nothing_judged:
+        raise CannotJudgeError("no struct page could be read: check says why")
+    return known_report(report_document(report))
+
+
+def compare_with(baseline: KnownReport, report: Report) -> Baselined:
+    """Find out which findings of a report are new."""
+    from drgn_zonedev.render.as_json import report_document
+
+    are_new = new_findings(baseline, known_report(report_document(report)))
+    return Baselined(frozenset(f for f, is_new in zip(report.findings, are_new) if is_new))
