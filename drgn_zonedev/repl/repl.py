@@ -19,7 +19,8 @@ __all__ = ("COMMAND_NAMES", "register")
 
 # Listed here so that the commands are imported only when one of them runs.
 COMMAND_NAMES = (
-    "check, ranges, sections, pgmaps, kernel, pfn, oops, bugreport, diff, proposal, walkers, export"
+    "check, ranges, sections, pgmaps, kernel, pfn, pins, "
+    "oops, bugreport, diff, proposal, walkers, export"
 )
 _OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
