@@ -154,8 +154,9 @@ def pausing(machine: Path, then: str) -> subprocess.Popen[str]:
     """A process that stops the machine, says so, and goes on with some code."""
     code = f"""
         import os, signal, sys, time
-        # Whoever started the tests may have told them to ignore it (nohup).
+        # The tests may run where these are ignored (nohup, a shell's background job).
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from drgn_zonedev.opening.guest import connect, paused
         monitor = connect({str(machine / "ours")!r})
         monitor.recv(4096)

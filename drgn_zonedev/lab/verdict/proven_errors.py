@@ -9,11 +9,13 @@ have a zone that does not exist (see the scenario ``acpi-hole``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from drgn import Program
+from drgn.helpers.linux.printk import get_dmesg
 
 from drgn_zonedev.lab.scenarios.arithmetic import PAGE
 from drgn_zonedev.lab.truth.frozen import Frozen, Is, read_frozen
@@ -25,6 +27,8 @@ from drgn_zonedev.util.intervals import difference, union
 __all__ = ("ProvenErrors", "error_differences", "pages_in_no_zone", "proven_errors")
 
 _Spans = Sequence[tuple[int, int]]
+# As e820__print_table() logs it; the second address is the last one of the entry.
+_E820 = re.compile(rb"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (?:reserved|ACPI)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ def proven_errors(prog: Program, facts: Facts) -> ProvenErrors:
     """
     frozen = read_frozen(prog, facts)
     if frozen is None:
-        return ProvenErrors(union(_firmware(facts)), exact=False)
+        firmware = _by_iomem(facts) if "iomem" in facts else _by_log(bytes(get_dmesg(prog)))
+        return ProvenErrors(union(firmware), exact=False)
     return ProvenErrors(pages_in_no_zone(frozen), exact=True)
 
 
@@ -69,10 +74,20 @@ def _pfns(span: tuple[int, int]) -> str:
     return f"PFNs {span[0]:#x}-{span[1]:#x}"
 
 
-def _firmware(facts: Facts) -> Iterator[tuple[int, int]]:
-    for entry in facts.get("iomem", ()):
+def _by_iomem(facts: Facts) -> Iterator[tuple[int, int]]:
+    for entry in facts["iomem"]:
         if entry.name == "Reserved" or entry.name.startswith("ACPI"):
-            yield entry.start // PAGE, -(-entry.end // PAGE)
+            yield _pages(entry.start, entry.end)
+
+
+def _by_log(log: bytes) -> Iterator[tuple[int, int]]:
+    # A guest that was frozen during boot has no user space to ask.
+    for start, last in _E820.findall(log):
+        yield _pages(int(start, 16), int(last, 16) + 1)
+
+
+def _pages(start: int, end: int) -> tuple[int, int]:
+    return start // PAGE, -(-end // PAGE)
 
 
 def pages_in_no_zone(frozen: Frozen) -> _Spans:
