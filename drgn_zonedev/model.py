@@ -344,7 +344,7 @@ class Range(OfPage, OfPgmap):
 def lacks_memmap(ranges: Iterable[Range]) -> bool:
     """
     Return whether no range has struct pages. No kernel runs like that, so the sections
-    that would have them could not be read, or are no sections.
+    that would have them could not be read, or are not sections.
     """
     return not any(r.memmap is Memmap.MAPPED for r in ranges)
 

@@ -102,7 +102,7 @@ def make_scope(only: str | None, pfns: tuple[IntegerLike, IntegerLike] | None) -
     """
     Get what :func:`check` looks at.
 
-    :raises ValueError: if *only* is no kind of memory, or *pfns* are empty or reversed
+    :raises ValueError: if *only* is not a kind of memory, or *pfns* are empty or reversed
     """
     kinds = [kind.value for kind in MemoryKind]
     if only is not None and only not in kinds:

@@ -99,10 +99,10 @@ def _why_no_btf(symbols: KernelSymbols) -> str:
 
 def _require_same_build(vmcoreinfo: bytes, memory: Memory, symbols: KernelSymbols) -> None:
     # read_kallsyms() has compared addresses.
-    told, held = vmcoreinfo_build_id(vmcoreinfo), _held_build_id(memory, symbols)
-    if told and held and told != held:
+    named, held = vmcoreinfo_build_id(vmcoreinfo), _held_build_id(memory, symbols)
+    if named and held and named != held:
         raise DebugInfoError(
-            f"the kernel in memory is of another build: VMCOREINFO says {told.hex()}, its notes "
+            f"the kernel in memory is of another build: VMCOREINFO says {named.hex()}, its notes "
             f"{held.hex()}"
         )
 

@@ -89,7 +89,7 @@ class KernelSymbols:
     The symbols of a kernel, without those of its modules.
 
     :ivar order: Sorts the addresses.
-    :ivar lowest: What is below it is no address: per-CPU symbols may begin at 0.
+    :ivar lowest: What is below it is not an address: per-CPU symbols may begin at 0.
     """
 
     names: SymbolNames

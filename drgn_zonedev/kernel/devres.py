@@ -258,7 +258,7 @@ def _nodes_to_try(prog: Program, pgmap: int) -> list[Object]:
 def guessed_words(prog: Program, pgmap: int) -> frozenset[int]:
     """
     Get the addresses of the words that :func:`dev_pagemap_devices()` looks at to find out
-    that they are no part of a ``struct devres_node``, or of a ``struct device``. Some may
+    that they are not part of a ``struct devres_node``, or of a ``struct device``. Some may
     be part of others.
 
     :param pgmap: Address of a ``struct dev_pagemap``.

@@ -5,7 +5,7 @@ Free Areas
 ----------
 
 The ``drgn_zonedev.kernel.free_area`` module reads how many free blocks each zone counts, and
-finds free blocks among struct pages. Pages on per-CPU lists are in neither: they are no blocks
+finds free blocks among struct pages. Pages on per-CPU lists are in neither: they are not blocks
 of the buddy allocator.
 """
 

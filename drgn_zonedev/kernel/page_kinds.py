@@ -31,7 +31,7 @@ class PageKinds:
     ``HPG_vmemmap_optimized`` of a hugetlb page's ``private``. ``known_types`` are all page
     types, ``None`` where the debugging information does not have them: then it is one bit
     that is clear, and an ``int`` in ``[least_type, end_of_types)``. ``hugetlb`` is ``None``
-    where that is no page type, and ``memcg_offset`` in a kernel without ``page->memcg_data``;
+    where that is not a page type, and ``memcg_offset`` in a kernel without ``page->memcg_data``;
     offsets are in bytes.
     """
 

@@ -24,7 +24,7 @@ _ENCODED = re.compile(rb"^content-transfer-encoding:[ \t]*base64", re.IGNORECASE
 _HEADER = re.compile(rb"^(?:from |[a-z][a-z-]{1,30}:)", re.IGNORECASE)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}$")
 
-# Headers begin here, or this is no mail.
+# Headers begin here, or this is not a mail.
 _TOP = 1 << 14
 
 

@@ -55,7 +55,7 @@ _FILLS = {
     0xA56B6B6B6B6B6B6B: Pattern.SLAB_POISON,
     0x5A5A5A5A5A5A5A5A: Pattern.SLAB_POISON,
 }
-# A structure that such a pointer would point to is no larger.
+# The size of a structure that such a pointer would point to is at most this.
 _NEAR = 0x1000
 
 # LIST_POISON1 and 2 (0x200 in older kernels), what list_del() writes there, and the start of a

@@ -65,7 +65,7 @@ def new_directory(
     :param mode: The most that it may allow; the process's umask, and the mode of what is
         replaced, may allow less.
     :raises NotEmptyError: if it holds anything else
-    :raises FileExistsError: if it is no directory, or one that this process is in
+    :raises FileExistsError: if it is not a directory, or one that this process is in
     """
     target = Path(os.path.abspath(target))
     _refuse(target, replaced)
@@ -85,7 +85,7 @@ def new_directory(
 def new_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     Yield the path of a file to make, which becomes ``target`` if nothing goes wrong. Its
-    directory is beside ``target``, nobody else's, and goes in the end.
+    directory is beside ``target``, open to this user only, and goes in the end.
 
     :param replace: ``target`` may exist if it is a plain file.
     :raises NotEmptyError: if it exists, and is not to be replaced

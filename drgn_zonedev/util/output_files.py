@@ -80,7 +80,7 @@ def output_file(path: PathLike) -> Iterator[TextIO]:
     Write a text file beside its place, and move it there in the end: if anything goes
     wrong, what was there stays. The mode stays, and so does the owner if that is allowed.
 
-    What is no regular file, such as a pipe, a terminal or ``/dev/stdout``, is written
+    What is not a regular file, such as a pipe, a terminal or ``/dev/stdout``, is written
     as it is. So is a file in a directory that takes no others.
 
     :raises OSError: if it cannot be written

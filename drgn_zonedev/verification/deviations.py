@@ -241,7 +241,7 @@ class _Subject:
 # Values that are as good as each other.
 _MOST_SHOWN = 4
 
-# Below it is no count, but a page type.
+# Below it is a page type, not a count.
 _PAGE_MAPCOUNT_RESERVE = -128
 
 

@@ -5,7 +5,7 @@ In Flight
 ---------
 
 Finds compound pages that the kernel was making or freeing when it was stopped, for a dump
-or by ``--pause``. That is no defect, and no second look at the same memory tells more.
+or by ``--pause``. That is not a defect, and a second look at the same memory says no more.
 
 ``prep_compound_page()`` links the tails in ascending order, and then writes the order;
 freeing clears the order first since Linux kernel commit ebc1baf5c9b4 ("mm: free up a word in

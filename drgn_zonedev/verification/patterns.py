@@ -4,11 +4,11 @@
 Patterns
 --------
 
-What is in a struct page that nobody promises to have initialised. Without
+What is in a struct page that the kernel does not promise to have initialised. Without
 ``CONFIG_DEBUG_VM`` there is no poison: such a page holds whatever its memory
 held before, which can be a perfectly plausible struct page.
 
-An initialised page whose zone or node does not exist is told apart from other content
+An initialised page whose zone or node does not exist is not taken for other content
 by its other words: the counts, and the compound link or the list head.
 """
 

@@ -144,7 +144,7 @@ def builds_folios(layout: PageLayout, promise: Promise) -> bool:
 
 def is_idle_at_one(layout: PageLayout, promise: Promise) -> bool:
     """
-    Return whether nobody drops the last reference of a page while its pgmap lives.
+    Return whether a page keeps its last reference while its pgmap lives.
 
     device-dax pages keep the reference that ``__init_single_page()`` gives them. fsdax
     pages did until Linux kernel commit 38607c62b34b ("fs/dax: properly refcount fs dax

@@ -46,7 +46,7 @@ class Aliases:
     """
     Which struct pages of some backings have their memory in common.
 
-    ``spans`` holds for each backing the parts that are no legal aliases, as rows of
+    ``spans`` holds for each backing the parts that are not legal aliases, as rows of
     half-open ranges of PFNs. ``page``, ``owner`` and ``frame`` are columns of the
     illegal ones: a virtual page number, sorted; that of the first page with the
     same frame; and the frame. ``per_page`` is the number of struct pages in a page
@@ -179,7 +179,7 @@ def _window(prog: Program, backing: Backing, start_pfn: int, end_pfn: int, base:
 
 
 def _compound(backing: Backing, pfn: np.ndarray, per_page: int) -> np.ndarray:
-    # The first page of a compound page's vmemmap has the head: it is nobody's.
+    # The first page of a compound page's vmemmap has the head: no other page shares it.
     index = pfn - backing.first_pfn
     inner = index % (1 << backing.vmemmap_shift)
     return np.where((index >= 0) & (inner >= per_page), index >> backing.vmemmap_shift, -1)
@@ -190,7 +190,7 @@ def _without(window: _Window, illegal: np.ndarray) -> _Window:
 
 
 def _legal(found: Aliases, illegal: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    # The spans that are no legal aliases, and frames that are in more than one place.
+    # The spans that are not legal aliases, and frames that are in more than one place.
     seen: dict[int, np.ndarray] = {}
     twice, spans, last = [_EMPTY], [], -1
     for backing in found.backings:

@@ -58,7 +58,7 @@ class Kpageflags:
     A run of ``/proc/kpageflags``.
 
     `answer` is ``nopage`` (KPF_NOPAGE), ``flags``, or ``zero``. Kernels from 7.x on have no
-    KPF_NOPAGE: there, ``zero`` is no online page, or an online one without any flag.
+    KPF_NOPAGE: there, ``zero`` is not an online page, or an online one without any flag.
     """
 
     start_pfn: int

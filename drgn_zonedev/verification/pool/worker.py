@@ -5,7 +5,7 @@ A process that goes through struct pages for another one: see
 :mod:`~drgn_zonedev.verification.pool.scheduler`.
 
 It opens the same core dump, and needs no debugging symbols: what it must know of
-``struct page`` it is told with the work. So it can start before anybody has loaded them.
+``struct page`` comes with the work, so it can start before they are loaded.
 """
 
 from __future__ import annotations
