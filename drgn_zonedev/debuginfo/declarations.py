@@ -60,8 +60,8 @@ _BY_TYPE: Mapping[str, str] = {
     "struct kobj_type": "bus_ktype class_ktype device_ktype driver_ktype module_ktype",
     "struct kset *": "bus_kset class_kset devices_kset module_kset slab_kset",
     "struct list_head": (
-        "cgroup_roots clocksource_list modules net_namespace_list pci_root_buses shrinker_list "
-        "slab_caches super_blocks vmap_area_list workqueues"
+        "cgroup_roots clocksource_list modules net_namespace_list pci_root_buses pgd_list "
+        "shrinker_list slab_caches super_blocks vmap_area_list workqueues"
     ),
     "struct maple_tree": "sparse_irqs",
     "struct mem_cgroup *": "root_mem_cgroup",
