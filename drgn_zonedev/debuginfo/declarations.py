@@ -27,7 +27,7 @@ _BY_TYPE: Mapping[str, str] = {
     "atomic_t": "panic_cpu pgdat_init_n_undone",
     "bool": "movable_node_enabled page_init_poisoning",
     "char *": "log_buf saved_command_line",
-    "const struct file_operations": "ns_file_operations",
+    "const struct file_operations": "io_uring_fops ns_file_operations pipeanon_fops pipefifo_fops",
     "enum slab_state": "slab_state",
     "gate_desc [256]": "idt_table",
     "int": (
@@ -52,6 +52,7 @@ _BY_TYPE: Mapping[str, str] = {
     "struct hlist_head *": "mount_hashtable",
     "struct hrtimer_cpu_base": "hrtimer_bases",
     "struct idr": "btf_idr link_idr map_idr prog_idr",
+    "struct inode *": "iomem_inode",
     "struct ipc_namespace": "init_ipc_ns",
     "struct kernfs_node *": "sysfs_root_kn",
     "struct kimage *": "kexec_crash_image",
@@ -114,6 +115,7 @@ _BY_TYPE: Mapping[str, str] = {
     "unsigned long []": "__per_cpu_offset",
     "unsigned long [3]": "avenrun",
     "void *": "high_memory",
+    "wait_queue_head_t [256]": "bit_wait_table",
 }
 
 DECLARED_TYPES: Mapping[str, str] = {
