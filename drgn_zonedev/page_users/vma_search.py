@@ -193,28 +193,24 @@ class VmaSearch:
 
     def _address_spaces(self, pgmap: Pgmap) -> Iterator[Mapping]:
         if pgmap.type == "MEMORY_DEVICE_PCI_P2PDMA":
-            # Mapped by way of sysfs, whose files of PCI memory share this inode.
-            yield self._mapping_of(self._prog["iomem_inode"].read_())
+            # Its pages are mapped by way of a file in sysfs.
+            yield from self._mapped_inodes(lambda block: c_string(block.s_type.name) == "sysfs")
         elif pgmap.type == _FILES_OF_DEVICES:
-            for super_block in self._super_blocks(pgmap):
-                inodes = super_block.s_inodes.address_of_()
-                for inode in list_entries(self._prog, "struct inode", inodes, "i_sb_list"):
-                    need_object(inode[0])
-                    if inode.i_data.i_mmap.rb_root.rb_node.value_():
-                        yield self._mapping_of(inode)
+            disk = pgmap.device.disk if pgmap.device else None
+            yield from self._mapped_inodes(lambda block: disk is not None and _is_on(block, disk))
 
-    def _super_blocks(self, pgmap: Pgmap) -> Iterator[Object]:
-        # The file systems on the device's disk.
-        disk = pgmap.device.disk if pgmap.device else None
+    def _mapped_inodes(self, is_meant: Callable[[Object], bool]) -> Iterator[Mapping]:
+        # The files of some file systems that VMAs map.
         blocks = self._prog["super_blocks"].address_of_()
-        for super_block in list_entries(self._prog, "struct super_block", blocks, "s_list"):
-            need_object(super_block[0])
-            device = super_block.s_bdev.read_()
-            if disk and device and c_string(device.bd_disk.disk_name) == disk:
-                yield super_block
-
-    def _mapping_of(self, inode: Object) -> Mapping:
-        return Mapping(MappingKind.FILE, inode.i_mapping.value_())
+        for block in list_entries(self._prog, "struct super_block", blocks, "s_list"):
+            need_object(block[0])
+            if not is_meant(block):
+                continue
+            inodes = block.s_inodes.address_of_()
+            for inode in list_entries(self._prog, "struct inode", inodes, "i_sb_list"):
+                need_object(inode[0])
+                if inode.i_data.i_mmap.rb_root.rb_node.value_():
+                    yield Mapping(MappingKind.FILE, inode.i_mapping.value_())
 
     # What a VMA maps.
 
@@ -264,6 +260,11 @@ class VmaSearch:
         inside = (index >= vma.pgoff) & (index < vma.pgoff + pages)
         if inside.any():
             yield Hit(vma, rows[inside], None)
+
+
+def _is_on(super_block: Object, disk: str) -> bool:
+    device = super_block.s_bdev.read_()
+    return bool(device) and c_string(device.bd_disk.disk_name) == disk
 
 
 def _index_span(folios: FolioCounts, rows: np.ndarray) -> tuple[int, int]:

@@ -228,12 +228,14 @@ def named(made: Machine) -> Pins:
 def test_pages_of_a_pci_device_are_found_by_way_of_sysfs() -> None:
     for layout in ("6.12", "7.2"):
         made = machine(layout, "MEMORY_DEVICE_PCI_P2PDMA")
-        made.kernel.set_variable("iomem_inode", made.file.inode)
+        sysfs = made.users.file_system("/sys", kind="sysfs")
+        allocate = made.users.file(sysfs, "allocate")
         made.users.count(FIRST, 1, 1, pages=2)
-        made.users.map(made.first, made.file, [FIRST, FIRST + 1])
+        made.users.map(made.first, allocate, [FIRST, FIRST + 1])
         (use,) = made.used()
         assert use.owner.kind is MappingKind.NONE
         assert mapped_by(use) == {"first": 2}
+        assert [user.path for user in use.mapped_by] == ["/sys/allocate"]
         assert not use.has_unknown_user
 
 

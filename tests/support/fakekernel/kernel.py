@@ -228,7 +228,6 @@ class FakeKernel:
         self._variable("super_blocks", "struct list_head", 16)
         table = f"struct wait_queue_head [{WAIT_TABLE}]"
         self._variable("bit_wait_table", table, WAIT_TABLE * sizes["wait_queue_head"])
-        self._variable("iomem_inode", "struct inode *", 8)
         for name in ("pipefifo_fops", "pipeanon_fops", "io_uring_fops"):
             self._variable(name, "struct file_operations", 8)
 

@@ -94,13 +94,13 @@ class Users:
 
     # Files.
 
-    def file_system(self, mounted_at: str, disk: str = "pmem0") -> int:
+    def file_system(self, mounted_at: str, disk: str = "pmem0", kind: str = "ext4") -> int:
         """A mounted file system; returns its super block."""
         kernel = self.kernel
         gendisk = kernel.new("gendisk")
         kernel.poke(gendisk, disk.encode().ljust(32, b"\0"))
-        kind = kernel.new("file_system_type", name=kernel.string("ext4"))
-        block = kernel.new("super_block", s_type=kind)
+        type_ = kernel.new("file_system_type", name=kernel.string(kind))
+        block = kernel.new("super_block", s_type=type_)
         device = kernel.new("block_device", bd_disk=gendisk)
         kernel.poke_member("super_block", block, "s_bdev", device)
         self._link_list(self.at("super_block", block, "s_inodes"), [])
