@@ -38,6 +38,7 @@ ALWAYS = {
     "virtio-mem": ("5.10",),
     "kernel-load": ("7.2",),
     "pinned": ("7.3",),
+    "pinned-xfs": (),
     "registered": (),
 }
 

@@ -125,6 +125,23 @@ def test_two_processes_a_pipe_direct_io_and_a_file_system_that_waits(booted: Boo
     assert not any(use.unknown_mappings for use in unknown)
 
 
+@each_guest(
+    long_guest(kernel, "pinned-xfs", "pinned on 7.3 has ext4, and is in every run")
+    for kernel in KERNELS
+)
+def test_files_of_xfs(booted: Booted) -> None:
+    found = pins_of(booted)
+    first, second = started(booted, "map")
+    (piped,) = started(booted, "pipe")
+    (truncated,) = started(booted, "truncate")
+    assert mapped(found) == {first: 4 * MIB // PAGE, second: 2 * MIB // PAGE}
+    assert held(found, HolderKind.PIPE) == {piped: KEPT}
+    ((waiter,),) = (pgmap.waiters for pgmap in found.pgmaps)
+    assert (waiter.process.pid, waiter.awaited) == (truncated[1], Awaited.PAGE)
+    assert any(function.startswith("xfs_") for function in waiter.stack)
+    assert not any(use.has_unknown_user for use in uses(found))
+
+
 REGISTERED = [
     long_guest(kernel, "registered", "unit tests have registered buffers of each layout")
     for kernel in KERNELS

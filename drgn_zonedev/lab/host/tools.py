@@ -26,6 +26,8 @@ _PACKAGE_OF = {
     # They make the disk of a guest that runs this tool itself.
     "mke2fs": "e2fsprogs",
     "ldd": "libc-bin",
+    # It makes a file system of a guest whose pages are used.
+    "mkfs.xfs": "xfsprogs",
     # Part of every Debian; named so that other systems get a useful message.
     "apt-get": "apt",
     "apt-cache": "apt",
@@ -36,7 +38,9 @@ _PACKAGE_OF = {
 # Only needed to build a kernel from source.
 _BUILD_PACKAGE_OF = {"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"}
 
-DEBIAN_PACKAGES = ("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs")
+DEBIAN_PACKAGES = (
+    *("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs", "xfsprogs"),
+)
 """What a Debian machine needs on top of its essential packages (no recommended ones)."""
 
 

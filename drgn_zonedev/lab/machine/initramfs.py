@@ -21,6 +21,7 @@ from drgn_zonedev.lab.host.errors import LabError, NotPossible
 from drgn_zonedev.lab.host.tools import find_tool, run_tool
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.programs import compile_program
+from drgn_zonedev.lab.machine.xfs import xfs_files
 from drgn_zonedev.lab.scenarios import Scenario
 
 __all__ = (
@@ -203,6 +204,10 @@ def _user_space(script: Path) -> list[Entry]:
     ]
 
 
+def _file_system(mib: int) -> list[Entry]:
+    return [file_entry(name, data) for name, data in xfs_files(mib).items()] if mib else []
+
+
 def build_capture_initramfs(kernel: Kernel, modules: Iterable[str], files: list[Entry]) -> bytes:
     """Return the initramfs of the kernel that takes over from one that panics."""
     return cpio([*_user_space(_CAPTURE_SCRIPT), *files, *_module_entries(kernel, modules)])
@@ -224,6 +229,7 @@ def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = Non
                 for name in scenario.programs
             ),
             *(file_entry(name, path.read_bytes(), 0o755) for name, path in scenario.files.items()),
+            *_file_system(scenario.xfs_mib),
             file_entry("steps", steps_script(scenario).encode()),
             *_module_entries(kernel, (*BASE_MODULES, *scenario.modules)),
         ]

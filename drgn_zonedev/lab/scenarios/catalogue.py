@@ -62,6 +62,8 @@ _DIRTY = MemoryArea(DEVICE_MEMORY, 192 * MIB)
 # QEMU's firmware tables list the last DIMM first: these are the regions 1 and 0.
 _MAPPED = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _FILES = MemoryArea(DEVICE_MEMORY + 256 * MIB, 256 * MIB)
+# mkfs.xfs makes none of less than 300 MiB.
+_XFS, _XFS_MIB = MemoryArea(DEVICE_MEMORY, 512 * MIB), 320
 _DIMM = MemoryArea(DEVICE_MEMORY, 256 * MIB)
 _MOVABLE = MemoryArea(0x30000000, 128 * MIB)
 _BECOMES_RAM = MemoryArea(DEVICE_MEMORY, 512 * MIB)
@@ -347,6 +349,26 @@ _ALL = (
             ("truncate_kept", "/mnt/piped"),
         ),
         expected=ranges(_MAPPED, "mem") + ranges(_FILES),
+        programs=("busy",),
+        proofs=("pages_in_use",),
+    ),
+    Scenario(
+        name="pinned-xfs",
+        summary="fsdax with XFS: a file that two processes map, and one that a pipe keeps",
+        devices=nvdimm(1, _XFS),
+        modules=(*_NFIT, "xfs"),
+        steps=(
+            namespace("fsdax", "mem"),
+            ("xfs", "/dev/pmem0"),
+            ("copy", "/mnt/file", "4"),
+            ("copy", "/mnt/piped", "1"),
+            ("map", "/mnt/file", str(4 * MIB)),
+            ("map", "/mnt/file", str(2 * MIB)),
+            ("keep", "pipe", "/mnt/piped", str(MIB)),
+            ("truncate_kept", "/mnt/piped"),
+        ),
+        xfs_mib=_XFS_MIB,
+        expected=ranges(_XFS, "mem"),
         programs=("busy",),
         proofs=("pages_in_use",),
     ),

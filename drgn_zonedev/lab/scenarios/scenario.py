@@ -59,6 +59,8 @@ class Scenario:
     """C programs of ``guest/`` that the guest gets, without ``.c``."""
     files: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Files of the host that the guest gets, by their names there (without a leading slash)."""
+    xfs_mib: int = 0
+    """Size of the empty XFS that the guest's command ``xfs`` makes; 0 for none."""
     victims: tuple[int, ...] = ()
     """PFNs of RAM that a trial has memory failure handle, which may end the guest."""
     needs: tuple[str, ...] = ()
