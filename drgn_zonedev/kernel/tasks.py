@@ -23,10 +23,20 @@ from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.util.strings import c_string, printable
 from drgn_zonedev.vmcore.reads import need_object, read_memory
 
-__all__ = ("Process", "for_each_process", "open_files", "process_of_task", "stack_functions")
+__all__ = (
+    "Process",
+    "for_each_process",
+    "open_files",
+    "process_of_task",
+    "stack_functions",
+    "uninterruptible_threads",
+)
 
 # A macro: the task is a thread of the kernel.
 _PF_KTHREAD = 0x00200000
+
+# A macro, unchanged since v2.6.
+_TASK_UNINTERRUPTIBLE = 2
 
 # sysctl_nr_open is 1 << 20 by default.
 _MAX_FILES = 1 << 20
@@ -90,6 +100,25 @@ def process_of_task(task: Object, mm: int | None = None) -> Process:
         mm=task.mm.value_() if mm is None else mm,
         task=task.value_(),
     )
+
+
+@takes_program_or_default
+def uninterruptible_threads(prog: Program, process: Process) -> Iterator[Object]:
+    """
+    Iterate over the threads of a process that sleep in the kernel and cannot be interrupted,
+    as those that wait for I/O do.
+
+    :return: Iterator of ``struct task_struct *``
+    :raises FaultError: at one that cannot be read
+    """
+    head = Object(prog, "struct task_struct *", process.task).signal.thread_head.address_of_()
+    # Renamed in Linux kernel commit 2f064a59a11f ("sched: Change task_struct::state") (in
+    # v5.14).
+    member = "__state" if prog.type("struct task_struct").has_member("__state") else "state"
+    for thread in list_entries(prog, "struct task_struct", head, "thread_node"):
+        need_object(thread[0])
+        if thread.member_(member).value_() & _TASK_UNINTERRUPTIBLE:
+            yield thread
 
 
 def open_files(task: Object) -> Iterator[tuple[int, int]]:

@@ -30,6 +30,7 @@ __all__ = (
     "Pins",
     "ReferenceSum",
     "Searched",
+    "Sleeper",
     "UsedPages",
     "Waiter",
 )
@@ -114,7 +115,8 @@ class UsedPages(OfPage):
     ``references``, ``pins`` and ``mappings`` are those of each folio, and ``idle`` is how many
     references it has while it is not used. ``index`` is that of the first page in its file.
     Of all folios together, ``unknown_references`` and ``unknown_pins`` have no user that was
-    found, and ``unknown_mappings`` no VMA.
+    found, and ``unknown_mappings`` no VMA. If there are any, ``sleepers`` are those of the
+    processes that map them: they may wait for I/O with these pages.
     """
 
     start_pfn: int
@@ -131,6 +133,7 @@ class UsedPages(OfPage):
     unknown_references: int
     unknown_pins: int
     unknown_mappings: int
+    sleepers: tuple[Sleeper, ...] = ()
 
     def __repr__(self) -> str:
         return f"<UsedPages of PFNs [{self.start_pfn:#x}, {self.end_pfn:#x})>"
@@ -179,6 +182,17 @@ class ReferenceSum:
     def expected(self) -> int:
         """What the pages account for."""
         return self.initial + self.of_pages + self.of_users
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """
+    A process that maps pages, and a thread of it that sleeps in the kernel and cannot be
+    interrupted. ``stack`` has the names of functions, the innermost first.
+    """
+
+    process: Process
+    stack: tuple[str, ...]
 
 
 class Awaited(enum.Enum):

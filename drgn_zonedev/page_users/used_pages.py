@@ -241,7 +241,7 @@ def _described(found: _Found, rows: np.ndarray) -> UsedPages:
         is_pin: sum(_count(h.rows, first, last) for h in held if h.held.are_pins is is_pin)
         for is_pin in (False, True)
     }
-    return UsedPages(
+    use = UsedPages(
         start_pfn=int(folios.pfn[first]),
         end_pfn=int(folios.pfn[last]) + (1 << order),
         order=order,
@@ -259,6 +259,11 @@ def _described(found: _Found, rows: np.ndarray) -> UsedPages:
         unknown_pins=max(pins * len(rows) - taken[True], 0),
         unknown_mappings=_unknown_mappings(mapped_by, order, of_mappings * len(rows)),
     )
+    if not (use.unknown_references or use.unknown_pins):
+        return use
+    processes = dict.fromkeys(process for user in mapped_by for process in user.processes)
+    sleepers = (sleeper for one in processes for sleeper in found.search.sleepers(one))
+    return dataclasses.replace(use, sleepers=tuple(sleepers))
 
 
 def _mapping_of(window: Window, folios: FolioCounts, row: int) -> Mapping:

@@ -28,9 +28,14 @@ from drgn_zonedev.kernel.rmap import (
     file_vmas,
     mapping_host,
 )
-from drgn_zonedev.kernel.tasks import Process, for_each_process
+from drgn_zonedev.kernel.tasks import (
+    Process,
+    for_each_process,
+    stack_functions,
+    uninterruptible_threads,
+)
 from drgn_zonedev.model import Pgmap
-from drgn_zonedev.page_users.pins import Gap, PageOwner, Searched
+from drgn_zonedev.page_users.pins import Gap, PageOwner, Searched, Sleeper
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.pagetables import mapped_frames
 from drgn_zonedev.vmcore.reads import need_object
@@ -87,6 +92,7 @@ class VmaSearch:
         self._vmas: dict[Mapping, tuple[Vma, ...]] = {}
         self._owners: dict[Mapping, PageOwner] = {}
         self._paths: dict[int, str | None] = {}
+        self._sleepers: dict[int, tuple[Sleeper, ...]] = {}
         self._of_shared: dict[int, tuple[Vma, ...]] = {}
         self.gaps: list[Gap] = []
         self.processes = tuple(self._collected(Searched.PROCESSES, None, self._all_processes))
@@ -117,6 +123,18 @@ class VmaSearch:
     def processes_of(self, mm: int) -> tuple[Process, ...]:
         """The processes that have an address space."""
         return tuple(self._by_mm.get(mm, ()))
+
+    def sleepers(self, process: Process) -> tuple[Sleeper, ...]:
+        """The threads of a process that sleep and cannot be interrupted."""
+        if process.task not in self._sleepers:
+            threads = self._collected(
+                Searched.PROCESSES,
+                process.task,
+                lambda: uninterruptible_threads(self._prog, process),
+            )
+            found = tuple(Sleeper(process, stack_functions(thread)) for thread in threads)
+            self._sleepers[process.task] = found
+        return self._sleepers[process.task]
 
     def owner(self, mapping: Mapping) -> PageOwner:
         """What pages with this mapping belong to."""

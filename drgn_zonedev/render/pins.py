@@ -152,6 +152,9 @@ def _use_lines(use: UsedPages) -> Iterator[_Line]:
         yield _Line(printable(f"        {_held(holder)}"), 1)
     if use.has_unknown_user:
         yield _Line(f"        no user found for {_unknown(use)}", 1)
+    for sleeper in use.sleepers:
+        who, stack = _process(sleeper.process), printable(_stack(sleeper.stack))
+        yield _Line(f"        {who} cannot be interrupted: {stack}", 1)
 
 
 def _use(use: UsedPages) -> str:
@@ -334,6 +337,10 @@ def _used(use: UsedPages) -> Document:
             "pins": use.unknown_pins,
             "mappings": use.unknown_mappings,
         },
+        "sleeping": [
+            {**_process_document(sleeper.process), "stack": list(sleeper.stack)}
+            for sleeper in use.sleepers
+        ],
     }
 
 

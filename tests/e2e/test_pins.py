@@ -117,12 +117,16 @@ def test_two_processes_a_pipe_direct_io_and_a_file_system_that_waits(booted: Boo
     assert "ext4_break_layouts" in waiter.stack
     (pages,) = (use for use in uses(found) if use.start_pfn <= (waiter.pfn or 0) < use.end_pfn)
     assert pages.owner.path == piped[0] == truncated[0]
-    # Nothing says who does the direct I/O, but whose pages these are.
+    # Nothing says who does the direct I/O, but who maps the pages and waits.
     unknown = [use for use in uses(found) if use.has_unknown_user]
     assert {use.owner.path for use in unknown} == {written[0]}
     assert sum(use.pages for use in unknown) == KEPT
     assert sum(use.unknown_references + use.unknown_pins for use in unknown) == KEPT
     assert not any(use.unknown_mappings for use in unknown)
+    for use in unknown:
+        (sleeper,) = use.sleepers
+        assert sleeper.process.pid == written[1]
+        assert any("blkdev" in function for function in sleeper.stack)
 
 
 @each_guest(

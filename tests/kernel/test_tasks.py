@@ -10,6 +10,7 @@ from drgn_zonedev.kernel.tasks import (
     open_files,
     process_of_task,
     stack_functions,
+    uninterruptible_threads,
 )
 
 _KTHREAD = 0x00200000
@@ -36,6 +37,16 @@ def test_a_process_goes_on_after_its_first_thread() -> None:
     kernel.poke_member("task_struct", made.first.task, "mm", 0)
     first, _ = for_each_process(kernel.program())
     assert (first.pid, first.mm) == (100, made.first.mm)
+
+
+def test_threads_that_cannot_be_interrupted_are_those_that_wait_for_io() -> None:
+    made = machine("7.2")
+    prog = made.kernel.program()
+    first, second = for_each_process(prog)
+    made.kernel.poke_member("task_struct", made.first.task, "__state", 2)
+    made.kernel.poke_member("task_struct", made.second.task, "__state", 1)
+    assert [t.value_() for t in uninterruptible_threads(prog, first)] == [made.first.task]
+    assert list(uninterruptible_threads(prog, second)) == []
 
 
 def test_open_files_are_those_in_the_table() -> None:

@@ -490,3 +490,14 @@ def test_both_ends_of_a_pipe_are_one() -> None:
         ("first", 4),
         ("second", 3),
     ]
+
+
+def test_who_maps_a_page_without_a_known_user_and_waits_for_io_is_named() -> None:
+    made = mapped_file("7.2")
+    assert made.used()[0].sleepers == ()
+    made.kernel.poke_member("task_struct", made.first.task, "__state", 2)
+    (use,) = made.used()
+    assert [(s.process.name, s.stack) for s in use.sleepers] == [("first", ())]
+    # Not if all users are known.
+    made.users.pipe(made.first, [FIRST])
+    assert made.used()[0].sleepers == ()

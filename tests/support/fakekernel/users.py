@@ -87,7 +87,8 @@ class Users:
         signal = kernel.new("signal_struct", nr_threads=1)
         task = kernel.new("task_struct", mm=mm, signal=signal)
         self.rename(task, name, pid)
-        self._link_list(self.at("signal_struct", signal, "thread_head"), [])
+        threads = [self.at("task_struct", task, "thread_node")]
+        self._link_list(self.at("signal_struct", signal, "thread_head"), threads)
         self._tasks.append(task)
         self._link(self._tasks, "task_struct", "tasks")
         return Process(pid, name, task, mm)

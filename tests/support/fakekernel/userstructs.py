@@ -75,6 +75,7 @@ _COMMON: _Declared = {
     "fdtable": (("max_fds", "unsigned int"), ("fd", "struct file **")),
     "files_struct": (("count", "atomic_t"), ("fdt", "struct fdtable *")),
     "task_struct": (
+        ("__state", "unsigned int"),
         ("flags", "unsigned int"),
         ("tasks", _LIST),
         ("mm", "struct mm_struct *"),
