@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 from drgn import Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
@@ -22,10 +23,10 @@ from drgn_zonedev.classification.reading import take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.explanation.resolve import resolve
 from drgn_zonedev.kernel.folio_counts import idle_references
-from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
+from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout, read_pages
 from drgn_zonedev.model import Case, Finding, Pgmap, Range
 from drgn_zonedev.page_users.held_search import Held, find_held
-from drgn_zonedev.page_users.pins import Gap, PgmapPins, Pins, UsedPages, Waiter
+from drgn_zonedev.page_users.pins import Gap, PgmapPins, Pins, Searched, UsedPages, Waiter
 from drgn_zonedev.page_users.reference_sum import reference_sum
 from drgn_zonedev.page_users.used_pages import (
     Window,
@@ -43,6 +44,10 @@ __all__ = ("find_pins",)
 
 # Pages that are looked at together: 2 GiB of them, if they have 4 KiB.
 _WINDOW = 1 << 19
+
+# Runs of pages that are used differently, of one pgmap: more than anybody reads.
+_MOST_USES = 1 << 16
+_TOO_MANY = f"more than {_MOST_USES} runs of pages are used differently: ask about a PFN"
 
 # Memory of a pgmap that has struct pages.
 _CASES = (Case.DEVICE, Case.TEARDOWN)
@@ -189,8 +194,18 @@ class _PinSearch:
     def of_pgmap(self, pgmap: Pgmap) -> PgmapPins:
         """Find the users of a pgmap's pages, or of the one page that was asked about."""
         windows = list(self._windows(pgmap))
-        uses = merged(use for window in windows for use in self._uses(window))
-        is_whole = self._subject.pfn is None
+        found = (use for window in windows for use in self._uses(window))
+        uses = merged(islice(found, _MOST_USES))
+        more = next(found, None)
+        if more is not None:
+            self._gaps.append(
+                Gap(
+                    Searched.STRUCT_PAGES,
+                    page_layout(self._prog).page_address(more.start_pfn),
+                    _TOO_MANY,
+                )
+            )
+        is_whole = self._subject.pfn is None and more is None
         return PgmapPins(
             pgmap=pgmap,
             pages=sum(window.end_pfn - window.start_pfn for window in windows),

@@ -11,6 +11,7 @@ pages than fit into memory at a time.
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from drgn_zonedev.kernel.folio_counts import (
     mappings_take_references,
 )
 from drgn_zonedev.kernel.memmap import UnreadablePages, read_pages
+from drgn_zonedev.kernel.page_holders import HolderKind
 from drgn_zonedev.kernel.rmap import Mapping, MappingKind, decode_mapping
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.page_users.held_search import Held
@@ -125,34 +127,18 @@ def used_pages(
 
     :param folios: Those of the window that may be used.
     """
-    found = _Found(
-        search,
-        window,
-        folios,
-        tuple(_hits(search, window, folios)),
-        tuple(hold for hold in (_hold(folios, file) for file in held) if len(hold.rows)),
-    )
-    for rows in _runs(found):
-        yield _described(found, rows)
+    hits = tuple(_hits(search, window, folios))
+    holds = tuple(hold for hold in (_hold(folios, file) for file in held) if len(hold.rows))
+    runs = _runs(window, folios, hits, holds)
+    yield from _described(search, window, runs, hits, holds)
 
 
 @dataclass(frozen=True)
 class _Hold:
-    """What holds folios: the index of one for each reference."""
+    """What holds folios: the index of one for each reference, ascending."""
 
     held: Held
     rows: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Folios, and all that uses them."""
-
-    search: VmaSearch
-    window: Window
-    folios: FolioCounts
-    hits: tuple[Hit, ...]
-    holds: tuple[_Hold, ...]
 
 
 def _hold(folios: FolioCounts, file: Held) -> _Hold:
@@ -160,21 +146,27 @@ def _hold(folios: FolioCounts, file: Held) -> _Hold:
         return _Hold(file, np.zeros(0, np.int64))
     at = np.searchsorted(folios.pfn, file.pfns, side="right") - 1
     inside = (at >= 0) & (file.pfns < folios.pfn[at] + (1 << folios.order[at]))
-    return _Hold(file, at[inside])
+    return _Hold(file, np.sort(at[inside]))
 
 
 # VMAs that map folios.
 
 
 def _hits(search: VmaSearch, window: Window, folios: FolioCounts) -> Iterator[Hit]:
-    words, which = np.unique(folios.mapping, return_inverse=True)
-    for number, word in enumerate(words.tolist()):
-        rows, mapping = np.flatnonzero(which == number), decode_mapping(word)
+    for word, rows in _by_mapping(folios):
+        mapping = decode_mapping(word)
         if mapping.kind in (MappingKind.FILE, MappingKind.ANON):
             yield from _hits_of_mapping(search, window, folios, rows, mapping)
         elif _may_be_mapped(window, folios, rows, mapping):
             for vma in search.vmas_without_mapping(window.pgmap):
                 yield from search.hits(folios, rows, vma, by_index=False)
+
+
+def _by_mapping(folios: FolioCounts) -> Iterator[tuple[int, np.ndarray]]:
+    # folio->mapping, and the indices of those that have it.
+    order = np.argsort(folios.mapping, kind="stable")
+    words, firsts = np.unique(folios.mapping[order], return_index=True)
+    yield from zip(words.tolist(), np.split(order, firsts[1:]))
 
 
 def _hits_of_mapping(
@@ -198,72 +190,123 @@ def _may_be_mapped(window: Window, folios: FolioCounts, rows: np.ndarray, mappin
 # Runs of folios that are used in the same way.
 
 
-def _runs(found: _Found) -> Iterator[np.ndarray]:
-    folios = found.folios
-    used, users = _is_used(found.window, folios), _signature(found)
-    for hit in found.hits:
+@dataclass(frozen=True)
+class _Runs:
+    """
+    Folios that are used, and the index of the first one of each run of them. ``run`` is the run
+    of each folio, -1 if it is not used.
+    """
+
+    folios: FolioCounts
+    firsts: np.ndarray
+    sizes: np.ndarray
+    run: np.ndarray
+
+
+def _runs(
+    window: Window, folios: FolioCounts, hits: Sequence[Hit], holds: Sequence[_Hold]
+) -> _Runs:
+    used = _is_used(window, folios)
+    for hit in hits:
         used[hit.folios] = True
     rows = np.flatnonzero(used)
-    if not len(rows):
-        return
     pfn, order = folios.pfn[rows], folios.order[rows]
-    same = pfn[1:] == (pfn + (1 << order))[:-1]
+    begins = np.ones(len(rows), bool)
+    begins[1:] = pfn[1:] != (pfn + (1 << order))[:-1]
     mapping, index = folios.mapping[rows], folios.index[rows]
     # Without a file, there is no position in it.
     place = np.where(mapping > 1, index - pfn.astype(np.uint64), index)
     columns = (
         *(order, folios.references[rows], folios.pins[rows], folios.mappings[rows]),
-        *(mapping, place, users[rows]),
+        *(mapping, place, _signature(folios, hits, holds)[rows]),
     )
     for column in columns:
-        same &= column[1:] == column[:-1]
-    yield from np.split(rows, np.flatnonzero(~same) + 1)
+        begins[1:] |= column[1:] != column[:-1]
+    run = np.full(len(used), -1, np.int64)
+    run[rows] = np.cumsum(begins) - 1
+    starts = np.flatnonzero(begins)
+    return _Runs(folios, rows[starts], np.diff(starts, append=len(rows)), run)
 
 
-def _signature(found: _Found) -> np.ndarray:
+def _signature(folios: FolioCounts, hits: Sequence[Hit], holds: Sequence[_Hold]) -> np.ndarray:
     # Equal for folios that have the same users.
-    users = np.zeros(len(found.folios.pfn), np.uint64)
-    rows = (*(hit.folios for hit in found.hits), *(np.unique(h.rows) for h in found.holds))
+    users = np.zeros(len(folios.pfn), np.uint64)
+    rows = (*(hit.folios for hit in hits), *(np.unique(hold.rows) for hold in holds))
     for number, own in enumerate(rows, 1):
         users[own] = (users[own] + np.uint64(number)) * _MIX
     return users
 
 
-def _described(found: _Found, rows: np.ndarray) -> UsedPages:
-    folios, window, first, last = found.folios, found.window, int(rows[0]), int(rows[-1])
-    mapped_by = tuple(_mapped_by(found, first, last))
-    held = [hold for hold in found.holds if _count(hold.rows, first, last)]
-    order, pins = int(folios.order[first]), int(folios.pins[first])
-    references, mappings = int(folios.references[first]), int(folios.mappings[first])
-    of_mappings = mappings if window.are_counted else 0
-    others = int(_other_references(window, folios)[first])
-    taken = {
-        is_pin: sum(_count(h.rows, first, last) for h in held if h.held.are_pins is is_pin)
-        for is_pin in (False, True)
-    }
-    use = UsedPages(
-        start_pfn=int(folios.pfn[first]),
-        end_pfn=int(folios.pfn[last]) + (1 << order),
-        order=order,
-        references=references,
-        idle=window.idle,
-        pins=pins,
-        mappings=mappings,
-        owner=found.search.owner(_mapping_of(window, folios, first)),
-        index=int(folios.index[first]),
-        mapped_by=mapped_by,
-        held_by=tuple(
-            HeldBy(h.held.holder, h.held.opened_by, _count(h.rows, first, last)) for h in held
-        ),
-        unknown_references=max(others * len(rows) - taken[False], 0),
-        unknown_pins=max(pins * len(rows) - taken[True], 0),
-        unknown_mappings=_unknown_mappings(mapped_by, order, of_mappings * len(rows)),
-    )
+def _described(
+    search: VmaSearch,
+    window: Window,
+    runs: _Runs,
+    hits: Sequence[Hit],
+    holds: Sequence[_Hold],
+) -> Iterator[UsedPages]:
+    mapped_by, held_by = _mappers(search, runs, hits), _holders(runs, holds)
+    folios, others = runs.folios, _other_references(window, runs.folios)
+    for run, (first, count) in enumerate(zip(runs.firsts.tolist(), runs.sizes.tolist())):
+        order, pins = int(folios.order[first]), int(folios.pins[first])
+        mappings, start = int(folios.mappings[first]), int(folios.pfn[first])
+        users, holders = tuple(mapped_by[run]), tuple(held_by[run])
+        use = UsedPages(
+            start_pfn=start,
+            end_pfn=start + (count << order),
+            order=order,
+            references=int(folios.references[first]),
+            idle=window.idle,
+            pins=pins,
+            mappings=mappings,
+            owner=search.owner(_mapping_of(window, folios, first)),
+            index=int(folios.index[first]),
+            mapped_by=users,
+            held_by=holders,
+            unknown_references=_rest(int(others[first]) * count, holders, HolderKind.PIPE),
+            unknown_pins=_rest(pins * count, holders, HolderKind.IO_URING),
+            unknown_mappings=_unknown_mappings(
+                users, order, mappings * count if window.are_counted else 0
+            ),
+        )
+        yield _with_sleepers(search, use)
+
+
+def _with_sleepers(search: VmaSearch, use: UsedPages) -> UsedPages:
     if not (use.unknown_references or use.unknown_pins):
         return use
-    processes = dict.fromkeys(process for user in mapped_by for process in user.processes)
-    sleepers = (sleeper for one in processes for sleeper in found.search.sleepers(one))
+    processes = dict.fromkeys(process for user in use.mapped_by for process in user.processes)
+    sleepers = (sleeper for process in processes for sleeper in search.sleepers(process))
     return dataclasses.replace(use, sleepers=tuple(sleepers))
+
+
+def _mappers(
+    search: VmaSearch, runs: _Runs, hits: Sequence[Hit]
+) -> defaultdict[int, list[MappedBy]]:
+    found: defaultdict[int, list[MappedBy]] = defaultdict(list)
+    for hit in hits:
+        own, firsts = np.unique(runs.run[hit.folios], return_index=True)
+        pages = None if hit.pages is None else np.add.reduceat(hit.pages, firsts).tolist()
+        vma = hit.vma
+        path, processes = search.path(vma.file), search.processes_of(vma.mm)
+        for i, run in enumerate(own.tolist()):
+            mapped = pages[i] if pages else None
+            found[run].append(MappedBy(processes, vma.mm, vma.start, vma.end, path, mapped))
+    return found
+
+
+def _holders(runs: _Runs, holds: Sequence[_Hold]) -> defaultdict[int, list[HeldBy]]:
+    found: defaultdict[int, list[HeldBy]] = defaultdict(list)
+    for hold in holds:
+        own, counts = np.unique(runs.run[hold.rows], return_counts=True)
+        for run, count in zip(own.tolist(), counts.tolist()):
+            found[run].append(HeldBy(hold.held.holder, hold.held.opened_by, count))
+    return found
+
+
+def _rest(count: int, holders: Sequence[HeldBy], kind: HolderKind) -> int:
+    # How many references have no holder of this kind.
+    taken = sum(user.references for user in holders if user.holder.kind is kind)
+    return max(count - taken, 0)
 
 
 def _mapping_of(window: Window, folios: FolioCounts, row: int) -> Mapping:
@@ -275,21 +318,6 @@ def _mapping_of(window: Window, folios: FolioCounts, row: int) -> Mapping:
         and bool(folios.index[row])
     )
     return Mapping(MappingKind.SHARED, 0) if is_shared else mapping
-
-
-def _count(rows: np.ndarray, first: int, last: int) -> int:
-    return int(((rows >= first) & (rows <= last)).sum())
-
-
-def _mapped_by(found: _Found, first: int, last: int) -> Iterator[MappedBy]:
-    search = found.search
-    for hit in found.hits:
-        low, high = np.searchsorted(hit.folios, [first, last + 1])
-        if low < high:
-            vma = hit.vma
-            pages = None if hit.pages is None else int(hit.pages[low:high].sum())
-            path, processes = search.path(vma.file), search.processes_of(vma.mm)
-            yield MappedBy(processes, vma.mm, vma.start, vma.end, path, pages)
 
 
 def _unknown_mappings(mapped_by: Sequence[MappedBy], order: int, mappings: int) -> int:

@@ -250,25 +250,25 @@ class VmaSearch:
             )
         if first >= end:
             return
-        pages = np.zeros(len(folios.pfn), np.int64)
+        pages = np.zeros(len(rows), np.int64)
         try:
             for own in self._mapped_rows(folios, rows, vma, first, end):
                 np.add.at(pages, own, 1)
         except FAILURES as e:
             self._note(Searched.PAGE_TABLES, vma.mm, e)
-        found = rows[pages[rows] > 0]
+        found = np.flatnonzero(pages)
         if len(found):
-            yield Hit(vma, found, pages[found])
+            yield Hit(vma, rows[found], pages[found])
 
     def _mapped_rows(
         self, folios: FolioCounts, rows: np.ndarray, vma: Vma, first: int, end: int
     ) -> Iterator[np.ndarray]:
-        # The index of a folio for each page that is mapped.
+        # The index in rows of a folio for each of its pages that is mapped.
         mm = Object(self._prog, "struct mm_struct *", vma.mm)
-        ends = folios.pfn + (1 << folios.order)
-        most = int((1 << folios.order[rows]).sum()) + _FURTHER_TABLES
+        pfns, sizes = folios.pfn[rows], 1 << folios.order[rows]
+        ends, most = pfns + sizes, int(sizes.sum()) + _FURTHER_TABLES
         for _, frames in mapped_frames(mm, first, end, most):
-            at = np.searchsorted(folios.pfn, frames, side="right") - 1
+            at = np.searchsorted(pfns, frames, side="right") - 1
             yield at[(at >= 0) & (frames < ends[at])]
 
     def covered(self, folios: FolioCounts, rows: np.ndarray, vma: Vma) -> Iterator[Hit]:

@@ -501,3 +501,16 @@ def test_who_maps_a_page_without_a_known_user_and_waits_for_io_is_named() -> Non
     # Not if all users are known.
     made.users.pipe(made.first, [FIRST])
     assert made.used()[0].sleepers == ()
+
+
+def test_pages_that_are_all_used_differently_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drgn_zonedev.page_users.find_pins._MOST_USES", 8)
+    made = machine("7.2")
+    for i in range(20):
+        made.set_used(FIRST + i, others=1 + i)
+    found = made.pins()
+    (pgmap,) = found.pgmaps
+    assert [use.start_pfn for use in pgmap.uses] == [FIRST + i for i in range(8)]
+    assert pgmap.references is None
+    ((searched, address),) = {(gap.searched, gap.address) for gap in found.gaps}
+    assert (searched, address) == (Searched.STRUCT_PAGES, made.kernel.page(FIRST + 8))
