@@ -15,15 +15,15 @@ import contextlib
 import enum
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from drgn import Program
 
 from drgn_zonedev.commands.pager import page_text, pager_command
-from drgn_zonedev.render.screen import Screen, current_screen
+from drgn_zonedev.render.screen import Screen, current_screen, has_colour
 from drgn_zonedev.util.output_files import output_file
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = (
     "Status",
     "UsageError",
     "discard_output",
+    "not_empty",
     "number",
     "offer",
     "offered",
@@ -86,12 +87,13 @@ class Session:
 
     ``scan_all`` scans struct pages in the processes that the command line has started; if
     it is ``None``, the command starts them itself. ``opener`` opens other dumps, if the
-    command line can.
+    command line can. ``variables`` are those of drgn's REPL.
     """
 
     prog: Program
     scan_all: ScanAll | None = None
     opener: Opener | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 Opener = Callable[[str], AbstractContextManager[Session]]
@@ -126,14 +128,18 @@ class Command:
 
 @dataclass(frozen=True)
 class ShellCommand:
-    """A subcommand of the shell only: it reads no program, or opens one itself."""
+    """
+    A subcommand of the shell only. If it ``opens_dumps``, the options in front of it say how;
+    otherwise there must be none.
+    """
 
     run: Callable[[argparse.Namespace], Outcome]
+    opens_dumps: bool = False
 
 
 def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
     """
-    Add ``--format``, ``--output``, ``--all`` and ``--no-pager``.
+    Add ``--format``, ``--output``, ``--all``, ``--color`` and ``--no-pager``.
 
     :param formats: Besides text and JSON.
     """
@@ -144,12 +150,22 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write to FILE instead of standard output"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=not_empty,
+        help="write to FILE instead of standard output",
     )
     parser.add_argument(
         "--all",
         action="store_true",
         help="show everything, even if it does not fit the terminal",
+    )
+    parser.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="colour text; auto, the default, does on a terminal if NO_COLOR is not set",
     )
     parser.add_argument(
         "--no-pager",
@@ -255,7 +271,7 @@ def print_result(
     """
     pager = _pager(args)
     renderings = {
-        "text": lambda: text(_screen(args, pager)),
+        "text": lambda: _coloured(args, text(_screen(args, pager))),
         "json": lambda: _json(document()),
         **others,
     }
@@ -266,10 +282,29 @@ def print_result(
         print(rendered, file=f, flush=True)
 
 
+def _coloured(args: argparse.Namespace, text: str) -> str:
+    is_wanted = has_colour(args.color) and (
+        args.color == "always" or args.output in STANDARD_OUTPUT
+    )
+    # Pictures have colours of their own.
+    if not is_wanted or "\x1b" in text:
+        return text
+    from drgn_zonedev.render.colour import coloured_text
+
+    return coloured_text(text)
+
+
 def _json(document: Any) -> str:
     from drgn_zonedev.render.as_json import render
 
     return render(document)
+
+
+def not_empty(text: str) -> str:
+    """Parse an argument that a script may have left empty, with a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a path, an address or a name")
+    return text
 
 
 def number(text: str) -> int:

@@ -8,7 +8,7 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import (
     Command,
@@ -71,15 +71,31 @@ def _jobs(text: str) -> int:
     return jobs
 
 
+class _Accumulate(argparse.Action):
+    """Each time, add to what was given before; the default is not added to."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is self.default else (*before, *values))
+
+
 def fail_on_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--fail-on``, which :func:`fails()` understands."""
     action = parser.add_argument(
         "--fail-on",
         metavar="WHAT",
         type=_fail_on,
+        action=_Accumulate,
         default=("error",),
         help="exit with 1 if there is any of these: a comma-separated list of severities, case3, "
-        "case4, case5 and findings; a severity includes all that are worse (default: error)",
+        "case4, case5 and findings; a severity includes all that are worse (may be given more "
+        "than once; default: error)",
     )
     offer(action, _words)
 
@@ -118,6 +134,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     )
     jobs_argument(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the last line only")
 
 
 def fails(finding: Finding, fail_on: tuple[str, ...]) -> bool:
@@ -143,6 +160,8 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
+    if args.quiet and (args.map or args.format != "text"):
+        raise UsageError("--quiet prints a line of text: remove --map and --format")
     baseline = None if args.baseline is None else baseline_of_file(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
@@ -157,6 +176,9 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
         if args.map:
             found = report.ranges, report.pgmaps, report.findings
             return map_text(args, screen, report.kernel, *found)
+        if args.quiet:
+            nothing = "nothing could be judged: " if report.nothing_judged else ""
+            return nothing + as_text.severities_text(report)
         whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
         if compared is None:
             return whole

@@ -52,7 +52,7 @@ def python_code(
 
 
 # What is about a terminal does not matter to code.
-_NEVER_MATTER = ("command", "drgn", "format", "output", "all", "no_pager")
+_NEVER_MATTER = ("command", "drgn", "format", "output", "all", "no_pager", "color")
 
 
 def _is_expressed(command: Command, args: argparse.Namespace) -> bool:

@@ -14,6 +14,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     UsageError,
+    not_empty,
     number,
     pfns,
     print_text,
@@ -34,7 +35,10 @@ def _pages(text: str) -> int:
 
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "out", metavar="OUT", help="the directory to write, or, if it ends in .tar.xz, the archive"
+        "out",
+        metavar="OUT",
+        type=not_empty,
+        help="the directory to write, or, if it ends in .tar.xz, the archive",
     )
     parser.add_argument(
         "--force", action="store_true", help="replace OUT if it is an earlier export"

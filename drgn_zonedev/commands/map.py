@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from drgn_zonedev.commands.base import UsageError
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range
-from drgn_zonedev.render.screen import Screen
+from drgn_zonedev.render.screen import Screen, current_screen
 
 __all__ = ("check_map_arguments", "map_arguments", "map_text")
 
@@ -61,7 +61,8 @@ def map_text(
     scene = make_scene(kernel, ranges, pgmaps, findings)
     if _is_svg(args):
         return svg_text(scene)
-    terminal = current_terminal()
-    if args.output is not None:
+    terminal = current_terminal(args.color)
+    if args.output is not None and args.color == "auto":
         terminal = Terminal(terminal.width, colour=False)
-    return terminal_text(scene, terminal, screen)
+    # A picture is zoomed out to what can be seen at a time; a pager would show a part of it.
+    return terminal_text(scene, terminal, current_screen() if screen else None)

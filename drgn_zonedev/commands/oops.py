@@ -47,8 +47,15 @@ def log_data(path: str) -> Data:
     """
     Get the bytes of a log.
 
-    :raises UsageError: if it cannot be read
+    :raises UsageError: if it cannot be read, or is empty
     """
+    data = _read(path)
+    if not data:
+        raise UsageError(f"{'standard input' if path == '-' else path} is empty: give another log")
+    return data
+
+
+def _read(path: str) -> Data:
     try:
         if path == "-":
             return sys.stdin.buffer.read()

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import ast
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import (
     Command,
@@ -13,6 +16,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     UsageError,
+    not_empty,
     output_arguments,
     print_result,
 )
@@ -21,55 +25,130 @@ from drgn_zonedev.commands.drgn_code import print_code
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
+    from drgn_zonedev.classification.snapshot import Snapshot
+    from drgn_zonedev.explanation.resolve import Subject
+    from drgn_zonedev.model import Range
+
 __all__ = ("PFN",)
 
 
 def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     parser.add_argument(
-        "pfn",
+        "pfns",
         metavar="PFN",
+        nargs="+",
+        type=not_empty,
         help="a PFN; the address of a struct page or folio; a physical address, if no memory has "
-        "that PFN; or the name of a resource in /proc/iomem, for its first page",
+        "that PFN; the name of a resource in /proc/iomem, for its first page; or START..END, for "
+        "the first page of each range there; in drgn's REPL, also a variable or an expression",
     )
     parser.add_argument(
         "--as",
         dest="kind",
         choices=("pfn", "phys", "page"),
-        help="take the number as a PFN, a physical address or the address of a struct page, "
-        "instead of guessing",
+        help="take numbers as PFNs, physical addresses or addresses of struct pages, instead of "
+        "guessing",
     )
 
 
 def _pfn(session: Session, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.explanation.explain import explain
-    from drgn_zonedev.render.explanation_json import explanation_document
+    from drgn_zonedev.classification.reading import take_snapshot
+    from drgn_zonedev.explanation.explain import explain_subject
+    from drgn_zonedev.render.explanation_json import explanation_document, explanations_document
     from drgn_zonedev.render.explanation_text import explanation_text
 
+    snapshot = take_snapshot(session.prog)
     try:
-        explanation = explain(session.prog, args.pfn, args.kind)
+        subjects = [s for word in args.pfns for s in _subjects(session, snapshot, word, args.kind)]
+        found = [explain_subject(session.prog, snapshot, subject) for subject in subjects]
     except ValueError as e:
         raise UsageError(str(e)) from e
+    is_one = len(args.pfns) == 1 and len(found) == 1
     print_result(
         args,
-        lambda screen: explanation_text(explanation, screen=screen),
-        lambda: explanation_document(explanation),
+        lambda screen: "\n\n".join(explanation_text(e, screen=screen) for e in found),
+        lambda: explanation_document(found[0]) if is_one else explanations_document(found),
     )
-    return Outcome(explanation)
+    return Outcome(found[0] if is_one else tuple(found))
+
+
+def _subjects(
+    session: Session, snapshot: Snapshot, word: str, kind: str | None
+) -> Iterator[Subject]:
+    from drgn_zonedev.explanation.resolve import Subject, resolve
+
+    prog, (start_word, dots, end_word) = session.prog, word.partition("..")
+    if not dots:
+        yield resolve(prog, _evaluated(session, word), kind, snapshot.resources)
+        return
+    start, end = (resolve(prog, w, kind or "pfn").pfn for w in (start_word, end_word))
+    if end <= start:
+        raise UsageError(f"no PFN is in {word}: END, which is not included, must be above START")
+    runs = [r for r in _ranges(session, snapshot) if r.start_pfn < end and start < r.end_pfn]
+    if not runs:
+        raise UsageError(f"there is no memory at PFNs {start:#x} to {end - 1:#x}")
+    for r in runs:
+        first, last = max(r.start_pfn, start), min(r.end_pfn, end)
+        yield Subject(first, "PFN", f"the first of {last - first} PFNs of its case in {word}")
+
+
+def _ranges(session: Session, snapshot: Snapshot) -> list[Range]:
+    from drgn_zonedev.classification.classify import classify_snapshot
+
+    return classify_snapshot(session.prog, snapshot)
+
+
+def _evaluated(session: Session, word: str) -> Any:
+    """Get the value of an expression of drgn's REPL, or the word if it is none."""
+    if not session.variables or _is_number(word):
+        return word
+    try:
+        names = {n.id for n in ast.walk(ast.parse(word, mode="eval")) if isinstance(n, ast.Name)}
+    except (SyntaxError, ValueError):
+        return word
+    # A resource may have a name that looks like one.
+    if not names or not any(name in session.variables for name in names):
+        return word
+    try:
+        return eval(word, dict(session.variables))
+    except Exception as e:
+        raise UsageError(f"{word}: {type(e).__name__}: {e}") from e
+
+
+def _is_number(word: str) -> bool:
+    try:
+        int(word, 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _pfn_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "explain")
     kind = f", {args.kind!r}" if args.kind else ""
-    builder.append(f"explanation = explain({args.pfn!r}{kind})\n")
-    print_code(
-        builder,
-        args,
-        ("", "", "explanation"),
-        ("drgn_zonedev.render.explanation_json", "explanation_document", "explanation"),
-    )
+    calls = [f"explain({_literal(word, args.kind)}{kind})" for word in args.pfns]
+    document = ("drgn_zonedev.render.explanation_json", "explanation_document", "explanation")
+    if len(calls) == 1:
+        builder.append(f"explanation = {calls[0]}\n")
+        print_code(builder, args, ("", "", "explanation"), document)
+        return
+    builder.append(f"for explanation in ({', '.join(calls)}):\n")
+    builder.append('    print(f"{explanation}\\n")\n')
+
+
+def _literal(word: str, kind: str | None) -> str:
+    from drgn_zonedev.explanation.resolve import resolve
+
+    if not _is_number(word):
+        return repr(word)
+    # A number is a PFN or a pointer to explain(), but text may also be a physical address.
+    with contextlib.suppress(ValueError, LookupError):
+        if kind is not None or resolve(word).kind != "physical address":
+            return f"{int(word, 0):#x}"
+    return repr(word)
 
 
 PFN = Command(
-    "pfn", "explain a PFN", _pfn_arguments, _pfn, DrgnCode(_pfn_code, frozenset({"pfn", "kind"}))
+    "pfn", "explain a PFN", _pfn_arguments, _pfn, DrgnCode(_pfn_code, frozenset({"pfns", "kind"}))
 )

@@ -29,6 +29,9 @@ __all__ = ("Subject", "resolve", "resolve_pfn")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
 
+# An address as printk() prints it: sixteen digits that cannot be decimal.
+_BARE_ADDRESS = r"(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{16}"
+
 # The most names that an error lists.
 _FEW = 12
 
@@ -73,9 +76,15 @@ def resolve(
     if isinstance(what, (Range, Finding)):
         return Subject(what.start_pfn, _KINDS["pfn"])
     if isinstance(what, str):
+        if not what.strip():
+            raise ValueError("expected a PFN, an address or a name, got an empty text")
         try:
             number = int(what, 0)
         except ValueError:
+            number = None
+        if number is None:
+            if re.fullmatch(_BARE_ADDRESS, what):
+                return _subject(prog, int(what, 16), kind)
             _refuse_number(what)
             named = with_names(prog, resources) if resources else iomem_resources(prog)
             return _resolve_resource(prog, what, named)

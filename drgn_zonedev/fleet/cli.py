@@ -59,7 +59,7 @@ def add_survey_command(subparsers: Any) -> None:
     )
     _check_options(parser)
     _report_options(parser)
-    parser.set_defaults(command=ShellCommand(_survey))
+    parser.set_defaults(command=ShellCommand(_survey, opens_dumps=True))
 
 
 def _check_options(parser: argparse.ArgumentParser) -> None:
@@ -148,7 +148,7 @@ def _survey(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.fleet.cluster import ClusterError
     from drgn_zonedev.fleet.store import StoreError
 
-    if args.core or args.kernel or args.qemu:
+    if args.core or args.live or args.qemu:
         raise UsageError("survey takes its dumps as arguments: take -c, -k or --qemu away")
     try:
         if args.paths == [_REPORT]:

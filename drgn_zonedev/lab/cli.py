@@ -169,6 +169,10 @@ def _list(args: argparse.Namespace) -> Outcome:
 def _fetch(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 
+    known = _kernel_names()
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        raise UsageError(f"no kernel is called {unknown[0]!r}: choose among {', '.join(known)}")
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
         print_text(f"{name}: {kernel.release}, symbols in {kernel.vmlinux}")

@@ -161,6 +161,8 @@ def _refuse_another_architecture(core: str, name: str, platform: drgn.Platform) 
 def _why_not_opened(path: str, name: str, e: Exception) -> str:
     if isinstance(e, (PermissionError, FileNotFoundError)):
         return why_not_opened(name, e, "check the path")
+    if os.path.isfile(path) and not os.path.getsize(path):
+        return f"cannot open {name}: it is empty: the dump was not written, or not copied"
     if why := no_dump(path):
         return f"cannot open {name}: {why}"
     return why_not_opened(name, e, "give an ELF or kdump vmcore, or an export")

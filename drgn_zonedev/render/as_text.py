@@ -68,6 +68,7 @@ __all__ = (
     "ranges_text",
     "report_text",
     "sections_text",
+    "severities_text",
     "size_text",
 )
 
@@ -143,12 +144,12 @@ def report_text(
     parts = [kernel_text(kernel) if screen is None else kernel_line(kernel, screen)]
     for (title, _), text in zip(views, texts):
         parts += [f"\n{title}\n", text]
-    parts += ["", coverage, *_kinds(report), *reservations, _summary(report)]
+    parts += ["", coverage, *_kinds(report), *reservations, severities_text(report)]
     whole = "\n".join(parts)
     if screen is None or height(whole, screen) <= screen.lines:
         return whole
     head = kernel_line(kernel, screen)
-    tail = [wrapped(line, screen) for line in (coverage, *reservations, _summary(report))]
+    tail = [wrapped(line, screen) for line in (coverage, *reservations, severities_text(report))]
     lines = screen.lines - height(head, screen) - sum(height(text, screen) for text in tail)
     # Separate by blank lines only if there is room for them.
     blank = "\n" if lines >= (3 + _FAIR_LINES) * len(views) + 1 else ""
@@ -504,7 +505,8 @@ def _reservations(report: Report) -> Iterator[str]:
         yield f"the kernel was changing: {coverage.retries} readings were torn and repeated{torn}"
 
 
-def _summary(report: Report) -> str:
+def severities_text(report: Report) -> str:
+    """How many findings there are of each severity."""
     counts = Counter(f.severity for f in report.findings)
     return ", ".join(
         f"{counts[s]} {s.value}{'' if counts[s] == 1 or s is Severity.INFO else 's'}"

@@ -9,6 +9,8 @@ What ``pfn --format json`` prints; see :mod:`drgn_zonedev.render.as_json`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.explanation.neighbours import Border
 from drgn_zonedev.explanation.struct_page import PageField, PageWords
@@ -20,7 +22,15 @@ from drgn_zonedev.render.as_json import (
     range_document,
 )
 
-__all__ = ("explanation_document",)
+__all__ = ("explanation_document", "explanations_document")
+
+
+def explanations_document(explanations: Sequence[Explanation]) -> Document:
+    """The document of ``pfn`` with more than one page."""
+    return {
+        "schema": "drgn-zonedev/pfns/1",
+        "pages": [explanation_document(e) for e in explanations],
+    }
 
 
 def explanation_document(explanation: Explanation) -> Document:

@@ -11,6 +11,7 @@ items are shown, and the others are counted in their place. Nothing else is ever
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -28,6 +29,7 @@ __all__ = (
     "current_screen",
     "cut",
     "fitting",
+    "has_colour",
     "height",
     "is_folded",
     "more",
@@ -72,6 +74,17 @@ def current_screen() -> Screen | None:
         return None
     size = shutil.get_terminal_size()
     return Screen(size.lines - 1, size.columns)  # the shell's prompt comes below
+
+
+def has_colour(choice: str = "auto") -> bool:
+    """
+    Tell whether text is to be coloured: ``always``, ``never``, or on a terminal that has colours
+    and a user who did not refuse them by ``NO_COLOR``.
+    """
+    if choice != "auto":
+        return choice == "always"
+    terminal = os.environ.get("TERM", "dumb") != "dumb"
+    return sys.stdout.isatty() and terminal and not os.environ.get("NO_COLOR")
 
 
 def height(text: str, screen: Screen) -> int:

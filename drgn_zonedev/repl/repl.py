@@ -89,7 +89,8 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
             print(python_code(prog, args.command, args, words), end="")
             return None
         refuse_overwriting(args, program_files(prog))
-        return args.command.run(Session(prog), args).value
+        session = Session(prog, variables=kwargs.get("globals") or {})
+        return args.command.run(session, args).value
     except _HelpShown:
         return None
     except UsageError as e:
@@ -97,7 +98,7 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
 
 
 def _hint(words: Sequence[str]) -> str:
-    # drgn's commands take only words, but in the REPL a user may expect to pass an object.
+    # Only expressions of variables that there are were taken for Python.
     if words[0] == "pfn" and any(set(word) & set(".[(") for word in words[1:]):
         return "; Python objects go to explain(), from drgn_zonedev"
     return ""

@@ -35,6 +35,7 @@ from drgn_zonedev.commands.base import (
     Status,
     UsageError,
     discard_output,
+    not_empty,
     print_text,
     standard_output,
 )
@@ -58,6 +59,12 @@ from drgn_zonedev.opening.symbols import index_symbols
 from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.shell.completion import add_completion_command
 from drgn_zonedev.shell.demo import add_demo_command
+from drgn_zonedev.shell.help import add_help_command
+from drgn_zonedev.shell.misplaced import (
+    given_options,
+    hint_of_rest,
+    option_before_its_command,
+)
 from drgn_zonedev.util.output_files import output_file
 from drgn_zonedev.util.signals import ending_at_once
 from drgn_zonedev.util.strings import printable
@@ -76,13 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
     _have_output()
     parser = make_parser()
+    misplaced = option_before_its_command(parser, sys.argv[1:] if argv is None else argv)
+    if misplaced:
+        parser.error(misplaced)
     args, rest = _parse(parser, argv)
     if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{_misplaced(parser, rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint_of_rest(parser, rest)}")
     if not hasattr(args, "command"):
         parser.error("give a COMMAND, such as check: zonedev --help lists them")
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
+    if isinstance(args.command, ShellCommand) and not args.command.opens_dumps:
+        given = given_options(parser, args)
+        if given:
+            parser.error(f"this command reads no program: remove {', '.join(given)}")
     try:
         refuse_overwriting(args, named_files(args))
         status = _run(args).status
@@ -169,15 +183,6 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _misplaced(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
-    if "--drgn" in rest:
-        return ": it is for %zonedev, in drgn's REPL"
-    # A common mistake: `zonedev check -c vmcore`.
-    if any(word.partition("=")[0] in parser._option_string_actions for word in rest):
-        return ": options that select the program come before the command"
-    return ""
-
-
 def _run(args: argparse.Namespace) -> Outcome:
     command: Command | ShellCommand = args.command
     if isinstance(command, ShellCommand):
@@ -192,7 +197,7 @@ def _run(args: argparse.Namespace) -> Outcome:
 
 
 def _opened_dump(args: argparse.Namespace, path: str) -> contextlib.AbstractContextManager[Session]:
-    selection = {**vars(args), "core": path, "kernel": False, "qemu": None}
+    selection = {**vars(args), "core": path, "live": False, "qemu": None}
     return _opened(argparse.Namespace(**selection), None)
 
 
@@ -224,7 +229,7 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
 
 
 def _selects_program(args: argparse.Namespace) -> bool:
-    return bool(args.kernel or args.core or args.qemu)
+    return bool(args.live or args.core or args.qemu)
 
 
 @contextlib.contextmanager
@@ -347,19 +352,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
     group = parser.add_argument_group("program selection").add_mutually_exclusive_group()
     group.add_argument(
-        "-k", "--kernel", action="store_true", help="debug the running kernel (default)"
+        "-k",
+        "--kernel",
+        # lab has a --kernel that takes a file.
+        dest="live",
+        action="store_true",
+        help="debug the running kernel (default)",
     )
     group.add_argument(
         "-c",
         "--core",
         metavar="PATH",
-        type=_not_empty,
+        type=not_empty,
         help="debug the given core dump, or the given export",
     )
     group.add_argument(
         "--qemu",
         metavar="ADDRESS",
-        type=_not_empty,
+        type=not_empty,
         help="debug a QEMU guest over QMP: a Unix domain socket path or host:port",
     )
     parser.add_argument(
@@ -392,7 +402,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vmcoreinfo",
         metavar="PATH",
-        type=_not_empty,
+        type=not_empty,
         help="read VMCOREINFO from the given file, instead of the program's own",
     )
     parser.add_argument("--version", action="version", version=_version())
@@ -402,6 +412,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_lab_command(subparsers)
     add_survey_command(subparsers)
     add_completion_command(subparsers, parser)
+    add_help_command(subparsers, parser)
     return parser
 
 
@@ -424,7 +435,7 @@ def _add_symbol_search(parser: argparse.ArgumentParser) -> None:
             dest=f"{kind}_directories",
             metavar="PATH",
             action="append",
-            type=_not_empty,
+            type=not_empty,
             default=[],
             help=f"search for {what} in the given directory first (may be given more than once)",
         )
@@ -444,13 +455,6 @@ def _symbol_search(args: argparse.Namespace) -> SymbolSearch:
         tuple(args.debug_directories),
         tuple(args.kernel_directories),
     )
-
-
-def _not_empty(text: str) -> str:
-    # With an unset variable, a script would debug the running kernel.
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: give a path or an address")
-    return text
 
 
 def _version() -> str:

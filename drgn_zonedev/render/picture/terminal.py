@@ -10,9 +10,7 @@ The picture in letters, and in colour if the terminal has any.
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from drgn_zonedev.render.picture.words import (
     trouble_words,
     troubles,
 )
-from drgn_zonedev.render.screen import Screen, height, placed, share, with_gaps
+from drgn_zonedev.render.screen import Screen, has_colour, height, placed, share, with_gaps
 
 __all__ = ("Terminal", "current_terminal", "terminal_text")
 
@@ -58,14 +56,13 @@ class Terminal:
     colour: bool
 
 
-def current_terminal() -> Terminal:
-    """Get the properties of standard output; honours ``NO_COLOR``, ``TERM`` and ``COLUMNS``."""
-    colour = (
-        sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM", "dumb") != "dumb"
-    )
-    return Terminal(shutil.get_terminal_size().columns, colour)
+def current_terminal(colour: str = "auto") -> Terminal:
+    """
+    Get the properties of standard output; honours ``COLUMNS``.
+
+    :param colour: as for :func:`~drgn_zonedev.render.screen.has_colour()`
+    """
+    return Terminal(shutil.get_terminal_size().columns, has_colour(colour))
 
 
 def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> str:
