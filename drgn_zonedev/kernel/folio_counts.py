@@ -117,9 +117,11 @@ def folio_counts(prog: Program, pages: Pages) -> FolioCounts:
     rows = np.flatnonzero(~pages.is_tail)
     words, refcounts = pages.words[rows], pages.refcount[rows].astype(np.int64)
     large = (pages.flags[rows] & np.uint64(layout.pg_head)) != 0
-    order, pins = np.zeros(len(rows), np.int64), refcounts // GUP_PIN_COUNTING_BIAS
+    order = np.zeros(len(rows), np.int64)
     # A negative count below -1 is a page type.
     mappings = np.maximum(pages.mapcount[rows].astype(np.int64) + 1, 0)
+    # A page that is mapped a thousand times has as many references, and no pin.
+    pins = np.maximum(refcounts - mappings, 0) // GUP_PIN_COUNTING_BIAS
     readable = np.ones(len(rows), bool)
     if large.any():
         further = _further_counts(prog, pages.address[rows][large])

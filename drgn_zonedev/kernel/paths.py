@@ -20,8 +20,8 @@ from drgn_zonedev.vmcore.reads import need_object, read_word
 
 __all__ = ("file_path", "path_of_inode")
 
-# PATH_MAX allows 2048 names; a path of the kernel's own may be longer, but not that much.
-_MAX_DEPTH = 4096
+# PATH_MAX allows 2048 names.
+_MAX_DEPTH = 2048
 
 # Of one file system. fs.mount-max is 100000 by default.
 _MAX_MOUNTS = 1 << 20

@@ -45,9 +45,17 @@ def test_idle_pages_have_the_references_that_initialising_them_leaves(
 )
 def test_a_pin_of_a_page_is_many_references(layout: str, references: int, pins: int) -> None:
     kernel = device(layout, "MEMORY_DEVICE_FS_DAX")
-    Users(kernel).count(START, references % (1 << 32), 2)
+    Users(kernel).count(START, references % (1 << 32))
     found = counts(kernel, START, START + 1)
-    assert (found.references[0], found.pins[0], found.mappings[0]) == (references, pins, 2)
+    assert (found.references[0], found.pins[0], found.mappings[0]) == (references, pins, 0)
+
+
+def test_a_page_that_many_map_is_not_pinned() -> None:
+    kernel = device("7.2", "MEMORY_DEVICE_FS_DAX")
+    Users(kernel).count(START, 5000, 5000)
+    assert counts(kernel, START, START + 1).pins.tolist() == [0]
+    Users(kernel).count(START, 5000 + 1024, 5000)
+    assert counts(kernel, START, START + 1).pins.tolist() == [1]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])

@@ -4,15 +4,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support.fakekernel import FakeKernel, Users
 from support.usedpages import END, FIRST, START, Machine, machine, mapped_file
 
+from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.kernel.page_holders import HolderKind
 from drgn_zonedev.kernel.rmap import MappingKind
+from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.page_users.find_pins import find_pins
 from drgn_zonedev.page_users.pins import Awaited, Pins, Searched, UsedPages
 
+VMCORES = Path(__file__).parents[2] / "vmcores"
 # Those in which something changed, besides names.
 LAYOUTS = ("5.10", "6.1", "6.12", "7.2")
 PIN = 1024
@@ -514,3 +519,26 @@ def test_pages_that_are_all_used_differently_are_bounded(monkeypatch: pytest.Mon
     assert pgmap.references is None
     ((searched, address),) = {(gap.searched, gap.address) for gap in found.gaps}
     assert (searched, address) == (Searched.STRUCT_PAGES, made.kernel.page(FIRST + 8))
+
+
+def test_page_tables_of_arm64_say_who_maps_a_page() -> None:
+    made = machine("arm64-5.16")
+    made.users.own(made.file, FIRST, 2)
+    made.users.map(made.first, made.file, [FIRST, FIRST + 1])
+    made.users.map(made.second, made.file, [None, FIRST + 1])
+    found = made.pins()
+    assert found.gaps == ()
+    first, both = found.pgmaps[0].uses
+    assert (mapped_by(first), mapped_by(both)) == ({"first": 1}, {"first": 1, "second": 1})
+
+
+@pytest.mark.parametrize("name", ["5.10-two-in-one", "6.1-fsdax-collision", "7.3-devdax-2m"])
+def test_idle_devices_of_real_kernels_have_the_references_that_they_should(name: str) -> None:
+    with unpacked(VMCORES / name) as files:
+        found = find_pins(open_dump(files / "vmcore", files / "vmlinux"))
+    for pgmap in found.pgmaps:
+        assert pgmap.references is not None
+        assert pgmap.references.found == pgmap.references.expected > 1
+        assert pgmap.uses == ()
+    # An export has no processes.
+    assert {gap.searched for gap in found.gaps} == {Searched.DEBUGINFO}

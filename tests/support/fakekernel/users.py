@@ -12,7 +12,8 @@ __all__ = ("File", "Process", "Users")
 
 PAGE = 4096
 _ENTRIES = 512
-_PRESENT, _HUGE = 1, 1 << 7
+# Bit 1 makes a table or a page of an entry on arm64, and may be set on x86-64.
+_PRESENT, _HUGE = 3, 1 << 7
 _KTHREAD = 0x00200000
 # Words of struct page.
 _MAPPING, _INDEX, _COUNTS = 3, 4, 6
@@ -214,7 +215,7 @@ class Users:
                 write(at, entry)
                 return
             below = read(at)
-            if not below & _PRESENT:
+            if not below & 1:
                 below = kernel.physical_page() << 12 | _PRESENT
                 write(at, below)
             table, is_top = below & ~0xFFF, False
