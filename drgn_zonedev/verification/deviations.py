@@ -11,6 +11,7 @@ should hold.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
+from drgn_zonedev.verification.comparison import as_unsigned, keeps, part_of
 from drgn_zonedev.verification.in_flight import is_in_flight
 from drgn_zonedev.verification.promises import Place, Promise, RamPages, periodic_areas
 from drgn_zonedev.verification.ram_window import RamPlace, RamWindow, window_around
@@ -96,12 +98,15 @@ def _broken(subject: _Subject) -> _Broken:
 
 
 def _deviations(subject: _Subject, broken: _Broken, unwritten: np.ndarray) -> list[Deviation]:
-    never_written = subject.never_written(unwritten, [rule for rule, _ in broken])
-    found, judged = {never_written.slug: never_written}, ~unwritten
+    found, judged = dict[str, Deviation](), ~unwritten
+    if unwritten.any():
+        never_written = subject.never_written(unwritten, [rule for rule, _ in broken])
+        found[never_written.slug] = never_written
     for rule, wrong in broken:
-        d = subject.deviation(rule, wrong & judged)
-        # Pages may break one and the same promise in several areas, or in several words.
-        found[d.slug] = _union(found[d.slug], d) if d.slug in found else d
+        if (wrong & judged).any():
+            d = subject.deviation(rule, wrong & judged)
+            # Pages may break one and the same promise in several areas, or in several words.
+            found[d.slug] = _union(found[d.slug], d) if d.slug in found else d
         if rule.role is not Role.CONTENT:
             judged = judged & ~wrong
     return [d for d in found.values() if d.wrong.any()]
@@ -133,7 +138,7 @@ class _Subject:
         """Which pages a rule is about."""
         if isinstance(self.place, RamPlace):
             window = self.place.window
-            return np.any([window.area(area) for area in rule.areas], axis=0)
+            return functools.reduce(np.logical_or, [window.area(area) for area in rule.areas])
         _, areas = periodic_areas(self.place.layout, self.place.promise)
         index = self.place.index
         spans = (areas[area] for area in rule.areas if area in areas)
@@ -141,42 +146,20 @@ class _Subject:
 
     def broken(self, rule: Rule) -> np.ndarray:
         """Which pages break a rule."""
-        found, expected = self._part(rule), rule.expected(self.place)
-        if rule.comparison is Comparison.ONE_OF:
-            holds = np.isin(found, np.array(expected, found.dtype))
-        elif rule.comparison is Comparison.AT_LEAST:
-            holds = found.view(np.int32) >= expected
-        elif rule.comparison is Comparison.COUNT_OR_TYPE:
-            count = found.view(np.int32)
-            holds = (count >= expected) | (count < _PAGE_MAPCOUNT_RESERVE)
-        else:
-            holds = found == self._one_expected(rule, found.dtype)
-        holds = self._or_else(rule, found, holds)
-        wrong = self.in_areas(rule) & ~holds
+        wrong = self.in_areas(rule)
+        if wrong.any():
+            wrong = wrong & ~self._kept(rule)
         if rule.comparison is Comparison.EQUAL_OR_FOLIO and wrong.any():
             wrong &= ~self._in_good_folio
         return wrong
 
-    def _or_else(self, rule: Rule, found: np.ndarray, holds: np.ndarray) -> np.ndarray:
-        # What else keeps a rule than what it says first.
-        if rule.comparison is Comparison.OTHER:
-            return ~holds
-        if rule.comparison is Comparison.EQUAL_OR_ZERO:
-            return holds | (found == 0)
-        if not isinstance(self.place, RamPlace):
-            return holds
-        window = self.place.window
-        if rule.comparison is Comparison.LEADS_TO:
-            return window.leads_to_head
-        if rule.comparison is Comparison.COUNT_OR_KNOWN_TYPE:
-            counted: np.ndarray = found.view(np.int32) >= rule.expected(self.place)
-            return counted | window.promise.kinds.has_type(found)
-        return holds
+    def _kept(self, rule: Rule) -> np.ndarray:
+        if rule.comparison is Comparison.LEADS_TO and isinstance(self.place, RamPlace):
+            return self.place.window.leads_to_head
+        return keeps(self.place.promise, rule, self._part(rule), rule.expected(self.place))
 
     def _part(self, rule: Rule) -> np.ndarray:
-        bits = rule.word.bits(self.place.layout, self.place.promise)
-        column = bits.column(self.pages.words)
-        return (column & column.dtype.type(bits.mask)) >> column.dtype.type(bits.shift)
+        return part_of(self.place.layout, self.place.promise, rule, self.pages.words)
 
     @cached_property
     def _in_good_folio(self) -> np.ndarray:
@@ -198,13 +181,7 @@ class _Subject:
         return Deviation(rule.finding, wrong, rule.word.name, bits.offset, found, expected)
 
     def _one_expected(self, rule: Rule, dtype: np.dtype) -> np.ndarray:
-        # The first of several; a negative number as it is in memory.
-        expected = rule.expected(self.place)
-        if isinstance(expected, tuple):
-            expected = expected[0] if expected else 0
-        if isinstance(expected, int):
-            expected &= (1 << 8 * dtype.itemsize) - 1
-        return np.asarray(expected, dtype)
+        return as_unsigned(rule.expected(self.place), dtype)
 
     def never_written(self, wrong: np.ndarray, rules: Sequence[Rule]) -> Deviation:
         """Pages whose flags should say where they belong, as ``set_page_links()`` does."""
@@ -240,9 +217,6 @@ class _Subject:
 
 # Values that are as good as each other.
 _MOST_SHOWN = 4
-
-# Below it is a page type, not a count.
-_PAGE_MAPCOUNT_RESERVE = -128
 
 
 def _replaced(column: np.ndarray, bits: Bits, value: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.verification.checks import Checks, checks_of
 from drgn_zonedev.verification.promises import (
     Area,
     DevicePages,
@@ -32,7 +33,7 @@ from drgn_zonedev.verification.promises import (
     RamPages,
     periodic_areas,
 )
-from drgn_zonedev.verification.rule import Comparison, ExpectedValue, Rule, Varies
+from drgn_zonedev.verification.rule import ExpectedValue, Rule, Varies
 from drgn_zonedev.verification.rules import rules_about
 
 __all__ = ("FastPath", "cached_fast_path", "make_fast_path")
@@ -56,7 +57,7 @@ def make_fast_path(layout: PageLayout, promise: Promise) -> FastPath:
     columns = _Columns(layout, promise)
     if isinstance(promise, DevicePages) and period > 1:
         return _Compound(columns, checks, promise.first_pfn, period)
-    return _Uniform(columns, checks[0])
+    return _Uniform(columns, checks[0].checks)
 
 
 def _look_at_all(starts: np.ndarray, count: int, raw: bytes) -> bool:
@@ -72,41 +73,18 @@ def cached_fast_path() -> Callable[[PageLayout, Promise], FastPath]:
 
 
 @dataclass(frozen=True)
-class _Checks:
-    """
-    What to compare of the pages at the indices of ``span``: masked words, by index of
-    the word; words that depend on the page's place; and the least that halves of words,
-    signed, may be.
-    """
+class _AreaChecks:
+    """What to compare of the pages at the indices of ``span``."""
 
     span: range
-    masked: dict[int, tuple[int, int]]
-    placed: tuple[tuple[int, Varies, Callable[[Place], ExpectedValue]], ...]
-    least: tuple[tuple[int, int], ...]
-    alike: bool
+    checks: Checks
 
 
 def _checks(
     layout: PageLayout, promise: Promise, area: Area, span: range, rules: Iterable[Rule]
-) -> _Checks:
-    masked: dict[int, tuple[int, int]] = {}
-    placed, least, alike = [], [], True
-    for rule in (rule for rule in rules if area in rule.areas):
-        bits = rule.word.bits(layout, promise)
-        if rule.varies is not Varies.BY_RANGE:
-            placed.append((bits.offset // 8, rule.varies, rule.expected))
-            alike &= rule.varies is not Varies.BY_PAGE
-            continue
-        # The first of several values, and no page type: others are for the slow path.
-        expected = rule.expected(Place(layout, promise, np.empty(0, np.int64)))
-        value = expected[0] if isinstance(expected, tuple) else int(expected)
-        if rule.comparison in (Comparison.AT_LEAST, Comparison.COUNT_OR_TYPE):
-            least.append((bits.offset // 4, value))
-            continue
-        mask, wanted = masked.get(bits.offset // 8, (0, 0))
-        mask |= bits.in_word(bits.mask)
-        masked[bits.offset // 8] = mask, wanted | bits.in_word(value << bits.shift)
-    return _Checks(span, masked, tuple(placed), tuple(least), alike)
+) -> _AreaChecks:
+    about = [rule for rule in rules if area in rule.areas]
+    return _AreaChecks(span, checks_of(layout, promise, about))
 
 
 class _Columns:
@@ -118,7 +96,7 @@ class _Columns:
         self._words = np.empty(0, np.uint64)
         self._truth = np.empty(0, bool)
 
-    def keep(self, checks: _Checks, words: np.ndarray, starts: np.ndarray, first: int) -> bool:
+    def keep(self, checks: Checks, words: np.ndarray, starts: np.ndarray, first: int) -> bool:
         """
         Whether pages keep the rules.
 
@@ -127,8 +105,10 @@ class _Columns:
         :param first: Where in a block these pages are.
         """
         if not (
-            all(self._masked(words[..., i], *each) for i, each in checks.masked.items())
-            and all(words.view("<i4")[..., i].min() >= n for i, n in checks.least)
+            checks.satisfiable
+            and not checks.unlike
+            and all(self._masked(words[..., i], *each) for i, each in checks.masked.items())
+            and all(words.view("<i4")[..., i].min() >= n for i, n in checks.least + checks.counted)
         ):
             return False
         places = {
@@ -175,7 +155,7 @@ def _words(layout: PageLayout, starts: np.ndarray, raw: bytes) -> np.ndarray:
 class _Uniform:
     """Pages that all have the same rules."""
 
-    def __init__(self, columns: _Columns, checks: _Checks) -> None:
+    def __init__(self, columns: _Columns, checks: Checks) -> None:
         self._columns, self._checks = columns, checks
         self._verified = b""
 
@@ -193,8 +173,10 @@ class _Uniform:
 class _Compound:
     """Compound pages of ``size`` pages from ``first_pfn`` on: rules depend on the index."""
 
-    def __init__(self, columns: _Columns, checks: list[_Checks], first_pfn: int, size: int) -> None:
-        self._columns, self._checks = columns, checks
+    def __init__(
+        self, columns: _Columns, areas: list[_AreaChecks], first_pfn: int, size: int
+    ) -> None:
+        self._columns, self._areas = columns, areas
         self._first_pfn, self._size = first_pfn, size
 
     def __call__(self, starts: np.ndarray, count: int, raw: bytes) -> bool:
@@ -207,21 +189,21 @@ class _Compound:
             return False
         first = int(index[0])
         words = _words(self._columns.layout, starts, raw)
-        others = max(self._checks[-1].span.start - first, 0)
+        others = max(self._areas[-1].span.start - first, 0)
         if self._others_repeat(raw, len(starts), count, others):
             words = words[:, : others + 1]
-        return all(self._keep(checks, words, starts, first) for checks in self._checks)
+        return all(self._keep(area, words, starts, first) for area in self._areas)
 
     def _others_repeat(self, raw: bytes, blocks: int, count: int, others: int) -> bool:
         # The pages of the last area: then it is enough to look at one in each block.
         size = self._columns.layout.size
-        return self._checks[-1].alike and all(
+        return self._areas[-1].checks.alike and all(
             _repeats(raw, size, (block + others) * size, (block + count) * size)
             for block in range(0, blocks * count, count)
             if others < count
         )
 
-    def _keep(self, checks: _Checks, words: np.ndarray, starts: np.ndarray, first: int) -> bool:
-        begin, end = max(checks.span.start - first, 0), max(checks.span.stop - first, 0)
+    def _keep(self, area: _AreaChecks, words: np.ndarray, starts: np.ndarray, first: int) -> bool:
+        begin, end = max(area.span.start - first, 0), max(area.span.stop - first, 0)
         pages = words[:, begin:end]
-        return not pages.size or self._columns.keep(checks, pages, starts, begin)
+        return not pages.size or self._columns.keep(area.checks, pages, starts, begin)
