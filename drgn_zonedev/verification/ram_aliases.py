@@ -27,18 +27,40 @@ from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_p
 from drgn_zonedev.model import Case, Finding
 from drgn_zonedev.vmcore.pagetables import walks_in_bulk
 
-__all__ = ("CHUNK_ORDER", "RamSpans", "illegal_ram_aliases", "own_spans")
+__all__ = (
+    "CHUNK_ORDER",
+    "RamAliases",
+    "RamSpans",
+    "find_ram_aliases",
+    "illegal_ram_aliases",
+    "own_spans",
+)
 
 _NONE = np.empty((0, 2), np.int64)
 
-CHUNK_ORDER = 16
-"""Struct pages that are read at once, to the power of two: 4 MiB of them."""
+CHUNK_ORDER = 15
+"""
+Struct pages that are read at once, to the power of two: 2 MiB of them. With fewer, Python takes
+its time; more do not stay in the processor's cache.
+"""
 
 # Pages of vmemmap that are translated together: the struct pages of 16 GiB.
 _WINDOW_ORDER = 16
 
 # 1 GiB in pages of 4 KiB. Larger hugetlb pages share no memory with their first page.
 _GIGANTIC_ORDER = 18
+
+
+@dataclass(frozen=True)
+class RamAliases:
+    """
+    ``spans`` are the PFNs of aliases in ``[start_pfn, end_pfn)``, where the largest hugetlb
+    pages begin and end: half-open ranges in ascending order, a row each.
+    """
+
+    start_pfn: int
+    end_pfn: int
+    spans: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -56,26 +78,31 @@ class RamSpans:
     around: tuple[int, int]
 
 
-def own_spans(
-    prog: Program, kinds: PageKinds, start_pfn: int, end_pfn: int, window: int
-) -> RamSpans:
-    """Find aliases in a range of RAM; none, if nothing can be translated."""
-    layout = page_layout(prog)
+def find_ram_aliases(prog: Program, start_pfn: int, end_pfn: int) -> RamAliases:
+    """Find aliases in a range of RAM, and around it; none, if nothing can be translated."""
     # Pages share memory with those in front of them, in the same hugetlb page.
     size = 1 << _GIGANTIC_ORDER
-    first, end = start_pfn // size * size, -(-end_pfn // size) * size
-    aliases = np.concatenate([_NONE, *_aliases(prog, layout, first, end)])
-    borders = np.r_[first, aliases.ravel(), end].reshape(-1, 2)
+    start, end = start_pfn // size * size, -(-end_pfn // size) * size
+    found = _aliases(prog, page_layout(prog), start, end)
+    return RamAliases(start, end, np.concatenate([_NONE, *found]))
+
+
+def own_spans(
+    prog: Program, kinds: PageKinds, found: RamAliases, start_pfn: int, end_pfn: int, window: int
+) -> RamSpans:
+    """Tell aliases in a part of RAM from the other pages."""
+    first, last = start_pfn // window * window, -(-end_pfn // window) * window
+    if not len(found.spans):
+        own = np.array([[start_pfn, end_pfn]])
+        return RamSpans(_cut(own, 1 << CHUNK_ORDER), _NONE, (first, last))
+    borders = np.r_[found.start_pfn, found.spans.ravel(), found.end_pfn].reshape(-1, 2)
     spans = borders[borders[:, 0] < borders[:, 1]]
-    around = (
-        _around(spans, start_pfn, start_pfn // window * window)[0],
-        _around(spans, end_pfn - 1, -(-end_pfn // window) * window)[1],
-    )
-    aliases = aliases.clip(start_pfn, end_pfn)
+    around = _around(spans, start_pfn, first)[0], _around(spans, end_pfn - 1, last)[1]
+    aliases = found.spans.clip(start_pfn, end_pfn)
     aliases = aliases[aliases[:, 0] < aliases[:, 1]]
     own = spans.clip(start_pfn, end_pfn)
     own = own[own[:, 0] < own[:, 1]]
-    legal = _are_hugetlb(prog, layout, kinds, aliases)
+    legal = _are_hugetlb(prog, page_layout(prog), kinds, aliases)
     return RamSpans(_cut(own, 1 << CHUNK_ORDER), aliases[~legal], around)
 
 

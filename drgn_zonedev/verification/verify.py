@@ -54,7 +54,7 @@ from drgn_zonedev.verification.holes import divide_hole
 from drgn_zonedev.verification.page_access import access_marks, divided_by_access
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
-from drgn_zonedev.verification.ram_aliases import illegal_ram_aliases, own_spans
+from drgn_zonedev.verification.ram_aliases import find_ram_aliases, illegal_ram_aliases, own_spans
 from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
 from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
@@ -182,11 +182,12 @@ def _works(context: Context, ranges: Sequence[Range]) -> tuple[Aliases, list[lis
 
 def _ram_works(context: Context, range_: Range) -> list[Work]:
     works, zones = [], context.snapshot.zones
+    aliases = find_ram_aliases(context.prog, range_.start_pfn, range_.end_pfn)
     for promise in itertools.chain.from_iterable(
         ram_promises(context.prog, zones, *part) for part in _exported(context, range_)
     ):
         start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
-        spans = own_spans(context.prog, promise.kinds, start, end, window)
+        spans = own_spans(context.prog, promise.kinds, aliases, start, end, window)
         context.results.findings += illegal_ram_aliases(spans)
         works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
     return works
