@@ -17,10 +17,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Program
+from drgn import FaultError, Program
 
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.vmcore.reads import read_word
 
 __all__ = (
     "MAX_FOLIO_ORDER",
@@ -116,7 +117,7 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
     Get the head and the end of the compound page that a PFN is in, if it began before that:
     as the page in front of it and the head say.
     """
-    if not pfn:
+    if not pfn or not _may_be_tail(prog, layout, pfn - 1):
         return None
     page = next(read_pages(prog, pfn - 1, pfn, layout=layout))
     head = int(linked_heads(page)[0]) if isinstance(page, Pages) else -1
@@ -125,6 +126,14 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
         return None
     end = head + (1 << int(_said_orders(first)[0]))
     return (head, end) if end > pfn else None
+
+
+def _may_be_tail(prog: Program, layout: PageLayout, pfn: int) -> bool:
+    # Most are none.
+    try:
+        return bool(read_word(prog, layout.page_address(pfn) + 8 * layout.compound_word) & 1)
+    except FaultError:
+        return False
 
 
 def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> list[_Compound]:

@@ -14,13 +14,14 @@ A block that says an order which cannot be is not the same as a page in it that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
 
-__all__ = ("FreePages", "free_pages", "private_of")
+__all__ = ("FreePages", "free_pages", "may_go_on", "private_of")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FreePages:
     inside: np.ndarray
     order: np.ndarray
 
-    @property
+    @cached_property
     def any(self) -> np.ndarray:
         """Which pages are free."""
         return self.first | self.inside
@@ -68,6 +69,14 @@ def free_pages(pages: Pages, kinds: PageKinds, end_pfn: int) -> FreePages:
         end = min(row + (1 << order), count)
         inside[row + 1 : end] = True
     return FreePages(first, inside, orders)
+
+
+def may_go_on(pages: Pages, kinds: PageKinds) -> bool:
+    """Return whether a free block that begins in some pages may go on behind the last one."""
+    heads = pages.pfn[kinds.buddy.matches(pages.mapcount) & ~pages.is_tail]
+    # Blocks are aligned to their size.
+    orders = np.arange(1, kinds.max_order + 1)
+    return bool(np.isin(heads, pages.end_pfn >> orders << orders).any())
 
 
 def _looks_free(pages: Pages, kinds: PageKinds) -> np.ndarray:

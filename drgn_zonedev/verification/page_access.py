@@ -28,6 +28,7 @@ __all__ = (
     "NO_MARKS",
     "AccessMarks",
     "AccessSpan",
+    "access_among",
     "access_marks",
     "access_spans",
     "divided_by_access",
@@ -86,23 +87,39 @@ def access_spans(
     :param starts: PFN of the first page of each block.
     :param words: Struct pages of all blocks, a row each; blocks are as long as each other.
     """
+    poisoned = np.flatnonzero(words[:, layout.flags_word] & np.uint64(marks.poisoned))
+    typed = np.flatnonzero(words.view("<i4")[:, layout.mapcount_offset // 4] < -1)
+    # Tails have something else there.
+    typed = typed[(words[typed, layout.compound_word] & np.uint64(1)) == 0]
+    return access_among(layout, marks, starts, words, poisoned, typed)
+
+
+def access_among(
+    layout: PageLayout,
+    marks: AccessMarks,
+    starts: np.ndarray,
+    words: np.ndarray,
+    poisoned: np.ndarray,
+    typed: np.ndarray,
+) -> list[AccessSpan]:
+    """
+    Like :func:`access_spans()`, of pages that are known.
+
+    :param poisoned: Rows of pages with ``PG_hwpoison``.
+    :param typed: Rows of pages with a page type, whichever it is.
+    """
     found: list[AccessSpan] = []
     count = len(words) // len(starts)
-    flags = words[:, layout.flags_word]
-    if int(np.bitwise_or.reduce(flags)) & marks.poisoned:
-        rows = np.flatnonzero(flags & np.uint64(marks.poisoned))
-        pfns = starts[rows // count] + rows % count
+    if len(poisoned):
+        pfns = starts[poisoned // count] + poisoned % count
         found += ((*span, Access.HWPOISON) for span in _runs(pfns))
-        heads = rows[(flags[rows] & np.uint64(layout.pg_head)) != 0]
+        flags = words[poisoned, layout.flags_word]
+        heads = poisoned[(flags & np.uint64(layout.pg_head)) != 0]
         found += _compound_pages(layout, starts, words, heads)
-    mapcount = words.view("<u4")[:, layout.mapcount_offset // 4]
-    for page_type, access in marks.types:
-        matching = page_type.matches(mapcount)
-        if matching.any():
-            # Tails have something else there.
-            matching &= (words[:, layout.compound_word] & np.uint64(1)) == 0
-            rows = np.flatnonzero(matching)
-            found += ((*s, access) for s in _runs(starts[rows // count] + rows % count))
+    types = words.view("<u4")[typed, layout.mapcount_offset // 4]
+    for page_type, access in marks.types if len(typed) else ():
+        rows = typed[page_type.matches(types)]
+        found += ((*s, access) for s in _runs(starts[rows // count] + rows % count))
     return found
 
 

@@ -69,6 +69,9 @@ class Area(enum.Enum):
     FREE_HEAD = "first page of a free block"
     FREE_INSIDE = "other page of a free block"
 
+    # That of an Enum is a function in Python.
+    __hash__ = object.__hash__
+
 
 TAIL_AREAS = (Area.FIRST_TAIL, Area.FOLIO_TAIL, Area.TAIL)
 DEVICE_AREAS = (Area.BASE, Area.HEAD, *TAIL_AREAS)

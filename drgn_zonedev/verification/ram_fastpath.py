@@ -10,30 +10,29 @@ counts the free blocks on the way.
 It may suspect pages that keep them: :mod:`.deviations` looks at all that lies around those,
 and it alone decides. It never passes over a page that deviates.
 
-Few words decide: flags, the compound link, and the two counts are copied to columns, which
-are gone through as a whole. What few pages have (another zone, ``PG_reserved``, a type) is
-looked at page by page.
+What a page holds by itself is compared with the rules about its group (:mod:`.ram_groups`), as
+whole columns for what most pages are, and page by page for what few are: heads, pages with
+``PG_reserved`` or a type. What pages say of each other is looked at here: compound links, orders,
+and where free blocks end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Optional
 
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
-from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.verification.columns import Buffers, Columns
 from drgn_zonedev.verification.compound_links import MAX_FOLIO_ORDER
+from drgn_zonedev.verification.page_access import AccessSpan, access_among
 from drgn_zonedev.verification.promises import RamPages
-from drgn_zonedev.verification.ram_rules import excluded_by_reserved, excluded_of_tails
+from drgn_zonedev.verification.ram_groups import Group, groups_of
+from drgn_zonedev.verification.ram_window import first_idle_tail
 
-__all__ = ("Buffers", "Cover", "FreeHeads", "Glance", "glance")
-
-FreeHeads = dict[tuple[int, int], int]
-"""How many first pages of free blocks there are, by zone ID and order."""
+__all__ = ("Cover", "FastRam", "Glance")
 
 Cover = Callable[[int], Optional[tuple[int, int]]]
 """
@@ -42,123 +41,95 @@ that it is in, if that is one.
 """
 
 _ONE = np.uint64(1)
-# _refcount 0 and _mapcount -1.
-_FREE = np.uint64((1 << 32) - 1)
-_REFERENCED = np.uint64(1 << 32)
-_NONE = np.empty(0, np.int64)
-# Truth values in a word.
-_GROUP = 8
+_NO_ROWS = np.empty(0, np.int64)
+# If fewer of the pages are in a group, they are looked at one by one.
+_FEW = 1 / 4
 
 
 @dataclass(frozen=True)
 class Glance:
-    """``suspects`` are the rows of pages to look at again, in ascending order."""
+    """
+    ``suspects`` are the rows of pages to look at again, in ascending order, and ``free_zones``
+    and ``free_orders`` what the first pages of free blocks say: zone IDs and orders. ``access``
+    is that of :func:`~drgn_zonedev.verification.page_access.access_spans()`.
+    """
 
     suspects: np.ndarray
-    free: FreeHeads
+    free_zones: np.ndarray
+    free_orders: np.ndarray
+    access: list[AccessSpan]
 
 
-class Buffers:
-    """Arrays that are used again."""
+class FastRam:
+    """Looks at the pages of a promise."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, np.ndarray] = {}
+    def __init__(self, layout: PageLayout, promise: RamPages, cover: Cover) -> None:
+        self.layout, self.kinds, self.cover = layout, promise.kinds, cover
+        self.groups, self._buffers = groups_of(layout, promise), Buffers()
+        self._marks = promise.marks
+        others = layout.pg_head | layout.pg_reserved | promise.kinds.slab_flag
+        self.usual = self.groups[Group.SINGLE].without(layout.flags_word, others)
 
-    def get(self, name: str, count: int, dtype: type) -> np.ndarray:
-        """Get an array of a length; what it holds is what somebody left there."""
-        if name not in self._kept or len(self._kept[name]) < count:
-            self._kept[name] = np.empty(count, dtype)
-        return self._kept[name][:count]
+    def glance(self, starts: np.ndarray, raw: bytes) -> Glance:
+        """
+        Look at blocks of struct pages, as many in each.
 
-
-def glance(
-    layout: PageLayout,
-    promise: RamPages,
-    starts: np.ndarray,
-    raw: bytes,
-    cover: Cover,
-    buffers: Buffers,
-) -> Glance:
-    """
-    Look at blocks of struct pages, as many in each.
-
-    :param starts: PFNs of the blocks. None begins or ends in a free block.
-    :param raw: The memory of all of them.
-    """
-    words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
-    if layout.refcount_offset != layout.mapcount_offset + 4 or layout.mapcount_offset % 8:
-        # No kernel has that.
-        return Glance(np.arange(len(words)), {})
-    look = _Look(layout, promise, starts, words, buffers, cover)
-    rows = [
-        *look.wrong_zones(),
-        *look.wrong_links(),
-        *look.wrong_tails(),
-        *look.wrong_counts(),
-        *look.wrong_flags(),
-        *look.wrong_free(),
-    ]
-    found = [each for each in rows if len(each)]
-    return Glance(np.unique(np.concatenate(found)) if found else _NONE, look.free_heads())
+        :param starts: PFNs of the blocks. None begins or ends in a free block.
+        :param raw: The memory of all of them.
+        """
+        words = np.frombuffer(raw, "<u8").reshape(-1, self.layout.size // 8)
+        look = _Look(self, starts, Columns(words, self._buffers))
+        found = [rows for rows in look.suspects() if len(rows)]
+        suspects = np.unique(np.concatenate(found)) if found else _NO_ROWS
+        marks, poisoned = self._marks, look.poisoned(self._marks.poisoned)
+        access = access_among(self.layout, marks, starts, words, poisoned, look.typed)
+        return Glance(suspects, *look.free_heads(), access)
 
 
-@dataclass(frozen=True)
 class _Look:
     """A look at some blocks; what is wrong is yielded as arrays of rows."""
 
-    layout: PageLayout
-    promise: RamPages
-    starts: np.ndarray
-    words: np.ndarray
-    buffers: Buffers
-    cover: Cover
+    def __init__(self, ram: FastRam, starts: np.ndarray, columns: Columns) -> None:
+        self.layout, self.kinds, self.ram = ram.layout, ram.kinds, ram
+        self.starts, self.columns = starts, columns
+        # In each block.
+        self.pages = len(columns) // len(starts)
+        self.flags = columns.word(self.layout.flags_word)
+        self.link = columns.word(self.layout.compound_word)
+        self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
+        self.any_tail = bool(self.tail.any())
+        # Rows of pages that are no tails, and other than most pages in use.
+        self.unusual = np.flatnonzero(~(ram.usual.passes(columns) | self.tail))
+        self.unusual_flags = self.flags[self.unusual]
+        self.typed, self.types = self._typed()
+        self.free = self.typed[self.kinds.buddy.matches(self.types)]
+        self.orders = columns.of(self.free, self.kinds.private_offset // 8)
 
-    # Columns.
+    def suspects(self) -> Iterator[np.ndarray]:
+        """Rows of pages to look at again."""
+        yield from self._wrong_alone()
+        heads = self.unusual[self._having(self.layout.pg_head)]
+        runs = self._runs() if self.any_tail else (_NO_ROWS, _NO_ROWS)
+        yield from self._wrong_begin(*runs)
+        if self.any_tail or len(heads):
+            inner = runs[0] % self.pages != 0
+            first, last = runs[0][inner], runs[1][inner]
+            yield from self._wrong_links(heads, first, last)
+            yield from self._wrong_tails(first)
+        if len(self.free):
+            yield from self._wrong_free()
 
-    @property
-    def kinds(self) -> PageKinds:
-        return self.promise.kinds
+    def poisoned(self, flag: int) -> np.ndarray:
+        """Rows of pages with ``PG_hwpoison``, which few have."""
+        if int(np.bitwise_or.reduce(self.flags)) & flag:
+            return np.flatnonzero(self.flags & np.uint64(flag))
+        return _NO_ROWS
 
-    @cached_property
-    def pages(self) -> int:
-        """In each block."""
-        return len(self.words) // len(self.starts)
-
-    def _column(self, name: str, index: int) -> np.ndarray:
-        column = self.buffers.get(name, len(self.words), np.uint64)
-        np.copyto(column, self.words[:, index])
-        return column
-
-    def _spare(self) -> np.ndarray:
-        return self.buffers.get("spare", len(self.words), np.uint64)
-
-    def _truth(self, name: str) -> np.ndarray:
-        return self.buffers.get(name, len(self.words), bool)
-
-    @cached_property
-    def flags(self) -> np.ndarray:
-        return self._column("flags", self.layout.flags_word)
-
-    @cached_property
-    def link(self) -> np.ndarray:
-        return self._column("link", self.layout.compound_word)
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """``_mapcount`` in the lower half, ``_refcount`` in the upper one."""
-        return self._column("counts", self.layout.mapcount_offset // 8)
-
-    @cached_property
-    def tail(self) -> np.ndarray:
-        spare, found = self._spare(), self._truth("tail")
-        np.bitwise_and(self.link, _ONE, out=spare)
-        return np.not_equal(spare, 0, out=found)
-
-    def _masked(self, mask: int, name: str = "masked") -> np.ndarray:
-        # Which pages have any of some flags.
-        spare, found = self._spare(), self._truth(name)
-        np.bitwise_and(self.flags, np.uint64(mask), out=spare)
-        return np.not_equal(spare, 0, out=found)
+    def free_heads(self) -> tuple[np.ndarray, np.ndarray]:
+        """Zone IDs and orders of free blocks."""
+        shift = 64 - self.layout.nodes_shift - self.layout.zones_shift
+        known = self.orders <= np.uint64(self.kinds.max_order)
+        return self.flags[self.free[known]] >> np.uint64(shift), self.orders[known]
 
     def _pfn(self, rows: np.ndarray) -> np.ndarray:
         found: np.ndarray = self.starts[rows // self.pages] + rows % self.pages
@@ -168,86 +139,71 @@ class _Look:
         size = np.uint64(self.layout.size)
         return np.uint64(self.layout.vmemmap) + self._pfn(rows).astype(np.uint64) * size
 
-    # Zones.
+    # Pages by themselves.
 
-    @property
-    def _links_shift(self) -> np.uint64:
-        return np.uint64(64 - self.layout.nodes_shift - self.layout.zones_shift)
+    def _passes(self, group: Group) -> np.ndarray:
+        return self.ram.groups[group].passes(self.columns)
 
-    def wrong_zones(self) -> Iterator[np.ndarray]:
-        zones, holes = self.promise.zones, self.promise.hole_zones
-        if zones is None or holes is None:
-            yield from self._wrong_nodes()
-            return
-        if not zones:
-            others = np.arange(len(self.words))
-        else:
-            zone = self._spare()
-            np.right_shift(self.flags, self._links_shift, out=zone)
-            elsewhere = np.not_equal(zone, np.uint64(zones[0]), out=self._truth("elsewhere"))
-            others = np.flatnonzero(elsewhere)
-        if not len(others):
-            return
-        flags = self.flags[others]
-        zone = flags >> self._links_shift
-        reserved = (flags & np.uint64(self.layout.pg_reserved)) != 0
-        allowed = np.isin(zone, np.array(zones, np.uint64))
-        hole = reserved & np.isin(zone, np.array(holes, np.uint64))
-        yield others[~(allowed | hole)]
+    def _broken(self, group: Group, rows: np.ndarray) -> np.ndarray:
+        # Those of some pages of a group that break its rules.
+        return rows[self.ram.groups[group].broken(self.columns.at(rows))] if len(rows) else rows
 
-    def _wrong_nodes(self) -> Iterator[np.ndarray]:
-        zone = self.flags >> self._links_shift
-        nodes = np.array(self.promise.nodes, np.uint64)
-        known = np.isin(zone >> np.uint64(self.layout.zones_shift), nodes)
-        device = (zone & np.uint64(self.layout.zone_mask)) == np.uint64(self.layout.zone_device)
-        yield np.flatnonzero(~known | device)
+    def _broken_of_many(self, group: Group, pages: np.ndarray) -> np.ndarray:
+        if np.count_nonzero(pages) > _FEW * len(pages):
+            pages = np.greater(pages, self._passes(group))
+        return self._broken(group, np.flatnonzero(pages))
+
+    def _having(self, flag: int) -> np.ndarray:
+        # Which of the unusual pages have a flag.
+        return (self.unusual_flags & np.uint64(flag)) != 0
+
+    def _typed(self) -> tuple[np.ndarray, np.ndarray]:
+        # Rows of pages with a type, or less than no mappings, and what it is.
+        index = self.layout.mapcount_offset // 4
+        rows = self.columns.below(index, -1)
+        rows = rows[~self.tail[rows]] if self.any_tail else rows
+        return rows, self.columns.half(index)[rows]
+
+    def _wrong_alone(self) -> Iterator[np.ndarray]:
+        elsewhere = np.flatnonzero(~self._passes(Group.UNRESERVED))
+        if len(elsewhere):
+            reserved = (self.flags[elsewhere] & np.uint64(self.layout.pg_reserved)) != 0
+            yield self._broken(Group.UNRESERVED, elsewhere[~reserved])
+        head, reserved = self._having(self.layout.pg_head), self._having(self.layout.pg_reserved)
+        yield self._broken(Group.HEAD, self.unusual[head])
+        yield self._broken(Group.RESERVED, self.unusual[np.greater(reserved, head)])
+        yield self._broken(Group.SINGLE, self.unusual[~(reserved | head)])
+        yield self._broken(Group.TYPED, self.typed[~self.kinds.buddy.matches(self.types)])
+        if self.kinds.slab_flag:
+            yield self._broken(Group.TYPED, self.unusual[self._having(self.kinds.slab_flag)])
+        yield self._unwritten(elsewhere)
+
+    def _unwritten(self, elsewhere: np.ndarray) -> np.ndarray:
+        # Pages of zeros: one that holds another pattern is a tail.
+        zeros_pass = self.ram.groups[Group.UNRESERVED].checks.pass_zeros
+        rows = np.flatnonzero(self.flags == 0) if zeros_pass else elsewhere
+        return rows[~self.columns.at(rows).words.any(axis=1)] if len(rows) else rows
 
     # Compound pages.
 
-    def wrong_links(self) -> Iterator[np.ndarray]:
-        heads = np.flatnonzero(self._masked(self.layout.pg_head, "head") & ~self.tail)
-        first, last = self._runs
-        if not len(heads) and not len(first):
-            yield from self._wrong_begin()
-            return
-        yield from self._wrong_begin()
-        inner = first % self.pages != 0
-        first, last = first[inner], last[inner]
-        yield np.setxor1d(heads, first - 1)
-        bad = ~(self._leads_to_previous(first) & self._fits(first, last))
-        for start, end in zip(first[bad].tolist(), last[bad].tolist()):
-            yield np.arange(start - 1, end + 1)
-        # Within a run, all links are the same.
-        same = self._truth("same")[1:]
-        np.not_equal(self.link[1:], self.link[:-1], out=same)
-        same &= self.tail[1:]
-        same &= self.tail[:-1]
-        rows = np.flatnonzero(same) + 1
-        yield rows[rows % self.pages != 0]
-
-    @cached_property
     def _runs(self) -> tuple[np.ndarray, np.ndarray]:
         # First and last rows of tails that follow each other in a block.
-        tail, borders = self.tail, np.arange(0, len(self.words), self.pages)
-        begins, ends = self._truth("begins"), self._truth("ends")
-        np.logical_not(tail[:-1], out=begins[1:])
-        begins[borders] = True
-        begins &= tail
-        np.logical_not(tail[1:], out=ends[:-1])
-        ends[borders - 1] = True
-        ends &= tail
+        tail, borders = self.tail, np.arange(0, len(self.tail), self.pages)
+        begins, ends = tail.copy(), tail.copy()
+        np.greater(tail[1:], tail[:-1], out=begins[1:])
+        np.greater(tail[:-1], tail[1:], out=ends[:-1])
+        begins[borders], ends[borders - 1] = tail[borders], tail[borders - 1]
         return np.flatnonzero(begins), np.flatnonzero(ends)
 
-    def _wrong_begin(self) -> Iterator[np.ndarray]:
+    def _wrong_begin(self, first: np.ndarray, last: np.ndarray) -> Iterator[np.ndarray]:
         # Pages at the begin of a block that are in a compound page from before it, or say so.
-        first, last = self._runs
         at_begin = first % self.pages == 0
         lengths = dict(zip(first[at_begin].tolist(), (last - first + 1)[at_begin].tolist()))
         # Short blocks lie between aliases: they begin with a head, or their first tail says so.
         asked = [0] if len(self.starts) == 1 else []
         for row in dict.fromkeys((*asked, *lengths)):
-            pfn = int(self._pfn(np.array([row]))[0])
-            known, length = self.cover(pfn), lengths.get(row, 0)
+            pfn = int(self.starts[row // self.pages])
+            known, length = self.ram.cover(pfn), lengths.get(row, 0)
             covered = 0 if known is None else min(known[1] - pfn, self.pages)
             if covered != length or (known and length and not self._leads_to(row, known[0])):
                 yield np.arange(row, row + max(covered, length))
@@ -257,6 +213,21 @@ class _Look:
         address = int(self._address(rows)[0])
         found = address & link if self.layout.compound_mask else link - 1
         return found == self.layout.page_address(head) and bool(self._is_mask(rows)[0])
+
+    def _wrong_links(
+        self, heads: np.ndarray, first: np.ndarray, last: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        # Of tails behind another page of their block, which is their head.
+        yield np.setxor1d(heads, first - 1, assume_unique=True)
+        bad = ~(self._leads_to_previous(first) & self._fits(first, last))
+        for start, end in zip(first[bad].tolist(), last[bad].tolist()):
+            yield np.arange(start - 1, end + 1)
+        # Within a run, all links are the same.
+        other = self.link[1:] != self.link[:-1]
+        other &= self.tail[1:]
+        other &= self.tail[:-1]
+        rows = np.flatnonzero(other) + 1
+        yield rows[rows % self.pages != 0]
 
     def _is_mask(self, rows: np.ndarray) -> np.ndarray:
         # See linked_heads().
@@ -278,159 +249,49 @@ class _Look:
         offset = self.layout.order_offset
         if offset is None:
             return np.ones(len(first), bool)
-        order = self.words.view(np.uint8)[first, offset].astype(np.int64)
+        order = self.columns.words.view(np.uint8)[first, offset].astype(np.int64)
         size = 1 << np.minimum(order, MAX_FOLIO_ORDER + 1)
         pages = last - first + 2
         at_end = (last + 1) % self.pages == 0
         sound = (order > 0) & (order <= MAX_FOLIO_ORDER) & (self._pfn(first - 1) & size - 1 == 0)
         return sound & ((pages == size) | (at_end & (pages < size)))
 
-    def wrong_tails(self) -> Iterator[np.ndarray]:
-        first, _ = self._runs
-        if not len(first):
-            return
-        layout, kinds, tail = self.layout, self.kinds, self.tail
-        others = self._masked(excluded_of_tails(layout, kinds, first=False) | layout.pg_head)
-        others &= tail
+    def _wrong_tails(self, first: np.ndarray) -> Iterator[np.ndarray]:
+        yield self._broken(Group.FIRST_TAIL, first)
+        others = self.tail.copy()
         others[first] = False
-        yield np.flatnonzero(others)
-        mask = excluded_of_tails(layout, kinds, first=True)
-        if layout.order_offset != layout.flags_word * 8:
-            mask |= layout.pg_head
-        yield first[(self.flags[first] & np.uint64(mask)) != 0]
-        referenced = self._truth("referenced")
-        np.greater_equal(self.counts, _REFERENCED, out=referenced)
-        referenced &= tail
-        yield np.flatnonzero(referenced)
-        yield from self._wrong_mappings()
-
-    def _wrong_mappings(self) -> Iterator[np.ndarray]:
-        wanted, tail = self.layout.tail_mapping, self.tail
-        index = 3 if self.layout.folio_pages <= 2 else max(self.layout.folio_pages, 4)
-        if wanted is None or len(tail) <= index:
-            return
-        # So many tails in a row.
-        idle = self._truth("idle")
-        idle[:] = tail
-        for distance in range(1, index):
-            idle[distance:] &= tail[:-distance]
-        idle[: index - 1] = False
-        idle &= self.words[:, self.layout.mapping_word] != np.uint64(wanted)
-        yield np.flatnonzero(idle)
-
-    # Counts and types.
-
-    def wrong_counts(self) -> Iterator[np.ndarray]:
-        counts = self.counts
-        if int(counts.view(np.int64).min()) < 0:
-            yield np.flatnonzero(counts.view(np.int64) < 0)
-        # Never written: without references, and mapped once.
-        blank = np.flatnonzero(np.equal(counts, 0, out=self._truth("blank")))
-        yield blank[~self.tail[blank]]
-        rows, types = self._typed
-        wrong = ~self.kinds.has_type(types) | self.tail[rows]
-        yield rows[wrong | ((self.flags[rows] & np.uint64(self.kinds.lru)) != 0)]
-
-    @cached_property
-    def _typed(self) -> tuple[np.ndarray, np.ndarray]:
-        # Rows of pages with a type, or less than no mappings, and what it is.
-        mapcount = self.counts.view(np.int32)[::2]
-        typed = self._truth("typed")
-        np.less(mapcount, -1, out=typed)
-        rows = np.flatnonzero(typed)
-        return rows, mapcount[rows]
-
-    # Flags.
-
-    def wrong_flags(self) -> Iterator[np.ndarray]:
-        layout, kinds = self.layout, self.kinds
-        reserved = np.flatnonzero(self._masked(layout.pg_reserved))
-        flags, counts = self.flags[reserved], self.counts[reserved]
-        wrong = (flags & np.uint64(excluded_by_reserved(kinds) | layout.pg_head)) != 0
-        yield reserved[wrong | (counts < _REFERENCED) | self.tail[reserved]]
-        if kinds.slab_flag:
-            both = np.uint64(kinds.slab_flag | kinds.lru)
-            spare = self._spare()
-            np.bitwise_and(self.flags, both, out=spare)
-            yield np.flatnonzero(spare == both)
+        yield self._broken_of_many(Group.OTHER_TAIL, others)
+        for distance in range(1, first_idle_tail(self.layout) - 1):
+            rows = first + distance
+            others[rows[rows < len(others)]] = False
+        yield self._broken_of_many(Group.IDLE_TAIL, others)
 
     # Free blocks.
 
-    @cached_property
-    def _blocks(self) -> tuple[np.ndarray, np.ndarray]:
-        # First rows and orders of free blocks, whatever the orders are.
-        rows, types = self._typed
-        rows = rows[self.kinds.buddy.matches(types) & ~self.tail[rows]]
-        return rows, self.words[rows, self.kinds.private_offset // 8]
-
-    def wrong_free(self) -> Iterator[np.ndarray]:
-        rows, orders = self._blocks
-        if not len(rows):
-            return
-        yield rows[self._wrong_heads(rows)]
+    def _wrong_free(self) -> Iterator[np.ndarray]:
+        rows, orders = self.free, self.orders
+        yield self._broken(Group.FREE_HEAD, rows)
         size = _ONE << np.minimum(orders, np.uint64(self.kinds.max_order + 1))
         behind = rows + size.astype(np.int64)
         sound = orders <= np.uint64(self.kinds.max_order)
         sound &= self._pfn(rows).astype(np.uint64) & size - _ONE == 0
         sound &= behind <= (rows // self.pages + 1) * self.pages
         yield rows[~sound]
+        sound &= orders > 0
         yield from self._wrong_inside(rows[sound], behind[sound])
-
-    def _wrong_heads(self, rows: np.ndarray) -> np.ndarray:
-        kinds = self.kinds
-        wrong = (self.flags[rows] & np.uint64(kinds.at_prep & ~kinds.reported)) != 0
-        wrong |= self.counts[rows] >= _REFERENCED
-        wrong |= self.words[rows, self.layout.mapping_word] != 0
-        if kinds.memcg_offset is not None:
-            wrong |= self.words[rows, kinds.memcg_offset // 8] != 0
-        return wrong
 
     def _wrong_inside(self, rows: np.ndarray, behind: np.ndarray) -> Iterator[np.ndarray]:
         # A block within another one.
-        yield rows[1:][np.maximum.accumulate(behind)[:-1] > rows[1:]]
-        used = self._used
-        # What is wrong with the first pages is known.
-        used[rows] = False
-        inside = self.buffers.get("inside", len(self.words) + 1, np.int8)
-        lead = -int(self.starts[0]) % _GROUP
-        groups = (len(self.words) - lead) // _GROUP
-        if len(self.starts) > 1 or groups < 1:
-            yield np.flatnonzero(_between(rows, behind, inside) & used)
+        within = np.flatnonzero(np.maximum.accumulate(behind)[:-1] > rows[1:]) + 1
+        if len(within):
+            yield rows[within]
+            rows, behind = np.delete(rows, within), np.delete(behind, within)
+        if not len(rows):
             return
-        # Blocks are aligned: from eight pages on, one look at all of them is enough.
-        large = behind - rows >= _GROUP
-        for distance in range(1, _GROUP // 2):
-            near = rows[(rows + distance < behind) & ~large] + distance
-            yield near[used[near]]
-        first, last = (rows[large] - lead) // _GROUP, (behind[large] - lead) // _GROUP
-        eight = used[lead : lead + groups * _GROUP].view(np.uint64)
-        found = np.flatnonzero(_between(first, last, inside[: groups + 1]) & (eight != 0))
-        near = (found[:, None] * _GROUP + np.arange(lead, lead + _GROUP)).ravel()
-        yield near[used[near]]
-
-    @property
-    def _used(self) -> np.ndarray:
-        # Pages that do not look as free_pages_prepare() leaves them.
-        found, more = self._masked(self.kinds.at_prep, "used"), self._truth("more")
-        found |= np.not_equal(self.counts, _FREE, out=more)
-        found |= np.not_equal(self.words[:, self.layout.mapping_word], 0, out=more)
-        found |= self.tail
-        return found
-
-    def free_heads(self) -> FreeHeads:
-        rows, orders = self._blocks
-        known = orders <= np.uint64(self.kinds.max_order)
-        zone = self.flags[rows[known]] >> self._links_shift
-        key, number = np.unique(zone << np.uint64(8) | orders[known], return_counts=True)
-        return {
-            (each >> 8, each & 0xFF): count for each, count in zip(key.tolist(), number.tolist())
-        }
-
-
-def _between(first: np.ndarray, behind: np.ndarray, out: np.ndarray) -> np.ndarray:
-    # Which of len(out) - 1 things lie in some spans.
-    out[:] = 0
-    out[first] += 1
-    out[behind] -= 1
-    found: np.ndarray = np.cumsum(out[:-1], dtype=np.int8, out=out[:-1]) != 0
-    return found
+        used = np.empty(len(self.tail) + 1, np.uint8)
+        np.logical_not(self._passes(Group.FREE_INSIDE), out=used[:-1].view(bool))
+        # Of each block, and between it and the next one.
+        borders = np.stack([rows + 1, behind], axis=1).ravel()
+        found = np.flatnonzero(np.bitwise_or.reduceat(used, borders)[::2])
+        for start, end in zip(rows[found].tolist(), behind[found].tolist()):
+            yield self._broken(Group.FREE_INSIDE, np.arange(start + 1, end))

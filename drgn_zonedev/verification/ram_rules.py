@@ -43,7 +43,7 @@ from drgn_zonedev.verification.rule import (
     Word,
 )
 
-__all__ = ("RAM_RULES", "excluded_by_reserved", "excluded_of_tails")
+__all__ = ("BUDDY_ORDER", "RAM_RULES")
 
 
 def _ram(promise: Promise) -> RamPages:
@@ -59,13 +59,13 @@ def _place(place: Place) -> RamPlace:
 # Words.
 
 
-def excluded_by_reserved(kinds: PageKinds) -> int:
+def _excluded_by_reserved(kinds: PageKinds) -> int:
     """Flags of pages that the page allocator gave to somebody, and can take back."""
     mapped = kinds.lru | kinds.swapbacked | kinds.unevictable | kinds.mlocked
     return mapped | kinds.slab_flag | kinds.writeback
 
 
-def excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> int:
+def _excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> int:
     """Flags that no tail ever has, not even while its folio is split: all are of the head."""
     if first and layout.order_offset == layout.flags_word * 8:
         # The order lies over the low ones.
@@ -74,15 +74,15 @@ def excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> i
 
 
 _FLAGS_OF_USE = flag_word(
-    "flags of pages in use", lambda _, promise: excluded_by_reserved(_ram(promise).kinds)
+    "flags of pages in use", lambda _, promise: _excluded_by_reserved(_ram(promise).kinds)
 )
 _FLAGS_OF_HEADS = flag_word(
     "flags of heads",
-    lambda layout, p: excluded_of_tails(layout, _ram(p).kinds, first=False),
+    lambda layout, p: _excluded_of_tails(layout, _ram(p).kinds, first=False),
 )
 _FLAGS_OF_HEADS_IN_FIRST_TAIL = flag_word(
     "flags of heads",
-    lambda layout, p: excluded_of_tails(layout, _ram(p).kinds, first=True),
+    lambda layout, p: _excluded_of_tails(layout, _ram(p).kinds, first=True),
 )
 _PG_LRU = flag_word("PG_lru", lambda _, promise: _ram(promise).kinds.lru)
 _FLAGS_OF_FREE_BLOCKS = flag_word(
@@ -95,7 +95,9 @@ _TAIL_BIT = Word(
     mask=lambda layout, _: 1,
     title="compound link & 1",
 )
-_BUDDY_ORDER = Word("page->private", lambda _, promise: _ram(promise).kinds.private_offset)
+BUDDY_ORDER = Word("page->private", lambda _, promise: _ram(promise).kinds.private_offset)
+"""The order of a free block, in its first page."""
+
 _MEMCG = Word("page->memcg_data", lambda _, promise: _ram(promise).kinds.memcg_offset)
 
 # Values.
@@ -364,7 +366,7 @@ RAM_RULES: tuple[Rule, ...] = (
     Rule(
         "ram-free-order",
         (Area.FREE_HEAD,),
-        _BUDDY_ORDER,
+        BUDDY_ORDER,
         _SOUND_ORDER,
         "order {value}",
         "set_buddy_order()",

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,11 +34,11 @@ from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.compound_links import compound_before
 from drgn_zonedev.verification.deviations import Deviation, ram_deviations
+from drgn_zonedev.verification.free_blocks import may_go_on
 from drgn_zonedev.verification.in_flight import IN_FLIGHT, compounds_in_flight
-from drgn_zonedev.verification.page_access import access_spans
 from drgn_zonedev.verification.promises import RamPages
 from drgn_zonedev.verification.ram_aliases import CHUNK_ORDER
-from drgn_zonedev.verification.ram_fastpath import Buffers, glance
+from drgn_zonedev.verification.ram_fastpath import FastRam
 from drgn_zonedev.verification.ram_window import read_window, window_of, window_size
 from drgn_zonedev.verification.runs import Runs, add_deviation
 from drgn_zonedev.verification.work import Scanned, batches
@@ -49,13 +50,8 @@ __all__ = ("scan_ram",)
 _LIVE_LOOKS = 3
 _LIVE_SECONDS = 0.02
 
-
-@dataclass(frozen=True)
-class _Blocks:
-    """As many struct pages from each of some PFNs on, one block behind the other."""
-
-    starts: np.ndarray
-    raw: bytes
+# No kernel has orders that large.
+_ORDER_BITS, _ORDER_MASK = np.uint64(8), np.uint64(0xFF)
 
 
 @dataclass(frozen=True)
@@ -89,23 +85,12 @@ def scan_ram(
     :param spans: Half-open ranges of PFNs, a row each; no free block lies in two of them.
     :param progress: Called with the number of struct pages that were gone through.
     """
-    done, windows, buffers = Scanned(), dict[_Window, None](), Buffers()
-    cover = functools.partial(compound_before, prog, layout)
-    for part in _parts(prog, layout, spans):
-        if isinstance(part, UnreadablePages):
-            done.append_gaps([part])
-            progress(part.end_pfn - part.start_pfn)
-            continue
-        seen = glance(layout, promise, part.starts, part.raw, cover, buffers)
-        pages = len(part.raw) // layout.size
-        done.pages_read += pages
-        done.bytes_read += len(part.raw)
-        done.free.update(seen.free)
-        words = np.frombuffer(part.raw, "<u8").reshape(pages, -1)
-        done.access += access_spans(layout, promise.marks, part.starts, words)
-        windows.update(dict.fromkeys(_windows(promise, part.starts, pages, seen.suspects)))
-        progress(pages)
-    found = _look(prog, layout, promise, windows)
+    scan = _Scan(prog, layout, promise)
+    for starts, count in batches(spans, 1, 1 << CHUNK_ORDER):
+        scan.go_through(starts, count)
+        progress(len(starts) * count)
+    scan.done.free = scan.count_free()
+    done, found = scan.done, _look(prog, layout, promise, scan.windows)
     if prog.flags & ProgramFlags.IS_LIVE:
         lasting = _lasting(prog, layout, promise, found)
         done.torn = _number(found) - _number(lasting)
@@ -121,41 +106,92 @@ def _number(found: list[_Wrong]) -> int:
     return sum(int(w.wrong.sum()) for w in found)
 
 
-def _parts(
-    prog: Program, layout: PageLayout, spans: np.ndarray
-) -> Iterator[_Blocks | UnreadablePages]:
-    for starts, count in batches(spans, 1, 1 << CHUNK_ORDER):
+class _Scan:
+    """Goes through blocks of pages, and finds the windows to look at again."""
+
+    def __init__(self, prog: Program, layout: PageLayout, promise: RamPages) -> None:
+        self._prog, self._layout, self._promise = prog, layout, promise
+        self._fast = FastRam(layout, promise, functools.partial(compound_before, prog, layout))
+        self._free: list[tuple[np.ndarray, np.ndarray]] = []
+        self.done, self.windows = Scanned(), set[_Window]()
+
+    def go_through(self, starts: np.ndarray, count: int) -> None:
+        """Read so many struct pages from each of some PFNs on, and look at them."""
+        # What was read is not kept here, so that the next read takes its place.
         try:
-            yield _Blocks(starts, read_blocks(prog, layout, starts.tolist(), count))
-            continue
+            raw = read_blocks(self._prog, self._layout, starts.tolist(), count)
         except FaultError:
-            pass
+            self._go_through_parts(starts, count)
+            return
+        self._glance(starts, count, raw)
+
+    def _go_through_parts(self, starts: np.ndarray, count: int) -> None:
         # Part by part, it turns out what it is that cannot be read.
         for start in starts.tolist():
-            for part in read_pages(prog, start, start + count, layout=layout):
-                if isinstance(part, Pages):
-                    yield _Blocks(np.array([part.start_pfn]), part.words.tobytes())
+            for part in read_pages(self._prog, start, start + count, layout=self._layout):
+                if isinstance(part, UnreadablePages):
+                    self.done.append_gaps([part])
                 else:
-                    yield part
+                    first, pages = np.array([part.start_pfn]), part.end_pfn - part.start_pfn
+                    self._glance(first, pages, part.words.tobytes())
+
+    def _glance(self, starts: np.ndarray, count: int, raw: bytes) -> None:
+        seen = self._fast.glance(starts, raw)
+        self.done.pages_read += len(starts) * count
+        self.done.bytes_read += len(raw)
+        self.done.access += seen.access
+        self._free.append((seen.free_zones, seen.free_orders))
+        if len(seen.suspects):
+            self.windows.update(_windows(self._promise, starts, count, seen.suspects))
+        first, last = int(starts[0]), int(starts[-1])
+        if first == self._promise.start_pfn:
+            self.windows.update(self._at_begin((first, first + count)))
+        if last + count == self._promise.end_pfn:
+            self.windows.update(self._at_end((last, last + count)))
+
+    def count_free(self) -> Counter[tuple[int, int]]:
+        """How many free blocks there are, by zone ID and order."""
+        if not self._free:
+            return Counter()
+        zones, orders = (np.concatenate(each) for each in zip(*self._free))
+        kinds, numbers = np.unique(zones << _ORDER_BITS | orders, return_counts=True)
+        both = zip((kinds >> _ORDER_BITS).tolist(), (kinds & _ORDER_MASK).tolist())
+        return Counter(dict(zip(both, numbers.tolist())))
+
+    # Where the pages in front of the first one, or behind the last one, have a say.
+
+    def _at_begin(self, block: _Window) -> Iterator[_Window]:
+        begin, first = block[0], self._promise.around[0]
+        for part in read_pages(self._prog, first, begin, layout=self._layout):
+            if isinstance(part, Pages) and may_go_on(part, self._promise.kinds):
+                yield window_of(self._promise, begin, block)
+
+    def _at_end(self, block: _Window) -> Iterator[_Window]:
+        end = block[1]
+        if end == self._promise.around[1]:
+            return
+        pages = next(read_pages(self._prog, end - 1, end + 1, layout=self._layout))
+        if not isinstance(pages, Pages) or len(pages.words) < 2 or _may_be_compound(pages):
+            yield window_of(self._promise, end - 1, block)
+
+
+def _may_be_compound(pages: Pages) -> bool:
+    # Whether the first of two pages may be in a compound page with the other one.
+    return bool(int(pages.flags[0]) & pages.layout.pg_head or pages.is_tail.any())
 
 
 def _windows(
-    promise: RamPages, starts: np.ndarray, pages: int, suspects: np.ndarray
+    promise: RamPages, starts: np.ndarray, count: int, suspects: np.ndarray
 ) -> Iterator[_Window]:
     # Around suspects, within the block that each lies in: what is beside that is an alias, or
-    # cannot be read. What begins or ends in a window may lie in a free block.
-    count, size = pages // len(starts), window_size(promise)
+    # cannot be read.
+    size = window_size(promise)
     block = suspects // count
     window = (starts[block] + suspects % count) // size
-    for number, first in np.unique(np.stack([block, window]), axis=1).T.tolist():
+    for number, first in dict.fromkeys(zip(block.tolist(), window.tolist())):
         begin = int(starts[number])
         pfn = min(max(first * size, begin), begin + count - 1)
         yield window_of(promise, pfn, (begin, begin + count))
-    begin, end = int(starts[0]), int(starts[-1]) + count
-    if begin == promise.start_pfn != promise.around[0]:
-        yield window_of(promise, begin, (begin, begin + count))
-    if end == promise.end_pfn != promise.around[1]:
-        yield window_of(promise, end - 1, (end - count, end))
 
 
 def _look(

@@ -32,6 +32,7 @@ __all__ = (
     "RAM_AREAS",
     "RamPlace",
     "RamWindow",
+    "first_idle_tail",
     "ram_window",
     "read_window",
     "window_around",
@@ -79,8 +80,14 @@ class RamWindow:
         return (pfn >= self.promise.start_pfn) & (pfn < self.promise.end_pfn)
 
     def area(self, area: Area) -> np.ndarray:
-        """Which pages are in an area."""
-        return _AREAS[area](self)
+        """Which pages are in an area; do not write it."""
+        if area not in self._areas:
+            self._areas[area] = _AREAS[area](self)
+        return self._areas[area]
+
+    @cached_property
+    def _areas(self) -> dict[Area, np.ndarray]:
+        return {}
 
     @property
     def _flags(self) -> np.ndarray:
@@ -89,17 +96,17 @@ class RamWindow:
     def _has(self, mask: int) -> np.ndarray:
         return (self._flags & np.uint64(mask)) != 0
 
-    @property
+    @cached_property
     def tail(self) -> np.ndarray:
         """Which pages are tails, whatever they hold."""
         return self.index > 0
 
-    @property
+    @cached_property
     def reserved(self) -> np.ndarray:
         """Which pages are ``PG_reserved``: none of a compound page or a free block ever is."""
         return self._has(self.pages.layout.pg_reserved) & self.single
 
-    @property
+    @cached_property
     def single(self) -> np.ndarray:
         """Which pages are in no compound page and in no free block."""
         return (self.compound.head == _NO_PAGE) & ~self.free.any
@@ -113,12 +120,10 @@ class RamWindow:
     @property
     def idle_tail(self) -> np.ndarray:
         """Tails whose ``mapping`` only ``prep_compound_tail()`` writes."""
-        layout, kinds = self.pages.layout, self.promise.kinds
-        # free_tail_page_prepare() leaves out those that struct folio and hugetlb use. Without
-        # PGTY_hugetlb, prep_compound_gigantic_page() did not write it at all.
-        first = 3 if layout.folio_pages <= 2 else max(layout.folio_pages, 4)
+        kinds = self.promise.kinds
+        # Without PGTY_hugetlb, prep_compound_gigantic_page() did not write it at all.
         written = (kinds.known_types is not None) | (self.compound.order <= kinds.max_order)
-        return (self.index >= first) & written
+        return (self.index >= first_idle_tail(self.pages.layout)) & written
 
 
 _AREAS: Mapping[Area, Callable[[RamWindow], np.ndarray]] = {
@@ -157,6 +162,14 @@ class RamPlace(Place):
         """The compound link that each page has as a tail."""
         compound = self.window.compound
         return link_to(self.layout, compound.head, compound.order)
+
+
+def first_idle_tail(layout: PageLayout) -> int:
+    """
+    Get the index of the first tail that is in ``Area.RAM_IDLE_TAIL``: free_tail_page_prepare()
+    leaves out those that struct folio and hugetlb use.
+    """
+    return 3 if layout.folio_pages <= 2 else max(layout.folio_pages, 4)
 
 
 def window_of(promise: RamPages, pfn: int, block: tuple[int, int]) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from drgn_zonedev.verification.ram_rules import RAM_RULES
 from drgn_zonedev.verification.ram_window import RAM_AREAS
 from drgn_zonedev.verification.rule import Rule
 
-__all__ = ("NEVER_WRITTEN", "RULES", "rules_about")
+__all__ = ("NEVER_WRITTEN", "RULES", "rules_about", "rules_among")
 
 RULES: tuple[Rule, ...] = DEVICE_RULES + RAM_RULES
 """Every promise, in the order in which they count."""
@@ -44,10 +44,15 @@ where it holds nothing but a pattern.
 
 def rules_about(layout: PageLayout, promise: Promise) -> tuple[Rule, ...]:
     """Get the rules that hold for the pages of a promise, in the order in which they count."""
+    return rules_among(RULES, layout, promise)
+
+
+def rules_among(table: tuple[Rule, ...], layout: PageLayout, promise: Promise) -> tuple[Rule, ...]:
+    """Like :func:`rules_about()`, of any table."""
     areas = _areas(layout, promise)
     return tuple(
         rule
-        for rule in RULES
+        for rule in table
         if not areas.isdisjoint(rule.areas)
         and rule.word.offset(layout, promise) is not None
         and (rule.condition is None or rule.condition.holds(layout, promise))

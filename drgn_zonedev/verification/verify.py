@@ -182,14 +182,13 @@ def _works(context: Context, ranges: Sequence[Range]) -> tuple[Aliases, list[lis
 
 def _ram_works(context: Context, range_: Range) -> list[Work]:
     works, zones = [], context.snapshot.zones
-    aliases = find_ram_aliases(context.prog, range_.start_pfn, range_.end_pfn)
-    for promise in itertools.chain.from_iterable(
-        ram_promises(context.prog, zones, *part) for part in _exported(context, range_)
-    ):
-        start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
-        spans = own_spans(context.prog, promise.kinds, aliases, start, end, window)
-        context.results.findings += illegal_ram_aliases(spans)
-        works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
+    for part in _exported(context, range_):
+        aliases = find_ram_aliases(context.prog, *part)
+        for promise in ram_promises(context.prog, zones, *part):
+            start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
+            spans = own_spans(context.prog, promise.kinds, aliases, start, end, window)
+            context.results.findings += illegal_ram_aliases(spans)
+            works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
     return works
 
 

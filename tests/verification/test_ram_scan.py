@@ -7,6 +7,7 @@ with gaps; what moves is torn, and what stays wrong is found.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -22,8 +23,8 @@ from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.model import Case, PageCounts
 from drgn_zonedev.report import check
 from drgn_zonedev.verification import ram_scan
-from drgn_zonedev.verification.ram_aliases import own_spans
-from drgn_zonedev.verification.ram_fastpath import Glance, glance
+from drgn_zonedev.verification.ram_aliases import find_ram_aliases, own_spans
+from drgn_zonedev.verification.ram_fastpath import FastRam, Glance
 from drgn_zonedev.verification.ram_zones import ram_promises
 from drgn_zonedev.verification.scan import pieces, scan
 from drgn_zonedev.verification.work import Scanned, Work
@@ -32,8 +33,9 @@ START, END = 0x40000, 0x48000
 
 
 def works(prog: Program, start: int = START, end: int = END) -> list[Work]:
+    aliases = find_ram_aliases(prog, start, end)
     return [
-        Work(p, own_spans(prog, p.kinds, p.start_pfn, p.end_pfn, 1024).own)
+        Work(p, own_spans(prog, p.kinds, aliases, p.start_pfn, p.end_pfn, 1024).own)
         for p in ram_promises(prog, zones(prog), start, end)
     ]
 
@@ -54,10 +56,12 @@ def spots(done: Scanned) -> set[tuple[str, int, int]]:
     }
 
 
-def suspect_all(*args: object) -> Glance:
-    found = glance(*args)  # type: ignore[arg-type]
-    pages = len(args[3]) // 64  # type: ignore[arg-type]
-    return Glance(np.arange(pages), found.free)
+class Suspicious(FastRam):
+    """Suspects all pages."""
+
+    def glance(self, starts: np.ndarray, raw: bytes) -> Glance:
+        found = super().glance(starts, raw)
+        return dataclasses.replace(found, suspects=np.arange(len(raw) // self.layout.size))
 
 
 def spoil(kernel: FakeKernel, rng: random.Random) -> None:
@@ -82,7 +86,7 @@ def test_fast_path_passes_over_nothing_that_deviates(
     spoil(kernel, rng)
     prog = kernel.program()
     fast = spots(scanned(prog))
-    monkeypatch.setattr(ram_scan, "glance", suspect_all)
+    monkeypatch.setattr(ram_scan, "FastRam", Suspicious)
     assert fast == spots(scanned(prog))
 
 

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Columns
+-------
+
+Words of many struct pages, each as a column: a word of every page lies in a cache line of its
+own, so it is read once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ("Buffers", "Columns", "Rows")
+
+_WHOLE = (1 << 64) - 1
+
+
+class Buffers:
+    """Arrays that are used again, by what they are for."""
+
+    def __init__(self) -> None:
+        self._kept = dict[object, np.ndarray]()
+
+    def get(self, name: int | str, count: int) -> np.ndarray:
+        """Get an array of 64-bit words; what it holds is what somebody left there."""
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < count:
+            kept = self._kept[name] = np.empty(count, np.uint64)
+        return kept[:count]
+
+
+class _Table:
+    """Words of struct pages by index."""
+
+    def __init__(self) -> None:
+        self._columns: dict[int, np.ndarray] = {}
+        self._below: dict[tuple[int, int], np.ndarray] = {}
+        self._equal: dict[tuple[int, int, int], np.ndarray] = {}
+
+    def word(self, index: int) -> np.ndarray:
+        """A word of each page; do not write it."""
+        column = self._columns.get(index)
+        if column is None:
+            column = self._columns[index] = self._read(index)
+        return column
+
+    def _read(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def masked(self, index: int, mask: int) -> np.ndarray:
+        """Some bits of a word of each page, until this is called again."""
+        raise NotImplementedError
+
+    def equal(self, index: int, mask: int, value: int) -> np.ndarray:
+        """Which pages have a value in some bits of a word; do not write it."""
+        equal = self._equal.get((index, mask, value))
+        if equal is None:
+            column = self.word(index) if mask == _WHOLE else self.masked(index, mask)
+            equal = self._equal[index, mask, value] = column == np.uint64(value)
+        return equal
+
+    def half(self, index: int) -> np.ndarray:
+        """Half of a word of each page, as a signed integer."""
+        return self.word(index // 2).view(np.int32)[index % 2 :: 2]
+
+    def below(self, index: int, least: int) -> np.ndarray:
+        """Rows of the pages that have less in half of a word."""
+        rows = self._below.get((index, least))
+        if rows is None:
+            # The upper half is compared faster as a part of the whole word.
+            less = (
+                self.word(index // 2).view(np.int64) < least << 32
+                if index % 2
+                else self.half(index) < least
+            )
+            rows = self._below[index, least] = np.flatnonzero(less)
+        return rows
+
+
+class Columns(_Table):
+    """The columns of some struct pages."""
+
+    def __init__(self, words: np.ndarray, buffers: Buffers) -> None:
+        super().__init__()
+        self.words = words
+        self._buffers = buffers
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def _read(self, index: int) -> np.ndarray:
+        column = self._buffers.get(index, len(self.words))
+        np.copyto(column, self.words[:, index])
+        return column
+
+    def masked(self, index: int, mask: int) -> np.ndarray:
+        spare = self._buffers.get("spare", len(self.words))
+        return np.bitwise_and(self.word(index), np.uint64(mask), out=spare)
+
+    def of(self, rows: np.ndarray, index: int) -> np.ndarray:
+        """A word of some of the pages."""
+        column = self._columns.get(index)
+        return self.words[rows, index] if column is None else column[rows]
+
+    def at(self, rows: np.ndarray) -> Rows:
+        """Some of the pages."""
+        return Rows(self, rows)
+
+
+class Rows(_Table):
+    """The columns of some rows of others."""
+
+    def __init__(self, columns: Columns, rows: np.ndarray) -> None:
+        super().__init__()
+        self._of, self._rows = columns, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def words(self) -> np.ndarray:
+        """All words of each page."""
+        # Many times faster than by an index.
+        return self._of.words.take(self._rows, axis=0)
+
+    def _read(self, index: int) -> np.ndarray:
+        return self._of.of(self._rows, index)
+
+    def masked(self, index: int, mask: int) -> np.ndarray:
+        return self.word(index) & np.uint64(mask)
+
+    def at(self, rows: np.ndarray) -> Rows:
+        """Some of the pages."""
+        return Rows(self._of, self._rows[rows])
