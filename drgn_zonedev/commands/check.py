@@ -175,7 +175,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     def text(screen: Screen | None) -> str:
         if args.map:
             found = report.ranges, report.pgmaps, report.findings
-            return map_text(args, screen, report.kernel, *found)
+            return map_text(session.prog, args, screen, report.kernel, *found)
         if args.quiet:
             nothing = "nothing could be judged: " if report.nothing_judged else ""
             return nothing + as_text.severities_text(report)

@@ -55,7 +55,7 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     def text(screen: Screen | None) -> str:
         if args.map:
             pgmaps = with_devices(prog, snapshot.pgmaps)
-            return map_text(args, screen, kernel, ranges, pgmaps)
+            return map_text(prog, args, screen, kernel, ranges, pgmaps)
         return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen)
 
     print_result(args, text, lambda: as_json.ranges_document(kernel, ranges))

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""The map as HTML: what is in the file, without a browser."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import re
+from typing import Any
+
+from support import machines
+from support.fakekernel import collision
+from support.machines import TIB
+
+from drgn_zonedev.model import Access, Case, Report
+from drgn_zonedev.render.picture.glyphs import MARKS
+from drgn_zonedev.render.picture.map_html import map_html
+from drgn_zonedev.render.picture.scene import make_scene
+from drgn_zonedev.report import check
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\"'&@@SCRIPT@@"
+
+
+def page_of(report: Report, **more: Any) -> str:
+    scene = make_scene(report.kernel, report.ranges, report.pgmaps, report.findings)
+    return map_html(scene, **more)
+
+
+def data_of(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
+
+
+def spans_of(data: Any) -> list[tuple[int, int, str, str]]:
+    found, end = [], 0
+    for at in range(0, len(data["ranges"]), 6):
+        gap, pages, mark, access, _, _ = data["ranges"][at : at + 6]
+        names = data["marks"][mark]["name"], data["accesses"][access]["name"]
+        found.append((end + gap, end + gap + pages, *names))
+        end += gap + pages
+    return found
+
+
+def test_ranges_are_those_of_the_report() -> None:
+    report = check(collision("6.1").program())
+    found = spans_of(data_of(page_of(report)))
+    assert [row[:2] for row in found] == [(r.start_pfn, r.end_pfn) for r in report.ranges]
+    assert [row[3] for row in found] == [r.access.value for r in report.ranges]
+    assert {row[2] for row in found} < {mark.name for mark in MARKS}
+
+
+def test_ranges_that_overlap_are_drawn_once() -> None:
+    ranges = [machines.range_(0, 100, Case.ONLINE), machines.range_(50, 150, Case.DEVICE)]
+    found = spans_of(data_of(page_of(machines.report(ranges, []))))
+    assert [row[:2] for row in found] == [(0, 100), (100, 150)]
+
+
+def test_each_access_has_a_colour() -> None:
+    ranges = [
+        dataclasses.replace(machines.range_(i, i + 1, Case.ONLINE), access=access)
+        for i, access in enumerate(Access)
+    ]
+    found = spans_of(data_of(page_of(machines.report(ranges, []))))
+    assert [row[3] for row in found] == [access.value for access in Access]
+
+
+def test_nodes_and_explanations_are_in_it() -> None:
+    report = check(collision("6.1").program())
+    data = data_of(page_of(report, nodes=[(1, 2, 3)], explained={0x24400: "two\nlines\x1b"}))
+    assert data["nodes"] == [[1, 2, 3]]
+    assert data["pages"] == {str(0x24400): "two\nlines\\x1b"}
+
+
+def test_names_of_strangers_end_nothing() -> None:
+    report = machines.report(
+        [machines.range_(0, 10, Case.DEVICE, 1)], [machines.pgmap(1, 0, 10, name=HOSTILE)]
+    )
+    page = page_of(report)
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert "\u202e" not in page
+    assert "img src=x" in data_of(page)["pgmaps"][0]["words"]
+
+
+def test_policy_allows_the_script_of_the_page_and_nothing_else() -> None:
+    page = page_of(check(collision("6.1").program()))
+    script = re.search(r"<script>(.*)</script>", page, re.DOTALL)
+    assert script
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy
+    assert policy[1].startswith("default-src 'none'")
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+def test_64_tib_with_2000_pgmaps_are_two_megabytes_at_most() -> None:
+    report = machines.many_pgmaps(2000)
+    last = max(r.end_pfn for r in report.ranges)
+    rest = machines.range_(last, 64 * TIB // 4096, Case.ONLINE)
+    page = page_of(dataclasses.replace(report, ranges=(*report.ranges, rest)))
+    assert len(data_of(page)["pgmaps"]) == 2000
+    assert len(page.encode()) <= 2_000_000
