@@ -87,7 +87,7 @@ function pairs(flat) {
 const canvas = byId("map"), whole = byId("whole");
 const view = { start: 0, scale: 1, selected: null };
 const AXIS = 26, MOST_PIXELS_A_PAGE = 48;
-let width = 1, height = 1, pending = false, patterns = new Map(), listed = "";
+let width = 1, height = 1, pending = false, patterns = new Map(), listed = "", listing = 0;
 
 const lastScale = () => END / width;
 function clamp() {
@@ -251,7 +251,11 @@ function describe() {
   byId("view").textContent = words;
   canvas.setAttribute("aria-label", `Physical memory, ${words}`);
   const key = `${n} ${inside[0]}`;
-  if (key !== listed) { listed = key; listRanges(inside, n); }
+  if (key === listed) return;
+  listed = key;
+  // Tables are slow: wait until the map stands still.
+  clearTimeout(listing);
+  listing = setTimeout(listRanges, 120, inside, n);
 }
 function listRanges(inside, n) {
   const table = element("table"), head = element("tr");

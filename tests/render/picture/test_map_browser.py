@@ -128,6 +128,15 @@ def test_keys_do_what_the_pointer_does(tab: Tab) -> None:
     assert tab.ask("location.hash") == f"#{first:#x}"
 
 
+def test_ranges_in_view_are_listed_and_lead_into_the_map(tab: Tab) -> None:
+    search(tab, "0x24000")
+    tab.wait_for("document.querySelectorAll('#ranges td').length > 0")
+    tab.wait_for("document.querySelector('#ranges').textContent.includes('[0x24000, 0x24002)')")
+    tab.ask("[...document.querySelectorAll('#ranges button')]"
+            ".find(e => e.textContent.startsWith('[0x24000')).click()")  # fmt: skip
+    assert "reserved (5), in [0x24000, 0x24002)" in tab.text_of("#page")
+
+
 def test_layers_can_be_hidden(tab: Tab) -> None:
     names = tab.ask("[...document.querySelectorAll('#layers label')].map(e => e.innerText.trim())")
     assert names == ["case", "access", "findings", "pgmap", "node"]
