@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ALL_KERNELS,
         BUILT_KERNELS,
         KERNELS,
+        PLAIN_KERNELS,
         UNFIXED_KERNELS,
         Kernel,
     )
@@ -36,6 +37,7 @@ _HOME = {
     "BUILT_KERNELS": "kernels.known",
     "DEBIAN_PACKAGES": "host.tools",
     "KERNELS": "kernels.known",
+    "PLAIN_KERNELS": "kernels.known",
     "SCENARIOS": "scenarios",
     "UNFIXED_KERNELS": "kernels.known",
     "Guest": "machine.boot",
@@ -51,6 +53,7 @@ __all__ = (
     "BUILT_KERNELS",
     "DEBIAN_PACKAGES",
     "KERNELS",
+    "PLAIN_KERNELS",
     "SCENARIOS",
     "UNFIXED_KERNELS",
     "Guest",

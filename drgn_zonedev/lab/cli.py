@@ -75,9 +75,14 @@ def add_lab_command(subparsers: Any) -> None:
 
 
 def _kernel_names() -> list[str]:
-    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
+    from drgn_zonedev.lab.kernels.known import (
+        BUILT_KERNELS,
+        KERNELS,
+        PLAIN_KERNELS,
+        UNFIXED_KERNELS,
+    )
 
-    return [*KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
+    return [*KERNELS, *PLAIN_KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
 
 
 def _built_names() -> list[str]:
@@ -144,12 +149,19 @@ def _say(message: str) -> None:
 
 
 def _list(args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, KERNELS, UNFIXED_KERNELS
+    from drgn_zonedev.lab.kernels.known import (
+        BUILT_KERNELS,
+        KERNELS,
+        PLAIN_KERNELS,
+        UNFIXED_KERNELS,
+    )
     from drgn_zonedev.lab.scenarios import SCENARIOS
 
     print_text("kernels:")
     for name, suite in KERNELS.items():
         print_text(f"  {name:16} Debian {suite.codename}")
+    for name, suite in PLAIN_KERNELS.items():
+        print_text(f"  {name:16} Debian {suite.codename}, configured for any machine")
     for name, suite in UNFIXED_KERNELS.items():
         print_text(
             f"  {name:16} Debian {suite.codename} without security updates: has a bug to find"

@@ -20,6 +20,7 @@ __all__ = (
     "ARM64_KERNELS",
     "BUILT_KERNELS",
     "KERNELS",
+    "PLAIN_KERNELS",
     "UNFIXED_KERNELS",
     "Kernel",
     "Recipe",
@@ -51,6 +52,15 @@ KERNELS: dict[str, Suite] = {
     "7.2": Suite("forky"),
     "7.3": Suite("trixie-backports"),
 }
+
+PLAIN_KERNELS: dict[str, Suite] = {
+    "6.1-amd64": Suite("bookworm", security=True, flavour="amd64"),
+    "7.3-amd64": Suite("trixie-backports", flavour="amd64"),
+}
+"""
+Debian's kernels for any machine: with memory failure (5.10 and 6.1 lack it otherwise), fake NUMA
+nodes, and page extensions, which make a ``struct mem_section`` 32 bytes. Only booted by name.
+"""
 
 UNFIXED_KERNELS: dict[str, Suite] = {
     # Debian 12 without its security updates: 6.1.176, without "mm/mm_init: fix
@@ -88,7 +98,7 @@ BUILT_KERNELS: dict[str, Recipe] = {
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 
-ALL_KERNELS = {**KERNELS, **UNFIXED_KERNELS, **ARM64_KERNELS}
+ALL_KERNELS = {**KERNELS, **PLAIN_KERNELS, **UNFIXED_KERNELS, **ARM64_KERNELS}
 """All kernels that ``fetch_kernel()`` can fetch."""
 
 
@@ -97,7 +107,7 @@ class Kernel:
     """A kernel in the cache: what QEMU boots and what a debugger needs."""
 
     name: str
-    """Key in KERNELS."""
+    """Key in ALL_KERNELS or BUILT_KERNELS."""
     release: str
     """What ``uname -r`` says in the guest."""
     version: str

@@ -105,6 +105,18 @@ def test_a_fetched_kernel_is_complete_and_leaves_nothing_else(cache: Path) -> No
     assert sorted(path.name for path in cache.iterdir()) == ["kernels", "lock"]
 
 
+def test_the_flavour_decides_which_kernel_of_a_suite_it_is(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {
+        name.replace("cloud-", ""): package(name.replace("cloud-", ""), *found.depends)
+        for name, found in REPOSITORY.items()
+    }
+    monkeypatch.setattr(FakeApt, "show", lambda self, *names: {name: plain[name] for name in names})
+    debian.install_kernel("7.3-amd64", Suite("trixie-backports", flavour="amd64"))
+    assert (cache / "kernels/7.3-amd64/vmlinux").exists()
+
+
 def test_a_kernel_that_is_still_the_newest_is_not_downloaded_again(cache: Path) -> None:
     debian.install_kernel("7.3", Suite("trixie-backports"), lambda line: None)
     lines: list[str] = []
