@@ -43,7 +43,7 @@ from drgn_zonedev.lab.truth.guest_facts import (
     parse_facts,
     waits_for_host,
 )
-from drgn_zonedev.lab.truth.module import truth_module
+from drgn_zonedev.lab.truth.module import TRUTH, guest_module
 
 __all__ = ("Cancelled", "Guest", "boot", "check_host")
 
@@ -159,7 +159,13 @@ def _ready(
         yield
     else:
         watched = None if scenario.watch_pfn is None else struct_page(scenario.watch_pfn)
-        with stopped_at(work / "gdb.sock", address, check, write_to=watched):
+        with stopped_at(
+            work / "gdb.sock",
+            address,
+            check,
+            argument=scenario.breakpoint_argument,
+            write_to=watched,
+        ):
             yield
 
 
@@ -280,9 +286,10 @@ def boot(
     _check_drivers(kernel, scenario)
     memory_mib = _enough_memory(scenario, memory_mib)
     chosen = accelerator(accel)
-    module = truth_module(kernel, progress=progress) if truth else None
+    names = (*scenario.guest_modules, *((TRUTH,) if truth else ()))
+    modules = {name: guest_module(kernel, name, progress=progress) for name in names}
     firmware = fetch_firmware(scenario.firmware, progress) if scenario.firmware else None
-    initramfs = build_initramfs(kernel, scenario, module)
+    initramfs = build_initramfs(kernel, scenario, modules)
     for left in reversed(range(attempts)):
         work = _work_directory()
         (work / "initramfs").write_bytes(initramfs)

@@ -96,18 +96,27 @@ class _Connection:
 
 @contextlib.contextmanager
 def stopped_at(
-    path: Path, address: int, check: Callable[[], None], *, write_to: int | None = None
+    path: Path,
+    address: int,
+    check: Callable[[], None],
+    *,
+    argument: int | None = None,
+    write_to: int | None = None,
 ) -> Iterator[None]:
     """
     Let the guest run up to `address` and keep it frozen there inside the context.
 
     :param path: QEMU's gdb socket
     :param check: called several times a second; raises when it is time to give up
+    :param argument: of a function, the second one; calls with others are passed over
     :param write_to: go on from there, until this virtual address is next written
     """
     connection = _Connection(path, check)
     with connection.socket:
-        _run_to(connection, address)
+        if argument is None:
+            _run_to(connection, address)
+        else:
+            _run_to_call(connection, address, argument)
         if write_to is not None:
             _run_to_write(connection, address, write_to)
         yield
@@ -126,13 +135,8 @@ def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]
     """
     connection = _Connection(path, check)
     with connection.socket:
-        while True:
-            registers = _run_to(connection, address)
-            # Without this, it would never get past the breakpoint.
-            connection.ask(f"z1,{address:x},1")
-            if _decode(registers[_RSI]) == argument:
-                break
-            connection.ask("s")
+        registers = _run_to_call(connection, address, argument)
+        connection.ask(f"z1,{address:x},1")
         stack = _decode(registers[_RSP])
         caller = connection.ask(f"m{stack:x},8")
         changed = _replaced(registers, _RAX, _encode(-_ENOMEM % (1 << 64)))
@@ -180,6 +184,17 @@ def _run_to(connection: _Connection, address: int) -> str:
     if rip != address:
         raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
     return registers
+
+
+def _run_to_call(connection: _Connection, address: int, argument: int) -> str:
+    """Return the registers on entry to a function that is called with that second argument."""
+    while True:
+        registers = _run_to(connection, address)
+        if _decode(registers[_RSI]) == argument:
+            return registers
+        # Without this, it would never get past the breakpoint.
+        connection.ask(f"z1,{address:x},1")
+        connection.ask("s")
 
 
 def _run_to_write(connection: _Connection, address: int, write_to: int) -> None:

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Callable
 
 from drgn_zonedev.lab.host.errors import LabError, NotPossible
@@ -213,16 +214,17 @@ def build_capture_initramfs(kernel: Kernel, modules: Iterable[str], files: list[
     return cpio([*_user_space(_CAPTURE_SCRIPT), *files, *_module_entries(kernel, modules)])
 
 
-def build_initramfs(kernel: Kernel, scenario: Scenario, truth: Path | None = None) -> bytes:
+def build_initramfs(
+    kernel: Kernel, scenario: Scenario, modules: Mapping[str, Path] = MappingProxyType({})
+) -> bytes:
     """
     Return the initramfs that makes `kernel` go through the steps of `scenario`.
 
-    :param truth: the module of ``truth.py``, to have it asked after the steps
+    :param modules: what was built for it, by names; ``zonedev_truth`` is asked after the steps
     """
-    truth_files = [file_entry("zonedev_truth.ko", truth.read_bytes())] if truth else []
     return cpio(
         [
-            *truth_files,
+            *(file_entry(f"{name}.ko", path.read_bytes()) for name, path in modules.items()),
             *_user_space(_GUEST_SCRIPT),
             *(
                 file_entry(f"bin/{name}", compile_program(name), 0o755)

@@ -39,6 +39,8 @@ class Scenario:
     """Run when the guest says that it is ready for them (step ``hotplug``)."""
     breakpoint: str | None = None
     """Freeze the guest on entry to this kernel function, instead of waiting for the steps' end."""
+    breakpoint_argument: int | None = None
+    """Freeze it in the call that has this second argument; None: in the first."""
     early: bool = False
     """The breakpoint is before any process runs, which could load what provides VMCOREINFO."""
     debugged: bool = False
@@ -57,6 +59,8 @@ class Scenario:
     """Functions of ``proofs.py`` that check that the guest is in the intended state."""
     programs: tuple[str, ...] = ()
     """C programs of ``guest/`` that the guest gets, without ``.c``."""
+    guest_modules: tuple[str, ...] = ()
+    """Kernel modules of ``guest/`` that are built for the guest, without ``.c``."""
     files: Mapping[str, Path] = field(default_factory=dict, hash=False)
     """Files of the host that the guest gets, by their names there (without a leading slash)."""
     xfs_mib: int = 0
@@ -65,8 +69,11 @@ class Scenario:
     """PFNs of RAM that a trial has memory failure handle, which may end the guest."""
     needs: tuple[str, ...] = ()
     """Options of the kernel's configuration, without ``CONFIG_``, that not all kernels have."""
+    declares: tuple[str, ...] = ()
+    """What the kernel's debugging information must have, and not all have: an enumerator, a
+    variable, or ``struct TYPE.MEMBER``."""
     impossible: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Why, for the kernels (keys of ``KERNELS``) on which this cannot be done."""
+    """Why, for the kernels (keys of ``KERNELS`` and ``PLAIN_KERNELS``) that cannot do this."""
     la57: bool = False
     """Use five-level page tables, if the kernel can. They move the memmap."""
     cx16: bool = False

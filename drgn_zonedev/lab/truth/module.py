@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Build the module that asks a kernel for the truth (``guest/zonedev_truth.c``).
+Build modules for a guest's kernel: the one that asks it for the truth (``guest/zonedev_truth.c``),
+and a driver of device memory (``guest/zonedev_device.c``).
 
 The kernel's headers come from its Debian suite and are not installed. The host's compiler works
 for all kernels; the kernel's own build programs need the C library of their suite, and run with it.
@@ -24,11 +25,12 @@ from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.build import build_tree
 from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, cache_dir
 
-__all__ = ("build_module", "truth_module")
+__all__ = ("TRUTH", "build_module", "guest_module")
+
+TRUTH = "zonedev_truth"
+"""The module that asks."""
 
 _GUEST = Path(__file__).parents[1] / "guest"
-_SOURCES = ("zonedev_truth.c", "Kbuild")
-_MODULE = "zonedev_truth.ko"
 _BUILD_SECONDS = 300
 
 # For kernels that were built with a compiler or pahole that the host does not have: how
@@ -46,10 +48,11 @@ _SUFFIXES = (".real-lsb-64", ".real-x86")
 _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 
-def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
+def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) -> Path:
     """
-    Return the module for `kernel`, building it if it is not in the cache.
+    Return a module for `kernel`, building it if it is not in the cache.
 
+    :param name: of its source in ``guest/``, without ``.c``
     :raises LabError: if a compiler or the kernel's headers are missing
     """
     if kernel.name not in ALL_KERNELS and kernel.name not in BUILT_KERNELS:
@@ -58,7 +61,7 @@ def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
         )
     # In the kernel's directory, so that a newer kernel replaces it.
     directory = kernel.vmlinux.parent
-    module = directory / f"zonedev_truth-{_recipe_digest()}.ko"
+    module = directory / f"{name}-{_recipe_digest(name)}.ko"
     if module.exists():
         return module
     for program in ("gcc", "make", "dpkg-deb"):
@@ -66,30 +69,34 @@ def truth_module(kernel: Kernel, *, progress: StepProgress = None) -> Path:
     with lock(cache_dir() / "lock", progress):
         if not module.exists():
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
-                _make_module(kernel, module, Path(work), progress)
+                _make_module(kernel, name, module, Path(work), progress)
     return module
 
 
-def _recipe_digest() -> str:
+def _sources(name: str) -> tuple[Path, ...]:
+    return _GUEST / f"{name}.c", _GUEST / "Kbuild"
+
+
+def _recipe_digest(name: str) -> str:
     digest = hashlib.sha256(repr(_SETTINGS).encode())
-    for name in _SOURCES:
-        digest.update((_GUEST / name).read_bytes())
+    for source in _sources(name):
+        digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def _make_module(kernel: Kernel, module: Path, work: Path, progress: StepProgress) -> None:
+def _make_module(
+    kernel: Kernel, name: str, module: Path, work: Path, progress: StepProgress
+) -> None:
     if kernel.name in BUILT_KERNELS:
-        report(progress, f"building the truth module for {kernel.release}")
-        build_module(build_tree(kernel), work / "module.ko")
-        (work / "module.ko").replace(module)
-        return
-    packages = module.parent / "headers"
-    if not packages.exists():
-        _download(kernel, work / "headers", work, progress)
-        (work / "headers").rename(packages)
-    report(progress, f"building the truth module for {kernel.release}")
-    tree = _unpack(packages, work / "tree", kernel.release)
-    build_module(tree, work / "module.ko")
+        tree = build_tree(kernel)
+    else:
+        packages = module.parent / "headers"
+        if not packages.exists():
+            _download(kernel, work / "headers", work, progress)
+            (work / "headers").rename(packages)
+        tree = _unpack(packages, work / "tree", kernel.release)
+    report(progress, f"building {name} for {kernel.release}")
+    build_module(tree, name, work / "module.ko")
     (work / "module.ko").replace(module)
 
 
@@ -176,16 +183,21 @@ def _run_with_libraries(program: Path, libraries: Path) -> None:
     program.chmod(0o755)
 
 
-def build_module(tree: Path, module: Path) -> None:
+def build_module(tree: Path, name: str, module: Path) -> None:
     """
-    Build the module against a kernel tree that is ready for external modules.
+    Build a module against a kernel tree that is ready for external modules.
 
     :param tree: what is ``/lib/modules/RELEASE/build`` on a machine that runs the kernel
+    :param name: as for :func:`guest_module()`
     :param module: the file to write
     """
-    with tempfile.TemporaryDirectory(prefix="zonedev-truth-") as directory:
-        for name in _SOURCES:
-            shutil.copy(_GUEST / name, directory)
+    with tempfile.TemporaryDirectory(prefix="zonedev-module-") as directory:
+        for source in _sources(name):
+            shutil.copy(source, directory)
         command = [find_tool("make"), "-C", str(tree), f"M={directory}", "CC=gcc", *_SETTINGS]
-        run_build([*command, "modules"], _BUILD_SECONDS, "the truth module cannot be built")
-        shutil.move(Path(directory) / _MODULE, module)
+        run_build(
+            [*command, f"ZONEDEV_MODULE={name}", "modules"],
+            _BUILD_SECONDS,
+            f"the module {name} cannot be built",
+        )
+        shutil.move(Path(directory) / f"{name}.ko", module)

@@ -129,6 +129,17 @@ def test_the_guest_goes_on_until_an_address_is_written(tmp_path: Path) -> None:
     assert packets[3:] == [f"z1,{ADDRESS:x},1", "Z2,ffffea0000001000,8", "c"]
 
 
+def test_the_guest_passes_over_calls_with_other_arguments(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with (
+        gdb_server(path, ADDRESS, calls=(0x100, 0x200, 0x300)) as packets,
+        stopped_at(path, ADDRESS, wait_a_while(), argument=0x200),
+    ):
+        pass
+    stop_there = [f"Z1,{ADDRESS:x},1", "c", "g"]
+    assert packets == [*stop_there, f"z1,{ADDRESS:x},1", "s", *stop_there]
+
+
 def test_another_write_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
     with (

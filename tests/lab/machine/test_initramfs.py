@@ -125,5 +125,7 @@ def test_the_guest_gets_its_script_steps_and_plain_modules(
 
     truth = tmp_path / "zonedev_truth-1234.ko"
     truth.write_bytes(b"truth")
-    entries = unpack(build_initramfs(kernel, SCENARIOS["fsdax-collision"], truth))
+    entries = unpack(
+        build_initramfs(kernel, SCENARIOS["fsdax-collision"], {"zonedev_truth": truth})
+    )
     assert entries["zonedev_truth.ko"][1] == b"truth"

@@ -127,14 +127,15 @@ def test_a_program_without_variants_is_moved_aside(tmp_path: Path) -> None:
 
 
 def test_a_module_that_was_built_before_is_not_built_again(tmp_path: Path) -> None:
-    module = tmp_path / f"zonedev_truth-{truth._recipe_digest()}.ko"
-    module.write_text("")
-    assert truth.truth_module(kernel("6.1", tmp_path)) == module
+    for name in ("zonedev_truth", "zonedev_device"):
+        module = tmp_path / f"{name}-{truth._recipe_digest(name)}.ko"
+        module.write_text("")
+        assert truth.guest_module(kernel("6.1", tmp_path), name) == module
 
 
 def test_kernels_of_the_user_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="not one of the lab's kernels"):
-        truth.truth_module(kernel("mine", tmp_path))
+        truth.guest_module(kernel("mine", tmp_path), truth.TRUTH)
 
 
 def test_without_a_compiler_its_package_is_named(
@@ -142,7 +143,7 @@ def test_without_a_compiler_its_package_is_named(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda program, path=None: None)
     with pytest.raises(LabError, match="gcc is not installed: apt-get install gcc"):
-        truth.truth_module(kernel("6.1", tmp_path))
+        truth.guest_module(kernel("6.1", tmp_path), truth.TRUTH)
 
 
 def test_a_failed_build_says_what_make_said(
@@ -152,6 +153,8 @@ def test_a_failed_build_says_what_make_said(
     make.write_text("#!/bin/sh\necho 'warning: x' >&2\necho 'gcc: error: no -fx' >&2\nexit 2\n")
     make.chmod(0o755)
     monkeypatch.setattr(truth, "find_tool", lambda program: str(tmp_path / program))
-    with pytest.raises(LabError, match="the truth module cannot be built: gcc: error: no -fx"):
-        truth.build_module(tmp_path, tmp_path / "module.ko")
+    with pytest.raises(
+        LabError, match="the module zonedev_device cannot be built: gcc: error: no -fx"
+    ):
+        truth.build_module(tmp_path, "zonedev_device", tmp_path / "module.ko")
     assert not (tmp_path / "module.ko").exists()
