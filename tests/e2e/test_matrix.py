@@ -15,20 +15,24 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from support.guests import Booted, each_guest, long_guest, require_free
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS
+from drgn_zonedev.lab import KERNELS, PLAIN_KERNELS, SCENARIOS
+from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
+from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
 from drgn_zonedev.lab.verdict.matrix import judge_guest
 
 pytestmark = pytest.mark.qemu
 
 POSSIBLE = [
     (kernel, scenario)
-    for kernel in KERNELS
+    for kernel in (*KERNELS, *PLAIN_KERNELS)
     for scenario in SCENARIOS
     if kernel not in SCENARIOS[scenario].impossible
 ]
-# What is about RAM, or users of pages, and the kernels on which every run looks at it: each kernel
-# has its share.
-ALWAYS = {
+# What is not about pmem, or about users of pages, and the kernels on which every run looks at it.
+ALWAYS: dict[str, tuple[str, ...]] = {
+    **{scenario.name: () for scenario in (*DEVICE_TYPES, *CHANGING_MEMORY)},
+    "device-private": ("7.3",),
+    "device-coherent": ("6.1",),
     "acpi-hole": ("6.1", "7.3"),
     "numa": ("6.12",),
     "ovmf": ("7.2",),
@@ -49,7 +53,7 @@ def guests() -> Iterator[tuple[str, str] | ParameterSet]:
         if kernel in always:
             yield kernel, scenario
         else:
-            where = f"on {', '.join(always)}" if always else "with a simpler user"
+            where = f"on {', '.join(always)}" if always else "with a simpler user or device"
             yield long_guest(kernel, scenario, f"{scenario} {where} is in every run")
 
 

@@ -30,6 +30,7 @@ __all__ = (
     "namespace_ranges",
     "section_head",
     "section_tail",
+    "stored_memmap",
     "struct_page",
 )
 
@@ -126,6 +127,15 @@ def blocks(memory: MemoryArea) -> MemoryArea:
     """Return the whole memory blocks inside `memory`: all that can become RAM."""
     start = align_up(memory.start, SECTION)
     return MemoryArea(start, align_down(memory.end, SECTION) - start)
+
+
+def stored_memmap(block: MemoryArea, rest: str) -> tuple[Expected, ...]:
+    """
+    Return what a memory block is that stores its own memmap: `rest`, behind the struct pages of all
+    of it.
+    """
+    end = block.start + block.size // PAGE * STRUCT_PAGE
+    return expect(block.start, end, "metadata") + expect(end, block.end, rest)
 
 
 def block_number(address: int) -> int:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The scenarios. Addresses are written out; the expected ranges are computed.
+The scenarios: those of fsdax, devdax and RAM, and the others of this room.
+
+Addresses are written out; the expected ranges are computed.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ from drgn_zonedev.lab.scenarios.arithmetic import (
     GIB,
     MIB,
     PAGE,
-    STRUCT_PAGE,
-    Expected,
     MemoryArea,
     block_number,
     blocks,
     expect,
+    stored_memmap,
 )
 from drgn_zonedev.lab.scenarios.arithmetic import namespace_ranges as ranges
 from drgn_zonedev.lab.scenarios.arithmetic import section_head as head
 from drgn_zonedev.lab.scenarios.arithmetic import section_tail as tail
+from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
+from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
 from drgn_zonedev.lab.scenarios.hardware import (
     CXL_MACHINE,
     CXL_WINDOW,
@@ -83,16 +86,9 @@ _PREINIT_MIB = 2560
 
 # Longer than anybody looks at it.
 _LOAD_SECONDS = 3600
-_NUMA_FAKE = "Debian builds it without CONFIG_NUMA_EMU: 7.3-small has it"
+_NUMA_FAKE = "Debian builds it without CONFIG_NUMA_EMU: 6.1-amd64 has it"
 _NO_FILES_IN_RINGS = "io_uring registers memory of files only since v6.5"
 _NOT_BEFORE_7 = "boot hugepages get their vmemmap deduplicated from the start only since v6.15"
-
-
-def _stored_memmap(block: MemoryArea, rest: str) -> tuple[Expected, ...]:
-    # The first of its pages hold the struct pages of all of them.
-    end = block.start + block.size // PAGE * STRUCT_PAGE
-    return expect(block.start, end, "metadata") + expect(end, block.end, rest)
-
 
 _ALL = (
     Scenario(
@@ -300,7 +296,7 @@ _ALL = (
         expected=ranges(_PARTIAL) + tail(_PARTIAL.end, "partial"),
         proofs=("preinit_section",),
         needs=("SPARSEMEM_VMEMMAP_PREINIT",),
-        impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},
+        impossible=dict.fromkeys(("5.10", "6.1", "6.1-amd64", "6.12"), _NOT_BEFORE_7),
         memory_mib=_PREINIT_MIB,
     ),
     Scenario(
@@ -310,6 +306,7 @@ _ALL = (
         modules=_E820,
         steps=(namespace("fsdax"),),
         la57=True,
+        declares=("__pgtable_l5_enabled",),
         impossible={"5.10": "Debian builds 5.10 without CONFIG_X86_5LEVEL"},
         expected=_COLLIDING_HEAD + ranges(_COLLIDING),
         proofs=("five_levels",),
@@ -385,7 +382,7 @@ _ALL = (
         expected=ranges(_MAPPED, "mem"),
         programs=("busy",),
         proofs=("pages_in_use",),
-        impossible={"5.10": _NO_FILES_IN_RINGS, "6.1": _NO_FILES_IN_RINGS},
+        impossible=dict.fromkeys(("5.10", "6.1", "6.1-amd64"), _NO_FILES_IN_RINGS),
     ),
     Scenario(
         name="acpi-hole",
@@ -450,9 +447,9 @@ _ALL = (
         ),
         qmp=tuple(c for i, dimm in enumerate(_DIMMS) for c in plug_dimm(dimm, f"dimm{i}")),
         of_ram=True,
-        expected=_stored_memmap(_DIMMS[0], "online")
-        + _stored_memmap(_DIMMS[1], "online")
-        + _stored_memmap(_DIMMS[2], "offline"),
+        expected=stored_memmap(_DIMMS[0], "online")
+        + stored_memmap(_DIMMS[1], "online")
+        + stored_memmap(_DIMMS[2], "offline"),
         proofs=("self_hosted",),
         needs=("MHP_MEMMAP_ON_MEMORY",),
         impossible={"5.10": "memory_hotplug.memmap_on_memory exists only since v5.13"},
@@ -482,4 +479,6 @@ _ALL = (
     ),
 )
 
-SCENARIOS: dict[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for scenario in (*_ALL, *DEVICE_TYPES, *CHANGING_MEMORY)
+}

@@ -11,14 +11,18 @@ from drgn_zonedev.lab.scenarios.scenario import QmpCommand
 from drgn_zonedev.util.alignment import align_up
 
 __all__ = (
+    "CONTROLLER_MEMORY",
     "CXL_MACHINE",
     "CXL_WINDOW",
     "DEVICE_MEMORY",
+    "PHYSICAL_END",
     "cxl_memory",
     "numa",
     "numa_ram",
     "nvdimm",
+    "nvme_with_memory",
     "plug_dimm",
+    "resize_virtio_mem",
     "slow_disk",
     "virtio_mem",
     "virtio_pmem",
@@ -72,6 +76,21 @@ def cxl_memory(size: int) -> tuple[str, ...]:
     )
 
 
+CONTROLLER_MEMORY = MemoryArea(0xF8000000, 64 * MIB)
+"""Where the firmware of QEMU 7.2 puts the memory of :func:`nvme_with_memory()`."""
+
+PHYSICAL_END = (1 << 40) - 12 * GIB
+"""Emulated processors have 40 physical address bits, and are AMD's: what is up there is theirs."""
+
+
+def nvme_with_memory(memory: MemoryArea) -> tuple[str, ...]:
+    """Return an NVMe controller, without a disk worth the name, that has memory of its own."""
+    return (
+        *("-blockdev", f"driver=null-co,node-name=disk,size={MIB}"),
+        *("-device", f"nvme,drive=disk,serial=1,cmb_size_mb={memory.size // MIB}"),
+    )
+
+
 def numa(memory_mib: int, nodes: int) -> tuple[str, ...]:
     """Return NUMA nodes; the first one has all the RAM."""
     arguments = ["-object", f"memory-backend-ram,id=ram,size={memory_mib}M"]
@@ -97,6 +116,12 @@ def virtio_mem(memory: MemoryArea, requested: int) -> tuple[str, ...]:
         *("-object", f"memory-backend-ram,id=virtio-memory,size={memory.size // MIB}M"),
         *("-device", f"{device},requested-size={requested // MIB}M"),
     )
+
+
+def resize_virtio_mem(requested: int) -> tuple[QmpCommand, ...]:
+    """Return what makes :func:`virtio_mem()` request another size from a running guest."""
+    arguments = {"path": "virtio-mem", "property": "requested-size", "value": requested}
+    return (("qom-set", arguments),)
 
 
 def plug_dimm(memory: MemoryArea, name: str = "dimm") -> tuple[QmpCommand, ...]:

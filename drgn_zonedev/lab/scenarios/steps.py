@@ -9,7 +9,7 @@ from __future__ import annotations
 from drgn_zonedev.lab.scenarios.arithmetic import MIB, MemoryArea, block_number
 from drgn_zonedev.lab.scenarios.scenario import GuestCommand
 
-__all__ = ("block", "hotplug", "namespace", "namespace_at")
+__all__ = ("block", "device_map", "device_pages", "hotplug", "namespace", "namespace_at")
 
 
 def namespace(
@@ -34,3 +34,19 @@ def hotplug(memory: MemoryArea) -> GuestCommand:
 def block(address: int, state: str) -> GuestCommand:
     """Set a memory block ``online``, ``online_movable`` or ``offline``."""
     return ("block", str(block_number(address)), state)
+
+
+def device_map(kind: str, *areas: MemoryArea, shift: int = 0) -> GuestCommand:
+    """
+    Have the module ``zonedev_device`` map memory of a type: see its source.
+
+    :param areas: Those that start at 0 go where the kernel finds room.
+    :param shift: the pgmap's vmemmap_shift
+    """
+    ranges = (f"{area.size:#x}@{area.start:#x}" for area in areas)
+    return ("device", "map", kind, str(shift), *ranges)
+
+
+def device_pages(*commands: str) -> tuple[GuestCommand, ...]:
+    """Have the module ``zonedev_device`` take, put or hold pages: see its source."""
+    return tuple(("device", *command.split()) for command in commands)

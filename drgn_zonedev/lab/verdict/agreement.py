@@ -21,17 +21,18 @@ from drgn import Program
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.compound_pages import compound_pages
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, head_pgmaps, read_pages
 from drgn_zonedev.kernel.memremap import get_dev_pagemap, pgmap_pfn_valid
 from drgn_zonedev.kernel.mmzone import pfn_to_online_page, pfn_valid
 from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.lab.truth.answers import Answer, Kpageflags
-from drgn_zonedev.lab.truth.frozen import read_frozen
+from drgn_zonedev.lab.truth.frozen import IRREGULAR, read_frozen
 from drgn_zonedev.lab.truth.guest_facts import Facts
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, claimed_by_case
 from drgn_zonedev.lab.verdict.counters import counter_disagreements
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
-from drgn_zonedev.lab.verdict.every_page import page_disagreements
+from drgn_zonedev.lab.verdict.every_page import folio_orders, page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
 from drgn_zonedev.model import Case, Memmap, Range
 
@@ -190,7 +191,8 @@ def _page_fields(prog: Program, pages: Pages, answer: Answer) -> Iterator[Disagr
         # Folios in RAM have changed since the kernel was asked.
         return
     if answer.order < 0:
-        yield Disagreement("compound head", "a folio", "none", answer.start_pfn, answer.end_pfn)
+        ours = folio_orders(pages, compound_pages(prog, pages)) == IRREGULAR
+        yield from differences("compound head: none", pages.pfn, ours, np.ones(len(ours), bool))
         return
     layout = pages.layout
     distance = pages.head.astype(np.int64) - pages.address.astype(np.int64)

@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.lab.truth.frozen import IRREGULAR, Frozen, Is
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
 
-__all__ = ("page_disagreements",)
+__all__ = ("folio_orders", "page_disagreements")
 
 _NO_ORDER = -1
 # By their names in enum pgtype, or in the macros before that.
@@ -76,6 +76,18 @@ def _compare(
         yield from differences(about, pfn, mine, (answers & np.uint32(answer)) != 0)
 
 
+def folio_orders(pages: Pages, compound: CompoundPages) -> np.ndarray:
+    """
+    Return the order of each page's folio, or IRREGULAR if its head is not where that order says.
+
+    That is legal in what a freed folio of a device left behind when its head was handed out alone.
+    """
+    orders = compound.order.astype(np.int64)
+    distance = pages.address.astype(np.int64) - compound.heads.astype(np.int64)
+    regular = pages.pfn - distance // pages.layout.size == pages.pfn >> orders << orders
+    return np.where(regular, orders, IRREGULAR)
+
+
 @dataclass(frozen=True)
 class _Reading:
     """What the tool reads of struct pages."""
@@ -93,10 +105,7 @@ class _Reading:
 
     @cached_property
     def order(self) -> np.ndarray:
-        layout, orders = self.pages.layout, self.compound.order
-        distance = self.pages.address.astype(np.int64) - self.compound.heads.astype(np.int64)
-        regular = self.pages.pfn - distance // layout.size == self.pages.pfn >> orders << orders
-        return np.where(regular, orders, IRREGULAR)
+        return folio_orders(self.pages, self.compound)
 
     @cached_property
     def buddy_order(self) -> np.ndarray:

@@ -191,7 +191,7 @@ def _logically_offline(case: _Case) -> str:
     from drgn_zonedev.kernel.page_types import page_types
 
     types, found = page_types(case.prog), 0
-    for area in case.scenario.expected:
+    for area in (area for area in case.scenario.expected if area.case == "online"):
         for pages in read_pages(case.prog, area.start_pfn, area.end_pfn):
             if isinstance(pages, Pages):
                 found += int(types.has(pages, "offline").sum())
@@ -199,10 +199,69 @@ def _logically_offline(case: _Case) -> str:
     return "" if found == wanted else f"{found} pages are PageOffline(), not {wanted}"
 
 
+def _handed_out(case: _Case) -> str:
+    # The pgmap has a reference for each, and one of its own.
+    wanted = 1
+    for words in (step[1:] for step in case.scenario.steps):
+        if words[:1] == ("take",):
+            wanted += 1 << int(words[2])
+        elif words[:1] == ("put",):
+            wanted -= 1 << int(words[2])
+    found = [pgmap.ref.count for pgmap in case.report.pgmaps]
+    return "" if found == [wanted] else f"references of pgmaps are {found}, not [{wanted}]"
+
+
+def _pages_held(case: _Case) -> str:
+    held = sum(step[1:2] == ("hold",) for step in case.scenario.steps)
+    (ref,) = (pgmap.ref for pgmap in case.report.pgmaps)
+    # Until v5.17, each page in use has another reference.
+    if ref.state == "dead" and ref.count in (held, 2 * held):
+        return ""
+    return f"the pgmap is {ref.state} with {ref.count} references, not dead with {held}"
+
+
+def _p2pdma_in_use(case: _Case) -> str:
+    (step,) = (step for step in case.scenario.steps if step[0] == "map_p2pmem")
+    pages = sum(e.end_pfn - e.start_pfn for e in case.scenario.expected if e.case == "device")
+    # The driver of the controller keeps a queue there.
+    wanted = 1 + pages + int(step[1]) // PAGE + 1
+    found = [pgmap.ref.count for pgmap in case.report.pgmaps]
+    return "" if found == [wanted] else f"references of pgmaps are {found}, not [{wanted}]"
+
+
+def _device_on_node_1(case: _Case) -> str:
+    from drgn_zonedev.classification.reading import take_snapshot
+
+    nodes = sorted(take_snapshot(case.prog).zone_device_spans)
+    return "" if nodes == [1] else f"ZONE_DEVICE is on the nodes {nodes}, not [1]"
+
+
+def _fs_dax(case: _Case) -> str:
+    types = [pgmap.type for pgmap in case.report.pgmaps]
+    return "" if types == ["MEMORY_DEVICE_FS_DAX"] else f"pgmaps are of the types {types}"
+
+
+def _poisoned(case: _Case) -> str:
+    from drgn.helpers.linux.mm import pfn_to_page
+
+    bit = case.prog.constant("PG_hwpoison").value_()
+    (step,) = (step for step in case.scenario.steps if step[0] == "hard_offline")
+    for pfn in (int(word, 16) for word in step[1:]):
+        # Of a page of 2 MiB, some kernels mark the head instead.
+        pages = (pfn_to_page(case.prog, p) for p in (pfn, pfn & ~0x1FF))
+        flags = [page.flags.f if hasattr(page.flags, "f") else page.flags for page in pages]
+        if not any(word >> bit & 1 for word in flags):
+            return f"PFN {pfn:#x} is not poisoned"
+    return ""
+
+
 PROOFS: dict[str, Callable[[_Case], str]] = {
     "compound_2m": _compound(9),
+    "device_on_node_1": _device_on_node_1,
     "efi": _efi,
     "four_nodes": _nodes(4),
+    "fs_dax": _fs_dax,
+    "handed_out": _handed_out,
     "huge_pages": _huge_pages,
     "logically_offline": _logically_offline,
     "reserved_without_zone": _reserved_without_zone,
@@ -214,7 +273,11 @@ PROOFS: dict[str, Callable[[_Case], str]] = {
     "five_levels": _five_levels,
     "four_pgmaps": _pgmaps(4),
     "no_pgmap": _pgmaps(0),
+    "one_pgmap": _pgmaps(1),
+    "p2pdma_in_use": _p2pdma_in_use,
+    "pages_held": _pages_held,
     "pages_in_use": _pages_in_use,
+    "poisoned": _poisoned,
     "nothing_done": _nothing_done,
     "preinit_section": _preinit_section,
 }

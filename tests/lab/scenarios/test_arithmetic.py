@@ -71,3 +71,10 @@ def test_memory_blocks_are_numbered_from_the_first_address() -> None:
 
 def test_struct_pages_are_64_bytes_each() -> None:
     assert arithmetic.struct_page(0x24000) == 0xFFFFEA0000000000 + 0x900000
+
+
+def test_a_memory_block_that_stores_its_memmap_begins_with_two_mib_of_struct_pages() -> None:
+    assert arithmetic.stored_memmap(MemoryArea(4 * GIB, 128 * MIB), "offline") == (
+        Expected(0x100000, 0x100200, "metadata"),
+        Expected(0x100200, 0x108000, "offline"),
+    )

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS, Kernel
+from drgn_zonedev.lab import KERNELS, PLAIN_KERNELS, SCENARIOS, Kernel
 from drgn_zonedev.lab.machine import qemu
 from drgn_zonedev.lab.machine.initramfs import BASE_MODULES
+from drgn_zonedev.lab.scenarios.arithmetic import MemoryArea
+from drgn_zonedev.lab.scenarios.steps import device_map, device_pages
 from drgn_zonedev.lab.verdict.proofs import PROOFS
 from drgn_zonedev.model import Case
 
@@ -111,10 +113,30 @@ def test_what_is_expected_is_sorted_and_made_of_cases(name: str) -> None:
 def test_a_scenario_names_only_what_exists(name: str) -> None:
     scenario = SCENARIOS[name]
     assert set(scenario.proofs) <= set(PROOFS)
-    assert set(scenario.impossible) <= set(KERNELS)
-    assert all((GUEST_SCRIPT.parent / f"{program}.c").exists() for program in scenario.programs)
+    assert set(scenario.impossible) <= {*KERNELS, *PLAIN_KERNELS}
+    sources = (*scenario.programs, *scenario.guest_modules)
+    assert all((GUEST_SCRIPT.parent / f"{name}.c").exists() for name in sources)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_something_is_expected_or_proven(name: str) -> None:
     assert SCENARIOS[name].expected or SCENARIOS[name].proofs
+
+
+def test_the_driver_of_device_memory_knows_every_command_that_it_is_given() -> None:
+    source = (GUEST_SCRIPT.parent / "zonedev_device.c").read_text()
+    known = set(re.findall(r'strcmp\(name, "(\w+)"\)', source))
+    steps = [step for scenario in SCENARIOS.values() for step in scenario.steps]
+    given = {step[1] for step in steps if step[0] == "device"}
+    assert given
+    assert given <= known
+    mapped = {step[2] for step in steps if step[:2] == ("device", "map")}
+    assert mapped <= known
+
+
+def test_memory_of_the_driver_is_written_as_its_source_says() -> None:
+    areas = MemoryArea(0x100000000, 0x8000000), MemoryArea(0, 0x200000)
+    assert device_map("private", *areas, shift=9) == (
+        *("device", "map", "private", "9", "0x8000000@0x100000000", "0x200000@0x0"),
+    )
+    assert device_pages("take 0x10 4") == (("device", "take", "0x10", "4"),)

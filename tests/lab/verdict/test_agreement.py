@@ -137,7 +137,7 @@ LIES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "zone": ({"zone": NORMAL}, {"zone"}),
     "node": ({"nid": 1}, {"node"}),
     "compound": ({"order": 9}, {"compound head"}),
-    "irregular": ({"order": -1}, {"compound head"}),
+    "irregular": ({"order": -1}, {"compound head: none"}),
     "page's pgmap": ({"page_pgmap": 0x1000}, {"page_pgmap()"}),
 }
 
