@@ -33,6 +33,7 @@ from support.sessions import (
 
 import drgn_zonedev
 from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.shell import cli
 
 ALL = [block for path in documents() for block in blocks(path)]
 
@@ -130,6 +131,21 @@ def test_the_readme_begins_with_a_picture() -> None:
     first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:40]
     assert any(re.match(r"\$ zonedev .* --map$", line) for line in first)
     assert any(line.startswith("I initializing (4)") for line in first)
+
+
+def test_the_readme_is_short_and_says_first_what_to_type() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 200
+    above_the_fold = lines[:16]
+    assert any("./scripts/demo" in line for line in above_the_fold)
+    assert any(line.startswith("zonedev -c vmcore check") for line in above_the_fold)
+    assert any("(docs/init-in-flight.svg)" in line for line in above_the_fold)
+
+
+def test_the_picture_is_what_the_tool_draws(tmp_path: Path) -> None:
+    drawn = tmp_path / "map.svg"
+    assert cli.main(["-c", str(ROOT / "vmcores" / DUMP), "check", "--map", "-o", str(drawn)]) == 0
+    assert drawn.read_bytes() == (ROOT / "docs" / "init-in-flight.svg").read_bytes()
 
 
 def test_the_workflow_for_ci_gives_arguments_that_there_are() -> None:
