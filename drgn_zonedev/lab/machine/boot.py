@@ -43,7 +43,7 @@ from drgn_zonedev.lab.truth.guest_facts import (
     parse_facts,
     waits_for_host,
 )
-from drgn_zonedev.lab.truth.module import TRUTH, guest_module
+from drgn_zonedev.lab.truth.module import TRUTH, guest_module, is_of_the_lab
 
 __all__ = ("Cancelled", "Guest", "boot", "check_host")
 
@@ -210,6 +210,8 @@ def _started(
 
 
 def _check_drivers(kernel: Kernel, scenario: Scenario) -> None:
+    if scenario.guest_modules and not is_of_the_lab(kernel):
+        raise NotPossible("its driver is a module that is built only for the lab's own kernels")
     if scenario.breakpoint and binds_at_boot(kernel, "nd_pmem"):
         raise NotPossible(
             "nd_pmem is built in: it sets up its memory before the scenario, and would be frozen"

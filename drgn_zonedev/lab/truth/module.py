@@ -25,7 +25,7 @@ from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.build import build_tree
 from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, cache_dir
 
-__all__ = ("TRUTH", "build_module", "guest_module")
+__all__ = ("TRUTH", "build_module", "guest_module", "is_of_the_lab")
 
 TRUTH = "zonedev_truth"
 """The module that asks."""
@@ -48,6 +48,11 @@ _SUFFIXES = (".real-lsb-64", ".real-x86")
 _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 
+def is_of_the_lab(kernel: Kernel) -> bool:
+    """Return whether modules can be built for a kernel."""
+    return kernel.name in ALL_KERNELS or kernel.name in BUILT_KERNELS
+
+
 def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) -> Path:
     """
     Return a module for `kernel`, building it if it is not in the cache.
@@ -55,7 +60,7 @@ def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) ->
     :param name: of its source in ``guest/``, without ``.c``
     :raises LabError: if a compiler or the kernel's headers are missing
     """
-    if kernel.name not in ALL_KERNELS and kernel.name not in BUILT_KERNELS:
+    if not is_of_the_lab(kernel):
         raise LabError(
             f"{kernel.release} is not one of the lab's kernels: build {_GUEST} against its tree"
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, LabError, boot
-from drgn_zonedev.lab.host.errors import GuestEndedError
+from drgn_zonedev.lab.host.errors import GuestEndedError, NotPossible
+from drgn_zonedev.lab.kernels.custom_kernel import OWN
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.machine import qemu
 
@@ -223,3 +224,15 @@ def test_what_a_panic_began_with_is_shown_with_its_end(
     assert text.count("trace") < 20
     assert text.index("BUG: unable to handle page fault") < text.index("Kernel panic")
     assert error.value.console.splitlines() == lines
+
+
+def test_a_kernel_of_the_user_has_no_driver_for_device_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guest, "check_host", lambda: None)
+    own = Kernel(OWN, "7.9", "1", Path("/k"), Path("/k"), None, (), None)
+    with (
+        pytest.raises(NotPossible, match="only for the lab's own kernels"),
+        guest.boot(own, SCENARIOS["device-coherent"]),
+    ):
+        pytest.fail("there is no such module")
