@@ -142,6 +142,25 @@ BUGS = {
             "(20201205013238.21663-1-aarcange@redhat.com) and not merged",
         ),
         KnownBug(
+            slug="hugetlb-references-restored",
+            mechanism="vmemmap_restore_pte() gives each page of a hugetlb page's vmemmap a copy of "
+            "the shared tails. Those of boot (CONFIG_SPARSEMEM_VMEMMAP_PREINIT) have 1 in "
+            "_refcount by memmap_init_range(), and init_compound_tail(), which comes after it, "
+            "does not write it",
+            consequence="giving back a hugepage of boot loses it: Bad page state, nonzero "
+            "_refcount, for its pages; with init_on_alloc=0 and init_on_free=0, they get into free "
+            "blocks unnoticed",
+            cure="boot with hugetlb_free_vmemmap=off, or keep the hugepages of boot",
+            introduced=None,
+            fix=None,
+            since=(7, 1),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+            note="read and seen in 7.2 and 7.3; 7.1 was not read. The page has to be where boot "
+            "does not defer struct pages",
+        ),
+        KnownBug(
             slug="sections-left-behind",
             mechanism="__add_pages() stops at the first section that cannot be added, and neither "
             "it nor pagemap_range() removes the ones that were",
@@ -154,6 +173,37 @@ BUGS = {
             fixed=None,
             stable=(),
             sure=Sure.READ_CAUSE,
+        ),
+        KnownBug(
+            slug="max-pfn-lowered-arm64",
+            mechanism="arch_add_memory() of arm64 sets max_pfn to the end of what was added, "
+            "without looking at its value",
+            consequence="adding memory below the top hides the memory above from every walker "
+            "that ends at max_pfn, such as /proc/kpageflags and page_owner",
+            cure="update the kernel, or add the highest memory last",
+            introduced=BugCommit("8fac67ca236b", "arm64: mm: update max_pfn after memory hotplug"),
+            fix=BugCommit("89f43e1ce6f6", "arm64: mm: Correct the update of max_pfn"),
+            since=(5, 10),
+            fixed=(6, 15),
+            stable=(),
+            sure=Sure.READ,
+            note="5.10.223 has the bug, 6.1.192 the fix",
+            more_backports=True,
+        ),
+        KnownBug(
+            slug="max-pfn-lowered-riscv",
+            mechanism="arch_add_memory() of riscv sets max_pfn to the end of what was added, "
+            "without looking at its value",
+            consequence="adding memory below the top hides the memory above from every walker "
+            "that ends at max_pfn, such as /proc/kpageflags and page_owner",
+            cure="add the highest memory last",
+            introduced=None,
+            fix=None,
+            since=(6, 2),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+            note="read in 7.3; 6.1 adds no memory on riscv",
         ),
         KnownBug(
             slug="vmemmap-not-synchronised",

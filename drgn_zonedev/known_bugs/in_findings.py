@@ -5,21 +5,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from drgn_zonedev.known_bugs.bugs import BUGS, affected
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap
 
-__all__ = ("SHOWN_BY", "with_known_bugs")
+__all__ = ("SIGNATURES", "Signature", "with_known_bugs")
 
-# Findings that are made only of the state that a bug leaves.
-SHOWN_BY = {
-    "collision-untainted": "collision-untainted",
-    "orphan-section": "sections-left-behind",
-}
-_TAILS = "devdax-tails-uninitialized"
-_NO_ZONE = "zone-of-reserved-hole"
 _SUBSECTION = 2 << 20
+
+_Pgmaps = Mapping[int, Pgmap]
+
+
+def _is_all(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Signature:
+    """
+    A kind of findings that shows a bug, if it ``shows`` by what is found: without a condition,
+    nothing but the bug leaves that state.
+    """
+
+    finding: str
+    bug: str
+    shows: Callable[[Finding, _Pgmaps, KernelFacts], bool] = _is_all
 
 
 def with_known_bugs(
@@ -30,40 +42,72 @@ def with_known_bugs(
     return tuple(_named(finding, by_address, kernel) for finding in findings)
 
 
-def _named(finding: Finding, pgmaps: dict[int, Pgmap], kernel: KernelFacts) -> Finding:
-    slug = SHOWN_BY.get(finding.slug)
-    if finding.slug == "device-page-uninitialized" and finding.pgmap in pgmaps:
-        slug = _TAILS if _is_skipped_tail(finding, pgmaps[finding.pgmap], kernel) else None
-    if finding.slug == "ram-hole-zone" and _is_zone_of_no_zone(finding, kernel):
-        slug = _NO_ZONE
-    if finding.slug == "vmemmap-unmapped":
-        slug = _bug_of_unmapped(kernel)
-    if slug is None or affected(BUGS[slug], kernel.release) is False:
-        return finding
-    return dataclasses.replace(finding, known_bugs=(slug,))
+def _named(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> Finding:
+    bugs = tuple(
+        signature.bug
+        for signature in SIGNATURES
+        if signature.finding == finding.slug
+        and signature.shows(finding, pgmaps, kernel)
+        and affected(BUGS[signature.bug], kernel.release) is not False
+    )
+    return dataclasses.replace(finding, known_bugs=bugs) if bugs else finding
 
 
-def _is_skipped_tail(finding: Finding, pgmap: Pgmap, kernel: KernelFacts) -> bool:
+def _value(finding: Finding) -> int | None:
+    # Of the word that is wrong.
+    return finding.evidence[0].value if finding.evidence else None
+
+
+def _is_skipped_tail(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
     # A tail behind the second page of vmemmap of its compound page.
-    for i, range_ in enumerate(pgmap.ranges):
-        if range_.start_pfn <= finding.start_pfn < range_.end_pfn:
+    pgmap = pgmaps.get(finding.pgmap or 0)
+    for i, range_ in enumerate(pgmap.ranges if pgmap else ()):
+        if pgmap and range_.start_pfn <= finding.start_pfn < range_.end_pfn:
             offset = (finding.start_pfn - pgmap.pfn_first(i)) % (1 << pgmap.vmemmap_shift)
             return offset >= 2 * kernel.page_size // max(kernel.sizeof_page, 1)
     return False
 
 
-def _is_zone_of_no_zone(finding: Finding, kernel: KernelFacts) -> bool:
+def _is_zone_of_no_zone(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
     # What the loop over zones ends with, in ZONES_WIDTH bits. Another number is corruption.
-    if not kernel.max_nr_zones or not finding.evidence:
-        return False
-    page_zone, mask = finding.evidence[0].value, (1 << (kernel.max_nr_zones - 1).bit_length()) - 1
-    return page_zone is not None and page_zone & mask == kernel.max_nr_zones & mask
+    page_zone, zones = _value(finding), kernel.max_nr_zones
+    mask = (1 << (zones - 1).bit_length()) - 1
+    return bool(zones) and page_zone is not None and page_zone & mask == zones & mask
 
 
-def _bug_of_unmapped(kernel: KernelFacts) -> str | None:
-    # Of arm64, whose vmemmap_free() was read: whether a page of vmemmap holds more than the struct
-    # pages of a subsection, or a larger entry does.
-    if kernel.architecture.lower() != "aarch64":
-        return None
+def _is_copied_reference(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
+    # Pages of vmemmap are copied as a whole, and each struct page in them has one reference.
+    copied = kernel.page_size // max(kernel.sizeof_page, 1)
+    shared = kernel.features.get("compound_info_is_mask", False)
+    return shared and _value(finding) == 1 and finding.count >= copied
+
+
+def _on(architecture: str) -> Callable[[Finding, _Pgmaps, KernelFacts], bool]:
+    return lambda finding, pgmaps, kernel: kernel.architecture.lower() == architecture
+
+
+def _is_shared_page(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
+    # Of arm64, whose vmemmap_free() was read: a page of vmemmap holds more than the struct pages
+    # of a subsection.
     of_subsection = _SUBSECTION // max(kernel.page_size, 1) * kernel.sizeof_page
-    return "shared-vmemmap-page" if of_subsection < kernel.page_size else "shared-vmemmap-block"
+    return kernel.architecture.lower() == "aarch64" and of_subsection < kernel.page_size
+
+
+def _is_shared_block(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
+    # Or a larger entry does.
+    shares_page = _is_shared_page(finding, pgmaps, kernel)
+    return kernel.architecture.lower() == "aarch64" and not shares_page
+
+
+SIGNATURES = (
+    Signature("collision-untainted", "collision-untainted"),
+    Signature("orphan-section", "sections-left-behind"),
+    Signature("device-page-uninitialized", "devdax-tails-uninitialized", _is_skipped_tail),
+    Signature("vmemmap-unmapped", "shared-vmemmap-page", _is_shared_page),
+    Signature("vmemmap-unmapped", "shared-vmemmap-block", _is_shared_block),
+    Signature("ram-hole-zone", "zone-of-reserved-hole", _is_zone_of_no_zone),
+    Signature("ram-free-refcount", "hugetlb-references-restored", _is_copied_reference),
+    Signature("ram-beyond-max-pfn", "max-pfn-lowered-arm64", _on("aarch64")),
+    Signature("ram-beyond-max-pfn", "max-pfn-lowered-riscv", _on("riscv64")),
+)
+"""Every finding that can show a bug."""

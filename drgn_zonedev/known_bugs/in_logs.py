@@ -94,9 +94,16 @@ def _usage_race(boot: Boot, event: Event, faults: list[LoggedAddress]) -> bool:
     return event.kind is EventKind.FAULT and low and event.function in _PFN_VALID
 
 
+def _copied_references(boot: Boot, event: Event, faults: list[LoggedAddress]) -> bool:
+    hugetlb = any("hugetlb" in name or "hugepages" in name for name in event.trace)
+    reason = "nonzero _refcount" in (event.condition or "")
+    return event.kind is EventKind.BAD_PAGE and reason and hugetlb
+
+
 _SIGNATURES: dict[str, Signature] = {
     "kpageflags-reads-reserve": _kpageflags,
     "zone-of-reserved-hole": _zone,
+    "hugetlb-references-restored": _copied_references,
     "vmemmap-not-synchronised": _not_synchronised,
     "page-table-check-of-device-pages": _page_table_check,
     "ppc64-devdax-optimisation": _ppc64_devdax,

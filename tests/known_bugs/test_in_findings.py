@@ -15,7 +15,8 @@ from support.fakekernel import busy_ram
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.findings import KINDS, make_finding
-from drgn_zonedev.known_bugs.in_findings import SHOWN_BY, with_known_bugs
+from drgn_zonedev.known_bugs.bugs import BUGS
+from drgn_zonedev.known_bugs.in_findings import SIGNATURES, with_known_bugs
 from drgn_zonedev.model import Case, Evidence, Finding, KernelFacts, Pgmap, PgmapRange, RefState
 from drgn_zonedev.render.as_json import finding_document
 from drgn_zonedev.report import check
@@ -74,11 +75,17 @@ def test_struct_pages_that_a_neighbour_took_along() -> None:
     assert named(unmapped, replace(ARM64_16K, release="5.6.19")) == ()
 
 
-@pytest.mark.parametrize("slug", SHOWN_BY)
-def test_findings_that_only_a_bug_leaves(slug: str) -> None:
+@pytest.mark.parametrize(
+    ("slug", "bug"),
+    [
+        ("collision-untainted", "collision-untainted"),
+        ("orphan-section", "sections-left-behind"),
+    ],
+)
+def test_findings_that_only_a_bug_leaves(slug: str, bug: str) -> None:
     finding = make_finding(slug, Case.DEVICE, 0x24200, 0x24400)
     old = replace(KERNEL, release="5.10.1")
-    assert named(finding, old) == (SHOWN_BY[slug],)
+    assert named(finding, old) == (bug,)
     assert finding_document(with_known_bugs([finding], [], old)[0])["known_bugs"]
     other = make_finding("device-page-node", Case.DEVICE, 0x24200, 0x24400)
     assert named(other, old) == ()
@@ -122,13 +129,48 @@ def test_reserved_pages_have_the_bug_until_their_zone_is_mended(layout: str) -> 
         assert [f.known_bugs for f in found] == known
 
 
+def referenced(value: int, count: int) -> Finding:
+    evidence = (Evidence("page->_refcount of PFN 0x140040", value=value),)
+    return make_finding(
+        "ram-free-refcount", Case.ONLINE, 0x140040, 0x180000, count=count, evidence=evidence
+    )
+
+
+def test_free_pages_with_a_reference_are_the_bug_by_the_page_of_vmemmap() -> None:
+    kernel = replace(KERNEL, release="7.3.4", features={"compound_info_is_mask": True})
+    assert named(referenced(1, 64), kernel) == ("hugetlb-references-restored",)
+    assert named(referenced(1, 0x3FFC0), kernel) == ("hugetlb-references-restored",)
+    # Another count, fewer pages than are copied at once, and kernels that share no tails so.
+    assert named(referenced(2, 64), kernel) == named(referenced(1, 63), kernel) == ()
+    assert named(referenced(1, 64), replace(kernel, features={})) == ()
+    assert named(referenced(1, 64), replace(kernel, release="6.12.117")) == ()
+
+
 def test_a_kernel_with_the_fix_is_not_suspected() -> None:
     finding = make_finding("collision-untainted", Case.DEVICE, 0x24200, 0x24400)
     assert named(finding) == ()
 
 
-def test_slugs_are_those_of_findings() -> None:
-    assert set(SHOWN_BY) <= set(KINDS)
+def test_slugs_are_those_of_findings_and_bugs() -> None:
+    assert {signature.finding for signature in SIGNATURES} <= set(KINDS)
+    assert {signature.bug for signature in SIGNATURES} <= set(BUGS)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "release", "bugs"),
+    [
+        ("aarch64", "5.10.223", ("max-pfn-lowered-arm64",)),
+        ("aarch64", "6.15.0", ()),
+        ("riscv64", "7.3.4", ("max-pfn-lowered-riscv",)),
+        ("riscv64", "6.1.192", ()),
+        ("x86_64", "7.3.4", ()),
+    ],
+)
+def test_max_pfn_below_ram_is_the_bug_of_two_architectures(
+    architecture: str, release: str, bugs: tuple[str, ...]
+) -> None:
+    finding = make_finding("ram-beyond-max-pfn", Case.ONLINE, 0x100000, 0x108000)
+    assert named(finding, replace(KERNEL, architecture=architecture, release=release)) == bugs
 
 
 def test_check_and_pfn_name_the_bug_that_a_real_kernel_has() -> None:

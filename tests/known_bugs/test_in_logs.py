@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from drgn_zonedev.known_bugs.bugs import BUGS
-from drgn_zonedev.known_bugs.in_findings import SHOWN_BY
+from drgn_zonedev.known_bugs.in_findings import SIGNATURES
 from drgn_zonedev.known_bugs.in_logs import known_bugs_of_log
 from drgn_zonedev.oops_log.answer import read_log
 
@@ -35,6 +35,17 @@ def ppc64(function: str, *trace: str, release: str) -> str:
         "NIP:  c00000000046a7c8 LR: c00000000046b0a4 CTR: c0000000004a1d20\n"
         "DAR: c00c000000400030 DSISR: 40000000 IRQMASK: 0\n"
         f"NIP [c00000000046a7c8] {function}+0xe8/0x220\nCall Trace:\n{calls}\n"
+    )
+
+
+def bad_page(reason: str, *trace: str, release: str) -> str:
+    calls = "\n".join(f" {name}+0x10/0x20" for name in trace)
+    return (
+        "BUG: Bad page state in process sh  pfn:140040\n"
+        "page: refcount:1 mapcount:0 mapping:0000000000000000 index:0x0 pfn:0x140040\n"
+        f"page dumped because: {reason}\n"
+        f"CPU: 0 UID: 0 PID: 1 Comm: sh Not tainted {release} #1\n"
+        f"Call Trace:\n <TASK>\n{calls}\n </TASK>\n"
     )
 
 
@@ -64,6 +75,18 @@ LOGS: dict[str, tuple[Log, Log, tuple[str, str]]] = {
             OTHER, "__zone_set_pageset_high_and_batch", "offline_pages", release=release
         ),
         ("7.3.4", "5.4.1"),
+    ),
+    "hugetlb-references-restored": (
+        lambda release: bad_page(
+            "nonzero _refcount",
+            *("bad_page", "__free_frozen_pages", "__update_and_free_hugetlb_folio"),
+            *("update_and_free_pages_bulk", "__nr_hugepages_store_common"),
+            release=release,
+        ),
+        lambda release: bad_page(
+            "nonzero _refcount", "bad_page", "__free_frozen_pages", "put_page", release=release
+        ),
+        ("7.3.4", "6.18.3"),
     ),
     "vmemmap-not-synchronised": (
         lambda release: x86(FAULT, "folio_add_lru", "do_anonymous_page", release=release),
@@ -113,5 +136,4 @@ def test_a_log_of_a_kernel_that_does_not_have_it(slug: str) -> None:
 
 
 def test_every_bug_has_a_signature() -> None:
-    by_code = {"devdax-tails-uninitialized", "shared-vmemmap-page", "shared-vmemmap-block"}
-    assert {*LOGS, *SHOWN_BY.values(), *by_code} == set(BUGS)
+    assert {*LOGS, *(signature.bug for signature in SIGNATURES)} == set(BUGS)
