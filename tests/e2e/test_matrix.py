@@ -44,6 +44,8 @@ ALWAYS: dict[str, tuple[str, ...]] = {
     "pinned": ("7.3",),
     "pinned-xfs": (),
     "registered": (),
+    # A guest of 4 GiB.
+    "hvo-freed": (),
 }
 
 

@@ -83,6 +83,8 @@ _DEFERRED_PFN = 0x10000
 _HALFWAY_PFN = 0x2A123
 # Boot RAM has to have a whole free GiB.
 _PREINIT_MIB = 2560
+# So that it lies where the page allocator's part of boot initialises struct pages at once.
+_TWO_ZONES_MIB = 4096
 
 # Longer than anybody looks at it.
 _LOAD_SECONDS = 3600
@@ -435,6 +437,16 @@ _ALL = (
         proofs=("huge_pages",),
         needs=("HUGETLB_PAGE_OPTIMIZE_VMEMMAP", "TRANSPARENT_HUGEPAGE"),
         impossible={"5.10": "the memmap of hugepages is deduplicated only since v5.14"},
+    ),
+    Scenario(
+        name="hvo-freed",
+        summary="a boot hugepage of 1 GiB whose vmemmap was made deduplicated, given back",
+        kernel_args=("hugetlb_free_vmemmap=on", "hugepagesz=1G", "hugepages=1"),
+        steps=(("hugepages", "1048576", "0"),),
+        memory_mib=_TWO_ZONES_MIB,
+        proofs=("lost_hugepage",),
+        needs=("SPARSEMEM_VMEMMAP_PREINIT",),
+        impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},
     ),
     Scenario(
         name="memmap-on-memory",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from drgn_zonedev.lab.host.errors import NotPossible
-from drgn_zonedev.lab.scenarios.arithmetic import MIB, PAGE
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, PAGE
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -174,6 +174,14 @@ def _huge_pages(case: _Case) -> str:
     return "there is no transparent hugepage"
 
 
+def _lost_hugepage(case: _Case) -> str:
+    number = case.prog.constant("NR_FREE_PAGES").value_()
+    free = case.prog["vm_zone_stat"][number].counter.value_()
+    used = case.prog["_totalram_pages"].counter.value_() - free
+    # Nothing else takes as much as the tails of a hugepage of 1 GiB.
+    return "" if used > GIB // PAGE * 63 // 64 else f"only {used} pages are not free"
+
+
 def _self_hosted(case: _Case) -> str:
     from drgn.helpers.linux.mm import pfn_to_page
 
@@ -263,6 +271,7 @@ PROOFS: dict[str, Callable[[_Case], str]] = {
     "fs_dax": _fs_dax,
     "handed_out": _handed_out,
     "huge_pages": _huge_pages,
+    "lost_hugepage": _lost_hugepage,
     "logically_offline": _logically_offline,
     "reserved_without_zone": _reserved_without_zone,
     "self_hosted": _self_hosted,
