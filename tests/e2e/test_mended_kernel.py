@@ -32,7 +32,9 @@ def test_reserved_page_that_no_zone_spans_keeps_its_neighbours_zone(booted: Boot
     expected = IN_NO_ZONE[booted.kernel.name]
     assert pages_in_no_zone(frozen) == expected
     errors = [f for f in report.findings if f.severity.value == "error"]
-    assert [(f.start_pfn, f.end_pfn) for f in errors] in ([], expected)
+    assert [(f.start_pfn, f.end_pfn) for f in errors] == expected
+    assert {bug for f in errors for bug in f.known_bugs} <= {"zone-of-reserved-hole"}
+    assert all(f.known_bugs for f in errors)
 
 
 @each_guest([long_guest("7.3-small", "numa-fake", LONG)])
