@@ -22,6 +22,7 @@ import pytest
 from support.dumps import judge_dump
 
 from drgn_zonedev.export.store import StoredDump, stored_dumps
+from drgn_zonedev.lab import KERNELS
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
 MORE = [Path(name) for name in os.environ.get("ZONEDEV_VMCORES", "").split(":") if name]
@@ -47,14 +48,23 @@ def test_tool_says_what_is_expected(dump: StoredDump, judgements: dict[Path, Jud
 
 
 @each_dump
-def test_nothing_is_wrong_with_healthy_kernels(
+def test_errors_are_those_of_the_kernel(
     dump: StoredDump, judgements: dict[Path, Judgement]
 ) -> None:
     if not dump.path.is_relative_to(VMCORES):
         pytest.skip("others keep their dumps for what is wrong with them")
     _, report = judgements[dump.path].result()
-    assert [f["slug"] for f in report["findings"] if f["severity"] == "error"] == []
+    errors = [f for f in report["findings"] if f["severity"] == "error"]
+    # Of the RAM that the export keeps, where the kernel said so itself.
+    known = dump.expected().get("errors", [])
+    assert [[f["start_pfn"], f["end_pfn"]] for f in errors] == known
+    assert {f["slug"] for f in errors} <= {"ram-hole-zone"}
     assert report["unjudged"] == []
+
+
+def test_the_error_of_a_kernel_is_stored_for_each() -> None:
+    wrong = {d.name: d.expected()["errors"] for d in stored_dumps(VMCORES) if "acpi" in d.name}
+    assert wrong == {f"{kernel}-acpi-hole": [[0x3FFDF, 0x3FFE3]] for kernel in KERNELS}
 
 
 @each_dump

@@ -24,12 +24,13 @@ from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.verdict.compare import compare_ranges
+from drgn_zonedev.lab.verdict.proven_errors import ProvenErrors, error_differences, proven_errors
+from drgn_zonedev.util.intervals import Span, intersection
 
 if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_zonedev.classification.snapshot import Snapshot
-    from drgn_zonedev.model import Report
 
 __all__ = ("STORED", "dump_differences", "main", "store")
 
@@ -44,9 +45,13 @@ STORED = (
     "two-in-one",
     "hotplug-offline",
     "ghost",
+    "acpi-hole",
     "empty",
 )
 """The scenarios that matter."""
+
+# The RAM that has something to show, with its struct pages.
+_RAM_PFNS = {"acpi-hole": ((0x3FF00, 0x40000),)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +110,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
     """
     from drgn_zonedev.export.archive import pack
     from drgn_zonedev.export.store import ARCHIVE, EXPECTED
-    from drgn_zonedev.export.write import write_export
+    from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.opening.core import open_dump
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
@@ -113,9 +118,10 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
         with boot(kernel, scenario, truth=not scenario.breakpoint, progress=_say) as guest:
             dump = guest.dump(work / "dump.elf")
         prog = open_dump(dump, kernel.vmlinux)
-        done = write_export(prog, work / "export")
-        expected = _expected(guest)
-        wrong = [*_differences(work / "export", prog, expected), *_errors(done.report)]
+        pfns = _RAM_PFNS.get(scenario.name, ())
+        write_export(prog, work / "export", ExportOptions(pfns=pfns))
+        expected = {**_expected(guest), "errors": list(_errors(prog, guest, pfns))}
+        wrong = list(_differences(work / "export", prog, expected))
         if wrong:
             raise LabError("; ".join(wrong))
         shutil.rmtree(target, ignore_errors=True)
@@ -140,6 +146,14 @@ def _expected(guest: Guest) -> dict[str, Any]:
     }
 
 
+def _errors(prog: Program, guest: Guest, pfns: Sequence[Span]) -> Iterator[Span]:
+    # Where the kernel is wrong by its own answers, of the RAM that is kept.
+    if "frozen" not in guest.facts:
+        return
+    for span in pfns:
+        yield from intersection(span, proven_errors(prog, guest.facts).spans)
+
+
 def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Iterator[str]:
     from drgn_zonedev.opening.core import open_dump
     from drgn_zonedev.render import as_json
@@ -147,7 +161,7 @@ def _differences(path: Path, source: Program, expected: dict[str, Any]) -> Itera
 
     prog = open_dump(path / "vmcore", path / "vmlinux")
     yield from dump_differences(prog, expected)
-    documents = [as_json.report_document(check(p)) for p in (source, prog)]
+    documents = [as_json.report_document(check(p, only="devices")) for p in (source, prog)]
     if documents[0] != documents[1]:
         yield "the export differs from its source"
 
@@ -163,7 +177,8 @@ def dump_differences(prog: Program, expected: dict[str, Any]) -> list[str]:
     snapshot = take_snapshot(prog)
     for answer in expected["truth"] or ():
         wrong += _contradictions(snapshot, answer)
-    return wrong
+    proven = ProvenErrors([(start, end) for start, end in expected.get("errors", ())], exact=True)
+    return [*wrong, *error_differences(report.findings, proven)]
 
 
 def _contradictions(snapshot: Snapshot, answer: Sequence[Any]) -> list[str]:
@@ -180,12 +195,6 @@ def _contradictions(snapshot: Snapshot, answer: Sequence[Any]) -> list[str]:
     ]
 
 
-def _errors(report: Report) -> Iterator[str]:
-    for finding in report.findings:
-        if finding.severity.value == "error":
-            yield f"{finding.slug} on a healthy kernel"
-
-
 _README = """\
 # Stored vmcores
 
@@ -195,7 +204,8 @@ symbols for it. `scripts/make-vmcores` makes them, `tests/test_vmcores.py` check
 Each directory holds the export, packed (`dump.tar.xz`: `vmcore`, `vmlinux`, `meta.json`), and what
 must come of it (`expected.json`): `ranges` by arithmetic on the scenario, `truth` as the guest's
 own kernel answered for every PFN (start, end, `pfn_valid`, `pfn_to_online_page`,
-`get_dev_pagemap`, `pgmap_pfn_valid`). A guest that is frozen cannot be asked. To look at one:
+`get_dev_pagemap`, `pgmap_pfn_valid`), and `errors`, the PFNs at which the kernel is wrong by its
+own answers. A guest that is frozen cannot be asked. To look at one:
 
     zonedev -c vmcores/6.1-nvdimm-partial check
 

@@ -5,7 +5,7 @@ Demonstration
 -------------
 
 ``zonedev demo`` shows each of the five cases of the 2019 mail in the stored dumps of real
-kernels. It does not need root, QEMU or a download.
+kernels, and a page that some of them panic of. It does not need root, QEMU or a download.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import EXPECTED, StoredDump, default_directory, stored_dumps
-from drgn_zonedev.model import Case, Report
+from drgn_zonedev.model import Case, Report, Severity
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ _SHOWN = (
     (Case.INITIALIZING, "init-in-flight"),
     (Case.RESERVED, "dirty-media"),
 )
+
+# Whose struct page says that it is in a zone that does not exist.
+_NO_ZONE = "acpi-hole"
 
 # Draw one picture only: more would scroll off the screen.
 _DRAWN = Case.INITIALIZING
@@ -62,6 +65,8 @@ def _demo(args: argparse.Namespace) -> Outcome:
         if dump is None:
             raise UsageError(f"there is no dump of {args.kernel}: {_kernels(dumps)}")
         failed += not _show(case, dump)
+    last = dumps.get(f"{args.kernel}-{_NO_ZONE}")
+    failed += last is not None and not _show_page(args.kernel, last)
     return Outcome(None, Status.FINDINGS if failed else Status.OK)
 
 
@@ -106,6 +111,30 @@ def _show(case: Case, dump: StoredDump) -> bool:
     for line in wrong:
         print_text(f"NOT AS EXPECTED: {printable(line)}")
     return bool(ranges) and not wrong
+
+
+def _show_page(kernel: str, dump: StoredDump) -> bool:
+    from drgn_zonedev.explanation.explain import explain
+    from drgn_zonedev.lab.scenarios import SCENARIOS
+    from drgn_zonedev.render.cells import finding_line
+
+    (pfn,) = SCENARIOS[_NO_ZONE].victims
+    try:
+        summary = _summary(dump.expected())
+        with dump.program() as prog:
+            explained = explain(prog, pfn)
+    except (ArchiveError, LookupError, OSError, ValueError) as e:
+        raise UsageError(f"{dump.path}: {e}: give other dumps with --vmcores") from e
+    panics = any(walker.dies for walker in explained.walkers)
+    what = f"this page panics {kernel}" if panics else "this page is in no zone"
+    print_text(f"\n===== and {what}: {printable(summary)} =====\n")
+    for finding in explained.findings:
+        print_text(finding_line(finding))
+    print_text(f"PFN {pfn:#x}: {explained.verdict}")
+    found = any(finding.severity is Severity.ERROR for finding in explained.findings)
+    if not found:
+        print_text(f"NOT AS EXPECTED: the kernel is wrong at PFN {pfn:#x}, and no error says so")
+    return found
 
 
 def _summary(document: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.defects import ZONE_SHIFT
+from support.defects import ZONE_SHIFT, Change, Defect, Overlay
 from support.exports import open_export
 from support.fakekernel import busy_ram
 
@@ -127,6 +127,24 @@ def test_reserved_pages_have_the_bug_until_their_zone_is_mended(layout: str) -> 
         kernel.poke_page_word(hole, 0, flags | number << ZONE_SHIFT)
         found = check(kernel.program(), pfns=(hole, hole + 1)).findings
         assert [f.known_bugs for f in found] == known
+
+
+def test_pages_of_a_real_kernel_have_the_bug_until_their_zone_is_mended() -> None:
+    with StoredDump(VMCORES / "7.3-acpi-hole").program() as prog:
+        (finding,) = check(prog).findings
+        (explained,) = explain(prog, finding.start_pfn + 1).findings
+        assert (finding.start_pfn, finding.end_pfn) == (0x3FFDF, 0x3FFE3)
+        assert finding.known_bugs == explained.known_bugs == ("zone-of-reserved-hole",)
+        # What a mended kernel writes: the zone of the page in front. And another wrong one.
+        page = prog["vmemmap"].value_() + 64 * finding.start_pfn
+        before = prog.read_u64(page - 64) & 7 << ZONE_SHIFT
+        for zone, bugs in ((before >> ZONE_SHIFT, []), (6, [()])):
+            words = [prog.read_u64(page + 64 * row) & ~(7 << ZONE_SHIFT) for row in range(4)]
+            changes = tuple(
+                Change(page + 64 * row, word | zone << ZONE_SHIFT) for row, word in enumerate(words)
+            )
+            with Overlay(prog).injected(Defect("zone", changes, frozenset())):
+                assert [f.known_bugs for f in check(prog).findings] == bugs
 
 
 def referenced(value: int, count: int) -> Finding:

@@ -55,6 +55,31 @@ def test_demo_shows_every_case(kernel: str, capsys: pytest.CaptureFixture[str]) 
     for case in ("offline (1)", "device (2)", "partial (3)", "initializing (4)", "reserved (5)"):
         assert case in out
     assert "NOT AS EXPECTED" not in out
+    # It ends with a page that memory failure dies of, if this kernel does.
+    last = out.rpartition("===== and ")[2]
+    panics = kernel in ("7.2", "7.3")
+    assert last.startswith(
+        f"this page panics {kernel}: " if panics else "this page is in no zone: "
+    )
+    assert "error: ram-hole-zone [0x3ffdf, 0x3ffe0)" in last
+    assert ("The kernel oopses on it in memory_failure()" in last) is panics
+
+
+def test_demo_says_when_the_page_is_sound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dump in stored_dumps(VMCORES):
+        if dump.name.startswith("6.1-"):
+            (tmp_path / dump.name).symlink_to(dump.path)
+    (tmp_path / "6.1-acpi-hole").unlink()
+    (tmp_path / "6.1-acpi-hole").mkdir()
+    # An export without that page.
+    archive = VMCORES / "6.1-empty" / ARCHIVE
+    (tmp_path / "6.1-acpi-hole" / ARCHIVE).symlink_to(archive)
+    expected = (VMCORES / "6.1-acpi-hole" / EXPECTED).read_text()
+    (tmp_path / "6.1-acpi-hole" / EXPECTED).write_text(expected)
+    assert cli.main(["demo", "6.1", "--vmcores", str(tmp_path)]) == 1
+    assert "NOT AS EXPECTED: the kernel is wrong at PFN 0x3ffdf" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kernel", ["5.10", "7.3"])
