@@ -28,3 +28,13 @@ def test_a_page_that_no_zone_spans() -> None:
     ((start, end),) = boot.reserved_holes
     assert start <= TOUCHED < end <= start + 4
     assert log.pfns == ()
+
+
+def test_a_hugepage_that_boot_made_is_lost() -> None:
+    log = read_log((CONSOLES / "7.3-hvo-freed.log").read_bytes())
+    assert known_bugs_of_log(log) == ("hugetlb-references-restored",)
+    # The first pages that are refused: those of the second page of vmemmap.
+    assert log.pfns == (0x100040, 0x100041)
+    (boot,) = log.boots
+    assert {event.kind for event in boot.events} == {EventKind.BAD_PAGE}
+    assert [page.refcount for page in boot.pages] == [1, 1]

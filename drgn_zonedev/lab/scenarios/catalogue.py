@@ -85,6 +85,7 @@ _HALFWAY_PFN = 0x2A123
 _PREINIT_MIB = 2560
 # So that it lies where the page allocator's part of boot initialises struct pages at once.
 _TWO_ZONES_MIB = 4096
+_LOST_PFN = DEVICE_MEMORY // PAGE
 
 # Longer than anybody looks at it.
 _LOAD_SECONDS = 3600
@@ -444,6 +445,8 @@ _ALL = (
         kernel_args=("hugetlb_free_vmemmap=on", "hugepagesz=1G", "hugepages=1"),
         steps=(("hugepages", "1048576", "0"),),
         memory_mib=_TWO_ZONES_MIB,
+        # Its first page is refused as well, with PG_head, when its tails are none anymore.
+        errors=(("ram-stray-head", _LOST_PFN, _LOST_PFN + 1),),
         proofs=("lost_hugepage",),
         needs=("SPARSEMEM_VMEMMAP_PREINIT",),
         impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},

@@ -55,6 +55,8 @@ class Scenario:
     """All of the expected ranges are RAM's: no device must be said to have any of them."""
     was: tuple[Expected, ...] = ()
     """The ranges of a device that is being removed, before that."""
+    errors: tuple[tuple[str, int, int], ...] = ()
+    """Errors that a bug of the kernel leaves here: the finding, the first PFN, and the end."""
     proofs: tuple[str, ...] = ()
     """Functions of ``proofs.py`` that check that the guest is in the intended state."""
     programs: tuple[str, ...] = ()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from drgn import Program
 
     from drgn_zonedev.lab.machine.boot import Guest
-    from drgn_zonedev.model import Range, Report
+    from drgn_zonedev.lab.scenarios import Scenario
+    from drgn_zonedev.model import Finding, Range, Report
 
 __all__ = ("compare_ranges", "judge")
 
@@ -30,12 +31,28 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
 
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
-        *error_differences(report.findings, proven_errors(prog, guest.facts)),
+        *_missing_errors(guest.scenario, report),
+        *error_differences(_unexpected(guest.scenario, report), proven_errors(prog, guest.facts)),
         *_unjudged(report),
         *failed_proofs(guest, prog, report),
         *_mistakes(guest, prog),
         *_kernel_disagreements(guest, prog, report),
     ]
+
+
+def _unexpected(scenario: Scenario, report: Report) -> Iterator[Finding]:
+    yield from (f for f in report.findings if _spot(f) not in scenario.errors)
+
+
+def _missing_errors(scenario: Scenario, report: Report) -> Iterator[str]:
+    found = {_spot(finding) for finding in report.findings}
+    for slug, start, end in scenario.errors:
+        if (slug, start, end) not in found:
+            yield f"PFNs {start:#x}-{end:#x}: the kernel's bug leaves {slug}, which is not found"
+
+
+def _spot(finding: Finding) -> tuple[str, int, int]:
+    return finding.slug, finding.start_pfn, finding.end_pfn
 
 
 def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
