@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from drgn_zonedev.known_bugs.bugs import BUGS, affected
 from drgn_zonedev.model import Finding, KernelFacts, Pgmap
 
-__all__ = ("SIGNATURES", "Signature", "with_known_bugs")
+__all__ = ("SIGNATURES", "FindingSignature", "with_known_bugs")
 
 _SUBSECTION = 2 << 20
 
@@ -23,7 +23,7 @@ def _is_all(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
 
 
 @dataclass(frozen=True)
-class Signature:
+class FindingSignature:
     """
     A kind of findings that shows a bug, if it ``shows`` by what is found: without a condition,
     nothing but the bug leaves that state.
@@ -100,14 +100,14 @@ def _is_shared_block(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> 
 
 
 SIGNATURES = (
-    Signature("collision-untainted", "collision-untainted"),
-    Signature("orphan-section", "sections-left-behind"),
-    Signature("device-page-uninitialized", "devdax-tails-uninitialized", _is_skipped_tail),
-    Signature("vmemmap-unmapped", "shared-vmemmap-page", _is_shared_page),
-    Signature("vmemmap-unmapped", "shared-vmemmap-block", _is_shared_block),
-    Signature("ram-hole-zone", "zone-of-reserved-hole", _is_zone_of_no_zone),
-    Signature("ram-free-refcount", "hugetlb-references-restored", _is_copied_reference),
-    Signature("ram-beyond-max-pfn", "max-pfn-lowered-arm64", _on("aarch64")),
-    Signature("ram-beyond-max-pfn", "max-pfn-lowered-riscv", _on("riscv64")),
+    FindingSignature("collision-untainted", "collision-untainted"),
+    FindingSignature("orphan-section", "sections-left-behind"),
+    FindingSignature("device-page-uninitialized", "devdax-tails-uninitialized", _is_skipped_tail),
+    FindingSignature("vmemmap-unmapped", "shared-vmemmap-page", _is_shared_page),
+    FindingSignature("vmemmap-unmapped", "shared-vmemmap-block", _is_shared_block),
+    FindingSignature("ram-hole-zone", "zone-of-reserved-hole", _is_zone_of_no_zone),
+    FindingSignature("ram-free-refcount", "hugetlb-references-restored", _is_copied_reference),
+    FindingSignature("ram-beyond-max-pfn", "max-pfn-lowered-arm64", _on("aarch64")),
+    FindingSignature("ram-beyond-max-pfn", "max-pfn-lowered-riscv", _on("riscv64")),
 )
 """Every finding that can show a bug."""
