@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_zonedev.util.rendering import rendered_by
 
 if TYPE_CHECKING:
+    from drgn_zonedev.census.total import page_census
     from drgn_zonedev.classification.classify import classify
     from drgn_zonedev.explanation.explain import explain
     from drgn_zonedev.kernel.kallsyms import symbol_name
@@ -85,6 +86,7 @@ _HOME = {
     "mem_hotplug_in_progress": "kernel.memory_blocks",
     "memory_block_states": "kernel.memory_blocks",
     "online_device_section": "kernel.mmzone",
+    "page_census": "census.total",
     "page_layout": "kernel.memmap",
     "page_pgmap": "kernel.memmap",
     "percpu_ref_state": "kernel.memremap",
@@ -130,6 +132,7 @@ __all__ = (
     "mem_hotplug_in_progress",
     "memory_block_states",
     "online_device_section",
+    "page_census",
     "page_layout",
     "page_pgmap",
     "percpu_ref_state",

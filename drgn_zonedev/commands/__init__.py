@@ -14,6 +14,7 @@ from drgn_zonedev.commands.diff import DIFF
 from drgn_zonedev.commands.export import EXPORT
 from drgn_zonedev.commands.kernel import KERNEL
 from drgn_zonedev.commands.oops import OOPS
+from drgn_zonedev.commands.pages import PAGES
 from drgn_zonedev.commands.pfn import PFN
 from drgn_zonedev.commands.pgmaps import PGMAPS
 from drgn_zonedev.commands.pins import PINS
@@ -30,6 +31,7 @@ COMMANDS = (
     SECTIONS,
     PGMAPS,
     KERNEL,
+    PAGES,
     PFN,
     PINS,
     OOPS,

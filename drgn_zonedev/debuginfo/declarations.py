@@ -27,6 +27,7 @@ _BY_TYPE: Mapping[str, str] = {
     "atomic_t": "panic_cpu pgdat_init_n_undone",
     "bool": "movable_node_enabled page_init_poisoning",
     "char *": "log_buf saved_command_line",
+    "const struct address_space_operations": "shmem_aops",
     "const struct file_operations": "io_uring_fops ns_file_operations pipeanon_fops pipefifo_fops",
     "enum slab_state": "slab_state",
     "gate_desc [256]": "idt_table",

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from drgn import Program, Type, offsetof
 
-from drgn_zonedev.explanation.page_flags import PageUse, flag_names, page_use
 from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.page_flags import PageUse, flag_names, page_use
 from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.model import Case
 from drgn_zonedev.pfn_walkers.zone_lookup import false_zones

@@ -27,6 +27,7 @@ TYPES = (
     *("struct mem_section", "struct mem_section_usage", "struct page_ext"),
     *("struct pglist_data", "struct zone", "struct zonelist", "struct free_area"),
     *("struct memory_block", "struct memory_group", "struct resource", "struct range"),
+    *("struct per_cpu_pages", "struct address_space"),
     # Device memory.
     *("struct dev_pagemap", "struct dev_pagemap_ops", "struct vmem_altmap"),
     *("struct percpu_ref", "struct percpu_ref_data", "struct percpu_rw_semaphore"),
@@ -84,6 +85,7 @@ VARIABLES = (
     *("page_offset_base", "vmalloc_base", "vmemmap_base", "phys_base", "physical_mask"),
     *("max_low_pfn", "min_low_pfn", "max_pfn", "__pgtable_l5_enabled", "memstart_addr"),
     *("sme_me_mask", "zero_pfn", "huge_zero_pfn", "page_init_poisoning"),
+    *("empty_zero_page", "shmem_aops"),
 )
 
 # Only a function distinguishes some kernels from others.

@@ -12,6 +12,7 @@ struct pages. Since Linux kernel v5.19, tails of compound device pages can share
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +26,14 @@ __all__ = (
     "UNKNOWN",
     "UNMAPPED",
     "VmemmapRules",
+    "frames_behind",
     "vmemmap_page_frames",
     "vmemmap_pages",
     "vmemmap_rules",
 )
+
+# Pages that are translated together: the struct pages of 16 GiB of pages of 4 KiB.
+_WINDOW = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -91,3 +96,41 @@ def vmemmap_page_frames(prog: Program, first: int, end: int) -> np.ndarray | Non
     """
     frames = page_frames(prog, first, end)
     return None if frames is None or (frames == UNKNOWN).any() else frames
+
+
+def frames_behind(prog: Program, spans: Iterable[tuple[int, int]]) -> tuple[np.ndarray, bool]:
+    """
+    Get the physical pages that hold the struct pages of some PFNs.
+
+    :param spans: Half-open ranges of PFNs.
+    :return: Tuple of (half-open ranges of PFNs in ascending order, which do not overlap, a row
+        each; whether all page tables could be read).
+    """
+    runs, complete = [np.empty((0, 2), np.int64)], True
+    for start_pfn, end_pfn in spans:
+        first, end = vmemmap_pages(prog, start_pfn, end_pfn)
+        for start in range(first, end, _WINDOW):
+            frames = page_frames(prog, start, min(start + _WINDOW, end))
+            if frames is None:
+                complete = False
+                continue
+            complete &= not (frames == UNKNOWN).any()
+            runs.append(_runs(frames[frames >= 0]))
+    return _merged(np.concatenate(runs)), bool(complete)
+
+
+def _runs(frames: np.ndarray) -> np.ndarray:
+    breaks = np.flatnonzero(np.diff(frames) != 1) + 1
+    if not len(frames):
+        return np.empty((0, 2), np.int64)
+    first, last = frames[np.r_[0, breaks]], frames[np.r_[breaks - 1, len(frames) - 1]]
+    return np.unique(np.stack([first, last + 1], axis=1), axis=0)
+
+
+def _merged(spans: np.ndarray) -> np.ndarray:
+    if not len(spans):
+        return spans
+    spans = spans[np.argsort(spans[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(spans[:, 1])
+    first = np.r_[True, spans[1:, 0] > ends[:-1]]
+    return np.stack([spans[first, 0], ends[np.r_[first[1:], True]]], axis=1)

@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from drgn import FaultError, IntegerLike, Program, Type, offsetof
+from drgn import IntegerLike, Program, Type, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
-from drgn.helpers.linux.mm import follow_pfn
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
@@ -29,6 +28,7 @@ from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.page_types import PageTypes, page_types
 from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.kernel.zero_pages import huge_zero_pfn, zero_pfn
 
 __all__ = (
     "KPF",
@@ -203,8 +203,8 @@ def _rules(prog: Program) -> _Rules:
         no_page=0 if reads_nothing else 1 << KPF["NOPAGE"],
         flag=_page_flags(prog),
         max_order=_max_order(prog),
-        zero_pfn=_zero_pfn(prog),
-        huge_zero=_huge_zero_pfn(prog),
+        zero_pfn=zero_pfn(prog),
+        huge_zero=huge_zero_pfn(prog),
         large_mapcount=_offset(folio, "_large_mapcount"),
         entire_mapcount=_offset(folio, "_entire_mapcount"),
         fake_heads="hugetlb_optimize_vmemmap_key" in prog,
@@ -259,25 +259,6 @@ def _max_order(prog: Program) -> int:
     if not zone.has_member("free_area"):
         return 10
     return int(zone.member("free_area").type.length) - 1
-
-
-def _zero_pfn(prog: Program) -> int | None:
-    try:
-        return int(prog.variable("zero_pfn").value_())
-    except (LookupError, FaultError):
-        pass
-    try:
-        page = prog.variable("empty_zero_page").address_of_()
-        return int(follow_pfn(prog["init_mm"].address_of_(), page).value_())
-    except (LookupError, FaultError, NotImplementedError, ValueError):
-        return None
-
-
-def _huge_zero_pfn(prog: Program) -> int | None:
-    try:
-        return int(prog.variable("huge_zero_pfn").value_())
-    except (LookupError, FaultError):
-        return None
 
 
 def _read(prog: Program, rules: _Rules, pfn: np.ndarray) -> tuple[Pages, np.ndarray]:

@@ -697,10 +697,15 @@ class FakeKernel:
         if not embedded:
             self._set("percpu_ref", ref, data=data)
 
-    def _alloc_percpu(self) -> int:
-        self._percpu_next += 8
+    def _alloc_percpu(self, size: int = 8) -> int:
+        self._percpu_next += size
         assert self._percpu_next <= PERCPU_FIRST + _PERCPU_SIZE, "per-CPU memory exhausted"
-        return self._percpu_next - 8
+        return self._percpu_next - size
+
+    def per_cpu(self, size: int) -> tuple[int, list[int]]:
+        """Zeroed memory of all CPUs: the pointer for per_cpu_ptr(), and what it is on each CPU."""
+        pointer = self._alloc_percpu(size)
+        return pointer, [base + pointer for base in self._percpu_bases]
 
     def _claim(self, pgmap: int, ranges: tuple[PfnRange, ...], nid: int) -> None:
         for start, end in ranges:

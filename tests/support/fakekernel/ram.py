@@ -21,6 +21,7 @@ FLAGS, LINK, PREV, MAPPING, INDEX, PRIVATE, COUNTS, MEMCG = range(8)
 UNMAPPED = 0xFFFFFFFF
 TAIL_MAPPING = 0xDEAD000000000400
 LIST_POISON1, LIST_POISON2 = 0xDEAD000000000100, 0xDEAD000000000122
+COMPOUND_PAGE_DTOR, HUGETLB_PAGE_DTOR = 1, 2
 _HEAP = 0xFFFF888000000000
 
 # Bits that are clear in page_type, and upper bytes of it since 6.12.
@@ -145,7 +146,9 @@ class RamBuilder:
         """A free hugetlb page, whose vmemmap may be shared."""
         words = self.pages(start, 1 << order, 0)
         self._compound(words, start, order)
-        if self.family not in _BITS:
+        if self.family in _BITS:
+            words[1, PREV] += np.uint64(HUGETLB_PAGE_DTOR - COMPOUND_PAGE_DTOR)
+        else:
             words[0, COUNTS] = page_type(self.family, "hugetlb")
         if optimized:
             words[0, PRIVATE] = 1 << self.kernel.layout.constant("HPG_vmemmap_optimized")
@@ -166,10 +169,10 @@ class RamBuilder:
         words[1:, MAPPING] = TAIL_MAPPING
         words[1:, COUNTS] = UNMAPPED
         if self.family == "5.10":
-            words[1, PREV] = UNMAPPED << 32 | order << 8 | 1
+            words[1, PREV] = UNMAPPED << 32 | order << 8 | COMPOUND_PAGE_DTOR
             words[1, MAPPING] = TAIL_MAPPING >> 32 << 32 | 1 << order
         elif self.family == "6.1":
-            words[1, PREV] = UNMAPPED << 32 | order << 8 | 1
+            words[1, PREV] = UNMAPPED << 32 | order << 8 | COMPOUND_PAGE_DTOR
             words[1, MAPPING] = 1 << order << 32
         else:
             words[1, FLAGS] |= np.uint64(order)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Grouping
+--------
+
+What pages are grouped by, besides kind, node and zone: a number for each page, which stands for
+something that is named when all pages are counted.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from drgn import FaultError, Object, Program
+
+from drgn_zonedev.census.bins import NO_LABEL, Bin
+from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind
+from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.page_flags import PageUse, flag_names
+from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
+from drgn_zonedev.model import Pgmap
+from drgn_zonedev.util.strings import c_string
+
+__all__ = ("By", "Labels", "PgmapLabel", "label_names", "labels_by", "use_of_kind")
+
+
+_NO_PFNS, _NO_VALUES = np.empty(0, np.int64), np.empty(0, np.uint64)
+
+
+class By(enum.Enum):
+    """What pages can be grouped by; the value is what users call it."""
+
+    ORDER = "order"
+    MIGRATETYPE = "migratetype"
+    FLAGS = "flags"
+    SLAB_CACHE = "slab-cache"
+    PGMAP = "pgmap"
+    MEMORY_BLOCK = "memory-block"
+
+    @property
+    def key(self) -> str:
+        """Its name in JSON and CSV."""
+        return self.value.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """
+    How to label pages. ``mask`` are the page flags, for :data:`By.FLAGS`. For labels that places
+    have, such as memory blocks, ``values[i]`` is that of the PFNs from ``starts[i]`` on.
+    """
+
+    by: By
+    mask: int = 0
+    starts: np.ndarray = field(default_factory=lambda: _NO_PFNS)
+    values: np.ndarray = field(default_factory=lambda: _NO_VALUES)
+
+    def at(self, pfn: np.ndarray) -> np.ndarray:
+        """The labels of places."""
+        if not len(self.starts):
+            return np.full(len(pfn), NO_LABEL, np.uint64)
+        row = np.searchsorted(self.starts, pfn, side="right") - 1
+        return np.where(row < 0, np.uint64(NO_LABEL), self.values[row])
+
+    def within(self, start_pfn: int, end_pfn: int) -> Labels:
+        """Those of places that some PFNs are in."""
+        first = max(int(np.searchsorted(self.starts, start_pfn, side="right")) - 1, 0)
+        last = int(np.searchsorted(self.starts, end_pfn))
+        return Labels(self.by, self.mask, self.starts[first:last], self.values[first:last])
+
+    def parts(self, start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
+        """Yield the labels of the places in a range of PFNs, and how many pages each has."""
+        inside = self.starts[(self.starts > start_pfn) & (self.starts < end_pfn)]
+        borders = np.r_[start_pfn, inside, end_pfn]
+        yield from zip(self.at(borders[:-1]).tolist(), np.diff(borders).tolist())
+
+
+def labels_by(prog: Program, snapshot: Snapshot, by: By) -> Labels:
+    """
+    Get how to label this kernel's pages.
+
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    if by is By.FLAGS:
+        return Labels(by, mask=(1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1)
+    if by is By.MEMORY_BLOCK:
+        return _of_memory_blocks(snapshot)
+    return _of_pageblocks(prog, snapshot) if by is By.MIGRATETYPE else Labels(by)
+
+
+def _of_memory_blocks(snapshot: Snapshot) -> Labels:
+    pages = snapshot.geometry.pages_per_section * snapshot.sections_per_block
+    ids = snapshot.memory_blocks.id.astype(np.int64)
+    borders = np.stack([ids * pages, (ids + 1) * pages], axis=1).ravel()
+    values = np.stack([ids.astype(np.uint64), np.full(len(ids), NO_LABEL, np.uint64)], axis=1)
+    return _places(By.MEMORY_BLOCK, borders, values.ravel())
+
+
+def _of_pageblocks(prog: Program, snapshot: Snapshot) -> Labels:
+    sections = snapshot.sections
+    layout = pageblock_layout(prog, sections)
+    if layout is None:
+        raise LookupError("the size of a pageblock is not known on this architecture")
+    pages = snapshot.geometry.pages_per_section
+    per_section = pages // layout.pages
+    starts, values = [_NO_PFNS], [_NO_VALUES]
+    for nr, usage in zip(sections.nr.tolist(), sections.usage.tolist()):
+        types = (
+            section_migratetypes(prog, usage, layout) if snapshot.is_online(nr * pages) else None
+        )
+        known = np.full(per_section, NO_LABEL, np.uint64) if types is None else types
+        starts.append(nr * pages + np.arange(per_section + 1) * layout.pages)
+        values.append(np.append(known.astype(np.uint64), np.uint64(NO_LABEL)))
+    return _places(By.MIGRATETYPE, np.concatenate(starts), np.concatenate(values))
+
+
+def _places(by: By, starts: np.ndarray, values: np.ndarray) -> Labels:
+    # Where one ends and the next one begins, the latter counts.
+    last = np.append(np.diff(starts) != 0, True)[: len(starts)]
+    return Labels(by, 0, starts[last], values[last])
+
+
+@dataclass(frozen=True)
+class PgmapLabel:
+    """
+    Pages of a device: its ``struct dev_pagemap *``, the type of its memory, its name if that is
+    known, and whether the pages are in use.
+    """
+
+    address: int
+    type: str
+    device: str | None
+    in_use: bool
+
+
+def label_names(prog: Program, by: By, pgmaps: tuple[Pgmap, ...]) -> Callable[[Bin], object]:
+    """
+    Get what names the label of a bin: the name of a migratetype or a slab cache, names of flags,
+    the number of a memory block, or a :class:`PgmapLabel`; ``None`` for :data:`NO_LABEL`.
+    """
+    known = {p.address: p for p in pgmaps}
+    names: dict[By, _Name] = {
+        By.MIGRATETYPE: lambda b: _migratetype(prog, b.label),
+        By.FLAGS: lambda b: flag_names(
+            prog, b.label, _USES.get(PAGE_KINDS[b.kind], PageUse.UNMAPPED)
+        ),
+        By.SLAB_CACHE: lambda b: _cache_name(prog, b.label),
+        By.PGMAP: lambda b: _pgmap_label(known, b),
+        By.MEMORY_BLOCK: lambda b: b.label,
+    }
+    name = names.get(by)
+    return lambda b: None if name is None or b.label == NO_LABEL else name(b)
+
+
+_Name = Callable[[Bin], object]
+
+
+_USES = {
+    PageKind.FREE: PageUse.FREE,
+    PageKind.OFFLINE: PageUse.MOVABLE,
+    PageKind.SLAB: PageUse.SLAB,
+    PageKind.PAGE_TABLE: PageUse.TABLE,
+    PageKind.THP: PageUse.ANON,
+    PageKind.ANON: PageUse.ANON,
+    PageKind.KSM: PageUse.ANON,
+    PageKind.FILE: PageUse.FILE,
+    PageKind.SHMEM: PageUse.SHMEM,
+}
+
+
+def use_of_kind(kind: PageKind) -> PageUse:
+    """Get the use of pages of a kind, as far as the names of their flags depend on it."""
+    return _USES.get(kind, PageUse.UNMAPPED)
+
+
+def _migratetype(prog: Program, number: int) -> str:
+    for name, value in prog.constant("MIGRATE_MOVABLE").type_.enumerators or ():
+        # MIGRATE_PCPTYPES is a number of them.
+        if value == number and name not in ("MIGRATE_PCPTYPES", "MIGRATE_TYPES"):
+            return str(name)
+    return str(number)
+
+
+def _cache_name(prog: Program, address: int) -> str:
+    try:
+        return c_string(Object(prog, "struct kmem_cache *", address).name)
+    except (FaultError, LookupError):
+        return f"{address:#x}"
+
+
+def _pgmap_label(known: dict[int, Pgmap], of: Bin) -> PgmapLabel:
+    pgmap = known.get(of.label)
+    name = pgmap.device.name if pgmap and pgmap.device else None
+    return PgmapLabel(of.label, of.device or "", name, of.in_use)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The Census
+----------
+
+Counts all pages by kind, node and zone, and by more if asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
+
+from drgn_zonedev.census.bins import NO_ZONE, Bin
+from drgn_zonedev.census.counting import Count, Counted, count, counts
+from drgn_zonedev.census.deciding import NO_PAGE_MARKS
+from drgn_zonedev.census.grouping import By, label_names, labels_by
+from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
+from drgn_zonedev.census.plan import find_marks, plan
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.facts import kernel_facts
+from drgn_zonedev.classification.missing_debuginfo import optional
+from drgn_zonedev.classification.reading import take_snapshot, with_devices
+from drgn_zonedev.kernel.memmap import page_layout
+from drgn_zonedev.kernel.zones import zone_type_name
+from drgn_zonedev.model import KernelFacts, Pgmap
+from drgn_zonedev.util.handles import Result, bind
+from drgn_zonedev.verification.context import Progress
+
+__all__ = (
+    "Census",
+    "CountAll",
+    "DeviceUse",
+    "PageGroup",
+    "count_here",
+    "page_census",
+    "take_census",
+)
+
+CountAll = Callable[[Program, Sequence[Count], Callable[[int], None]], Iterator[Counted]]
+"""
+Goes through what there is to count, and yields what came of it. The third argument is called
+with the number of struct pages that were gone through.
+"""
+
+
+@dataclass(frozen=True)
+class PageGroup:
+    """
+    Pages that are alike. ``node`` and ``zone`` are those of the struct page, ``None`` where it
+    says nothing; a zone that does not exist is its number. ``order`` is ``None`` unless pages are
+    grouped by it. ``label`` is what else they are grouped by: see
+    :func:`~drgn_zonedev.census.grouping.label_names`.
+    """
+
+    kind: PageKind
+    node: int | None
+    zone: str | None
+    order: int | None
+    pages: int
+    label: object = None
+
+
+@dataclass(frozen=True)
+class DeviceUse:
+    """How many pages of a type of device memory are idle, and how many are in use."""
+
+    type: str
+    idle: int
+    in_use: int
+
+
+@dataclass(frozen=True, repr=False)
+class Census(Result):
+    """
+    All pages of all present sections, each in one of the groups. ``devices`` are those of the kind
+    ``device``. ``unknown`` says in words what could not be told apart.
+    """
+
+    kernel: KernelFacts
+    by: By | None
+    groups: tuple[PageGroup, ...]
+    devices: tuple[DeviceUse, ...]
+    unknown: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Census of {self.total_pages:,} pages: {len(self.groups)} groups>"
+
+    @property
+    def total_pages(self) -> int:
+        """Number of pages in all groups: that of all PFNs of all present sections."""
+        return sum(group.pages for group in self.groups)
+
+    @property
+    def pages_by_kind(self) -> dict[PageKind, int]:
+        """The kinds that there are, in order of precedence, and how many pages each has."""
+        found: Counter[PageKind] = Counter()
+        for group in self.groups:
+            found[group.kind] += group.pages
+        return {kind: found[kind] for kind in PAGE_KINDS if kind in found}
+
+
+def count_here(
+    prog: Program, works: Sequence[Count], progress: Callable[[int], None]
+) -> Iterator[Counted]:
+    """Count with this program, in this process."""
+    for work in works:
+        yield count(prog, work, progress)
+
+
+@takes_program_or_default
+def page_census(prog: Program, by: str | By | None = None) -> Census:
+    """
+    Count all pages by kind, node and zone.
+
+    :param by: Group them further, by ``order``, ``migratetype``, ``flags``, ``slab-cache``,
+        ``pgmap`` or ``memory-block``.
+    :raises LookupError: if the debugging information lacks what is needed
+    :raises ValueError: if *by* is anything else
+    """
+    return take_census(prog, None if by is None else By(by))
+
+
+def take_census(
+    prog: Program,
+    by: By | None,
+    progress: Progress = lambda done, total: None,
+    count_all: CountAll = count_here,
+) -> Census:
+    """
+    Like :func:`page_census()`.
+
+    :param progress: Called with the number of bytes of struct pages that were gone through since
+        the last call, and with how many there are.
+    :param count_all: Who goes through the struct pages.
+    """
+    snapshot = take_snapshot(prog)
+    stretches = plan(prog, snapshot, classify_snapshot(prog, snapshot))
+    decides = any(stretch.kind is None for stretch in stretches)
+    marks, unknown = find_marks(prog, snapshot) if decides else (NO_PAGE_MARKS, ())
+    labels = None if by is None else labels_by(prog, snapshot, by)
+    works = list(counts(stretches, marks, kind_words(prog), labels))
+    size, total, whole = page_layout(prog).size, sum(work.pages for work in works), Counted()
+    for counted in count_all(prog, works, lambda pages: progress(pages * size, total * size)):
+        whole.extend(counted)
+    pgmaps = optional(
+        "devices have no names", snapshot.pgmaps, lambda: with_devices(prog, snapshot.pgmaps)
+    )
+    return bind(
+        prog,
+        Census(
+            kernel=kernel_facts(prog),
+            by=by,
+            groups=tuple(_groups(prog, whole.bins, by, pgmaps.value)),
+            devices=tuple(_devices(whole.bins)),
+            unknown=unknown,
+        ),
+    )
+
+
+def _groups(
+    prog: Program, bins: Counter[Bin], by: By | None, pgmaps: tuple[Pgmap, ...]
+) -> Iterator[PageGroup]:
+    layout, is_device = page_layout(prog), by is By.PGMAP
+    merged: Counter[Bin] = Counter()
+    for each, pages in bins.items():
+        # Only by pgmap, devices are told apart.
+        merged[each if is_device else each._replace(device=None, in_use=False)] += pages
+    name = label_names(prog, by, pgmaps) if by else None
+    for each in sorted(merged, key=_sort_key):
+        node, number = divmod(each.zone, layout.zone_mask + 1)
+        known = each.zone != NO_ZONE
+        yield PageGroup(
+            kind=PAGE_KINDS[each.kind],
+            node=node if known else None,
+            zone=zone_type_name(prog, number) if known else None,
+            order=each.order if by is By.ORDER and known else None,
+            pages=merged[each],
+            label=name(each) if name else None,
+        )
+
+
+def _sort_key(each: Bin) -> tuple[int, ...]:
+    return each.kind, each.zone, each.order, each.label, each.in_use
+
+
+def _devices(bins: Counter[Bin]) -> Iterator[DeviceUse]:
+    pages: Counter[tuple[str, bool]] = Counter()
+    for each, number in bins.items():
+        if each.device is not None:
+            pages[each.device, each.in_use] += number
+    for type_ in sorted({type_ for type_, _ in pages}):
+        yield DeviceUse(type_, idle=pages[type_, False], in_use=pages[type_, True])
