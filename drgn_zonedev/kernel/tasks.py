@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import FaultError, Object, Program
+from drgn import FaultError, Object, Program, StackFrame
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.kernel.kallsyms import symbol_name
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.util.strings import c_string, printable
 from drgn_zonedev.vmcore.reads import need_object, read_memory
@@ -153,6 +154,15 @@ def stack_functions(task: Object) -> tuple[str, ...]:
         frames = list(task.prog_.stack_trace(task))[:_MAX_FRAMES]
     except (FaultError, LookupError, NotImplementedError, ValueError):
         return ()
-    # drgn names a frame without a function by its address: user space begins there.
-    named = itertools.takewhile(lambda frame: not frame.name.startswith("0x"), frames)
-    return tuple(printable(frame.name) for frame in named)
+    names = (_function(task.prog_, frame) for frame in frames)
+    return tuple(itertools.takewhile(bool, names))
+
+
+def _function(prog: Program, frame: StackFrame) -> str:
+    # drgn names a frame by its address in user space, and in a module without debugging
+    # information. What has no name at all is where the stack has ended.
+    if frame.name == "???":
+        return ""
+    if not frame.name.startswith("0x"):
+        return printable(frame.name)
+    return (symbol_name(prog, frame.pc) or "") if frame.pc >> 63 else ""
