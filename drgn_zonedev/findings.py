@@ -304,6 +304,20 @@ _ERRORS = (
         _REPORT,
     ),
     Kind(
+        "pgmap-references-missing",
+        Severity.ERROR,
+        "the pgmap has fewer references than it took for its pages",
+        "memremap_pages() takes one, and one for each page or compound page. For device-private "
+        "and coherent memory, zone_device_page_init() takes one for each page that it hands out "
+        "instead, and for P2PDMA, p2pmem_alloc_mmap() does so besides. A page that is in use "
+        "without one outlives memunmap_pages().",
+        "the percpu_ref, counted, and the pages of folios that have a reference",
+        "Look for a page that was freed as a larger folio than it was handed out as (before Linux "
+        'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
+        'folios") (in v7.0), a page that had been in a larger folio kept its order), or for a '
+        "reference that was dropped twice.",
+    ),
+    Kind(
         "pgmap-range",
         Severity.ERROR,
         "a range of a pgmap is empty, or not aligned to subsections",
@@ -859,6 +873,16 @@ _WARNINGS = (
 )
 
 _INFOS = (
+    Kind(
+        "pgmap-references-extra",
+        Severity.INFO,
+        "the pgmap has more references than its pages in use account for",
+        "get_dev_pagemap() takes one for as long as somebody looks at a page, and pages that are "
+        "being handed out or freed have one already, or still. One that stays keeps "
+        "memunmap_pages() waiting.",
+        "the percpu_ref, counted, and the pages of folios that have a reference",
+        "If the device cannot be removed, look for who took a reference and did not drop it.",
+    ),
     Kind(
         "device-migratetype",
         Severity.INFO,

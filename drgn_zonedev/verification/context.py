@@ -54,7 +54,8 @@ last call, and with how many there are.
 class Results:
     """
     Collects while the ranges are gone through; ``cuts`` counts those in holes. ``free`` and
-    ``unread`` make :class:`~drgn_zonedev.model.FreeBlocks`.
+    ``unread`` make :class:`~drgn_zonedev.model.FreeBlocks`. ``in_use`` counts pages in use of each
+    pgmap, and ``seen`` those that were looked at.
     """
 
     ranges: list[Range] = field(default_factory=list)
@@ -66,6 +67,8 @@ class Results:
     cuts: int = 0
     free: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     unread: list[tuple[int, int]] = field(default_factory=list)
+    in_use: Counter[int] = field(default_factory=Counter)
+    seen: Counter[int] = field(default_factory=Counter)
 
     def count(self, case: Case, pages: PageCounts) -> None:
         """Account for struct pages of a range of some case."""

@@ -34,6 +34,7 @@ from drgn_zonedev.verification.fastpath import FastPath, make_fast_path
 from drgn_zonedev.verification.page_access import access_spans
 from drgn_zonedev.verification.promises import DevicePages, Promise, RamPages
 from drgn_zonedev.verification.ram_scan import scan_ram
+from drgn_zonedev.verification.references import counts_pages_in_use, pages_in_use
 from drgn_zonedev.verification.runs import Runs, add_deviation
 from drgn_zonedev.verification.work import Scanned, Work, batches
 
@@ -115,7 +116,7 @@ def scan(
         elif fast_path(starts, count, raw):
             done.pages_read += len(starts) * count
             done.bytes_read += len(raw)
-            _look_at_access(layout, work.promise, starts, raw, done)
+            _look_at_users(layout, work.promise, starts, raw, done)
         else:
             words = np.frombuffer(raw, "<u8").reshape(len(starts), count, -1)
             for start, block in zip(starts.tolist(), words):
@@ -166,17 +167,19 @@ def _look(prog: Program, promise: Promise, part: PagesOrGap, done: Scanned) -> N
     done.pages_read += part.end_pfn - part.start_pfn
     done.bytes_read += part.words.nbytes
     raw = np.ascontiguousarray(part.words)
-    _look_at_access(part.layout, promise, np.array([part.start_pfn]), raw, done)
+    _look_at_users(part.layout, promise, np.array([part.start_pfn]), raw, done)
     for deviation in _confirmed(prog, promise, part, done):
         add_deviation(done.runs.setdefault(deviation.slug, Runs()), part, deviation)
 
 
-def _look_at_access(
+def _look_at_users(
     layout: PageLayout, promise: Promise, starts: np.ndarray, raw: bytes | np.ndarray, done: Scanned
 ) -> None:
     if isinstance(promise, DevicePages):
         words = np.frombuffer(raw, "<u8").reshape(-1, layout.size // 8)
         done.access += access_spans(layout, promise.marks, starts, words)
+        if counts_pages_in_use(layout, promise.type):
+            done.in_use += pages_in_use(layout, words)
 
 
 def _confirmed(prog: Program, promise: Promise, pages: Pages, done: Scanned) -> list[Deviation]:

@@ -58,6 +58,7 @@ from drgn_zonedev.verification.ram_aliases import find_ram_aliases, illegal_ram_
 from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
 from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
+from drgn_zonedev.verification.references import compare_references, counts_pages_in_use
 from drgn_zonedev.verification.runs import Run
 from drgn_zonedev.verification.scan import scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (
@@ -157,6 +158,8 @@ def verify_snapshot(
     for range_, verify_range in zip(ranges, verifiers):
         verify_range(context, range_)
     results = context.results
+    pgmaps = snapshot.pgmaps
+    results.findings += compare_references(prog, pgmaps, _counted(context), results.ranges)
     return Verification(
         ranges=tuple(results.ranges),
         findings=tuple(results.findings),
@@ -384,6 +387,9 @@ def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> Non
     results.count(range_.case, PageCounts(verified, missing, scanned.torn))
     if range_.case is Case.ONLINE:
         _count_free(context, scanned)
+    if range_.case is Case.DEVICE and range_.pgmap is not None:
+        results.in_use[range_.pgmap] += scanned.in_use
+        results.seen[range_.pgmap] += verified
     results.aliases_skipped += verified - scanned.pages_read
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]
@@ -395,6 +401,17 @@ def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> Non
         results.findings += errors
     else:
         results.unjudged += map(_perhaps_unfinished, errors)
+
+
+def _counted(context: Context) -> dict[int, int]:
+    # How many pages are in use, by pgmap: where those of all of its pages were counted.
+    results, found = context.results, {}
+    for pgmap in (context.pgmaps[address] for address in results.seen):
+        whole = sum(r.end_pfn - pgmap.pfn_first(i) for i, r in enumerate(pgmap.ranges))
+        counted = counts_pages_in_use(page_layout(context.prog), pgmap.type)
+        if counted and results.seen[pgmap.address] == whole:
+            found[pgmap.address] = results.in_use[pgmap.address]
+    return found
 
 
 def _perhaps_unfinished(error: Finding) -> Unjudged:

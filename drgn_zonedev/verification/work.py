@@ -49,7 +49,8 @@ class Scanned:
     """
     What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
     again; ``free`` counts free blocks by zone ID and order; ``access`` has pages whose memory
-    must not be read.
+    must not be read; ``in_use`` counts pages of folios with references, where the pgmap has one
+    for each.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Scanned:
     torn: int = 0
     free: Counter[tuple[int, int]] = field(default_factory=Counter)
     access: list[AccessSpan] = field(default_factory=list)
+    in_use: int = 0
 
     def extend(self, other: Scanned) -> None:
         """Append what came of the work behind this."""
@@ -72,6 +74,7 @@ class Scanned:
         self.torn += other.torn
         self.free += other.free
         self.access += other.access
+        self.in_use += other.in_use
 
     def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
         """

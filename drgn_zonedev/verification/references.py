@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+References of Pgmaps
+--------------------
+
+Compares the references that a pgmap has with those that its pages account for.
+
+``memremap_pages()`` takes one, and one for each page or compound page, but not of device-private
+and coherent memory: there, ``zone_device_page_init()`` takes one for each page that it hands out,
+and ``free_zone_device_folio()`` drops it. So does P2PDMA, besides. Each reference is taken before
+the page has one, and dropped after the page's last: there are never too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from drgn import Program, ProgramFlags
+
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memmap import PageLayout
+from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, Range
+
+__all__ = ("compare_references", "counts_pages_in_use", "pages_in_use")
+
+_HANDED_OUT = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
+_P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
+# No driver builds larger folios: MAX_FOLIO_ORDER.
+_MAX_ORDER = 22
+
+
+def counts_pages_in_use(layout: PageLayout, memory_type: str) -> bool:
+    """
+    Return whether a pgmap has a reference for each page of it that has one, so that the pages tell
+    how many there must be.
+
+    P2PDMA pages are idle at 1 until Linux kernel commit b7e282378773 ("mm/mm_init: move p2pdma
+    page refcount initialisation to p2pdma") (in v6.15), the release of ``folio->pgmap``.
+    """
+    return memory_type in _HANDED_OUT or (memory_type == _P2PDMA and layout.pgmap_in_folio)
+
+
+def pages_in_use(layout: PageLayout, words: np.ndarray) -> int:
+    """
+    Count the pages of folios that have a reference: ``1 << folio_order()`` of each.
+
+    :param words: Struct pages that follow each other, a row each; no folio begins in the last row
+        and ends behind it.
+    """
+    refcount = words.view("<i4")[:, layout.refcount_offset // 4]
+    if not refcount.any():
+        return 0
+    is_tail = (words[:, layout.compound_word] & np.uint64(1)).astype(bool)
+    rows = np.flatnonzero((refcount > 0) & ~is_tail)
+    if not layout.pgmap_in_folio or layout.order_offset is None:
+        # Drivers build no folios.
+        return len(rows)
+    head = (words[rows, layout.flags_word] & np.uint64(layout.pg_head)) != 0
+    head &= rows + 1 < len(words)
+    first_tails = np.ascontiguousarray(words[rows[head] + 1]).view(np.uint8)
+    order = np.minimum(first_tails[:, layout.order_offset], _MAX_ORDER).astype(np.int64)
+    return len(rows) - len(order) + int((1 << order).sum())
+
+
+def compare_references(
+    prog: Program, pgmaps: Iterable[Pgmap], in_use: dict[int, int], ranges: Iterable[Range]
+) -> Iterator[Finding]:
+    """
+    Report live pgmaps that have fewer references than they took, and those of device-private and
+    coherent memory that have more.
+
+    :param in_use: How many pages of a pgmap are in use, by its address: of those whose struct
+        pages were all read.
+    """
+    if prog.flags & ProgramFlags.IS_LIVE:
+        # Counters of processors are read one after the other, and pages before them.
+        return
+    shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
+    for pgmap in pgmaps:
+        if pgmap.address in shown and pgmap.ref.state == "live" and pgmap.is_settled:
+            yield from _compared(pgmap, in_use.get(pgmap.address))
+
+
+def _compared(pgmap: Pgmap, used: int | None) -> Iterator[Finding]:
+    count, least = pgmap.ref.count, 1 + _taken(pgmap) + (used or 0)
+    if count is None or pgmap.in_progress or not pgmap.ranges:
+        return
+    # A percpu_ref counts as a signed number.
+    count = count - (1 << 64) if count >> 63 else count
+    if count < least:
+        yield _finding("pgmap-references-missing", pgmap, f"{least - count} are missing", used)
+    elif count > least and used is not None and pgmap.type in _HANDED_OUT:
+        yield _finding("pgmap-references-extra", pgmap, f"{count - least} more", used)
+
+
+def _finding(slug: str, pgmap: Pgmap, detail: str, used: int | None) -> Finding:
+    start = min(r.start_pfn for r in pgmap.ranges)
+    least, count = 1 + _taken(pgmap) + (used or 0), pgmap.ref.count
+    fact = Evidence("pgmap->ref, counted", pgmap.address, count, least, _accounts(pgmap, used))
+    end = max(start, *(r.end_pfn for r in pgmap.ranges))
+    address = pgmap.address
+    return make_finding(
+        slug, Case.DEVICE, start, end, detail=detail, pgmap=address, evidence=(fact,)
+    )
+
+
+def _taken(pgmap: Pgmap) -> int:
+    # pfn_len() of all ranges, unless pages in use have the references. Until Linux kernel commit
+    # 27674ef6c73f ("mm: remove the extra ZONE_DEVICE struct page refcount") (in v5.18), the pages
+    # of device-private memory are idle at 1, so that counting them comes to the same.
+    if pgmap.type in _HANDED_OUT:
+        return 0
+    spans = ((pgmap.pfn_first(i), r.end_pfn) for i, r in enumerate(pgmap.ranges))
+    return sum(max(end - start, 0) >> pgmap.vmemmap_shift for start, end in spans)
+
+
+def _accounts(pgmap: Pgmap, used: int | None) -> str:
+    parts = ["1 of memremap_pages()"]
+    taken = _taken(pgmap)
+    if taken:
+        parts.append(f"{taken} of its pages")
+    if used is not None:
+        parts.append(f"{used} of pages in use")
+    return ", ".join(parts)
