@@ -376,6 +376,17 @@ _ERRORS = (
         _REPORT,
     ),
     Kind(
+        "section-usage-dead",
+        Severity.ERROR,
+        "the usage of a section is no memory that is allocated",
+        "section_activate() takes it from a slab, and section_deactivate() sets the pointer to "
+        "NULL when it frees it: pfn_section_valid() reads memory of somebody else here. Before "
+        'Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing memory_section->'
+        'usage") (in v6.8), it could read it after it was freed.',
+        "mem_section.usage, and what the slab that it is in, or its page, says of that memory",
+        _REPORT,
+    ),
+    Kind(
         "subsection-two-owners",
         Severity.ERROR,
         "two pgmaps have PFNs in the same subsection",

@@ -30,6 +30,7 @@ from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.consistency.elsewhere import ELSEWHERE_CHECKS
 from drgn_zonedev.consistency.memory_blocks import BLOCK_CHECKS
 from drgn_zonedev.consistency.pgmap_array import ARRAY_CHECKS
+from drgn_zonedev.consistency.section_usage import USAGE_CHECKS
 from drgn_zonedev.consistency.sections import SECTION_CHECKS
 from drgn_zonedev.consistency.vmemmap import MemmapAudit, audit_memmap
 from drgn_zonedev.consistency.zones import ZONE_CHECKS
@@ -42,6 +43,7 @@ __all__ = ("Inconsistencies", "inconsistencies", "inconsistencies_at")
 _CHECKS = (
     *ARRAY_CHECKS,
     *SECTION_CHECKS,
+    *USAGE_CHECKS,
     *ELSEWHERE_CHECKS,
     *ALTMAP_CHECKS,
     *ZONE_CHECKS,

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Usages of Sections
+------------------
+
+Checks that the ``struct mem_section_usage`` of each section is memory that somebody allocated for
+it: ``section_activate()`` takes it from a slab, and boot from memblock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from drgn import FaultError, Program, offsetof
+from drgn.helpers.linux.mm import virt_to_pfn
+
+from drgn_zonedev.consistency.claims import Check, Scene
+from drgn_zonedev.findings import make_finding
+from drgn_zonedev.kernel.memmap import Pages, read_pages
+from drgn_zonedev.kernel.slab import SlabObject, slab_object
+from drgn_zonedev.model import Evidence, Finding
+from drgn_zonedev.vmcore.exported import leaves_out_ram
+from drgn_zonedev.vmcore.pagetables import UNMAPPED, page_frames, walks_in_bulk
+
+__all__ = ("USAGE_CHECKS",)
+
+# What a slab says of an object takes a millisecond.
+_MOST_OBJECTS = 64
+_KERNEL_START = np.uint64(1 << 63)
+
+
+def _dead_usages(scene: Scene) -> Iterator[Finding]:
+    sections, flags = scene.snapshot.sections, scene.snapshot.flags
+    if scene.snapshot.hotplug_in_progress:
+        return
+    there = scene.has_flag(flags.has_mem_map) & (sections.usage != 0) & ~scene.torn
+    impossible = (sections.usage < _KERNEL_START) | (sections.usage % np.uint64(8) != 0)
+    for row in scene.rows_where(there & impossible):
+        yield _finding(scene, row, "not the address of an object of the kernel")
+    for row in scene.rows_where(there & ~impossible & ~sections.usage_readable):
+        if _is_unmapped(scene, int(sections.usage[row])):
+            yield _finding(scene, row, "not mapped, by the page tables")
+    # Those of boot are not in a slab, and devices never take them away.
+    added = there & ~impossible & sections.usage_readable & ~scene.has_flag(flags.early)
+    claimed = scene.rows_where(added & scene.claimed)
+    for row in (*claimed, *scene.rows_where(added & ~scene.claimed))[:_MOST_OBJECTS]:
+        state = _not_allocated(scene.prog, int(sections.usage[row]))
+        if state:
+            yield _finding(scene, row, state)
+
+
+def _is_unmapped(scene: Scene, address: int) -> bool:
+    if not walks_in_bulk(scene.prog):
+        return False
+    page = address >> scene.snapshot.geometry.page_shift
+    frames = page_frames(scene.prog, page, page + 1)
+    return frames is not None and int(frames[0]) == UNMAPPED
+
+
+def _not_allocated(prog: Program, address: int) -> str | None:
+    # What the memory is instead of an object that is allocated; None if that is not known.
+    try:
+        found = slab_object(prog, address)
+        if found is not None:
+            return _not_an_object(found, address)
+        # A section of boot that was removed and came back keeps that of boot.
+        if leaves_out_ram(prog) or _is_reserved(prog, address):
+            return None
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return None
+    return "in no slab, and not of boot"
+
+
+def _not_an_object(found: SlabObject, address: int) -> str | None:
+    if found.allocated is False:
+        return f"a freed object of {found.cache}"
+    if found.address is not None and found.address != address:
+        return f"within an object of {found.cache}"
+    return None
+
+
+def _is_reserved(prog: Program, address: int) -> bool:
+    pfn = virt_to_pfn(prog, address).value_()
+    page = next(read_pages(prog, pfn, pfn + 1))
+    if not isinstance(page, Pages):
+        raise FaultError(page.reason, page.address)
+    return bool(int(page.flags[0]) & page.layout.pg_reserved)
+
+
+def _finding(scene: Scene, row: int, state: str) -> Finding:
+    sections = scene.snapshot.sections
+    start, end = scene.section_span(row)
+    offset = offsetof(scene.prog.type("struct mem_section"), "usage")
+    fact = Evidence(
+        f"mem_section[{sections.nr[row]}].usage",
+        int(sections.address[row]) + offset,
+        int(sections.usage[row]),
+        note=state,
+    )
+    facts = (fact, scene.section_word(row))
+    return make_finding("section-usage-dead", scene.case_at(start), start, end, evidence=facts)
+
+
+USAGE_CHECKS: tuple[Check, ...] = (_dead_usages,)
