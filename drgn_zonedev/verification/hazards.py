@@ -20,7 +20,7 @@ from drgn import Program
 
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import head_pgmaps
-from drgn_zonedev.model import Case, Evidence, EvidenceKind, Finding, Memmap, Range
+from drgn_zonedev.model import Case, Evidence, EvidenceKind, Finding, Memmap, Pgmap, Range
 from drgn_zonedev.util.intervals import Span, containing, intersection, union
 from drgn_zonedev.verification.context import Context, Reader, raw_page, read_range, reread_range
 from drgn_zonedev.verification.dangling import dangling_pgmap
@@ -170,9 +170,36 @@ def verify_hole(context: Context, range_: Range) -> None:
         state = "those of a hole at boot"
     found = [
         *_scattered(context, ghosts, "ghost-pages"),
-        *_scattered(context, beside, "case3-partial", f"its struct pages are {state}"),
+        *_scattered(context, beside, "case3-partial", _beside(context, beside, state)),
     ]
     context.results.findings += sorted(found, key=lambda finding: finding.start_pfn)
+
+
+def _beside(context: Context, parts: Sequence[Range], state: str) -> str:
+    rest = _rest(context, parts) if parts else ""
+    return f"its struct pages are {state}{rest}"
+
+
+def _rest(context: Context, parts: Sequence[Range]) -> str:
+    # Who has the rest of the sections that the parts are in.
+    geometry, sections = context.snapshot.geometry, context.snapshot.sections
+    pages = geometry.pages_per_section
+    start = parts[0].start_pfn // pages * pages
+    end = -(-parts[-1].end_pfn // pages) * pages
+    owners = {p.address: _common(p, start, end) for p in context.snapshot.pgmaps}
+    found = [f"{count} pages of pgmap {address:#x}" for address, count in owners.items() if count]
+    units = np.arange(start, end, geometry.pages_per_subsection)
+    rows = sections.row_of(units)
+    populated = (rows >= 0) & sections.test_bit(sections.subsection_map, rows, units)
+    ram = int(populated.sum()) * geometry.pages_per_subsection - sum(owners.values())
+    if ram > 0:
+        found.append(f"{ram} pages of RAM")
+    return f"; the rest of its section: {', '.join(found)}" if found else ""
+
+
+def _common(pgmap: Pgmap, start_pfn: int, end_pfn: int) -> int:
+    spans = ((max(r.start_pfn, start_pfn), min(r.end_pfn, end_pfn)) for r in pgmap.ranges)
+    return sum(max(end - start, 0) for start, end in spans)
 
 
 def _scattered(
