@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from drgn import FaultError, Object, Program, sizeof
 
+from drgn_zonedev.classification.unsupported import unsupported_memory
 from drgn_zonedev.kernel.memory_blocks import MEMMAP_UNREADABLE
 from drgn_zonedev.kernel.memremap import pgmap_ref
 from drgn_zonedev.model import Unjudged
@@ -39,7 +40,7 @@ def bad_address(prog: Program, address: int, type_name: str) -> int:
 
 
 def unreadable_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
-    """Report the structures of a snapshot that could not be read."""
+    """Report the structures of a snapshot that could not be read, or that nothing here knows."""
     yield from _nodes(prog, snapshot)
     yield from _sections(snapshot)
     yield from _usages(prog, snapshot)
@@ -47,6 +48,7 @@ def unreadable_structures(prog: Program, snapshot: Snapshot) -> Iterator[Unjudge
     yield from _blocks(prog, snapshot)
     yield from _block_memmaps(prog, snapshot)
     yield from _zones(snapshot)
+    yield from unsupported_memory(prog)
 
 
 def _nodes(prog: Program, snapshot: Snapshot) -> Iterator[Unjudged]:
