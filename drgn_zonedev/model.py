@@ -248,12 +248,21 @@ class RefState:
 
 @dataclass(frozen=True)
 class PgmapDevice:
-    """The device that a pgmap was created for; ``name`` is untrusted text from the kernel."""
+    """
+    The device that a pgmap was created for; names are untrusted text from the kernel. ``driver``
+    is the one that is bound to it, ``module`` the module that this is in, and ``region`` the
+    number of the region that a dax or nd device is in, as ``daxctl list`` shows it; ``None`` if
+    that is not known, or there is none.
+    """
 
     name: str
     kind: str
     address: int
     disk: str | None = None
+    driver: str | None = None
+    module: str | None = None
+    node: int | None = None
+    region: int | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -263,7 +272,8 @@ class Pgmap(Result):
 
     ``ranges`` holds ``nr_range`` initialised ranges and, while
     ``memremap_pages()`` is running, one more that is in progress. The kernel does not
-    record how many entries follow. Before v5.10, there is one range, and
+    record how many entries follow. ``resource`` is the name in the resource tree of
+    device-private memory, which is untrusted text. Before v5.10, there is one range, and
     ``records_progress`` is false: nothing says whether it is initialised.
     """
 
@@ -282,6 +292,7 @@ class Pgmap(Result):
     owner_address: int
     device: PgmapDevice | None = None
     records_progress: bool = True
+    resource: str | None = None
 
     @property
     def is_settled(self) -> bool:

@@ -37,7 +37,7 @@ from drgn_zonedev.kernel.memremap import (
 )
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.nodes import Nodes, nodes
-from drgn_zonedev.kernel.resource import unnamed_iomem_resources
+from drgn_zonedev.kernel.resource import resource_name, unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
@@ -49,6 +49,8 @@ __all__ = ("changed_since", "take_snapshot", "with_devices")
 # Namespaces and memory blocks come and go in milliseconds, and a reading takes as long.
 # Structures that change during every try remain torn.
 _MAX_TRIES = 5
+
+_PRIVATE = "MEMORY_DEVICE_PRIVATE"
 
 # For all pgmaps together. In damaged memory, each pgmap can claim thousands.
 _MAX_RANGES = 1 << 15
@@ -102,7 +104,26 @@ def changed_since(prog: Program, snapshot: Snapshot) -> Changes:
 def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
     """Add the names of devices to their pgmaps. They are only shown; nothing depends on them."""
     devices = dev_pagemap_devices(prog, frozenset(p.address for p in pgmaps))
-    return tuple(dataclasses.replace(p, device=devices.get(p.address)) for p in pgmaps)
+    names = optional("", _NO_NAMES, lambda: _resource_names(prog, pgmaps)).value
+    return tuple(
+        dataclasses.replace(p, device=devices.get(p.address), resource=names.get(p.address))
+        for p in pgmaps
+    )
+
+
+_NO_NAMES: dict[int, str] = {}
+
+
+def _resource_names(prog: Program, pgmaps: tuple[Pgmap, ...]) -> dict[int, str]:
+    # request_free_mem_region() names the memory of drivers that leave no trace in a device.
+    private = {p.ranges[0].start_pfn: p for p in pgmaps if p.type == _PRIVATE and p.ranges}
+    if not private:
+        return {}
+    shift = prog["PAGE_SHIFT"].value_()
+    found = unnamed_iomem_resources(prog).found
+    # Of those that begin there, the last one is the innermost.
+    inner = {r.start >> shift: r for r in found if r.start >> shift in private}
+    return {private[pfn].address: resource_name(prog, r) for pfn, r in inner.items()}
 
 
 def _read(prog: Program) -> Snapshot:

@@ -22,9 +22,12 @@ from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.reads import read_memory, read_word
 
 __all__ = (
+    "dev_driver",
     "dev_name",
+    "dev_to_node",
     "device_links",
     "device_subsystem",
+    "driver_module",
     "for_each_bus_device",
     "for_each_child_device",
     "for_each_device",
@@ -145,3 +148,34 @@ def dev_name(dev: Object) -> str:
     :param dev: ``struct device *``
     """
     return c_string(dev.init_name) or c_string(dev.kobj.name)
+
+
+def dev_driver(dev: Object) -> str | None:
+    """
+    Get the name of the driver that is bound to a device.
+
+    :param dev: ``struct device *``
+    """
+    driver = dev.driver.read_()
+    return c_string(driver.name) if driver else None
+
+
+def driver_module(dev: Object) -> str | None:
+    """
+    Get the name of the module of the driver that is bound to a device; ``None`` if it is built in.
+
+    :param dev: ``struct device *``
+    """
+    driver = dev.driver.read_()
+    owner = driver.owner.read_() if driver else None
+    return c_string(owner.name) if owner else None
+
+
+def dev_to_node(dev: Object) -> int | None:
+    """
+    Get the NUMA node that a device is on, like ``dev_to_node()``; ``None`` for NUMA_NO_NODE.
+
+    :param dev: ``struct device *``
+    """
+    node = int(dev.numa_node.value_())
+    return node if node >= 0 else None

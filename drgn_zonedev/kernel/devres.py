@@ -15,16 +15,21 @@ whose modules have none.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TypeVar
 
 from drgn import FaultError, Object, Program, container_of, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.devices import (
+    dev_driver,
     dev_name,
+    dev_to_node,
     device_subsystem,
+    driver_module,
     for_each_bus_device,
     for_each_child_device,
     for_each_device_with_resources,
@@ -42,6 +47,10 @@ __all__ = (
 
 # Where the drivers of device memory bind, those with the fewest devices first.
 _BUSES = ("dax", "nd", "cxl", "virtio", "pci")
+
+_IN_REGION = re.compile(r"(?:dax|pfn|btt|namespace)([0-9]{1,9})\.[0-9]{1,9}$")
+
+_T = TypeVar("_T")
 
 # A driver of device memory manages a dozen.
 _MAX_RESOURCES = 1 << 12
@@ -157,6 +166,10 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
                 kind=device_subsystem(dev),
                 address=dev.value_(),
                 disk=_disk_below(dev),
+                driver=_optional(dev_driver, dev),
+                module=_optional(driver_module, dev),
+                node=_optional(dev_to_node, dev),
+                region=_region(dev_name(dev)),
             )
         if len(found) == len(pgmaps):
             break
@@ -309,6 +322,19 @@ def _is_device(dev: Object, kset: int) -> bool:
     with contextlib.suppress(FaultError):
         return device_subsystem(dev) in _BUSES
     return False
+
+
+def _optional(read: Callable[[Object], _T | None], dev: Object) -> _T | None:
+    # An export has no more of a device than its names.
+    with contextlib.suppress(*_DAMAGE):
+        return read(dev)
+    return None
+
+
+def _region(name: str) -> int | None:
+    # dax0.1, pfn0.1 and others begin with the number of their region.
+    found = _IN_REGION.match(name)
+    return int(found[1]) if found else None
 
 
 def _disk_below(dev: Object) -> str | None:

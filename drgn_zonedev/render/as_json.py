@@ -238,10 +238,21 @@ def _pgmap(pgmap: Pgmap) -> Document:
             "kind": device.kind,
             "address": hex(device.address),
             "disk": device.disk,
+            **_known(
+                driver=device.driver,
+                module=device.module,
+                node=device.node,
+                region=device.region,
+            ),
         }
         if device
         else None,
+        **_known(resource=pgmap.resource),
     }
+
+
+def _known(**values: str | int | None) -> Document:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def range_document(range_: Range) -> Document:

@@ -117,9 +117,12 @@ def state_text(pgmap: Pgmap) -> str:
 
 
 def device_text(pgmap: Pgmap) -> str | None:
-    """Get the name of a pgmap's device, not escaped, with its disk if it has one."""
+    """
+    Get the name of a pgmap's device, not escaped, with its disk if it has one; that of its
+    memory if the device is not known.
+    """
     if pgmap.device is None:
-        return None
+        return pgmap.resource
     name, disk = pgmap.device.name, pgmap.device.disk
     return f"{name} ({disk})" if disk else name
 

@@ -40,6 +40,7 @@ def test_tree_of_device_private_memory(root: int | None, told: int) -> None:
 
 def test_private_nodes() -> None:
     kernel = collision("7.2")
+    kernel.set_variable("nr_node_ids", 3)
     prog = kernel.program()
     states = kernel.layout.constant("NR_NODE_STATES")
     enum = prog.enum_type(
