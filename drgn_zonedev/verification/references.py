@@ -80,10 +80,10 @@ def compare_references(
     shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
     for pgmap in pgmaps:
         if pgmap.address in shown and pgmap.ref.state == "live" and pgmap.is_settled:
-            yield from _compared(pgmap, in_use.get(pgmap.address))
+            yield from _compared(prog, pgmap, in_use.get(pgmap.address))
 
 
-def _compared(pgmap: Pgmap, used: int | None) -> Iterator[Finding]:
+def _compared(prog: Program, pgmap: Pgmap, used: int | None) -> Iterator[Finding]:
     count, least = pgmap.ref.count, 1 + _taken(pgmap) + (used or 0)
     if count is None or pgmap.in_progress or not pgmap.ranges:
         return
@@ -91,8 +91,13 @@ def _compared(pgmap: Pgmap, used: int | None) -> Iterator[Finding]:
     count = count - (1 << 64) if count >> 63 else count
     if count < least:
         yield _finding("pgmap-references-missing", pgmap, f"{least - count} are missing", used)
-    elif count > least and used is not None and pgmap.type in _HANDED_OUT:
+    elif count > least and used is not None and _counts_no_idle_pages(prog, pgmap):
         yield _finding("pgmap-references-extra", pgmap, f"{count - least} more", used)
+
+
+def _counts_no_idle_pages(prog: Program, pgmap: Pgmap) -> bool:
+    # See _taken(). Coherent memory came a release later.
+    return pgmap.type in _HANDED_OUT and "MEMORY_DEVICE_COHERENT" in prog
 
 
 def _finding(slug: str, pgmap: Pgmap, detail: str, used: int | None) -> Finding:

@@ -23,6 +23,8 @@ SECTION_PAGES, SUBSECTION_PAGES = 0x8000, 512
 ZONE_SHIFT, NODE_SHIFT, ZONE_DEVICE = 51, 54, 4
 WORD, ALL_ONES = 1 << 64, (1 << 64) - 1
 DANGLING = 0xFFFF8880DEADBE00
+# Where drivers build folios, since v6.15.
+FOLIO_TYPES = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 
 # (slug, first PFN, end)
 Spot = tuple[str, int, int]
@@ -178,7 +180,7 @@ class Injector:
         # An odd word is a link, which drivers may make where they build folios.
         after = rng.choice([0, DANGLING, rng.getrandbits(63) << 1])
         yield defect("pgmap", 1, after, "device-page-pgmap")
-        folios = self.pgmap_in_folio and pages.type == "MEMORY_DEVICE_FS_DAX"
+        folios = self.pgmap_in_folio and pages.type in FOLIO_TYPES
         flags, head = self._page_word(pfn, 0), self._flag("PG_head")
         if pages.order:
             yield defect("PG_head", 0, flags & ~head, "device-head-flag")

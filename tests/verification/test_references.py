@@ -58,7 +58,9 @@ def test_one_for_each_page_that_was_handed_out(layout: str, type_: str) -> None:
     # Before v5.18, idle pages have one, and the pgmap has one for each of them.
     idle = END - START if layout == "5.10" else 0
     used = 0 if layout == "5.10" else 3
-    for more, expected in ((0, []), (-1, missing(1)), (-3, missing(3)), (2, extra(2))):
+    # There, one that is left over may be that of an idle page.
+    left = extra(2) if not idle else []
+    for more, expected in ((0, []), (-1, missing(1)), (-3, missing(3)), (2, left)):
         machine = Machine(layout, type_, 1 + idle + used + more)
         for pfn in (START, START + 0x777, END - 1):
             machine.use(pfn, references=2)
