@@ -23,7 +23,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, Range
 
-__all__ = ("compare_references", "counts_pages_in_use", "pages_in_use")
+__all__ = ("broken_folios", "compare_references", "counts_pages_in_use", "pages_in_use")
 
 _HANDED_OUT = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 _P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
@@ -62,6 +62,42 @@ def pages_in_use(layout: PageLayout, words: np.ndarray) -> int:
     first_tails = np.ascontiguousarray(words[rows[head] + 1]).view(np.uint8)
     order = np.minimum(first_tails[:, layout.order_offset], _MAX_ORDER).astype(np.int64)
     return len(rows) - len(order) + int((1 << order).sum())
+
+
+def broken_folios(
+    layout: PageLayout, starts: np.ndarray, words: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """
+    Find folios that have a reference, and tails that do not link to them: the order of a head is
+    what is left of a folio that was there before. Of free folios, anything may be left.
+
+    :param starts: PFN of the first page of each block.
+    :param words: Struct pages of all blocks, a row each; blocks are as long as each other.
+    :return: Half-open ranges of PFNs.
+    """
+    refcount = words.view("<i4")[:, layout.refcount_offset // 4]
+    flags, link = words[:, layout.flags_word], words[:, layout.compound_word]
+    heads = (refcount > 0) & ((flags & np.uint64(layout.pg_head)) != 0)
+    heads &= (link & np.uint64(1)) == 0
+    if not heads.any() or not layout.pgmap_in_folio or layout.order_offset is None:
+        return
+    count = len(words) // len(starts)
+    for row in np.flatnonzero(heads).tolist():
+        rest = count - row % count
+        if rest == 1:
+            continue
+        order = int(words[row + 1].view(np.uint8)[layout.order_offset])
+        size = min(1 << min(order, _MAX_ORDER), rest)
+        pfn = int(starts[row // count]) + row % count
+        if (link[row + 1 : row + size] != _link_to(layout, pfn, order)).any():
+            yield pfn, pfn + size
+
+
+def _link_to(layout: PageLayout, pfn: int, order: int) -> np.uint64:
+    # set_compound_head()
+    if layout.compound_mask:
+        return np.uint64(~((layout.size << order) - 1) & (1 << 64) - 1 | 1)
+    return np.uint64(layout.page_address(pfn) | 1)
 
 
 def compare_references(

@@ -34,7 +34,11 @@ from drgn_zonedev.verification.fastpath import FastPath, make_fast_path
 from drgn_zonedev.verification.page_access import access_spans
 from drgn_zonedev.verification.promises import DevicePages, Promise, RamPages
 from drgn_zonedev.verification.ram_scan import scan_ram
-from drgn_zonedev.verification.references import counts_pages_in_use, pages_in_use
+from drgn_zonedev.verification.references import (
+    broken_folios,
+    counts_pages_in_use,
+    pages_in_use,
+)
 from drgn_zonedev.verification.runs import Runs, add_deviation
 from drgn_zonedev.verification.work import Scanned, Work, batches
 
@@ -180,6 +184,7 @@ def _look_at_users(
         done.access += access_spans(layout, promise.marks, starts, words)
         if counts_pages_in_use(layout, promise.type):
             done.in_use += pages_in_use(layout, words)
+            done.broken_folios += broken_folios(layout, starts, words)
 
 
 def _confirmed(prog: Program, promise: Promise, pages: Pages, done: Scanned) -> list[Deviation]:

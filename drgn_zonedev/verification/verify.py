@@ -59,7 +59,7 @@ from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_def
 from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
 from drgn_zonedev.verification.references import compare_references, counts_pages_in_use
-from drgn_zonedev.verification.runs import Run
+from drgn_zonedev.verification.runs import MAX_RUNS, Run
 from drgn_zonedev.verification.scan import scan, scan_here
 from drgn_zonedev.verification.shared_vmemmap import (
     NO_ALIASES,
@@ -390,6 +390,10 @@ def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> Non
     if range_.case is Case.DEVICE and range_.pgmap is not None:
         results.in_use[range_.pgmap] += scanned.in_use
         results.seen[range_.pgmap] += verified
+        results.findings += (
+            make_finding("device-folio-tails", range_.case, *span, pgmap=range_.pgmap)
+            for span in scanned.broken_folios[:MAX_RUNS]
+        )
     results.aliases_skipped += verified - scanned.pages_read
     results.bytes_read += scanned.bytes_read
     results.unjudged += [unreadable(context.prog, gap) for gap in scanned.gaps]

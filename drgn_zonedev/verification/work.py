@@ -50,7 +50,7 @@ class Scanned:
     What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
     again; ``free`` counts free blocks by zone ID and order; ``access`` has pages whose memory
     must not be read; ``in_use`` counts pages of folios with references, where the pgmap has one
-    for each.
+    for each, and ``broken_folios`` are those whose tails belong to others.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
@@ -62,6 +62,7 @@ class Scanned:
     free: Counter[tuple[int, int]] = field(default_factory=Counter)
     access: list[AccessSpan] = field(default_factory=list)
     in_use: int = 0
+    broken_folios: list[tuple[int, int]] = field(default_factory=list)
 
     def extend(self, other: Scanned) -> None:
         """Append what came of the work behind this."""
@@ -75,6 +76,7 @@ class Scanned:
         self.free += other.free
         self.access += other.access
         self.in_use += other.in_use
+        self.broken_folios += other.broken_folios
 
     def append_gaps(self, gaps: Iterable[UnreadablePages]) -> None:
         """

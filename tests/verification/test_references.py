@@ -112,3 +112,22 @@ def test_nothing_is_said_of_pages_that_were_not_all_counted() -> None:
     assert machine.found((START, START + 0x800)) == []
     machine.kernel.unmap_memmap(START + 0x2000, START + 0x2040)
     assert machine.found() == []
+
+
+@pytest.mark.parametrize("type_", [PRIVATE, COHERENT])
+def test_page_that_kept_the_order_of_a_folio(type_: str) -> None:
+    # An order-4 folio was freed, and its first page and another one handed out alone.
+    for kept, count in ((True, 1 + 2), (False, 1 + 2)):
+        machine = Machine("7.2", type_, count)
+        machine.use(START + 0x600, 4)
+        machine.use(START + 0x605)
+        head = machine.kernel.page_word(START + 0x600, FLAGS)
+        machine.kernel.poke_page_word(START + 0x605, LINK, machine.pgmap)
+        if not kept:
+            flag = 1 << machine.kernel.layout.constant("PG_head")
+            machine.kernel.poke_page_word(START + 0x600, FLAGS, head & ~flag)
+        stale = [("device-folio-tails", START + 0x600, START + 0x610)]
+        found = [each[:3] for each in machine.found()]
+        # It counts as 16, of which the pgmap has one.
+        fewer = [("pgmap-references-missing", START, END)]
+        assert found == (fewer + stale if kept else [])
