@@ -164,6 +164,19 @@ _ERRORS = (
         _REWRITTEN,
     ),
     Kind(
+        "device-folio-tails",
+        Severity.ERROR,
+        "a folio of device memory that is in use has tails that do not belong to it",
+        "zone_device_page_init() makes a folio of the order that its driver asks for. Before Linux "
+        'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
+        'folios") (in v7.0), a page that was handed out alone kept PG_head and the order of a '
+        "folio that had been there: it is freed as all of that.",
+        "PG_head and a reference of the head, the order in its first tail, and the links of as "
+        "many pages",
+        "Update the kernel, or look for a driver that splits folios without "
+        "folio_split_unmapped().",
+    ),
+    Kind(
         "device-compound-order",
         Severity.ERROR,
         "the order of compound device pages is not the vmemmap_shift of their pgmap",
@@ -884,6 +897,17 @@ _WARNINGS = (
 )
 
 _INFOS = (
+    Kind(
+        "memmap-count",
+        Severity.INFO,
+        "the kernel counts another number of pages of struct pages than there are",
+        "nr_memmap_pages and nr_memmap_boot_pages of /proc/vmstat count the pages that struct "
+        "pages have to themselves, wherever those are, and page_ext. Pages that all optimised "
+        "hugetlb pages of a zone share are not counted.",
+        "both counters, and the page frames that the page tables lead to, each once",
+        "Do not rely on these counters here: a part of the memmap was freed without being "
+        "accounted for, or the other way round.",
+    ),
     Kind(
         "pgmap-references-extra",
         Severity.INFO,

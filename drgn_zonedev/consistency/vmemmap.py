@@ -26,6 +26,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.free_area import free_frames
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.pgd_list import copies_kernel_entries, task_page_tables
+from drgn_zonedev.kernel.vmstat import counts_page_ext, nr_memmap, shared_tail_pages
 from drgn_zonedev.model import (
     CASES,
     Case,
@@ -47,6 +48,7 @@ from drgn_zonedev.vmcore.pagetables import (
     top_level,
     walks_in_bulk,
 )
+from drgn_zonedev.vmcore.raw import END
 
 __all__ = ("MemmapAudit", "audit_memmap")
 
@@ -95,18 +97,21 @@ def audit_memmap(scene: Scene) -> MemmapAudit:
     vmemmap = _Vmemmap(scene)
     findings: list[Finding] = []
     parts: list[MemmapPart] = []
-    ram = _Frames()
+    ram, frames = _Frames(), _Frames()
     for window in _windows(vmemmap):
         parts += _parts(vmemmap, window)
         findings += _misplaced(vmemmap, window)
         findings += _free(vmemmap, window)
         findings += _in_use_twice(vmemmap, window, ram)
+        frames.add(window)
     unjudged: list[Unjudged] = []
     for found in _top_levels(vmemmap):
         if isinstance(found, Finding):
             findings.append(found)
         else:
             unjudged.append(found)
+    if _is_complete(vmemmap, parts):
+        findings += _counters(vmemmap, frames)
     parts.sort(key=lambda part: part.start_pfn)
     known = any(part.memory is not MemmapMemory.UNKNOWN for part in parts)
     return MemmapAudit(tuple(findings), tuple(unjudged), _joined(parts) if known else ())
@@ -341,8 +346,7 @@ def _free(vmemmap: _Vmemmap, window: _Window) -> Iterator[Finding]:
 @dataclass
 class _Frames:
     """
-    Page frames that hold the struct pages of RAM, as runs, and the pages of vmemmap that are
-    mapped to them.
+    Page frames that hold struct pages, as runs, and the pages of vmemmap that are mapped to them.
     """
 
     def __post_init__(self) -> None:
@@ -358,10 +362,16 @@ class _Frames:
         self._runs.append(runs[runs[:, 0] >= 0])
         self._merged = None
 
-    def hold(self, window: _Window) -> np.ndarray:
+    @property
+    def spans(self) -> np.ndarray:
+        """Half-open ranges of page frames, sorted and disjoint, a row each."""
         if self._merged is None:
             self._merged = _merged(np.concatenate([np.empty((0, 2), np.int64), *self._runs]))
-        starts, ends = self._merged.T
+        return self._merged
+
+    def hold(self, window: _Window) -> np.ndarray:
+        """Which pages of a window are mapped to them, but for those that are the same page."""
+        starts, ends = self.spans.T
         inside = containing(window.frame, starts, ends) >= 0
         # A page that has struct pages of both is one page.
         for low, high in self._pages:
@@ -384,6 +394,39 @@ def _in_use_twice(vmemmap: _Vmemmap, window: _Window, ram: _Frames) -> Iterator[
         ram.add(window)
     else:
         yield from _found(vmemmap, window, "vmemmap-alias", ram.hold(window))
+
+
+# How many they are.
+
+
+def _is_complete(vmemmap: _Vmemmap, parts: list[MemmapPart]) -> bool:
+    scene = vmemmap.scene
+    whole = scene.focus == (0, END) and walks_in_bulk(scene.prog) and not scene.torn.any()
+    still = not (scene.snapshot.hotplug_in_progress or leaves_out_ram(scene.prog))
+    known = all(part.memory is not MemmapMemory.UNKNOWN for part in parts)
+    # Elsewhere, struct pages may be mapped, or not any more.
+    judged = all(r.case in (*_SETTLED, *_OTHERS) for r in scene.ranges)
+    return bool(parts) and whole and still and known and judged
+
+
+def _counters(vmemmap: _Vmemmap, frames: _Frames) -> Iterator[Finding]:
+    prog, zones = vmemmap.scene.prog, vmemmap.scene.snapshot.zones
+    counted = nr_memmap(prog)
+    if counted is None or zones is None or zones.unreadable:
+        return
+    try:
+        shared = shared_tail_pages(prog, [zone.address for zone in zones.found])
+    except FaultError:
+        return
+    found = int((frames.spans[:, 1] - frames.spans[:, 0]).sum())
+    more = counted > found - shared and not counts_page_ext(prog)
+    if more or counted < found - shared:
+        fact = Evidence(
+            "nr_memmap_pages + nr_memmap_boot_pages", value=counted, expected=found - shared
+        )
+        detail = f"it counts {counted} pages, and there are {found - shared}"
+        case = vmemmap.scene.case_at(0)
+        yield make_finding("memmap-count", case, 0, 0, detail=detail, evidence=(fact,))
 
 
 # Where each task has a copy of the top of the page tables.

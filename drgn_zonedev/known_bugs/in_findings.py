@@ -13,6 +13,14 @@ from drgn_zonedev.model import Finding, KernelFacts, Pgmap
 
 __all__ = ("SIGNATURES", "FindingSignature", "with_known_bugs")
 
+# Findings that are made only of the state that a bug leaves.
+SHOWN_BY = {
+    "collision-untainted": "collision-untainted",
+    "orphan-section": "sections-left-behind",
+    "vmemmap-top-entry": "vmemmap-not-synchronised",
+}
+_TAILS = "devdax-tails-uninitialized"
+_NO_ZONE = "zone-of-reserved-hole"
 _SUBSECTION = 2 << 20
 
 _Pgmaps = Mapping[int, Pgmap]

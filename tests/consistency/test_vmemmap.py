@@ -211,3 +211,35 @@ def test_damaged_list_of_page_tables_ends() -> None:
     machine.kernel.poke(head, (machine.kernel.page(HOLE) + 8).to_bytes(8, "little"))
     (unjudged,) = audit_memmap(of).unjudged
     assert "page tables of tasks" in unjudged.reason
+
+
+# Five sections in RAM, one on fsdax, two of RAM behind it; and devdax, the other device, and both
+# blocks: 512 pages of vmemmap each.
+MEMMAP_PAGES = 512 * (8 + 2 + 1 + 2)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, -1, 512])
+@pytest.mark.parametrize("at_boot", [0, 4096])
+def test_counters_of_the_memmap(wrong: int, at_boot: int) -> None:
+    machine = memmap_machine("6.12")
+    machine.kernel.add_variable("nr_memmap_boot_pages", "atomic_long_t", at_boot)
+    later = MEMMAP_PAGES - at_boot + wrong
+    machine.kernel.add_variable("nr_memmap_pages", "atomic_long_t", later)
+    audit = audit_memmap(scene(machine.tables.program()))
+    assert [f.slug for f in audit.findings] == (["memmap-count"] if wrong else [])
+    for finding in audit.findings:
+        (fact,) = finding.evidence
+        assert (fact.value, fact.expected) == (MEMMAP_PAGES + wrong, MEMMAP_PAGES)
+
+
+def test_shared_pages_of_the_memmap_are_counted_once() -> None:
+    machine = memmap_machine("6.12")
+    # As hugetlb does: 2 MiB of RAM whose struct pages have one page, and 7 others again.
+    first = machine.tables.page(0x30000)
+    machine.tables.split(first)
+    frame = machine.tables.entry(first, 1)
+    for page in range(first + 1, first + 8):
+        machine.tables.enter(page, 1, frame)
+    machine.kernel.add_variable("nr_memmap_boot_pages", "atomic_long_t", 0)
+    machine.kernel.add_variable("nr_memmap_pages", "atomic_long_t", MEMMAP_PAGES - 7)
+    assert spots(audit_memmap(scene(machine.tables.program()))) == set()
