@@ -68,6 +68,9 @@ _OTHERS = (
     Case.INITIALIZING,
 )
 
+# Of one kind in a window. Beyond that, they are reported together.
+_MAX_RUNS = 32
+
 _MEMORIES = tuple(MemmapMemory)
 _SLUGS = {
     MemmapMemory.UNMAPPED: "vmemmap-unmapped",
@@ -299,17 +302,29 @@ def _misplaced(vmemmap: _Vmemmap, window: _Window) -> Iterator[Finding]:
 def _found(vmemmap: _Vmemmap, window: _Window, slug: str, mask: np.ndarray) -> Iterator[Finding]:
     if not mask.any():
         return
-    for low, high in _runs(mask, np.where(mask, window.place, 0)):
-        start, end = vmemmap.pfns(window.first + low, window.first + high, window.span)
-        if mask[low] and start < end:
-            yield make_finding(
-                slug,
-                window.owner.case,
-                start,
-                end,
-                pgmap=window.owner.pgmap,
-                evidence=(_frame(vmemmap, window, low), *_what_is_there(vmemmap, window, low)),
-            )
+    runs = [run for run in _runs(mask, np.where(mask, window.place, 0)) if mask[run[0]]]
+    if len(runs) > _MAX_RUNS:
+        # Garbage in place of a page table.
+        pages = sum(end - start for start, end in (_pfns(vmemmap, window, run) for run in runs))
+        whole = (runs[0][0], runs[-1][1])
+        yield from _finding(vmemmap, window, slug, whole, pages)
+        return
+    for run in runs:
+        yield from _finding(vmemmap, window, slug, run)
+
+
+def _pfns(vmemmap: _Vmemmap, window: _Window, rows: Span) -> Span:
+    return vmemmap.pfns(window.first + rows[0], window.first + rows[1], window.span)
+
+
+def _finding(
+    vmemmap: _Vmemmap, window: _Window, slug: str, rows: Span, pages: int | None = None
+) -> Iterator[Finding]:
+    start, end = _pfns(vmemmap, window, rows)
+    facts = (_frame(vmemmap, window, rows[0]), *_what_is_there(vmemmap, window, rows[0]))
+    case, pgmap = window.owner.case, window.owner.pgmap
+    if start < end:
+        yield make_finding(slug, case, start, end, count=pages, pgmap=pgmap, evidence=facts)
 
 
 def _frame(vmemmap: _Vmemmap, window: _Window, row: int) -> Evidence:

@@ -243,3 +243,19 @@ def test_shared_pages_of_the_memmap_are_counted_once() -> None:
     machine.kernel.add_variable("nr_memmap_boot_pages", "atomic_long_t", 0)
     machine.kernel.add_variable("nr_memmap_pages", "atomic_long_t", MEMMAP_PAGES - 7)
     assert spots(audit_memmap(scene(machine.tables.program()))) == set()
+
+
+def test_garbage_in_place_of_a_page_table_is_not_a_thousand_findings() -> None:
+    machine = memmap_machine("6.1")
+    of = scene(machine.tables.program())
+    first = machine.tables.page(DEVDAX)
+    for page in range(first, first + 512, 2):
+        machine.tables.enter(page, 1, 0)
+    (finding,) = audit_memmap(of).findings
+    # The last page of the section is mapped.
+    assert (finding.slug, finding.start_pfn, finding.end_pfn) == (
+        "vmemmap-unmapped",
+        DEVDAX,
+        DEVDAX + SECTION - 64,
+    )
+    assert finding.count == SECTION // 2
