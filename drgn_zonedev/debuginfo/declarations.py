@@ -19,7 +19,9 @@ from collections.abc import Mapping
 __all__ = ("DECLARED_TYPES", "LEADING_DIMENSIONS")
 
 _BY_TYPE: Mapping[str, str] = {
-    "atomic_long_t": "_totalram_pages nr_swap_pages num_poisoned_pages",
+    "atomic_long_t": (
+        "_totalram_pages nr_memmap_boot_pages nr_memmap_pages nr_swap_pages num_poisoned_pages"
+    ),
     "atomic_long_t [NR_VM_NODE_STAT_ITEMS]": "vm_node_stat",
     "atomic_long_t [NR_VM_NUMA_EVENT_ITEMS]": "vm_numa_event",
     "atomic_long_t [NR_VM_NUMA_STAT_ITEMS]": "vm_numa_stat",
