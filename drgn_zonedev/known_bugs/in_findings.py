@@ -13,14 +13,6 @@ from drgn_zonedev.model import Finding, KernelFacts, Pgmap
 
 __all__ = ("SIGNATURES", "FindingSignature", "with_known_bugs")
 
-# Findings that are made only of the state that a bug leaves.
-SHOWN_BY = {
-    "collision-untainted": "collision-untainted",
-    "orphan-section": "sections-left-behind",
-    "vmemmap-top-entry": "vmemmap-not-synchronised",
-}
-_TAILS = "devdax-tails-uninitialized"
-_NO_ZONE = "zone-of-reserved-hole"
 _SUBSECTION = 2 << 20
 
 _Pgmaps = Mapping[int, Pgmap]
@@ -110,6 +102,7 @@ def _is_shared_block(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> 
 SIGNATURES = (
     FindingSignature("collision-untainted", "collision-untainted"),
     FindingSignature("orphan-section", "sections-left-behind"),
+    FindingSignature("vmemmap-top-entry", "vmemmap-not-synchronised"),
     FindingSignature("device-page-uninitialized", "devdax-tails-uninitialized", _is_skipped_tail),
     FindingSignature("vmemmap-unmapped", "shared-vmemmap-page", _is_shared_page),
     FindingSignature("vmemmap-unmapped", "shared-vmemmap-block", _is_shared_block),
