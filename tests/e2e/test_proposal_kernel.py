@@ -7,13 +7,18 @@ helpers say. It takes a while to build: ``zonedev lab build-kernel``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
-from support.guests import Booted, debug_live, each_guest
+from _pytest.mark.structures import ParameterSet
+from support.guests import Booted, debug_live, each_guest, long_guest
 
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.lab import SCENARIOS
 from drgn_zonedev.lab.host.errors import NotPossible
+from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
+from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
@@ -26,7 +31,16 @@ pytestmark = pytest.mark.qemu
 KERNEL = "6.12-proposal"
 
 
-@each_guest((KERNEL, scenario) for scenario in SCENARIOS)
+def guests() -> Iterator[tuple[str, str] | ParameterSet]:
+    others = {scenario.name for scenario in (*DEVICE_TYPES, *CHANGING_MEMORY)}
+    for scenario in SCENARIOS:
+        if scenario in others:
+            yield long_guest(KERNEL, scenario, "fsdax and devdax set the same bits in every run")
+        else:
+            yield KERNEL, scenario
+
+
+@each_guest(guests())
 def test_the_kernel_and_we_agree(booted: Booted) -> None:
     prog = debug_live(booted.guest)
     try:
