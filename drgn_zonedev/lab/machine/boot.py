@@ -28,9 +28,9 @@ from drgn_zonedev.lab.host.errors import (
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
-from drgn_zonedev.lab.machine.firmware import fetch_firmware
 from drgn_zonedev.lab.machine.gdbstub import fail_call, stopped_at
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot, build_initramfs
+from drgn_zonedev.lab.machine.package_files import fetch_firmware
 from drgn_zonedev.lab.machine.qemu import accelerator, qemu_command, running
 from drgn_zonedev.lab.machine.qmp import execute, require_qmp
 from drgn_zonedev.lab.scenarios import Scenario

@@ -11,8 +11,8 @@ import pytest
 
 from drgn_zonedev.lab import SCENARIOS, Kernel, LabError
 from drgn_zonedev.lab.host.apt import Apt, Package
-from drgn_zonedev.lab.machine import firmware, qemu
-from drgn_zonedev.lab.machine.firmware import fetch_firmware
+from drgn_zonedev.lab.machine import package_files, qemu
+from drgn_zonedev.lab.machine.package_files import fetch_firmware
 
 
 class FakeApt(Apt):
@@ -40,8 +40,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tree / "DEBIAN/control").write_text(fields)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "cache/drgn_zonedev").mkdir(parents=True)
-    monkeypatch.setattr(firmware, "find_mirror", lambda: None)
-    monkeypatch.setattr(firmware, "private_apt", lambda *arguments: FakeApt(tree))
+    monkeypatch.setattr(package_files, "find_mirror", lambda: None)
+    monkeypatch.setattr(package_files, "private_apt", lambda *arguments: FakeApt(tree))
     return tree
 
 
@@ -50,7 +50,7 @@ def test_firmware_is_fetched_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -
     (tree / "usr/share/ovmf/OVMF.fd").write_bytes(b"firmware")
     found = fetch_firmware("ovmf")
     assert found.read_bytes() == b"firmware"
-    monkeypatch.setattr(firmware, "private_apt", None)  # Calling it would fail.
+    monkeypatch.setattr(package_files, "private_apt", None)  # Calling it would fail.
     assert fetch_firmware("ovmf") == found
 
 
