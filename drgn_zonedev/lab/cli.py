@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,14 +75,9 @@ def add_lab_command(subparsers: Any) -> None:
 
 
 def _kernel_names() -> list[str]:
-    from drgn_zonedev.lab.kernels.known import (
-        BUILT_KERNELS,
-        KERNELS,
-        PLAIN_KERNELS,
-        UNFIXED_KERNELS,
-    )
+    from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS
 
-    return [*KERNELS, *PLAIN_KERNELS, *UNFIXED_KERNELS, *BUILT_KERNELS]
+    return [*ALL_KERNELS, *BUILT_KERNELS]
 
 
 def _built_names() -> list[str]:
@@ -121,6 +116,11 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
 
 def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
+        "--arch",
+        choices=("amd64", "arm64"),
+        help="default: that of the kernels that are named, or amd64",
+    )
+    verb.add_argument(
         "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"
     )
     group = verb.add_argument_group("a kernel of your own, instead of KERNEL")
@@ -150,12 +150,14 @@ def _say(message: str) -> None:
 
 def _list(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.kernels.known import (
+        ARM64_KERNELS,
         BUILT_KERNELS,
         KERNELS,
         PLAIN_KERNELS,
         UNFIXED_KERNELS,
     )
     from drgn_zonedev.lab.scenarios import SCENARIOS
+    from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 
     print_text("kernels:")
     for name, suite in KERNELS.items():
@@ -169,13 +171,21 @@ def _list(args: argparse.Namespace) -> Outcome:
     for name, recipe in BUILT_KERNELS.items():
         made = f"{recipe.summary}: lab build-kernel"
         print_text(f"  {name:16} Debian {recipe.suite.codename} {made}")
+    for name, suite in ARM64_KERNELS.items():
+        print_text(f"  {name:16} Debian {suite.codename} for arm64, flavour {suite.flavour}")
     print_text("scenarios:")
-    for scenario in SCENARIOS.values():
+    _list_scenarios(SCENARIOS.values())
+    print_text("scenarios of arm64:")
+    _list_scenarios(arm64_scenarios(4096).values())
+    return Outcome(None)
+
+
+def _list_scenarios(scenarios: Iterable[Scenario]) -> None:
+    for scenario in scenarios:
         print_text(f"  {scenario.name:16} {scenario.summary}")
         for why in dict.fromkeys(scenario.impossible.values()):
             kernels = [name for name, reason in scenario.impossible.items() if reason == why]
             print_text(f"  {'':16} not {', '.join(kernels)}: {why}")
-    return Outcome(None)
 
 
 def _fetch(args: argparse.Namespace) -> Outcome:
@@ -210,7 +220,7 @@ def _run(args: argparse.Namespace) -> Outcome:
         _write(path, "")
     if args.dump:
         _make_directory(args.dump)
-    check_host()
+    check_host(_architecture(args))
     kernels, scenarios = _chosen(args)
     _refuse_dumps_over(kernels, scenarios, args.dump)
     cells = _run_all(kernels, scenarios, args)
@@ -317,15 +327,33 @@ def _status(cells: Sequence[Cell]) -> Status:
 
 def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
     from drgn_zonedev.lab.kernels.fetch import fetch_kernel
-    from drgn_zonedev.lab.kernels.known import KERNELS
+    from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS
     from drgn_zonedev.lab.scenarios import SCENARIOS
+    from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 
-    names, scenarios = _split(args.names)
+    on_arm64 = _architecture(args) == "arm64"
+    # Their names do not depend on the size of pages.
+    catalogue = arm64_scenarios(4096) if on_arm64 else SCENARIOS
+    names, scenarios = _split(args.names, catalogue)
     if args.kernel or args.vmlinux or args.modules or args.system_map:
+        if on_arm64:
+            raise UsageError("a kernel of your own is for amd64 only: leave --arch out")
         kernels = [_own(args, names)]
     else:
-        kernels = [fetch_kernel(name, progress=_say) for name in names or KERNELS]
-    return kernels, scenarios or list(SCENARIOS.values())
+        names = names or list(ARM64_KERNELS if on_arm64 else KERNELS)
+        kernels = [fetch_kernel(name, progress=_say) for name in names]
+    return kernels, scenarios or list(catalogue.values())
+
+
+def _architecture(args: argparse.Namespace) -> str:
+    from drgn_zonedev.lab.kernels.known import ALL_KERNELS
+
+    named = {ALL_KERNELS[word].architecture for word in args.names if word in ALL_KERNELS}
+    if args.arch:
+        named.add(args.arch)
+    if len(named) > 1:
+        raise UsageError(f"kernels of {' and '.join(sorted(named))}: run them one after the other")
+    return str(named.pop()) if named else "amd64"
 
 
 def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
@@ -341,23 +369,24 @@ def _own(args: argparse.Namespace, names: Sequence[str]) -> Kernel:
         raise UsageError(str(e)) from e
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[Scenario]]:
+def _split(
+    words: Sequence[str], catalogue: Mapping[str, Scenario]
+) -> tuple[list[str], list[Scenario]]:
     from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS
-    from drgn_zonedev.lab.scenarios import SCENARIOS
 
     known = (*ALL_KERNELS, *BUILT_KERNELS)
-    unknown = [w for w in words if w not in known and w not in SCENARIOS]
+    unknown = [w for w in words if w not in known and w not in catalogue]
     if unknown:
         raise UsageError(f"no kernel or scenario is called {unknown[0]!r}: see zonedev lab list")
     words = list(dict.fromkeys(words))
-    return [w for w in words if w in known], [SCENARIOS[w] for w in words if w in SCENARIOS]
+    return [w for w in words if w in known], [catalogue[w] for w in words if w in catalogue]
 
 
 def _walk(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import check_host
     from drgn_zonedev.lab.verdict.trials import TRIALS, run_trial, trial_text
 
-    check_host()
+    check_host(_architecture(args))
     kernels, scenarios = _chosen(args)
     names = [s.name for s in scenarios if s.name in TRIALS or len(scenarios) < _FEW]
     status = Status.OK
@@ -373,6 +402,7 @@ def _walk(args: argparse.Namespace) -> Outcome:
 def _shell(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import boot
     from drgn_zonedev.lab.shell import run_shell
+    from drgn_zonedev.lab.verdict.matrix import scenario_on
 
     kernels, scenarios = _chosen(args)
     if len(kernels) != 1 or len(scenarios) != 1:
@@ -380,6 +410,7 @@ def _shell(args: argparse.Namespace) -> Outcome:
             f"shell takes one kernel and one scenario, not {' '.join(args.names)}: "
             "see zonedev lab list"
         )
-    with boot(kernels[0], scenarios[0], accel=args.accel, progress=_say) as guest:
+    scenario = scenario_on(kernels[0], scenarios[0])
+    with boot(kernels[0], scenario, accel=args.accel, progress=_say) as guest:
         run_shell(guest)
     return Outcome(None)

@@ -119,6 +119,9 @@ class Kernel:
     debug_modules: tuple[Path, ...]
     system_map: Path | None
     """None: vmlinux has a symbol table, too."""
+    architecture: str = "amd64"
+    """Debian's name of it."""
+    page_size: int = 4096
 
 
 def cache_dir() -> Path:
@@ -161,6 +164,7 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
     except (OSError, ValueError) as e:
         raise LabError(f"{directory} is damaged ({e}): delete it") from e
     release = record["release"]
+    suite = ALL_KERNELS.get(name, Suite(""))
     return Kernel(
         name=name,
         release=release,
@@ -170,4 +174,6 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
         modules=directory / "usr/lib/modules" / release,
         debug_modules=tuple(sorted((directory / "debug").glob("*.ko"))),
         system_map=directory / "System.map",
+        architecture=suite.architecture,
+        page_size=16384 if suite.flavour.endswith("-16k") else 4096,
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
+from drgn_zonedev.lab.host.boards import BOARDS, Board
 from drgn_zonedev.lab.host.errors import (
     GuestEndedError,
     LabError,
@@ -28,6 +29,7 @@ from drgn_zonedev.lab.host.errors import (
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.device_tree import make_device_tree
 from drgn_zonedev.lab.machine.gdbstub import fail_call, stopped_at
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot, build_initramfs
 from drgn_zonedev.lab.machine.package_files import fetch_firmware
@@ -149,7 +151,7 @@ def _checker(
 
 @contextmanager
 def _ready(
-    scenario: Scenario, work: Path, address: int | None, check: Callable[[], None]
+    scenario: Scenario, work: Path, address: int | None, check: Callable[[], None], board: Board
 ) -> Iterator[None]:
     """Wait for the scenario's state; a breakpoint at `address` holds within the context."""
     if address is None:
@@ -165,6 +167,7 @@ def _ready(
             check,
             argument=scenario.breakpoint_argument,
             write_to=watched,
+            board=board,
         ):
             yield
 
@@ -179,15 +182,16 @@ def _started(
     cancelled: Cancelled,
 ) -> Iterator[Guest]:
     """Run one guest up to the state of its scenario."""
-    address = None
+    address, board = None, BOARDS[kernel.architecture]
     if scenario.breakpoint:
         address = function_address(kernel, scenario.breakpoint)
     with running(command, work) as process:
         check = _checker(process, scenario, work, timeout, cancelled)
         if scenario.failing_call:
             name, argument = scenario.failing_call
-            fail_call(work / "gdb.sock", function_address(kernel, name), argument, check)
-        with _ready(scenario, work, address, check):
+            called = function_address(kernel, name)
+            fail_call(work / "gdb.sock", called, argument, check, board=board)
+        with _ready(scenario, work, address, check, board):
             facts = parse_facts(_read(work / "facts.txt"))
             if "frozen" in facts:
                 # It would spin.
@@ -240,11 +244,12 @@ def _with_log(error: LabError, work: Path) -> LabError:
     return GuestEndedError(message, console) if isinstance(error, _Ended) else LabError(message)
 
 
-def check_host() -> None:
-    """Raise LabError if the host does not have what every guest needs."""
+def check_host(architecture: str = "amd64") -> None:
+    """Raise LabError if the host does not have what every guest of an architecture needs."""
     require_qmp()
-    for program in ("qemu-system-x86_64", "busybox", "setpriv"):
+    for program in (BOARDS[architecture].qemu, "setpriv"):
         find_tool(program)
+    find_tool("busybox" if architecture == "amd64" else "fdtput")
 
 
 def _enough_memory(scenario: Scenario, memory_mib: int | None) -> int:
@@ -284,7 +289,7 @@ def boot(
         it for good while it answers for every struct page (``facts["frozen"]``)
     :raises NotPossible: if this kernel does not support the scenario
     """
-    check_host()
+    check_host(kernel.architecture)
     _check_drivers(kernel, scenario)
     memory_mib = _enough_memory(scenario, memory_mib)
     chosen = accelerator(accel)
@@ -295,8 +300,17 @@ def boot(
     for left in reversed(range(attempts)):
         work = _work_directory()
         (work / "initramfs").write_bytes(initramfs)
+        tree = None
+        if scenario.device_tree:
+            tree = make_device_tree(kernel, scenario, work, memory_mib)
         command = qemu_command(
-            kernel, scenario, work, memory_mib=memory_mib, accel=chosen, firmware=firmware
+            kernel,
+            scenario,
+            work,
+            memory_mib=memory_mib,
+            accel=chosen,
+            firmware=firmware,
+            device_tree=tree,
         )
         report(progress, f"booting {kernel.release} into {scenario.name}")
         booted = keep = False

@@ -17,14 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
+from drgn_zonedev.lab.host.boards import BOARDS, Board
 from drgn_zonedev.lab.host.errors import LabError
 
 __all__ = ("encode_packet", "fail_call", "stopped_at", "write_memory")
 
 _POLL_SECONDS = 0.1
-_RIP = slice(16 * 16, 16 * 16 + 16)
-"""Where rip is in the hexadecimal register dump: after sixteen registers of eight bytes."""
-_RAX, _RSI, _RSP = (slice(number * 16, number * 16 + 16) for number in (0, 4, 7))
 _ENOMEM = 12
 
 
@@ -102,6 +100,7 @@ def stopped_at(
     *,
     argument: int | None = None,
     write_to: int | None = None,
+    board: Board = BOARDS["amd64"],
 ) -> Iterator[None]:
     """
     Let the guest run up to `address` and keep it frozen there inside the context.
@@ -114,15 +113,22 @@ def stopped_at(
     connection = _Connection(path, check)
     with connection.socket:
         if argument is None:
-            _run_to(connection, address)
+            _run_to(connection, address, board)
         else:
-            _run_to_call(connection, address, argument)
+            _run_to_call(connection, address, argument, board)
         if write_to is not None:
             _run_to_write(connection, address, write_to)
         yield
 
 
-def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]) -> None:
+def fail_call(
+    path: Path,
+    address: int,
+    argument: int,
+    check: Callable[[], None],
+    *,
+    board: Board = BOARDS["amd64"],
+) -> None:
     """
     Have the first call of a function with that second argument return -ENOMEM.
 
@@ -135,13 +141,16 @@ def fail_call(path: Path, address: int, argument: int, check: Callable[[], None]
     """
     connection = _Connection(path, check)
     with connection.socket:
-        registers = _run_to_call(connection, address, argument)
+        registers = _run_to_call(connection, address, argument, board)
         connection.ask(f"z1,{address:x},1")
-        stack = _decode(registers[_RSP])
-        caller = connection.ask(f"m{stack:x},8")
-        changed = _replaced(registers, _RAX, _encode(-_ENOMEM % (1 << 64)))
-        changed = _replaced(changed, _RSP, _encode(stack + 8))
-        if connection.ask(f"G{_replaced(changed, _RIP, caller)}") != "OK":
+        changed = _replaced(registers, board.result, _encode(-_ENOMEM % (1 << 64)))
+        if board.link is None:
+            stack = _decode(registers[board.stack])
+            caller = connection.ask(f"m{stack:x},8")
+            changed = _replaced(changed, board.stack, _encode(stack + 8))
+        else:
+            caller = registers[board.link]
+        if connection.ask(f"G{_replaced(changed, board.program_counter, caller)}") != "OK":
             raise LabError("QEMU's gdb server refuses to change registers")
         connection.ask("D")
 
@@ -173,24 +182,24 @@ def _replaced(text: str, where: slice, new: str) -> str:
     return text[: where.start] + new + text[where.stop :]
 
 
-def _run_to(connection: _Connection, address: int) -> str:
+def _run_to(connection: _Connection, address: int, board: Board) -> str:
     """Return the registers on entry."""
     # A hardware breakpoint: the guest has not mapped its code there yet.
     if connection.ask(f"Z1,{address:x},1") != "OK":
         raise LabError("QEMU's gdb server refuses the breakpoint")
     stop = connection.ask("c")
     registers = connection.ask("g")
-    rip = _decode(registers[_RIP])
-    if rip != address:
-        raise LabError(f"the guest stopped ({stop[:3]}) at {rip:#x} instead of {address:#x}")
+    counter = _decode(registers[board.program_counter])
+    if counter != address:
+        raise LabError(f"the guest stopped ({stop[:3]}) at {counter:#x} instead of {address:#x}")
     return registers
 
 
-def _run_to_call(connection: _Connection, address: int, argument: int) -> str:
+def _run_to_call(connection: _Connection, address: int, argument: int, board: Board) -> str:
     """Return the registers on entry to a function that is called with that second argument."""
     while True:
-        registers = _run_to(connection, address)
-        if _decode(registers[_RSI]) == argument:
+        registers = _run_to(connection, address, board)
+        if _decode(registers[board.second_argument]) == argument:
             return registers
         # Without this, it would never get past the breakpoint.
         connection.ask(f"z1,{address:x},1")

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Callable
 
+from drgn_zonedev.lab.host.boards import BOARDS
 from drgn_zonedev.lab.host.errors import LabError, NotPossible
 from drgn_zonedev.lab.host.tools import find_tool, run_tool
 from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.machine.package_files import fetch_busybox
 from drgn_zonedev.lab.machine.programs import compile_program
 from drgn_zonedev.lab.machine.xfs import xfs_files
 from drgn_zonedev.lab.scenarios import Scenario
@@ -183,7 +185,9 @@ def is_static(program: bytes) -> bool:
     return interpreter not in types
 
 
-def _busybox() -> bytes:
+def _busybox(architecture: str) -> bytes:
+    if architecture != "amd64":
+        return fetch_busybox(architecture).read_bytes()
     program = Path(find_tool("busybox")).read_bytes()
     if not is_static(program):
         raise LabError("busybox needs shared libraries: apt-get install busybox-static")
@@ -196,11 +200,11 @@ def steps_script(scenario: Scenario) -> str:
     return "".join(f"{shlex.join(command)}\n" for command in (*load, *scenario.steps))
 
 
-def _user_space(script: Path) -> list[Entry]:
+def _user_space(script: Path, architecture: str) -> list[Entry]:
     return [
         *(Entry(name, _DIRECTORY | 0o755) for name in ("dev", "proc", "sys", "tmp")),
         Entry("dev/console", _CHARACTER_DEVICE | 0o600, device=(5, 1)),
-        file_entry("bin/busybox", _busybox(), 0o755),
+        file_entry("bin/busybox", _busybox(architecture), 0o755),
         file_entry("init", script.read_bytes(), 0o755),
     ]
 
@@ -211,7 +215,13 @@ def _file_system(mib: int) -> list[Entry]:
 
 def build_capture_initramfs(kernel: Kernel, modules: Iterable[str], files: list[Entry]) -> bytes:
     """Return the initramfs of the kernel that takes over from one that panics."""
-    return cpio([*_user_space(_CAPTURE_SCRIPT), *files, *_module_entries(kernel, modules)])
+    return cpio(
+        [
+            *_user_space(_CAPTURE_SCRIPT, kernel.architecture),
+            *files,
+            *_module_entries(kernel, modules),
+        ]
+    )
 
 
 def build_initramfs(
@@ -222,12 +232,13 @@ def build_initramfs(
 
     :param modules: what was built for it, by names; ``zonedev_truth`` is asked after the steps
     """
+    board = BOARDS[kernel.architecture]
     return cpio(
         [
             *(file_entry(f"{name}.ko", path.read_bytes()) for name, path in modules.items()),
-            *_user_space(_GUEST_SCRIPT),
+            *_user_space(_GUEST_SCRIPT, kernel.architecture),
             *(
-                file_entry(f"bin/{name}", compile_program(name), 0o755)
+                file_entry(f"bin/{name}", compile_program(name, board.compiler), 0o755)
                 for name in scenario.programs
             ),
             *(file_entry(name, path.read_bytes(), 0o755) for name, path in scenario.files.items()),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Firmware of a Debian package, without installing it.
+Files of Debian packages that guests get, without installing them.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import cache_dir
 
-__all__ = ("fetch_firmware",)
+__all__ = ("fetch_busybox", "fetch_firmware")
 
 # QEMU's option -bios takes code and variables in one file.
-_FILES = {"ovmf": "usr/share/ovmf/OVMF.fd"}
-_SUITE = Suite("bookworm")
+_FIRMWARE = {"ovmf": "usr/share/ovmf/OVMF.fd"}
+_CODENAME = "bookworm"
 _UNPACK_SECONDS = 60
 
 
@@ -30,22 +30,41 @@ def fetch_firmware(package: str, progress: StepProgress = None) -> Path:
 
     :param package: ``ovmf``
     """
-    firmware = cache_dir() / "programs" / _SUITE.codename / Path(_FILES[package]).name
-    if not firmware.exists():
+    file = _FIRMWARE[package]
+    kept = cache_dir() / "programs" / _CODENAME / Path(file).name
+    return _fetch(package, file, Suite(_CODENAME), kept, progress)
+
+
+def fetch_busybox(architecture: str, progress: StepProgress = None) -> Path:
+    """
+    Return a busybox that needs no library, downloading it if it is not in the cache.
+
+    :param architecture: Debian's name of it
+    """
+    suite = Suite(_CODENAME, architecture=architecture)
+    kept = cache_dir() / "programs" / _CODENAME / f"busybox-{architecture}"
+    return _fetch("busybox-static", "bin/busybox", suite, kept, progress)
+
+
+def _fetch(package: str, file: str, suite: Suite, kept: Path, progress: StepProgress) -> Path:
+    if not kept.exists():
+        cache_dir().mkdir(parents=True, exist_ok=True)
         with lock(cache_dir() / "lock", progress):
             # Another process may have fetched it while this one waited for the lock.
-            if not firmware.exists():
+            if not kept.exists():
                 with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
-                    _fetch(package, Path(work), firmware, progress)
-    return firmware
+                    _download(package, file, suite, Path(work), kept, progress)
+    return kept
 
 
-def _fetch(package: str, work: Path, firmware: Path, progress: StepProgress) -> None:
+def _download(
+    package: str, file: str, suite: Suite, work: Path, kept: Path, progress: StepProgress
+) -> None:
     find_tool("dpkg-deb")  # Say so before downloading.
-    apt = private_apt(work / "apt", _SUITE, find_mirror())
+    apt = private_apt(work / "apt", suite, find_mirror())
     apt.update()
     found = apt.show(package)[package]
-    report(progress, f"downloading {package} ({found.size >> 20} MiB)")
+    report(progress, f"downloading {package} ({max(found.size >> 20, 1)} MiB)")
     deb = apt.download(found, work / "download")
     try:
         subprocess.run(
@@ -55,8 +74,8 @@ def _fetch(package: str, work: Path, firmware: Path, progress: StepProgress) -> 
         )
     except subprocess.SubprocessError as e:
         raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
-    unpacked = work / "tree" / _FILES[package]
+    unpacked = work / "tree" / file
     if not unpacked.exists():
-        raise LabError(f"the package {package} holds no {_FILES[package]}: its layout has changed")
-    firmware.parent.mkdir(parents=True, exist_ok=True)
-    unpacked.replace(firmware)
+        raise LabError(f"the package {package} holds no {file}: its layout has changed")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    unpacked.replace(kept)

@@ -17,9 +17,9 @@ _SOURCES = Path(__file__).parents[1] / "guest"
 _FLAGS = ("-nostdlib", "-static", "-ffreestanding", "-fno-stack-protector", "-O1")
 
 
-def compile_program(name: str) -> bytes:
+def compile_program(name: str, compiler: str = "gcc") -> bytes:
     """Return the executable of ``guest/NAME.c``."""
     with tempfile.TemporaryDirectory(prefix="zonedev-lab-") as directory:
         program = Path(directory) / name
-        run_tool("gcc", *_FLAGS, "-o", str(program), str(_SOURCES / f"{name}.c"))
+        run_tool(compiler, *_FLAGS, "-o", str(program), str(_SOURCES / f"{name}.c"))
         return program.read_bytes()

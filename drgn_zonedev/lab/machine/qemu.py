@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from drgn_zonedev.lab.host.boards import BOARDS
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.qmp import execute
 from drgn_zonedev.lab.scenarios import Scenario
 
-__all__ = ("accelerator", "kvm_works", "qemu_command", "running")
+__all__ = ("accelerator", "kvm_works", "machine_arguments", "qemu_command", "running")
 
 # QEMU 7.2's emulation of cmpxchg16b sometimes leaves garbage in the flags. 6.12 panics because of
 # that: its slab allocator uses the instruction if the CPU has it. Programs do not.
@@ -26,6 +27,8 @@ _CPU = "max"
 _X86_FEATURE_CX16 = 4 * 32 + 13
 _KVM_PROBE_SECONDS = 5.0
 _QUIT_SECONDS = 5.0
+# Where the guest script reports if no parameter says otherwise.
+_USUAL_PORT = "ttyS1"
 
 
 def kvm_works(timeout: float = _KVM_PROBE_SECONDS) -> bool:
@@ -61,6 +64,26 @@ def _cpu(scenario: Scenario) -> str:
     return ",".join([_CPU, *(f"{flag}={'on' if on else 'off'}" for flag, on in flags.items())])
 
 
+def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> dict[str, str]:
+    """Return the arguments that say what machine it is, by option."""
+    memory = f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"
+    # With two processors, TCG sometimes executes a breakpoint that the kernel has
+    # just patched out of its code (text_poke_bp()), and the guest dies at boot.
+    if kernel.architecture == "arm64":
+        # Signing pointers by the architecture's own algorithm is slow to emulate.
+        cpu = f"{_CPU},pauth-impdef=on"
+        return {"-M": "virt,gic-version=max", "-cpu": cpu, "-m": memory, "-smp": "1"}
+    return {"-M": scenario.machine, "-cpu": _cpu(scenario), "-m": memory, "-smp": "1"}
+
+
+def _ports(kernel: Kernel, work: Path) -> tuple[str, ...]:
+    console, facts = f"file:{work}/console.log", f"{work}/facts.txt"
+    if kernel.architecture == "arm64":
+        port = ("-chardev", f"file,id=facts,path={facts}", "-device", "pci-serial,chardev=facts")
+        return ("-serial", console, *port)
+    return ("-serial", console, "-serial", f"file:{facts}")
+
+
 def qemu_command(
     kernel: Kernel,
     scenario: Scenario,
@@ -69,14 +92,19 @@ def qemu_command(
     memory_mib: int,
     accel: str,
     firmware: Path | None = None,
+    device_tree: Path | None = None,
 ) -> list[str]:
     """
     Return the command line of QEMU.
 
     :param work: where its files are
     :param firmware: instead of QEMU's own
+    :param device_tree: instead of what QEMU makes itself
     """
-    append = ["console=ttyS0", "panic=1", "oops=panic", *scenario.kernel_args]
+    board = BOARDS[kernel.architecture]
+    append = [f"console={board.console}", "panic=1", "oops=panic", *scenario.kernel_args]
+    if board.facts_port != _USUAL_PORT:
+        append.append(f"facts_port={board.facts_port}")
     debugged: list[str] = []
     if scenario.cx16:
         append.append(f"clearcpuid={_X86_FEATURE_CX16}")
@@ -85,23 +113,19 @@ def qemu_command(
         debugged = ["-gdb", f"unix:{work}/gdb.sock,server=on,wait=off"]
     if scenario.breakpoint or scenario.failing_call:
         debugged.append("-S")
+    machine = machine_arguments(kernel, scenario, memory_mib)
     return [
-        find_tool("qemu-system-x86_64"),
+        find_tool(board.qemu),
         *("-accel", accel),
-        *("-M", scenario.machine),
-        *("-cpu", _cpu(scenario)),
-        *("-m", f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"),
-        # With two processors, TCG sometimes executes a breakpoint that the kernel has
-        # just patched out of its code (text_poke_bp()), and the guest dies at boot.
-        *("-smp", "1"),
+        *(word for argument in machine.items() for word in argument),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),
-        *("-serial", f"file:{work}/console.log"),
-        *("-serial", f"file:{work}/facts.txt"),
+        *_ports(kernel, work),
         *("-qmp", f"unix:{work}/monitor.sock,server=on,wait=off"),
         *("-qmp", f"unix:{work}/drgn.sock,server=on,wait=off"),
         *("-device", "vmcoreinfo"),
         *(("-bios", str(firmware)) if firmware else ()),
+        *(("-dtb", str(device_tree)) if device_tree else ()),
         *scenario.devices,
         *debugged,
         *("-kernel", str(kernel.vmlinuz)),

@@ -15,10 +15,12 @@ from drgn_zonedev.util.alignment import align_down, align_up
 
 __all__ = (
     "GIB",
+    "KIB",
     "MIB",
     "PAGE",
     "SECTION",
     "STRUCT_PAGE",
+    "SUBSECTION",
     "VMEMMAP",
     "Expected",
     "MemoryArea",
@@ -36,6 +38,7 @@ __all__ = (
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 PAGE = 4 * KIB
+SUBSECTION = 2 * MIB
 SECTION = 128 * MIB
 """Also the size of a memory block: x86 makes them larger only from 64 GiB of RAM on."""
 STRUCT_PAGE = 64
@@ -65,9 +68,9 @@ class MemoryArea:
         return self.start + self.size
 
 
-def expect(start: int, end: int, case: str) -> tuple[Expected, ...]:
+def expect(start: int, end: int, case: str, *, page: int = PAGE) -> tuple[Expected, ...]:
     """Expect one case between two addresses; nothing if they are the same."""
-    return (Expected(start // PAGE, end // PAGE, case),) if start < end else ()
+    return (Expected(start // page, end // page, case),) if start < end else ()
 
 
 def struct_page(pfn: int) -> int:
@@ -75,7 +78,7 @@ def struct_page(pfn: int) -> int:
     return VMEMMAP + pfn * STRUCT_PAGE
 
 
-def data_offset(memory: MemoryArea, memmap: str, align: int) -> int:
+def data_offset(memory: MemoryArea, memmap: str, align: int, *, page: int = PAGE) -> int:
     """
     Return the size that a namespace of the nd bus reserves before its data (``nd_pfn_init()``).
 
@@ -84,8 +87,9 @@ def data_offset(memory: MemoryArea, memmap: str, align: int) -> int:
     """
     overhead = 8 * KIB
     if memmap == "dev":
-        overhead += STRUCT_PAGE * ((memory.size - 8 * KIB) // PAGE)
-    return align_up(memory.start + overhead, align) - memory.start
+        overhead += STRUCT_PAGE * ((memory.size - 8 * KIB) // page)
+    # memremap_compat_align()
+    return align_up(memory.start + overhead, max(align, SUBSECTION)) - memory.start
 
 
 def namespace_end(memory: MemoryArea, align: int) -> int:
@@ -94,33 +98,40 @@ def namespace_end(memory: MemoryArea, align: int) -> int:
 
 
 def namespace_ranges(
-    memory: MemoryArea, memmap: str = "dev", align: int = 2 * MIB, data: str = "device"
+    memory: MemoryArea,
+    memmap: str = "dev",
+    align: int = 2 * MIB,
+    data: str = "device",
+    *,
+    page: int = PAGE,
 ) -> tuple[Expected, ...]:
     """
     Return what the PFNs of a namespace are (``__nvdimm_setup_pfn()``).
 
     The pgmap covers all of it. With the memmap on the device, the altmap begins with a reserve of
-    8 KiB, and the memory between that and the data stores the memmap. Without an altmap,
-    the information block is device memory like the rest.
+    8 KiB, or a page if that is larger, and the memory between that and the data stores the memmap.
+    Without an altmap, the information block is device memory like the rest.
     """
+    end = namespace_end(memory, align)
     if memmap == "mem":
-        return expect(memory.start, namespace_end(memory, align), data)
-    first = memory.start + data_offset(memory, memmap, align)
+        return expect(memory.start, end, data, page=page)
+    reserve_end = memory.start + max(8 * KIB, page)
+    first = memory.start + data_offset(memory, memmap, align, page=page)
     return (
-        *expect(memory.start, memory.start + 8 * KIB, "reserved"),
-        *expect(memory.start + 8 * KIB, first, "metadata"),
-        *expect(first, namespace_end(memory, align), data),
+        *expect(memory.start, reserve_end, "reserved", page=page),
+        *expect(reserve_end, first, "metadata", page=page),
+        *expect(first, end, data, page=page),
     )
 
 
-def section_head(start: int, case: str) -> tuple[Expected, ...]:
+def section_head(start: int, case: str, *, page: int = PAGE) -> tuple[Expected, ...]:
     """Expect a case from the beginning of the section up to `start`."""
-    return expect(align_down(start, SECTION), start, case)
+    return expect(align_down(start, SECTION), start, case, page=page)
 
 
-def section_tail(end: int, case: str) -> tuple[Expected, ...]:
+def section_tail(end: int, case: str, *, page: int = PAGE) -> tuple[Expected, ...]:
     """Expect a case from `end` up to the end of the section."""
-    return expect(end, align_up(end, SECTION), case)
+    return expect(end, align_up(end, SECTION), case, page=page)
 
 
 def blocks(memory: MemoryArea) -> MemoryArea:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drgn_zonedev.lab.scenarios.arithmetic import Expected
+from drgn_zonedev.lab.scenarios.arithmetic import Expected, MemoryArea
 
 __all__ = ("GuestCommand", "QmpCommand", "Scenario")
 
@@ -53,6 +53,8 @@ class Scenario:
     """The expected ranges, sorted. Everything else is RAM, or a hole between RAM."""
     of_ram: bool = False
     """All of the expected ranges are RAM's: no device must be said to have any of them."""
+    unmapped: tuple[Expected, ...] = ()
+    """PFNs in use whose struct pages the kernel has unmapped: it dies if it is asked about them."""
     was: tuple[Expected, ...] = ()
     """The ranges of a device that is being removed, before that."""
     errors: tuple[tuple[str, int, int], ...] = ()
@@ -88,3 +90,5 @@ class Scenario:
     memory_mib: int = 1024
     max_memory_gib: int = 16
     """What fits into the memory slots, with the RAM."""
+    device_tree: tuple[MemoryArea, ...] = ()
+    """Persistent memory that the device tree describes, on a machine that has one."""

@@ -16,9 +16,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from drgn_zonedev.lab.host.apt import Apt, Package, Suite, find_mirror, private_apt
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite, find_mirror, private_apt
+from drgn_zonedev.lab.host.boards import BOARDS, Board
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
@@ -45,6 +47,7 @@ _SETTINGS = (
 # machines, it is a small one that runs the one with the suffix.
 _BUILD_PROGRAMS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool")
 _SUFFIXES = (".real-lsb-64", ".real-x86")
+_HOST = "amd64"
 _LIBRARIES = r"libc6|libelf1(t64)?|zlib1g|libzstd1"
 
 
@@ -69,7 +72,7 @@ def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) ->
     module = directory / f"{name}-{_recipe_digest(name)}.ko"
     if module.exists():
         return module
-    for program in ("gcc", "make", "dpkg-deb"):
+    for program in (BOARDS[kernel.architecture].compiler, "make", "dpkg-deb"):
         find_tool(program)
     with lock(cache_dir() / "lock", progress):
         if not module.exists():
@@ -101,7 +104,7 @@ def _make_module(
             (work / "headers").rename(packages)
         tree = _unpack(packages, work / "tree", kernel.release)
     report(progress, f"building {name} for {kernel.release}")
-    build_module(tree, name, work / "module.ko")
+    build_module(tree, name, work / "module.ko", BOARDS[kernel.architecture])
     (work / "module.ko").replace(module)
 
 
@@ -113,30 +116,40 @@ def _download(kernel: Kernel, directory: Path, work: Path, progress: StepProgres
     # Packages in backports are built on the suite itself, and need its packages.
     base = Suite(suite.codename.replace("-backports", ""))
     mirror = find_mirror()
-    apt = private_apt(work / "apt", suite, mirror)
-    apt.update()
-    base_apt = apt
-    if base.codename != suite.codename:
-        base_apt = private_apt(work / "base-apt", base, mirror)
-        base_apt.update()
-    headers = _header_packages(apt, kernel)
-    libraries = _library_packages(base_apt, headers)
-    for source, packages in ((apt, headers), (base_apt, libraries)):
+    apt = _updated(work / "apt", suite, mirror)
+    # The kernel's build programs run here, whatever they build for.
+    host_suite = replace(suite, architecture=_HOST)
+    host_apt = apt if suite == host_suite else _updated(work / "host-apt", host_suite, mirror)
+    base_apt = (
+        host_apt if base.codename == suite.codename else _updated(work / "base-apt", base, mirror)
+    )
+    headers, programs = _header_packages(apt, host_apt, kernel)
+    libraries = _library_packages(base_apt, programs)
+    for source, packages in ((apt, headers), (host_apt, programs), (base_apt, libraries)):
         for package in packages:
             deb = source.download(package, work / "download")
             deb.rename(directory / deb.name)
             shutil.rmtree(work / "download")
 
 
-def _header_packages(apt: Apt, kernel: Kernel) -> list[Package]:
+def _updated(directory: Path, suite: Suite, mirror: Mirror) -> Apt:
+    apt = private_apt(directory, suite, mirror)
+    apt.update()
+    return apt
+
+
+def _header_packages(
+    apt: Apt, host_apt: Apt, kernel: Kernel
+) -> tuple[list[Package], list[Package]]:
+    """Return the packages of headers, and of the programs that a build with them runs."""
     name = f"linux-headers-{kernel.release}"
     try:
         headers = apt.show(name)[name]
     except LabError as e:
         raise LabError(f"{e}: zonedev lab fetch --refresh {kernel.name}") from e
-    wanted = re.compile(r"linux-headers-.*-common|linux-kbuild-.*")
-    names = [other for other in headers.depends if wanted.fullmatch(other)]
-    return [headers, *apt.show(*names).values()]
+    common = [n for n in headers.depends if re.fullmatch(r"linux-headers-.*-common", n)]
+    programs = [n for n in headers.depends if re.fullmatch(r"linux-kbuild-.*", n)]
+    return [headers, *apt.show(*common).values()], list(host_apt.show(*programs).values())
 
 
 def _library_packages(apt: Apt, users: Iterable[Package]) -> list[Package]:
@@ -188,7 +201,7 @@ def _run_with_libraries(program: Path, libraries: Path) -> None:
     program.chmod(0o755)
 
 
-def build_module(tree: Path, name: str, module: Path) -> None:
+def build_module(tree: Path, name: str, module: Path, board: Board = BOARDS[_HOST]) -> None:
     """
     Build a module against a kernel tree that is ready for external modules.
 
@@ -199,7 +212,8 @@ def build_module(tree: Path, name: str, module: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="zonedev-module-") as directory:
         for source in _sources(name):
             shutil.copy(source, directory)
-        command = [find_tool("make"), "-C", str(tree), f"M={directory}", "CC=gcc", *_SETTINGS]
+        command = [find_tool("make"), "-C", str(tree), f"M={directory}", f"CC={board.compiler}"]
+        command += [*board.make, *_SETTINGS]
         run_build(
             [*command, f"ZONEDEV_MODULE={name}", "modules"],
             _BUILD_SECONDS,

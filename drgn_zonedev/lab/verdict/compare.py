@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.lab.scenarios import Expected
+from drgn_zonedev.util.intervals import Span, difference
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -29,11 +30,12 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
     from drgn_zonedev.lab.verdict.proofs import failed_proofs
     from drgn_zonedev.lab.verdict.proven_errors import error_differences, proven_errors
 
+    unmapped = [(start, end) for start, end, _ in guest.scenario.unmapped]
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
         *_missing_errors(guest.scenario, report),
         *error_differences(_unexpected(guest.scenario, report), proven_errors(prog, guest.facts)),
-        *_unjudged(report),
+        *_unjudged(report, unmapped),
         *failed_proofs(guest, prog, report),
         *_mistakes(guest, prog),
         *_kernel_disagreements(guest, prog, report),
@@ -56,6 +58,7 @@ def _spot(finding: Finding) -> tuple[str, int, int]:
 
 
 def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
+    from drgn_zonedev.kernel.mmzone import sparsemem_geometry
     from drgn_zonedev.lab.verdict.proposal_differences import (
         kernel_differences,
         variant_differences,
@@ -67,11 +70,12 @@ def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
     scenario, met = guest.scenario, walkers(prog)
     # The arithmetic is about devices.
     arranged = () if scenario.of_ram else scenario.expected
-    yield from variant_differences(proposal(prog), arranged, scenario.was)
-    yield from walker_differences(met, arranged)
+    section = sparsemem_geometry(prog).pages_per_section
+    yield from variant_differences(proposal(prog), arranged, scenario.was, section=section)
+    yield from walker_differences(met, arranged, section=section)
     if "truth" in guest.facts:
         taint = met.kernel.features["section_taint_zone_device"]
-        yield from kernel_differences(guest.facts["truth"], arranged, taint=taint)
+        yield from kernel_differences(guest.facts["truth"], arranged, taint=taint, section=section)
 
 
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
@@ -114,8 +118,11 @@ def _difference(expected: str | None, found: str | None) -> str:
     return "" if expected == found else f"{found or 'nothing'} instead of {expected}"
 
 
-def _unjudged(report: Report) -> Iterator[str]:
-    # All memory of a guest can be read.
+def _unjudged(report: Report, unmapped: Sequence[Span]) -> Iterator[str]:
+    # All other memory of a guest can be read.
     for unjudged in report.unjudged:
+        span = unjudged.start_pfn, unjudged.end_pfn
+        if span[0] < span[1] and not any(difference(span, unmapped)):
+            continue
         where = f"PFNs {unjudged.start_pfn:#x}-{unjudged.end_pfn:#x}"
         yield f"{where}: not judged: {unjudged.reason}"

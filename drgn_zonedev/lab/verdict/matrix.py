@@ -23,6 +23,7 @@ from drgn_zonedev.lab.host.errors import LabError, NotPossible, StepProgress, re
 from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 from drgn_zonedev.lab.verdict.compare import judge
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = (
     "load_guest_symbols",
     "run_cell",
     "run_matrix",
+    "scenario_on",
 )
 
 _LINKED = replace(SCENARIOS["empty"], kernel_args=("nokaslr",))
@@ -162,7 +164,7 @@ def run_cell(
             timeout=options.timeout,
             progress=options.progress,
             cancelled=cancelled,
-            truth=options.truth and not scenario.breakpoint,
+            truth=options.truth and not (scenario.breakpoint or scenario.unmapped),
         ) as guest:
             found, wrong = _look(guest, options)
     except NotPossible as e:
@@ -223,6 +225,13 @@ def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
     report(progress, f"{path}: open it with zonedev {options} check")
 
 
+def scenario_on(kernel: Kernel, scenario: Scenario) -> Scenario:
+    """Return the scenario of that name on a kernel: on arm64, it depends on the size of pages."""
+    if kernel.architecture == "amd64":
+        return scenario
+    return arm64_scenarios(kernel.page_size)[scenario.name]
+
+
 RunCell = Callable[[Kernel, Scenario, MatrixOptions, Callable[[], bool]], Cell]
 
 
@@ -243,7 +252,7 @@ def run_matrix(
     # A guest ends with the thread that booted it, so the threads must outlive their guests. They
     # do, because the pool is closed only after every guest has ended.
     with ThreadPoolExecutor(jobs, thread_name_prefix="lab") as pool:
-        pairs = [(kernel, scenario) for kernel in kernels for scenario in scenarios]
+        pairs = [(kernel, scenario_on(kernel, s)) for kernel in kernels for s in scenarios]
         futures = [pool.submit(run, *pair, options, stop.is_set) for pair in pairs]
         try:
             for future in futures:

@@ -35,15 +35,15 @@ _HEAD = ("reserved", "metadata")
 _CLAIMED = ("initializing", *_HEAD)
 
 
-def _sections(start_pfn: int, end_pfn: int) -> range:
-    return range(start_pfn // SECTION_PAGES, (end_pfn - 1) // SECTION_PAGES + 1)
+def _sections(start_pfn: int, end_pfn: int, size: int) -> range:
+    return range(start_pfn // size, (end_pfn - 1) // size + 1)
 
 
-def _clipped(arranged: Iterable[Arranged], sections: set[int]) -> list[Arranged]:
+def _clipped(arranged: Iterable[Arranged], sections: set[int], size: int) -> list[Arranged]:
     return [
-        (max(start, nr * SECTION_PAGES), min(end, (nr + 1) * SECTION_PAGES), case)
+        (max(start, nr * size), min(end, (nr + 1) * size), case)
         for start, end, case in arranged
-        for nr in _sections(start, end)
+        for nr in _sections(start, end, size)
         if nr in sections
     ]
 
@@ -55,16 +55,17 @@ def _counted(arranged: Iterable[Arranged]) -> Counter[str]:
     return pages
 
 
-def _in_sections(arranged: Iterable[Arranged], sections: set[int]) -> Counter[str]:
-    return _counted(_clipped(arranged, sections))
+def _in_sections(arranged: Iterable[Arranged], sections: set[int], size: int) -> Counter[str]:
+    return _counted(_clipped(arranged, sections, size))
 
 
 def _only(pages: Counter[str], cases: Iterable[str]) -> Counter[str]:
     return Counter({case: pages[case] for case in cases if pages[case]})
 
 
-def _sections_with(arranged: Iterable[Arranged], cases: Iterable[str]) -> set[int]:
-    return {nr for start, end, case in arranged if case in cases for nr in _sections(start, end)}
+def _sections_with(arranged: Iterable[Arranged], cases: Iterable[str], size: int) -> set[int]:
+    found = (_sections(start, end, size) for start, end, case in arranged if case in cases)
+    return {nr for sections in found for nr in sections}
 
 
 def _shared(arranged: Iterable[Arranged], case: str, spans: Iterable[Arranged]) -> int:
@@ -76,16 +77,19 @@ def _shared(arranged: Iterable[Arranged], case: str, spans: Iterable[Arranged]) 
     )
 
 
-def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
+def false_yes(
+    arranged: Sequence[Arranged], was: Sequence[Arranged] = (), *, section: int = SECTION_PAGES
+) -> Mistakes:
     """
     Count the pages that each variant takes for valid device memory, by case.
 
     On a namespace whose ends and data are aligned to subsections, no variant misses a page.
 
     :param was: what the PFNs of a teardown were before; without it, all of them were data
+    :param section: pages of a section
     """
     pages = _counted(arranged)
-    flagged = _in_sections(arranged, _sections_with(arranged, _DEVICE))
+    flagged = _in_sections(arranged, _sections_with(arranged, _DEVICE, section), section)
     del flagged["device"]
     in_flight = bool(pages["initializing"])
     # The altmap was never marked. The bits of the data stay until its sections are removed.
@@ -105,7 +109,9 @@ def false_yes(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mis
     }
 
 
-def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) -> Mistakes:
+def taken_for_ram(
+    arranged: Sequence[Arranged], was: Sequence[Arranged] = (), *, section: int = SECTION_PAGES
+) -> Mistakes:
     """
     Count what pfn_to_online_page() would take for RAM if it asked each variant.
 
@@ -114,8 +120,8 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
 
     :param was: what the PFNs of a teardown were before
     """
-    beside = _sections_with(arranged, ("online",))
-    shared = _clipped(arranged, beside)
+    beside = _sections_with(arranged, ("online",), section)
+    shared = _clipped(arranged, beside, section)
     pages = _counted(shared)
     unset = _CLAIMED if pages["initializing"] else ()
     dead = ("teardown", "orphan")
@@ -135,7 +141,9 @@ def taken_for_ram(arranged: Sequence[Arranged], was: Sequence[Arranged] = ()) ->
     }
 
 
-def taken_for_online(arranged: Sequence[Arranged], *, taint: bool) -> Counter[str]:
+def taken_for_online(
+    arranged: Sequence[Arranged], *, taint: bool, section: int = SECTION_PAGES
+) -> Counter[str]:
     """
     Count the pages that pfn_to_online_page() returns although they are not RAM.
 
@@ -143,16 +151,16 @@ def taken_for_online(arranged: Sequence[Arranged], *, taint: bool) -> Counter[st
     get_dev_pagemap() fails: from the moment that the reference is killed, while
     pfn_section_valid() is true until the sections are removed.
     """
-    pages = _in_sections(arranged, _sections_with(arranged, ("online",)))
+    pages = _in_sections(arranged, _sections_with(arranged, ("online",), section), section)
     return _only(pages, ("teardown",)) if taint else _only(pages, pages.keys() - _PROMISED)
 
 
-def valid(arranged: Sequence[Arranged]) -> Counter[str]:
+def valid(arranged: Sequence[Arranged], *, section: int = SECTION_PAGES) -> Counter[str]:
     """Count unpromised pages that have a struct page: all but those in unpopulated subsections."""
     pages: Counter[str] = Counter()
-    early = _sections_with(arranged, ("online", "ghost"))
+    early = _sections_with(arranged, ("online", "ghost"), section)
     for start, end, case in arranged:
         if case not in ("online", "device", "partial"):
             pages[case] += end - start
-    holes = _in_sections([a for a in arranged if a[2] == "partial"], early)
+    holes = _in_sections([a for a in arranged if a[2] == "partial"], early, section)
     return pages + holes

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.lab.verdict.mistakes import (
+    SECTION_PAGES,
     Arranged,
     false_yes,
     taken_for_online,
@@ -29,10 +30,15 @@ __all__ = ("kernel_differences", "variant_differences", "walker_differences")
 
 
 def variant_differences(
-    report: ProposalReport, arranged: Sequence[Arranged], was: Sequence[Arranged] = ()
+    report: ProposalReport,
+    arranged: Sequence[Arranged],
+    was: Sequence[Arranged] = (),
+    *,
+    section: int = SECTION_PAGES,
 ) -> Iterator[str]:
     """Describe where variants of pfn_zone_device() do not answer as computed."""
-    wanted, as_ram = false_yes(arranged, was), taken_for_ram(arranged, was)
+    wanted = false_yes(arranged, was, section=section)
+    as_ram = taken_for_ram(arranged, was, section=section)
     verdicts = {v.variant.name: v for v in report.verdicts}
     for name in sorted(verdicts.keys() ^ wanted.keys()):
         yield f"{name}: {'no arithmetic' if name in verdicts else 'not tried'}"
@@ -60,12 +66,14 @@ def variant_differences(
             yield f"{name}: {verdict.right} pages right, not {right}"
 
 
-def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> Iterator[str]:
+def walker_differences(
+    report: WalkersReport, arranged: Sequence[Arranged], *, section: int = SECTION_PAGES
+) -> Iterator[str]:
     """Describe where walkers do not meet the computed pages."""
     taint = report.kernel.features["section_taint_zone_device"]
     expected: dict[str, Counter[str]] = {
-        "kpageflags": taken_for_online(arranged, taint=taint),
-        "hwpoison-inject": valid(arranged),
+        "kpageflags": taken_for_online(arranged, taint=taint, section=section),
+        "hwpoison-inject": valid(arranged, section=section),
     }
     spans = [(start, end) for start, end, _ in arranged]
     judged = {judgement.walker.name: judgement for judgement in report.walkers}
@@ -86,7 +94,11 @@ def walker_differences(report: WalkersReport, arranged: Sequence[Arranged]) -> I
 
 
 def kernel_differences(
-    answers: Sequence[Answer], arranged: Sequence[Arranged], *, taint: bool
+    answers: Sequence[Answer],
+    arranged: Sequence[Arranged],
+    *,
+    taint: bool,
+    section: int = SECTION_PAGES,
 ) -> Iterator[str]:
     """
     Describe where the arithmetic differs from the answers of the guest's kernel.
@@ -95,10 +107,11 @@ def kernel_differences(
 
     :param taint: whether the kernel's pfn_to_online_page() knows SECTION_TAINT_ZONE_DEVICE
     """
-    mistakes = false_yes(arranged)
+    mistakes = false_yes(arranged, section=section)
+    as_online = taken_for_online(arranged, taint=taint, section=section)
     questions: list[tuple[str, Callable[[Answer], bool], Counter[str]]] = [
-        ("pfn_valid()", lambda a: a.valid, valid(arranged)),
-        ("pfn_to_online_page()", lambda a: a.online, taken_for_online(arranged, taint=taint)),
+        ("pfn_valid()", lambda a: a.valid, valid(arranged, section=section)),
+        ("pfn_to_online_page()", lambda a: a.online, as_online),
         # Whatever get_dev_pagemap() knows is in a section that has the flag.
         ("get_dev_pagemap()", lambda a: a.pgmap != 0, mistakes["section-flag+pgmap"]),
         ("pgmap_pfn_valid()", lambda a: a.pgmap_valid, mistakes["pgmap+range"]),

@@ -17,7 +17,6 @@ import numpy as np
 from drgn import Program
 from drgn.helpers.linux.printk import get_dmesg
 
-from drgn_zonedev.lab.scenarios.arithmetic import PAGE
 from drgn_zonedev.lab.truth.frozen import Frozen, Is, read_frozen
 from drgn_zonedev.lab.truth.guest_facts import Facts
 from drgn_zonedev.lab.verdict.disagreement import runs
@@ -52,8 +51,10 @@ def proven_errors(prog: Program, facts: Facts) -> ProvenErrors:
     """
     frozen = read_frozen(prog, facts)
     if frozen is None:
+        page = prog["PAGE_SIZE"].value_()
         firmware = _by_iomem(facts) if "iomem" in facts else _by_log(bytes(get_dmesg(prog)))
-        return ProvenErrors(union(firmware), exact=False)
+        spans = union((start // page, -(-end // page)) for start, end in firmware)
+        return ProvenErrors(spans, exact=False)
     return ProvenErrors(pages_in_no_zone(frozen), exact=True)
 
 
@@ -77,17 +78,13 @@ def _pfns(span: tuple[int, int]) -> str:
 def _by_iomem(facts: Facts) -> Iterator[tuple[int, int]]:
     for entry in facts["iomem"]:
         if entry.name == "Reserved" or entry.name.startswith("ACPI"):
-            yield _pages(entry.start, entry.end)
+            yield entry.start, entry.end
 
 
 def _by_log(log: bytes) -> Iterator[tuple[int, int]]:
     # A guest that was frozen during boot has no user space to ask.
     for start, last in _E820.findall(log):
-        yield _pages(int(start, 16), int(last, 16) + 1)
-
-
-def _pages(start: int, end: int) -> tuple[int, int]:
-    return start // PAGE, -(-end // PAGE)
+        yield int(start, 16), int(last, 16) + 1
 
 
 def pages_in_no_zone(frozen: Frozen) -> _Spans:

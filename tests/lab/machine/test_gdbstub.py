@@ -13,6 +13,7 @@ from typing import Callable
 import pytest
 
 from drgn_zonedev.lab import LabError
+from drgn_zonedev.lab.host.boards import BOARDS
 from drgn_zonedev.lab.kernels.addresses import symbol_address
 from drgn_zonedev.lab.machine.gdbstub import encode_packet, fail_call, stopped_at, write_memory
 
@@ -45,9 +46,19 @@ def registers(rip: int, rsi: int) -> str:
     return b"".join(values.get(i, 0).to_bytes(8, "little") for i in range(21)).hex()
 
 
+def arm64_registers(pc: int, x1: int) -> str:
+    values = {1: x1, 30: CALLER, 31: STACK, 32: pc}
+    return b"".join(values.get(i, 0).to_bytes(8, "little") for i in range(34)).hex()
+
+
 @contextmanager
 def gdb_server(
-    path: Path, rip: int, watched: int = 0, calls: Sequence[int] = (0,), written: str = ""
+    path: Path,
+    rip: int,
+    watched: int = 0,
+    calls: Sequence[int] = (0,),
+    written: str = "",
+    registers: Callable[[int, int], str] = registers,
 ) -> Iterator[list[str]]:
     """A gdb server whose guest stops at that address whenever it is continued.
 
@@ -178,6 +189,17 @@ def test_a_call_returns_an_error_to_its_caller(tmp_path: Path) -> None:
     assert values[1:7] == [0, 0, 0, 0x300, 0, 0]
     assert not any(values[8:16])
     assert (changed[0], detached) == ("G", "D")
+
+
+def test_a_call_on_arm64_returns_to_the_link_register(tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with gdb_server(path, ADDRESS, calls=(0x100, 0x300), registers=arm64_registers) as packets:
+        fail_call(path, ADDRESS, 0x300, wait_a_while(), board=BOARDS["arm64"])
+    # Nothing is on the stack.
+    assert not [packet for packet in packets if packet.startswith("m")]
+    words = bytes.fromhex(packets[-2][1:])
+    values = [int.from_bytes(words[i : i + 8], "little") for i in range(0, 33 * 8, 8)]
+    assert (values[0], values[30:]) == ((1 << 64) - 12, [CALLER, STACK, CALLER])
 
 
 def test_waiting_ends_when_the_check_says_so(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_program_that_names_a_loader_is_not_static() -> None:
 def test_the_guest_gets_its_script_steps_and_plain_modules(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(initramfs, "_busybox", lambda: b"busybox")
+    monkeypatch.setattr(initramfs, "_busybox", lambda architecture: b"busybox")
     modules = tmp_path / "lib/modules/7.3"
     (modules / "kernel").mkdir(parents=True)
     names = ("libnvdimm", "qemu_fw_cfg", "nd_e820", "nd_pmem", "unused")

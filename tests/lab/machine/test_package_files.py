@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import SCENARIOS, Kernel, LabError
-from drgn_zonedev.lab.host.apt import Apt, Package
+from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite
 from drgn_zonedev.lab.machine import package_files, qemu
-from drgn_zonedev.lab.machine.package_files import fetch_firmware
+from drgn_zonedev.lab.machine.package_files import fetch_busybox, fetch_firmware
 
 
 class FakeApt(Apt):
@@ -57,6 +57,20 @@ def test_firmware_is_fetched_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_package_without_the_firmware_is_refused(tree: Path) -> None:
     with pytest.raises(LabError, match=r"ovmf holds no usr/share/ovmf/OVMF\.fd"):
         fetch_firmware("ovmf")
+
+
+def test_busybox_is_that_of_the_guest(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suites: list[Suite] = []
+
+    def private_apt(directory: Path, suite: Suite, mirror: Mirror) -> FakeApt:
+        suites.append(suite)
+        return FakeApt(tree)
+
+    monkeypatch.setattr(package_files, "private_apt", private_apt)
+    (tree / "bin").mkdir()
+    (tree / "bin/busybox").write_bytes(b"program")
+    assert fetch_busybox("arm64").read_bytes() == b"program"
+    assert [suite.architecture for suite in suites] == ["arm64"]
 
 
 def test_qemu_gets_the_firmware(monkeypatch: pytest.MonkeyPatch) -> None:

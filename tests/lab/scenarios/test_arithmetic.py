@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from drgn_zonedev.lab.scenarios import arithmetic
-from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, Expected, MemoryArea
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, KIB, MIB, Expected, MemoryArea
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,19 @@ def test_an_altmap_reserves_two_pages() -> None:
         Expected(0x24000, 0x24002, "reserved"),
         Expected(0x24002, 0x24400, "metadata"),
         Expected(0x24400, 0x30000, "device"),
+    )
+
+
+def test_with_pages_of_16k_an_altmap_reserves_one() -> None:
+    # 12287 struct pages fill less than 2 MiB, which is what the data is aligned to.
+    area = MemoryArea(0x5C000000, 192 * MIB)
+    assert arithmetic.namespace_ranges(area, align=16 * KIB, page=16 * KIB) == (
+        Expected(0x17000, 0x17001, "reserved"),
+        Expected(0x17001, 0x17080, "metadata"),
+        Expected(0x17080, 0x1A000, "device"),
+    )
+    assert arithmetic.section_head(area.start, "online", page=16 * KIB) == (
+        Expected(0x16000, 0x17000, "online"),
     )
 
 

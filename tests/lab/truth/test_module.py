@@ -84,13 +84,13 @@ def kernel(name: str, directory: Path) -> Kernel:
 
 def test_headers_and_the_libraries_of_their_programs_are_found(tmp_path: Path) -> None:
     apt = FakeApt(tmp_path)
-    headers = truth._header_packages(apt, kernel("6.12", tmp_path))
+    headers, programs = truth._header_packages(apt, apt, kernel("6.12", tmp_path))
     assert [package.name for package in headers] == [
         f"linux-headers-{RELEASE}",
         "linux-headers-6.12.1-common",
-        "linux-kbuild-6.12.1",
     ]
-    libraries = truth._library_packages(apt, headers)
+    assert [package.name for package in programs] == ["linux-kbuild-6.12.1"]
+    libraries = truth._library_packages(apt, programs)
     assert {p.name for p in libraries} == {"libc6", "libelf1t64", "libzstd1", "zlib1g"}
     assert len(libraries) == 4
 
@@ -98,7 +98,7 @@ def test_headers_and_the_libraries_of_their_programs_are_found(tmp_path: Path) -
 def test_headers_that_the_mirror_no_longer_has_need_a_newer_kernel(tmp_path: Path) -> None:
     old = Kernel("6.12", "6.12.0", "1", tmp_path, tmp_path, tmp_path, (), tmp_path)
     with pytest.raises(LabError, match=r"6\.12\.0: zonedev lab fetch --refresh 6\.12$"):
-        truth._header_packages(FakeApt(tmp_path), old)
+        truth._header_packages(FakeApt(tmp_path), FakeApt(tmp_path), old)
 
 
 def test_a_build_program_runs_with_the_library_beside_it(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[str, CellVerdict]:
     def run_all(*args: Any, **options: Any) -> Any:
         return run_matrix(*args, **{**options, "run": run})
 
-    monkeypatch.setattr(guest, "check_host", lambda: None)
+    monkeypatch.setattr(guest, "check_host", lambda architecture: None)
     monkeypatch.setattr("drgn_zonedev.lab.kernels.fetch.fetch_kernel", fetch)
     monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "run_matrix", run_all)

@@ -196,7 +196,7 @@ def guests(prog: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(name: str, **options: object) -> Kernel:
         return kernel
 
-    monkeypatch.setattr(guest, "check_host", lambda: None)
+    monkeypatch.setattr(guest, "check_host", lambda architecture: None)
     monkeypatch.setattr("drgn_zonedev.lab.kernels.fetch.fetch_kernel", fetch)
     monkeypatch.setattr(fetch_module, "fetch_kernel", fetch)
     monkeypatch.setattr(matrix, "boot", boot)

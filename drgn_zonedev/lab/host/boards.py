@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+The machines that QEMU emulates, one for each architecture, and the host's programs for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ("BOARDS", "Board")
+
+
+@dataclass(frozen=True)
+class Board:
+    """
+    A machine. ``console`` and ``facts_port`` are the names that Linux gives its two serial ports.
+
+    ``make`` is what a module's build is told, besides the compiler. The rest is where gdb's dump of
+    the registers has them: the program counter, the stack pointer, what a function returns, its
+    second argument, and where it returns to, if that is a register.
+    """
+
+    qemu: str
+    compiler: str
+    console: str
+    facts_port: str
+    make: tuple[str, ...]
+    program_counter: slice
+    stack: slice
+    result: slice
+    second_argument: slice
+    link: slice | None
+
+
+def _register(number: int) -> slice:
+    # Eight bytes in hexadecimal digits.
+    return slice(number * 16, number * 16 + 16)
+
+
+BOARDS = {
+    "amd64": Board(
+        qemu="qemu-system-x86_64",
+        compiler="gcc",
+        console="ttyS0",
+        facts_port="ttyS1",
+        make=(),
+        # rip comes after sixteen registers; rsp, rax and rsi are among them.
+        program_counter=_register(16),
+        stack=_register(7),
+        result=_register(0),
+        second_argument=_register(4),
+        link=None,
+    ),
+    "arm64": Board(
+        qemu="qemu-system-aarch64",
+        compiler="aarch64-linux-gnu-gcc",
+        # The board has one port that Linux may use; the other one is on PCI.
+        console="ttyAMA0",
+        facts_port="ttyS0",
+        make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"),
+        # x0 to x30, sp and pc.
+        program_counter=_register(32),
+        stack=_register(31),
+        result=_register(0),
+        second_argument=_register(1),
+        link=_register(30),
+    ),
+}
+"""By Debian's names of architectures."""
