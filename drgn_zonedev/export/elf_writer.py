@@ -27,6 +27,7 @@ PT_LOAD, PT_NOTE = 1, 4
 PN_XNUM = 0xFFFF
 EHDR_SIZE, PHDR_SIZE, SHDR_SIZE = 64, 56, 64
 
+# EM_* of include/uapi/linux/elf-em.h.
 _MACHINES = {
     Architecture.X86_64: 62,
     Architecture.AARCH64: 183,

@@ -239,8 +239,8 @@ def _folio_pages(prog: Program, page: Type) -> int:
 
 
 def _pointer_delta(prog: Program) -> int | None:
-    # POISON_POINTER_DELTA: a macro, CONFIG_ILLEGAL_POINTER_VALUE, which depends on the
-    # architecture.
+    # POISON_POINTER_DELTA in include/linux/poison.h: a macro, CONFIG_ILLEGAL_POINTER_VALUE, which
+    # depends on the architecture.
     assert prog.platform is not None
     known = (Architecture.X86_64, Architecture.AARCH64)
     return 0xDEAD000000000000 if prog.platform.arch in known else None

@@ -87,8 +87,8 @@ def _on(architecture: str) -> Callable[[Finding, _Pgmaps, KernelFacts], bool]:
 
 
 def _is_shared_page(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
-    # Of arm64, whose vmemmap_free() was read: a page of vmemmap holds more than the struct pages
-    # of a subsection.
+    # Of arm64, whose vmemmap_free() in arch/arm64/mm/mmu.c was read: a page of vmemmap holds more
+    # than the struct pages of a subsection.
     of_subsection = _SUBSECTION // max(kernel.page_size, 1) * kernel.sizeof_page
     return kernel.architecture.lower() == "aarch64" and of_subsection < kernel.page_size
 

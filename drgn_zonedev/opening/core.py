@@ -22,6 +22,8 @@ from drgn_zonedev.opening.failures import (
     CannotJudgeError,
     CannotOpenError,
     require_kernel,
+    require_little_endian,
+    require_page_tables,
     why_not_opened,
 )
 from drgn_zonedev.util.signals import held_back
@@ -110,6 +112,8 @@ def open_core_unread(
         # drgn raises errors of libelf and libkdumpfile as plain Exception.
         raise CannotOpenError(_why_not_opened(path, name, e)) from e
     require_kernel(prog, name)
+    require_little_endian(prog, name)
+    require_page_tables(prog, name)
     _refuse_page_size(prog)
     return prog
 

@@ -4,13 +4,18 @@
 
 from __future__ import annotations
 
-from drgn import Program, ProgramFlags
+from types import SimpleNamespace
+
+from drgn import PlatformFlags, Program, ProgramFlags
+from drgn.helpers.linux.mm import follow_phys
 
 __all__ = (
     "INCOMPLETE",
     "CannotJudgeError",
     "CannotOpenError",
     "require_kernel",
+    "require_little_endian",
+    "require_page_tables",
     "why_not_opened",
 )
 
@@ -49,3 +54,38 @@ def require_kernel(prog: Program, name: str) -> None:
     """
     if not prog.flags & ProgramFlags.IS_LINUX_KERNEL:
         raise CannotOpenError(f"{name} is not a Linux kernel: give a vmcore, not a process's core")
+
+
+def require_little_endian(prog: Program, name: str) -> None:
+    """
+    Refuse big-endian machines: words are read by the thousand, as those of a little-endian one.
+
+    :raises CannotJudgeError: if it is one
+    """
+    assert prog.platform is not None
+    if not prog.platform.flags & PlatformFlags.IS_LITTLE_ENDIAN:
+        arch = prog.platform.arch.name.lower()
+        raise CannotJudgeError(
+            f"{name} is of {arch}, which is big-endian: that is not supported, and nothing was read"
+        )
+
+
+def require_page_tables(prog: Program, name: str) -> None:
+    """
+    Refuse architectures whose virtual addresses drgn cannot translate: struct pages have no other.
+
+    :raises CannotJudgeError: if it is of such an architecture
+    """
+    assert prog.platform is not None
+    try:
+        # It says so before it looks at the table.
+        follow_phys(SimpleNamespace(prog_=prog, pgd=0), 0)
+    except NotImplementedError as e:
+        arch = prog.platform.arch.name.lower()
+        raise CannotJudgeError(
+            f"drgn cannot translate virtual addresses of {arch}, so that nothing can be said of "
+            f"{name}: run zonedev -k on that machine"
+        ) from e
+    except Exception:
+        # Anything else is about the address.
+        return

@@ -38,7 +38,13 @@ from typing import Any
 
 import drgn
 
-from drgn_zonedev.opening.failures import CannotOpenError, require_kernel, why_not_opened
+from drgn_zonedev.opening.failures import (
+    CannotOpenError,
+    require_kernel,
+    require_little_endian,
+    require_page_tables,
+    why_not_opened,
+)
 from drgn_zonedev.util.signals import ending_at_once
 
 __all__ = (
@@ -145,6 +151,8 @@ def open_guest(
     except Exception as e:
         raise CannotOpenError(_why_not_opened(address, e, time.monotonic() - begun)) from e
     require_kernel(prog, address)
+    require_little_endian(prog, address)
+    require_page_tables(prog, address)
     return prog
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import drgn
 
-from drgn_zonedev.opening.failures import CannotOpenError, why_not_opened
+from drgn_zonedev.opening.failures import CannotOpenError, require_little_endian, why_not_opened
 from drgn_zonedev.util.signals import held_back
 
 __all__ = ("open_live",)
@@ -21,6 +21,7 @@ def open_live(vmcoreinfo: bytes | None = None) -> drgn.Program:
 
     :param vmcoreinfo: From :func:`.read_vmcoreinfo()`; replaces that of the kernel.
     :raises CannotOpenError: if drgn cannot open it
+    :raises CannotJudgeError: if it is of a big-endian machine
     """
     prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     try:
@@ -29,6 +30,7 @@ def open_live(vmcoreinfo: bytes | None = None) -> drgn.Program:
             prog.set_kernel()
     except Exception as e:
         raise CannotOpenError(_why_not_opened(e)) from e
+    require_little_endian(prog, "the running kernel")
     return prog
 
 
