@@ -482,18 +482,22 @@ static bool freeze_nodes(void)
 	return true;
 }
 
+/* Of the second serial port, which may be on PCI. */
+static uint port = 0x2f8;
+module_param(port, uint, 0);
+
 /* The driver of the port does not run any more. */
 static void say_frozen(void)
 {
-	enum { PORT = 0x2f8, LINE_STATUS = 5, CAN_SEND = 0x20 };
+	enum { LINE_STATUS = 5, CAN_SEND = 0x20 };
 	char text[40];
 	int length = scnprintf(text, sizeof(text), "== frozen %lx\n", (unsigned long)frozen);
 	int i;
 
 	for (i = 0; i < length; i++) {
-		while (!(inb(PORT + LINE_STATUS) & CAN_SEND))
+		while (!(inb(port + LINE_STATUS) & CAN_SEND))
 			cpu_relax();
-		outb(text[i], PORT);
+		outb(text[i], port);
 	}
 }
 
