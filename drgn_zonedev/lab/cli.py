@@ -402,7 +402,7 @@ def _walk(args: argparse.Namespace) -> Outcome:
 def _shell(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import boot
     from drgn_zonedev.lab.shell import run_shell
-    from drgn_zonedev.lab.verdict.matrix import scenario_on
+    from drgn_zonedev.lab.verdict.matrix import scenarios_on
 
     kernels, scenarios = _chosen(args)
     if len(kernels) != 1 or len(scenarios) != 1:
@@ -410,7 +410,9 @@ def _shell(args: argparse.Namespace) -> Outcome:
             f"shell takes one kernel and one scenario, not {' '.join(args.names)}: "
             "see zonedev lab list"
         )
-    scenario = scenario_on(kernels[0], scenarios[0])
+    scenario = scenarios[0]
+    if kernels[0].architecture != "amd64":
+        scenario = scenarios_on(kernels[0])[scenario.name]
     with boot(kernels[0], scenario, accel=args.accel, progress=_say) as guest:
         run_shell(guest)
     return Outcome(None)

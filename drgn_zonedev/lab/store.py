@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.kernels.fetch import fetch_kernel
-from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
+from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS, Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 from drgn_zonedev.lab.verdict.compare import compare_ranges
+from drgn_zonedev.lab.verdict.matrix import scenarios_on
 from drgn_zonedev.lab.verdict.proven_errors import ProvenErrors, error_differences, proven_errors
 from drgn_zonedev.util.intervals import Span, intersection
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.classification.snapshot import Snapshot
 
-__all__ = ("STORED", "dump_differences", "main", "store")
+__all__ = ("ARM64_STORED", "STORED", "dump_differences", "main", "store")
 
 STORED = (
     "fsdax-collision",
@@ -50,6 +52,15 @@ STORED = (
 )
 """The scenarios that matter."""
 
+ARM64_STORED = (
+    "fsdax-collision",
+    "fsdax-partial",
+    "neighbours",
+    "neighbour-gone",
+    "init-in-flight",
+)
+"""Those that matter on arm64."""
+
 # The RAM that has something to show, with its struct pages.
 _RAM_PFNS = {"acpi-hole": ((0x3FF00, 0x40000),)}
 
@@ -58,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Store what is asked for, or everything."""
     args = _arguments(argv)
     failed = 0
-    for kernel_name, scenario in _chosen(args.names):
-        name = f"{kernel_name}-{scenario.name}"
-        if kernel_name in scenario.impossible:
+    for kernel, scenario in _chosen(args.names):
+        name = f"{kernel.name}-{scenario.name}"
+        if kernel.name in scenario.impossible:
             continue
         try:
-            size = store(fetch_kernel(kernel_name, progress=_say), scenario, args.out / name)
+            size = store(kernel, scenario, args.out / name)
             _say(f"{name}: {size // 1024} KiB")
         except LabError as e:
             failed += 1
@@ -83,19 +94,22 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _kernel_or_scenario(name: str) -> str:
     # Not with choices=, because argparse checks an empty list as if it were a choice.
-    if name not in KERNELS and name not in SCENARIOS:
-        known = ", ".join((*KERNELS, *SCENARIOS))
+    known_names = dict.fromkeys((*KERNELS, *ARM64_KERNELS, *SCENARIOS, *arm64_scenarios(4096)))
+    if name not in known_names:
+        known = ", ".join(known_names)
         message = f"unknown kernel or scenario {name!r}: choose from {known}"
         raise argparse.ArgumentTypeError(message)
     return name
 
 
-def _chosen(names: Sequence[str]) -> Iterator[tuple[str, Scenario]]:
-    kernels = [name for name in KERNELS if name in names] or list(KERNELS)
-    scenarios = [name for name in SCENARIOS if name in names] or list(STORED)
-    for kernel in kernels:
-        for scenario in scenarios:
-            yield kernel, SCENARIOS[scenario]
+def _chosen(names: Sequence[str]) -> Iterator[tuple[Kernel, Scenario]]:
+    every = (*KERNELS, *ARM64_KERNELS)
+    for name in [name for name in every if name in names] or every:
+        kernel = fetch_kernel(name, progress=_say)
+        catalogue = scenarios_on(kernel)
+        stored = STORED if name in KERNELS else ARM64_STORED
+        for scenario in [word for word in catalogue if word in names] or stored:
+            yield kernel, catalogue[scenario]
 
 
 def _say(message: str) -> None:
@@ -115,7 +129,8 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
 
     with tempfile.TemporaryDirectory(prefix="zonedev-store-") as directory:
         work = Path(directory)
-        with boot(kernel, scenario, truth=not scenario.breakpoint, progress=_say) as guest:
+        asked = not (scenario.breakpoint or scenario.unmapped)
+        with boot(kernel, scenario, truth=asked, progress=_say) as guest:
             dump = guest.dump(work / "dump.elf")
         prog = open_dump(dump, kernel.vmlinux)
         pfns = _RAM_PFNS.get(scenario.name, ())
@@ -147,7 +162,8 @@ def _expected(guest: Guest) -> dict[str, Any]:
 
 
 def _errors(prog: Program, guest: Guest, pfns: Sequence[Span]) -> Iterator[Span]:
-    # Where the kernel is wrong by its own answers, of the RAM that is kept.
+    # What a bug leaves, and where the kernel is wrong by its own answers, of the RAM that is kept.
+    yield from ((start, end) for _, start, end in guest.scenario.errors)
     if "frozen" not in guest.facts:
         return
     for span in pfns:

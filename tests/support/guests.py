@@ -33,8 +33,8 @@ from _pytest.mark.structures import ParameterSet
 from drgn import Program
 from support.elfheader import without_sections
 
-from drgn_zonedev.lab import SCENARIOS, Guest, Kernel, Scenario, boot
-from drgn_zonedev.lab.verdict.matrix import debug_guest
+from drgn_zonedev.lab import Guest, Kernel, Scenario, boot
+from drgn_zonedev.lab.verdict.matrix import debug_guest, scenarios_on
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.opening.guest import connect
 
@@ -117,9 +117,10 @@ def boot_shared(kernel: Kernel, scenario: str, directory: Path) -> Iterator[Boot
     :param directory: Where its dump is put; gone after the context.
     """
     # A frozen guest cannot be asked about every PFN.
-    truth = not SCENARIOS[scenario].breakpoint
+    chosen = scenarios_on(kernel)[scenario]
+    truth = not (chosen.breakpoint or chosen.broken)
     try:
-        with boot_alone(kernel, SCENARIOS[scenario], truth=truth) as guest:
+        with boot_alone(kernel, chosen, truth=truth) as guest:
             yield Booted(guest, directory)
     finally:
         shutil.rmtree(directory)

@@ -42,7 +42,7 @@ __all__ = (
     "load_guest_symbols",
     "run_cell",
     "run_matrix",
-    "scenario_on",
+    "scenarios_on",
 )
 
 _LINKED = replace(SCENARIOS["empty"], kernel_args=("nokaslr",))
@@ -225,11 +225,16 @@ def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
     report(progress, f"{path}: open it with zonedev {options} check")
 
 
-def scenario_on(kernel: Kernel, scenario: Scenario) -> Scenario:
-    """Return the scenario of that name on a kernel: on arm64, it depends on the size of pages."""
+def scenarios_on(kernel: Kernel) -> dict[str, Scenario]:
+    """Return the scenarios of a kernel's architecture: those of arm64 depend on its pages."""
     if kernel.architecture == "amd64":
-        return scenario
-    return arm64_scenarios(kernel.page_size)[scenario.name]
+        return SCENARIOS
+    return arm64_scenarios(kernel.page_size)
+
+
+def _on(kernel: Kernel, scenario: Scenario) -> Scenario:
+    # Of another size of pages.
+    return scenario if kernel.architecture == "amd64" else scenarios_on(kernel)[scenario.name]
 
 
 RunCell = Callable[[Kernel, Scenario, MatrixOptions, Callable[[], bool]], Cell]
@@ -252,7 +257,7 @@ def run_matrix(
     # A guest ends with the thread that booted it, so the threads must outlive their guests. They
     # do, because the pool is closed only after every guest has ended.
     with ThreadPoolExecutor(jobs, thread_name_prefix="lab") as pool:
-        pairs = [(kernel, scenario_on(kernel, s)) for kernel in kernels for s in scenarios]
+        pairs = [(kernel, _on(kernel, scenario)) for kernel in kernels for scenario in scenarios]
         futures = [pool.submit(run, *pair, options, stop.is_set) for pair in pairs]
         try:
             for future in futures:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+arm64 with pages of 4K and 16K: what the tool says must be what arithmetic says, and, of every PFN,
+what the kernel itself says. Where it unmaps struct pages of a live device, an error says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from _pytest.mark.structures import ParameterSet
+from support.guests import Booted, debug_live, each_guest, long_guest, require_free
+
+from drgn_zonedev.export.write import write_export
+from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
+from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
+from drgn_zonedev.lab.verdict.agreement import compare
+from drgn_zonedev.lab.verdict.matrix import judge_guest
+from drgn_zonedev.opening.core import open_dump
+from drgn_zonedev.render import as_json
+from drgn_zonedev.report import check
+
+pytestmark = pytest.mark.qemu
+
+# In every run, each size of pages on one kernel: two minutes on two cores.
+ALWAYS = {
+    "6.12-arm64-16k": (
+        "fsdax-collision",
+        "devdax-partial",
+        "init-in-flight",
+        "neighbours",
+        "neighbour-gone",
+    ),
+    "7.3-arm64": ("fsdax-collision", "fsdax-partial", "init-in-flight", "empty"),
+}
+SECTION = 128 << 20
+
+
+def page_size(kernel: str) -> int:
+    return 16384 if kernel.endswith("-16k") else 4096
+
+
+def guests() -> Iterator[tuple[str, str] | ParameterSet]:
+    for kernel in ARM64_KERNELS:
+        for name, scenario in arm64_scenarios(page_size(kernel)).items():
+            if name in ALWAYS.get(kernel, ()):
+                yield kernel, name
+            elif kernel not in scenario.impossible:
+                yield long_guest(kernel, name, f"of {', '.join(ALWAYS)}, a part is in every run")
+
+
+@each_guest(guests())
+def test_the_tool_agrees_on_arm64(booted: Booted) -> None:
+    require_free(booted.guest)
+    _, wrong = judge_guest(booted.guest)
+    assert wrong == []
+
+
+@each_guest([("6.12-arm64-16k", "fsdax-collision"), ("7.3-arm64", "fsdax-collision")])
+def test_every_pfn_of_a_collision_on_arm64(booted: Booted) -> None:
+    agreement = compare(debug_live(booted.guest), booted.guest.facts)
+    assert agreement.disagreements == ()
+    assert agreement.leaks == ()
+    # 448 MiB of RAM and 192 MiB of the device: five sections.
+    assert agreement.pages == 5 * SECTION // booted.kernel.page_size
+
+
+@each_guest([("6.12-arm64-16k", "neighbour-gone")])
+def test_struct_pages_that_a_neighbour_took_along_are_named(booted: Booted) -> None:
+    report = check(booted.program())
+    (error,) = (f for f in report.findings if f.severity.value == "error")
+    assert error.slug == "vmemmap-unmapped"
+    assert error.known_bugs == ("shared-vmemmap-page",)
+    # Half a page of vmemmap of 16 KiB.
+    assert error.end_pfn - error.start_pfn == 128
+
+
+@each_guest([("6.12-arm64-16k", "neighbour-gone"), ("7.3-arm64", "fsdax-collision")])
+def test_an_export_of_arm64_says_what_its_source_says(
+    booted: Booted, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    target = tmp_path_factory.mktemp("arm64") / "export"
+    source = booted.program()
+    write_export(source, target)
+    export = open_dump(target / "vmcore", target / "vmlinux")
+    documents = [as_json.report_document(check(prog, only="devices")) for prog in (source, export)]
+    assert documents[0] == documents[1]
