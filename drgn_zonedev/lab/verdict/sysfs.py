@@ -16,6 +16,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.lab.truth.guest_facts import Facts, IomemEntry
 from drgn_zonedev.lab.verdict.disagreement import Disagreement
 from drgn_zonedev.model import Case, Pgmap, Range
+from drgn_zonedev.util.intervals import difference, union
 
 __all__ = ("system_disagreements",)
 
@@ -99,12 +100,12 @@ def _is_ram(range_: Range) -> bool:
 
 
 def _device_resources(snapshot: Snapshot, iomem: Sequence[IomemEntry]) -> Iterator[Disagreement]:
-    shift = snapshot.geometry.page_shift
+    # A namespace and its dax device are neighbours on a device tree, with nothing around both.
+    shift, covered = snapshot.geometry.page_shift, union((r.start, r.end) for r in iomem)
     for pgmap in snapshot.pgmaps:
         for range_ in pgmap.ranges:
             start, end = range_.start_pfn << shift, range_.end_pfn << shift
-            around = [r.name for r in iomem if r.start <= start and end <= r.end]
-            if not around:
+            if any(difference((start, end), covered)):
                 yield Disagreement(
                     "/proc/iomem",
                     f"pgmap {pgmap.address:#x}",
