@@ -16,6 +16,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .layoutfile import Layout, Macros, Member, Struct, load_layout
 
@@ -47,12 +48,22 @@ def _files() -> dict[str, Path]:
 
 LAYOUT_FILES = _files()
 
-VARIANTS = {
+_RISCV64: dict[str, Any] = {"architecture": "RISCV64", "max_physmem_bits": 56}
+_LOONGARCH64: dict[str, Any] = {
+    "architecture": "LOONGARCH64",
+    "page_shift": 14,
+    "section_size_bits": 29,
+    "pageblock_order": 11,
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "arm64-16k": ("arm64-5.16", {"page_shift": 14, "pageblock_order": 11}),
     "arm64-64k": ("arm64-5.16", {"page_shift": 16, "section_size_bits": 29, "pageblock_order": 13}),
     "ppc64-4k": ("ppc64-6.14", {"page_shift": 12, "pageblock_order": 9}),
+    # The structures of memory hotplug are those of arm64.
+    "riscv64": ("arm64-5.16", _RISCV64),
+    "loongarch64-devices": ("arm64-5.16", _LOONGARCH64),
 }
-"""Kernels built for pages of another size: the file that has their types, and their macros."""
+"""Kernels built for pages of another size, or another machine: whose types, and the macros."""
 
 
 def _proposal(layout: Layout) -> Layout:
@@ -109,8 +120,8 @@ def _load() -> Mapping[str, Layout]:
     return tables
 
 
-def _variant(layout: Layout, name: str, macros: Mapping[str, int]) -> Layout:
-    changed = dataclasses.replace(layout.macros, **macros)  # type: ignore[arg-type]
+def _variant(layout: Layout, name: str, macros: Mapping[str, Any]) -> Layout:
+    changed = dataclasses.replace(layout.macros, **macros)
     words = -(-changed.subsections_per_section // 64)
     usage = layout.structs["mem_section_usage"]
     members = dict(usage.members)
