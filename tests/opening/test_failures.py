@@ -27,7 +27,12 @@ NUMBER(MAX_PHYSMEM_BITS)=46
 KERNELOFFSET=0
 """
 # What each command needs besides the dump. Those that need none, or a log, are not asked.
-ARGUMENTS = {"pfn": ("0",), "export": ("{directory}/export",), "bugreport": ("0",)}
+ARGUMENTS = {
+    "pfn": ("0",),
+    "diff": ("{directory}/vmcore",),
+    "export": ("{directory}/export",),
+    "bugreport": ("0",),
+}
 WITHOUT_DUMP = ("oops",)
 EACH = [c.name for c in COMMANDS if c.name not in WITHOUT_DUMP]
 

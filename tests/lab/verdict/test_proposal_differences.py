@@ -167,7 +167,7 @@ def test_a_kernel_contradicts_the_arithmetic() -> None:
 
 
 def test_a_judge_hears_of_it(prog: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen: Any = SimpleNamespace(scenario=DYING, facts={})
+    frozen: Any = SimpleNamespace(scenario=DYING, facts={"iomem": ()})
     report = check(prog)
     assert judge(frozen, prog, report) == []
     head_marked(monkeypatch)
@@ -177,7 +177,7 @@ def test_a_judge_hears_of_it(prog: Program, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_judge_hears_what_the_kernel_says(prog: Program) -> None:
     # That the section of the RAM is not online at all: nor is the device, then.
     answers = [Answer(0x20000, 0x30000, True, False, 0, False, None, None, None, None)]
-    asked: Any = SimpleNamespace(scenario=DYING, facts={"truth": answers})
+    asked: Any = SimpleNamespace(scenario=DYING, facts={"truth": answers, "iomem": ()})
     assert judge(asked, prog, check(prog)) == [
         "the kernel's pfn_to_online_page() is true for none, not 16384 teardown"
     ]
@@ -191,7 +191,7 @@ def guests(prog: Program, monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextmanager
     def boot(kernel: Kernel, scenario: Any, **options: object) -> Iterator[Any]:
-        yield SimpleNamespace(kernel=kernel, scenario=scenario, facts={})
+        yield SimpleNamespace(kernel=kernel, scenario=scenario, facts={"iomem": ()})
 
     def fetch(name: str, **options: object) -> Kernel:
         return kernel
