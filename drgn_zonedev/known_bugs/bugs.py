@@ -273,7 +273,7 @@ BUGS = {
             fixed=None,
             stable=(),
             sure=Sure.READ_CAUSE,
-            note="seen on one guest of 6.12 with pages of 16K",
+            note="the lab's scenario neighbour-gone shows it on arm64 with pages of 16K",
         ),
         KnownBug(
             slug="shared-vmemmap-block",
