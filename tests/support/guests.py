@@ -118,7 +118,7 @@ def boot_shared(kernel: Kernel, scenario: str, directory: Path) -> Iterator[Boot
     """
     # A frozen guest cannot be asked about every PFN.
     chosen = scenarios_on(kernel)[scenario]
-    truth = not (chosen.breakpoint or chosen.broken)
+    truth = not (chosen.breakpoint or chosen.unmapped)
     try:
         with boot_alone(kernel, chosen, truth=truth) as guest:
             yield Booted(guest, directory)

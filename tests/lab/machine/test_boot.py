@@ -229,7 +229,7 @@ def test_what_a_panic_began_with_is_shown_with_its_end(
 def test_a_kernel_of_the_user_has_no_driver_for_device_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(guest, "check_host", lambda: None)
+    monkeypatch.setattr(guest, "check_host", lambda architecture: None)
     own = Kernel(OWN, "7.9", "1", Path("/k"), Path("/k"), None, (), None)
     with (
         pytest.raises(NotPossible, match="only for the lab's own kernels"),
