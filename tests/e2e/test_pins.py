@@ -14,7 +14,7 @@ import pytest
 from support.guests import MIB, PAGE, Booted, each_guest, long_guest
 
 from drgn_zonedev.kernel.page_holders import HolderKind
-from drgn_zonedev.lab import KERNELS
+from drgn_zonedev.lab import KERNELS, SCENARIOS
 from drgn_zonedev.lab.truth.guest_facts import Started
 from drgn_zonedev.page_users.find_pins import find_pins
 from drgn_zonedev.page_users.pins import Awaited, Pins, UsedPages
@@ -162,3 +162,72 @@ def test_a_registered_buffer_that_nothing_maps(booted: Booted) -> None:
     assert held(found, HolderKind.IO_URING) == {ring: pinned.pins}
     assert pinned.pages == 2 * MIB // PAGE
     assert not any(use.has_unknown_user for use in uses(found))
+
+
+# Devices of a driver: the driver has the pages, and no process.
+
+
+def in_order(found: Pins) -> list[tuple[int, int]]:
+    """Where the used pages of the only device are, from its first one, and how many."""
+    (pgmap,) = found.pgmaps
+    first = pgmap.pgmap.ranges[0].start_pfn
+    for use in pgmap.uses:
+        assert not use.mapped_by
+        assert not use.held_by
+        assert use.unknown_references == use.folios
+    return [(use.start_pfn - first, use.pages) for use in pgmap.uses]
+
+
+# What the scenario has the driver hand out, after it took some back.
+HANDED_OUT = [(0, 1), (2, 1), (0x10, 16), (0x200, 512), (0x600, 1), (0x605, 1)]
+
+
+def of_a_driver(*scenarios: str) -> pytest.MarkDecorator:
+    return each_guest(
+        long_guest(kernel, scenario, "unit tests have each kind of reference")
+        for scenario in scenarios
+        for kernel in KERNELS
+        if kernel not in SCENARIOS[scenario].impossible
+    )
+
+
+@of_a_driver("device-private", "device-coherent")
+def test_pages_that_a_driver_has_handed_out(booted: Booted) -> None:
+    found = pins_of(booted)
+    assert in_order(found) == HANDED_OUT
+    assert not any(pgmap.waiters for pgmap in found.pgmaps)
+
+
+@of_a_driver("in-use-teardown")
+def test_two_pages_that_a_removal_waits_for(booted: Booted) -> None:
+    found = find_pins(booted.program())
+    assert found.gaps == ()
+    assert in_order(found) == [(0, 1), (0x1234, 1)]
+    (pgmap,) = found.pgmaps
+    (waiter,) = pgmap.waiters
+    assert waiter.awaited is Awaited.REMOVAL
+    assert "memunmap_pages" in waiter.stack
+    # The driver holds a reference to the pgmap for each.
+    assert pgmap.references is not None
+    counted_by_page = 2 if booted.kernel.name == "5.10" else 0
+    assert (pgmap.references.expected, pgmap.references.found) == (
+        counted_by_page,
+        counted_by_page + 2,
+    )
+
+
+@of_a_driver("p2pdma")
+def test_a_process_that_maps_the_memory_of_a_controller(booted: Booted) -> None:
+    found = find_pins(booted.program())
+    assert found.gaps == ()
+    (pgmap,) = found.pgmaps
+    (use,) = pgmap.uses
+    (user,) = use.mapped_by
+    ((_, pid),) = started(booted, "map")
+    assert [process.pid for process in user.processes] == [pid]
+    assert (user.path or "").endswith("/p2pmem/allocate")
+    assert use.pages == user.pages == pgmap.pages // 2
+    assert not use.has_unknown_user
+    # One is the queue that the driver has there.
+    assert pgmap.references is not None
+    assert pgmap.references.found == pgmap.references.expected + 1
