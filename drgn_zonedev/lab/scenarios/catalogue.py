@@ -449,7 +449,7 @@ _ALL = (
         errors=(("ram-stray-head", _LOST_PFN, _LOST_PFN + 1),),
         proofs=("lost_hugepage",),
         needs=("SPARSEMEM_VMEMMAP_PREINIT",),
-        impossible={"5.10": _NOT_BEFORE_7, "6.1": _NOT_BEFORE_7, "6.12": _NOT_BEFORE_7},
+        impossible=dict.fromkeys(("5.10", "6.1", "6.1-amd64", "6.12"), _NOT_BEFORE_7),
     ),
     Scenario(
         name="memmap-on-memory",
