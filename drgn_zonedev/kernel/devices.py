@@ -27,7 +27,6 @@ __all__ = (
     "dev_to_node",
     "device_links",
     "device_subsystem",
-    "driver_module",
     "for_each_bus_device",
     "for_each_child_device",
     "for_each_device",
@@ -150,25 +149,18 @@ def dev_name(dev: Object) -> str:
     return c_string(dev.init_name) or c_string(dev.kobj.name)
 
 
-def dev_driver(dev: Object) -> str | None:
+def dev_driver(dev: Object) -> tuple[str, str | None] | None:
     """
-    Get the name of the driver that is bound to a device.
+    Get the name of the driver that is bound to a device, and that of its module, ``None`` if it
+    is built in.
 
     :param dev: ``struct device *``
     """
     driver = dev.driver.read_()
-    return c_string(driver.name) if driver else None
-
-
-def driver_module(dev: Object) -> str | None:
-    """
-    Get the name of the module of the driver that is bound to a device; ``None`` if it is built in.
-
-    :param dev: ``struct device *``
-    """
-    driver = dev.driver.read_()
-    owner = driver.owner.read_() if driver else None
-    return c_string(owner.name) if owner else None
+    if not driver:
+        return None
+    owner = driver.owner.read_()
+    return c_string(driver.name), c_string(owner.name) if owner else None
 
 
 def dev_to_node(dev: Object) -> int | None:

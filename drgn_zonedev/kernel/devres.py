@@ -29,7 +29,6 @@ from drgn_zonedev.kernel.devices import (
     dev_name,
     dev_to_node,
     device_subsystem,
-    driver_module,
     for_each_bus_device,
     for_each_child_device,
     for_each_device_with_resources,
@@ -161,13 +160,14 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
     found: dict[int, PgmapDevice] = {}
     for pgmap, dev in _all_owners(prog, pgmaps):
         with contextlib.suppress(*_DAMAGE):
+            driver, module = _optional(dev_driver, dev) or (None, None)
             found[pgmap] = PgmapDevice(
                 name=dev_name(dev),
                 kind=device_subsystem(dev),
                 address=dev.value_(),
                 disk=_disk_below(dev),
-                driver=_optional(dev_driver, dev),
-                module=_optional(driver_module, dev),
+                driver=driver,
+                module=module,
                 node=_optional(dev_to_node, dev),
                 region=_region(dev_name(dev)),
             )
