@@ -65,7 +65,11 @@ def slab_object(prog: Program, address: IntegerLike) -> SlabObject | None:
         if not cache:
             return None
         name = c_string(cache.name)
-    except _DAMAGED as e:
+    except Exception as e:
+        # What has no exception of its own is a plain one in drgn: on arm64, that no variable of the
+        # dump says where the direct mapping is.
+        if type(e) is not Exception and not isinstance(e, _DAMAGED):
+            raise
         raise FaultError(str(e), address) from e
     try:
         if not _is_sound(cache):

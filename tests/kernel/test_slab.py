@@ -138,3 +138,24 @@ def test_kernel_whose_caches_are_not_known() -> None:
     (pgmap,) = check(prog).pgmaps
     with pytest.raises(FaultError):
         slab_object(prog, pgmap.address)
+
+
+def test_a_dump_that_does_not_say_where_the_direct_mapping_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # drgn raises a plain Exception, as of exports of arm64.
+    def find(prog: Program, address: int) -> None:
+        raise Exception("could not find variable in direct mapping")
+
+    monkeypatch.setattr(slab, "find_containing_slab_cache", find)
+    with pytest.raises(FaultError, match="direct mapping"):
+        slab_object(Program(), 0xFFFF000000001000)
+
+
+def test_a_mistake_of_ours_is_not_taken_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(prog: Program, address: int) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(slab, "find_containing_slab_cache", find)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        slab_object(Program(), 0xFFFF000000001000)
