@@ -25,6 +25,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Evidence, Finding, Unjudged
 from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.pagetables import page_frames, walks_in_bulk
 
 __all__ = ("BLOCK_CHECKS",)
@@ -113,7 +114,7 @@ def _zones_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
     word, readable = _column(blocks, "zone")
     nid, has_nid = _column(blocks, "nid")
     known = readable & has_nid & blocks.online
-    for address in np.unique(word[known]).tolist():
+    for address in sorted_set(word[known]).tolist():
         rows = np.flatnonzero(known & (word == np.uint64(address)))
         zone = next((z for z in read.found if z.address == address), None)
         for row in rows[_misplaced(blocks, rows, zone, nid[rows])].tolist():

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import os
 import re
-import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +21,8 @@ from drgn_zonedev.util.output_files import output_file
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from drgn_zonedev.fleet.check_alone import Checked, Limits
     from drgn_zonedev.fleet.find import Found
     from drgn_zonedev.fleet.run import Engine, SurveyQuestion

@@ -12,9 +12,15 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ("Buffers", "Columns", "Rows")
+__all__ = ("Buffers", "Columns", "Rows", "rows_of")
 
 _WHOLE = (1 << 64) - 1
+
+
+def rows_of(truth: np.ndarray) -> np.ndarray:
+    """Where something is true: ``np.flatnonzero()``, but for the detours, which take longer."""
+    rows: np.ndarray = truth.nonzero()[0]
+    return rows
 
 
 class Buffers:
@@ -75,7 +81,7 @@ class _Table:
                 if index % 2
                 else self.half(index) < least
             )
-            rows = self._below[index, least] = np.flatnonzero(less)
+            rows = self._below[index, least] = rows_of(less)
         return rows
 
 

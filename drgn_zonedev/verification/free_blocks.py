@@ -75,8 +75,8 @@ def may_go_on(pages: Pages, kinds: PageKinds) -> bool:
     """Return whether a free block that begins in some pages may go on behind the last one."""
     heads = pages.pfn[kinds.buddy.matches(pages.mapcount) & ~pages.is_tail]
     # Blocks are aligned to their size.
-    orders = np.arange(1, kinds.max_order + 1)
-    return bool(np.isin(heads, pages.end_pfn >> orders << orders).any())
+    possible = {pages.end_pfn >> order << order for order in range(1, kinds.max_order + 1)}
+    return not possible.isdisjoint(heads.tolist())
 
 
 def _looks_free(pages: Pages, kinds: PageKinds) -> np.ndarray:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.promises import order_is_in_flags
 from drgn_zonedev.verification.ram_window import RamWindow
 
@@ -42,7 +43,7 @@ def is_in_flight(window: RamWindow) -> np.ndarray:
 def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
     """Get the PFNs of a window whose compound pages are being made or freed."""
     unlinked = window.tail & ~window.leads_to_head
-    for head in np.unique(window.compound.head[unlinked]).tolist():
+    for head in sorted_set(window.compound.head[unlinked]).tolist():
         rows = np.flatnonzero(window.compound.head == head)
         if _is_half_linked(window, rows, unlinked[rows]):
             start = window.pages.start_pfn + int(rows[0])

@@ -25,7 +25,8 @@ from typing import Optional
 import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
-from drgn_zonedev.verification.columns import Buffers, Columns
+from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.columns import Buffers, Columns, rows_of
 from drgn_zonedev.verification.compound_links import MAX_FOLIO_ORDER
 from drgn_zonedev.verification.page_access import AccessSpan, access_among
 from drgn_zonedev.verification.promises import RamPages
@@ -80,7 +81,7 @@ class FastRam:
         words = np.frombuffer(raw, "<u8").reshape(-1, self.layout.size // 8)
         look = _Look(self, starts, Columns(words, self._buffers))
         found = [rows for rows in look.suspects() if len(rows)]
-        suspects = np.unique(np.concatenate(found)) if found else _NO_ROWS
+        suspects = sorted_set(np.concatenate(found)) if found else _NO_ROWS
         marks, poisoned = self._marks, look.poisoned(self._marks.poisoned)
         access = access_among(self.layout, marks, starts, words, poisoned, look.typed)
         return Glance(suspects, *look.free_heads(), access)
@@ -99,7 +100,7 @@ class _Look:
         self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
         self.any_tail = bool(self.tail.any())
         # Rows of pages that are no tails, and other than most pages in use.
-        self.unusual = np.flatnonzero(~(ram.usual.passes(columns) | self.tail))
+        self.unusual = rows_of(~(ram.usual.passes(columns) | self.tail))
         self.unusual_flags = self.flags[self.unusual]
         self.typed, self.types = self._typed()
         self.free = self.typed[self.kinds.buddy.matches(self.types)]
@@ -122,7 +123,7 @@ class _Look:
     def poisoned(self, flag: int) -> np.ndarray:
         """Rows of pages with ``PG_hwpoison``, which few have."""
         if int(np.bitwise_or.reduce(self.flags)) & flag:
-            return np.flatnonzero(self.flags & np.uint64(flag))
+            return rows_of(self.flags & np.uint64(flag))
         return _NO_ROWS
 
     def free_heads(self) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +152,7 @@ class _Look:
     def _broken_of_many(self, group: Group, pages: np.ndarray) -> np.ndarray:
         if np.count_nonzero(pages) > _FEW * len(pages):
             pages = np.greater(pages, self._passes(group))
-        return self._broken(group, np.flatnonzero(pages))
+        return self._broken(group, rows_of(pages))
 
     def _having(self, flag: int) -> np.ndarray:
         # Which of the unusual pages have a flag.
@@ -165,7 +166,7 @@ class _Look:
         return rows, self.columns.half(index)[rows]
 
     def _wrong_alone(self) -> Iterator[np.ndarray]:
-        elsewhere = np.flatnonzero(~self._passes(Group.UNRESERVED))
+        elsewhere = rows_of(~self._passes(Group.UNRESERVED))
         if len(elsewhere):
             reserved = (self.flags[elsewhere] & np.uint64(self.layout.pg_reserved)) != 0
             yield self._broken(Group.UNRESERVED, elsewhere[~reserved])
@@ -181,7 +182,7 @@ class _Look:
     def _unwritten(self, elsewhere: np.ndarray) -> np.ndarray:
         # Pages of zeros: one that holds another pattern is a tail.
         zeros_pass = self.ram.groups[Group.UNRESERVED].checks.pass_zeros
-        rows = np.flatnonzero(self.flags == 0) if zeros_pass else elsewhere
+        rows = rows_of(self.flags == 0) if zeros_pass else elsewhere
         return rows[~self.columns.at(rows).words.any(axis=1)] if len(rows) else rows
 
     # Compound pages.
@@ -193,7 +194,7 @@ class _Look:
         np.greater(tail[1:], tail[:-1], out=begins[1:])
         np.greater(tail[:-1], tail[1:], out=ends[:-1])
         begins[borders], ends[borders - 1] = tail[borders], tail[borders - 1]
-        return np.flatnonzero(begins), np.flatnonzero(ends)
+        return rows_of(begins), rows_of(ends)
 
     def _wrong_begin(self, first: np.ndarray, last: np.ndarray) -> Iterator[np.ndarray]:
         # Pages at the begin of a block that are in a compound page from before it, or say so.
@@ -226,7 +227,7 @@ class _Look:
         other = self.link[1:] != self.link[:-1]
         other &= self.tail[1:]
         other &= self.tail[:-1]
-        rows = np.flatnonzero(other) + 1
+        rows = rows_of(other) + 1
         yield rows[rows % self.pages != 0]
 
     def _is_mask(self, rows: np.ndarray) -> np.ndarray:
@@ -282,7 +283,7 @@ class _Look:
 
     def _wrong_inside(self, rows: np.ndarray, behind: np.ndarray) -> Iterator[np.ndarray]:
         # A block within another one.
-        within = np.flatnonzero(np.maximum.accumulate(behind)[:-1] > rows[1:]) + 1
+        within = rows_of(np.maximum.accumulate(behind)[:-1] > rows[1:]) + 1
         if len(within):
             yield rows[within]
             rows, behind = np.delete(rows, within), np.delete(behind, within)
@@ -292,6 +293,6 @@ class _Look:
         np.logical_not(self._passes(Group.FREE_INSIDE), out=used[:-1].view(bool))
         # Of each block, and between it and the next one.
         borders = np.stack([rows + 1, behind], axis=1).ravel()
-        found = np.flatnonzero(np.bitwise_or.reduceat(used, borders)[::2])
+        found = rows_of(np.bitwise_or.reduceat(used, borders)[::2])
         for start, end in zip(rows[found].tolist(), behind[found].tolist()):
             yield self._broken(Group.FREE_INSIDE, np.arange(start + 1, end))

@@ -23,7 +23,7 @@ import numpy as np
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.verification import rules
 from drgn_zonedev.verification.checks import Checks, checks_of
-from drgn_zonedev.verification.columns import Columns, Rows
+from drgn_zonedev.verification.columns import Columns, Rows, rows_of
 from drgn_zonedev.verification.comparison import keeps, part_of
 from drgn_zonedev.verification.page_words import ORDER, TAIL_LINK
 from drgn_zonedev.verification.promises import Area, Place, RamPages
@@ -116,7 +116,7 @@ class Kept:
 
     def broken(self, table: Columns | Rows) -> np.ndarray:
         """Rows of the pages that break a rule."""
-        others = np.flatnonzero(~self.passes(table))
+        others = rows_of(~self.passes(table))
         if not len(others):
             return others
         words = table.at(others).words
