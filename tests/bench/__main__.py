@@ -24,15 +24,26 @@ from .guest import Dumps, Image, affordable_gib, dumps_in
 from .measure import Measurement, as_document, judge
 from .metadata import measure_metadata
 from .pages import measure_pages
-from .processes import measure_crash, measure_jobs, measure_memory, measure_start, measure_types
+from .processes import (
+    measure_crash,
+    measure_jobs,
+    measure_memory,
+    measure_start,
+    measure_survey,
+    measure_types,
+)
+from .ram import measure_large_ram, measure_ram
 from .report import as_markdown, as_text, machine_facts
 
 _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- begin of what scripts/bench wrote -->\n", "<!-- end -->\n"
 
-PARTS = ("pages", "crash", "jobs", "start", "memory", "types", "metadata", "devices")
+PARTS = (
+    *("pages", "ram", "crash", "jobs", "start", "memory", "types"),
+    *("metadata", "devices", "large-ram", "survey"),
+)
 # They are about the size of a dump, or the kernel's image in it, and --quick has exports.
-_NOT_QUICK = ("crash", "jobs", "types")
+_NOT_QUICK = ("ram", "crash", "jobs", "types")
 _PROGRAM_OF = {"crash": "crash", "jobs": "makedumpfile"}
 
 
@@ -47,6 +58,8 @@ class Options:
     pages: int
     sections: int
     device_gib: int
+    ram_gib: int
+    exports: int
 
 
 _FULL = Options(
@@ -57,9 +70,19 @@ _FULL = Options(
     pages=20000,
     sections=1024,
     device_gib=1024,
+    ram_gib=1024,
+    exports=12,
 )
 _QUICK = Options(
-    rounds=1, base_gib=0, kdump_gib=0, sizes=(1, 2), pages=500, sections=128, device_gib=16
+    rounds=1,
+    base_gib=0,
+    kdump_gib=0,
+    sizes=(1, 2),
+    pages=500,
+    sections=128,
+    device_gib=16,
+    ram_gib=16,
+    exports=1,
 )
 
 
@@ -207,7 +230,7 @@ def _dumps(args: argparse.Namespace, options: Options, directory: Path) -> Itera
     if args.quick:
         with StoredDump(_ROOT / "vmcores" / "6.1-fsdax-collision").files() as files:
             image = Image(files / "vmcore", files / "vmlinux")
-            yield Dumps(*(lambda: image,) * 4)
+            yield Dumps(*(lambda: image,) * 5)
     else:
         yield dumps_in(directory, options.base_gib, options.kdump_gib)
 
@@ -216,6 +239,7 @@ def _parts(dumps: Dumps, options: Options) -> dict[str, Callable[[], list[Measur
     rounds = options.rounds
     return {
         "pages": lambda: measure_pages(dumps.large(), rounds, options.pages),
+        "ram": lambda: measure_ram(dumps.ram(), rounds),
         "crash": lambda: measure_crash(dumps.large(), 1),
         "jobs": lambda: measure_jobs(dumps, min(rounds, 5)),
         "start": lambda: measure_start(dumps.small(), rounds),
@@ -225,7 +249,13 @@ def _parts(dumps: Dumps, options: Options) -> dict[str, Callable[[], list[Measur
         "types": lambda: measure_types(dumps.small(), rounds),
         "metadata": lambda: measure_metadata(options.sizes, rounds, options.sections),
         "devices": lambda: measure_devices(options.device_gib, rounds),
+        "large-ram": lambda: measure_large_ram(options.ram_gib, min(rounds, 3)),
+        "survey": lambda: measure_survey(_exports(options.exports), min(rounds, 3)),
     }
+
+
+def _exports(number: int) -> list[Path]:
+    return sorted((_ROOT / "vmcores").glob("*/"))[:number]
 
 
 def _update(path: Path, tables: str) -> None:

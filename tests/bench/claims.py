@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .measure import Claim
+from .ram import SMALLER
 
 __all__ = ("CLAIMS", "LINEAR", "claims")
 
@@ -94,6 +95,46 @@ CLAIMS = (
         "ratio",
         "at most",
         1.75,
+    ),
+    Claim(
+        "with RAM, it takes little longer than of devices only",
+        "zonedev check",
+        "zonedev check --only devices",
+        "ratio",
+        "at most",
+        1.3,
+    ),
+    Claim(
+        "verifying RAM in use is as fast as reading its struct pages, but for a factor",
+        "verify, RAM",
+        "raw read, RAM",
+        "ratio",
+        "at most",
+        3,
+    ),
+    Claim(
+        "a TiB of RAM takes no longer per GiB than a part of it",
+        "verify, a TiB of RAM",
+        "verify, a part of that",
+        "ratio",
+        "at most",
+        1.25 * SMALLER,
+    ),
+    Claim(
+        "memory that verifying a TiB of RAM takes (MiB)",
+        "memory of verify, a TiB of RAM",
+        None,
+        "ratio",
+        "at most",
+        100,
+    ),
+    Claim(
+        "a survey with two processes is faster than with one",
+        "survey -j 1",
+        "survey -j 2",
+        "ratio",
+        "at least",
+        1.6,
     ),
     Claim(
         "everybody's REPL starts as fast with the plugin as without",

@@ -54,13 +54,28 @@ class Dumps:
     ``large`` and ``small`` are ELF dumps: ``large`` has device memory with pages of 4
     KiB, 2 MiB and 1 GiB; ``small`` is a guest of 1 GiB with 192 MiB of it. ``kdump``
     is one like ``large`` in makedumpfile's compressed format, but larger, and
-    ``small_kdump`` is ``small`` in that.
+    ``small_kdump`` is ``small`` in that. ``ram`` is a guest of 4 GiB whose RAM is in use.
     """
 
     large: Callable[[], Image]
     small: Callable[[], Image]
     kdump: Callable[[], Image]
     small_kdump: Callable[[], Image]
+    ram: Callable[[], Image]
+
+
+_BUSY_RAM = Scenario(
+    name="bench-ram",
+    summary="4 GiB of RAM with files, huge pages and many processes in it",
+    memory_mib=4096,
+    kernel_args=("transparent_hugepage=always", "hugepages=64"),
+    steps=(
+        ("mkdir", "-p", "/ram"),
+        ("mount", "-t", "tmpfs", "none", "/ram"),
+        ("sh", "-c", "for i in 1 2 3 4; do dd if=/dev/zero of=/ram/$i bs=64k count=2000; done"),
+        ("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 600 & done; rm /ram/2"),
+    ),
+)
 
 
 def dumps_in(directory: Path, base_gib: int, kdump_gib: int) -> Dumps:
@@ -76,6 +91,7 @@ def dumps_in(directory: Path, base_gib: int, kdump_gib: int) -> Dumps:
         small=lambda: _dump(small, directory),
         kdump=lambda: _compressed(kdump, directory, keep=kdump == large),
         small_kdump=lambda: _compressed(small, directory, keep=True),
+        ram=lambda: _dump(_BUSY_RAM, directory),
     )
 
 

@@ -60,6 +60,12 @@ def test_document_names_every_contender(document: dict[str, Any]) -> None:
         "drgn -e pass",
         "drgn -e 'import numpy'",
         "zonedev check",
+        "zonedev check --only devices",
+        "verify, a TiB of RAM",
+        "verify, a part of that",
+        "memory of verify, a TiB of RAM",
+        "survey -j 1",
+        "survey -j 2",
         "REPL without the plugin",
         "REPL with the plugin",
         "memory of drgn -e pass, large",
@@ -115,6 +121,11 @@ def test_claims_are_those_of_the_issue() -> None:
     assert found["classify, 64 TiB", reads] == ("at most", 20)
     assert found["drgn objects, 64 TiB", "classify, 64 TiB"] == ("at least", 20)
     assert found["zonedev check", "drgn -e 'import numpy'"] == ("at most", 1.75)
+    assert found["zonedev check", "zonedev check --only devices"] == ("at most", 1.3)
+    assert found["verify, RAM", "raw read, RAM"] == ("at most", 3)
+    assert found["verify, a TiB of RAM", "verify, a part of that"] == ("at most", 20)
+    assert found["memory of verify, a TiB of RAM", None] == ("at most", 100)
+    assert found["survey -j 1", "survey -j 2"] == ("at least", 1.6)
     for repl in ("with the plugin", "that imports drgn_zonedev"):
         assert found[f"REPL {repl}", "REPL without the plugin"] == ("at most", 1.25)
     types = "check without vmlinux", "check with vmlinux"

@@ -7,6 +7,7 @@ page tables are made when they are read, and counted. RAM stores them.
 
 from __future__ import annotations
 
+import random
 import resource
 import sys
 from collections import Counter
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from drgn import FindObjectFlags, Object, Program, TypeMember
-from support.fakekernel import FakeKernel
+from support.fakekernel import SECTION_PAGES, FakeKernel, RamBuilder, fill_section
 
 START = 0x1000000
 _PGD = 0xFFFFFFFF82A0C000
@@ -24,6 +25,7 @@ _SECTION = 0x8000
 _PRESENT = 1
 _PAGES_PER_GIB = 1 << 18
 _LARGEST_READ = 4 << 20
+_PIECE = 256 << 10
 
 
 class LargeDevice:
@@ -40,13 +42,11 @@ class LargeDevice:
         self.leaf_reads = Counter[int]()
         self.kernel = kernel = FakeKernel("7.2")
         end = START + self.pages
-        kernel.sections(START, end)
-        pgmap = kernel.pgmap((START, end), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=shift)
-        kernel.device_pages(START, START + (1 << shift), pgmap)
+        period = self._make_pages(end)
         self._first = kernel.page(START)
-        # At least twice as long as a compound page's and as any read, so that each
-        # read is a slice of it.
-        pattern = kernel.memory.read(self._first, 64 << shift)
+        # At least twice as long as a period and as any read, so that each read is a
+        # slice of it.
+        pattern = kernel.memory.read(self._first, 64 * period)
         self._period = len(pattern)
         self._pattern = memoryview(pattern * (1 + max(1, _LARGEST_READ // len(pattern))))
         for nr in range(START // _SECTION, end // _SECTION):
@@ -71,6 +71,14 @@ class LargeDevice:
         for nr in range(_RAM // _SECTION, end // _SECTION):
             kernel.memory_block(nr, zone="ZONE_NORMAL")
         kernel.set_variable("max_pfn", end)
+
+    def _make_pages(self, end: int) -> int:
+        # After so many, struct pages repeat.
+        kernel, size = self.kernel, 1 << self.shift
+        kernel.sections(START, end)
+        pgmap = kernel.pgmap((START, end), type="MEMORY_DEVICE_GENERIC", vmemmap_shift=self.shift)
+        kernel.device_pages(START, START + size, pgmap)
+        return size
 
     def program(self) -> Program:
         """A program with this device's memmap and page tables."""
@@ -131,6 +139,33 @@ class LargeDevice:
             return index
         compound, inner = np.divmod(index, self._per_compound)
         return 2 * compound + np.minimum(inner, 1)
+
+
+class LargeRam(LargeDevice):
+    """
+    RAM of some GiB in use. What each section holds is what the first one does: links of compound
+    pages do not depend on where those are.
+    """
+
+    def __init__(self, gib: int) -> None:
+        super().__init__(gib, shift=0)
+
+    def _make_pages(self, end: int) -> int:
+        kernel = self.kernel
+        kernel.sections(START, end, online=True, early=True)
+        kernel.grow_zone("ZONE_NORMAL", START, end, present=self.pages)
+        fill_section(RamBuilder(kernel, "ZONE_NORMAL", 0, random.Random(1)), START)
+        return SECTION_PAGES
+
+    def _add_ram(self) -> None:
+        # Nothing looks at what stores its struct pages.
+        self._ram_pages = 0
+        self.kernel.set_variable("max_pfn", START + self.pages)
+
+    def memory(self) -> Iterator[tuple[int, int]]:
+        """Addresses and sizes of struct pages, 256 KiB at a time."""
+        for address in range(self._first, self._first + self.nominal_bytes, _PIECE):
+            yield address, _PIECE
 
 
 def _find_mm(

@@ -18,13 +18,14 @@ scenes.
 
 from .kernel import VMEMMAP, Altmap, FakeKernel
 from .layouts import LAYOUTS
-from .ram import PLACES, RamBuilder, busy_ram
+from .ram import PLACES, SECTION_PAGES, RamBuilder, busy_ram, fill_section
 from .scenes import collision, far, in_flight, partial, teardown, without_usage
 from .users import File, Process, Users
 
 __all__ = (
     "LAYOUTS",
     "PLACES",
+    "SECTION_PAGES",
     "VMEMMAP",
     "Altmap",
     "FakeKernel",
@@ -35,6 +36,7 @@ __all__ = (
     "busy_ram",
     "collision",
     "far",
+    "fill_section",
     "in_flight",
     "partial",
     "teardown",

@@ -15,10 +15,11 @@ import numpy as np
 from .kernel import FakeKernel
 from .memory import Words
 
-__all__ = ("PLACES", "RamBuilder", "busy_ram")
+__all__ = ("PLACES", "SECTION_PAGES", "RamBuilder", "busy_ram", "fill_section")
 
 FLAGS, LINK, PREV, MAPPING, INDEX, PRIVATE, COUNTS, MEMCG = range(8)
 UNMAPPED = 0xFFFFFFFF
+SECTION_PAGES = 0x8000
 TAIL_MAPPING = 0xDEAD000000000400
 LIST_POISON1, LIST_POISON2 = 0xDEAD000000000100, 0xDEAD000000000122
 COMPOUND_PAGE_DTOR, HUGETLB_PAGE_DTOR = 1, 2
@@ -201,16 +202,17 @@ def busy_ram(layout: str) -> FakeKernel:
     kernel.set_variable("max_pfn", 0x108000)
     kernel.set_variable("highest_memmap_pfn", 0x107FFF)
     for start, zone, nid in ((0x40000, "ZONE_DMA32", 0), (0x100000, "ZONE_NORMAL", other)):
-        _fill(RamBuilder(kernel, zone, nid, random.Random(layout)), start)
+        fill_section(RamBuilder(kernel, zone, nid, random.Random(layout)), start)
     # A hole has the zone of the memory in front of it, which does not span it.
     ram = RamBuilder(kernel, "ZONE_DMA32", 0, random.Random(layout))
     ram.reserved(0x47FE0, 0x20)
     return kernel
 
 
-def _fill(ram: RamBuilder, start: int) -> None:
+def fill_section(ram: RamBuilder, start: int) -> None:
+    """Fill a section with all kinds of pages."""
     # The rest of the section first.
-    ram.lru(start, 0x8000)
+    ram.lru(start, SECTION_PAGES)
     ram.reserved(start, 0x400)
     ram.free(start + 0x400, 10)
     ram.folio(start + 0x800, 9)
