@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from drgn_zonedev.util.rendering import rendered_by
 
 if TYPE_CHECKING:
+    from drgn_zonedev.census.listing import for_each_page_of_kind, page_kinds
     from drgn_zonedev.census.total import page_census
     from drgn_zonedev.classification.classify import classify
     from drgn_zonedev.explanation.explain import explain
@@ -80,6 +81,7 @@ _HOME = {
     "find_dev_pagemap": "kernel.memremap",
     "find_pins": "page_users.find_pins",
     "for_each_dev_pagemap": "kernel.memremap",
+    "for_each_page_of_kind": "census.listing",
     "for_each_subsection": "kernel.mmzone",
     "get_dev_pagemap": "kernel.memremap",
     "kpage_prediction": "pfn_walkers.kpageflags",
@@ -87,6 +89,7 @@ _HOME = {
     "memory_block_states": "kernel.memory_blocks",
     "online_device_section": "kernel.mmzone",
     "page_census": "census.total",
+    "page_kinds": "census.listing",
     "page_layout": "kernel.memmap",
     "page_pgmap": "kernel.memmap",
     "percpu_ref_state": "kernel.memremap",
@@ -126,6 +129,7 @@ __all__ = (
     "find_dev_pagemap",
     "find_pins",
     "for_each_dev_pagemap",
+    "for_each_page_of_kind",
     "for_each_subsection",
     "get_dev_pagemap",
     "kpage_prediction",
@@ -133,6 +137,7 @@ __all__ = (
     "memory_block_states",
     "online_device_section",
     "page_census",
+    "page_kinds",
     "page_layout",
     "page_pgmap",
     "percpu_ref_state",

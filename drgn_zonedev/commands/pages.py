@@ -12,30 +12,90 @@ from drgn_zonedev.commands.base import (
     DrgnCode,
     Outcome,
     Session,
+    UsageError,
+    number,
     output_arguments,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_code
 
 if TYPE_CHECKING:
+    from drgn import Program
     from drgn.commands import DrgnCodeBuilder
+
+    from drgn_zonedev.census.query import CountTest, PageQuery
 
 __all__ = ("PAGES",)
 
-# By in census/labels.py, which takes a while to be imported.
+# By in census/grouping.py, which takes a while to be imported.
 _BY = ("order", "migratetype", "flags", "slab-cache", "pgmap", "memory-block")
+_MOST_AS_TEXT = 1000
+# PageKind in census/kinds.py, likewise.
+_KINDS = (
+    *("not-in-dump", "unmapped", "uninitialised", "offline-section", "device", "metadata"),
+    *("vmemmap", "self-hosted-vmemmap", "free", "pcp-free", "unaccepted", "offline"),
+    *("hwpoison", "reserved", "slab", "page-table", "hugetlb", "thp", "anon", "file", "shmem"),
+    *("ksm", "zero", "kernel"),
+)
+
+
+def _count_test(text: str) -> CountTest:
+    from drgn_zonedev.census.query import parse_count_test
+
+    try:
+        return parse_count_test(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected how many pages to list, got {text!r}")
+    return int(text)
 
 
 def _pages_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser, "jsonl", "csv")
     parser.add_argument(
-        "--by",
-        choices=_BY,
-        help="group pages by this, too",
+        "pages",
+        nargs="?",
+        metavar="START..END",
+        help="list these pages instead; END is not included. Both are PFNs, physical addresses, "
+        "addresses of struct pages, or resources in /proc/iomem, as 'pfn' takes them; a single one "
+        "is that page, or all of that resource",
+    )
+    parser.add_argument("--by", choices=_BY, help="count pages by this, too")
+    parser.add_argument("--kind", choices=_KINDS, help="list only pages of this kind")
+    parser.add_argument("--flag", metavar="F", help="list only pages with this page flag")
+    parser.add_argument(
+        "--refcount",
+        metavar="N",
+        type=_count_test,
+        help="list only pages with so many references, or, with a comparison such as '>1', as many",
+    )
+    parser.add_argument(
+        "--pgmap", metavar="P", type=number, help="list only pages of the pgmap at this address"
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_limit,
+        help="list no more than N pages (default: all, but 1000 as text without --all)",
     )
 
 
 def _pages(session: Session, args: argparse.Namespace) -> Outcome:
+    filters = (args.kind, args.flag, args.refcount, args.pgmap, args.limit)
+    if args.pages is not None:
+        if args.by:
+            raise UsageError("--by counts pages, and START..END lists them: give one of them")
+        return _list(session, args)
+    if any(value is not None for value in filters):
+        raise UsageError("--kind, --flag, --refcount, --pgmap and --limit need START..END")
+    return _count(session, args)
+
+
+def _count(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.census.grouping import By
     from drgn_zonedev.census.total import take_census
     from drgn_zonedev.commands.progress import progress_bar
@@ -53,6 +113,44 @@ def _pages(session: Session, args: argparse.Namespace) -> Outcome:
     return Outcome(census)
 
 
+def _list(session: Session, args: argparse.Namespace) -> Outcome:
+    from drgn_zonedev.census.listing import list_pages
+    from drgn_zonedev.render import page_list
+
+    try:
+        query = _query(session.prog, args)
+        # People do not read more than that; programs do.
+        most = _MOST_AS_TEXT if args.format == "text" and not args.all else None
+        listed = list_pages(session.prog, query, args.limit or most)
+    except ValueError as e:
+        raise UsageError(str(e)) from e
+    print_result(
+        args,
+        lambda screen: page_list.page_list_text(listed, screen=screen),
+        lambda: page_list.page_list_document(listed),
+        jsonl=lambda: page_list.page_list_lines(listed),
+        csv=lambda: page_list.page_list_csv(listed),
+    )
+    return Outcome(listed)
+
+
+def _query(prog: Program, args: argparse.Namespace) -> PageQuery:
+    from drgn_zonedev.census.kinds import PageKind
+    from drgn_zonedev.census.query import PageQuery
+    from drgn_zonedev.explanation.resolve import resolve_range
+    from drgn_zonedev.kernel.page_kinds import flag_mask
+
+    start, end = resolve_range(prog, args.pages)
+    flag = None
+    if args.flag is not None:
+        name = args.flag if args.flag.startswith("PG_") else f"PG_{args.flag.lower()}"
+        flag = flag_mask(prog, name)
+        if not flag:
+            raise UsageError(f"this kernel has no page flag {name}: give one of enum pageflags")
+    kind = None if args.kind is None else PageKind(args.kind)
+    return PageQuery(start, end, kind, flag, args.refcount, args.pgmap)
+
+
 def _pages_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "page_census")
     builder.append(f"census = page_census({f'by={args.by!r}' if args.by else ''})\n")
@@ -66,7 +164,7 @@ def _pages_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 PAGES = Command(
     "pages",
-    "count all pages by what they are used for",
+    "count all pages by what they are used for, or list some of them",
     _pages_arguments,
     _pages,
     DrgnCode(_pages_code, frozenset({"by"})),

@@ -25,12 +25,14 @@ from drgn_zonedev.kernel.mmzone import require_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
 from drgn_zonedev.model import Finding, Range
 
-__all__ = ("Subject", "resolve", "resolve_pfn")
+__all__ = ("Subject", "resolve", "resolve_pfn", "resolve_range")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
 
 # An address as printk() prints it: sixteen digits that cannot be decimal.
 _BARE_ADDRESS = r"(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{16}"
+
+_RESOURCE = "resource"
 
 # The most names that an error lists.
 _FEW = 12
@@ -231,7 +233,7 @@ def _resolve_resource(prog: Program, name: str, resources: Resources) -> Subject
         raise ValueError(
             f"the resource {name!r} is smaller than a page: give one that holds a whole page"
         )
-    return Subject(pfn, "resource", _resource_note(found, pfn, end))
+    return Subject(pfn, _RESOURCE, _resource_note(found, pfn, end))
 
 
 def _named(resources: Sequence[Resource], name: str) -> list[Resource]:
@@ -268,3 +270,48 @@ def _resource_note(found: Sequence[Resource], pfn: int, end: int) -> str:
         f"{first.name!r} is {count}[{first.start:#x}, {first.end:#x}), {end - pfn} pages: "
         f"this is the first of them{others}"
     )
+
+
+@takes_program_or_default
+def resolve_range(prog: Program, text: str) -> tuple[int, int]:
+    """
+    Find the pages that are meant by ``START..END``, or by one page or resource.
+
+    :param text: Each part as :func:`resolve` takes it, and *END* of the kind of *START*.
+    :return: Half-open range of PFNs. A resource as *END* is included.
+    :raises ValueError: if there is no such page, or no page in the range
+    """
+    first, dots, last = text.partition("..")
+    start = resolve(prog, first)
+    if not dots:
+        is_resource = start.kind == _RESOURCE
+        return start.pfn, _end_of_resource(prog, first) if is_resource else start.pfn + 1
+    end = _end(prog, last, start)
+    if end <= start.pfn:
+        raise ValueError(f"no page is in {text!r}: END, which is not included, must be above START")
+    return start.pfn, end
+
+
+def _end(prog: Program, text: str, start: Subject) -> int:
+    kinds = {words: kind for kind, words in _KINDS.items()}
+    kind = kinds.get(start.kind)
+    if re.fullmatch(_BARE_ADDRESS, text):
+        text = f"0x{text}"
+    try:
+        value = int(text, 0)
+    except ValueError:
+        found = resolve(prog, text)
+        return _end_of_resource(prog, text) if found.kind == _RESOURCE else found.pfn
+    pfn, found_kind = resolve_pfn(prog, value, kind)
+    # The page that the address of the end lies in counts, unless that is its first byte.
+    unit, base = 1, 0
+    if found_kind == _KINDS["phys"]:
+        unit = 1 << sparsemem_geometry(prog).page_shift
+    elif found_kind == _KINDS["page"]:
+        unit, base = page_layout(prog).size, page_layout(prog).vmemmap
+    return pfn + ((value - base) % unit != 0)
+
+
+def _end_of_resource(prog: Program, name: str) -> int:
+    found = _named(iomem_resources(prog).found, name)[0]
+    return found.end >> sparsemem_geometry(prog).page_shift

@@ -22,7 +22,7 @@ from drgn_zonedev.render.cells import fitted_table, table
 from drgn_zonedev.render.screen import Screen, more
 from drgn_zonedev.util.strings import printable
 
-__all__ = ("census_csv", "census_document", "census_lines", "census_text")
+__all__ = ("as_csv", "census_csv", "census_document", "census_lines", "census_text")
 
 _BAR = 24
 # Eighths of a column.

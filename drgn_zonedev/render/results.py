@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from drgn_zonedev.census.listing import PageList
 from drgn_zonedev.census.total import Census
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
@@ -18,6 +19,7 @@ from drgn_zonedev.page_users.pins import Pins, UsedPages
 from drgn_zonedev.render.as_text import evidence_lines, report_text
 from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
 from drgn_zonedev.render.explanation_text import explanation_text
+from drgn_zonedev.render.page_list import page_list_text
 from drgn_zonedev.render.pages import census_text
 from drgn_zonedev.render.pins import pins_text, used_pages_text
 from drgn_zonedev.util.rendering import result_text
@@ -27,6 +29,7 @@ __all__ = ()
 
 result_text.register(Report, report_text)
 result_text.register(Census, census_text)
+result_text.register(PageList, page_list_text)
 result_text.register(Explanation, explanation_text)
 result_text.register(Pins, pins_text)
 result_text.register(UsedPages, used_pages_text)

@@ -13,7 +13,7 @@ from support.kernels import each_layout
 
 from drgn_zonedev.explanation import resolve as module
 from drgn_zonedev.explanation.explain import explain
-from drgn_zonedev.explanation.resolve import Subject, resolve, resolve_pfn
+from drgn_zonedev.explanation.resolve import Subject, resolve, resolve_pfn, resolve_range
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Case
@@ -198,3 +198,40 @@ def test_tree_that_cannot_be_read_leaves_numbers() -> None:
 def test_what_looks_like_a_number_is_no_name(prog: Program, text: str, others: str) -> None:
     with pytest.raises(ValueError, match=f"{text!r} is not a number in .*: give {others}$"):
         resolve(prog, text)
+
+
+def test_ends_of_a_range_are_of_one_kind(prog: Program) -> None:
+    vmemmap = 0xFFFFEA0000000000
+    first, last = vmemmap + 64 * 0x24001, vmemmap + 64 * 0x24003
+    for text in (
+        "0x24001..0x24003",
+        "147457..0x24003",
+        "0x24001000..0x24003000",
+        "0x24001fff..0x24002001",
+        f"{first:#x}..{last:#x}",
+        f"{first:x}..{last:x}",
+        f"{first:x}..{last - 8:x}",
+    ):
+        assert resolve_range(prog, text) == (0x24001, 0x24003), text
+    assert resolve_range(prog, "0x24001") == (0x24001, 0x24002)
+    # There need not be memory at the end.
+    assert resolve_range(prog, "0x3fff0..0x40000") == (0x3FFF0, 0x40000)
+
+
+@pytest.mark.parametrize("text", ["0x24001..0x24001", "0x24001..0x24000"])
+def test_range_that_is_empty_or_reversed_is_refused(prog: Program, text: str) -> None:
+    with pytest.raises(ValueError, match="END, which is not included"):
+        resolve_range(prog, text)
+
+
+@pytest.mark.parametrize("text", ["", "..", "0x24001..", "..0x24001", "nonsense..0x5"])
+def test_range_without_an_end_is_refused(prog: Program, text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|no resource|cannot be read"):
+        resolve_range(prog, text)
+
+
+def test_resource_is_a_range() -> None:
+    with StoredDump(VMCORES / "6.1-fsdax-collision").program() as prog:
+        whole = resolve_range(prog, "Persistent Memory")
+        assert whole == (0x24000, 0x30000)
+        assert resolve_range(prog, "Persistent Memory..Persistent Memory") == whole
