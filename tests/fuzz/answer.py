@@ -7,6 +7,7 @@ Asking as a user would ask, and what every answer has to be.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import logging
@@ -191,6 +192,12 @@ def _jsonl_problems(text: str) -> Iterator[str]:
         yield from _json_problems(line)
 
 
+def _csv_problems(text: str) -> Iterator[str]:
+    widths = {len(row) for row in csv.reader(text.splitlines())}
+    if len(widths) != 1:
+        yield f"rows of {sorted(widths)} cells"
+
+
 def _xml_problems(text: str, known: set[str]) -> Iterator[str]:
     try:
         root = ElementTree.fromstring(text)
@@ -208,6 +215,7 @@ def _xml_problems(text: str, known: set[str]) -> Iterator[str]:
 _CHECKS: dict[str, Callable[[str], Iterator[str]]] = {
     "json": _json_problems,
     "jsonl": _jsonl_problems,
+    "csv": _csv_problems,
     "junit": lambda text: _xml_problems(text, _JUNIT),
     "svg": lambda text: _xml_problems(text, _SVG),
 }

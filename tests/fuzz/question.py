@@ -95,6 +95,24 @@ def _pfn(rng: random.Random, image: Image) -> _Words:
     return "pfn", *what, *rng.choice(_FORMATS)
 
 
+def _pages(rng: random.Random, image: Image) -> _Words:
+    by = rng.choice(["order", "migratetype", "flags", "slab-cache", "pgmap", "memory-block"])
+    start = max(rng.choice(image.pfns) - rng.randrange(2048), 0)
+    span = f"{start:#x}..{start + rng.randrange(1, 4096):#x}"
+    filters = [
+        ("--kind", rng.choice(["device", "free", "anon", "kernel"])),
+        ("--flag", "lru"),
+        ("--refcount", rng.choice([">1", "0", "<0"])),
+        ("--limit", "50"),
+        (),
+    ]
+    what = rng.choice(
+        [(), ("--by", by), ("--by", by), (span, *rng.choice(filters)), (rng.choice(_RESOURCES),)]
+    )
+    formats: tuple[_Words, ...] = (*_FORMATS, ("--format", "jsonl"), ("--format", "csv"))
+    return "pages", *what, *rng.choice(formats)
+
+
 def _pins(rng: random.Random, image: Image) -> _Words:
     pfn = rng.choice(image.pfns)
     what = rng.choice([(), (), ("--as", "pfn", hex(pfn)), (rng.choice(_RESOURCES),)])
@@ -116,7 +134,7 @@ def _export(rng: random.Random, image: Image) -> _Words:
 
 
 def _repl(rng: random.Random, image: Image) -> _Words:
-    kinds = (_check, _ranges, _sections, _pgmaps, _pfn, _pins, _walkers, _proposal)
+    kinds = (_check, _ranges, _sections, _pgmaps, _pfn, _pages, _pins, _walkers, _proposal)
     words = rng.choice(kinds)(rng, image)
     return "%zonedev", *words, *rng.choice([(), ("--drgn",), ("--drgn",)])
 
@@ -128,6 +146,7 @@ _KINDS: tuple[tuple[int, Callable[[random.Random, Image], _Words]], ...] = (
     (6, _sections),
     (5, _pgmaps),
     (20, _pfn),
+    (12, _pages),
     (8, _pins),
     (9, _walkers),
     (9, _proposal),
@@ -152,6 +171,9 @@ def may_be_refused(command: Sequence[str], image: Image) -> bool:
     if "pins" in command:
         # A page need not be a device's.
         return len({"--as", *_RESOURCES} & set(command)) > 0
+    if "pages" in command:
+        # Nor need there be memory.
+        return any(".." in word or word in _RESOURCES for word in command)
     if "pfn" not in command:
         return False
     known = {str(pfn) for pfn in image.pfns} | {hex(pfn) for pfn in image.pfns}
