@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drgn import Architecture, Platform, Program
+from drgn import Architecture, Platform, PlatformFlags, Program
 from support.dumpfiles import VMEMMAP, Machine, write_elf, write_kdump
 from support.fakekernel import collision
 
@@ -68,7 +68,7 @@ def test_dump_can_be_opened_again(elf: Program, kdump: Program) -> None:
 
 
 @pytest.mark.parametrize(("holes", "alone"), [(True, True), (False, False)])
-def test_what_a_dump_leaves_out_is_only_known_on_x86_64_without_symbols(
+def test_what_a_dump_leaves_out_is_not_known_without_symbols_everywhere(
     holes: bool, alone: bool, machine: Machine, tmp_path: Path
 ) -> None:
     machine.lose(0x40)
@@ -76,8 +76,9 @@ def test_what_a_dump_leaves_out_is_only_known_on_x86_64_without_symbols(
     assert why_alone(opened(path)) is None
     with path.open("r+b") as file:
         file.seek(18)
-        file.write((183).to_bytes(2, "little"))  # e_machine: EM_AARCH64
-    prog = Program(Platform(Architecture.AARCH64))
+        file.write((21).to_bytes(2, "little"))  # e_machine: EM_PPC64
+    little = PlatformFlags.IS_64_BIT | PlatformFlags.IS_LITTLE_ENDIAN
+    prog = Program(Platform(Architecture.PPC64, little))
     prog.set_core_dump(path)
     assert (why_alone(prog) is not None) is alone
 
