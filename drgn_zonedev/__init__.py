@@ -22,7 +22,7 @@ from drgn_zonedev.util.rendering import rendered_by
 if TYPE_CHECKING:
     from drgn_zonedev.census.listing import for_each_page_of_kind, page_kinds
     from drgn_zonedev.census.total import page_census
-    from drgn_zonedev.classification.classify import classify
+    from drgn_zonedev.classification.classify import classify, classify_pfn
     from drgn_zonedev.explanation.explain import explain
     from drgn_zonedev.kernel.kallsyms import symbol_name
     from drgn_zonedev.kernel.memmap import page_layout, page_pgmap, read_pages
@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     from drgn_zonedev.pfn_proposal import proposal
     from drgn_zonedev.pfn_walkers import walkers
     from drgn_zonedev.pfn_walkers.kpageflags import kpage_prediction
-    from drgn_zonedev.report import check
+    from drgn_zonedev.render.results import to_json
+    from drgn_zonedev.report import check, for_each_finding
     from drgn_zonedev.verification.verify import verify
 
 # The renderers are imported when the first result is printed.
@@ -74,6 +75,7 @@ rendered_by(f"{__name__}.render.results")
 _HOME = {
     "check": "report",
     "classify": "classification.classify",
+    "classify_pfn": "classification.classify",
     "dev_pagemap_info": "kernel.memremap",
     "dev_pagemap_ranges": "kernel.memremap",
     "dev_pagemap_type": "kernel.memremap",
@@ -81,6 +83,7 @@ _HOME = {
     "find_dev_pagemap": "kernel.memremap",
     "find_pins": "page_users.find_pins",
     "for_each_dev_pagemap": "kernel.memremap",
+    "for_each_finding": "report",
     "for_each_page_of_kind": "census.listing",
     "for_each_subsection": "kernel.mmzone",
     "get_dev_pagemap": "kernel.memremap",
@@ -113,6 +116,7 @@ _HOME = {
     "sparsemem_geometry": "kernel.mmzone",
     "subsection_map_index": "kernel.mmzone",
     "symbol_name": "kernel.kallsyms",
+    "to_json": "render.results",
     "verify": "verification.verify",
     "vmem_altmap_offset": "kernel.memremap",
     "walkers": "pfn_walkers",
@@ -122,6 +126,7 @@ _HOME = {
 __all__ = (
     "check",
     "classify",
+    "classify_pfn",
     "dev_pagemap_info",
     "dev_pagemap_ranges",
     "dev_pagemap_type",
@@ -129,6 +134,7 @@ __all__ = (
     "find_dev_pagemap",
     "find_pins",
     "for_each_dev_pagemap",
+    "for_each_finding",
     "for_each_page_of_kind",
     "for_each_subsection",
     "get_dev_pagemap",
@@ -161,6 +167,7 @@ __all__ = (
     "sparsemem_geometry",
     "subsection_map_index",
     "symbol_name",
+    "to_json",
     "verify",
     "vmem_altmap_offset",
     "walkers",

@@ -58,7 +58,7 @@ class Case(enum.Enum):
     What a range of PFNs is.
 
     The five cases of the September 2019 mail keep their numbers; the others are
-    states that real kernels added.
+    states that real kernels added. A case equals its string: ``range.case == "device"``.
     """
 
     ONLINE = "online"
@@ -72,6 +72,13 @@ class Case(enum.Enum):
     ORPHAN = "orphan"
     GHOST = "ghost"
     UNKNOWN = "unknown"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, str) and self.value == other)
+
+    def __hash__(self) -> int:
+        # That of the string, which it equals.
+        return hash(self._value_)
 
     @property
     def number(self) -> int | None:

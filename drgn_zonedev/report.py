@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Optional
 
 from drgn import FaultError, IntegerLike, Program, ProgramFlags
@@ -41,7 +42,7 @@ from drgn_zonedev.model import (
     lacks_memmap,
 )
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.verification.context import Progress, Results
+from drgn_zonedev.verification.context import Progress, Results, no_progress
 from drgn_zonedev.verification.free_areas import FreeAreas, compare_free_areas
 from drgn_zonedev.verification.missing_memory import missing_memory
 from drgn_zonedev.verification.pool.scanner import scanner
@@ -56,7 +57,7 @@ from drgn_zonedev.verification.scope import (
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
 from drgn_zonedev.verification.work import ScanAll
 
-__all__ = ("NoMemoryError", "check", "check_with", "make_scope")
+__all__ = ("NoMemoryError", "check", "check_with", "for_each_finding", "make_scope")
 
 # How often a running kernel may change under the verification before the
 # answer is that it could not be judged.
@@ -73,7 +74,7 @@ def check(
     *,
     only: str | None = None,
     pfns: tuple[IntegerLike, IntegerLike] | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
     jobs: int | None = 1,
 ) -> Report:
     """
@@ -96,6 +97,26 @@ def check(
     scope = make_scope(only, pfns)
     with scanner(prog, jobs) as scan_all:
         return check_with(prog, progress, scan_all, scope)
+
+
+@takes_program_or_default
+def for_each_finding(
+    prog: Program,
+    slug: str | None = None,
+    *,
+    only: str | None = None,
+    pfns: tuple[IntegerLike, IntegerLike] | None = None,
+) -> Iterator[Finding]:
+    """
+    Iterate over what :func:`check()` finds, the worst first.
+
+    :param slug: Only findings of this kind.
+    :param only: ``devices`` or ``ram``, to verify nothing else.
+    :param pfns: The first PFN to look at, and one more than the last.
+    """
+    for finding in check(prog, only=only, pfns=pfns).findings:
+        if slug is None or finding.slug == slug:
+            yield finding
 
 
 def make_scope(only: str | None, pfns: tuple[IntegerLike, IntegerLike] | None) -> Scope:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Program
+from drgn import IntegerLike, Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.access import metadata_access
@@ -31,12 +31,13 @@ from drgn_zonedev.classification.evidence import EvidenceBuilder
 from drgn_zonedev.classification.mapped import MappedParts, mapped_parts
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.util.intervals import Span, containing, union
 from drgn_zonedev.util.sets import sorted_set
 
-__all__ = ("classify", "classify_snapshot", "range_of_pfn", "undecided")
+__all__ = ("classify", "classify_pfn", "classify_snapshot", "range_of_pfn", "undecided")
 
 
 class _Area(enum.IntEnum):
@@ -201,6 +202,19 @@ def undecided(ranges: Iterable[Range]) -> tuple[Unjudged, ...]:
     """Get the ranges whose case is unknown, and why."""
     unknown = (r for r in ranges if r.case is Case.UNKNOWN)
     return tuple(Unjudged(r.start_pfn, r.end_pfn, r.reason) for r in unknown)
+
+
+@takes_program_or_default
+def classify_pfn(prog: Program, pfn: IntegerLike) -> Range | None:
+    """
+    Get the range that contains a PFN, with the evidence for this PFN.
+
+    :return: ``None`` if there is neither a present section nor a pgmap.
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    snapshot = take_snapshot(prog)
+    found = range_of_pfn(prog, snapshot, classify_snapshot(prog, snapshot), require_number(pfn))
+    return found and bind(prog, found)
 
 
 def range_of_pfn(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> Range | None:

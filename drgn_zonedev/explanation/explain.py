@@ -31,7 +31,7 @@ from drgn_zonedev.kernel.folio_counts import idle_references
 from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
-from drgn_zonedev.model import Access, Case, Finding, KernelFacts, Memmap, Range, Severity
+from drgn_zonedev.model import Access, Case, Finding, KernelFacts, Memmap, Pgmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
@@ -87,13 +87,13 @@ class Explanation(Result):
 
 @takes_program_or_default
 def explain(
-    prog: Program, what: int | str | Object | Range | Finding, kind: str | None = None
+    prog: Program, what: int | str | Object | Range | Finding | Pgmap, kind: str | None = None
 ) -> Explanation:
     """
     Explain a page.
 
     :param what: A PFN; an object (``struct page *``, ``struct folio *``, or an
-        integer); a range or finding, for its first page; or text, which can also be a
+        integer); a range, finding or pgmap, for its first page; or text, which can also be a
         physical address or the name of a resource in ``/proc/iomem``: see
         :func:`~drgn_zonedev.explanation.resolve.resolve`.
     :param kind: ``pfn``, ``phys`` or ``page``: the kind of the number, instead of a guess.

@@ -23,7 +23,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import require_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
-from drgn_zonedev.model import Finding, Range
+from drgn_zonedev.model import Finding, Pgmap, Range
 
 __all__ = ("Subject", "resolve", "resolve_pfn", "resolve_range")
 
@@ -55,7 +55,7 @@ class Subject:
 @takes_program_or_default
 def resolve(
     prog: Program,
-    what: int | str | Object | Range | Finding,
+    what: int | str | Object | Range | Finding | Pgmap,
     kind: str | None = None,
     resources: Resources | None = None,
 ) -> Subject:
@@ -63,7 +63,7 @@ def resolve(
     Find the page that is meant.
 
     :param what: A PFN; an address in vmemmap; an object (``struct page *``, ``struct
-        folio *``, what they point to, or an integer); a range or finding, for its first
+        folio *``, what they point to, or an integer); a range, finding or pgmap, for its first
         page; or text: a number, for which :func:`resolve_pfn` guesses the kind, or the name
         of a resource in ``/proc/iomem``.
     :param kind: ``pfn``, ``phys`` or ``page``: the kind of the number, instead of a guess.
@@ -77,6 +77,8 @@ def resolve(
         return _resolve_object(prog, what, kind)
     if isinstance(what, (Range, Finding)):
         return Subject(what.start_pfn, _KINDS["pfn"])
+    if isinstance(what, Pgmap):
+        return _resolve_pgmap(what)
     if isinstance(what, str):
         if not what.strip():
             raise ValueError("expected a PFN, an address or a name, got an empty text")
@@ -213,6 +215,12 @@ def _resolve_object(prog: Program, what: Object, kind: str | None) -> Subject:
             f"expected a struct page *, a struct folio * or a PFN, got {type_.type_name()}"
         )
     return _resolve_number(prog, what.value_(), kind)
+
+
+def _resolve_pgmap(pgmap: Pgmap) -> Subject:
+    if not pgmap.ranges:
+        raise ValueError("this pgmap has no range: give a PFN")
+    return Subject(pgmap.ranges[0].start_pfn, _KINDS["pfn"], "the first page of the pgmap")
 
 
 def _resolve_pointer(prog: Program, address: int, pointee: str) -> Subject:

@@ -46,7 +46,7 @@ from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.util.directories import checksum, create_file, new_directory, new_file, write_file
 from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.util.output_files import identities, is_one_of
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.exported import leaves_out_ram, with_memmap_line
 
@@ -80,7 +80,7 @@ def write_export(
     options: ExportOptions | None = None,
     *,
     force: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Export:
     """
     Export a kernel's memory map to a new directory, or to one file if that is named

@@ -267,7 +267,7 @@ def _nodes_shift(prog: Program) -> int:
     return (node_data.length - 1).bit_length()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pages:
     """
     The struct pages of ``[start_pfn, end_pfn)``.
@@ -279,6 +279,9 @@ class Pages:
     end_pfn: int
     words: np.ndarray
     layout: PageLayout
+
+    def __repr__(self) -> str:
+        return f"<Pages [{self.start_pfn:#x}, {self.end_pfn:#x}): {len(self.words)} struct pages>"
 
     @cached_property
     def pfn(self) -> np.ndarray:

@@ -31,7 +31,7 @@ __all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 _MAX_CHANGES = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sections:
     """
     All present sections at once; row ``i`` of each array is one section.
@@ -57,6 +57,11 @@ class Sections:
 
     def __len__(self) -> int:
         return len(self.nr)
+
+    def __repr__(self) -> str:
+        numbers = f", {self.nr[0]} to {self.nr[-1]}" if len(self) else ""
+        gaps = f", {len(self.unreadable)} spans not readable" if self.unreadable else ""
+        return f"<Sections: {len(self)} present{numbers}{gaps}>"
 
     def find(self, nr: int) -> int | None:
         """Get the row of a section by its number; ``None`` if it is not present."""

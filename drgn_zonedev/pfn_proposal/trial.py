@@ -38,7 +38,7 @@ from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
 from drgn_zonedev.util.intervals import containing
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.verification.verify import verify_snapshot
 
 __all__ = ("ProposalReport", "Verdict", "Wrong", "proposal", "try_variants")
@@ -118,7 +118,7 @@ _TELLING = (Case.DEVICE, Case.PARTIAL, Case.GHOST)
 
 
 @takes_program_or_default
-def proposal(prog: Program, *, progress: Progress = lambda done, total: None) -> ProposalReport:
+def proposal(prog: Program, *, progress: Progress = no_progress) -> ProposalReport:
     """
     Try every variant of ``pfn_zone_device()`` on a program's memory.
 

@@ -39,7 +39,7 @@ from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped
 from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
 from drgn_zonedev.util.intervals import union
 from drgn_zonedev.util.strings import c_string
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.verification.patterns import Contents
 from drgn_zonedev.verification.verify import divide_holes
 
@@ -126,7 +126,7 @@ class WalkersReport:
 
 
 @takes_program_or_default
-def walkers(prog: Program, *, progress: Progress = lambda done, total: None) -> WalkersReport:
+def walkers(prog: Program, *, progress: Progress = no_progress) -> WalkersReport:
     """
     Find the PFN walkers of the kernel that would touch unpromised struct pages: those that
     are not promised to be initialised.
@@ -166,7 +166,7 @@ def walk_all(
     snapshot: Snapshot,
     ranges: Sequence[Range],
     table: Sequence[Walker] = WALKERS,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[Judgement, ...]:
     """Like :func:`walkers`, for structures that were already read, and some ranges."""
     return _judge_all(_memory(prog, snapshot, ranges, progress), table)

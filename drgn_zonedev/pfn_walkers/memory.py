@@ -34,7 +34,7 @@ from drgn_zonedev.model import CASES, Case, Memmap, Range
 from drgn_zonedev.pfn_walkers.zone_lookup import false_zones
 from drgn_zonedev.util.intervals import Span, difference, union
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.verification.patterns import Contents, page_contents
 
 __all__ = ("UNPROMISED", "PfnRuns", "UnpromisedMemory", "suspects", "unpromised_memory")
@@ -215,7 +215,7 @@ def unpromised_memory(
     snapshot: Snapshot,
     ranges: Sequence[Range],
     ram: Sequence[tuple[int, int]],
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> UnpromisedMemory:
     """
     Read unpromised memory, and cut it into runs.

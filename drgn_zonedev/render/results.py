@@ -16,8 +16,10 @@ from drgn_zonedev.census.total import Census
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
 from drgn_zonedev.page_users.pins import Pins, UsedPages
+from drgn_zonedev.render.as_json import render, report_document
 from drgn_zonedev.render.as_text import evidence_lines, report_text
 from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
+from drgn_zonedev.render.explanation_json import explanation_document
 from drgn_zonedev.render.explanation_text import explanation_text
 from drgn_zonedev.render.page_list import page_list_text
 from drgn_zonedev.render.pages import census_text
@@ -25,7 +27,7 @@ from drgn_zonedev.render.pins import pins_text, used_pages_text
 from drgn_zonedev.util.rendering import result_text
 from drgn_zonedev.util.strings import printable
 
-__all__ = ()
+__all__ = ("to_json",)
 
 result_text.register(Report, report_text)
 result_text.register(Census, census_text)
@@ -33,6 +35,17 @@ result_text.register(PageList, page_list_text)
 result_text.register(Explanation, explanation_text)
 result_text.register(Pins, pins_text)
 result_text.register(UsedPages, used_pages_text)
+
+
+def to_json(result: Report | Explanation) -> str:
+    """
+    Get a result as JSON, as ``--format json`` prints it.
+
+    :param result: What :func:`~drgn_zonedev.check()` or :func:`~drgn_zonedev.explain()` returned.
+    """
+    if isinstance(result, Explanation):
+        return render(explanation_document(result))
+    return render(report_document(result))
 
 
 def _span(result: Range | Finding) -> str:

@@ -12,14 +12,16 @@ passes all others to drgn's.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
-
-from drgn_zonedev.commands.base import offered
 
 __all__ = ("candidates", "complete_commands")
 
-_PREFIX = "%zonedev "
+# The last is for crash mode; in Python, it is no statement.
+_PREFIXES = ("%zonedev ", "%crash zonedev ", "zonedev ")
 
 
 def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
@@ -28,7 +30,11 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
 
     :param line: From ``%zonedev`` to the cursor.
     """
-    *words, last = line[len(_PREFIX) :].lstrip().split(" ")
+    # drgn imports this at the start of every session.
+    from drgn_zonedev.commands.base import offered
+
+    prefix = _prefix(line)
+    *words, last = line[len(prefix) :].lstrip().split(" ")
     commands = _commands(parser)
     words = [word for word in words if word]
     if not words:
@@ -42,7 +48,26 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     if before is not None and before.nargs != 0:
         return []
     options = [name for action in command._actions for name in action.option_strings]
+    if not last.startswith("-"):
+        options = _resource_names() if words[0] == "pfn" and last else []
     return sorted(name for name in options if last and name.startswith(last))
+
+
+def _prefix(line: str) -> str:
+    return next((prefix for prefix in _PREFIXES if line.startswith(prefix)), "")
+
+
+def _resource_names() -> list[str]:
+    """Get the resources of /proc/iomem that are a word."""
+    from drgn import get_default_prog
+
+    from drgn_zonedev.kernel.resource import iomem_resources
+
+    # Whatever is wrong with the program, the line is still there to be typed.
+    with contextlib.suppress(Exception):
+        names = {r.name for r in iomem_resources(get_default_prog()).found}
+        return [name for name in names if name and " " not in name]
+    return []
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
@@ -56,25 +81,33 @@ def _option(command: argparse.ArgumentParser, word: str) -> argparse.Action | No
     return next((a for a in command._actions if word in a.option_strings), None)
 
 
-def complete_commands(parser: argparse.ArgumentParser) -> None:
-    """Install the completer, if this is drgn's REPL and it is not installed yet."""
+def complete_commands(make_parser: Callable[[], argparse.ArgumentParser]) -> None:
+    """
+    Complete our commands from the first prompt on, if this is drgn's REPL.
+
+    :param make_parser: Called when something is completed for the first time.
+    """
     # drgn's REPL may use another readline than the standard library.
     repl: Any = sys.modules.get("drgn.internal.repl")
-    if repl is None:
-        return
-    readline = repl.readline
+    if repl is not None and hasattr(repl.readline, "set_startup_hook"):
+        # drgn sets its own completer after this, and another one in crash mode.
+        install = functools.partial(_install, repl.readline, functools.lru_cache(make_parser))
+        repl.readline.set_startup_hook(install)
+
+
+def _install(readline: Any, make_parser: Callable[[], argparse.ArgumentParser]) -> None:
     before = readline.get_completer()
     if before is None or hasattr(before, "zonedev"):
         return
 
     def complete(text: str, state: int) -> str | None:
         line = readline.get_line_buffer()[: readline.get_endidx()]
-        if not line.startswith(_PREFIX):
+        if not _prefix(line):
             found: str | None = before(text, state)
             return found
         # The word of readline may be the end of the real one: "for" for "--for".
         skip = len(line.rsplit(" ", 1)[-1]) - len(text)
-        words = [word[skip:] for word in candidates(parser, line)]
+        words = [word[skip:] for word in candidates(make_parser(), line)]
         return words[state] if state < len(words) else None
 
     complete.zonedev = True  # type: ignore[attr-defined]

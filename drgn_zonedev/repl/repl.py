@@ -15,6 +15,8 @@ from drgn import Program
 from drgn.commands import CommandArgumentError, CommandError, argument, parse_shell_command
 from drgn.commands.linux import linux_kernel_custom_command
 
+from drgn_zonedev.repl.completer import complete_commands
+
 __all__ = ("COMMAND_NAMES", "register")
 
 # Listed here so that the commands are imported only when one of them runs.
@@ -25,8 +27,8 @@ COMMAND_NAMES = (
 _OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
 _LONG = """
-Find the case of every page frame, and whether its struct page is initialised. See %zonedev
-COMMAND --help for each command. %zonedev COMMAND --drgn prints Python code that gets the
+Find the case of every page frame, and whether its struct page is initialised. See {called}
+COMMAND --help for each command. {called} COMMAND --drgn prints Python code that gets the
 same answer. The value of a command is in _.
 """
 
@@ -49,21 +51,22 @@ def register() -> None:
     Register ``%zonedev``, and ``zonedev`` with drgn's crash commands if drgn has them.
     Repeated calls change nothing.
     """
-    linux_kernel_custom_command(**_registration())(_run)
+    linux_kernel_custom_command(**_registration("%zonedev"))(_run)
+    complete_commands(_parser)
     # A private module, which is not there if its plugin is disabled.
     crash = sys.modules.get("drgn.commands._crash.common")
     if crash is not None and hasattr(crash, "crash_custom_command"):
-        crash.crash_custom_command(**_registration())(_run)
+        crash.crash_custom_command(**_registration("zonedev"))(_run)
 
 
-def _registration() -> dict[str, Any]:
+def _registration(called: str) -> dict[str, Any]:
     return {
         "name": "zonedev",
         "description": _DESCRIPTION,
-        "long_description": _LONG,
+        "long_description": _LONG.format(called=called),
         "arguments": (
             argument("command", metavar="COMMAND", help=COMMAND_NAMES),
-            argument("args", metavar="ARG", nargs="...", help="see %zonedev COMMAND --help"),
+            argument("args", metavar="ARG", nargs="...", help=f"see {called} COMMAND --help"),
         ),
         "parse": parse_shell_command,
     }
@@ -73,10 +76,8 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.commands.base import Session, UsageError
     from drgn_zonedev.commands.inputs import refuse_overwriting
     from drgn_zonedev.opening.program_files import program_files
-    from drgn_zonedev.repl.completer import complete_commands
 
     parser = _parser()
-    complete_commands(parser)
     if not words:
         raise CommandArgumentError(f"give a command: {COMMAND_NAMES}")
     if words[0] in _OF_THE_SHELL:

@@ -37,6 +37,7 @@ __all__ = (
     "Progress",
     "Reader",
     "Results",
+    "no_progress",
     "raw_page",
     "read_range",
     "reread_range",
@@ -44,6 +45,12 @@ __all__ = (
 )
 
 Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report progress to nobody: the default."""
+
+
 """
 Called with the number of bytes of struct pages that were gone through since the
 last call, and with how many there are.

@@ -41,7 +41,14 @@ from drgn_zonedev.model import (
 )
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.util.intervals import Span, difference, intersection, union
-from drgn_zonedev.verification.context import Context, Progress, Results, raw_page, unreadable
+from drgn_zonedev.verification.context import (
+    Context,
+    Progress,
+    Results,
+    no_progress,
+    raw_page,
+    unreadable,
+)
 from drgn_zonedev.verification.dangling import dangling_pgmap
 from drgn_zonedev.verification.hazards import (
     verify_hole,
@@ -125,7 +132,7 @@ def verify_snapshot(
     prog: Program,
     snapshot: Snapshot,
     ranges: list[Range],
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
     scan_all: ScanAll = scan_here,
 ) -> Verification:
     """

@@ -5,12 +5,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pydoc
+import re
+from typing import Any
 
 import pytest
-from support.fakekernel import collision, in_flight
+from support.fakekernel import collision, in_flight, partial
 
-from drgn_zonedev import check, explain
-from drgn_zonedev.model import PgmapDevice, RefState
+from drgn_zonedev import (
+    check,
+    classify,
+    classify_pfn,
+    explain,
+    for_each_finding,
+    proposal,
+    read_pages,
+    sections,
+    to_json,
+    verify,
+    walkers,
+)
+from drgn_zonedev.model import Case, PgmapDevice, RefState
 from drgn_zonedev.render.as_text import report_text
 from drgn_zonedev.render.explanation_text import explanation_text
 from drgn_zonedev.util.rendering import text_of as result_text
@@ -69,3 +85,47 @@ def test_nothing_of_a_dump_reaches_the_terminal_unescaped() -> None:
 def test_other_things_have_no_text() -> None:
     with pytest.raises(TypeError, match=r"use repr\(\)"):
         result_text(1)
+
+
+def test_json_of_results_is_that_of_the_commands() -> None:
+    prog = partial("6.1").program()
+    report, explanation = check(prog), explain(prog, 0x100000)
+    assert json.loads(to_json(report))["schema"] == "drgn-zonedev/report/2"
+    assert json.loads(to_json(explanation))["pfn"] == 0x100000
+
+
+def test_bulk_results_are_shown_as_a_line() -> None:
+    prog = partial("6.1").program()
+    pages = next(iter(read_pages(prog, 0x100000, 0x100400)))
+    assert repr(pages) == "<Pages [0x100000, 0x100400): 1024 struct pages>"
+    assert re.fullmatch(r"<Sections: \d+ present, 0 to \d+>", repr(sections(prog)))
+
+
+def test_a_case_equals_its_string() -> None:
+    assert Case.DEVICE == "device"
+    assert Case.DEVICE != "online"
+    assert Case.DEVICE != Case.ONLINE
+    assert {Case.DEVICE: 1}["device"] == 1  # type: ignore[index]
+    assert len({*Case, *(case.value for case in Case)}) == len(Case)
+
+
+def test_findings_and_ranges_one_by_one() -> None:
+    prog = partial("6.1").program()
+    found = check(prog).findings
+    assert tuple(for_each_finding(prog)) == found
+    assert [f.slug for f in for_each_finding(prog, "case5-reserved")] == ["case5-reserved"]
+    here = classify_pfn(prog, 0x100801)
+    assert here is not None
+    assert here.case == "device"
+    assert classify_pfn(prog, 0x999999) is None
+
+
+def test_a_pgmap_is_explained_by_its_first_page() -> None:
+    prog = partial("6.1").program()
+    (pgmap,) = check(prog).pgmaps
+    assert explain(prog, pgmap).pfn == pgmap.ranges[0].start_pfn
+
+
+@pytest.mark.parametrize("helper", [check, explain, classify, verify, walkers, proposal])
+def test_help_shows_no_lambda(helper: Any) -> None:
+    assert "lambda" not in pydoc.render_doc(helper)

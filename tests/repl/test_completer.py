@@ -32,6 +32,8 @@ DUMP = Path(__file__).parents[2] / "vmcores" / "6.1-fsdax-collision"
         ("%zonedev pfn 0x1000 --as ph", ["phys"]),
         ("%zonedev check --fail-on case3", ["case3", "case3-partial"]),
         ("%zonedev walkers --walker hwp", ["hwpoison-inject"]),
+        ("zonedev pg", ["pgmaps"]),
+        ("%crash zonedev check --format ju", ["junit"]),
         ("%zonedev check -o f", []),
         ("%zonedev nosuch --f", []),
         ("%zonedev pfn 0x", []),
@@ -67,8 +69,7 @@ def repl(tmp_path: Path) -> Iterator[pexpect.spawn[str]]:
 
 
 def test_tab_completes_commands_and_python(repl: pexpect.spawn[str]) -> None:
-    repl.sendline("%zonedev --help")
-    repl.expect(">>> ")
+    # It is the first line of the session.
     repl.send("%zonedev pgm\t")
     repl.expect("%zonedev pgmaps")
     repl.send(" --form\t")
@@ -94,10 +95,19 @@ def test_results_are_objects_to_go_on_with(repl: pexpect.spawn[str]) -> None:
         ("report.findings[0].page.type_.type_name()", r"'struct page \*'"),
         ("explain(report.findings[0].page).verdict", "'Case 5: "),
         ("report", "0 errors, "),
-        ("%zonedev pfn 0x24400 --drgn", r"explanation = explain\('0x24400'\)"),
+        ("%zonedev pfn 0x24400 --drgn", r"explanation = explain\(0x24400\)"),
     ):
         repl.sendline(line)
         repl.expect(f"(?s){printed}.*>>> ")
+
+
+def test_tab_completes_in_crash_mode(repl: pexpect.spawn[str]) -> None:
+    repl.sendline("%crash")
+    repl.expect("%crash> ")
+    repl.send("zonedev pgm\t")
+    repl.expect("zonedev pgmaps")
+    repl.send(" --form\t")
+    repl.expect("--format")
 
 
 def test_crash_commands_have_it_too(repl: pexpect.spawn[str]) -> None:
@@ -105,5 +115,5 @@ def test_crash_commands_have_it_too(repl: pexpect.spawn[str]) -> None:
     repl.expect("FS_DAX")
     repl.expect(">>> ")
     repl.sendline("%crash help zonedev | cat")
-    repl.expect("see %zonedev COMMAND --help")
+    repl.expect("see zonedev COMMAND --help")
     repl.expect(">>> ")
