@@ -43,6 +43,7 @@ __all__ = (
     "Pgmap",
     "PgmapDevice",
     "PgmapRange",
+    "Provenance",
     "Range",
     "RefState",
     "Report",
@@ -553,6 +554,21 @@ class KernelFacts:
     """``__MAX_NR_ZONES``; 0 if the debugging information does not have it."""
 
 
+@dataclass(frozen=True)
+class Provenance:
+    """
+    Where a report comes from: the version of the tool, what the user called the program, the
+    build ID of the kernel and the time of its crash (seconds since 1970), if the dump has them,
+    and whether types are from DWARF or BTF.
+    """
+
+    tool: str
+    source: str
+    build_id: str | None
+    crash_time: int | None
+    types: str
+
+
 @dataclass(frozen=True, repr=False)
 class Report(Result):
     """
@@ -568,6 +584,7 @@ class Report(Result):
     coverage: Coverage
     missing: tuple[Missing, ...] = ()
     scope: Scope = EVERYTHING
+    provenance: Provenance | None = None
     memmap: tuple[MemmapPart, ...] = ()
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -154,9 +155,11 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.render.differences import baseline_text
     from drgn_zonedev.report import NoMemoryError, check_with, make_scope
+    from drgn_zonedev.util.handles import bind
     from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
@@ -170,6 +173,9 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
 
+    if session.source is not None:
+        origin = provenance_of(session.prog, session.source)
+        report = bind(session.prog, dataclasses.replace(report, provenance=origin))
     compared = None if baseline is None else compare_with(baseline, report)
 
     def text(screen: Screen | None) -> str:

@@ -25,6 +25,7 @@ from drgn_zonedev.model import (
     KernelFacts,
     MemmapPart,
     Pgmap,
+    Provenance,
     Range,
     Report,
     Scope,
@@ -73,6 +74,7 @@ def report_document(report: Report, compared: Baselined | None = None) -> Docume
     return {
         "schema": "drgn-zonedev/report/2",
         "kernel": kernel_document(report.kernel),
+        **({"provenance": _provenance(report.provenance)} if report.provenance else {}),
         "scope": _scope(report.scope),
         "summary": {
             "pages_by_case": _pages_by_case(report.ranges),
@@ -100,6 +102,16 @@ def _memmap_part(part: MemmapPart) -> Document:
         "end_pfn": part.end_pfn,
         "memory": part.memory.value,
         "page_size": part.page_size,
+    }
+
+
+def _provenance(origin: Provenance) -> Document:
+    return {
+        "tool": origin.tool,
+        "source": origin.source,
+        "build_id": origin.build_id,
+        "crash_time": origin.crash_time,
+        "types": origin.types,
     }
 
 

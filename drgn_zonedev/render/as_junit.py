@@ -11,16 +11,19 @@ which is an error if nothing could be judged.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from xml.etree import ElementTree
 
 from drgn_zonedev.findings import KINDS
-from drgn_zonedev.model import Finding, Report, Severity
-from drgn_zonedev.render.as_text import evidence_lines
+from drgn_zonedev.model import Finding, Provenance, Report, Severity
+from drgn_zonedev.render.as_text import evidence_lines, time_text
 from drgn_zonedev.render.bugs import bug_lines
 from drgn_zonedev.render.cells import kind_lines
 from drgn_zonedev.render.finding_groups import group_findings, group_line
 from drgn_zonedev.render.junit_document import (
+    add_properties,
     add_result,
     add_suite,
     add_test,
@@ -44,11 +47,32 @@ def report_junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
     for finding in report.findings:
         found[finding.slug].append(finding)
     root = new_document("zonedev")
-    suite = add_suite(root, f"zonedev check: Linux {report.kernel.release}")
+    suite = add_suite(root, _suite_name(report))
+    if report.provenance:
+        _add_provenance(suite, report.provenance)
     for slug, findings in found.items():
         _add_kind(suite, slug, findings, is_failure)
     _add_unjudged(suite, report)
     return document_text(root)
+
+
+def _suite_name(report: Report) -> str:
+    name = f"zonedev check: Linux {report.kernel.release}"
+    # The lab calls dumps after the kernel and the scenario.
+    return f"{name}: {PurePath(report.provenance.source).name}" if report.provenance else name
+
+
+def _add_provenance(suite: ElementTree.Element, origin: Provenance) -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    suite.set("timestamp", now.replace(tzinfo=None).isoformat(timespec="seconds"))
+    properties = {
+        "tool": f"zonedev {origin.tool}",
+        "source": origin.source,
+        "build-id": origin.build_id,
+        "crash-time": origin.crash_time and time_text(origin.crash_time),
+        "types": origin.types,
+    }
+    add_properties(suite, {name: value for name, value in properties.items() if value})
 
 
 def error_junit(message: str) -> str:

@@ -32,6 +32,7 @@ def _records(report: Report, compared: Baselined | None) -> Iterator[Document]:
         "record": "header",
         "schema": "drgn-zonedev/report-lines/2",
         "kernel": document["kernel"],
+        **{key: document[key] for key in ("provenance",) if key in document},
         "scope": document["scope"],
         "summary": document["summary"],
         "coverage": document["coverage"],

@@ -9,6 +9,7 @@ Reports as text. Text from a dump is always escaped before it reaches the termin
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,7 @@ from drgn_zonedev.model import (
     Missing,
     Pgmap,
     PgmapRange,
+    Provenance,
     Range,
     Report,
     Severity,
@@ -65,11 +67,13 @@ if TYPE_CHECKING:
 __all__ = (
     "evidence_lines",
     "pgmaps_text",
+    "provenance_text",
     "ranges_text",
     "report_text",
     "sections_text",
     "severities_text",
     "size_text",
+    "time_text",
 )
 
 _T = TypeVar("_T")
@@ -142,6 +146,9 @@ def report_text(
     if screen and screen.is_endless:
         coverage, *reservations = (wrapped(line, screen) for line in (coverage, *reservations))
     parts = [kernel_text(kernel) if screen is None else kernel_line(kernel, screen)]
+    if report.provenance:
+        origin = provenance_text(report.provenance)
+        parts.append(origin if screen is None else wrapped(origin, screen))
     for (title, _), text in zip(views, texts):
         parts += [f"\n{title}\n", text]
     parts += ["", coverage, *_kinds(report), *reservations, severities_text(report)]
@@ -212,6 +219,24 @@ def kernel_text(kernel: KernelFacts) -> str:
         f"subsections of {size_text(kernel.subsection_size)}, "
         f"pages of {size_text(kernel.page_size)}, struct page of {kernel.sizeof_page} bytes"
     )
+
+
+def provenance_text(origin: Provenance) -> str:
+    """One line about where a report comes from."""
+    parts = [origin.source]
+    if origin.build_id is not None:
+        parts.append(f"build ID {origin.build_id}")
+    if origin.crash_time is not None:
+        parts.append(f"crashed {time_text(origin.crash_time)}")
+    return printable(", ".join([*parts, f"types from {origin.types}", f"zonedev {origin.tool}"]))
+
+
+def time_text(seconds: int) -> str:
+    """Format seconds since 1970."""
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat()
+    except (OverflowError, ValueError, OSError):
+        return str(seconds)
 
 
 def kernel_line(kernel: KernelFacts, screen: Screen) -> str:

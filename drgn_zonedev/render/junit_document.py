@@ -12,9 +12,10 @@ damaged kernel contain them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
-__all__ = ("add_result", "add_suite", "add_test", "document_text", "new_document")
+__all__ = ("add_properties", "add_result", "add_suite", "add_test", "document_text", "new_document")
 
 # Characters that XML 1.0 cannot represent, not even escaped.
 _NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -30,6 +31,13 @@ def new_document(name: str) -> ElementTree.Element:
 def add_suite(root: ElementTree.Element, name: str) -> ElementTree.Element:
     """Add a suite without tests."""
     return ElementTree.SubElement(root, "testsuite", name=_xml_text(name))
+
+
+def add_properties(suite: ElementTree.Element, properties: Mapping[str, str]) -> None:
+    """Say something about a suite, before its first test."""
+    element = ElementTree.SubElement(suite, "properties")
+    for name, value in properties.items():
+        ElementTree.SubElement(element, "property", name=name, value=_xml_text(value))
 
 
 def add_test(
@@ -52,7 +60,7 @@ def add_result(test: ElementTree.Element, tag: str, text: str = "", **attributes
 def document_text(root: ElementTree.Element) -> str:
     """Count the tests and results of each suite, and return the document."""
     for suite in root:
-        suite.set("tests", str(len(suite)))
+        suite.set("tests", str(len(suite.findall("testcase"))))
         for count, tag in _COUNTS:
             suite.set(count, str(len(suite.findall(f"testcase/{tag}"))))
     ElementTree.indent(root)

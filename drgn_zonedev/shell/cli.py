@@ -224,7 +224,8 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
         # Nothing has read memory yet, except to get types from it.
         distrust_headers(prog)
         with debug_info(), _odd_layouts_told(prog):
-            yield Session(prog, scan_all, functools.partial(_opened_dump, args))
+            opener = functools.partial(_opened_dump, args)
+            yield Session(prog, scan_all, opener, args.core or args.qemu or "the running kernel")
         warn_if_damaged(prog, files.names.get(files.core or ""))
 
 
