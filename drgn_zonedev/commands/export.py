@@ -73,7 +73,13 @@ def _export(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.export.write import ExportOptions, write_export
     from drgn_zonedev.render.export import export_text
     from drgn_zonedev.util.directories import NotEmptyError
+    from drgn_zonedev.vmcore.exported import leaves_out_ram
 
+    if args.all_memmap and leaves_out_ram(session.prog):
+        raise UsageError(
+            "this export left out the struct pages of RAM, which --all-memmap would include: "
+            "export the dump that it was made of, or remove --all-memmap"
+        )
     options = ExportOptions(args.all_memmap, args.margin, args.blank_names, tuple(args.pfns))
     try:
         with progress_bar() as progress:

@@ -74,7 +74,6 @@ def report_document(report: Report, compared: Baselined | None = None) -> Docume
     return {
         "schema": "drgn-zonedev/report/2",
         "kernel": kernel_document(report.kernel),
-        **({"provenance": _provenance(report.provenance)} if report.provenance else {}),
         "scope": _scope(report.scope),
         "summary": {
             "pages_by_case": _pages_by_case(report.ranges),
@@ -93,6 +92,7 @@ def report_document(report: Report, compared: Baselined | None = None) -> Docume
             for m in report.missing
         ],
         "coverage": _coverage(report.coverage),
+        **({"provenance": _provenance(report.provenance)} if report.provenance else {}),
     }
 
 

@@ -5,18 +5,20 @@ Shell completion
 ----------------
 
 ``zonedev completion SHELL`` prints a completion script for the shell. ``scripts/dist``
-puts the scripts into the package; otherwise shtab generates them from the argument parser.
+puts the scripts into the package; otherwise shtab generates them from the argument parser, or,
+without shtab, they ask ``zonedev completion words``.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.commands.base import Outcome, ShellCommand, UsageError, offered, print_text
+from drgn_zonedev.commands.base import Outcome, ShellCommand, offered, print_text
 
-__all__ = ("SHELLS", "add_completion_command", "completion_script")
+__all__ = ("SHELLS", "add_completion_command", "completion_script", "words_for")
 
 SHELLS = ("bash", "fish", "zsh")
 
@@ -26,6 +28,42 @@ To enable completion, write the script to a file that the shell reads at its sta
   fish: zonedev completion fish > ~/.config/fish/completions/zonedev.fish
   zsh:  zonedev completion zsh > ~/.zfunc/_zonedev   (with ~/.zfunc in fpath)
 """
+
+
+# What a generated script asks for.
+_WORDS = "words"
+_ASKING = {
+    "bash": """_zonedev() {
+    local IFS=$'\\n'
+    COMPREPLY=($(zonedev completion words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+}
+complete -o default -F _zonedev zonedev
+""",
+    "fish": """complete -c zonedev -a \
+'(zonedev completion words (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
+""",
+    "zsh": """#compdef zonedev
+compadd -- ${(f)"$(zonedev completion words ${words[2,CURRENT]} 2>/dev/null)"}
+_files
+""",
+}
+
+
+def words_for(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Get what the last of some words of a command line can become."""
+    *before, last = words or [""]
+    for i, word in enumerate(before):
+        commands = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+        if commands and word in commands[0].choices:
+            return words_for(commands[0].choices[word], [*before[i + 1 :], last])
+    option = parser._option_string_actions.get(before[-1]) if before else None
+    if option is not None and option.nargs != 0:
+        found = offered(option)
+    elif last.startswith("-"):
+        found = list(parser._option_string_actions)
+    else:
+        found = [w for a in parser._actions if not a.option_strings for w in offered(a)]
+    return sorted(word for word in found if word.startswith(last))
 
 
 def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> None:
@@ -38,9 +76,15 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.add_argument("shell", metavar="SHELL", choices=SHELLS, help=", ".join(SHELLS))
+    command.add_argument(
+        "shell", metavar="SHELL", choices=(*SHELLS, _WORDS), help=", ".join(SHELLS)
+    )
+    command.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
     def run(args: argparse.Namespace) -> Outcome:
+        if args.shell == _WORDS:
+            print_text("\n".join(words_for(parser, args.words)))
+            return Outcome(None)
         print_text(_script(parser, args.shell), end="")
         return Outcome(None)
 
@@ -69,15 +113,14 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
     """
     Generate the completion of a parser.
 
+    Without shtab, it asks zonedev itself for the words, each time.
+
     :param shell: One of :data:`SHELLS`.
-    :raises UsageError: if shtab is not installed
     """
     try:
         import shtab
-    except ImportError as e:
-        raise UsageError(
-            "shtab, which generates the completion, is not installed: pip install shtab"
-        ) from e
+    except ImportError:
+        return _ASKING[shell]
     _choose_offered(parser)
     script: str = shtab.complete(parser, shell)
     return script.rstrip("\n") + "\n"

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -90,9 +92,57 @@ def test_command_prints_the_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed == completion.completion_script(cli.make_parser(), "bash")
 
 
-def test_missing_generator_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_without_the_generator_the_shell_asks(
+    shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
-    assert cli.main(["completion", "zsh"]) == 2
-    assert "pip install shtab" in capsys.readouterr().err
+    assert cli.main(["completion", shell]) == 0
+    assert "zonedev completion words" in capsys.readouterr().out
+
+
+def test_bash_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    programs = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    script = tmp_path / "zonedev.bash"
+    script.write_text(completion.completion_script(cli.make_parser(), "bash"))
+    assert _complete(script, "pg") == {"pgmaps"}
+    assert _complete(script, "check", "--format", "js") == {"json", "jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["che"], ["check"]),
+        (["-c", "vmcore", "pg"], ["pgmaps"]),
+        (["check", "--fo"], ["--format"]),
+        (["check", "--format", "js"], ["json", "jsonl"]),
+        (["lab", "fe"], ["fetch"]),
+        (["lab", "fetch", "6.1-unf"], ["6.1-unfixed"]),
+        (["-c", ""], []),
+    ],
+)
+def test_words_without_a_package(words: list[str], found: list[str]) -> None:
+    assert completion.words_for(cli.make_parser(), words) == found
+
+
+def test_the_manual_page_names_every_command_and_option() -> None:
+    page = (
+        (Path(__file__).parents[2] / "docs" / "zonedev.1")
+        .read_text(encoding="utf-8")
+        .replace("\\-", "-")
+    )
+    for section in (".SH EXAMPLES", ".SH EXIT STATUS", ".SH ENVIRONMENT"):
+        assert section in page
+
+    def names(parser: argparse.ArgumentParser) -> Iterator[str]:
+        for action in parser._actions:
+            yield from action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                for name, command in action.choices.items():
+                    yield name
+                    yield from names(command)
+
+    missing = {name for name in names(cli.make_parser()) if name not in page}
+    assert not missing, "scripts/write-man >docs/zonedev.1"

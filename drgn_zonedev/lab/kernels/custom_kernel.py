@@ -33,6 +33,8 @@ def custom_kernel(
         None if everything is built in
     """
     for path in (bzimage, vmlinux, *([system_map] if system_map else [])):
+        if os.path.isdir(path):
+            raise LabError(f"{path} is a directory: give the bzImage or vmlinux in it")
         if not os.path.isfile(path):
             raise LabError(
                 f"there is no file {path}: check --kernel, --vmlinux, --modules and --system-map"
@@ -83,8 +85,16 @@ def vmlinux_release(vmlinux: Path) -> str | None:
 
 
 def _modules(directory: Path, release: str) -> Path:
-    candidates = (directory, directory / "lib/modules" / release, directory / release)
+    candidates = (
+        directory,
+        directory / "lib/modules" / release,
+        # Debian 13 has merged /lib into /usr/lib.
+        directory / "usr/lib/modules" / release,
+        directory / release,
+    )
     for candidate in candidates:
+        if candidate.name == release and os.path.isdir(candidate / "kernel"):
+            _require_dependencies(candidate, release)
         if os.path.isfile(candidate / "modules.dep"):
             if candidate.name != release:
                 raise LabError(
@@ -96,3 +106,14 @@ def _modules(directory: Path, release: str) -> Path:
         f"{directory} has no modules of {release}: run make modules_install "
         f"INSTALL_MOD_PATH={directory}, or depmod"
     )
+
+
+def _require_dependencies(directory: Path, release: str) -> None:
+    if not os.path.isfile(directory / "modules.dep"):
+        command = f"depmod -b {_base(directory)} {release}"
+        raise LabError(f"{directory} has modules, but no modules.dep: run {command}")
+
+
+def _base(directory: Path) -> Path:
+    """Get what depmod -b takes: the directory that lib/modules/RELEASE is in."""
+    return directory.parents[2] if len(directory.parents) > 2 else Path("/")

@@ -119,3 +119,22 @@ def test_functions_are_found_in_vmlinux(bzimage: Path, vmlinux: Path) -> None:
 def test_a_file_that_is_no_elf_has_no_functions(bzimage: Path) -> None:
     with pytest.raises(LabError, match="is not a 64-bit little-endian ELF file"):
         list(elf_functions(bzimage))
+
+
+def test_modules_of_debian_13_are_found(tmp_path: Path, bzimage: Path) -> None:
+    modules = tmp_path / "usr/lib/modules" / bzimage_release(bzimage)
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").touch()
+    assert custom_kernel(bzimage, bzimage, tmp_path).modules == modules
+
+
+def test_modules_without_their_dependencies_say_what_to_run(tmp_path: Path, bzimage: Path) -> None:
+    release = bzimage_release(bzimage)
+    (tmp_path / "lib/modules" / release / "kernel").mkdir(parents=True)
+    with pytest.raises(LabError, match=rf"no modules.dep: run depmod -b {tmp_path} {release}"):
+        custom_kernel(bzimage, bzimage, tmp_path)
+
+
+def test_a_directory_is_no_kernel(tmp_path: Path, bzimage: Path) -> None:
+    with pytest.raises(LabError, match="is a directory: give the bzImage"):
+        custom_kernel(tmp_path, bzimage)
