@@ -21,7 +21,7 @@ __all__ = ("COMMAND_NAMES", "register")
 
 # Listed here so that the commands are imported only when one of them runs.
 COMMAND_NAMES = (
-    "check, ranges, sections, pgmaps, kernel, pfn, pins, "
+    "check, ranges, sections, pgmaps, kernel, pages, pfn, pins, "
     "oops, bugreport, diff, proposal, walkers, export"
 )
 _OF_THE_SHELL = ("completion", "demo", "lab")
