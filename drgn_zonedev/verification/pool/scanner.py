@@ -87,7 +87,7 @@ def why_alone(prog: Program) -> str | None:
 
 
 def _leaves_something_out(prog: Program) -> bool:
-    # Only then is it worth numpy.
+    # Imports numpy.
     from drgn_zonedev.vmcore.left_out import leaves_something_out
 
     return leaves_something_out(prog)
@@ -100,11 +100,13 @@ def _walks_in_bulk(prog: Program) -> bool:
 
 
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
-    if jobs == 1 or why_alone(prog):
+    if jobs == 1 or not (jobs or _pays_off(prog)) or why_alone(prog):
         return 0
-    if jobs:
-        return min(_clamped(jobs), _most_pieces(prog)) - 1
-    return int(_number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog))
+    return min(_clamped(jobs), _most_pieces(prog)) - 1 if jobs else 1
+
+
+def _pays_off(prog: Program) -> bool:
+    return _number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog)
 
 
 def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
