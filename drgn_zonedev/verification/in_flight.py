@@ -12,6 +12,9 @@ freeing clears the order first since Linux kernel commit ebc1baf5c9b4 ("mm: free
 the first tail page") (in v6.6), and then the links, in ascending order, too. So the tails
 without a link are the first or the last ones, and their links are 0. One such tail alone is
 rather a damaged one: a kernel has hundreds of instructions more for the others.
+
+``PG_head`` is set before the first link, and cleared after the last one. In between, the head
+has no tail, is on no list (``LIST_POISON1``), and the page behind it has no reference either.
 """
 
 from __future__ import annotations
@@ -42,12 +45,32 @@ def is_in_flight(window: RamWindow) -> np.ndarray:
 
 def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
     """Get the PFNs of a window whose compound pages are being made or freed."""
+    for row in np.flatnonzero(_is_head_alone(window)).tolist():
+        # At least.
+        yield window.pages.start_pfn + row, window.pages.start_pfn + row + 2
     unlinked = window.tail & ~window.leads_to_head
     for head in sorted_set(window.compound.head[unlinked]).tolist():
         rows = np.flatnonzero(window.compound.head == head)
         if _is_half_linked(window, rows, unlinked[rows]):
             start = window.pages.start_pfn + int(rows[0])
             yield start, start + len(rows)
+
+
+def _is_head_alone(window: RamWindow) -> np.ndarray:
+    """Which pages have ``PG_head``, as if it had just been set, or were about to be cleared."""
+    pages, layout = window.pages, window.pages.layout
+    if layout.list_poison is None:
+        return np.zeros(len(pages.words), bool)
+    lru = layout.lru_offset // 8
+    poisoned = (pages.words[:, lru : lru + 2] == np.array(layout.list_poison, np.uint64)).all(
+        axis=1
+    )
+    # The allocator sets the reference before PG_head, or after it: get_page_from_freelist().
+    head = window.single & poisoned & (pages.pfn % 2 == 0) & (pages.refcount <= 1)
+    head &= (pages.flags & np.uint64(layout.pg_head)) != 0
+    tail = window.single & (pages.refcount == 0) & (pages.flags & np.uint64(layout.pg_head) == 0)
+    idle = (pages.mapcount == -1) & ~pages.is_tail
+    return head & idle & np.r_[(tail & idle)[1:], False]
 
 
 def _is_half_linked(window: RamWindow, rows: np.ndarray, unlinked: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pytest
 from support.fakekernel import FakeKernel, busy_ram
-from support.fakekernel.ram import PLACES
+from support.fakekernel.ram import COUNTS, LIST_POISON1, LIST_POISON2, PLACES, PREV, UNMAPPED
 from support.kernels import each_layout
 
 from drgn_zonedev.model import Report, Severity
@@ -56,6 +56,34 @@ def test_page_that_is_being_made_is_not_judged(layout: str, linked: int) -> None
     (span,) = unjudged(report)
     assert span[0] == HEAD
     assert HEAD + linked < span[1] <= END
+
+
+def begin_compound(kernel: FakeKernel, references: int) -> None:
+    """As between __SetPageHead() and the first prep_compound_tail()."""
+    unlink(kernel, HEAD + 1, END)
+    forget_order(kernel)
+    kernel.poke_page_word(HEAD, LINK, LIST_POISON1)
+    kernel.poke_page_word(HEAD, PREV, LIST_POISON2)
+    kernel.poke_page_word(HEAD, MAPPING, 0)
+    kernel.poke_page_word(HEAD, COUNTS, references << 32 | UNMAPPED)
+
+
+@each_layout
+@pytest.mark.parametrize("references", [0, 1])
+def test_head_without_its_first_tail_is_not_judged(layout: str, references: int) -> None:
+    kernel = busy_ram(layout)
+    begin_compound(kernel, references)
+    report = check(kernel.program())
+    assert errors(report) == []
+    assert (HEAD, HEAD + 2) in unjudged(report)
+
+
+@each_layout
+def test_head_that_is_used_and_has_no_tail_is_an_error(layout: str) -> None:
+    kernel = busy_ram(layout)
+    begin_compound(kernel, 1)
+    kernel.poke_page_word(HEAD + 1, COUNTS, 1 << 32 | UNMAPPED)
+    assert ("ram-stray-head", HEAD, HEAD + 1) in errors(check(kernel.program()))
 
 
 @each_layout
