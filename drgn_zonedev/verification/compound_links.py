@@ -117,10 +117,12 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
     Get the head and the end of the compound page that a PFN is in, if it began before that:
     as the page in front of it and the head say.
     """
-    if not pfn or not _may_be_tail(prog, layout, pfn - 1):
+    if not pfn or not _may_be_compound(prog, layout, pfn - 1):
         return None
     page = next(read_pages(prog, pfn - 1, pfn, layout=layout))
-    head = int(linked_heads(page)[0]) if isinstance(page, Pages) else -1
+    if not isinstance(page, Pages):
+        return None
+    head = int(linked_heads(page)[0]) if page.is_tail[0] else pfn - 1
     first = next(read_pages(prog, head, head + 2, layout=layout)) if head >= 0 else None
     if not isinstance(first, Pages) or len(first.words) < 2 or not _has_head_flag(first)[0]:
         return None
@@ -128,10 +130,14 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
     return (head, end) if end > pfn else None
 
 
-def _may_be_tail(prog: Program, layout: PageLayout, pfn: int) -> bool:
-    # Most are none.
+def _may_be_compound(prog: Program, layout: PageLayout, pfn: int) -> bool:
+    # Most are not.
+    address = layout.page_address(pfn)
     try:
-        return bool(read_word(prog, layout.page_address(pfn) + 8 * layout.compound_word) & 1)
+        return bool(
+            read_word(prog, address + 8 * layout.compound_word) & 1
+            or read_word(prog, address + 8 * layout.flags_word) & layout.pg_head
+        )
     except FaultError:
         return False
 
