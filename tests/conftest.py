@@ -14,6 +14,7 @@ process.
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,12 @@ def _default_program_of_its_own() -> Iterator[None]:
     """Let no test find the default program that another one has set."""
     yield
     drgn.set_default_prog(None)
+
+
+def pytest_configure() -> None:
+    # A shell has its background jobs ignore SIGINT, and so would all that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
