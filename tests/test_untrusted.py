@@ -23,6 +23,10 @@ BUILTINS = {"eval", "exec", "compile", "__import__"}
 ATTRIBUTES = {("os", "system"), ("os", "popen"), ("numpy", "fromregex"), ("tar", "extractall")}
 
 
+# What users themselves say, at their terminal: $PAGER, and an expression in drgn's REPL.
+OF_USERS = {"commands/pager.py": ["subprocess.Popen"], "commands/pfn.py": ["eval"]}
+
+
 def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
@@ -55,7 +59,9 @@ def _call_offences(node: ast.Call) -> list[str]:
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_from_a_dump_is_ever_run(path: Path) -> None:
-    assert offences(ast.parse(path.read_text(encoding="utf-8"))) == []
+    found = offences(ast.parse(path.read_text(encoding="utf-8")))
+    allowed = OF_USERS.get(str(path.relative_to(PACKAGE)), [])
+    assert [offence.partition("(")[0] for offence in found] == allowed
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,15 @@ def _walks_in_bulk(prog: Program) -> bool:
 
 
 def _number_of_early_workers(prog: Program, jobs: int | None) -> int:
+    # Asking why it should be alone may import numpy.
     if jobs == 1 or not (jobs or _pays_off(prog)) or why_alone(prog):
         return 0
     return min(_clamped(jobs), _most_pieces(prog)) - 1 if jobs else 1
 
 
 def _pays_off(prog: Program) -> bool:
-    return _number_of_cores() > 1 and _is_compressed(prog) and _is_large(prog)
+    several = _number_of_cores() > 1 and core_dump_path(prog) is not None
+    return several and _is_compressed(prog) and _is_large(prog)
 
 
 def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
