@@ -412,7 +412,9 @@ def test_check_of_an_archive_says_the_same(
     said = []
     for path in (source, str(out)):
         status = cli.main(["-c", path, "check", "--format", "json"])
-        said.append((status, capsys.readouterr().out))
+        document = json.loads(capsys.readouterr().out)
+        assert document.pop("provenance")["source"] == path
+        said.append((status, document))
     assert said[0] == said[1]
 
 

@@ -67,8 +67,9 @@ class Result:
 
     @property
     def document(self) -> dict[str, Any]:
-        """Standard output as JSON."""
+        """Standard output as JSON, but for where it comes from: what is said is compared."""
         document: dict[str, Any] = json.loads(self.stdout)
+        document.pop("provenance", None)
         return document
 
 
