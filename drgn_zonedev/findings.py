@@ -284,7 +284,8 @@ _ERRORS = (
         "which is written when one is added (sync_global_pgds(); since v6.17, "
         "arch_sync_kernel_mappings()). Without it, reading the struct pages faults in that task, "
         "and in no other.",
-        "the entry in a table on pgd_list differs from that in swapper_pg_dir",
+        "the entry in a table on pgd_list differs from that in swapper_pg_dir, in a dump: of a "
+        "running kernel, tables come and go",
         'Update the kernel: since Linux kernel commit 6659d0279980 ("x86/mm/64: define '
         'ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()") (in v6.17), no way of '
         "populating vmemmap leaves it out.",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from drgn import FaultError
+from drgn import FaultError, ProgramFlags
 
 from drgn_zonedev.consistency.claims import Scene
 from drgn_zonedev.findings import make_finding
@@ -453,6 +453,9 @@ def _top_levels(vmemmap: _Vmemmap) -> Iterator[Finding | Unjudged]:
     if not spans or leaves_out_ram(prog) or vmemmap.scene.snapshot.hotplug_in_progress:
         return
     if not (walks_in_bulk(prog) and copies_kernel_entries(prog)):
+        return
+    # Tasks end meanwhile: their page tables are freed, and the list leads to other pages.
+    if prog.flags & ProgramFlags.IS_LIVE:
         return
     try:
         own = top_level(prog, spans[0][0], spans[-1][1])

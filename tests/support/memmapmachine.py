@@ -85,8 +85,8 @@ class PageTables:
             for i in range(512):
                 self.enter(first + i, 1, (huge >> 12) + i << 12 | _PRESENT)
 
-    def program(self) -> Program:
-        prog = self.kernel.program()
+    def program(self, *, is_live: bool = False) -> Program:
+        prog = self.kernel.program(is_live=is_live)
         prog.add_memory_segment(0, 1 << 52, self._read, True)
         return prog
 
