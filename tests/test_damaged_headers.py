@@ -7,6 +7,7 @@ something is not judged. Nothing is all clear because it could not be looked at.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from collections.abc import Iterator
@@ -59,7 +60,10 @@ def with_wrong_page(files: Path) -> bytes:
     prog = open_dump(files / "vmcore", files / "vmlinux")
     vmemmap = prog["vmemmap"].value_()
     device = [r for r in check(prog).ranges if r.case is Case.DEVICE]
-    return with_wrong_zone(dump, vmemmap + _SIZEOF_PAGE * device[0].start_pfn) if device else dump
+    # Those of a device may be missing, and that is found, too.
+    with contextlib.suppress(LookupError, IndexError):
+        return with_wrong_zone(dump, vmemmap + _SIZEOF_PAGE * device[0].start_pfn)
+    return dump
 
 
 def errors(document: Json) -> set[tuple[str, int, int]]:
