@@ -65,7 +65,12 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         "is that page, or all of that resource",
     )
     parser.add_argument("--by", choices=_BY, help="count pages by this, too")
-    parser.add_argument("--kind", choices=_KINDS, help="list only pages of this kind")
+    parser.add_argument(
+        "--kind",
+        metavar="KIND",
+        choices=_KINDS,
+        help="list only pages of this kind, such as anon or free: docs/pages.md has all",
+    )
     parser.add_argument("--flag", metavar="F", help="list only pages with this page flag")
     parser.add_argument(
         "--refcount",
