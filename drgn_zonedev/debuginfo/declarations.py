@@ -59,7 +59,7 @@ _BY_TYPE: Mapping[str, str] = {
     "struct ipc_namespace": "init_ipc_ns",
     "struct kernfs_node *": "sysfs_root_kn",
     "struct kimage *": "kexec_crash_image",
-    "struct kmem_cache *": "task_struct_cachep",
+    "struct kmem_cache *": "kmem_cache task_struct_cachep",
     "struct kobj_map *": "cdev_map",
     "struct kobj_type": "bus_ktype class_ktype device_ktype driver_ktype module_ktype",
     "struct kset *": "bus_kset class_kset devices_kset module_kset slab_kset",
