@@ -164,9 +164,10 @@ def draw_command(rng: random.Random, image: Image) -> _Words:
 def may_be_refused(command: Sequence[str], image: Image) -> bool:
     """
     Return whether a command names something that need not exist: then it may be a
-    mistake of whoever asked. And names that cannot all be left out are no export.
+    mistake of whoever asked. Nor does an export follow if names cannot all be left out, or of
+    memory that an export does not have.
     """
-    if "--blank-names" in command:
+    if {"--blank-names", "--all-memmap"} & set(command):
         return True
     if "pins" in command:
         # A page need not be a device's.
