@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,10 @@ def nameless(whole: Path, text: Path) -> Path:
     return path
 
 
-def answer(capsys: pytest.CaptureFixture[str], *args: str) -> object:
+def answer(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, Any]:
     assert cli.main([*args, "check", "--format", "json", "--jobs", "2"]) in (0, 1)
-    return json.loads(capsys.readouterr().out)
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
 
 
 def test_dump_without_vmcoreinfo_is_judged_with_one_that_is_given(
