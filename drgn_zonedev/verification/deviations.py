@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import Pages, head_pgmaps
+from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.comparison import as_unsigned, keeps, part_of
 from drgn_zonedev.verification.in_flight import is_in_flight
 from drgn_zonedev.verification.promises import Place, Promise, RamPages, periodic_areas
@@ -65,10 +66,14 @@ def deviations(prog: Program, pages: Pages, promise: Promise) -> list[Deviation]
     return _deviations(subject, broken, _any_of(broken, Role.ORIGIN) & _any_of(broken, Role.LINK))
 
 
-def ram_deviations(prog: Program, window: RamWindow) -> list[Deviation]:
-    """Like :func:`deviations()`, for pages of RAM."""
+def ram_deviations(prog: Program, window: RamWindow, in_flight: Iterable[Span]) -> list[Deviation]:
+    """
+    Like :func:`deviations()`, for pages of RAM.
+
+    :param in_flight: From :func:`.compounds_in_flight()`.
+    """
     subject = _Subject(prog, window.pages, window.place)
-    settled = ~is_in_flight(window)
+    settled = ~is_in_flight(window, in_flight)
     broken = [(r, w if r.role is Role.ORIGIN else w & settled) for r, w in _broken(subject)]
     found = _deviations(subject, broken, window.unwritten)
     asked = (dataclasses.replace(d, wrong=d.wrong & window.asked) for d in found)

@@ -19,7 +19,7 @@ has no tail, is on no list (``LIST_POISON1``), and the page behind it has no ref
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -35,10 +35,10 @@ IN_FLIGHT = "a compound page that the kernel was making or freeing when it was s
 _FEWEST = 2
 
 
-def is_in_flight(window: RamWindow) -> np.ndarray:
-    """Which pages are in compound pages that are being made or freed."""
+def is_in_flight(window: RamWindow, compounds: Iterable[Span]) -> np.ndarray:
+    """Which pages are in the compound pages that :func:`compounds_in_flight()` found."""
     pages = np.zeros(len(window.pages.words), bool)
-    for start, end in compounds_in_flight(window):
+    for start, end in compounds:
         pages[start - window.pages.start_pfn : end - window.pages.start_pfn] = True
     return pages
 

@@ -200,8 +200,8 @@ def _look(
     found = []
     for start, end in sorted(windows):
         for window in read_window(prog, layout, promise, start, end):
-            deviations = tuple(ram_deviations(prog, window))
             in_flight = tuple(compounds_in_flight(window))
+            deviations = tuple(ram_deviations(prog, window, in_flight))
             if deviations or in_flight:
                 found.append(_Wrong(window.pages, deviations, in_flight))
     return found
