@@ -52,7 +52,7 @@ def proven_errors(prog: Program, facts: Facts) -> ProvenErrors:
     frozen = read_frozen(prog, facts)
     if frozen is None:
         page = prog["PAGE_SIZE"].value_()
-        firmware = _by_iomem(facts) if "iomem" in facts else _by_log(_log(prog))
+        firmware = _by_iomem(facts) if "iomem" in facts else _by_log(bytes(get_dmesg(prog)))
         spans = union((start // page, -(-end // page)) for start, end in firmware)
         return ProvenErrors(spans, exact=False)
     return ProvenErrors(pages_in_no_zone(frozen), exact=True)
@@ -85,14 +85,6 @@ def _by_log(log: bytes) -> Iterator[tuple[int, int]]:
     # A guest that was frozen during boot has no user space to ask.
     for start, last in _E820.findall(log):
         yield int(start, 16), int(last, 16) + 1
-
-
-def _log(prog: Program) -> bytes:
-    try:
-        return bytes(get_dmesg(prog))
-    except LookupError:
-        # Kernels that tests make up have none.
-        return b""
 
 
 def pages_in_no_zone(frozen: Frozen) -> _Spans:
