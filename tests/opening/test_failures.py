@@ -55,16 +55,23 @@ def dump(path: Path, machine: tuple[int, str]) -> Path:
     return path
 
 
+def refusal(
+    command: str, machine: tuple[int, str], directory: Path, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Ask a command about a dump that it must refuse, and get the line that it says."""
+    arguments = [a.format(directory=directory) for a in ARGUMENTS.get(command, ())]
+    core = str(dump(directory / "vmcore", machine))
+    assert cli.main(["-c", core, command, *arguments]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
 @pytest.mark.parametrize("machine", [S390X, PPC64_BIG], ids=["s390x", "ppc64"])
 @pytest.mark.parametrize("command", EACH)
 def test_every_command_refuses_big_endian_machines(
     command: str, machine: tuple[int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [a.format(directory=tmp_path) for a in ARGUMENTS.get(command, ())]
-    core = str(dump(tmp_path / "vmcore", machine))
-    assert cli.main(["-c", core, command, *arguments]) == 3
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "big-endian" in line
+    assert "big-endian" in refusal(command, machine, tmp_path, capsys)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["vmcore"]
 
 
@@ -73,10 +80,7 @@ def test_every_command_refuses_big_endian_machines(
 def test_every_command_refuses_what_drgn_cannot_translate(
     command: str, machine: tuple[int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [a.format(directory=tmp_path) for a in ARGUMENTS.get(command, ())]
-    core = str(dump(tmp_path / "vmcore", machine))
-    assert cli.main(["-c", core, command, *arguments]) == 3
-    (line,) = capsys.readouterr().err.splitlines()
+    line = refusal(command, machine, tmp_path, capsys)
     assert "drgn cannot translate virtual addresses" in line
 
 

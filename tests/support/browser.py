@@ -15,6 +15,19 @@ from typing import Any
 
 import pytest
 
+CHROMIUM_OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""For a browser without a screen, which asks nobody for anything."""
+
 # Measures each picture of a page, and answers in an element of it.
 _SCRIPT = """
 const out = [];
@@ -91,15 +104,7 @@ def measure(
     done = subprocess.run(
         [
             chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
+            *CHROMIUM_OPTIONS,
             f"--user-data-dir={directory / 'profile'}",
             "--window-size=1400,4000",
             "--dump-dom",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.browser import require_chromium
+from support.browser import CHROMIUM_OPTIONS, require_chromium
 
 Json = dict[str, Any]
 _SECONDS = 60
@@ -140,10 +140,11 @@ def opened_tab(directory: Path, page: Path) -> Iterator[Tab]:
 
     process = subprocess.Popen(
         [
-            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-            *("--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"),
-            *("--disable-component-update", "--disable-sync", "--remote-debugging-pipe"),
-            *(f"--user-data-dir={directory / 'profile'}", "about:blank"),
+            chromium,
+            *CHROMIUM_OPTIONS,
+            "--remote-debugging-pipe",
+            f"--user-data-dir={directory / 'profile'}",
+            "about:blank",
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
