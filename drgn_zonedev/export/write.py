@@ -17,7 +17,6 @@ import re
 import stat
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +45,7 @@ from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.util.directories import checksum, create_file, new_directory, new_file, write_file
 from drgn_zonedev.util.intervals import Span, union
 from drgn_zonedev.util.output_files import identities, is_one_of
+from drgn_zonedev.util.tool_version import tool_version
 from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.exported import leaves_out_ram, with_memmap_line
@@ -240,7 +240,7 @@ def _meta(
             "architecture": report.kernel.architecture,
             "build_id": _build_id(recorder.vmcoreinfo),
         },
-        "made_by": {"drgn-zonedev": _version(), "drgn": drgn.__version__},
+        "made_by": {"drgn-zonedev": tool_version(), "drgn": drgn.__version__},
         "source": {"live": bool(recorder.source.flags & ProgramFlags.IS_LIVE)},
         "options": asdict(options),
         "contents": {
@@ -254,13 +254,6 @@ def _meta(
         ],
         "files": {name: checksum(directory / name) for name in ("vmcore", "vmlinux")},
     }
-
-
-def _version() -> str:
-    try:
-        return version("drgn-zonedev")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _extents(runs: list[MemoryRun]) -> Iterable[Span]:

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import PackageNotFoundError, version
 
 from drgn import FaultError, Program
 
 from drgn_zonedev.debuginfo.finders import types_are_builtin
 from drgn_zonedev.model import Provenance
+from drgn_zonedev.util.tool_version import tool_version
 
 __all__ = ("provenance_of",)
 
@@ -27,7 +27,7 @@ def provenance_of(prog: Program, source: str) -> Provenance:
     vmcoreinfo = _vmcoreinfo(prog)
     build_id, crash_time = _BUILD_ID.search(vmcoreinfo), _CRASH_TIME.search(vmcoreinfo)
     return Provenance(
-        tool=_tool(),
+        tool=tool_version(),
         source=source,
         build_id=build_id[1].decode() if build_id else None,
         crash_time=int(crash_time[1]) if crash_time else None,
@@ -41,10 +41,3 @@ def _vmcoreinfo(prog: Program) -> bytes:
     except (FaultError, LookupError, TypeError):
         return b""
     return text
-
-
-def _tool() -> str:
-    try:
-        return version("drgn-zonedev")
-    except PackageNotFoundError:
-        return "unknown"
