@@ -82,7 +82,7 @@ def _in_html(document: Mapping[str, Any]) -> str:
 def _document(
     scene: Picture, title: str, nodes: Sequence[NodeSpan], explained: Mapping[int, str]
 ) -> dict[str, Any]:
-    texts = {printable(r.reason): 0 for r in scene.ranges}
+    texts = list(dict.fromkeys(printable(r.reason) for r in scene.ranges))
     numbers = {text: i for i, text in enumerate(texts)}
     return {
         "title": title,
@@ -100,7 +100,7 @@ def _document(
             {"name": access.value, "fill": fill, "ink": ink, "hatch": hatch}
             for access, (fill, ink, hatch) in _ACCESSES.items()
         ],
-        "texts": list(texts),
+        "texts": texts,
         "ranges": list(_ranges(scene, numbers)),
         "pgmaps": [_pgmap(scene, number) for number in range(len(scene.pgmaps))],
         "findings": [_finding(group) for group in group_findings(scene.findings or ())],
