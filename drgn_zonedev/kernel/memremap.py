@@ -290,7 +290,9 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
         raise FaultError("a per-CPU counter cannot be read", int(counters[~readable][0]))
     # A counter of one CPU may wrap; only the sum has a meaning.
     total += sum(raw.view(f"<u{bits // 8}")[:, 0].tolist())
-    return int(total) & ((1 << bits) - 1)
+    # As an atomic_long_t, which it becomes once the reference is killed.
+    unsigned = int(total) & ((1 << bits) - 1)
+    return unsigned - (unsigned >> (bits - 1) << bits)
 
 
 def _per_cpu_offsets(prog: Program) -> np.ndarray:

@@ -123,8 +123,6 @@ def _compared(prog: Program, pgmap: Pgmap, used: int | None) -> Iterator[Finding
     count, least = pgmap.ref.count, 1 + _taken(pgmap) + (used or 0)
     if count is None or pgmap.in_progress or not pgmap.ranges:
         return
-    # A percpu_ref counts as a signed number.
-    count = count - (1 << 64) if count >> 63 else count
     if count < least:
         yield _finding("pgmap-references-missing", pgmap, f"{least - count} are missing", used)
     elif count > least and used is not None and _counts_no_idle_pages(prog, pgmap):
@@ -139,7 +137,9 @@ def _counts_no_idle_pages(prog: Program, pgmap: Pgmap) -> bool:
 def _finding(slug: str, pgmap: Pgmap, detail: str, used: int | None) -> Finding:
     start = min(r.start_pfn for r in pgmap.ranges)
     least, count = 1 + _taken(pgmap) + (used or 0), pgmap.ref.count
-    fact = Evidence("pgmap->ref, counted", pgmap.address, count, least, _accounts(pgmap, used))
+    # A word, as all evidence.
+    value = None if count is None else count & (1 << 64) - 1
+    fact = Evidence("pgmap->ref, counted", pgmap.address, value, least, _accounts(pgmap, used))
     end = max(start, *(r.end_pfn for r in pgmap.ranges))
     address = pgmap.address
     return make_finding(

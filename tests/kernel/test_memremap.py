@@ -268,7 +268,7 @@ def ref_of(kernel: FakeKernel, pgmap: int) -> RefState:
 
 
 @each_layout
-@pytest.mark.parametrize("count", [0, 1, 77, 1 << 40])
+@pytest.mark.parametrize("count", [0, 1, 77, 1 << 40, -1, -(1 << 40)])
 def test_live_reference_is_the_sum_over_cpus(layout: str, count: int) -> None:
     # One of the fake's per-CPU counters is negative.
     kernel = FakeKernel(layout)
@@ -277,10 +277,11 @@ def test_live_reference_is_the_sum_over_cpus(layout: str, count: int) -> None:
 
 
 @each_layout
-def test_dead_reference(layout: str) -> None:
+@pytest.mark.parametrize("count", [5, 0, -1])
+def test_dead_reference(layout: str, count: int) -> None:
     kernel = FakeKernel(layout)
-    pgmap = kernel.pgmap((0x40000, 0x48000), ref="dead", count=5)
-    assert ref_of(kernel, pgmap) == RefState("dead", "atomic", 5)
+    pgmap = kernel.pgmap((0x40000, 0x48000), ref="dead", count=count)
+    assert ref_of(kernel, pgmap) == RefState("dead", "atomic", count)
 
 
 @each_layout

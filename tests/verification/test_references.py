@@ -131,3 +131,11 @@ def test_page_that_kept_the_order_of_a_folio(type_: str) -> None:
         # It counts as 16, of which the pgmap has one.
         fewer = [("pgmap-references-missing", START, END)]
         assert found == (fewer + stale if kept else [])
+
+
+@each_layout
+def test_sum_below_zero_is_shown_as_the_word_that_it_is(layout: str) -> None:
+    machine = Machine(layout, "MEMORY_DEVICE_FS_DAX", -5)
+    assert machine.found() == missing(1 + END - START + 5)
+    (finding,) = check(machine.kernel.program()).findings
+    assert finding.evidence[0].value == (1 << 64) - 5
