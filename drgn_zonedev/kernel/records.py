@@ -84,7 +84,7 @@ def _read_group(
 def _parts(addresses: np.ndarray, group: np.ndarray) -> list[np.ndarray]:
     if len(group) <= _FEW:
         # An export has what was asked for, and nothing in between.
-        return np.array_split(group, len(group))
+        return [group[at : at + 1] for at in range(len(group))]
     half = _middle(addresses, group)
     return [group[:half], group[half:]]
 

@@ -11,7 +11,7 @@ arrays: a machine can have half a million of them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,7 +21,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.mmzone import Geometry, SectionFlags, section_flags, sparsemem_geometry
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.vmcore.reads import first_unreadable, read_memory
+from drgn_zonedev.vmcore.reads import SMALLEST_PAGE, first_unreadable, read_memory
 
 __all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 
@@ -29,6 +29,10 @@ __all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 # thousand of them. In a damaged kernel, half a million sections can have a hundred holes
 # each.
 _MAX_CHANGES = 1 << 14
+
+# 64 TiB have half as many roots. With 52 bits of physical address, a damaged kernel can have
+# 131,072 invalid ones.
+_MAX_UNREADABLE = 1 << 12
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,7 +167,7 @@ def sections(prog: Program) -> Sections:
         usage=usage,
         usage_readable=readable,
         subsection_map=bitmaps,
-        unreadable=tuple(unreadable),
+        unreadable=_together(unreadable),
         crowded=np.zeros(len(nr), bool),
     )
     base = common_mem_map(found, flags)
@@ -199,6 +203,20 @@ def _without_crowded(found: Sections) -> Sections:
         usage_readable=found.usage_readable & ~crowded,
         subsection_map=np.where(crowded[:, None], np.uint64(0), found.subsection_map),
     )
+
+
+def _together(unreadable: Sequence[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+    # One span for neighbours that need the same page, and if there are too many, for neighbours.
+    crowded = len(unreadable) > _MAX_UNREADABLE
+    spans: list[tuple[int, int, int]] = []
+    page = None
+    for first, end, address in unreadable:
+        if spans and spans[-1][1] == first and (crowded or address // SMALLEST_PAGE == page):
+            spans[-1] = (spans[-1][0], end, spans[-1][2])
+        else:
+            spans.append((first, end, address))
+        page = address // SMALLEST_PAGE
+    return tuple(spans)
 
 
 def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:

@@ -92,6 +92,27 @@ def test_unreadable_root_is_reported_and_others_are_read(layout: str) -> None:
 
 
 @each_layout
+def test_roots_that_need_the_same_page_are_one_span(layout: str) -> None:
+    kernel = far(layout)
+    roots = kernel.program()["mem_section"].value_()
+    for root in (2, 3, 600):
+        kernel.hide(roots + 8 * root, 8)
+    assert sections(kernel.program()).unreadable == (
+        (2 * 256, 4 * 256, roots + 8 * 2),
+        (600 * 256, 601 * 256, roots + 8 * 600),
+    )
+
+
+def test_more_roots_than_any_machine_has_are_one_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_UNREADABLE", 2)
+    kernel = far("7.3")
+    roots = kernel.program()["mem_section"].value_()
+    for root in (2, 3, 4):
+        kernel.poke(roots + 8 * root, (0x1000_0000 * root).to_bytes(8, "little"))
+    assert [span[:2] for span in sections(kernel.program()).unreadable] == [(2 * 256, 5 * 256)]
+
+
+@each_layout
 def test_section_without_usage_has_no_subsections(layout: str) -> None:
     found = sections(without_usage(layout).program())
     row = found.nr.tolist().index(257)
