@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -138,15 +137,8 @@ def _pfn_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 
 def _literal(word: str, kind: str | None) -> str:
-    from drgn_zonedev.explanation.resolve import resolve
-
-    if not _is_number(word):
-        return repr(word)
-    # A number is a PFN or a pointer to explain(), but text may also be a physical address.
-    with contextlib.suppress(ValueError, LookupError):
-        if kind is not None or resolve(word).kind != "physical address":
-            return f"{int(word, 0):#x}"
-    return repr(word)
+    # As a number, it could only be a PFN or a pointer: explain() guesses only what text means.
+    return f"{int(word, 0):#x}" if kind and _is_number(word) else repr(word)
 
 
 PFN = Command(

@@ -90,13 +90,14 @@ def test_an_expression_that_fails_is_one_line(prog: drgn.Program) -> None:
 @pytest.mark.parametrize(
     ("word", "code"),
     [
-        (hex(DEVICE), f"explain({DEVICE:#x})"),
-        (str(DEVICE), f"explain({DEVICE:#x})"),
+        (f"{DEVICE:#x} --as pfn", f"explain({DEVICE:#x}, 'pfn')"),
+        (f"{DEVICE} --as pfn", f"explain({DEVICE:#x}, 'pfn')"),
         # As a number, it would be a PFN.
+        (f"{DEVICE:#x}", f"explain('{DEVICE:#x}')"),
         (f"{DEVICE << 12:#x}", f"explain('{DEVICE << 12:#x}')"),
     ],
 )
-def test_code_has_the_number(prog: drgn.Program, word: str, code: str) -> None:
+def test_code_means_the_same_page(prog: drgn.Program, word: str, code: str) -> None:
     assert code in printed(prog, f"zonedev pfn {word} --drgn")
 
 
