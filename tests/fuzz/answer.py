@@ -35,7 +35,8 @@ from .question import OUT, may_be_refused
 
 __all__ = ("Answer", "ask", "judge", "opens")
 
-_JUNIT = {"testsuites", "testsuite", "testcase", "error", "failure", "skipped", "system-out"}
+_JUNIT = {"testsuites", "testsuite", "properties", "property", "testcase"}
+_JUNIT |= {"error", "failure", "skipped", "system-out"}
 _SVG = {"svg", "g", "rect", "path", "text", "title", "desc", "defs", "pattern"}
 _ACTIVE = re.compile("^on|href|style|src")
 

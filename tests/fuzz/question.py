@@ -34,7 +34,6 @@ _RESOURCES = (
     "Kernel code",
     "PCI",
     "e",
-    "",
 )
 
 
