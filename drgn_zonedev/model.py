@@ -259,7 +259,8 @@ class PgmapDevice:
     """
     The device that a pgmap was created for; names are untrusted text from the kernel. ``driver``
     is the one that is bound to it, ``module`` the module that this is in, and ``region`` the
-    number of the region that a dax or nd device is in, as ``daxctl list`` shows it; ``None`` if
+    number of the region that a dax or nd device is in, as ``daxctl list`` shows it;
+    ``region_device`` is that region, as ``ndctl list`` or ``cxl list`` shows it; ``None`` if
     that is not known, or there is none.
     """
 
@@ -271,6 +272,7 @@ class PgmapDevice:
     module: str | None = None
     node: int | None = None
     region: int | None = None
+    region_device: str | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -44,7 +44,7 @@ from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 from drgn_zonedev.util.intervals import difference, union
 
-__all__ = ("changed_since", "take_snapshot", "with_devices")
+__all__ = ("changed_since", "take_snapshot", "with_devices", "with_names_if_known")
 
 # Namespaces and memory blocks come and go in milliseconds, and a reading takes as long.
 # Structures that change during every try remain torn.
@@ -109,6 +109,11 @@ def with_devices(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
         dataclasses.replace(p, device=devices.get(p.address), resource=names.get(p.address))
         for p in pgmaps
     )
+
+
+def with_names_if_known(prog: Program, pgmaps: tuple[Pgmap, ...]) -> tuple[Pgmap, ...]:
+    """Like :func:`with_devices()`, but without names if a type or symbol of devices is missing."""
+    return optional("devices have no names", pgmaps, lambda: with_devices(prog, pgmaps)).value
 
 
 _NO_NAMES: dict[int, str] = {}

@@ -41,7 +41,11 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
 def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.classification.classify import classify_snapshot
     from drgn_zonedev.classification.facts import kernel_facts
-    from drgn_zonedev.classification.reading import take_snapshot, with_devices
+    from drgn_zonedev.classification.reading import (
+        take_snapshot,
+        with_devices,
+        with_names_if_known,
+    )
     from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.verification.page_access import with_page_access
 
@@ -53,10 +57,13 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         ranges = with_page_access(prog, ranges)
 
     def text(screen: Screen | None) -> str:
+        if not args.map and not args.verbose:
+            return as_text.ranges_text(kernel, ranges, screen=screen)
         if args.map:
             pgmaps = with_devices(prog, snapshot.pgmaps)
             return map_text(prog, args, screen, kernel, ranges, pgmaps)
-        return as_text.ranges_text(kernel, ranges, verbose=args.verbose, screen=screen)
+        pgmaps = with_names_if_known(prog, snapshot.pgmaps)
+        return as_text.ranges_text(kernel, ranges, verbose=True, screen=screen, pgmaps=pgmaps)
 
     print_result(args, text, lambda: as_json.ranges_document(kernel, ranges))
     return Outcome(ranges, Status.NOT_JUDGED if lacks_memmap(ranges) else Status.OK)
@@ -69,7 +76,16 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
         module = "drgn_zonedev.verification.page_access"
         builder.add_from_import(module, "with_page_access")
         builder.append("ranges = with_page_access(prog, ranges)\n")
-    print_of_kernel_code(builder, args, "ranges", ", verbose=True" if args.verbose else "")
+    if args.verbose:
+        module = "drgn_zonedev.classification.reading"
+        builder.add_from_import("drgn", "get_default_prog")
+        builder.add_from_import(module, "take_snapshot", "with_names_if_known")
+        builder.append(
+            "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
+            "pgmaps = with_names_if_known(get_default_prog(), pgmaps)\n"
+        )
+    options = ", verbose=True, pgmaps=pgmaps" if args.verbose else ""
+    print_of_kernel_code(builder, args, "ranges", options)
 
 
 RANGES = Command(

@@ -19,7 +19,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.classification.facts import kernel_facts
-from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.reading import take_snapshot, with_names_if_known
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.consistency import inconsistencies_at
 from drgn_zonedev.explanation.exposed_walkers import ExposedWalker, exposed_walkers
@@ -49,7 +49,7 @@ class Explanation(Result):
     read. ``subsection`` is the bit of the
     section's ``subsection_map``. ``walkers`` are the kernel's PFN walkers that would touch
     the page although it is not promised to be initialised; if they cannot be judged,
-    ``walkers_error`` says why.
+    ``walkers_error`` says why. ``pgmap`` is the one that claims the page, with its device.
     """
 
     kernel: KernelFacts
@@ -69,6 +69,7 @@ class Explanation(Result):
     walkers_error: str | None
     verdict: str
     access: Access = Access.UNKNOWN
+    pgmap: Pgmap | None = None
 
     def __repr__(self) -> str:
         case = self.range.case.value if self.range else "no memory"
@@ -142,11 +143,17 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn))
         + _see_pins(prog, snapshot, here, page, pfn),
         access=access,
+        pgmap=_pgmap(prog, snapshot, here),
     )
     for part in (explanation.range, *explanation.findings):
         if part is not None:
             bind(prog, part)
     return bind(prog, explanation)
+
+
+def _pgmap(prog: Program, snapshot: Snapshot, range_: Range | None) -> Pgmap | None:
+    found = tuple(p for p in snapshot.pgmaps if range_ and p.address == range_.pgmap)[:1]
+    return next(iter(with_names_if_known(prog, found)), None)
 
 
 _ACCESS_OF_TYPES = {"offline": Access.OFFLINE, "unaccepted": Access.UNACCEPTED}

@@ -83,6 +83,7 @@ def _shown(prog: Program, report: Report) -> Iterator[str]:
         if pgmap.device is not None:
             yield pgmap.device.name
             yield pgmap.device.disk or ""
+            yield pgmap.device.region_device or ""
     try:
         yield from (resource.name for resource in iomem_resources(prog).found)
     except (FaultError, LookupError):

@@ -17,11 +17,12 @@ import contextlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from drgn import FaultError, Object, Program
 
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.kernel.devices import for_each_child_device, for_each_device
+from drgn_zonedev.kernel.devices import device_ancestors, for_each_child_device, for_each_device
 from drgn_zonedev.kernel.devres import for_each_dev_pagemap_owner
 from drgn_zonedev.kernel.resource import for_each_resource_below
 from drgn_zonedev.util.intervals import Span
@@ -39,9 +40,6 @@ __all__ = (
 
 # What c_string() reads of a name.
 _MAX_LENGTH = 512
-
-# A device below a device below a device; a damaged chain can be endless.
-_MAX_DEPTH = 64
 
 # RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem). "?"
 # stands for a name that cannot be read.
@@ -94,8 +92,8 @@ def constant_names(prog: Program) -> frozenset[str]:
 def _printed(prog: Program) -> _Pointers:
     pgmaps = frozenset(p.address for p in take_snapshot(prog).pgmaps)
     owners = list(for_each_dev_pagemap_owner(prog, pgmaps))
-    children = (child for owner in owners for child in _children(owner))
-    yield from _names_of_devices((*owners, *children))
+    others = (dev for owner in owners for dev in chain(_children(owner), _parents(owner)))
+    yield from _names_of_devices((*owners, *others))
     yield from _names_of_resources(prog)
 
 
@@ -145,11 +143,7 @@ def _children(dev: Object) -> Iterator[Object]:
 
 def _parents(dev: Object) -> Iterator[Object]:
     with contextlib.suppress(*_DAMAGE):
-        for _ in range(_MAX_DEPTH):
-            dev = dev.parent.read_()
-            if not dev:
-                return
-            yield dev
+        yield from device_ancestors(dev)
 
 
 def _names_of_devices(devices: Iterable[Object]) -> _Pointers:

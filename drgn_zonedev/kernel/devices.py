@@ -25,6 +25,7 @@ __all__ = (
     "dev_driver",
     "dev_name",
     "dev_to_node",
+    "device_ancestors",
     "device_links",
     "device_subsystem",
     "for_each_bus_device",
@@ -32,6 +33,9 @@ __all__ = (
     "for_each_device",
     "for_each_device_with_resources",
 )
+
+# Below /sys/devices, a dozen is deep; a damaged chain can be endless.
+_MAX_DEPTH = 64
 
 
 @takes_program_or_default
@@ -125,6 +129,20 @@ def for_each_child_device(dev: Object) -> Iterator[Object]:
     head = private.klist_children.k_list.address_of_()
     for child in list_entries(dev.prog_, "struct device_private", head, "knode_parent.n_node"):
         yield child.device.read_()
+
+
+def device_ancestors(dev: Object) -> Iterator[Object]:
+    """
+    Iterate over the parent of a device, its parent, and so on; not further than is possible.
+
+    :param dev: ``struct device *``
+    :return: Iterator of ``struct device *``
+    """
+    for _ in range(_MAX_DEPTH):
+        dev = dev.parent.read_()
+        if not dev:
+            return
+        yield dev
 
 
 def device_subsystem(dev: Object) -> str:

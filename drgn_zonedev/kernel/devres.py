@@ -28,6 +28,7 @@ from drgn_zonedev.kernel.devices import (
     dev_driver,
     dev_name,
     dev_to_node,
+    device_ancestors,
     device_subsystem,
     for_each_bus_device,
     for_each_child_device,
@@ -46,6 +47,10 @@ __all__ = (
 
 # Where the drivers of device memory bind, those with the fewest devices first.
 _BUSES = ("dax", "nd", "cxl", "virtio", "pci")
+
+# The parents of device memory that ndctl and cxl call regions.
+_REGION = re.compile(r"region[0-9]{1,9}$")
+_BUSES_OF_REGIONS = ("nd", "cxl")
 
 _IN_REGION = re.compile(r"(?:dax|pfn|btt|namespace)([0-9]{1,9})\.[0-9]{1,9}$")
 
@@ -170,6 +175,7 @@ def dev_pagemap_devices(prog: Program, pgmaps: frozenset[int]) -> dict[int, Pgma
                 module=module,
                 node=_optional(dev_to_node, dev),
                 region=_region(dev_name(dev)),
+                region_device=_optional(_region_device, dev),
             )
         if len(found) == len(pgmaps):
             break
@@ -335,6 +341,15 @@ def _region(name: str) -> int | None:
     # dax0.1, pfn0.1 and others begin with the number of their region.
     found = _IN_REGION.match(name)
     return int(found[1]) if found else None
+
+
+def _region_device(dev: Object) -> str | None:
+    # A dax device is the child of a dax_region, or of a pfn device, in the region.
+    for ancestor in device_ancestors(dev):
+        name = dev_name(ancestor)
+        if _REGION.match(name) and device_subsystem(ancestor) in _BUSES_OF_REGIONS:
+            return name
+    return None
 
 
 def _disk_below(dev: Object) -> str | None:

@@ -255,6 +255,7 @@ def _pgmap(pgmap: Pgmap) -> Document:
                 module=device.module,
                 node=device.node,
                 region=device.region,
+                region_device=device.region_device,
             ),
         }
         if device

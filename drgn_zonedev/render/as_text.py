@@ -46,6 +46,12 @@ from drgn_zonedev.render.finding_groups import (
     group_line,
 )
 from drgn_zonedev.render.looked_at import kinds_text, not_looked_at_text, scope_text
+from drgn_zonedev.render.pgmap_devices import (
+    device_line,
+    devices_table,
+    is_known,
+    one_per_device,
+)
 from drgn_zonedev.render.screen import (
     NARROWED,
     SHOW_ALL,
@@ -189,11 +195,13 @@ def _views(
     groups = alone if each else group_findings(report.findings)
     views: list[tuple[str, Callable[[Screen | None], str]]] = []
     if report.pgmaps:
-        views.append(("PGMAPS", lambda screen: pgmaps_text(kernel, report.pgmaps, screen=screen)))
+        views.append(("PGMAPS", lambda screen: _pgmaps_alone(kernel, report.pgmaps, screen)))
     views.append(
         (
             "RANGES",
-            lambda screen: ranges_text(kernel, report.ranges, verbose=verbose, screen=screen),
+            lambda screen: ranges_text(
+                kernel, report.ranges, verbose=verbose, screen=screen, pgmaps=report.pgmaps
+            ),
         )
     )
     if report.findings:
@@ -270,7 +278,40 @@ def _memmap(kernel: KernelFacts, pgmap: Pgmap) -> str:
 def pgmaps_text(
     kernel: KernelFacts, pgmaps: Iterable[Pgmap], *, screen: Screen | None = None
 ) -> str:
-    """Render a row per range of each pgmap, or as many as fit on a screen."""
+    """
+    Render a row per range of each pgmap, and one per device of which more is known than its
+    name, or as many as fit on a screen.
+    """
+    found = tuple(pgmaps)
+    texts = [_pgmaps_alone(kernel, found, screen), _devices_text(found, screen)]
+    whole = "\n\n".join(filter(None, texts))
+    if screen is None or not texts[1] or height(whole, screen) <= screen.lines:
+        return whole
+    # On a screen of a few lines, the pgmaps are alone.
+    room = screen.lines - 1
+    shares = share(room, [height(text, screen) for text in texts], (2, 1), _LEAST_LINES)
+    if sum(shares) > room:
+        return texts[0]
+    screens = [Screen(lines, screen.columns) for lines in shares]
+    parts = (_pgmaps_alone(kernel, found, screens[0]), _devices_text(found, screens[1]))
+    return "\n\n".join(parts)
+
+
+def _devices_text(pgmaps: Sequence[Pgmap], screen: Screen | None) -> str:
+    known = [pgmap for pgmap in one_per_device(pgmaps) if is_known(pgmap)]
+    if not known:
+        return ""
+    return _fold(
+        known,
+        screen,
+        "devices",
+        as_table=lambda shown, screen: devices_table(shown, screen=screen),
+        kind=lambda pgmap: pgmap.device.kind if pgmap.device else "",
+        rank=lambda pgmap: 0,
+    )
+
+
+def _pgmaps_alone(kernel: KernelFacts, pgmaps: Iterable[Pgmap], screen: Screen | None) -> str:
     ranges = [(pgmap, range_) for pgmap in pgmaps for range_ in pgmap.ranges]
     if not ranges:
         return "no pgmaps: this machine has no ZONE_DEVICE memory"
@@ -315,15 +356,25 @@ def ranges_text(
     *,
     verbose: bool = False,
     screen: Screen | None = None,
+    pgmaps: Iterable[Pgmap] = (),
 ) -> str:
-    """Render a row per range, with evidence if *verbose*, or as many as fit on a screen."""
+    """
+    Render a row per range, with evidence if *verbose*, or as many as fit on a screen.
+
+    :param pgmaps: with their devices, which are part of the evidence
+    """
     if verbose:
         screen = None
+    lines = {pgmap.address: device_line(pgmap) for pgmap in pgmaps}
     return _fold(
         list(ranges),
         screen,
         "ranges",
-        as_table=lambda shown, screen: _ranges_table(kernel, shown, verbose, screen),
+        as_table=lambda shown, screen: (
+            _with_evidence(shown, _ranges_table(kernel, shown, screen), lines)
+            if verbose
+            else _ranges_table(kernel, shown, screen)
+        ),
         kind=lambda range_: range_.case.value,
         rank=lambda range_: _TELLING_RANKS[range_.case],
     )
@@ -332,10 +383,8 @@ def ranges_text(
 _TELLING_RANKS: dict[Case, int] = {case: rank for rank, case in enumerate(TELLING)}
 
 
-def _ranges_table(
-    kernel: KernelFacts, ranges: Sequence[Range], verbose: bool, screen: Screen | None
-) -> str:
-    text = fitted_table(
+def _ranges_table(kernel: KernelFacts, ranges: Sequence[Range], screen: Screen | None) -> str:
+    return fitted_table(
         ("PFNS", "PAGES", "SIZE", "CASE", "MEMMAP", "PGMAP", "WHY"),
         [
             (
@@ -352,12 +401,14 @@ def _ranges_table(
         screen,
         ("PAGES", "PGMAP", "SIZE", "MEMMAP", "WHY"),
     )
-    if not verbose:
-        return text
-    header, *lines = text.splitlines()
+
+
+def _with_evidence(ranges: Sequence[Range], table: str, devices: dict[int, str]) -> str:
+    header, *lines = table.splitlines()
     parts = [header]
     for line, range_ in zip(lines, ranges):
-        parts += [line, *evidence_lines(range_.evidence)]
+        device = devices.get(range_.pgmap or 0, "")
+        parts += [line, *evidence_lines(range_.evidence), *([device] if device else [])]
     return "\n".join(parts)
 
 

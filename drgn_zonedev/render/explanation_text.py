@@ -18,6 +18,7 @@ from drgn_zonedev.explanation.kernel_answers import Predicate
 from drgn_zonedev.model import Evidence, Finding, Range
 from drgn_zonedev.render.as_text import evidence_lines, size_text
 from drgn_zonedev.render.cells import advice_lines, case_text, finding_line, fitted_rows, span
+from drgn_zonedev.render.pgmap_devices import device_line
 from drgn_zonedev.render.screen import (
     SHOW_ALL,
     Screen,
@@ -192,6 +193,9 @@ def _range(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         shown = {fact.address for p in e.predicates for fact in p.evidence}
         for text in evidence_lines(f for f in here.evidence if f.address not in shown):
             yield _Line(_text(text, screen), 3, "facts")
+    device = device_line(e.pgmap) if e.pgmap else ""
+    if device:
+        yield _Line(_text(device, screen), 3, "facts")
 
 
 def _span(range_: Range | None) -> str:

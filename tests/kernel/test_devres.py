@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from drgn import Object
+from drgn import Object, offsetof
 from support.devicetree import DeviceTree
 
 from drgn_zonedev.export.store import StoredDump, default_directory
@@ -30,7 +30,7 @@ def tree(request: pytest.FixtureRequest) -> Iterator[DeviceTree]:
     assert directory is not None
     with StoredDump(directory / f"{request.param}-empty").program() as prog:
         found = DeviceTree(prog)
-        for bus in ("platform", "pci", "nd", "dax"):
+        for bus in ("platform", "pci", "nd", "dax", "cxl"):
             found.bus(bus)
         yield found
 
@@ -145,3 +145,49 @@ def test_words_that_were_guessed_are_not_needed(tree: DeviceTree) -> None:
     for word in guessed - set(tree.reads):
         tree.hide(word)
     assert named(tree, pgmap) == known
+
+
+# From the root down, as drivers/cxl, drivers/nvdimm and drivers/dax name their devices: daxctl list
+# shows a number, which is that of the region.
+CHAINS = {
+    "cxl": (
+        (
+            ("root0", "cxl"),
+            ("decoder0.0", "cxl"),
+            ("region4", "cxl"),
+            ("dax_region4", "cxl"),
+            ("dax4.0", "dax"),
+        ),
+        4,
+        "region4",
+    ),
+    "nd": (
+        (("ndbus0", "nd"), ("region1", "nd"), ("dax1.0", "nd"), ("dax1.0", "dax")),
+        1,
+        "region1",
+    ),
+    "pfn": ((("ndbus0", "nd"), ("region2", "nd"), ("pfn2.1", "nd")), 2, "region2"),
+    "hmem": ((("hmem.0", "platform"), ("dax0.0", "dax")), 0, None),
+    "provider": ((("region7", "pci"), ("0000:00:01.0", "pci")), None, None),
+}
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_region_of_a_device_is_the_one_above_it(tree: DeviceTree, chain: str) -> None:
+    devices, number, name = CHAINS[chain]
+    dev = 0
+    for device in devices:
+        dev = tree.device(*device, parent=dev)
+    pgmap = tree.allocate(PGMAP_SIZE)
+    tree.managed_pgmap(dev, pgmap)
+    found = dev_pagemap_devices(tree.prog, frozenset((pgmap,)))[pgmap]
+    assert (found.name, found.region, found.region_device) == (devices[-1][0], number, name)
+
+
+def test_device_that_is_its_own_parent_has_no_region(tree: DeviceTree) -> None:
+    dev = tree.device("dax0.0", "dax")
+    tree.poke(dev + offsetof(tree.prog.type("struct device"), "parent"), dev)
+    pgmap = tree.allocate(PGMAP_SIZE)
+    tree.managed_pgmap(dev, pgmap)
+    found = dev_pagemap_devices(tree.prog, frozenset((pgmap,)))[pgmap]
+    assert (found.region, found.region_device) == (0, None)

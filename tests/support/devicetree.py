@@ -90,14 +90,15 @@ class DeviceTree:
         self._append(entry, self._at(self._buses, "kset", "list"))
         self._subsystems[name] = bus, devices
 
-    def device(self, name: str, bus: str) -> int:
-        """Register a device on a bus."""
+    def device(self, name: str, bus: str, parent: int = 0) -> int:
+        """Register a device on a bus, below another one."""
         dev, private = self._new("device", 1024), self._new("device_private")
         bus_type, devices = self._subsystems[bus]
         self.poke(self._at(dev, "device", "kobj.name"), self._text(name))
         self.poke(self._at(dev, "device", "kobj.kset"), self.kset)
         self.poke(self._at(dev, "device", "bus"), bus_type)
         self.poke(self._at(dev, "device", "p"), private)
+        self.poke(self._at(dev, "device", "parent"), parent)
         self.poke(self._at(private, "device_private", "device"), dev)
         self._head(self._at(private, "device_private", "klist_children.k_list"))
         self._head(self._at(dev, "device", "devres_head"))
