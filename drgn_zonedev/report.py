@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Optional
 
 from drgn import FaultError, IntegerLike, Program, ProgramFlags
@@ -57,7 +58,15 @@ from drgn_zonedev.verification.scope import (
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
 from drgn_zonedev.verification.work import ScanAll
 
-__all__ = ("NoMemoryError", "check", "check_with", "for_each_finding", "make_scope")
+__all__ = (
+    "CheckedMemory",
+    "NoMemoryError",
+    "check",
+    "check_memory",
+    "check_with",
+    "for_each_finding",
+    "make_scope",
+)
 
 # How often a running kernel may change under the verification before the
 # answer is that it could not be judged.
@@ -66,6 +75,14 @@ _MAX_TRIES = 3
 
 class NoMemoryError(ValueError):
     """There is no memory at the PFNs that were asked for."""
+
+
+@dataclass(frozen=True)
+class CheckedMemory:
+    """A report, and the structures that it is made from."""
+
+    report: Report
+    snapshot: Snapshot
 
 
 @takes_program_or_default
@@ -146,6 +163,13 @@ def check_with(
     :param scan_all: Who goes through the struct pages of which something is promised.
     :raises NoMemoryError: if there is nothing at the PFNs of the scope
     """
+    return check_memory(prog, progress, scan_all, scope).report
+
+
+def check_memory(
+    prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope = EVERYTHING
+) -> CheckedMemory:
+    """Like :func:`check_with()`, for who asks more of the same structures."""
     snapshot, verification, scope = _judge(prog, progress, scan_all, scope)
     unjudged = named_once((*unjudged_in(scope, snapshot.unjudged), *verification.unjudged))
     here = pgmaps_in(scope, snapshot.pgmaps)
@@ -171,7 +195,7 @@ def check_with(
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):
         bind(prog, part)
-    return bind(prog, report)
+    return CheckedMemory(bind(prog, report), snapshot)
 
 
 def _worst_first(finding: Finding) -> tuple[int, int, str]:

@@ -76,7 +76,17 @@ def test_structures_are_read_once(
     assert len([r for r in counted.of(root.value_(), root.value_() + 8) if r.size > 16]) == 1
 
 
-@pytest.mark.parametrize("command", [["ranges"], ["ranges", "--map"], ["pgmaps"], ["check"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ranges"],
+        ["ranges", "--map"],
+        ["ranges", "--format", "html"],
+        ["pgmaps"],
+        ["check"],
+        ["check", "--format", "html"],
+    ],
+)
 def test_command_takes_one_snapshot(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     read = reading._read

@@ -106,11 +106,12 @@ Opener = Callable[[str], AbstractContextManager[Session]]
 class DrgnCode:
     """
     The Python code that does the same as a command. ``write`` writes it; of the options,
-    it knows only those named in ``expresses``.
+    it knows only those named in ``expresses``, and of the formats only ``formats``.
     """
 
     write: Callable[[DrgnCodeBuilder, argparse.Namespace], None]
     expresses: frozenset[str]
+    formats: tuple[str, ...] = ("text", "json")
 
 
 @dataclass(frozen=True)

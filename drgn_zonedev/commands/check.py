@@ -25,7 +25,15 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
 from drgn_zonedev.commands.known_reports import baseline_of_file, compare_with
-from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
+from drgn_zonedev.commands.map import (
+    PICTURES,
+    MapSubject,
+    check_map_arguments,
+    is_map,
+    map_arguments,
+    map_code,
+    map_text,
+)
 from drgn_zonedev.model import Finding, MemoryKind, Report, Severity
 from drgn_zonedev.render.screen import Screen
 
@@ -114,7 +122,7 @@ def jobs_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser, "jsonl", "junit")
+    output_arguments(parser, "jsonl", "junit", *PICTURES)
     map_arguments(parser)
     parser.add_argument(
         "--only",
@@ -158,30 +166,37 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.render.differences import baseline_text
-    from drgn_zonedev.report import NoMemoryError, check_with, make_scope
+    from drgn_zonedev.render.picture.scene import make_scene
+    from drgn_zonedev.report import NoMemoryError, check_memory, make_scope
     from drgn_zonedev.util.handles import bind
     from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
-    if args.quiet and (args.map or args.format != "text"):
+    if args.quiet and (is_map(args) or args.format != "text"):
         raise UsageError("--quiet prints a line of text: remove --map and --format")
     baseline = None if args.baseline is None else baseline_of_file(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
         with progress_bar() as progress, _scanner(session, args) as scan_all:
-            report = check_with(session.prog, progress, scan_all, scope)
+            checked = check_memory(session.prog, progress, scan_all, scope)
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
 
+    report = checked.report
     if session.source is not None:
         origin = provenance_of(session.prog, session.source)
         report = bind(session.prog, dataclasses.replace(report, provenance=origin))
     compared = None if baseline is None else compare_with(baseline, report)
 
+    def picture(screen: Screen | None = None) -> str:
+        scene = make_scene(
+            report.kernel, report.ranges, report.pgmaps, report.findings, report.provenance
+        )
+        return map_text(args, screen, MapSubject(session.prog, checked.snapshot, scene))
+
     def text(screen: Screen | None) -> str:
         if args.map:
-            found = report.ranges, report.pgmaps, report.findings
-            return map_text(session.prog, args, screen, report.kernel, *found)
+            return picture(screen)
         if args.quiet:
             nothing = "nothing could be judged: " if report.nothing_judged else ""
             return nothing + as_text.severities_text(report)
@@ -199,6 +214,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
         lambda: as_json.report_document(report, compared),
         jsonl=lambda: _lines(report, compared),
         junit=lambda: _junit(report, is_failure),
+        **dict.fromkeys(PICTURES, picture),
     )
     if any(map(is_failure, report.findings)):
         return Outcome(report, Status.FINDINGS)
@@ -241,6 +257,16 @@ def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     }
     given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
     builder.append(f"report = check({given})\n")
+    if is_map(args):
+        map_code(builder, args, "report.kernel, report.ranges, report.pgmaps, report.findings")
+    else:
+        _text_code(builder, args)
+    if args.fail_on != ("error",):
+        builder.add_from_import("drgn_zonedev.commands.check", "failed")
+        builder.append(f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n')
+
+
+def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     wordy = "verbose" if args.verbose else "each" if args.all else ""
     print_code(
         builder,
@@ -248,9 +274,6 @@ def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
         (TEXT, "report_text", f"report, {wordy}=True") if wordy else ("", "", "report"),
         (JSON, "report_document", "report"),
     )
-    if args.fail_on != ("error",):
-        builder.add_from_import("drgn_zonedev.commands.check", "failed")
-        builder.append(f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n')
 
 
 CHECK = Command(
@@ -258,5 +281,9 @@ CHECK = Command(
     "classify all physical memory, verify the struct pages, and report",
     _check_arguments,
     _check,
-    DrgnCode(_check_code, frozenset({"verbose", "fail_on", "only", "pfns"})),
+    DrgnCode(
+        _check_code,
+        frozenset({"verbose", "fail_on", "only", "pfns", "map"}),
+        ("text", "json", *PICTURES),
+    ),
 )

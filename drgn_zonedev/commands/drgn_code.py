@@ -43,7 +43,7 @@ def python_code(
     if _is_expressed(command, args):
         command.drgn_code.write(builder, args)
     else:
-        # For other output, such as pictures, run the command itself.
+        # For other output, such as JUnit, run the command itself.
         line = shlex.join(["zonedev", *(word for word in words if word != "--drgn")])
         builder.add_from_import("drgn", "get_default_prog")
         builder.add_from_import("drgn.commands", "run_command")
@@ -56,8 +56,7 @@ _NEVER_MATTER = ("command", "drgn", "format", "output", "all", "no_pager", "colo
 
 
 def _is_expressed(command: Command, args: argparse.Namespace) -> bool:
-    # The code covers text and JSON, and the options in `expresses`.
-    if getattr(args, "format", "text") not in ("text", "json"):
+    if getattr(args, "format", "text") not in command.drgn_code.formats:
         return False
     known = {*_NEVER_MATTER, *command.drgn_code.expresses}
     return not any(value for name, value in vars(args).items() if name not in known)

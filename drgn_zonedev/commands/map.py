@@ -7,20 +7,45 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from drgn import FaultError, Program
 
-from drgn_zonedev.commands.base import UsageError
-from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range
+from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
+from drgn_zonedev.commands.drgn_code import print_code
 from drgn_zonedev.render.screen import Screen, current_screen
 
 if TYPE_CHECKING:
+    from drgn.commands import DrgnCodeBuilder
+
+    from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.render.picture.map_html import NodeSpan
     from drgn_zonedev.render.picture.scene import Picture
 
-__all__ = ("check_map_arguments", "map_arguments", "map_text")
+__all__ = (
+    "PICTURES",
+    "MapSubject",
+    "check_map_arguments",
+    "html_map",
+    "is_map",
+    "map_arguments",
+    "map_code",
+    "map_text",
+)
+
+PICTURES = ("svg", "html")
+"""Formats that only a map has."""
+
+
+@dataclass(frozen=True)
+class MapSubject:
+    """What a map shows, and the structures and the program that it is from."""
+
+    prog: Program
+    snapshot: Snapshot
+    scene: Picture
 
 
 def map_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +53,13 @@ def map_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map",
         action="store_true",
-        help="draw a picture of physical memory instead; with -o FILE.svg, as SVG, and with "
-        "-o FILE.html, as a page that zooms from all memory to a PFN",
+        help="draw a picture of physical memory instead; with -o FILE.svg or --format svg, as "
+        "SVG, and with -o FILE.html or --format html, as a page that zooms from all memory to a "
+        "PFN",
     )
 
 
-# Do not write text into a file with one of these names.
+# Do not write a picture into a file with one of these names.
 _OTHER_FORMATS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf")
 # Explaining a page takes some milliseconds.
 _MOST_EXPLAINED = 40
@@ -49,39 +75,45 @@ def check_map_arguments(args: argparse.Namespace) -> None:
 
     :raises UsageError: if ``--map`` contradicts another argument
     """
-    if args.map and args.format != "text":
+    if args.map and args.format not in ("text", *PICTURES):
         raise UsageError(f"--map draws a picture: remove --format {args.format}")
-    if args.map and args.output is not None and args.output.lower().endswith(_OTHER_FORMATS):
+    if is_map(args) and args.output is not None and args.output.lower().endswith(_OTHER_FORMATS):
         raise UsageError(
             f"{args.output}: --map draws text, SVG or HTML: choose a name that ends in .svg or "
             ".html"
         )
     for suffix, form in ((".svg", "SVG"), (".html", "HTML")):
-        if _is_file(args, suffix) and not args.map:
+        if _is_file(args, suffix) and not is_map(args):
             raise UsageError(
                 f"{args.output}: only --map draws {form}: add it, or choose another name"
             )
+        if _is_file(args, suffix) and args.format in PICTURES and args.format != suffix[1:]:
+            raise UsageError(
+                f"{args.output}: --format {args.format} draws no {form}: choose one of them"
+            )
 
 
-def map_text(
-    prog: Program,
-    args: argparse.Namespace,
-    screen: Screen | None,
-    kernel: KernelFacts,
-    ranges: Iterable[Range],
-    pgmaps: Iterable[Pgmap],
-    findings: Iterable[Finding] | None = None,
-) -> str:
-    """Draw the map as SVG, HTML or text, depending on the name of ``--output``."""
-    from drgn_zonedev.render.picture.scene import make_scene
+def is_map(args: argparse.Namespace) -> bool:
+    """Return whether a map is asked for."""
+    return args.map or args.format in PICTURES
+
+
+def _form(args: argparse.Namespace) -> str:
+    if args.format in PICTURES:
+        return str(args.format)
+    return next((form for form in PICTURES if _is_file(args, f".{form}")), "text")
+
+
+def map_text(args: argparse.Namespace, screen: Screen | None, subject: MapSubject) -> str:
+    """Draw the map as ``--format`` says, or else the name of ``--output``."""
     from drgn_zonedev.render.picture.svg import svg_text
     from drgn_zonedev.render.picture.terminal import Terminal, current_terminal, terminal_text
 
-    scene = make_scene(kernel, ranges, pgmaps, findings)
-    if _is_file(args, ".svg"):
+    scene, form = subject.scene, _form(args)
+    if form == "svg":
         return svg_text(scene)
-    if _is_file(args, ".html"):
-        return _html(prog, scene)
+    if form == "html":
+        return html_map(subject)
     terminal = current_terminal(args.color)
     if args.output is not None and args.color == "auto":
         terminal = Terminal(terminal.width, colour=False)
@@ -89,18 +121,18 @@ def map_text(
     return terminal_text(scene, terminal, current_screen() if screen else None)
 
 
-def _html(prog: Program, scene: Picture) -> str:
+def html_map(subject: MapSubject) -> str:
+    """Draw the map as HTML, and explain a page of each kind there."""
     from drgn_zonedev.render.picture.map_html import map_html
 
-    pfns = dict.fromkeys(islice(_telling_pfns(scene), _MOST_EXPLAINED))
-    return map_html(scene, tuple(_node_spans(prog)), _explained(prog, pfns))
+    pfns = dict.fromkeys(islice(_telling_pfns(subject.scene), _MOST_EXPLAINED))
+    explained = _explained(subject.prog, subject.snapshot, pfns)
+    return map_html(subject.scene, tuple(_node_spans(subject.prog)), explained)
 
 
 def _telling_pfns(scene: Picture) -> Iterator[int]:
     """Yield a page of each group of findings, and of each case."""
-    from drgn_zonedev.render.finding_groups import group_findings
-
-    for group in group_findings(scene.findings or ()):
+    for group in scene.groups:
         if group.start_pfn < group.end_pfn:
             yield group.start_pfn
     yield from {r.case: r.start_pfn for r in reversed(scene.ranges)}.values()
@@ -116,16 +148,50 @@ def _node_spans(prog: Program) -> Iterator[NodeSpan]:
                 yield node.nid, node.start_pfn, node.end_pfn
 
 
-def _explained(prog: Program, pfns: Iterable[int]) -> dict[int, str]:
-    from drgn_zonedev.classification.reading import take_snapshot
+def _explained(prog: Program, snapshot: Snapshot, pfns: Iterable[int]) -> dict[int, str]:
     from drgn_zonedev.explanation.explain import explain_subject
     from drgn_zonedev.explanation.resolve import resolve
     from drgn_zonedev.render.explanation_text import explanation_text
 
-    snapshot, said = take_snapshot(prog), {}
+    said = {}
     for pfn in pfns:
         # On a live kernel, it may be gone.
         with contextlib.suppress(ValueError, FaultError):
             subject = resolve(prog, pfn, "pfn", snapshot.resources)
             said[pfn] = explanation_text(explain_subject(prog, snapshot, subject))
     return said
+
+
+def map_code(builder: DrgnCodeBuilder, args: argparse.Namespace, contents: str) -> None:
+    """
+    Write code that draws the map.
+
+    :param contents: The arguments of ``make_scene()``.
+    """
+    builder.add_from_import("drgn_zonedev.render.picture.scene", "make_scene")
+    builder.append(f"scene = make_scene({contents})\n")
+    form = _form(args)
+    drawn_by = "drgn_zonedev.render.picture.svg", "svg_text", "scene"
+    if form == "text":
+        drawn_by = _terminal_code(builder, args)
+    if form == "html":
+        builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot")
+        builder.add_from_import("drgn", "get_default_prog")
+        builder.add_from_import("drgn_zonedev.commands.map", "MapSubject")
+        builder.append("prog = get_default_prog()\n")
+        drawn_by = (
+            "drgn_zonedev.commands.map",
+            "html_map",
+            "MapSubject(prog, take_snapshot(prog), scene)",
+        )
+    print_code(builder, args, drawn_by, ("", "", ""))
+
+
+def _terminal_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> tuple[str, str, str]:
+    module = "drgn_zonedev.render.picture.terminal"
+    if args.output not in STANDARD_OUTPUT:
+        builder.add_from_import(module, "Terminal")
+        return module, "terminal_text", "scene, Terminal(80, colour=False), None"
+    builder.add_from_import(module, "current_terminal")
+    builder.add_from_import("drgn_zonedev.render.screen", "current_screen")
+    return module, "terminal_text", "scene, current_terminal(), current_screen()"

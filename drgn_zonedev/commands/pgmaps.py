@@ -21,7 +21,7 @@ from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-__all__ = ("PGMAPS",)
+__all__ = ("PGMAPS", "write_pgmaps")
 
 _logger = logging.getLogger("drgn_zonedev")
 
@@ -46,13 +46,18 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     return Outcome(pgmaps)
 
 
-def _pgmaps_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+def write_pgmaps(builder: DrgnCodeBuilder) -> None:
+    """Write code that gets the pgmaps, and the names of their devices."""
     builder.add_from_import("drgn", "get_default_prog")
     builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", "with_devices")
     builder.append(
         "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
         "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
     )
+
+
+def _pgmaps_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    write_pgmaps(builder)
     print_of_kernel_code(builder, args, "pgmaps")
 
 

@@ -17,7 +17,16 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
-from drgn_zonedev.commands.map import check_map_arguments, map_arguments, map_text
+from drgn_zonedev.commands.map import (
+    PICTURES,
+    MapSubject,
+    check_map_arguments,
+    is_map,
+    map_arguments,
+    map_code,
+    map_text,
+)
+from drgn_zonedev.commands.pgmaps import write_pgmaps
 from drgn_zonedev.model import lacks_memmap
 from drgn_zonedev.render.screen import Screen
 
@@ -28,7 +37,7 @@ __all__ = ("RANGES",)
 
 
 def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
+    output_arguments(parser, *PICTURES)
     map_arguments(parser)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
     parser.add_argument(
@@ -46,7 +55,9 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         with_devices,
         with_names_if_known,
     )
+    from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
+    from drgn_zonedev.render.picture.scene import make_scene
     from drgn_zonedev.verification.page_access import with_page_access
 
     prog = session.prog
@@ -56,16 +67,26 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
     if args.access:
         ranges = with_page_access(prog, ranges)
 
+    def picture(screen: Screen | None = None) -> str:
+        origin = None if session.source is None else provenance_of(prog, session.source)
+        pgmaps = with_devices(prog, snapshot.pgmaps)
+        scene = make_scene(kernel, ranges, pgmaps, provenance=origin)
+        return map_text(args, screen, MapSubject(prog, snapshot, scene))
+
     def text(screen: Screen | None) -> str:
         if not args.map and not args.verbose:
             return as_text.ranges_text(kernel, ranges, screen=screen)
         if args.map:
-            pgmaps = with_devices(prog, snapshot.pgmaps)
-            return map_text(prog, args, screen, kernel, ranges, pgmaps)
+            return picture(screen)
         pgmaps = with_names_if_known(prog, snapshot.pgmaps)
         return as_text.ranges_text(kernel, ranges, verbose=True, screen=screen, pgmaps=pgmaps)
 
-    print_result(args, text, lambda: as_json.ranges_document(kernel, ranges))
+    print_result(
+        args,
+        text,
+        lambda: as_json.ranges_document(kernel, ranges),
+        **dict.fromkeys(PICTURES, picture),
+    )
     return Outcome(ranges, Status.NOT_JUDGED if lacks_memmap(ranges) else Status.OK)
 
 
@@ -75,7 +96,17 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     if args.access:
         module = "drgn_zonedev.verification.page_access"
         builder.add_from_import(module, "with_page_access")
-        builder.append("ranges = with_page_access(prog, ranges)\n")
+        builder.add_from_import("drgn", "get_default_prog")
+        builder.append("ranges = with_page_access(get_default_prog(), ranges)\n")
+    if not is_map(args):
+        _text_code(builder, args)
+        return
+    write_pgmaps(builder)
+    builder.add_from_import("drgn_zonedev.classification.facts", "kernel_facts")
+    map_code(builder, args, "kernel_facts(), ranges, pgmaps")
+
+
+def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     if args.verbose:
         module = "drgn_zonedev.classification.reading"
         builder.add_from_import("drgn", "get_default_prog")
@@ -93,5 +124,5 @@ RANGES = Command(
     "show the case of each range of physical memory, without reading struct pages",
     _ranges_arguments,
     _ranges,
-    DrgnCode(_ranges_code, frozenset({"access", "verbose"})),
+    DrgnCode(_ranges_code, frozenset({"access", "verbose", "map"}), ("text", "json", *PICTURES)),
 )

@@ -56,9 +56,16 @@ LINES = [
     ("check --only devices --all", "report"),
     ("check --only ram --pfns 0..0x1000 --all", "report"),
     ("check --pfns 0x100000..0x100800 --format json", "report"),
+    ("check --map --all", "report"),
+    ("check --map --pfns 0x100000..0x100800 --format svg", "report"),
+    ("check --format html", "report"),
     ("ranges --all", "ranges"),
     ("ranges -v", "ranges"),
     ("ranges --format json", "ranges"),
+    ("ranges --access --all", "ranges"),
+    ("ranges --map --all", "ranges"),
+    ("ranges --access --format svg", "ranges"),
+    ("ranges --map --format html", "ranges"),
     ("sections --all", "sections"),
     ("sections 0x21 34 --all", "sections"),
     ("sections --format json", "sections"),
@@ -116,6 +123,19 @@ def test_code_writes_the_file_that_the_command_writes(prog: drgn.Program, tmp_pa
     assert out.read_text() == written
 
 
+@pytest.mark.parametrize("name", ["map.txt", "map.svg", "map.html"])
+def test_code_draws_into_the_file_that_the_command_draws_into(
+    prog: drgn.Program, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    line = f"zonedev check --map -o {tmp_path / name}"
+    _printed(prog, line)
+    drawn = (tmp_path / name).read_text("utf-8")
+    (tmp_path / name).unlink()
+    _executed(_printed(prog, f"{line} --drgn")[1])
+    assert (tmp_path / name).read_text("utf-8") == drawn
+
+
 def test_code_exports_what_the_command_exports(prog: drgn.Program, tmp_path: Path) -> None:
     line = f"zonedev export {tmp_path / 'a'} --margin 0 --blank-names --pfns 0..0x40"
     _printed(prog, line)
@@ -136,9 +156,9 @@ def test_every_command_has_code(prog: drgn.Program, command: Any) -> None:
 def test_command_is_run_by_name_where_its_code_says_nothing_of_an_option(
     prog: drgn.Program,
 ) -> None:
-    value, text = _printed(prog, "zonedev ranges --map")
-    code = _printed(prog, "zonedev ranges --map --drgn")[1]
-    assert "zonedev ranges --map" in code
+    value, text = _printed(prog, "zonedev check --quiet")
+    code = _printed(prog, "zonedev check --quiet --drgn")[1]
+    assert "zonedev check --quiet" in code
     variables, printed = _executed(code)
     assert (variables["result"], printed) == (value, text)
 

@@ -408,6 +408,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", request);
 
 byId("title").textContent = data.title;
 byId("about").textContent = data.about;
+byId("origin").textContent = data.origin ?? "";
 for (const l of layers) {
   const label = element("label"), box = element("input", undefined, { type: "checkbox", checked: "" });
   box.onchange = () => { l.shown = box.checked; request(); };

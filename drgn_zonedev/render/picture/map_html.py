@@ -19,8 +19,8 @@ from importlib import resources
 from typing import Any
 
 from drgn_zonedev.model import Access, Range
-from drgn_zonedev.render.as_text import kernel_name
-from drgn_zonedev.render.finding_groups import FindingGroup, group_findings, group_line
+from drgn_zonedev.render.as_text import kernel_name, provenance_text
+from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
 from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.render.picture.words import device_name, pgmap_words
@@ -87,6 +87,7 @@ def _document(
     return {
         "title": title,
         "about": printable(kernel_name(scene.kernel)),
+        "origin": provenance_text(scene.provenance) if scene.provenance else None,
         "verified": scene.findings is not None,
         "kernel": {
             "page_size": scene.kernel.page_size,
@@ -103,7 +104,7 @@ def _document(
         "texts": texts,
         "ranges": list(_ranges(scene, numbers)),
         "pgmaps": [_pgmap(scene, number) for number in range(len(scene.pgmaps))],
-        "findings": [_finding(group) for group in group_findings(scene.findings or ())],
+        "findings": [_finding(group) for group in scene.groups],
         "nodes": [list(node) for node in nodes],
         "pages": {str(pfn): _printable_lines(text) for pfn, text in explained.items()},
     }

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Range, Severity
+from drgn_zonedev.model import Finding, KernelFacts, Pgmap, Provenance, Range, Severity
+from drgn_zonedev.render.finding_groups import FindingGroup, group_findings
 from drgn_zonedev.render.picture.glyphs import BAD, mark_of_range
 from drgn_zonedev.util.intervals import union
 
@@ -39,7 +40,8 @@ class Picture:
     """
     Sorted ranges that do not overlap, and pgmaps by their first PFN.
 
-    ``findings`` is ``None`` if nothing was verified. ``error_findings`` are the errors that have
+    ``findings`` is ``None`` if nothing was verified; in ``groups``, equal ones are together.
+    ``error_findings`` are the errors that have
     pages, by their first PFN; ``error_starts`` are these PFNs, ``error_ends`` the largest end of
     the errors up to each, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are
     the ranges' first PFNs, ``owners`` the indices of their pgmaps or -1, and ``numbers`` maps
@@ -51,6 +53,7 @@ class Picture:
     ranges: tuple[Range, ...]
     pgmaps: tuple[Pgmap, ...]
     findings: tuple[Finding, ...] | None
+    groups: tuple[FindingGroup, ...]
     error_findings: tuple[Finding, ...]
     error_starts: tuple[int, ...]
     error_ends: tuple[int, ...]
@@ -59,6 +62,7 @@ class Picture:
     owners: Array
     spans: Array
     numbers: dict[int, int]
+    provenance: Provenance | None
 
 
 def first_pfn(pgmap: Pgmap) -> int:
@@ -71,6 +75,7 @@ def make_scene(
     ranges: Iterable[Range],
     pgmaps: Iterable[Pgmap],
     findings: Iterable[Finding] | None = None,
+    provenance: Provenance | None = None,
 ) -> Picture:
     """Make the contents of a picture."""
     found = None if findings is None else tuple(findings)
@@ -88,6 +93,7 @@ def make_scene(
         ranges=in_order,
         pgmaps=by_pfn,
         findings=found,
+        groups=tuple(group_findings(found or ())),
         error_findings=tuple(errors),
         error_starts=tuple(f.start_pfn for f in errors),
         error_ends=tuple(itertools.accumulate((f.end_pfn for f in errors), max)),
@@ -96,6 +102,7 @@ def make_scene(
         owners=np.array(owners, np.int64),
         spans=np.array(spans, np.int64).reshape(-1, 3),
         numbers=numbers,
+        provenance=provenance,
     )
 
 

@@ -25,12 +25,16 @@ __all__ = ("Part", "Strip", "edges", "strip")
 
 @dataclass(frozen=True)
 class Part:
-    """PFNs with one mark. ``stands_for`` parts may be folded; ``mark`` is that of the worst."""
+    """
+    PFNs with one mark. ``stands_for`` parts may be folded; ``mark`` is that of the worst. If
+    they repeat, ``unit`` has the marks and pages of those that do.
+    """
 
     start_pfn: int
     end_pfn: int
     mark: int
     stands_for: int = 1
+    unit: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def strip(scene: Picture, number: int, max_parts: int) -> Strip:
     initializing = mark_of(Case.INITIALIZING)
     waiting = [part.start_pfn for part in parts if part.mark == initializing]
     frontier = min(waiting) if pgmap.in_progress and waiting else None
+    if len(parts) > max_parts:
+        parts = list(_repetitions(parts))
     return Strip(number, tuple(_fold(parts, max_parts)), frontier)
 
 
@@ -88,6 +94,43 @@ def _split(scene: Picture, start: int, end: int, mark: int) -> Iterator[Part]:
         yield Part(start, end, mark)
 
 
+# What repeats is a few parts long, and is worth a word from three times on.
+_LONGEST_UNIT, _FEWEST_TIMES = 4, 3
+
+
+def _repetitions(parts: Sequence[Part]) -> Iterator[Part]:
+    """Yield parts, those that repeat as one."""
+    i = 0
+    while i < len(parts):
+        length, period = max((_repeated(parts, i, p), -p) for p in range(1, _LONGEST_UNIT + 1))
+        yield _as_one(parts[i : i + length], -period) if length else parts[i]
+        i += length or 1
+
+
+def _repeated(parts: Sequence[Part], start: int, period: int) -> int:
+    """Count the parts from one on that repeat as a whole, one period after the other."""
+    end = start + period
+    while end < len(parts) and _is_like(parts, end, end - period):
+        end += 1
+    times = (end - start) // period
+    return times * period if times >= _FEWEST_TIMES else 0
+
+
+def _is_like(parts: Sequence[Part], i: int, earlier: int) -> bool:
+    # Pgmaps of several ranges have gaps.
+    return _shape(parts[i]) == _shape(parts[earlier]) and parts[i - 1].end_pfn == parts[i].start_pfn
+
+
+def _shape(part: Part) -> tuple[int, int]:
+    return part.mark, part.end_pfn - part.start_pfn
+
+
+def _as_one(parts: Sequence[Part], period: int) -> Part:
+    unit = tuple(map(_shape, parts[:period]))
+    worst = min(mark for mark, _ in unit)
+    return Part(parts[0].start_pfn, parts[-1].end_pfn, worst, len(parts), unit)
+
+
 def _fold(parts: Sequence[Part], max_parts: int) -> Iterable[Part]:
     if len(parts) <= max_parts:
         return parts
@@ -101,7 +144,8 @@ def _fold(parts: Sequence[Part], max_parts: int) -> Iterable[Part]:
         else:
             last = folded[-1]
             mark = min(last.mark, part.mark)
-            folded[-1] = Part(last.start_pfn, part.end_pfn, mark, last.stands_for + 1)
+            count = last.stands_for + part.stands_for
+            folded[-1] = Part(last.start_pfn, part.end_pfn, mark, count)
     return folded
 
 

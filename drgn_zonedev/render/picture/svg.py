@@ -11,11 +11,12 @@ references. It has its own background, so it is legible on any page.
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from drgn_zonedev.render.as_text import kernel_name, size_text
+from drgn_zonedev.render.as_text import kernel_name, provenance_text, size_text
 from drgn_zonedev.render.cells import span
 from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import BAD, HOLE, MARKS, is_bad, mark_of_range
@@ -47,6 +48,7 @@ _LABEL = 118.0
 _SIDE = 208.0
 _MAP = _COLUMNS * _CELL
 _WIDTH = 2 * _MARGIN + _LABEL + _MAP + _SIDE
+_INNER = _WIDTH - 2 * _MARGIN
 _LEFT = _MARGIN + _LABEL
 
 _FONT = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
@@ -120,7 +122,8 @@ def _description(scene: Picture) -> str:
         pages[r.case.value] = pages.get(r.case.value, 0) + r.pages
     size = scene.kernel.page_size
     cases = [f"{size_text(n * size)} {case}" for case, n in sorted(pages.items())]
-    return f"{', '.join(cases) or 'no memory'}; {len(scene.pgmaps):,} pgmaps."
+    origin = f" From {provenance_text(scene.provenance)}." if scene.provenance else ""
+    return f"{', '.join(cases) or 'no memory'}; {len(scene.pgmaps):,} pgmaps.{origin}"
 
 
 # Small things.
@@ -146,8 +149,12 @@ def _text(
 
 def _fit(words: str, width: float, size: float = 12) -> str:
     """Cut words to a width."""
-    most = int(width / (_ASPECT * size))
+    most = _most_letters(width, size)
     return words if len(words) <= most else f"{words[: max(most - 1, 0)]}\u2026"
+
+
+def _most_letters(width: float, size: float = 12) -> int:
+    return int(width / (_ASPECT * size))
 
 
 def _width(words: str, size: float = 12) -> float:
@@ -242,12 +249,17 @@ def _titles(scene: Picture, start_pfn: int, end_pfn: int) -> Iterator[str]:
 def _heading(scene: Picture, drawn: Grid) -> _Block:
     group = Element("g")
     kernel = kernel_name(scene.kernel)
-    _text(group, _MARGIN, 16, _fit(kernel, _WIDTH - 2 * _MARGIN, 17), 17, font_weight="bold")
+    _text(group, _MARGIN, 16, _fit(kernel, _INNER, 17), 17, font_weight="bold")
+    y = 38.0
+    if scene.provenance:
+        for line in textwrap.wrap(provenance_text(scene.provenance), _most_letters(_INNER)):
+            _text(group, _MARGIN, y, line, fill=_SOFT)
+            y += 18
     words = f"In the map {scale_words(scene, drawn)}"
     if any(row.repeats > 1 for row in drawn.rows):
         words += "; equal rows are drawn as one"
-    _text(group, _MARGIN, 38, _fit(f"{words}.", _WIDTH - 2 * _MARGIN), fill=_SOFT)
-    return _Block(group, 50)
+    _text(group, _MARGIN, y, _fit(f"{words}.", _INNER), fill=_SOFT)
+    return _Block(group, y + 12)
 
 
 def _legend(marks: Sequence[int]) -> _Block:
@@ -271,7 +283,8 @@ def _legend(marks: Sequence[int]) -> _Block:
 def _map(scene: Picture, drawn: Grid) -> _Block:
     group = Element("g")
     for i in range(0, drawn.columns, drawn.columns // 4):
-        offset = f"+{size_text(i * drawn.cell_pages * scene.kernel.page_size)}" if i else "PFN +0"
+        # Like the labels of the rows: added to one of them, it is the PFN of the cell.
+        offset = f"+{i * drawn.cell_pages:#x}" if i else "PFN"
         _text(group, _LEFT + i * _CELL, 10, offset, 10, fill=_SOFT)
     y = 18.0
     for row in drawn.rows:
@@ -365,7 +378,7 @@ def _zooms(scene: Picture, strips: Sequence[Strip]) -> _Block:
 
 def _zoom(scene: Picture, s: Strip) -> _Block:
     group = Element("g")
-    width = _WIDTH - 2 * _MARGIN
+    width = _INNER
     words = pgmap_words(scene, s.pgmap)
     _child(_text(group, _MARGIN, 12, _fit(words, width)), "title").text = words
     if not s.parts:
@@ -413,6 +426,12 @@ def _part(
     if part.stands_for > 1:
         titles = itertools.chain([f"{part.stands_for:,} parts, folded"], titles)
         names = [f"{part.stands_for:,} parts, {look.name}", f"{part.stands_for:,} parts", "\u2026"]
+    if part.unit:
+        times = f"{part.stands_for // len(part.unit):,} times"
+        unit = ", ".join(f"{count:,} {MARKS[mark].name}" for mark, count in part.unit)
+        short = ", ".join(f"{count:,} {MARKS[mark].letter}" for mark, count in part.unit)
+        titles = itertools.chain([f"{times}: {unit}"], _titles(scene, *pfns))
+        names = [f"{times} {unit}", f"{times} {short}", times, "\u2026"]
     box = _box(group, position, part.mark, titles, pfns)
     if part.mark == BAD:
         box.attrib.update({"stroke": _INK, "stroke-width": "2"})
@@ -430,7 +449,7 @@ def _troubles(scene: Picture) -> _Block:
     shown = chosen([kind for _, kind, _ in found], [rank for _, _, rank in found], _MAX_TROUBLES)
     for i in shown:
         words = trouble_words(scene, found[i][0])
-        line = _text(group, _MARGIN, y, _fit(words, _WIDTH - 2 * _MARGIN))
+        line = _text(group, _MARGIN, y, _fit(words, _INNER))
         _child(line, "title").text = words
         y += 18
     if len(shown) < len(found):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from drgn_zonedev.render.as_text import kernel_name, size_text
+from drgn_zonedev.render.as_text import kernel_name, provenance_text, size_text
 from drgn_zonedev.render.cells import type_text
 from drgn_zonedev.render.picture.glyphs import HOLE, MARKS, is_bad
 from drgn_zonedev.render.picture.layout import Grid, Row, grid
@@ -72,7 +72,8 @@ def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> 
     :param screen: room to fill; if ``None``, a cell is a subsection, and nothing is left out
     """
     if screen is None:
-        return _text(scene, terminal, _fitting(scene, terminal, None), _as_it_is, _ALL)
+        drawn = _fitting(scene, terminal, None)
+        return _text(scene, terminal, drawn, _as_it_is, _ALL, _origin(scene))
     wanted = [screen.lines, len(scene.pgmaps), len(troubles(scene))]
     # Lines around the grid, the pgmaps and the findings: the head, blank lines, and the legend.
     around = len(_around(scene, terminal, _fitting(scene, terminal, screen.lines)))
@@ -81,9 +82,11 @@ def terminal_text(scene: Picture, terminal: Terminal, screen: Screen | None) -> 
     drawn = _fitting(scene, terminal, rows)
     left = max(screen.lines - around - len(drawn.rows), 0)
     if sum(wanted[1:]) <= left:
-        text = _text(scene, terminal, drawn, lambda line: _wrapped(line, terminal), _ALL)
-        if text.count("\n") < screen.lines:
-            return text
+        # Where it comes from is the first to go.
+        for origin in (_origin(scene), []):
+            text = _text(scene, terminal, drawn, lambda s: _wrapped(s, terminal), _ALL, origin)
+            if text.count("\n") < screen.lines:
+                return text
     narrow = Screen(screen.lines, terminal.width)
     wanted = [sum(height(text, narrow) for text in texts) for texts in _whole(scene, terminal)]
     pgmaps, found = share(left, wanted, (1, 2), _LEAST_LINES)
@@ -137,8 +140,9 @@ def _text(
     drawn: Grid,
     shape: Callable[[str], str],
     room: _Room,
+    origin: Sequence[str] = (),
 ) -> str:
-    head, legend = _head(scene, drawn), _legend(drawn)
+    head, legend = [*_head(scene, drawn), *origin], _legend(drawn)
     parts = [*(_wrapped(line, terminal) for line in head), ""]
     width = _label_width(drawn)
     for row in drawn.rows:
@@ -205,6 +209,10 @@ def _as_it_is(line: str) -> str:
 
 def _head(scene: Picture, drawn: Grid) -> list[str]:
     return [kernel_name(scene.kernel), scale_words(scene, drawn)]
+
+
+def _origin(scene: Picture) -> list[str]:
+    return [provenance_text(scene.provenance)] if scene.provenance else []
 
 
 def _wrapped(text: str, terminal: Terminal) -> str:

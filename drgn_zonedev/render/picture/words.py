@@ -16,7 +16,7 @@ from drgn_zonedev.model import Pgmap, Range, Severity
 from drgn_zonedev.render.as_text import size_text
 from drgn_zonedev.render.cases import may_read, unusual_access
 from drgn_zonedev.render.cells import device_text, span, state_text, type_text
-from drgn_zonedev.render.finding_groups import FindingGroup, group_findings, group_line
+from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
 from drgn_zonedev.render.picture.layout import Grid
 from drgn_zonedev.render.picture.scene import Picture
@@ -99,7 +99,7 @@ def range_words(scene: Picture, range_: Range) -> str:
 def troubles(scene: Picture) -> list[tuple[Trouble, str, int]]:
     """Get findings, or all ranges that a walker must not read, each with its kind and rank."""
     if scene.findings is not None:
-        found = group_findings(f for f in scene.findings if f.severity is not Severity.INFO)
+        found = [group for group in scene.groups if group.severity is not Severity.INFO]
         return [(group, group.slug, group.severity.rank) for group in found]
     ranges = (r for r in scene.ranges if not may_read(r.case))
     return [(r, r.case.value, mark_of_range(r)) for r in ranges]

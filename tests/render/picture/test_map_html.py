@@ -15,7 +15,7 @@ from support import machines
 from support.fakekernel import collision
 from support.machines import TIB
 
-from drgn_zonedev.model import Access, Case, Report
+from drgn_zonedev.model import Access, Case, Provenance, Report
 from drgn_zonedev.render.picture.glyphs import MARKS
 from drgn_zonedev.render.picture.map_html import map_html
 from drgn_zonedev.render.picture.scene import make_scene
@@ -51,6 +51,16 @@ def test_ranges_are_those_of_the_report() -> None:
     assert [row[:2] for row in found] == [(r.start_pfn, r.end_pfn) for r in report.ranges]
     assert [row[3] for row in found] == [r.access.value for r in report.ranges]
     assert {row[2] for row in found} < {mark.name for mark in MARKS}
+
+
+def test_it_says_where_it_comes_from() -> None:
+    report = check(collision("6.1").program())
+    assert data_of(page_of(report))["origin"] is None
+    origin = Provenance("9.8.7", HOSTILE, "b" * 40, None, "DWARF")
+    scene = make_scene(report.kernel, report.ranges, report.pgmaps, provenance=origin)
+    said = data_of(map_html(scene))["origin"]
+    assert said.startswith("</script><img src=x onerror=alert(1)>\\u202e")
+    assert said.endswith(f"build ID {'b' * 40}, types from DWARF, zonedev 9.8.7")
 
 
 def test_ranges_that_overlap_are_drawn_once() -> None:

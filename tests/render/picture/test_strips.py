@@ -74,6 +74,28 @@ def test_many_bad_pages_are_folded_without_a_gap(count: int) -> None:
         assert [p.stands_for for p in s.parts if p.mark == mark] == [1]
 
 
+def test_what_repeats_is_one_part_that_says_how() -> None:
+    first = START + 512
+    s = strip(_scene(*(_bad(first + 512 * i + 128, 384) for i in range(32))), 0, 9)
+    device, error = (DEVICE, 128), (BAD, 384)
+    assert s.parts == (
+        Part(START, START + 2, RESERVED),
+        Part(START + 2, first, METADATA),
+        Part(first, first + 32 * 512, BAD, 64, (device, error)),
+        Part(first + 32 * 512, END, DEVICE),
+        Part(END, 0x118000, PARTIAL),
+    )
+
+
+@pytest.mark.parametrize("gap", [1, 511])
+def test_what_does_not_repeat_is_not_said_to(gap: int) -> None:
+    # Each run is longer than the one before, or there is a gap between two.
+    starts = [START + 512 + i * 512 + gap * i * i for i in range(16)]
+    parts = strip(_scene(*map(_bad, starts)), 0, 9).parts
+    assert any(part.stands_for > 1 for part in parts)
+    assert not any(part.unit for part in parts)
+
+
 def test_every_part_has_room_for_its_number() -> None:
     parts = [Part(0, 2, RESERVED), Part(2, 512, METADATA), Part(512, 1 << 34, DEVICE)]
     positions = edges(parts, 1000, 80)

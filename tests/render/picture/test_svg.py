@@ -13,7 +13,7 @@ from support import machines
 from support.fakekernel import collision, in_flight
 from support.opening import open_instead
 
-from drgn_zonedev.model import PgmapDevice, Report
+from drgn_zonedev.model import Case, PgmapDevice, Provenance, Report
 from drgn_zonedev.render.picture.scene import make_scene
 from drgn_zonedev.render.picture.svg import svg_text
 from drgn_zonedev.report import check
@@ -95,6 +95,38 @@ def test_frontier_is_named() -> None:
     assert "nr_range = 0: not initialised from 0x24400 on" in texts
 
 
+def test_what_repeats_is_said_on_the_strip_and_in_its_tooltip() -> None:
+    report = machines.many_pgmaps(2)
+    pgmap, ranges = report.pgmaps[0], report.ranges
+    device = next(r for r in ranges if r.case is Case.DEVICE)
+    bad = [
+        machines.finding("device-page-zone", Case.DEVICE, start, start + 384, pgmap.address)
+        for start in (device.start_pfn + 512 * i + 128 for i in range(32))
+    ]
+    root = _draw(machines.report(ranges, [pgmap], bad))
+    assert "32 times 128 device (2), 384 error" in {e.text for e in root.iter(f"{SVG}text")}
+    assert any("32 times: 128 device (2), 384 error" in title for _, _, title in _boxes(root))
+
+
+def test_axis_has_the_unit_of_the_rows() -> None:
+    texts = [e.text or "" for e in _draw(machines.many_pgmaps(2000)).iter(f"{SVG}text")]
+    first = texts.index("PFN")
+    offsets = [int(text, 16) for text in texts[first + 1 : first + 4]]
+    assert offsets == [offsets[0] * n for n in (1, 2, 3)]
+    assert all(text.startswith("+0x") for text in texts[first + 1 : first + 4])
+
+
+def test_picture_says_where_it_comes_from() -> None:
+    report = check(collision("6.1").program())
+    origin = Provenance("9.8.7", "dump\x1b[2J", "b" * 40, 1700000000, "DWARF")
+    scene = make_scene(report.kernel, report.ranges, report.pgmaps, provenance=origin)
+    root = ElementTree.fromstring(svg_text(scene))
+    texts = " ".join(e.text or "" for e in root.iter(f"{SVG}text"))
+    for drawn in (texts, root.findtext(f"{SVG}desc") or ""):
+        for said in (r"dump\x1b[2J", "b" * 40, "2023-11-14T22:13:20", "DWARF", "zonedev 9.8.7"):
+            assert said in drawn
+
+
 def test_folded_axis_and_logarithm_are_said() -> None:
     text = " ".join(e.text or "" for e in _draw(machines.many_pgmaps(50)).iter(f"{SVG}text"))
     assert "equal rows are drawn as one" in text
@@ -136,6 +168,23 @@ def test_suffix_chooses_svg(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("words", [["check", "--map"], ["check"], ["ranges"], ["ranges", "--map"]])
+@pytest.mark.usefixtures("opened")
+def test_format_chooses_svg_for_standard_output(
+    words: list[str], tmp_path: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*words, "--format", "svg"]) == 0
+    written = capsys.readouterr().out
+    assert ElementTree.fromstring(written).tag == f"{SVG}svg"
+    assert cli.main([*words[:1], "--map", "-o", f"{tmp_path}/map.svg"]) == 0
+    with open(f"{tmp_path}/map.svg") as f:
+        assert f.read() == written
+    # The name of the file does not matter, unless it says something else.
+    assert cli.main([*words, "--format", "svg", "-o", f"{tmp_path}/map.xml"]) == 0
+    with open(f"{tmp_path}/map.xml") as f:
+        assert f.read() == written
+
+
 @pytest.mark.usefixtures("opened")
 def test_other_suffixes_are_text(tmp_path: object) -> None:
     assert cli.main(["ranges", "--map", "-o", f"{tmp_path}/map.txt"]) == 0
@@ -147,6 +196,10 @@ def test_other_suffixes_are_text(tmp_path: object) -> None:
     ("arguments", "hint"),
     [
         (["ranges", "--map", "--format", "json"], "--format json"),
+        (["check", "--format", "svg", "-o", "map.html"], "--format svg"),
+        (["ranges", "--map", "--format", "html", "-o", "map.svg"], "--format html"),
+        (["check", "--format", "svg", "-o", "map.png"], "map.png"),
+        (["check", "--quiet", "--format", "svg"], "--quiet"),
         (["check", "--map", "--format", "json"], "--format json"),
         (["ranges", "-o", "map.svg"], "--map"),
         (["check", "-o", "MAP.SVG"], "--map"),

@@ -15,7 +15,7 @@ from support import machines
 from support.fakekernel import collision, in_flight, partial
 from support.machines import MIB, TIB
 
-from drgn_zonedev.model import Case, PgmapDevice, Report
+from drgn_zonedev.model import Case, PgmapDevice, Provenance, Report
 from drgn_zonedev.render.picture.scene import Picture, make_scene
 from drgn_zonedev.render.picture.terminal import Terminal, current_terminal, terminal_text
 from drgn_zonedev.render.screen import Screen, height
@@ -48,6 +48,19 @@ def test_frontier_and_what_nobody_covers_are_capitals() -> None:
     text = _text(check(partial("6.1").program()))
     assert f"!0x110000 {'d' * 32}{'P' * 32} #1" in text
     assert re.search(r"^  0x10000 -+ 30 rows, 3.8 GiB no section -+$", text, re.MULTILINE)
+
+
+def test_where_it_comes_from_is_said_if_there_is_room() -> None:
+    report = check(collision("6.1").program())
+    origin = Provenance("9.8.7", "the dump", "b" * 40, 1700000000, "BTF")
+    scene = make_scene(report.kernel, report.ranges, report.pgmaps, provenance=origin)
+    terminal = Terminal(200, colour=False)
+    said = f"the dump, build ID {'b' * 40}, crashed 2023-11-14T22:13:20+00:00, types from BTF, "
+    for screen in (None, Screen(24, 200)):
+        assert f"\n{said}zonedev 9.8.7\n" in terminal_text(scene, terminal, screen)
+    whole = terminal_text(scene, terminal, None).splitlines()
+    small = terminal_text(scene, terminal, Screen(len(whole) - 1, 200)).splitlines()
+    assert small == [line for line in whole if "the dump" not in line]
 
 
 def test_legend_has_the_cases_that_occur_and_no_others() -> None:
