@@ -272,8 +272,9 @@ _ERRORS = (
         "these struct pages are in memory that cannot hold any",
         "vmemmap_populate() takes RAM that is online, pages of the device's own altmap, or the "
         "head of the memory block itself. Anything else belongs to somebody: the data of a device, "
-        "RAM that is offline, a hole.",
-        "the PFN that the page tables map to vmemmap, and the case of the memory there",
+        "RAM that is offline, a hole. A page table in a hole cannot map any, either.",
+        "the PFN that the page tables map to vmemmap, or that of the page table, and the case of "
+        "the memory there",
         _REPORT,
     ),
     Kind(

@@ -43,6 +43,7 @@ from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.exported import leaves_out_ram
 from drgn_zonedev.vmcore.pagetables import (
     UNMAPPED,
+    Mappings,
     TopLevel,
     page_mappings,
     top_level,
@@ -198,8 +199,9 @@ class _Vmemmap:
 class _Window:
     """
     The pages of vmemmap that hold the struct pages of a part of a range, ``first`` being the
-    number of the first. ``frame`` and ``order`` are what they are mapped to and how, ``place`` is
-    the index of the range that the frame is in, or -1; ``memory`` is an index of _MEMORIES.
+    number of the first. ``frame`` and ``order`` are what they are mapped to and how, or ``table``
+    is the page table that cannot be read; ``place`` is the index of the range that either is in,
+    or -1; ``memory`` is an index of _MEMORIES.
     """
 
     owner: Range
@@ -207,6 +209,7 @@ class _Window:
     first: int
     frame: np.ndarray
     order: np.ndarray
+    table: np.ndarray
     place: np.ndarray
     memory: np.ndarray
 
@@ -223,15 +226,16 @@ def _windows(vmemmap: _Vmemmap) -> Iterator[_Window]:
             found = page_mappings(vmemmap.scene.prog, first, min(first + _WINDOW, high))
             if found is None:
                 return
-            frame, order = found.frame, found.order
-            place = containing(frame, vmemmap.starts, vmemmap.ends)
-            memory = _memory(vmemmap, owner, first, frame, place)
-            yield _Window(owner, span, first, frame, order, place, memory)
+            frame, table = found.frame, found.table
+            place = containing(np.maximum(frame, table), vmemmap.starts, vmemmap.ends)
+            memory = _memory(vmemmap, owner, first, found, place)
+            yield _Window(owner, span, first, frame, found.order, table, place, memory)
 
 
 def _memory(
-    vmemmap: _Vmemmap, owner: Range, first: int, frame: np.ndarray, place: np.ndarray
+    vmemmap: _Vmemmap, owner: Range, first: int, found: Mappings, place: np.ndarray
 ) -> np.ndarray:
+    frame = found.frame
     case, pgmap = vmemmap.cases[place], vmemmap.pgmaps[place]
 
     def is_case(*cases: Case) -> np.ndarray:
@@ -250,6 +254,8 @@ def _memory(
     open_ = is_case(Case.UNKNOWN, Case.TEARDOWN) | growing | (owner.case is Case.ORPHAN)
     conditions = (
         (frame == UNMAPPED, MemmapMemory.UNMAPPED),
+        # A dump may miss page tables, which are RAM; but not where no section is.
+        ((found.table >= 0) & (place < 0), MemmapMemory.ASTRAY),
         (frame < 0, MemmapMemory.UNKNOWN),
         (is_case(Case.ONLINE) | is_case(Case.INITIALIZING) & (pgmap == 0), MemmapMemory.RAM),
         (metadata & (pgmap != 0) & same, MemmapMemory.ALTMAP),
@@ -329,13 +335,16 @@ def _finding(
 
 def _frame(vmemmap: _Vmemmap, window: _Window, row: int) -> Evidence:
     address, frame = (window.first + row) * vmemmap.page_size, int(window.frame[row])
+    if window.table[row] >= 0:
+        table = int(window.table[row])
+        return Evidence("PFN of the page table of the page of vmemmap", address, table)
     if frame < 0:
         return Evidence("page of vmemmap", address, note="not mapped, by the page tables")
     return Evidence("PFN of the page of vmemmap, by the page tables", address, frame)
 
 
 def _what_is_there(vmemmap: _Vmemmap, window: _Window, row: int) -> Iterator[Evidence]:
-    if window.frame[row] < 0:
+    if window.frame[row] < 0 and window.table[row] < 0:
         return
     place = int(window.place[row])
     if place < 0:

@@ -54,10 +54,17 @@ class Mappings:
 
     ``frame`` is the PFN, or :data:`UNMAPPED` or :data:`UNKNOWN`. ``order`` is the size of the page
     that maps it, as the number of small pages to the power of two; -1 if it is not known.
+    ``table`` is the PFN of the page table that cannot be read; -1 if that is not why.
     """
 
     frame: np.ndarray
     order: np.ndarray
+    table: np.ndarray
+
+
+@dataclass(frozen=True)
+class _UnreadableTable:
+    frame: int
 
 
 @takes_program_or_default
@@ -86,7 +93,8 @@ def page_mappings(prog: Program, first: int, end: int) -> Mappings | None:
         if walks_in_bulk(prog):
             return _Walk(prog, first, end).mappings()
         frames = _one_by_one(prog, first, end)
-        return Mappings(frames, np.full(end - first, -1, np.int8))
+        nowhere = np.full(end - first, -1, np.int64)
+        return Mappings(frames, nowhere.astype(np.int8), nowhere)
     except (FaultError, LookupError, NotImplementedError, ValueError):
         return None
 
@@ -212,15 +220,16 @@ class _Walk:
     def mappings(self) -> Mappings:
         frames = np.full(self._end - self._first, UNMAPPED, np.int64)
         orders = np.full(len(frames), -1, np.int8)
+        tables = np.full(len(frames), -1, np.int64)
         try:
             top = self._read_top()
         except FaultError:
             frames[:] = UNKNOWN
-            return Mappings(frames, orders)
+            return Mappings(frames, orders, tables)
         for at, count, leaf, bits in self._leaves(top, 0, self._format.top_bits):
             part = frames[at : at + count]
-            if leaf is None:
-                part[:] = UNKNOWN
+            if isinstance(leaf, _UnreadableTable):
+                part[:], tables[at : at + count] = UNKNOWN, leaf.frame
                 continue
             if isinstance(leaf, int):
                 part[:] = np.arange(leaf, leaf + count)
@@ -228,11 +237,11 @@ class _Walk:
                 mapped = self._format.page.among(leaf)
                 part[mapped] = self._format.frames(leaf[mapped])
             orders[at : at + count][part >= 0] = bits
-        return Mappings(frames, orders)
+        return Mappings(frames, orders, tables)
 
     def parts(self) -> Iterator[tuple[int, np.ndarray]]:
         for at, count, leaf, _ in self._leaves(self._read_top(), 0, self._format.top_bits):
-            if leaf is None:
+            if isinstance(leaf, _UnreadableTable):
                 address = self._asked + at << self._format.page_shift
                 raise FaultError("a page table cannot be read, or there is no end of them", address)
             if isinstance(leaf, int):
@@ -259,7 +268,7 @@ class _Walk:
 
     def next_mapped(self) -> int:
         for at, _, leaf, _ in self._leaves(self._read_top(), 0, self._format.top_bits):
-            if leaf is None or isinstance(leaf, int):
+            if isinstance(leaf, (_UnreadableTable, int)):
                 return self._asked + at
             mapped = np.flatnonzero(self._format.page.among(leaf))
             if len(mapped):
@@ -284,14 +293,14 @@ class _Walk:
 
     def _leaves(
         self, raw: bytes, start: int, bits: int
-    ) -> Iterator[tuple[int, int, np.ndarray | int | None, int]]:
+    ) -> Iterator[tuple[int, int, np.ndarray | int | _UnreadableTable, int]]:
         """
         Go down a table, of which ``start`` is the first page that it maps, and ``1 << bits``
         the number of pages that one entry maps.
 
         :return: Tuples of (index, count, leaf, bits) for pages that were asked for, the first of
             which has index 0: their entries, the first frame of a part of a huge page, or
-            ``None`` if their table cannot be read; and the ``bits`` of such an entry.
+            their table if it cannot be read; and the ``bits`` of such an entry.
         """
         entries = np.frombuffer(raw, "<u8")
         low = max(self._first - start, 0) >> bits
@@ -313,7 +322,7 @@ class _Walk:
             try:
                 table = self._table(frame)
             except FaultError:
-                yield at, count, None, bits
+                yield at, count, _UnreadableTable(frame), bits
                 continue
             yield from self._leaves(table, base, bits - self._format.table_bits)
 

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from drgn import Program
+from drgn import FaultError, Program
 from support.fakekernel import FakeKernel
 from support.fakekernel.kernel import Altmap
 
@@ -30,15 +30,17 @@ Spot = tuple[str, int, int]
 
 
 class PageTables:
-    """Page tables of four levels for vmemmap. Levels count from 1, whose entries map pages."""
+    """
+    Page tables of four levels for vmemmap, in page frames from ``first`` on. Levels count from 1,
+    whose entries map pages.
+    """
 
-    def __init__(self, kernel: FakeKernel) -> None:
+    def __init__(self, kernel: FakeKernel, first: int) -> None:
         self.kernel = kernel
         self.base = kernel.vmemmap >> 12
         self.frames: dict[int, bytearray] = {}
         self._known: dict[tuple[int, int], int] = {}
-        # Where no other memory is.
-        self._next = 1 << 30
+        self._next = first
         kernel.memory.arena(TOP).alloc(_PAGE)
 
     def page(self, pfn: int) -> int:
@@ -91,6 +93,8 @@ class PageTables:
         return prog
 
     def _read(self, address: int, count: int, offset: int, physical: bool) -> bytes:
+        if HOLE <= address >> 12 < 2 * HOLE:
+            raise FaultError("no memory", address)
         frame = self.frames.get(address >> 12, bytes(_PAGE))
         return bytes(frame[address & 4095 :][:count])
 
@@ -107,6 +111,7 @@ RAM_MEMMAP = 0x1000
 DEVDAX_MEMMAP = 0x8000
 OFFLINE_MEMMAP = 0x9000
 FREE, FREE_ORDER = 0xC000, 8
+TABLES = 0x14000
 _FSDAX_ALTMAP = Altmap(FSDAX, FSDAX_END - 1, reserve=2, free=1022, align=510, alloc=512)
 FSDAX_MEMMAP = FSDAX + 0x200
 _OTHER_ALTMAP = Altmap(OTHER, OTHER_END - 1, reserve=2, free=1022, align=510, alloc=512)
@@ -149,7 +154,7 @@ def memmap_machine(layout: str) -> MemmapMachine:
     _device(kernel, OTHER, OTHER_END, "MEMORY_DEVICE_FS_DAX", _OTHER_ALTMAP)
     _blocks(kernel)
     kernel.set_variable("max_pfn", OFFLINE_END)
-    tables = PageTables(kernel)
+    tables = PageTables(kernel, TABLES)
     tables.map(0, 8 * SECTION, RAM_MEMMAP, huge=True)
     # The section of its own.
     tables.map(5 * SECTION, FSDAX_END, FSDAX_MEMMAP, huge=True)
@@ -274,6 +279,7 @@ def table_defects(machine: MemmapMachine, rng: random.Random, count: int) -> Ite
         yield one("vmemmap-alias", "a page of RAM's memmap", pfn, taken << 12 | _PRESENT)
         yield from _on_others(machine, rng, one)
         yield _whole_table(machine, rng)
+        yield _table_nowhere(machine, rng)
         yield _of_task(machine, rng)
 
 
@@ -301,6 +307,16 @@ def _whole_table(machine: MemmapMachine, rng: random.Random) -> TableDefect:
     start = rng.choice([DEVDAX, DEVDAX + SECTION, OFFLINE])
     expected = frozenset({("vmemmap-unmapped", start, start + SECTION)})
     return TableDefect(f"no table of {start:#x}", machine.tables.page(start), 2, 0, expected)
+
+
+def _table_nowhere(machine: MemmapMachine, rng: random.Random) -> TableDefect:
+    # That of the struct pages of a section.
+    start = rng.choice([DEVDAX, DEVDAX + SECTION, OFFLINE])
+    expected = frozenset({("vmemmap-astray", start, start + SECTION)})
+    entry = rng.randrange(HOLE, 2 * HOLE) << 12 | _PRESENT
+    return TableDefect(
+        f"table of {start:#x} where no memory is", machine.tables.page(start), 2, entry, expected
+    )
 
 
 def _of_task(machine: MemmapMachine, rng: random.Random) -> TableDefect:
