@@ -172,13 +172,13 @@ def _by_mapping(folios: FolioCounts) -> Iterator[tuple[int, np.ndarray]]:
 def _hits_of_mapping(
     search: VmaSearch, window: Window, folios: FolioCounts, rows: np.ndarray, mapping: Mapping
 ) -> Iterator[Hit]:
-    # In the page tables, a device-private page is a swap entry, which is not decoded.
-    has_entries = window.pgmap.type != "MEMORY_DEVICE_PRIVATE"
+    # In the page tables, a device-private page is a swap entry.
+    swapped = window.pgmap.type == "MEMORY_DEVICE_PRIVATE"
     for vma in search.vmas(mapping):
-        if has_entries:
-            yield from search.hits(folios, rows, vma, by_index=True)
-        else:
+        if swapped and not search.knows_swap_entries:
             yield from search.covered(folios, rows, vma)
+        else:
+            yield from search.hits(folios, rows, vma, by_index=True, swapped=swapped)
 
 
 def _may_be_mapped(window: Window, folios: FolioCounts, rows: np.ndarray, mapping: Mapping) -> bool:

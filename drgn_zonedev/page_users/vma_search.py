@@ -37,7 +37,7 @@ from drgn_zonedev.kernel.tasks import (
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.page_users.pins import Gap, PageOwner, Searched, Sleeper
 from drgn_zonedev.util.strings import c_string
-from drgn_zonedev.vmcore.pagetables import mapped_frames
+from drgn_zonedev.vmcore.pagetables import knows_swap_entries, mapped_frames
 from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = ("FAILURES", "Hit", "VmaSearch", "gap_of")
@@ -119,6 +119,11 @@ class VmaSearch:
         gap = gap_of(searched, address, failure)
         if gap not in self.gaps:
             self.gaps.append(gap)
+
+    @property
+    def knows_swap_entries(self) -> bool:
+        """Whether page tables say who maps device-private memory."""
+        return knows_swap_entries(self._prog)
 
     def processes_of(self, mm: int) -> tuple[Process, ...]:
         """The processes that have an address space."""
@@ -233,13 +238,20 @@ class VmaSearch:
     # What a VMA maps.
 
     def hits(
-        self, folios: FolioCounts, rows: np.ndarray, vma: Vma, *, by_index: bool
+        self,
+        folios: FolioCounts,
+        rows: np.ndarray,
+        vma: Vma,
+        *,
+        by_index: bool,
+        swapped: bool = False,
     ) -> Iterator[Hit]:
         """
         Find by page tables which folios a VMA maps.
 
         :param rows: Indices of those that it may map.
         :param by_index: Whether it can only map them where they belong by their indices.
+        :param swapped: Whether they are device-private, so that swap entries map them.
         """
         first, end = vma.start >> self._page_shift, vma.end >> self._page_shift
         if by_index:
@@ -252,7 +264,7 @@ class VmaSearch:
             return
         pages = np.zeros(len(rows), np.int64)
         try:
-            for own in self._mapped_rows(folios, rows, vma, first, end):
+            for own in self._mapped_rows(folios, rows, vma, (first, end), swapped):
                 np.add.at(pages, own, 1)
         except FAILURES as e:
             self._note(Searched.PAGE_TABLES, vma.mm, e)
@@ -261,13 +273,13 @@ class VmaSearch:
             yield Hit(vma, rows[found], pages[found])
 
     def _mapped_rows(
-        self, folios: FolioCounts, rows: np.ndarray, vma: Vma, first: int, end: int
+        self, folios: FolioCounts, rows: np.ndarray, vma: Vma, pages: tuple[int, int], swapped: bool
     ) -> Iterator[np.ndarray]:
         # The index in rows of a folio for each of its pages that is mapped.
         mm = Object(self._prog, "struct mm_struct *", vma.mm)
         pfns, sizes = folios.pfn[rows], 1 << folios.order[rows]
         ends, most = pfns + sizes, int(sizes.sum()) + _FURTHER_TABLES
-        for _, frames in mapped_frames(mm, first, end, most):
+        for _, frames in mapped_frames(mm, *pages, most, swapped=swapped):
             at = np.searchsorted(pfns, frames, side="right") - 1
             yield at[(at >= 0) & (frames < ends[at])]
 

@@ -20,7 +20,7 @@ from drgn import Architecture, FaultError, Program
 
 from drgn_zonedev.vmcore.raw import read_raw
 
-__all__ = ("EntryFormat", "EntryKind", "entry_format", "has_entry_format")
+__all__ = ("EntryFormat", "EntryKind", "SwapFormat", "entry_format", "has_entry_format")
 
 _ENTRY_BITS = 3
 
@@ -38,6 +38,30 @@ class EntryKind:
 
 
 @dataclass(frozen=True)
+class SwapFormat:
+    """
+    Swap entries: those that map nothing and are not empty. Shifted left and then right, the bits
+    of an entry are its offset; in x86-64, all of them are inverted.
+    """
+
+    kind: EntryKind
+    left: int
+    right: int
+
+    def among(self, entries: np.ndarray) -> np.ndarray:
+        """Whether each entry is one of these."""
+        return self.kind.among(entries) & (entries != 0)
+
+    def offsets(self, entries: np.ndarray) -> np.ndarray:
+        """
+        Get the offset in each entry, like ``swp_offset()``: of a page of device-private memory, its
+        PFN.
+        """
+        offsets = ~entries << np.uint64(self.left) >> np.uint64(self.right)
+        return offsets.astype(np.int64)
+
+
+@dataclass(frozen=True)
 class EntryFormat:
     """
     The format of page tables.
@@ -46,7 +70,7 @@ class EntryFormat:
     above it that map a large page, and those above it that lead to a table. An entry of a block
     maps at most ``1 << largest_bits`` pages. The address consists of the bits in ``low``, and of
     those in ``high``, which are ``high_shift`` further up. The processor sets bits in ``used`` by
-    itself, in each table that leads to the same.
+    itself, in each table that leads to the same. ``swap`` is ``None`` where that is not known.
     """
 
     page_shift: int
@@ -60,6 +84,7 @@ class EntryFormat:
     high: int = 0
     high_shift: int = 0
     used: int = 0
+    swap: SwapFormat | None = None
 
     @property
     def table_bits(self) -> int:
@@ -126,6 +151,8 @@ def _x86_64(prog: Program) -> EntryFormat:
         read_top=lambda size: read_raw(prog, _top_address(prog), size),
         # _PAGE_ACCESSED and _PAGE_DIRTY.
         used=1 << 5 | 1 << 6,
+        # arch/x86/include/asm/pgtable_64.h: __swp_offset(). _PAGE_PROTNONE is a page that is there.
+        swap=SwapFormat(EntryKind(present | 1 << 8, 0), left=5, right=14),
     )
 
 

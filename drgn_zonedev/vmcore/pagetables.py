@@ -29,6 +29,7 @@ __all__ = (
     "UNMAPPED",
     "Mappings",
     "TopLevel",
+    "knows_swap_entries",
     "mapped_frames",
     "next_mapped",
     "page_frames",
@@ -143,7 +144,7 @@ def next_mapped(prog: Program, first: int, end: int) -> int:
 
 
 def mapped_frames(
-    mm: Object, first: int, end: int, most_tables: int
+    mm: Object, first: int, end: int, most_tables: int, *, swapped: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
     """
     Find what a process has mapped in a part of its memory. Only page tables that exist are
@@ -154,13 +155,16 @@ def mapped_frames(
     :param end: One more than the last.
     :param most_tables: Read no more page tables than this: those of a damaged process may
         form a cycle. Where drgn has to be asked for every page, the most pages.
+    :param swapped: Have the offsets of swap entries as well, where :func:`knows_swap_entries()`:
+        those of device-private memory are PFNs.
     :return: Iterator of (first virtual page number of a part, PFN of each of its pages,
         which is :data:`UNMAPPED` where nothing is mapped)
     :raises FaultError: if a page table cannot be read, or at the limit
     """
     prog = mm.prog_
     if walks_in_bulk(prog):
-        yield from _Walk(prog, first, end, mm.pgd.value_(), most_tables).parts()
+        top = mm.pgd.value_()
+        yield from _Walk(prog, first, end, top, most_tables, swapped=swapped).parts()
         return
     page_size = prog["PAGE_SIZE"].value_()
     for page in range(first, end):
@@ -178,6 +182,12 @@ def walks_in_bulk(prog: Program) -> bool:
     debugging symbols.
     """
     return has_entry_format(prog)
+
+
+@takes_program_or_default
+def knows_swap_entries(prog: Program) -> bool:
+    """Return whether swap entries can be told from empty ones, and have a known offset."""
+    return walks_in_bulk(prog) and entry_format(prog).swap is not None
 
 
 def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
@@ -206,11 +216,14 @@ class _Walk:
         end: int,
         top: int | None = None,
         most_tables: int | None = None,
+        *,
+        swapped: bool = False,
     ) -> None:
         self._prog = prog
         self._top = top
         self._tables_left = most_tables
         self._format: EntryFormat = entry_format(prog)
+        self._swap = self._format.swap if swapped else None
         # The bits above those that page tables translate only extend the sign.
         self._asked = first
         self._first = first & (1 << self._format.page_number_bits) - 1
@@ -249,6 +262,9 @@ class _Walk:
                 continue
             frames = self._format.frames(leaf)
             frames[~self._format.page.among(leaf)] = UNMAPPED
+            if self._swap is not None:
+                swapped = self._swap.among(leaf)
+                frames[swapped] = self._swap.offsets(leaf[swapped])
             yield self._asked + at, frames
 
     def top_level(self, table: int | None) -> TopLevel:
@@ -310,7 +326,11 @@ class _Walk:
             yield start + low - self._first, high - low, entries, bits
             return
         frames, blocks = self._format.frames(entries), self._format.block.among(entries)
-        for i in np.flatnonzero(blocks | self._format.table.among(entries)).tolist():
+        swapped = np.zeros(len(entries), bool)
+        if self._swap is not None:
+            swapped = self._swap.among(entries)
+            frames[swapped] = self._swap.offsets(entries[swapped])
+        for i in np.flatnonzero(blocks | swapped | self._format.table.among(entries)).tolist():
             base, frame = start + (low + i << bits), int(frames[i])
             at = max(base - self._first, 0)
             count = min(base + (1 << bits), self._end) - self._first - at
@@ -318,6 +338,10 @@ class _Walk:
                 if bits <= self._format.largest_bits:
                     # The low bits of a huge page's entry are flags.
                     yield at, count, (frame >> bits << bits) + self._first + at - base, bits
+                continue
+            if swapped[i]:
+                # A large folio: its entry is that of its first page.
+                yield at, count, frame + self._first + at - base, bits
                 continue
             try:
                 table = self._table(frame)

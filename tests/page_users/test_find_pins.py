@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from drgn import Object
 from support.fakekernel import FakeKernel, Users
 from support.usedpages import END, FIRST, START, Machine, machine, mapped_file
 
@@ -16,6 +17,7 @@ from drgn_zonedev.kernel.rmap import MappingKind
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.page_users.find_pins import find_pins
 from drgn_zonedev.page_users.pins import Awaited, Pins, Searched, UsedPages
+from drgn_zonedev.vmcore.pagetables import mapped_frames
 
 VMCORES = Path(__file__).parents[2] / "vmcores"
 # Those in which something changed, besides names.
@@ -258,13 +260,60 @@ def test_anonymous_memory_on_a_device(layout: str) -> None:
     assert not use.has_unknown_user
 
 
-def test_a_vma_may_map_private_memory() -> None:
-    # Its page tables have swap entries, which do not say for sure.
-    made = machine("7.2", "MEMORY_DEVICE_PRIVATE")
-    anon = made.users.anon_vma(made.first, [None, None], index=7)
+def swap_entry(offset: int, kind: int = 29) -> int:
+    """As __swp_entry() of x86-64: five bits of type, and the offset inverted from bit 9 on."""
+    return kind << 59 | (~offset & (1 << 50) - 1) << 9
+
+
+def private(layout: str) -> tuple[Machine, int]:
+    """A private page that a VMA may map, and the address where it does."""
+    made = machine(layout, "MEMORY_DEVICE_PRIVATE")
+    start = made.first.next_address
+    anon = made.users.anon_vma(made.first, [None] * 3, index=7)
     made.kernel.poke_page_word(FIRST, _MAPPING, anon | 1)
     made.kernel.poke_page_word(FIRST, _INDEX, 8)
     made.users.count(FIRST, 1, 1)
+    return made, start + 4096
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_swap_entries_say_who_maps_private_memory(layout: str) -> None:
+    made, address = private(layout)
+    made.users.set_entry(made.first, address, swap_entry(FIRST))
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 1}
+    assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [0, swap_entry(FIRST + 1), swap_entry(FIRST ^ 1 << 30), swap_entry(FIRST) | 1 << 8],
+    ids=["none", "another page", "far away", "PROT_NONE"],
+)
+def test_other_entries_do_not_map_private_memory(entry: int) -> None:
+    made, address = private("7.2")
+    made.users.set_entry(made.first, address, entry)
+    # Of the page behind it.
+    made.users.set_entry(made.first, address + 4096, swap_entry(FIRST + 2))
+    (use,) = made.used()
+    assert mapped_by(use) == {}
+    assert use.unknown_mappings == 1
+
+
+def test_one_swap_entry_maps_a_large_folio() -> None:
+    made = machine("7.2", "MEMORY_DEVICE_PRIVATE")
+    address = 0x7F0000000000
+    made.users.set_entry(made.first, address, swap_entry(FIRST), level=1)
+    mm = Object(made.kernel.program(), "struct mm_struct *", made.first.mm)
+    page = address >> 12
+    ((at, frames),) = mapped_frames(mm, page + 5, page + 9, 8, swapped=True)
+    assert (at, frames.tolist()) == (page + 5, [FIRST + i for i in range(5, 9)])
+    assert list(mapped_frames(mm, page, page + 9, 8)) == []
+
+
+def test_a_vma_may_map_private_memory() -> None:
+    # Swap entries of arm64 are not decoded.
+    made, _ = private("arm64-5.16")
     (use,) = made.used()
     assert mapped_by(use) == {"first": None}
 
