@@ -55,8 +55,8 @@ from drgn_zonedev.verification.scope import (
     unjudged_in,
     with_unread,
 )
+from drgn_zonedev.verification.task import ScanAll
 from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
-from drgn_zonedev.verification.work import ScanAll
 
 __all__ = (
     "CheckedMemory",

@@ -29,7 +29,7 @@ from drgn_zonedev.util.output_files import output_file
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-    from drgn_zonedev.verification.work import ScanAll
+    from drgn_zonedev.verification.task import ScanAll
 
 __all__ = (
     "STANDARD_OUTPUT",

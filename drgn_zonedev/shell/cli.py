@@ -70,7 +70,7 @@ from drgn_zonedev.util.signals import ending_at_once
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
-    from drgn_zonedev.verification.work import ScanAll
+    from drgn_zonedev.verification.task import ScanAll
 
 __all__ = ("main", "make_parser")
 

@@ -12,7 +12,8 @@ another process, and what comes of them is put together in order.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from drgn import FaultError, Program, ProgramFlags
@@ -23,14 +24,13 @@ from drgn_zonedev.kernel.memmap import (
     PagesOrGap,
     UnreadablePages,
     default_chunk,
-    page_layout,
     read_blocks,
     read_pages,
 )
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.deviations import Deviation, deviations
-from drgn_zonedev.verification.fastpath import FastPath, make_fast_path
+from drgn_zonedev.verification.fastpath import FastPath, cached_fast_path, make_fast_path
 from drgn_zonedev.verification.page_access import access_spans
 from drgn_zonedev.verification.promises import DevicePages, Promise, RamPages
 from drgn_zonedev.verification.ram_scan import scan_ram
@@ -40,20 +40,28 @@ from drgn_zonedev.verification.references import (
     pages_in_use,
 )
 from drgn_zonedev.verification.runs import Runs, add_deviation
+from drgn_zonedev.verification.task import Do, Task
 from drgn_zonedev.verification.work import Scanned, Work, batches
 
-__all__ = ("pieces", "scan", "scan_here")
+__all__ = ("pieces", "scan", "scanning")
 
 # A page on a running kernel that is wrong only now and then is being written.
 _LIVE_REREADS = 3
 
 
-def scan_here(
-    prog: Program, works: Sequence[Work], progress: Callable[[int], None]
-) -> Iterator[Scanned]:
-    """Go through works with this program, in this process."""
-    for work in works:
-        yield scan(prog, page_layout(prog), work, progress)
+def scanning(layout: PageLayout) -> Task[Work, Scanned]:
+    """Get the task of finding struct pages that are not as promised; see :func:`scan()`."""
+    return Task(pieces, functools.partial(_begin, layout), Scanned)
+
+
+def _begin(layout: PageLayout) -> Do[Work, Scanned]:
+    fast_path = cached_fast_path()
+
+    def scan_piece(prog: Program, work: Work, progress: Callable[[int], None]) -> Scanned:
+        known = fast_path(layout, work.promise)
+        return scan(prog, layout, work, progress, fast_path=known)
+
+    return scan_piece
 
 
 def pieces(work: Work, pages: int) -> Iterator[Work]:

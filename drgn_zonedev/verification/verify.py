@@ -67,7 +67,7 @@ from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
 from drgn_zonedev.verification.references import compare_references, counts_pages_in_use
 from drgn_zonedev.verification.runs import MAX_RUNS, Run
-from drgn_zonedev.verification.scan import scan, scan_here
+from drgn_zonedev.verification.scan import scan, scanning
 from drgn_zonedev.verification.shared_vmemmap import (
     NO_ALIASES,
     Aliases,
@@ -75,7 +75,8 @@ from drgn_zonedev.verification.shared_vmemmap import (
     find_aliases,
     illegal_aliases,
 )
-from drgn_zonedev.verification.work import ScanAll, Scanned, Work
+from drgn_zonedev.verification.task import ScanAll, scan_here
+from drgn_zonedev.verification.work import Scanned, Work
 from drgn_zonedev.vmcore.exported import exported_ram
 
 __all__ = (
@@ -151,15 +152,17 @@ def verify_snapshot(
     total = sum(work.pages for of_range in works for work in of_range)
     total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
+    layout = page_layout(prog)
+    task = scanning(layout)
+
     def count_pages(pages: int) -> None:
-        size = page_layout(prog).size
-        progress(size * pages, size * total)
+        progress(layout.size * pages, layout.size * total)
 
     context = dataclasses.replace(
         context,
         aliases=aliases,
         progress=count_pages,
-        scanned=_together(works, scan_all(prog, list(itertools.chain(*works)), count_pages)),
+        scanned=_together(works, scan_all(prog, task, list(itertools.chain(*works)), count_pages)),
     )
     context.results.findings += illegal_aliases(context.aliases)
     for range_, verify_range in zip(ranges, verifiers):

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from drgn import Program
 
 from drgn_zonedev.kernel.memmap import UnreadablePages
 from drgn_zonedev.model import Unjudged
@@ -24,7 +23,7 @@ from drgn_zonedev.verification.page_access import AccessSpan
 from drgn_zonedev.verification.promises import Promise
 from drgn_zonedev.verification.runs import Runs
 
-__all__ = ("ScanAll", "Scanned", "Work", "batches")
+__all__ = ("Scanned", "Work", "batches")
 
 
 @dataclass(frozen=True)
@@ -94,13 +93,6 @@ class Scanned:
         ordered = sorted([*self.gaps, *gaps], key=lambda gap: gap.start_pfn)
         self.gaps = []
         self.append_gaps(ordered)
-
-
-ScanAll = Callable[[Program, Sequence[Work], Callable[[int], None]], Iterator[Scanned]]
-"""
-Goes through several works, and yields what came of each, in order. The third
-argument is called with the number of struct pages that were gone through.
-"""
 
 
 def batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndarray, int]]:

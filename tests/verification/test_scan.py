@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from drgn_zonedev.verification.fastpath import FastPath, cached_fast_path, make_
 from drgn_zonedev.verification.promises import Promise, RamPages
 from drgn_zonedev.verification.scan import pieces, scan
 from drgn_zonedev.verification.verify import Verification, verify_snapshot
-from drgn_zonedev.verification.work import ScanAll, Scanned, Work
+from drgn_zonedev.verification.work import Scanned, Work
 
 # A section with a hole, fsdax with metadata, devdax in compound pages, and one
 # whose memmap is being initialised.
@@ -91,11 +92,11 @@ def new_paths() -> Callable[[PageLayout, Promise], FastPath]:
     return make_fast_path
 
 
-def cut(chunk: int | None, paths: Paths, pages: int) -> ScanAll:
+def cut(chunk: int | None, paths: Paths, pages: int) -> Any:
     """Scan piece by piece, with what was asked for."""
 
     def scan_all(
-        prog: Program, works: Sequence[Work], progress: Callable[[int], None]
+        prog: Program, task: Any, works: Sequence[Work], progress: Callable[[int], None]
     ) -> Iterator[Scanned]:
         layout, path_of = page_layout(prog), paths()
         for work in works:
@@ -110,7 +111,7 @@ def cut(chunk: int | None, paths: Paths, pages: int) -> ScanAll:
     return scan_all
 
 
-def verified(prog: Program, scan_all: ScanAll | None = None) -> Verification:
+def verified(prog: Program, scan_all: Any = None) -> Verification:
     snapshot, ranges = take_snapshot(prog), classify(prog)
     if scan_all is None:
         return verify_snapshot(prog, snapshot, ranges)
@@ -200,7 +201,7 @@ def _works(prog: Program) -> list[Work]:
     works: list[Work] = []
 
     def scan_all(
-        prog: Program, given: Sequence[Work], progress: Callable[[int], None]
+        prog: Program, task: Any, given: Sequence[Work], progress: Callable[[int], None]
     ) -> Iterator[Scanned]:
         works.extend(given)
         return iter([Scanned() for _ in given])

@@ -22,14 +22,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import Any
 
 from drgn import Program
 
 from drgn_zonedev.opening.core import Dump, dump_of
-
-if TYPE_CHECKING:
-    from drgn_zonedev.verification.work import Work
 
 __all__ = ("Worker", "end", "end_all", "start_workers", "team")
 
@@ -52,7 +49,7 @@ class Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
     ready: bool = False
-    begun: dict[int, Work] = field(default_factory=dict)
+    begun: dict[int, Any] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

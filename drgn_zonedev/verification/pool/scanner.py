@@ -23,7 +23,7 @@ from drgn_zonedev.verification.pool.process import Worker, end_all, start_worker
 from drgn_zonedev.vmcore.core_path import core_dump_path
 
 if TYPE_CHECKING:
-    from drgn_zonedev.verification.work import ScanAll, Scanned, Work
+    from drgn_zonedev.verification.task import R, ScanAll, Task, W
 
 __all__ = ("scanner", "why_alone")
 
@@ -52,19 +52,22 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
 
         def scan_all(
-            prog: Program, works: Sequence[Work], progress: Callable[[int], None]
-        ) -> Iterator[Scanned]:
+            prog: Program,
+            task: Task[W, R],
+            works: Sequence[W],
+            progress: Callable[[int], None],
+        ) -> Iterator[R]:
             # Both take a while to be imported, and symbols may not be loaded yet.
             from drgn_zonedev.verification.pool.scheduler import scan_in_processes
-            from drgn_zonedev.verification.scan import scan_here
+            from drgn_zonedev.verification.task import scan_here
 
             number = _number_of_jobs(prog, works, jobs)
             # We are one of them, and begin while the others start.
             _end_surplus(workers, number - 1)
             if number < 2:
-                return scan_here(prog, works, progress)
+                return scan_here(prog, task, works, progress)
             start_workers(prog, workers, number - 1)
-            return scan_in_processes(prog, works, progress, workers)
+            return scan_in_processes(prog, task, works, progress, workers)
 
         yield scan_all
 
@@ -111,7 +114,7 @@ def _pays_off(prog: Program) -> bool:
     return several and _is_compressed(prog) and _is_large(prog)
 
 
-def _number_of_jobs(prog: Program, works: Sequence[Work], jobs: int | None) -> int:
+def _number_of_jobs(prog: Program, works: Sequence[W], jobs: int | None) -> int:
     if jobs == 1:
         return 1
     alone = why_alone(prog)

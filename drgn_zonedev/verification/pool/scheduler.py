@@ -26,15 +26,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from typing import Generic
 
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import page_layout
-from drgn_zonedev.verification.fastpath import cached_fast_path
 from drgn_zonedev.verification.pool.piece import piece_pages
 from drgn_zonedev.verification.pool.process import Worker, end, end_all
-from drgn_zonedev.verification.scan import pieces, scan
-from drgn_zonedev.verification.work import Scanned, Work
+from drgn_zonedev.verification.task import Begin, R, Task, W
 
 __all__ = ("scan_in_processes",)
 
@@ -46,18 +45,19 @@ _AT_ONCE = 2
 
 def scan_in_processes(
     prog: Program,
-    works: Sequence[Work],
+    task: Task[W, R],
+    works: Sequence[W],
     progress: Callable[[int], None],
     workers: list[Worker],
-) -> Iterator[Scanned]:
-    """Go through works in this process and those of *workers*, and end these."""
+) -> Iterator[R]:
+    """Do a task in this process and those of *workers*, and end these."""
     pages = piece_pages(page_layout(prog).size)
-    queue = ((nr, piece) for nr, work in enumerate(works) for piece in pieces(work, pages))
+    queue = ((nr, piece) for nr, work in enumerate(works) for piece in task.cut(work, pages))
     try:
-        results = _in_order(prog, queue, workers, progress)
-        done: tuple[int, Scanned] | None = next(results, None)
+        results = _in_order(prog, task.begin, queue, workers, progress)
+        done: tuple[int, R] | None = next(results, None)
         for nr in range(len(works)):
-            whole = Scanned()
+            whole = task.nothing()
             while done and done[0] == nr:
                 whole.extend(done[1])
                 done = next(results, None)
@@ -68,13 +68,14 @@ def scan_in_processes(
 
 def _in_order(
     prog: Program,
-    queue: Iterator[tuple[int, Work]],
+    begin: Begin[W, R],
+    queue: Iterator[tuple[int, W]],
     workers: list[Worker],
     progress: Callable[[int], None],
-) -> Iterator[tuple[int, Scanned]]:
+) -> Iterator[tuple[int, R]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
-    layout, fast_path, pieces_left = page_layout(prog), cached_fast_path(), _Queue(queue)
-    finished: dict[int, Scanned] = {}
+    do, pieces_left = begin(), _Queue(queue)
+    finished: dict[int, R] = {}
     yielded = 0
     while True:
         while yielded in finished:
@@ -86,20 +87,18 @@ def _in_order(
                 if following is None:
                     break
                 worker.begun.update([following])
-                number, work = following
                 with contextlib.suppress(ConnectionError):
-                    worker.connection.send((number, layout, work))
+                    worker.connection.send(following)
         own = pieces_left.take()
         if own is None and not any(w.begun for w in workers):
             return
         if own is not None:
             number, work = own
-            known = fast_path(layout, work.promise)
-            finished[number] = scan(prog, layout, work, progress, fast_path=known)
+            finished[number] = do(prog, work, progress)
         for connection in wait([w.connection for w in workers], 0 if own else None):
             worker = next(w for w in workers if w.connection is connection)
             try:
-                _receive(worker, finished, progress)
+                _receive(worker, begin, finished, progress)
             except (EOFError, ConnectionError, _CannotOpenError) as e:
                 workers.remove(worker)
                 pieces_left.again.update(worker.begun)
@@ -109,15 +108,15 @@ def _in_order(
 
 
 @dataclass
-class _Queue:
+class _Queue(Generic[W]):
     """Pieces, by number, and what was given to a worker that is lost."""
 
-    pieces: Iterator[tuple[int, Work]]
-    again: dict[int, Work] = field(default_factory=dict)
+    pieces: Iterator[tuple[int, W]]
+    again: dict[int, W] = field(default_factory=dict)
     of_work: deque[int] = field(default_factory=deque)
     given: int = 0
 
-    def take(self) -> tuple[int, Work] | None:
+    def take(self) -> tuple[int, W] | None:
         if self.again:
             number = min(self.again)
             return number, self.again.pop(number)
@@ -133,13 +132,20 @@ class _CannotOpenError(Exception):
     """A worker could not open the dump."""
 
 
-def _receive(worker: Worker, finished: dict[int, Scanned], progress: Callable[[int], None]) -> None:
+def _receive(
+    worker: Worker,
+    begin: Begin[W, R],
+    finished: dict[int, R],
+    progress: Callable[[int], None],
+) -> None:
     answer = worker.connection.recv()
     if not worker.ready:
         if answer:
             raise _CannotOpenError(answer)
         worker.ready = True
+        with contextlib.suppress(ConnectionError):
+            worker.connection.send(begin)
         return
-    number, scanned = answer
-    finished[number] = scanned
+    number, result = answer
+    finished[number] = result
     progress(worker.begun.pop(number).pages)

@@ -5,18 +5,21 @@ A process that goes through struct pages for another one: see
 :mod:`~drgn_zonedev.verification.pool.scheduler`.
 
 It opens the same core dump, and needs no debugging symbols: what it must know of
-``struct page`` comes with the work, so it can start before they are loaded.
+``struct page`` comes with the task, so it can start before they are loaded.
 """
 
 from __future__ import annotations
 
+import importlib
 from multiprocessing.connection import Connection
 
 from drgn_zonedev.opening.core import Dump, reopen
-from drgn_zonedev.verification.fastpath import cached_fast_path
-from drgn_zonedev.verification.scan import scan
 
 __all__ = ("main",)
+
+
+# What most tasks need: there is time for it, until the symbols are loaded elsewhere.
+_IMPORTED_EARLY = "drgn_zonedev.verification.scan"
 
 
 def main(fd: int) -> None:
@@ -24,9 +27,9 @@ def main(fd: int) -> None:
     Do what comes over a socket until it is closed.
 
     The first message is a :class:`~drgn_zonedev.opening.core.Dump`, and
-    the answer is why it cannot be opened, or nothing. Each one behind that is a number,
-    the layout of ``struct page`` and a piece of work, and the answer is the number and
-    what came of it.
+    the answer is why it cannot be opened, or nothing. The second one is what begins a
+    :class:`~drgn_zonedev.verification.task.Task`. Each one behind that is a number and a piece
+    of work, and the answer is the number and what came of it.
     """
     with Connection(fd) as connection:
         try:
@@ -37,12 +40,16 @@ def main(fd: int) -> None:
                 # What libelf and libkdumpfile do not like has no type of its own.
                 connection.send(str(e) or type(e).__name__)
                 return
+            importlib.import_module(_IMPORTED_EARLY)
             connection.send("")
-            fast_path = cached_fast_path()
+            do = connection.recv()()
             while True:
-                number, layout, work = connection.recv()
-                done = scan(prog, layout, work, fast_path=fast_path(layout, work.promise))
-                connection.send((number, done))
+                number, work = connection.recv()
+                connection.send((number, do(prog, work, _ignore)))
         except (EOFError, ConnectionError):
             # Whoever asked is gone.
             return
+
+
+def _ignore(pages: int) -> None:
+    pass

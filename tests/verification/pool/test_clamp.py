@@ -20,6 +20,7 @@ from drgn_zonedev.opening.core import Dump, open_core
 from drgn_zonedev.shell import cli
 from drgn_zonedev.verification.pool import process, scanner, scheduler
 from drgn_zonedev.verification.promises import MetadataPages
+from drgn_zonedev.verification.scan import scanning
 from drgn_zonedev.verification.work import Work
 
 MIB = 1 << 20
@@ -62,7 +63,7 @@ def test_processes_that_are_started(
     prog = open_core(str(dump))
     work = Work(MetadataPages(()), np.array([[0, mebibytes * PER_MIB]]))
     with caplog.at_level(logging.WARNING), scanner.scanner(prog, jobs) as scan_all:
-        scan_all(prog, [work], lambda pages: None)
+        scan_all(prog, scanning(layout), [work], lambda pages: None)
     assert wanted == [early] + [number - 1] * (number > 1)
     assert caplog.messages == [why] * bool(why)
 
@@ -102,6 +103,7 @@ def test_process_that_is_one_too_many_is_ended(
     monkeypatch.setattr(process, "_start", watched)
     with scanner.scanner(prog, 4) as scan_all:
         assert len(started) == 3
-        scan_all(prog, [Work(MetadataPages(()), np.array([[0, 9 * PER_MIB]]))], lambda pages: None)
+        work = Work(MetadataPages(()), np.array([[0, 9 * PER_MIB]]))
+        scan_all(prog, scanning(layout), [work], lambda pages: None)
         assert [worker.process.poll() is None for worker in started] == [True, False, False]
     assert all(worker.process.poll() is not None for worker in started)

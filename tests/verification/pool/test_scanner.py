@@ -21,6 +21,8 @@ from drgn_zonedev.verification.pool import scheduler
 from drgn_zonedev.verification.pool.process import Worker
 from drgn_zonedev.verification.pool.scanner import scanner, why_alone
 from drgn_zonedev.verification.promises import MetadataPages
+from drgn_zonedev.verification.scan import scanning
+from drgn_zonedev.verification.task import Task
 from drgn_zonedev.verification.work import Scanned, Work
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -101,6 +103,7 @@ class Started:
     def _scan(
         self,
         prog: Program,
+        task: Task[Work, Scanned],
         works: Sequence[Work],
         progress: Callable[[int], None],
         workers: list[Worker],
@@ -126,7 +129,7 @@ def work(mebibytes: int) -> Work:
 def scan(prog: Program, jobs: int | None, works: Sequence[Work]) -> None:
     with scanner(prog, jobs) as scan_all:
         # What one process does is not looked at here.
-        scan_all(prog, works, lambda pages: None)
+        scan_all(prog, scanning(memmap.page_layout(prog)), works, lambda pages: None)
 
 
 @pytest.mark.parametrize(

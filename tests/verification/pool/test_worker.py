@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.opening.core import Dump, dump_of, open_dump
 from drgn_zonedev.verification.pool.worker import main
 from drgn_zonedev.verification.promises import MetadataPages
-from drgn_zonedev.verification.scan import scan
+from drgn_zonedev.verification.scan import scan, scanning
 from drgn_zonedev.verification.work import Work
 
 _SECONDS = 60
@@ -85,8 +85,9 @@ def test_pieces_are_answered_in_order_with_their_numbers(prog: Program, connect:
     layout = page_layout(prog)
     # The second one is not what it is held against: pages of the device behind its metadata.
     works = [metadata(prog), metadata(prog, shift=0x8000), metadata(prog, shift=64)]
+    connection.send(scanning(layout).begin)
     for number, work in enumerate(works, 7):
-        connection.send((number, layout, work))
+        connection.send((number, work))
     found = []
     for number, work in enumerate(works, 7):
         done = scan(prog, layout, work)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Tasks
+-----
+
+How struct pages are gone through, as plain data: it can be done here or in other processes,
+whatever is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from drgn import Program
+
+__all__ = ("Begin", "Do", "ScanAll", "Task", "scan_here")
+
+
+class _Work(Protocol):
+    @property
+    def pages(self) -> int:
+        """Number of struct pages."""
+
+
+class _Result(Protocol):
+    def extend(self, other: Any) -> None:
+        """Append what came of the work behind this."""
+
+
+W = TypeVar("W", bound=_Work)
+R = TypeVar("R", bound=_Result)
+
+Do = Callable[[Program, W, Callable[[int], None]], R]
+"""
+Goes through struct pages with a program, which needs no debugging symbols. The third argument is
+called with the number of struct pages that were gone through.
+"""
+
+Begin = Callable[[], Do[W, R]]
+
+
+@dataclass(frozen=True)
+class Task(Generic[W, R]):
+    """
+    What is done with works. ``cut`` cuts one in pieces of about so many struct pages. ``begin`` is
+    called once in each process, and gets what does pieces there: it is a function of a module, or
+    a :func:`functools.partial` of one. ``nothing`` gets the result of no piece.
+    """
+
+    cut: Callable[[W, int], Iterable[W]]
+    begin: Begin[W, R]
+    nothing: Callable[[], R]
+
+
+class ScanAll(Protocol):
+    """
+    Goes through several works, and yields what came of each, in order. The last argument is
+    called with the number of struct pages that were gone through.
+    """
+
+    def __call__(
+        self,
+        prog: Program,
+        task: Task[W, R],
+        works: Sequence[W],
+        progress: Callable[[int], None],
+        /,
+    ) -> Iterator[R]:
+        """Do a task."""
+
+
+def scan_here(
+    prog: Program, task: Task[W, R], works: Sequence[W], progress: Callable[[int], None]
+) -> Iterator[R]:
+    """Do a task with this program, in this process."""
+    do = task.begin()
+    for work in works:
+        yield do(prog, work, progress)
