@@ -5,11 +5,12 @@ Counting Pages
 --------------
 
 Goes through the struct pages of stretches, and counts pages. A :class:`Count` is plain data, so
-that it can be done here or in another process.
+that it can be done here or in another process: :data:`COUNTING` is the task.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,14 +28,17 @@ from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.verification.columns import Buffers
 from drgn_zonedev.verification.promises import DevicePages, is_idle_at_one
+from drgn_zonedev.verification.task import Do, Task
 
 __all__ = (
     "CHUNK_PAGES",
+    "COUNTING",
     "ChunkReader",
     "Count",
     "Counted",
     "count",
     "counts",
+    "cut",
     "is_in_use",
     "read_aligned",
     "zone_ids",
@@ -58,8 +62,15 @@ class Count:
 
     @property
     def pages(self) -> int:
-        """Number of PFNs."""
-        return self.stretch.pages
+        """Number of struct pages to go through."""
+        return self.stretch.pages if self.stretch.is_read else 0
+
+    def within(self, start_pfn: int, end_pfn: int) -> Count:
+        """The same for some of the PFNs."""
+        span = start_pfn, end_pfn
+        stretch = dataclasses.replace(self.stretch, start_pfn=start_pfn, end_pfn=end_pfn)
+        labels = self.labels and self.labels.within(*span)
+        return Count(stretch, self.marks.within(*span), self.words, labels)
 
 
 @dataclass
@@ -78,8 +89,21 @@ def counts(
 ) -> Iterator[Count]:
     """Get what there is to count in some stretches."""
     for stretch in stretches:
-        span = stretch.start_pfn, stretch.end_pfn
-        yield Count(stretch, marks.within(*span), words, labels and labels.within(*span))
+        whole = Count(stretch, marks, words, labels)
+        yield whole.within(stretch.start_pfn, stretch.end_pfn)
+
+
+def cut(work: Count, pages: int) -> Iterator[Count]:
+    """Cut work in pieces of about so many pages, between chunks: no block is cut."""
+    if not work.stretch.is_read:
+        yield work
+        return
+    size = max(pages // CHUNK_PAGES, 1) * CHUNK_PAGES
+    start, end = work.stretch.start_pfn, work.stretch.end_pfn
+    while start < end:
+        stop = min((start // size + 1) * size, end)
+        yield work.within(start, stop)
+        start = stop
 
 
 class ChunkReader:
@@ -114,7 +138,6 @@ def count(
     if not stretch.is_read:
         assert stretch.kind is not None
         _count_alike(done, work, stretch.start_pfn, stretch.end_pfn, stretch.kind)
-        progress(stretch.pages)
         return done
     if stretch.device is not None and stretch.device.vmemmap_shift:
         _count_heads(prog, done, work, stretch.device, progress)
@@ -127,6 +150,14 @@ def count(
             _count_alike(done, work, part.start_pfn, part.end_pfn, PageKind.NOT_IN_DUMP)
         progress(part.end_pfn - part.start_pfn)
     return done
+
+
+def _begin() -> Do[Count, Counted]:
+    return count
+
+
+COUNTING = Task(cut, _begin, Counted)
+"""The task of counting pages."""
 
 
 def read_aligned(

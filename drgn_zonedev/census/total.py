@@ -10,14 +10,14 @@ Counts all pages by kind, node and zone, and by more if asked.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drgn import Program
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.census.bins import NO_ZONE, Bin
-from drgn_zonedev.census.counting import Count, Counted, count, counts
+from drgn_zonedev.census.counting import COUNTING, Counted, counts
 from drgn_zonedev.census.deciding import NO_PAGE_MARKS
 from drgn_zonedev.census.grouping import By, label_names, labels_by
 from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
@@ -30,23 +30,17 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.zones import zone_type_name
 from drgn_zonedev.model import KernelFacts, Pgmap
 from drgn_zonedev.util.handles import Result, bind
-from drgn_zonedev.verification.context import Progress
+from drgn_zonedev.verification.context import Progress, no_progress
+from drgn_zonedev.verification.pool.scanner import scanner
+from drgn_zonedev.verification.task import ScanAll, scan_here
 
 __all__ = (
     "Census",
-    "CountAll",
     "DeviceUse",
     "PageGroup",
-    "count_here",
     "page_census",
     "take_census",
 )
-
-CountAll = Callable[[Program, Sequence[Count], Callable[[int], None]], Iterator[Counted]]
-"""
-Goes through what there is to count, and yields what came of it. The third argument is called
-with the number of struct pages that were gone through.
-"""
 
 
 @dataclass(frozen=True)
@@ -105,39 +99,42 @@ class Census(Result):
         return {kind: found[kind] for kind in PAGE_KINDS if kind in found}
 
 
-def count_here(
-    prog: Program, works: Sequence[Count], progress: Callable[[int], None]
-) -> Iterator[Counted]:
-    """Count with this program, in this process."""
-    for work in works:
-        yield count(prog, work, progress)
-
-
 @takes_program_or_default
-def page_census(prog: Program, by: str | By | None = None) -> Census:
+def page_census(
+    prog: Program,
+    by: str | By | None = None,
+    *,
+    progress: Progress = no_progress,
+    jobs: int | None = 1,
+) -> Census:
     """
     Count all pages by kind, node and zone.
 
     :param by: Group them further, by ``order``, ``migratetype``, ``flags``, ``slab-cache``,
         ``pgmap`` or ``memory-block``.
+    :param progress: Called with the number of bytes of struct pages that were gone
+        through since the last call, and with how many there are.
+    :param jobs: How many processes go through the struct pages of a core dump; see
+        :func:`~drgn_zonedev.report.check()`.
     :raises LookupError: if the debugging information lacks what is needed
-    :raises ValueError: if *by* is anything else
+    :raises ValueError: if *jobs* is less than 1, or *by* is anything else
     """
-    return take_census(prog, None if by is None else By(by))
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
+    with scanner(prog, jobs) as scan_all:
+        return take_census(prog, None if by is None else By(by), progress, scan_all)
 
 
 def take_census(
     prog: Program,
     by: By | None,
-    progress: Progress = lambda done, total: None,
-    count_all: CountAll = count_here,
+    progress: Progress = no_progress,
+    scan_all: ScanAll = scan_here,
 ) -> Census:
     """
     Like :func:`page_census()`.
 
-    :param progress: Called with the number of bytes of struct pages that were gone through since
-        the last call, and with how many there are.
-    :param count_all: Who goes through the struct pages.
+    :param scan_all: Who goes through the struct pages.
     """
     snapshot = take_snapshot(prog)
     stretches = plan(prog, snapshot, classify_snapshot(prog, snapshot))
@@ -146,7 +143,11 @@ def take_census(
     labels = None if by is None else labels_by(prog, snapshot, by)
     works = list(counts(stretches, marks, kind_words(prog), labels))
     size, total, whole = page_layout(prog).size, sum(work.pages for work in works), Counted()
-    for counted in count_all(prog, works, lambda pages: progress(pages * size, total * size)):
+
+    def count_pages(pages: int) -> None:
+        progress(pages * size, total * size)
+
+    for counted in scan_all(prog, COUNTING, works, count_pages):
         whole.extend(counted)
     pgmaps = optional(
         "devices have no names", snapshot.pgmaps, lambda: with_devices(prog, snapshot.pgmaps)

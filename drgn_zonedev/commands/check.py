@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import (
@@ -24,6 +22,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
+from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
 from drgn_zonedev.commands.known_reports import baseline_of_file, compare_with
 from drgn_zonedev.commands.map import (
     PICTURES,
@@ -41,9 +40,8 @@ if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
     from drgn_zonedev.comparison.baseline import Baselined
-    from drgn_zonedev.verification.work import ScanAll
 
-__all__ = ("CHECK", "fail_on_argument", "failed", "fails", "jobs_argument")
+__all__ = ("CHECK", "fail_on_argument", "failed", "fails")
 
 
 def _fail_on(value: str) -> tuple[str, ...]:
@@ -73,13 +71,6 @@ def _like(word: str, names: Iterable[str]) -> str:
     return (difflib.get_close_matches(word, known, n=1) or known[:1])[0]
 
 
-def _jobs(text: str) -> int:
-    jobs = int(text) if text.isdecimal() else 0
-    if jobs < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
-    return jobs
-
-
 class _Accumulate(argparse.Action):
     """Each time, add to what was given before; the default is not added to."""
 
@@ -107,18 +98,6 @@ def fail_on_argument(parser: argparse.ArgumentParser) -> None:
         "than once; default: error)",
     )
     offer(action, _words)
-
-
-def jobs_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--jobs``."""
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
-        "REPL, 1)",
-    )
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +156,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     baseline = None if args.baseline is None else baseline_of_file(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
-        with progress_bar() as progress, _scanner(session, args) as scan_all:
+        with progress_bar() as progress, scanner_of(session, args.jobs) as scan_all:
             checked = check_memory(session.prog, progress, scan_all, scope)
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
@@ -222,16 +201,6 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     if report.nothing_judged or is_contradictory(session.prog):
         return Outcome(report, Status.NOT_JUDGED)
     return Outcome(report)
-
-
-def _scanner(session: Session, args: argparse.Namespace) -> AbstractContextManager[ScanAll]:
-    from drgn_zonedev.verification.pool.scanner import scanner
-
-    if session.scan_all is not None:
-        # The command line did not wait for the debugging symbols.
-        return contextlib.nullcontext(session.scan_all)
-    # A REPL starts no processes unless asked to.
-    return scanner(session.prog, args.jobs or 1)
 
 
 # Import these only when asked for: they are rarely used, and slow to import.

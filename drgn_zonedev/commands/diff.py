@@ -18,8 +18,8 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.check import jobs_argument
 from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.jobs import jobs_argument
 from drgn_zonedev.commands.known_reports import known_report_of, known_report_of_session
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -65,6 +66,7 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         "is that page, or all of that resource",
     )
     parser.add_argument("--by", choices=_BY, help="count pages by this, too")
+    jobs_argument(parser)
     parser.add_argument(
         "--kind",
         metavar="KIND",
@@ -92,8 +94,9 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
 def _pages(session: Session, args: argparse.Namespace) -> Outcome:
     filters = (args.kind, args.flag, args.refcount, args.pgmap, args.limit)
     if args.pages is not None:
-        if args.by:
-            raise UsageError("--by counts pages, and START..END lists them: give one of them")
+        if args.by or args.jobs:
+            option = "--by" if args.by else "--jobs"
+            raise UsageError(f"{option} counts pages, and START..END lists them: give one of them")
         return _list(session, args)
     if any(value is not None for value in filters):
         raise UsageError("--kind, --flag, --refcount, --pgmap and --limit need START..END")
@@ -106,8 +109,9 @@ def _count(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.render import pages
 
-    with progress_bar() as progress:
-        census = take_census(session.prog, By(args.by) if args.by else None, progress)
+    by = By(args.by) if args.by else None
+    with progress_bar() as progress, scanner_of(session, args.jobs) as scan_all:
+        census = take_census(session.prog, by, progress, scan_all)
     print_result(
         args,
         lambda screen: pages.census_text(census, screen=screen),

@@ -39,6 +39,8 @@ def test_choices_are_those_that_there_are() -> None:
         ["0x24001..0x24001"],
         ["0x24002..0x24001"],
         ["0x24001..0x24002", "--by", "order"],
+        ["0x24001..0x24002", "--jobs", "1"],
+        ["--jobs", "0"],
         ["--kind", "slab"],
         ["--limit", "5"],
         ["0x24001..0x24002", "--flag", "nonsense"],

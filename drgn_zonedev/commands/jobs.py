@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""In how many processes a command reads a core dump: ``--jobs``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from drgn_zonedev.commands.base import Session
+
+if TYPE_CHECKING:
+    from drgn_zonedev.verification.task import ScanAll
+
+__all__ = ("jobs_argument", "scanner_of")
+
+
+def jobs_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs``."""
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_jobs,
+        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
+        "REPL, 1)",
+    )
+
+
+def _jobs(text: str) -> int:
+    jobs = int(text) if text.isdecimal() else 0
+    if jobs < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
+    return jobs
+
+
+def scanner_of(session: Session, jobs: int | None) -> AbstractContextManager[ScanAll]:
+    """Get what goes through the struct pages of a session."""
+    from drgn_zonedev.verification.pool.scanner import scanner
+
+    if session.scan_all is not None:
+        # The command line did not wait for the debugging symbols.
+        return contextlib.nullcontext(session.scan_all)
+    # A REPL starts no processes unless asked to.
+    return scanner(session.prog, jobs or 1)
