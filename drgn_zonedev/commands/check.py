@@ -21,7 +21,7 @@ from drgn_zonedev.commands.base import (
     pfns,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code
+from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code, print_value_code
 from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
 from drgn_zonedev.commands.known_reports import baseline_of_file, compare_with
 from drgn_zonedev.commands.map import (
@@ -237,12 +237,11 @@ def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     wordy = "verbose" if args.verbose else "each" if args.all else ""
-    print_code(
-        builder,
-        args,
-        (TEXT, "report_text", f"report, {wordy}=True") if wordy else ("", "", "report"),
-        (JSON, "report_document", "report"),
-    )
+    if wordy:
+        text = TEXT, "report_text", f"report, {wordy}=True"
+        print_code(builder, args, text, (JSON, "report_document", "report"))
+    else:
+        print_value_code(builder, args, "report", JSON)
 
 
 CHECK = Command(

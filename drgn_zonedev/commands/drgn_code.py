@@ -23,7 +23,15 @@ from drgn_zonedev.commands.base import STANDARD_OUTPUT, Command
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-__all__ = ("JSON", "TEXT", "print_code", "print_of_kernel_code", "print_report_code", "python_code")
+__all__ = (
+    "JSON",
+    "TEXT",
+    "print_code",
+    "print_of_kernel_code",
+    "print_report_code",
+    "print_value_code",
+    "python_code",
+)
 
 TEXT, JSON = "drgn_zonedev.render.as_text", "drgn_zonedev.render.as_json"
 
@@ -71,18 +79,35 @@ def print_code(
     """
     Write code that prints a text or a document, as ``--format`` and ``--output`` ask for.
 
-    :param text: A module, a function in it, and its arguments. If the function is empty,
-        the arguments are printed as they are.
+    :param text: A module, a function in it, and its arguments.
     :param document: Likewise.
     """
-    as_json = getattr(args, "format", "text") == "json"
-    module, function, arguments = document if as_json else text
-    value = f"{function}({arguments})" if function else arguments
-    if function:
-        builder.add_from_import(module, function)
-    if as_json:
-        builder.add_from_import("drgn_zonedev.render.as_json", "render")
+    is_json = _is_json(args)
+    module, function, arguments = document if is_json else text
+    builder.add_from_import(module, function)
+    value = f"{function}({arguments})"
+    if is_json:
+        builder.add_from_import(JSON, "render")
         value = f"render({value})"
+    _print(builder, args, value)
+
+
+def print_value_code(
+    builder: DrgnCodeBuilder, args: argparse.Namespace, name: str, module: str
+) -> None:
+    """Write code like :func:`print_code()`, for a variable that prints as the text."""
+    if _is_json(args):
+        document = module, f"{name}_document", name
+        print_code(builder, args, document, document)
+    else:
+        _print(builder, args, name)
+
+
+def _is_json(args: argparse.Namespace) -> bool:
+    return getattr(args, "format", "text") == "json"
+
+
+def _print(builder: DrgnCodeBuilder, args: argparse.Namespace, value: str) -> None:
     if args.output in STANDARD_OUTPUT:
         builder.append(f"print({value})\n")
         return

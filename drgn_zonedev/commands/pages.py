@@ -17,7 +17,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_value_code
 from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
 
 if TYPE_CHECKING:
@@ -163,12 +163,7 @@ def _query(prog: Program, args: argparse.Namespace) -> PageQuery:
 def _pages_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "page_census")
     builder.append(f"census = page_census({f'by={args.by!r}' if args.by else ''})\n")
-    print_code(
-        builder,
-        args,
-        ("", "", "census"),
-        ("drgn_zonedev.render.pages", "census_document", "census"),
-    )
+    print_value_code(builder, args, "census", "drgn_zonedev.render.pages")
 
 
 PAGES = Command(

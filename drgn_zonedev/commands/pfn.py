@@ -19,7 +19,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_value_code
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -127,10 +127,9 @@ def _pfn_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "explain")
     kind = f", {args.kind!r}" if args.kind else ""
     calls = [f"explain({_literal(word, args.kind)}{kind})" for word in args.pfns]
-    document = ("drgn_zonedev.render.explanation_json", "explanation_document", "explanation")
     if len(calls) == 1:
         builder.append(f"explanation = {calls[0]}\n")
-        print_code(builder, args, ("", "", "explanation"), document)
+        print_value_code(builder, args, "explanation", "drgn_zonedev.render.explanation_json")
         return
     builder.append(f"for explanation in ({', '.join(calls)}):\n")
     builder.append('    print(f"{explanation}\\n")\n')

@@ -17,7 +17,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_value_code
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -68,12 +68,7 @@ def _pins_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "find_pins")
     arguments = ", ".join(repr(value) for value in (args.what, args.kind) if value)
     builder.append(f"pins = find_pins({arguments})\n")
-    print_code(
-        builder,
-        args,
-        ("", "", "pins"),
-        ("drgn_zonedev.render.pins", "pins_document", "pins"),
-    )
+    print_value_code(builder, args, "pins", "drgn_zonedev.render.pins")
 
 
 PINS = Command(
