@@ -28,7 +28,7 @@ from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.verification.columns import Buffers
 from drgn_zonedev.verification.promises import DevicePages, is_idle_at_one
-from drgn_zonedev.verification.task import Do, Task
+from drgn_zonedev.verification.task import Do, ScanTask
 
 __all__ = (
     "CHUNK_PAGES",
@@ -38,7 +38,7 @@ __all__ = (
     "Counted",
     "count",
     "counts",
-    "cut",
+    "cut_count",
     "is_in_use",
     "read_aligned",
     "zone_ids",
@@ -93,7 +93,7 @@ def counts(
         yield whole.within(stretch.start_pfn, stretch.end_pfn)
 
 
-def cut(work: Count, pages: int) -> Iterator[Count]:
+def cut_count(work: Count, pages: int) -> Iterator[Count]:
     """Cut work in pieces of about so many pages, between chunks: no block is cut."""
     if not work.stretch.is_read:
         yield work
@@ -156,7 +156,7 @@ def _begin() -> Do[Count, Counted]:
     return count
 
 
-COUNTING = Task(cut, _begin, Counted)
+COUNTING = ScanTask(cut_count, _begin, Counted)
 """The task of counting pages."""
 
 

@@ -40,7 +40,7 @@ from drgn_zonedev.verification.references import (
     pages_in_use,
 )
 from drgn_zonedev.verification.runs import Runs, add_deviation
-from drgn_zonedev.verification.task import Do, Task
+from drgn_zonedev.verification.task import Do, ScanTask
 from drgn_zonedev.verification.work import Scanned, Work, batches
 
 __all__ = ("pieces", "scan", "scanning")
@@ -49,9 +49,9 @@ __all__ = ("pieces", "scan", "scanning")
 _LIVE_REREADS = 3
 
 
-def scanning(layout: PageLayout) -> Task[Work, Scanned]:
+def scanning(layout: PageLayout) -> ScanTask[Work, Scanned]:
     """Get the task of finding struct pages that are not as promised; see :func:`scan()`."""
-    return Task(pieces, functools.partial(_begin, layout), Scanned)
+    return ScanTask(pieces, functools.partial(_begin, layout), Scanned)
 
 
 def _begin(layout: PageLayout) -> Do[Work, Scanned]:

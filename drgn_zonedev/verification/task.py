@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from drgn import Program
 
-__all__ = ("Begin", "Do", "ScanAll", "Task", "scan_here")
+__all__ = ("Begin", "Do", "ScanAll", "ScanTask", "scan_here")
 
 
 class _Work(Protocol):
@@ -30,29 +30,29 @@ class _Result(Protocol):
         """Append what came of the work behind this."""
 
 
-W = TypeVar("W", bound=_Work)
-R = TypeVar("R", bound=_Result)
+WorkT = TypeVar("WorkT", bound=_Work)
+ResultT = TypeVar("ResultT", bound=_Result)
 
-Do = Callable[[Program, W, Callable[[int], None]], R]
+Do = Callable[[Program, WorkT, Callable[[int], None]], ResultT]
 """
 Goes through struct pages with a program, which needs no debugging symbols. The third argument is
 called with the number of struct pages that were gone through.
 """
 
-Begin = Callable[[], Do[W, R]]
+Begin = Callable[[], Do[WorkT, ResultT]]
 
 
 @dataclass(frozen=True)
-class Task(Generic[W, R]):
+class ScanTask(Generic[WorkT, ResultT]):
     """
     What is done with works. ``cut`` cuts one in pieces of about so many struct pages. ``begin`` is
     called once in each process, and gets what does pieces there: it is a function of a module, or
     a :func:`functools.partial` of one. ``nothing`` gets the result of no piece.
     """
 
-    cut: Callable[[W, int], Iterable[W]]
-    begin: Begin[W, R]
-    nothing: Callable[[], R]
+    cut: Callable[[WorkT, int], Iterable[WorkT]]
+    begin: Begin[WorkT, ResultT]
+    nothing: Callable[[], ResultT]
 
 
 class ScanAll(Protocol):
@@ -64,17 +64,20 @@ class ScanAll(Protocol):
     def __call__(
         self,
         prog: Program,
-        task: Task[W, R],
-        works: Sequence[W],
+        task: ScanTask[WorkT, ResultT],
+        works: Sequence[WorkT],
         progress: Callable[[int], None],
         /,
-    ) -> Iterator[R]:
+    ) -> Iterator[ResultT]:
         """Do a task."""
 
 
 def scan_here(
-    prog: Program, task: Task[W, R], works: Sequence[W], progress: Callable[[int], None]
-) -> Iterator[R]:
+    prog: Program,
+    task: ScanTask[WorkT, ResultT],
+    works: Sequence[WorkT],
+    progress: Callable[[int], None],
+) -> Iterator[ResultT]:
     """Do a task with this program, in this process."""
     do = task.begin()
     for work in works:

@@ -15,7 +15,7 @@ from support.fakekernel.ram import busy_ram
 from support.kernels import Device, each_layout, put_device
 
 from drgn_zonedev.census import counting
-from drgn_zonedev.census.counting import Count, Counted, count, cut
+from drgn_zonedev.census.counting import Count, Counted, count, cut_count
 from drgn_zonedev.census.grouping import By
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.census.total import page_census, take_census
@@ -62,7 +62,7 @@ def test_pieces_are_the_whole(
     monkeypatch.setattr(counting, "CHUNK_PAGES", LARGEST)
     prog = scene().program()
     for work in (w for by in (None, *By) for w in works_of(prog, by)):
-        pieces = list(cut(work, 3 * LARGEST))
+        pieces = list(cut_count(work, 3 * LARGEST))
         spans = [(each.stretch.start_pfn, each.stretch.end_pfn) for each in pieces]
         stretch = work.stretch
         assert [spans[0][0], *(end for _, end in spans)] == [
@@ -81,7 +81,7 @@ def test_pieces_are_the_whole(
 def test_no_block_is_cut(layout: str) -> None:
     (work, *_) = (w for w in works_of(busy_ram(layout).program(), None) if w.stretch.kind is None)
     # As small as can be.
-    starts = [each.stretch.start_pfn for each in cut(work, 1)][1:]
+    starts = [each.stretch.start_pfn for each in cut_count(work, 1)][1:]
     assert all(start % counting.CHUNK_PAGES == 0 for start in starts)
 
 
@@ -89,7 +89,7 @@ def test_what_is_not_read_is_no_work() -> None:
     (unmapped,) = (w for w in works_of(partial("6.1").program(), None) if not w.stretch.is_read)
     assert unmapped.stretch.kind is PageKind.UNMAPPED
     assert unmapped.pages == 0
-    assert list(cut(unmapped, 1)) == [unmapped]
+    assert list(cut_count(unmapped, 1)) == [unmapped]
 
 
 DUMPS = ["6.1-fsdax-collision", "6.12-devdax-2m"]

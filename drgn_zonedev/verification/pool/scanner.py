@@ -23,7 +23,7 @@ from drgn_zonedev.verification.pool.process import Worker, end_all, start_worker
 from drgn_zonedev.vmcore.core_path import core_dump_path
 
 if TYPE_CHECKING:
-    from drgn_zonedev.verification.task import R, ScanAll, Task, W
+    from drgn_zonedev.verification.task import ResultT, ScanAll, ScanTask, WorkT
 
 __all__ = ("scanner", "why_alone")
 
@@ -53,10 +53,10 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
 
         def scan_all(
             prog: Program,
-            task: Task[W, R],
-            works: Sequence[W],
+            task: ScanTask[WorkT, ResultT],
+            works: Sequence[WorkT],
             progress: Callable[[int], None],
-        ) -> Iterator[R]:
+        ) -> Iterator[ResultT]:
             # Both take a while to be imported, and symbols may not be loaded yet.
             from drgn_zonedev.verification.pool.scheduler import scan_in_processes
             from drgn_zonedev.verification.task import scan_here
@@ -114,7 +114,7 @@ def _pays_off(prog: Program) -> bool:
     return several and _is_compressed(prog) and _is_large(prog)
 
 
-def _number_of_jobs(prog: Program, works: Sequence[W], jobs: int | None) -> int:
+def _number_of_jobs(prog: Program, works: Sequence[WorkT], jobs: int | None) -> int:
     if jobs == 1:
         return 1
     alone = why_alone(prog)

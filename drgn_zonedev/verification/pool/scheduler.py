@@ -33,7 +33,7 @@ from drgn import Program
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.verification.pool.piece import piece_pages
 from drgn_zonedev.verification.pool.process import Worker, end, end_all
-from drgn_zonedev.verification.task import Begin, R, Task, W
+from drgn_zonedev.verification.task import Begin, ResultT, ScanTask, WorkT
 
 __all__ = ("scan_in_processes",)
 
@@ -45,17 +45,17 @@ _AT_ONCE = 2
 
 def scan_in_processes(
     prog: Program,
-    task: Task[W, R],
-    works: Sequence[W],
+    task: ScanTask[WorkT, ResultT],
+    works: Sequence[WorkT],
     progress: Callable[[int], None],
     workers: list[Worker],
-) -> Iterator[R]:
+) -> Iterator[ResultT]:
     """Do a task in this process and those of *workers*, and end these."""
     pages = piece_pages(page_layout(prog).size)
     queue = ((nr, piece) for nr, work in enumerate(works) for piece in task.cut(work, pages))
     try:
         results = _in_order(prog, task.begin, queue, workers, progress)
-        done: tuple[int, R] | None = next(results, None)
+        done: tuple[int, ResultT] | None = next(results, None)
         for nr in range(len(works)):
             whole = task.nothing()
             while done and done[0] == nr:
@@ -68,14 +68,14 @@ def scan_in_processes(
 
 def _in_order(
     prog: Program,
-    begin: Begin[W, R],
-    queue: Iterator[tuple[int, W]],
+    begin: Begin[WorkT, ResultT],
+    queue: Iterator[tuple[int, WorkT]],
     workers: list[Worker],
     progress: Callable[[int], None],
-) -> Iterator[tuple[int, R]]:
+) -> Iterator[tuple[int, ResultT]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
     do, pieces_left = begin(), _Queue(queue)
-    finished: dict[int, R] = {}
+    finished: dict[int, ResultT] = {}
     yielded = 0
     while True:
         while yielded in finished:
@@ -108,15 +108,15 @@ def _in_order(
 
 
 @dataclass
-class _Queue(Generic[W]):
+class _Queue(Generic[WorkT]):
     """Pieces, by number, and what was given to a worker that is lost."""
 
-    pieces: Iterator[tuple[int, W]]
-    again: dict[int, W] = field(default_factory=dict)
+    pieces: Iterator[tuple[int, WorkT]]
+    again: dict[int, WorkT] = field(default_factory=dict)
     of_work: deque[int] = field(default_factory=deque)
     given: int = 0
 
-    def take(self) -> tuple[int, W] | None:
+    def take(self) -> tuple[int, WorkT] | None:
         if self.again:
             number = min(self.again)
             return number, self.again.pop(number)
@@ -134,8 +134,8 @@ class _CannotOpenError(Exception):
 
 def _receive(
     worker: Worker,
-    begin: Begin[W, R],
-    finished: dict[int, R],
+    begin: Begin[WorkT, ResultT],
+    finished: dict[int, ResultT],
     progress: Callable[[int], None],
 ) -> None:
     answer = worker.connection.recv()

@@ -28,7 +28,7 @@ def main(fd: int) -> None:
 
     The first message is a :class:`~drgn_zonedev.opening.core.Dump`, and
     the answer is why it cannot be opened, or nothing. The second one is what begins a
-    :class:`~drgn_zonedev.verification.task.Task`. Each one behind that is a number and a piece
+    :class:`~drgn_zonedev.verification.task.ScanTask`. Each one behind that is a number and a piece
     of work, and the answer is the number and what came of it.
     """
     with Connection(fd) as connection:

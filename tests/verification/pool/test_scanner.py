@@ -22,7 +22,7 @@ from drgn_zonedev.verification.pool.process import Worker
 from drgn_zonedev.verification.pool.scanner import scanner, why_alone
 from drgn_zonedev.verification.promises import MetadataPages
 from drgn_zonedev.verification.scan import scanning
-from drgn_zonedev.verification.task import Task
+from drgn_zonedev.verification.task import ScanTask
 from drgn_zonedev.verification.work import Scanned, Work
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -103,7 +103,7 @@ class Started:
     def _scan(
         self,
         prog: Program,
-        task: Task[Work, Scanned],
+        task: ScanTask[Work, Scanned],
         works: Sequence[Work],
         progress: Callable[[int], None],
         workers: list[Worker],
