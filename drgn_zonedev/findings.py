@@ -402,6 +402,16 @@ _ERRORS = (
         _REPORT,
     ),
     Kind(
+        "section-usage-shared",
+        Severity.ERROR,
+        "two sections have the same usage",
+        "Each section has one of its own: boot divides an array among its sections, and "
+        "section_activate() takes one from a slab. With the same one, subsections that are added "
+        "to one section are valid in the other, and removing one section frees that of both.",
+        "mem_section.usage, and the number of the other section",
+        _REPORT,
+    ),
+    Kind(
         "subsection-two-owners",
         Severity.ERROR,
         "two pgmaps have PFNs in the same subsection",

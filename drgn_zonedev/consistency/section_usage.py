@@ -5,7 +5,7 @@ Usages of Sections
 ------------------
 
 Checks that the ``struct mem_section_usage`` of each section is memory that somebody allocated for
-it: ``section_activate()`` takes it from a slab, and boot from memblock.
+it, and for no other section: ``section_activate()`` takes it from a slab, and boot from memblock.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from drgn import FaultError, Program, offsetof
-from drgn.helpers.linux.mm import virt_to_pfn
+from drgn import FaultError, Program, offsetof, sizeof
+from drgn.helpers.linux.mm import pfn_to_virt, virt_to_pfn
 
 from drgn_zonedev.consistency.claims import Check, Scene
 from drgn_zonedev.findings import make_finding
@@ -46,7 +46,8 @@ def _dead_usages(scene: Scene) -> Iterator[Finding]:
     added = there & ~impossible & sections.usage_readable & ~scene.has_flag(flags.early)
     claimed = scene.rows_where(added & scene.claimed)
     for row in (*claimed, *scene.rows_where(added & ~scene.claimed))[:_MOST_OBJECTS]:
-        state = _not_allocated(scene.prog, int(sections.usage[row]))
+        usage = int(sections.usage[row])
+        state = _not_linear(scene, usage) or _not_allocated(scene.prog, usage)
         if state:
             yield _finding(scene, row, state)
 
@@ -57,6 +58,22 @@ def _is_unmapped(scene: Scene, address: int) -> bool:
     page = address >> scene.snapshot.geometry.page_shift
     frames = page_frames(scene.prog, page, page + 1)
     return frames is not None and int(frames[0]) == UNMAPPED
+
+
+def _not_linear(scene: Scene, address: int) -> str | None:
+    # Slabs and memblock give addresses of the linear mapping, which the kernel's image, vmalloc()
+    # and vmemmap are not part of.
+    if not walks_in_bulk(scene.prog):
+        return None
+    shift = scene.snapshot.geometry.page_shift
+    frames = page_frames(scene.prog, address >> shift, (address >> shift) + 1)
+    if frames is None or frames[0] < 0:
+        return None
+    try:
+        linear = int(pfn_to_virt(scene.prog, int(frames[0])).value_())
+    except (FaultError, LookupError, NotImplementedError, ValueError):
+        return None
+    return None if linear >> shift == address >> shift else "not in the kernel's linear mapping"
 
 
 def _not_allocated(prog: Program, address: int) -> str | None:
@@ -89,7 +106,24 @@ def _is_reserved(prog: Program, address: int) -> bool:
     return bool(int(page.flags[0]) & page.layout.pg_reserved)
 
 
-def _finding(scene: Scene, row: int, state: str) -> Finding:
+def _shared_usages(scene: Scene) -> Iterator[Finding]:
+    sections = scene.snapshot.sections
+    if scene.snapshot.hotplug_in_progress:
+        return
+    has_map = scene.has_flag(scene.snapshot.flags.has_mem_map)
+    rows = np.flatnonzero(has_map & (sections.usage != 0) & ~scene.torn)
+    rows = rows[np.argsort(sections.usage[rows], kind="stable")]
+    size = sizeof(scene.prog.type("struct mem_section_usage"))
+    near = np.flatnonzero(np.diff(sections.usage[rows]) < np.uint64(size))
+    others = {int(rows[i + 1]): int(rows[i]) for i in near}
+    others = {**others, **{int(rows[i]): int(rows[i + 1]) for i in near}}
+    focused = set(scene.rows_where(has_map))
+    for row in sorted(focused & others.keys()):
+        state = f"that of section {sections.nr[others[row]]} as well"
+        yield _finding(scene, row, state, "section-usage-shared")
+
+
+def _finding(scene: Scene, row: int, state: str, slug: str = "section-usage-dead") -> Finding:
     sections = scene.snapshot.sections
     start, end = scene.section_span(row)
     offset = offsetof(scene.prog.type("struct mem_section"), "usage")
@@ -100,7 +134,7 @@ def _finding(scene: Scene, row: int, state: str) -> Finding:
         note=state,
     )
     facts = (fact, scene.section_word(row))
-    return make_finding("section-usage-dead", scene.case_at(start), start, end, evidence=facts)
+    return make_finding(slug, scene.case_at(start), start, end, evidence=facts)
 
 
-USAGE_CHECKS: tuple[Check, ...] = (_dead_usages,)
+USAGE_CHECKS: tuple[Check, ...] = (_dead_usages, _shared_usages)

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from drgn import FaultError, Program
+from drgn import FaultError, Object, Program
 from support.compared import compared
 from support.fakekernel import FakeKernel
 from support.kernels import Device, add_device, each_layout
@@ -102,8 +103,49 @@ def test_usage_that_is_not_mapped() -> None:
     prog = made.tables.program()
     snapshot = take_snapshot(prog)
     scene = Scene(prog, snapshot, classify_snapshot(prog, snapshot))
-    (check,) = section_usage.USAGE_CHECKS
+    check, _ = section_usage.USAGE_CHECKS
     (finding,) = check(scene)
     assert isinstance(finding, Finding)
     assert (finding.start_pfn, finding.end_pfn) == (DEVDAX, DEVDAX + SECTION)
     assert "not mapped" in finding.evidence[0].note
+
+
+def shared(*numbers: int) -> set[tuple[str, int, int]]:
+    return {("section-usage-shared", nr * SECTION, (nr + 1) * SECTION) for nr in numbers}
+
+
+@each_layout
+def test_two_sections_have_the_same_usage(layout: str) -> None:
+    kernel = machine(layout)
+    assert not [spot for spot in spots(kernel) if spot[0] == "section-usage-shared"]
+    usage = kernel.member("mem_section", kernel._section_slot(RAM), "usage")
+    kernel.poke_member("mem_section", kernel._section_slot(DEVICE), "usage", usage)
+    found = {spot for spot in spots(kernel) if spot[0] == "section-usage-shared"}
+    assert found == shared(RAM, DEVICE)
+
+
+@pytest.mark.parametrize("layout", ["5.10", "7.3"])
+@pytest.mark.parametrize("distance", [0, 8])
+def test_usages_overlap(layout: str, distance: int) -> None:
+    kernel = machine(layout)
+    size = kernel.layout.structs["mem_section_usage"].size
+    usage = kernel.member("mem_section", kernel._section_slot(DEVICE), "usage")
+    kernel.poke_member("mem_section", kernel._section_slot(RAM), "usage", usage + distance)
+    found = {spot for spot in spots(kernel) if spot[0] == "section-usage-shared"}
+    assert found == (shared(RAM, DEVICE) if distance < size else set())
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_usage_outside_the_linear_mapping(monkeypatch: pytest.MonkeyPatch, linear: bool) -> None:
+    kernel = machine("6.1")
+    slab_says(monkeypatch, None, reserved=True)
+    usage = kernel.member("mem_section", kernel._section_slot(DEVICE), "usage")
+    frame, base = 0x1234, usage & ~0xFFF
+    monkeypatch.setattr(section_usage, "walks_in_bulk", lambda prog: True)
+    monkeypatch.setattr(section_usage, "page_frames", lambda *_: np.array([frame], np.int64))
+    monkeypatch.setattr(
+        section_usage,
+        "pfn_to_virt",
+        lambda prog, pfn: Object(prog, "unsigned long", base if linear else base + 4096),
+    )
+    assert dead(DEVICE) & spots(kernel) == (set() if linear else dead(DEVICE))
