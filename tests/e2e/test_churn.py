@@ -24,7 +24,6 @@ longer = pytest.mark.long("five minutes of what is 20 s in every run")
 @pytest.mark.parametrize(
     ("name", "seconds"),
     [
-        ("6.1", 20),
         ("7.3", 20),
         pytest.param("6.1", 300, marks=longer),
         pytest.param("7.3", 300, marks=longer),

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
-from support.guests import MIB, PAGE, Booted, each_guest, long_guest
+from support.guests import MIB, PAGE, Booted, each_guest, long_guest, on_kernels
 
 from drgn_zonedev.kernel.page_holders import HolderKind
 from drgn_zonedev.lab import KERNELS, SCENARIOS
@@ -73,7 +73,8 @@ def is_counted(booted: Booted) -> bool:
     return booted.kernel.name not in ("5.10", "6.1", "6.12")
 
 
-@each_guest((kernel, "busy") for kernel in KERNELS)
+# The last without and the first with references of mappings.
+@each_guest(on_kernels("busy", ["6.12", "7.2"]))
 def test_processes_that_map_files_and_a_device(booted: Booted) -> None:
     found = pins_of(booted)
     # Each maps 8 MiB.
@@ -87,15 +88,7 @@ def test_processes_that_map_files_and_a_device(booted: Booted) -> None:
     assert not any(pgmap.waiters for pgmap in found.pgmaps)
 
 
-PINNED = [
-    (kernel, "pinned")
-    if kernel == "7.3"
-    else long_guest(kernel, "pinned", "pinned on 7.3 is in every run")
-    for kernel in KERNELS
-]
-
-
-@each_guest(PINNED)
+@each_guest(on_kernels("pinned", ["7.3"]))
 def test_two_processes_a_pipe_direct_io_and_a_file_system_that_waits(booted: Booted) -> None:
     found = pins_of(booted)
     first, second, of_device = started(booted, "map")

@@ -14,13 +14,12 @@ from collections import Counter
 import pytest
 from drgn import Program
 from support.defects import Overlay, Spot
-from support.guests import SECTION_PAGES, Booted, each_guest, long_guest
+from support.guests import SECTION_PAGES, Booted, each_guest, on_kernels
 from support.ramdefects import KINDS, RamDefects
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.lab.kernels.known import KERNELS
 from drgn_zonedev.model import Case, Range, Severity
 from drgn_zonedev.report import check
 from drgn_zonedev.verification.verify import verify_snapshot
@@ -32,7 +31,7 @@ NO_ZONE = ("ram-hole-zone", 0x3FFDF, 0x3FFE3)
 # Of each kind of page, in each of two sections.
 EACH = 8
 
-each_kernel = each_guest((kernel, "empty") for kernel in KERNELS)
+each_kernel = each_guest(on_kernels("empty", ["5.10", "7.3"]))
 
 
 def errors(prog: Program) -> set[Spot]:
@@ -58,16 +57,8 @@ def test_only_the_kernel_bug_is_an_error(booted: Booted) -> None:
     assert errors(booted.program()) == {NO_ZONE}
 
 
-# Half a minute to a minute each: the first and the last kernel differ most.
-DAMAGED = [
-    (kernel, "empty")
-    if kernel in ("5.10", "7.3")
-    else long_guest(kernel, "empty", "5.10 and 7.3 are in every run")
-    for kernel in KERNELS
-]
-
-
-@each_guest(DAMAGED)
+# Half a minute to a minute each.
+@each_guest(on_kernels("empty", ["7.3"]))
 def test_each_defect_is_found_where_it_is(booted: Booted) -> None:
     prog, rng = booted.program(), random.Random(booted.kernel.name)
     make, overlay = RamDefects(prog, booted.kernel.name), Overlay(prog)

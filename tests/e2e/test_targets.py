@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.guests import Booted, Result, each_guest, zonedev
+from support.guests import Booted, Result, each_guest, long_guest, zonedev
 
 from drgn_zonedev.lab import SCENARIOS, fetch_kernel
 from drgn_zonedev.lab.targets import (
@@ -119,7 +119,14 @@ def test_what_an_elf_dump_leaves_out_is_unjudged(booted: Booted, tmp_path: Path)
     assert "left out of the dump" in found["elf"]["unjudged"][0]["reason"]
 
 
-@each_guest(FILTERED)
+same_steps = "6.1 and 7.3 with fsdax-collision are in every run"
+ALWAYS_FILTERED = [
+    guest if guest in (("6.1", COLLISION), ("7.3", COLLISION)) else long_guest(*guest, same_steps)
+    for guest in FILTERED
+]
+
+
+@each_guest(ALWAYS_FILTERED)
 def test_makedumpfile(booted: Booted, tmp_path: Path) -> None:
     kernel = booted.kernel
     program = makedumpfile(kernel)
@@ -166,7 +173,9 @@ def test_real_kdump() -> None:
     assert expected["unjudged"] == expected["missing"] == []
 
 
-@pytest.mark.parametrize("name", ["6.1", "7.3"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("6.1", marks=pytest.mark.long("7.3 is in every run")), "7.3"]
+)
 def test_inside_the_guest(name: str) -> None:
     kernel = fetch_kernel(name)
     with boot_inside(kernel, SCENARIOS[COLLISION]) as guest:

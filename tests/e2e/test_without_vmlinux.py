@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.guests import Booted, each_guest, long_guest, require_free, zonedev
+from support.guests import Booted, each_guest, on_kernels, require_free, zonedev
 
-from drgn_zonedev.lab import KERNELS, SCENARIOS, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, fetch_kernel
 from drgn_zonedev.lab.kernels.known import cache_dir
 from drgn_zonedev.lab.targets import Format, boot_inside_alone, makedumpfile, write_filtered
 
@@ -27,15 +27,8 @@ COMMANDS = (
     *(("check",), ("check", "--map"), ("walkers",), ("proposal",), ("pgmaps",), ("sections",)),
     *(("ranges",), *(("pfn", pfn) for pfn in PFNS)),
 )
-GUESTS = [(kernel, COLLISION) for kernel in KERNELS]
 # 5.10 says nothing of its symbols in VMCOREINFO, and 7.3 is the newest.
 EXTREMES = ("5.10", "7.3")
-COMPARED = [
-    guest
-    if guest[0] in EXTREMES
-    else long_guest(*guest, f"{' and '.join(EXTREMES)} are compared in every run")
-    for guest in GUESTS
-]
 
 # Of Debian's cloud-arm64, 6.12: RAM in [0x40000000, 0x5a000000), and a device of 128 MiB at
 # 0x5c000000, which a pmem-region of the device tree is.
@@ -76,7 +69,7 @@ def assert_same(core: Path, symbols: tuple[str, ...], command: tuple[str, ...]) 
         assert_same_json(core, symbols, command)
 
 
-@each_guest(COMPARED)
+@each_guest(on_kernels(COLLISION, ["7.3"]))
 @pytest.mark.parametrize("command", COMMANDS, ids=command_name)
 def test_dump_without_vmlinux_gets_the_same_answer(
     booted: Booted, command: tuple[str, ...]
@@ -103,7 +96,7 @@ def filtered(booted: Booted, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     core.unlink()
 
 
-@each_guest(COMPARED)
+@each_guest(on_kernels(COLLISION, ["7.3"]))
 def test_filtered_dump_without_vmlinux_gets_the_same_answers(
     booted: Booted, filtered: Path
 ) -> None:
@@ -112,9 +105,7 @@ def test_filtered_dump_without_vmlinux_gets_the_same_answers(
             assert_same_json(filtered, booted.symbols, command)
 
 
-@each_guest(
-    [("6.1", COLLISION), long_guest("7.3", COLLISION, "6.1 has the same steps in every run")]
-)
+@each_guest(on_kernels(COLLISION, ["6.1"], ["6.1", "7.3"]))
 def test_export_without_vmlinux_gives_the_same_answers(booted: Booted, tmp_path: Path) -> None:
     exports = []
     for types, options in (("btf", booted.dumped.options[:2]), ("dwarf", booted.dumped.options)):
@@ -128,7 +119,7 @@ def test_export_without_vmlinux_gives_the_same_answers(booted: Booted, tmp_path:
             assert builtin == whole, command
 
 
-@each_guest(GUESTS)
+@each_guest(on_kernels(COLLISION, EXTREMES))
 def test_guest_without_vmlinux_is_judged(booted: Booted) -> None:
     require_free(booted.guest)
     found = answer(*booted.live.options[:2], "check")
@@ -137,7 +128,12 @@ def test_guest_without_vmlinux_is_judged(booted: Booted) -> None:
     assert found["coverage"]["pages_verified"] > 0
 
 
-@pytest.mark.parametrize("name", ["5.10", "6.1", "7.3"])
+inside_too = pytest.mark.long("7.3 judges itself in every run")
+
+
+@pytest.mark.parametrize(
+    "name", ["7.3", *(pytest.param(name, marks=inside_too) for name in ("5.10", "6.1"))]
+)
 def test_guest_without_packages_judges_itself(name: str) -> None:
     kernel = fetch_kernel(name)
     with boot_inside_alone(kernel, SCENARIOS[COLLISION]) as guest:

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,7 @@ from _pytest.mark.structures import ParameterSet
 from drgn import Program
 from support.elfheader import without_sections
 
-from drgn_zonedev.lab import Guest, Kernel, Scenario, boot
+from drgn_zonedev.lab import KERNELS, SCENARIOS, Guest, Kernel, Scenario, boot
 from drgn_zonedev.lab.verdict.matrix import debug_guest, scenarios_on
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.opening.guest import connect
@@ -101,6 +101,20 @@ def each_guest(guests: Iterable[tuple[str, str] | ParameterSet]) -> pytest.MarkD
 def long_guest(kernel: str, scenario: str, reason: str) -> ParameterSet:
     """A guest for :func:`each_guest` that is booted only for ``./scripts/test --all``."""
     return pytest.param((kernel, scenario), marks=pytest.mark.long(reason))
+
+
+def on_kernels(
+    scenario: str, always: Collection[str], kernels: Iterable[str] = KERNELS
+) -> Iterator[tuple[str, str] | ParameterSet]:
+    """Name guests of one scenario: those of *always* are in every run, the others are long."""
+    where = f"on {', '.join(always)}" if always else "with a simpler user or device"
+    for kernel in kernels:
+        if kernel in SCENARIOS[scenario].impossible:
+            continue
+        if kernel in always:
+            yield kernel, scenario
+        else:
+            yield long_guest(kernel, scenario, f"{scenario} {where} is in every run")
 
 
 def boot_alone(
