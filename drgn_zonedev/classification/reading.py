@@ -42,6 +42,7 @@ from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
 from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
+from drgn_zonedev.opening.symbols import require_symbols
 from drgn_zonedev.util.intervals import difference, union
 
 __all__ = ("changed_since", "take_snapshot", "with_devices", "with_names_if_known")
@@ -62,7 +63,9 @@ def take_snapshot(prog: Program) -> Snapshot:
 
     :raises LookupError: if the debugging information lacks one of them, or the
         kernel was built without ``CONFIG_SPARSEMEM``
+    :raises MissingSymbolsError: if there is no debugging information
     """
+    require_symbols(prog)
     if not prog.flags & ProgramFlags.IS_LIVE:
         return _read(prog)
     snapshot = _read_moving(prog)

@@ -25,11 +25,25 @@ from drgn_zonedev.opening.symbol_search import where_looked
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.vmcore.file_types import no_symbols
 
-__all__ = ("MissingSymbolsError", "index_symbols", "load_symbols")
+__all__ = ("MissingSymbolsError", "index_symbols", "load_symbols", "require_symbols")
 
 
-class MissingSymbolsError(CannotJudgeError):
+class MissingSymbolsError(CannotJudgeError, LookupError):
     """No vmlinux with debugging symbols of this kernel was given or found."""
+
+
+def require_symbols(prog: drgn.Program) -> None:
+    """
+    Refuse a program without any types, before the first of them is missing.
+
+    :raises MissingSymbolsError: if its kernel has no debugging symbols
+    """
+    try:
+        prog.type("struct page")
+    except LookupError:
+        main = next(prog.loaded_modules(), (None,))[0]
+        if main is not None and main.wants_debug_file():
+            raise MissingSymbolsError(_missing_symbols(prog, [], {})) from None
 
 
 def load_symbols(

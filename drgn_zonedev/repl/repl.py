@@ -75,6 +75,7 @@ def _registration(called: str) -> dict[str, Any]:
 def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.commands.base import Session, UsageError
     from drgn_zonedev.commands.inputs import refuse_overwriting
+    from drgn_zonedev.opening.failures import CannotJudgeError
     from drgn_zonedev.opening.program_files import program_files
 
     parser = _parser()
@@ -96,6 +97,8 @@ def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
         return None
     except UsageError as e:
         raise CommandError(f"{e}{_hint(words)}") from e
+    except CannotJudgeError as e:
+        raise CommandError(str(e)) from e
 
 
 def _hint(words: Sequence[str]) -> str:

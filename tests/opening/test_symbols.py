@@ -11,16 +11,26 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drgn import Program
 
+from drgn_zonedev import (
+    check,
+    classify,
+    explain,
+    find_pins,
+    page_census,
+    proposal,
+    walkers,
+)
 from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory
 from drgn_zonedev.opening.core import open_core, open_core_unread
 from drgn_zonedev.opening.failures import CannotJudgeError
-from drgn_zonedev.opening.symbols import index_symbols, load_symbols
+from drgn_zonedev.opening.symbols import MissingSymbolsError, index_symbols, load_symbols
 
 # With each limit, a process of its own: what becomes of a thread that gets no memory.
 _LIMITED = """
@@ -106,3 +116,29 @@ def test_loading_and_indexing_read_no_memory(tmp_path: Path) -> None:
     assert not reads
     assert prog["max_pfn"].value_() == 0
     assert reads
+
+
+@pytest.mark.parametrize(
+    "analyse", [check, classify, page_census, find_pins, proposal, walkers, lambda p: explain(p, 0)]
+)
+def test_python_says_what_the_shell_says_without_symbols(
+    analyse: Callable[[Program], object], without_symbols: tuple[Program, str]
+) -> None:
+    prog, said = without_symbols
+    with pytest.raises(MissingSymbolsError) as raised:
+        analyse(prog)
+    assert str(raised.value) == said
+    # Callers who know of drgn's exceptions know it, too.
+    assert isinstance(raised.value, LookupError)
+
+
+@pytest.fixture(scope="module")
+def without_symbols(tmp_path_factory: pytest.TempPathFactory) -> tuple[Program, str]:
+    """A program of a dump alone, and what the shell says if it is given that."""
+    vmcore = unpack_dump(tmp_path_factory.mktemp("alone") / "dump", "6.1-empty") / "vmcore"
+    vmcore.with_name("vmlinux").unlink()
+    with pytest.raises(MissingSymbolsError) as raised:
+        load_symbols(open_core_unread(str(vmcore)), [])
+    prog = Program()
+    prog.set_core_dump(vmcore)
+    return prog, str(raised.value)
