@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import (
@@ -20,12 +21,18 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import print_code
 from drgn_zonedev.commands.jobs import jobs_argument
-from drgn_zonedev.commands.known_reports import known_report_of, known_report_of_session
+from drgn_zonedev.commands.known_reports import (
+    KnownDocument,
+    document_of_file,
+    is_json,
+    known_census_of_session,
+    known_report_of_session,
+)
+from drgn_zonedev.comparison.known_census import KnownCensus
+from drgn_zonedev.comparison.known_report import KnownReport
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
-
-    from drgn_zonedev.comparison.known_report import KnownReport
 
 __all__ = ("DIFF",)
 
@@ -34,7 +41,9 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     jobs_argument(parser)
     parser.add_argument(
-        "old", metavar="OLD", help="what check --format json wrote, a core dump or an export"
+        "old",
+        metavar="OLD",
+        help="what check --format json or pages --format json wrote, a core dump or an export",
     )
     parser.add_argument(
         "new", metavar="NEW", nargs="?", help="the same; default: the program that is selected"
@@ -44,18 +53,68 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
 def _diff(session: Session, args: argparse.Namespace) -> Outcome:
     if args.new is not None:
         raise UsageError(f"{args.new} is compared with {args.old}: select no program, or omit NEW")
-    old = known_report_of(args.old, session.opener)
-    return _print(args, old, known_report_of_session(session), "this program")
+    if session.opener is None or is_json(args.old):
+        old = document_of_file(args.old)
+        return _print(args, old, _known_of(session, old), "this program")
+    with session.opener(args.old) as other:
+        older = known_report_of_session(other)
+    return _print(args, older, known_report_of_session(session), "this program")
+
+
+def _known_of(session: Session, like: KnownDocument | None) -> KnownDocument:
+    """Get of a program what can be compared with something."""
+    if isinstance(like, KnownCensus):
+        return known_census_of_session(session, like.by)
+    return known_report_of_session(session)
 
 
 def _diff_alone(args: argparse.Namespace, opener: Opener) -> Outcome:
     if args.new is None:
         raise UsageError("give NEW, or select a program to compare with: -k, -c or --qemu")
-    old = known_report_of(args.old, opener)
-    return _print(args, old, known_report_of(args.new, opener), args.new)
+    # Documents say what to compare programs by.
+    paths = args.old, args.new
+    known = {path: document_of_file(path) for path in paths if is_json(path)}
+    like: KnownDocument | None = next(iter(known.values()), None)
+    for path in paths:
+        if path not in known:
+            with opener(path) as session:
+                known[path] = _known_of(session, like)
+    return _print(args, known[args.old], known[args.new], args.new)
 
 
-def _print(args: argparse.Namespace, old: KnownReport, new: KnownReport, name: str) -> Outcome:
+def _print(args: argparse.Namespace, old: KnownDocument, new: KnownDocument, name: str) -> Outcome:
+    if isinstance(old, KnownCensus) and isinstance(new, KnownCensus):
+        return _print_census(args, old, new, name)
+    if isinstance(old, KnownReport) and isinstance(new, KnownReport):
+        return _print_report(args, old, new, name)
+    raise UsageError("one is a report of check, the other a census of pages: give two of a kind")
+
+
+def _print_census(
+    args: argparse.Namespace, old: KnownCensus, new: KnownCensus, name: str
+) -> Outcome:
+    from drgn_zonedev.comparison.census_changes import census_changes
+    from drgn_zonedev.render.census_changes import (
+        CensusSide,
+        census_changes_document,
+        census_changes_text,
+    )
+
+    if old.by != new.by:
+        raise UsageError("the censuses group pages differently: give both the same --by")
+    sides = CensusSide(args.old, old), CensusSide(name, new)
+    found = census_changes(old, new)
+    print_result(
+        args,
+        lambda screen: census_changes_text(*sides, found, screen=screen),
+        lambda: census_changes_document(*sides, found),
+    )
+    return Outcome(found, Status.FINDINGS if found else Status.OK)
+
+
+def _print_report(
+    args: argparse.Namespace, old: KnownReport, new: KnownReport, name: str
+) -> Outcome:
     from drgn_zonedev.comparison.differences import report_differences
     from drgn_zonedev.render.differences import (
         CompareSide,
@@ -76,6 +135,10 @@ def _print(args: argparse.Namespace, old: KnownReport, new: KnownReport, name: s
 
 
 def _diff_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    with contextlib.suppress(UsageError):
+        if is_json(args.old) and isinstance(document_of_file(args.old), KnownCensus):
+            _census_code(builder, args)
+            return
     known = "drgn_zonedev.comparison.known_report"
     builder.add_from_import("drgn_zonedev", "check")
     builder.add_from_import("drgn_zonedev.commands.known_reports", "known_report_of_file")
@@ -93,6 +156,25 @@ def _diff_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     print_code(
         builder, args, (module, "differences_text", sides), (module, "differences_document", sides)
     )
+
+
+def _census_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
+    builder.add_from_import("drgn_zonedev", "page_census")
+    builder.add_from_import("drgn_zonedev.commands.known_reports", "document_of_file")
+    builder.add_from_import("drgn_zonedev.comparison.census_changes", "census_changes")
+    builder.add_from_import("drgn_zonedev.comparison.known_census", "known_census")
+    builder.add_from_import("drgn_zonedev.render.pages", "census_document")
+    builder.append(
+        f"old = document_of_file({args.old!r})\n"
+        "by = old.by and old.by.replace('_', '-')\n"
+        "new = known_census(census_document(page_census(by)))\n"
+        "found = census_changes(old, new)\n"
+    )
+    module = "drgn_zonedev.render.census_changes"
+    builder.add_from_import(module, "CensusSide")
+    sides = f"CensusSide({args.old!r}, old), CensusSide('this program', new), found"
+    text, document = (f"census_changes_{what}" for what in ("text", "document"))
+    print_code(builder, args, (module, text, sides), (module, document, sides))
 
 
 DIFF = Command(

@@ -8,10 +8,12 @@ import contextlib
 import json
 import os
 import sys
+from typing import Any, Union
 
-from drgn_zonedev.commands.base import Opener, Session, UsageError
+from drgn_zonedev.commands.base import Session, UsageError
 from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.comparison.differences import new_findings
+from drgn_zonedev.comparison.known_census import CENSUS_SCHEMA, KnownCensus, known_census
 from drgn_zonedev.comparison.known_report import (
     SCHEMAS,
     KnownReport,
@@ -22,9 +24,12 @@ from drgn_zonedev.model import Report
 from drgn_zonedev.opening.failures import CannotJudgeError
 
 __all__ = (
+    "KnownDocument",
     "baseline_of_file",
     "compare_with",
-    "known_report_of",
+    "document_of_file",
+    "is_json",
+    "known_census_of_session",
     "known_report_of_file",
     "known_report_of_session",
 )
@@ -32,20 +37,12 @@ __all__ = (
 _WRITE_ONE = "write one with check --format json -o FILE"
 
 
-def known_report_of(path: str, opener: Opener | None) -> KnownReport:
-    """
-    Get the report of a file: of JSON, or else of a program that is opened and checked.
-
-    :param opener: ``None`` if only JSON can be read
-    :raises UsageError: if it is neither
-    """
-    if opener is None or _is_json(path):
-        return known_report_of_file(path)
-    with opener(path) as session:
-        return known_report_of_session(session)
+KnownDocument = Union[KnownReport, KnownCensus]
+"""What can be compared with another of its kind."""
 
 
-def _is_json(path: str) -> bool:
+def is_json(path: str) -> bool:
+    """Return whether a file is of JSON, or of nothing at all, rather than a program."""
     if path == "-":
         return True
     if os.path.isdir(path):
@@ -58,19 +55,44 @@ def _is_json(path: str) -> bool:
         return False
 
 
+def document_of_file(path: str) -> KnownDocument:
+    """
+    Read what ``check --format json`` or ``pages --format json`` wrote, ``-`` for standard input.
+
+    :raises UsageError: if that cannot be done
+    """
+    document = _document(path)
+    is_census = isinstance(document, dict) and document.get("schema") == CENSUS_SCHEMA
+    if not is_census:
+        return _known(path, document)
+    try:
+        return known_census(document)
+    except NotAReportError as e:
+        raise UsageError(f"{path} is not a census of {CENSUS_SCHEMA}: {e}") from e
+
+
 def known_report_of_file(path: str) -> KnownReport:
     """
     Read what ``check --format json`` wrote, ``-`` for standard input.
 
     :raises UsageError: if that cannot be done
     """
+    return _known(path, _document(path))
+
+
+def _known(path: str, document: object) -> KnownReport:
     try:
-        text = sys.stdin.read() if path == "-" else _text(path)
-        return known_report(json.loads(text))
-    except OSError as e:
-        raise UsageError(f"cannot read {path}: {e.strerror or e}: {_WRITE_ONE}") from e
+        return known_report(document)
     except NotAReportError as e:
         raise UsageError(f"{path} is not a report of {' or '.join(SCHEMAS)}: {e}") from e
+
+
+def _document(path: str) -> Any:
+    try:
+        text = sys.stdin.read() if path == "-" else _text(path)
+        return json.loads(text)
+    except OSError as e:
+        raise UsageError(f"cannot read {path}: {e.strerror or e}: {_WRITE_ONE}") from e
     except (ValueError, RecursionError) as e:
         what = "is empty" if not isinstance(e, RecursionError) and not text.strip() else None
         raise UsageError(f"{path} {what or 'is not JSON'}: {_WRITE_ONE}") from e
@@ -108,6 +130,22 @@ def known_report_of_session(session: Session) -> KnownReport:
     if report.nothing_judged:
         raise CannotJudgeError("no struct page could be read: check says why")
     return known_report(report_document(report))
+
+
+def known_census_of_session(session: Session, by: str | None) -> KnownCensus:
+    """
+    Count the pages of a program.
+
+    :param by: As in JSON.
+    """
+    from drgn_zonedev.census.grouping import By
+    from drgn_zonedev.census.total import take_census
+    from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.render.pages import census_document
+
+    grouped = next((each for each in By if each.key == by), None)
+    with progress_bar() as progress:
+        return known_census(census_document(take_census(session.prog, grouped, progress)))
 
 
 def compare_with(baseline: KnownReport, report: Report) -> Baselined:

@@ -24,6 +24,7 @@ __all__ = (
     "KnownReport",
     "NotAReportError",
     "known_report",
+    "value_of",
 )
 
 _T = TypeVar("_T")
@@ -107,8 +108,8 @@ def known_report(document: object) -> KnownReport:
 def _report(document: dict[str, Any]) -> KnownReport:
     kernel, scope = document["kernel"], document.get("scope") or {}
     return KnownReport(
-        release=_of(str, kernel["release"]),
-        architecture=_of(str, kernel["architecture"]),
+        release=value_of(str, kernel["release"]),
+        architecture=value_of(str, kernel["architecture"]),
         scope=(scope.get("only"), scope.get("start_pfn"), scope.get("end_pfn")),
         pgmaps=_all(_pgmap, document["pgmaps"]),
         ranges=tuple(sorted(_all(_range, document["ranges"]), key=lambda r: r.start_pfn)),
@@ -116,7 +117,12 @@ def _report(document: dict[str, Any]) -> KnownReport:
     )
 
 
-def _of(kind: type[_T], value: object) -> _T:
+def value_of(kind: type[_T], value: object) -> _T:
+    """
+    Return a value of a document.
+
+    :raises TypeError: if it is of another kind
+    """
     # bool is an int, but not a PFN.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
@@ -124,27 +130,27 @@ def _of(kind: type[_T], value: object) -> _T:
 
 
 def _all(read: Callable[[dict[str, Any]], _T], items: Sequence[Any]) -> tuple[_T, ...]:
-    return tuple(read(item) for item in _of(list, items))
+    return tuple(read(item) for item in value_of(list, items))
 
 
 def _span(item: dict[str, Any]) -> tuple[int, int]:
-    start, end = _of(int, item["start_pfn"]), _of(int, item["end_pfn"])
+    start, end = value_of(int, item["start_pfn"]), value_of(int, item["end_pfn"])
     if not 0 <= start <= end:
         raise ValueError(f"PFNs {start} to {end}")
     return start, end
 
 
 def _range(item: dict[str, Any]) -> KnownRange:
-    return KnownRange(*_span(item), _of(str, item["case"]), _of(str, item["memmap"]))
+    return KnownRange(*_span(item), value_of(str, item["case"]), value_of(str, item["memmap"]))
 
 
 def _finding(item: dict[str, Any]) -> KnownFinding:
     return KnownFinding(
-        _of(str, item["slug"]),
+        value_of(str, item["slug"]),
         _Severity(item["severity"]).value,
         *_span(item),
-        _of(int, item["count"]),
-        _of(str, item["message"]),
+        value_of(int, item["count"]),
+        value_of(str, item["message"]),
     )
 
 
@@ -152,11 +158,11 @@ def _pgmap(item: dict[str, Any]) -> KnownPgmap:
     altmap, device = item["altmap"], item["device"]
     return KnownPgmap(
         spans=_all(_span, item["ranges"]),
-        device=_of(str, device["name"]) if device else None,
-        type=_of(str, item["type"]),
-        state="initializing" if item["in_progress"] else _of(str, item["ref"]["state"]),
-        vmemmap_shift=_of(int, item["vmemmap_shift"]),
-        altmap=tuple(_of(int, altmap[name]) for name in ("reserve", "free", "alloc"))  # type: ignore[arg-type]
+        device=value_of(str, device["name"]) if device else None,
+        type=value_of(str, item["type"]),
+        state="initializing" if item["in_progress"] else value_of(str, item["ref"]["state"]),
+        vmemmap_shift=value_of(int, item["vmemmap_shift"]),
+        altmap=tuple(value_of(int, altmap[name]) for name in ("reserve", "free", "alloc"))  # type: ignore[arg-type]
         if altmap
         else None,
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,52 @@ def test_nothing_is_new_in_another_boot(
     open_instead(monkeypatch, collision("6.1").program)
     old = write_report(tmp_path / "old.json", capsys)
     assert cli.main(["check", "--fail-on", "info", "--baseline", old]) == 0
+
+
+def write_census(path: Path, *words: str) -> str:
+    assert cli.main(["pages", *words, "--format", "json", "-o", str(path)]) == 0
+    return str(path)
+
+
+@pytest.mark.parametrize("words", [[], ["--by", "flags"], ["--by", "pgmap"], ["--by", "order"]])
+def test_census_and_the_program_that_it_is_of(
+    words: list[str], kernels: list[FakeKernel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = write_census(tmp_path / "old.json", *words)
+    assert cli.main(["-k", "diff", old]) == 0
+    assert capsys.readouterr().out.endswith("\n\nno differences\n")
+    assert cli.main(["diff", old, old]) == 0
+
+
+def test_census_and_a_program_with_another_device(
+    kernels: list[FakeKernel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = write_census(tmp_path / "old.json")
+    kernels.append(partial("6.1"))
+    kernels[-1].section(0x80)
+    kernels[-1].map_memmap(0x400000, 0x408000)
+    kernels[-1].pgmap((0x400000, 0x408000))
+    new = write_census(tmp_path / "new.json")
+    for line in (["-k", "diff", old], ["diff", old, new]):
+        assert cli.main([*line, "--format", "json"]) == 1
+        (change,) = validated(json.loads(capsys.readouterr().out))["groups"]
+        assert change["kind"] == "device"
+        assert change["new"] - change["old"] == 0x8000
+        assert cli.main(line) == 1
+        out = capsys.readouterr().out
+        assert re.search(r"^device .* \+32,768$", out, re.MULTILINE)
+        assert out.endswith("\ngroups of pages: 1 came, 0 went, 0 changed\n")
+
+
+def test_census_is_not_compared_with_a_report_or_with_other_groups(
+    kernels: list[FakeKernel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    census = write_census(tmp_path / "census.json")
+    flags = write_census(tmp_path / "flags.json", "--by", "flags")
+    report = write_report(tmp_path / "report.json", capsys)
+    assert cli.main(["diff", census, report]) == 2
+    assert "two of a kind" in capsys.readouterr().err
+    assert cli.main(["diff", census, flags]) == 2
+    assert "the same --by" in capsys.readouterr().err
+    assert cli.main(["check", "--baseline", census]) == 2
+    assert "is not a report" in capsys.readouterr().err

@@ -167,3 +167,12 @@ def test_names_are_quoted(prog: drgn.Program) -> None:
     code = _printed(prog, 'zonedev pfn "it\'s a \\\\ name" --drgn')[1]
     (call,) = (n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant))
     assert call.value == "it's a \\ name"
+
+
+def test_code_compares_censuses(prog: drgn.Program, tmp_path: Path) -> None:
+    _printed(prog, f"zonedev pages --by memory-block --format json -o {tmp_path / 'old.json'}")
+    line = f"zonedev diff {tmp_path / 'old.json'}"
+    value, printed = _printed(prog, line)
+    variables, same = _executed(_printed(prog, f"{line} --drgn")[1])
+    assert (variables["found"], same) == (value, printed)
+    assert printed.endswith("\nno differences\n")
