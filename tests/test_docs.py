@@ -165,6 +165,22 @@ def test_the_workflow_for_ci_gives_arguments_that_there_are() -> None:
     assert set(parsed[0].names) <= set(SCENARIOS)
 
 
+def test_the_recipes_give_arguments_that_there_are() -> None:
+    from drgn_zonedev.lab import SCENARIOS
+    from drgn_zonedev.shell.cli import make_parser
+
+    lines = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines()
+    commands = [line.strip().removeprefix("- ") for line in lines]
+    given = [shlex.split(line)[1:] for line in commands if line.startswith("zonedev ")]
+    parsed = [make_parser().parse_args(words) for words in given]
+    (lab,) = (args for args in parsed if hasattr(args, "truth"))
+    assert set(lab.names) <= set(SCENARIOS)
+    # From outside, from a dump, with a baseline, from a running kernel.
+    assert any(args.qemu and args.pause for args in parsed)
+    assert any(args.core and getattr(args, "baseline", None) for args in parsed)
+    assert any(hasattr(args, "old") and args.live for args in parsed)
+
+
 @pytest.mark.parametrize(("dumps", "status"), [((), 0), (("a", "b", "c"), 3)])
 def test_the_workflow_for_ci_judges_every_dump(
     dumps: tuple[str, ...], status: int, tmp_path: Path

@@ -106,6 +106,13 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
         "--dump", metavar="DIR", type=Path, help="keep an ELF dump of every guest there"
     )
     verb.add_argument(
+        "--export",
+        metavar="DIR",
+        type=Path,
+        help="keep a small export of every guest there, some ten kilobytes each, which needs no "
+        "vmlinux",
+    )
+    verb.add_argument(
         "--truth",
         action="store_true",
         help="ask each kernel itself about every PFN, with a module that is built for it",
@@ -218,8 +225,8 @@ def _run(args: argparse.Namespace) -> Outcome:
     # Do this first: it must not fail after a long run, nor leave old results in place.
     for path in filter(None, (args.junit, args.json)):
         _write(path, "")
-    if args.dump:
-        _make_directory(args.dump)
+    for directory in filter(None, (args.dump, args.export)):
+        _make_directory(directory)
     check_host(_architecture(args))
     kernels, scenarios = _chosen(args)
     _refuse_dumps_over(kernels, scenarios, args.dump)
@@ -264,7 +271,7 @@ def _run_all(
     from drgn_zonedev.lab.verdict.matrix import MatrixOptions, default_jobs, run_matrix
 
     count = len(kernels) * len(scenarios)
-    options = MatrixOptions(args.accel, args.dump, truth=args.truth, progress=_say)
+    options = MatrixOptions(args.accel, args.dump, args.export, truth=args.truth, progress=_say)
     jobs = min(args.jobs or default_jobs(), count)
     cells = []
     with closing(run_matrix(kernels, scenarios, options=options, jobs=jobs)) as done:

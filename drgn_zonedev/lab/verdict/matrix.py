@@ -25,11 +25,11 @@ from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 from drgn_zonedev.lab.verdict.compare import judge
+from drgn_zonedev.model import Report, Severity
+from drgn_zonedev.util.intervals import Span
 
 if TYPE_CHECKING:
     from drgn import Program
-
-    from drgn_zonedev.model import Report
 
 __all__ = (
     "Cell",
@@ -80,6 +80,8 @@ class MatrixOptions:
     accel: str = "tcg"
     dump: Path | None = None
     """Keep an ELF dump of every guest in this directory."""
+    export: Path | None = None
+    """Keep a small export of every guest in this directory."""
     timeout: float = 90
     truth: bool = False
     """Ask the guest's kernel about every PFN; a frozen guest cannot be asked."""
@@ -103,11 +105,20 @@ def debug_guest(guest: Guest) -> Program:
     import drgn
 
     if guest.scenario.early:
-        prog = drgn.Program(vmcoreinfo=early_vmcoreinfo(guest.kernel).read_bytes())
-        prog.set_core_dump(guest.dump(guest.log.with_name("early.elf")))
-    else:
-        prog = drgn.Program()
-        prog.set_qemu_qmp(guest.qmp_socket)
+        return _debug_dump(guest, guest.dump(guest.log.with_name("early.elf")))
+    prog = drgn.Program()
+    prog.set_qemu_qmp(guest.qmp_socket)
+    load_guest_symbols(prog, guest.kernel)
+    return prog
+
+
+def _debug_dump(guest: Guest, dump: Path) -> Program:
+    import drgn
+
+    is_early = guest.scenario.early
+    vmcoreinfo = early_vmcoreinfo(guest.kernel).read_bytes() if is_early else None
+    prog = drgn.Program(vmcoreinfo=vmcoreinfo)
+    prog.set_core_dump(dump)
     load_guest_symbols(prog, guest.kernel)
     return prog
 
@@ -177,7 +188,10 @@ def run_cell(
 def _look(guest: Guest, options: MatrixOptions) -> tuple[Report, list[str]]:
     if options.dump:
         _dump(guest, options.dump, options.progress)
-    return judge_guest(guest)
+    found, wrong = judge_guest(guest)
+    if options.export:
+        _export(guest, options.export, found, options.progress)
+    return found, wrong
 
 
 def judge_guest(guest: Guest) -> tuple[Report, list[str]]:
@@ -206,6 +220,27 @@ def _as_lab_errors() -> Iterator[None]:
     except (drgn.FaultError, OSError, LookupError, TypeError, ValueError) as e:
         message = f"the guest could not be judged: {type(e).__name__}: {e}"
         raise LabError(message) from e
+
+
+def _export(guest: Guest, directory: Path, found: Report, progress: StepProgress) -> None:
+    from drgn_zonedev.export.write import ExportOptions, write_export
+
+    path = directory / f"{guest.kernel.name}-{guest.scenario.name}.tar.xz"
+    # A guest that runs would change meanwhile.
+    dump = guest.dump(guest.log.with_name("export.elf"))
+    options = ExportOptions(pfns=tuple(_wrong_pages(found)))
+    with _as_lab_errors():
+        directory.mkdir(parents=True, exist_ok=True)
+        write_export(_debug_dump(guest, dump), path, options, force=True)
+    dump.unlink()
+    report(progress, f"{path}: open it with zonedev -c {path} check")
+
+
+def _wrong_pages(found: Report) -> Iterator[Span]:
+    # An export leaves RAM out, unless there is something to see.
+    for finding in found.findings:
+        if finding.severity is Severity.ERROR and finding.start_pfn < finding.end_pfn:
+            yield finding.start_pfn, finding.end_pfn
 
 
 def dump_name(kernel: Kernel, scenario: Scenario) -> str:

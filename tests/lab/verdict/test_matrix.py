@@ -305,7 +305,7 @@ def test_old_results_do_not_outlive_an_error(tmp_path: Path) -> None:
     assert document.read_text() == ""
 
 
-@pytest.mark.parametrize("option", ["--junit", "--json", "--dump"])
+@pytest.mark.parametrize("option", ["--junit", "--json", "--dump", "--export"])
 def test_place_that_cannot_be_written_is_found_out_first(
     option: str,
     monkeypatch: pytest.MonkeyPatch,
