@@ -41,9 +41,9 @@ __all__ = (
 # What c_string() reads of a name.
 _MAX_LENGTH = 512
 
-# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem). "?"
-# stands for a name that cannot be read.
-_PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|\(none\)|\?|x*")
+# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem). Memory blocks
+# have only numbers. "?" stands for a name that cannot be read.
+_PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|memory\d+|\(none\)|\?|x*")
 
 _Pointers = Iterator[tuple[int, str]]
 

@@ -137,6 +137,10 @@ def _memory_blocks(recorder: Recorder) -> None:
             # The device is most of the structure, and does not describe memory.
             if member.name not in (None, "dev"):
                 recorder.keep(block.value_() + member.offset, sizeof(member.type))
+        with _tolerance():
+            # But drgn's kmem -n prints its name: memory0, memory1 and so on.
+            init_name, name = block.dev.init_name.read_(), block.dev.kobj.name.read_()
+            c_string(init_name or name)
 
 
 def _nodes(recorder: Recorder) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from drgn import Program
+from drgn.commands import run_command
 from support.exports import check_json, open_export
 from support.guests import Booted, boot_alone, each_guest, require_free, zonedev
 
@@ -178,3 +180,17 @@ def test_running_guest(booted: Booted, tmp_path: Path) -> None:
         for pgmap in document["pgmaps"]:
             pgmap["ref"].pop("count")
     assert exported == found
+
+
+def test_kmem_of_drgn_prints_the_same(
+    dumped: Dumped, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("drgn.commands._crash")
+    source = dumped.program()
+    write_export(source, tmp_path / "out")
+    said = []
+    for prog in (source, open_export(tmp_path / "out")):
+        run_command(prog, "crash kmem -n")
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert re.search(r"^ *memory0 .*ONLINE", said[1], re.MULTILINE)
