@@ -11,6 +11,7 @@ import sys
 from typing import Any, Union
 
 from drgn_zonedev.commands.base import Session, UsageError
+from drgn_zonedev.commands.jobs import scanner_of
 from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.comparison.differences import new_findings
 from drgn_zonedev.comparison.known_census import CENSUS_SCHEMA, KnownCensus, known_census
@@ -122,10 +123,8 @@ def known_report_of_session(session: Session) -> KnownReport:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.render.as_json import report_document
     from drgn_zonedev.report import check_with
-    from drgn_zonedev.verification.pool.scanner import scanner
 
-    with progress_bar() as progress, contextlib.ExitStack() as stack:
-        scan_all = session.scan_all or stack.enter_context(scanner(session.prog, 1))
+    with progress_bar() as progress, scanner_of(session, None) as scan_all:
         report = check_with(session.prog, progress, scan_all)
     if report.nothing_judged:
         raise CannotJudgeError("no struct page could be read: check says why")
@@ -144,8 +143,9 @@ def known_census_of_session(session: Session, by: str | None) -> KnownCensus:
     from drgn_zonedev.render.pages import census_document
 
     grouped = next((each for each in By if each.key == by), None)
-    with progress_bar() as progress:
-        return known_census(census_document(take_census(session.prog, grouped, progress)))
+    with progress_bar() as progress, scanner_of(session, None) as scan_all:
+        census = take_census(session.prog, grouped, progress, scan_all)
+    return known_census(census_document(census))
 
 
 def compare_with(baseline: KnownReport, report: Report) -> Baselined:

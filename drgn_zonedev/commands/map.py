@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from drgn_zonedev.render.screen import Screen, current_screen
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
+    from drgn_zonedev.census.kind_spans import KindSpan
     from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.render.picture.map_html import NodeSpan
     from drgn_zonedev.render.picture.scene import Picture
@@ -123,11 +124,15 @@ def map_text(args: argparse.Namespace, screen: Screen | None, subject: MapSubjec
 
 def html_map(subject: MapSubject) -> str:
     """Draw the map as HTML, and explain a page of each kind there."""
-    from drgn_zonedev.render.picture.map_html import map_html
+    from drgn_zonedev.render.picture.map_html import MapDetails, map_html
 
     pfns = dict.fromkeys(islice(_telling_pfns(subject.scene), _MOST_EXPLAINED))
-    explained = _explained(subject.prog, subject.snapshot, pfns)
-    return map_html(subject.scene, tuple(_node_spans(subject.prog)), explained)
+    details = MapDetails(
+        tuple(_node_spans(subject.prog)),
+        _kind_spans(subject),
+        _explained(subject.prog, subject.snapshot, pfns),
+    )
+    return map_html(subject.scene, details)
 
 
 def _telling_pfns(scene: Picture) -> Iterator[int]:
@@ -146,6 +151,17 @@ def _node_spans(prog: Program) -> Iterator[NodeSpan]:
         for node in nodes(prog).found:
             if node.spanned_pages:
                 yield node.nid, node.start_pfn, node.end_pfn
+
+
+def _kind_spans(subject: MapSubject) -> Sequence[KindSpan]:
+    from drgn_zonedev.census.kind_spans import kind_spans
+
+    # `ranges` reads no struct pages.
+    if subject.scene.findings is None:
+        return ()
+    with contextlib.suppress(FaultError, LookupError):
+        return kind_spans(subject.prog, subject.snapshot, subject.scene.ranges)
+    return ()
 
 
 def _explained(prog: Program, snapshot: Snapshot, pfns: Iterable[int]) -> dict[int, str]:

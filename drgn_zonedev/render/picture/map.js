@@ -4,7 +4,7 @@
 // so they only ever become text.
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = id => document.getElementById(id);
-const { kernel, marks, accesses, texts, pgmaps, findings, nodes, pages } = data;
+const { kernel, marks, accesses, texts, pgmaps, findings, nodes, kinds, pages } = data;
 
 // One array for each column: starts are stored as distances from the end of the one before.
 const ranges = (() => {
@@ -75,7 +75,21 @@ const layers = [
     [{ fill: "#0072b2", ink: "#fff" }, { fill: "#56b4e9", ink: "#000" }]),
   layer("node", nodes.map(([nid, a, b]) => [a, b, nid % 2, `node ${nid}`]),
     [{ fill: "#009e73", ink: "#000" }, { fill: "#7b4b94", ink: "#fff" }]),
+  layer("kind", kindSpans().map(([a, b, kind, n]) => [a, b, kind, kindWords(a, b, kind, n)]), kinds),
 ].filter(l => l.start.length);
+// A span has a kind, and how many of its pages are of that one.
+function kindSpans() {
+  const out = [];
+  for (let i = 0, at = 0; i < data.kind_spans.length; i += 4) {
+    const [gap, count, kind, n] = data.kind_spans.slice(i, i + 4);
+    out.push([at + gap, at + gap + count, kind, n]);
+    at += gap + count;
+  }
+  return out;
+}
+function kindWords(a, b, kind, n) {
+  return n === b - a ? kinds[kind].name : `${kinds[kind].name} ${Math.floor(100 * n / (b - a))}%`;
+}
 function pairs(flat) {
   const out = [];
   for (let i = 0; i < flat.length; i += 2) out.push([flat[i], flat[i + 1]]);
@@ -288,6 +302,8 @@ function select(pfn) {
     panel.push(element("p", `${marks[ranges.mark[i]].name}, in ${span(ranges.start[i], ranges.end[i])}, ${size(ranges.end[i] - ranges.start[i])}: ${texts[ranges.text[i]]}`));
     panel.push(element("p", `memory: ${accesses[ranges.access[i]].name}`));
     if (p >= 0) panel.push(element("p", pgmaps[p].words));
+    const l = layers.find(known => known.name === "kind"), k = l ? lastFrom(l.start, pfn) : -1;
+    if (k >= 0 && pfn < l.end[k]) panel.push(element("p", `kind of page: ${l.label[k]}, in ${span(l.start[k], l.end[k])}`));
   }
   for (const [f, number] of about(pfn)) {
     const line = element("p"), link = element("button", `finding ${number + 1}`);
@@ -328,7 +344,16 @@ function listLegend() {
     item.append(key, ` ${mark.name}`);
     list.append(item);
   });
-  byId("legend").replaceChildren(list, element("p", "No PFN walker may read the struct pages of a capital letter.", { class: "soft" }));
+  const kindList = element("ul", undefined, { style: "list-style:none;padding:0" });
+  const seen = new Set((layers.find(l => l.name === "kind") || { rank: [] }).rank);
+  kinds.forEach((kind, i) => {
+    if (!seen.has(i)) return;
+    const item = element("li"), key = element("span", "\u00a0", { class: "key" });
+    key.style.background = kind.fill;
+    item.append(key, ` ${kind.name}`);
+    kindList.append(item);
+  });
+  byId("legend").replaceChildren(list, kindList, element("p", "No PFN walker may read the struct pages of a capital letter.", { class: "soft" }));
 }
 
 // Going somewhere.

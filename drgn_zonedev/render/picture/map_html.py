@@ -14,19 +14,22 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
 from typing import Any
 
+from drgn_zonedev.census.kind_spans import KindSpan
 from drgn_zonedev.model import Access, Range
 from drgn_zonedev.render.as_text import kernel_name, provenance_text
 from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
+from drgn_zonedev.render.picture.kind_looks import KIND_LOOKS
 from drgn_zonedev.render.picture.scene import Picture
 from drgn_zonedev.render.picture.words import device_name, pgmap_words
 from drgn_zonedev.util.strings import printable
 
-__all__ = ("NodeSpan", "map_html")
+__all__ = ("MapDetails", "NodeSpan", "map_html")
 
 NodeSpan = tuple[int, int, int]
 """The number of a node, and the PFNs that it spans: the first, and the one behind the last."""
@@ -45,15 +48,20 @@ _ACCESSES = {
 _RANK = {access: rank for rank, access in enumerate(_ACCESSES)}
 
 
-def map_html(
-    scene: Picture, nodes: Sequence[NodeSpan] = (), explained: Mapping[int, str] | None = None
-) -> str:
+@dataclass(frozen=True)
+class MapDetails:
     """
-    Draw a scene as an HTML document.
+    What a map shows besides the scene: what each node spans, where in RAM pages of which kind
+    are, and what ``pfn`` says of some PFNs.
+    """
 
-    :param nodes: What each node spans.
-    :param explained: What ``pfn`` says of some PFNs.
-    """
+    nodes: Sequence[NodeSpan] = ()
+    kinds: Sequence[KindSpan] = ()
+    explained: Mapping[int, str] = field(default_factory=dict)
+
+
+def map_html(scene: Picture, details: MapDetails = MapDetails()) -> str:
+    """Draw a scene as an HTML document."""
     script = _part("map.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     title = printable(f"Physical memory of Linux {scene.kernel.release}")
@@ -62,7 +70,7 @@ def map_html(
         "@@SCRIPT_HASH@@": f"'sha256-{digest}'",
         "@@SCRIPT@@": script,
         # Last: what is in it is not looked at again.
-        "@@DATA@@": _in_html(_document(scene, title, nodes, explained or {})),
+        "@@DATA@@": _in_html(_document(scene, title, details)),
     }
     page = _part("map.html")
     for name, text in parts.items():
@@ -79,9 +87,7 @@ def _in_html(document: Mapping[str, Any]) -> str:
     return json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _document(
-    scene: Picture, title: str, nodes: Sequence[NodeSpan], explained: Mapping[int, str]
-) -> dict[str, Any]:
+def _document(scene: Picture, title: str, details: MapDetails) -> dict[str, Any]:
     texts = list(dict.fromkeys(printable(r.reason) for r in scene.ranges))
     numbers = {text: i for i, text in enumerate(texts)}
     return {
@@ -105,8 +111,13 @@ def _document(
         "ranges": list(_ranges(scene, numbers)),
         "pgmaps": [_pgmap(scene, number) for number in range(len(scene.pgmaps))],
         "findings": [_finding(group) for group in scene.groups],
-        "nodes": [list(node) for node in nodes],
-        "pages": {str(pfn): _printable_lines(text) for pfn, text in explained.items()},
+        "nodes": [list(node) for node in details.nodes],
+        "kinds": [
+            {"name": kind.value, "fill": fill, "ink": ink, "hatch": hatch}
+            for kind, (fill, ink, hatch) in KIND_LOOKS.items()
+        ],
+        "kind_spans": list(_kind_spans(details.kinds)),
+        "pages": {str(pfn): _printable_lines(text) for pfn, text in details.explained.items()},
     }
 
 
@@ -123,6 +134,17 @@ def _ranges(scene: Picture, numbers: Mapping[str, int]) -> Iterator[int]:
             yield from (start - end, r.end_pfn - start, *_looks(r), owner)
             yield numbers[printable(r.reason)]
             end = r.end_pfn
+
+
+_KIND_RANK = {kind: rank for rank, kind in enumerate(KIND_LOOKS)}
+
+
+def _kind_spans(spans: Sequence[KindSpan]) -> Iterator[int]:
+    end = 0
+    for span in spans:
+        yield from (span.start_pfn - end, span.end_pfn - span.start_pfn)
+        yield from (_KIND_RANK[span.kind], span.pages)
+        end = span.end_pfn
 
 
 def _looks(range_: Range) -> tuple[int, int]:

@@ -14,14 +14,24 @@ from support.cdp import Tab, opened_tab
 from support.fakekernel import collision
 from support.machines import TIB
 
+from drgn_zonedev.census.kind_spans import KindSpan
+from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.model import Case
-from drgn_zonedev.render.picture.map_html import map_html
+from drgn_zonedev.render.picture.map_html import MapDetails, map_html
 from drgn_zonedev.render.picture.scene import make_scene
 from drgn_zonedev.report import check
 
 pytestmark = pytest.mark.browser
 
 BAD = 0x25123
+DETAILS = MapDetails(
+    nodes=[(0, 0, 0x100000)],
+    kinds=[
+        KindSpan(0, 0x800, PageKind.SLAB, 0x800),
+        KindSpan(0x800, 0x1000, PageKind.FREE, 0x500),
+    ],
+    explained={BAD: "what pfn says"},
+)
 HOSTILE = "</script><img src=http://192.0.2.1/x onerror=alert(1)>"
 # The slowest of 20 frames may be slower: something else may run.
 FRAME = 33
@@ -36,9 +46,18 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     scene = make_scene(report.kernel, report.ranges, report.pgmaps, report.findings)
     directory = tmp_path_factory.mktemp("map")
     page = directory / "map.html"
-    page.write_text(map_html(scene, [(0, 0, 0x100000)], {BAD: "what pfn says"}), "utf-8")
+    page.write_text(map_html(scene, DETAILS), "utf-8")
     with opened_tab(directory, page) as opened:
         yield opened
+
+
+def test_kind_of_a_page_is_said_with_its_share(tab: Tab) -> None:
+    assert "kind of page: slab, in [0x0, 0x800)" in search(tab, "0x7ff")
+    assert "kind of page: free 62%, in [0x800, 0x1000)" in search(tab, "0x800")
+    assert "kind of page" not in search(tab, "0x1000")
+    legend = tab.ask("byId('legend').textContent")
+    assert "slab" in legend
+    assert "hugetlb" not in legend
 
 
 def seen(tab: Tab) -> tuple[int, int]:
@@ -139,10 +158,10 @@ def test_ranges_in_view_are_listed_and_lead_into_the_map(tab: Tab) -> None:
 
 def test_layers_can_be_hidden(tab: Tab) -> None:
     names = tab.ask("[...document.querySelectorAll('#layers label')].map(e => e.innerText.trim())")
-    assert names == ["case", "access", "findings", "pgmap", "node"]
+    assert names == ["case", "access", "findings", "pgmap", "node", "kind"]
     before = tab.ask("canvas.toDataURL()")
     tab.click_on("#layers input")
-    assert tab.ask("layers.filter(l => l.shown).length") == 4
+    assert tab.ask("layers.filter(l => l.shown).length") == 5
     assert tab.ask("canvas.toDataURL()") != before
     tab.click_on("#layers input")
 

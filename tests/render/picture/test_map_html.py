@@ -9,24 +9,32 @@ import dataclasses
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 from support import machines
 from support.fakekernel import collision
+from support.fakekernel.ram import busy_ram
 from support.machines import TIB
+from support.opening import open_instead
 
+from drgn_zonedev.census.kind_spans import KindSpan
+from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.model import Access, Case, Provenance, Report
 from drgn_zonedev.render.picture.glyphs import MARKS
-from drgn_zonedev.render.picture.map_html import map_html
+from drgn_zonedev.render.picture.map_html import MapDetails, map_html
 from drgn_zonedev.render.picture.scene import make_scene
 from drgn_zonedev.report import check
+from drgn_zonedev.shell import cli
 
+NO_DETAILS = MapDetails()
 HOSTILE = "</script><img src=x onerror=alert(1)>\u202e\"'&@@SCRIPT@@"
 
 
-def page_of(report: Report, **more: Any) -> str:
+def page_of(report: Report, details: MapDetails = NO_DETAILS) -> str:
     scene = make_scene(report.kernel, report.ranges, report.pgmaps, report.findings)
-    return map_html(scene, **more)
+    return map_html(scene, details)
 
 
 def data_of(page: str) -> Any:
@@ -80,7 +88,7 @@ def test_each_access_has_a_colour() -> None:
 
 def test_nodes_and_explanations_are_in_it() -> None:
     report = check(collision("6.1").program())
-    data = data_of(page_of(report, nodes=[(1, 2, 3)], explained={0x24400: "two\nlines\x1b"}))
+    data = data_of(page_of(report, MapDetails([(1, 2, 3)], explained={0x24400: "two\nlines\x1b"})))
     assert data["nodes"] == [[1, 2, 3]]
     assert data["pages"] == {str(0x24400): "two\nlines\\x1b"}
 
@@ -116,3 +124,25 @@ def test_64_tib_with_2000_pgmaps_are_two_megabytes_at_most() -> None:
     page = page_of(dataclasses.replace(report, ranges=(*report.ranges, rest)))
     assert len(data_of(page)["pgmaps"]) == 2000
     assert len(page.encode()) <= 2_000_000
+
+
+def test_kinds_of_pages_are_spans_with_a_share() -> None:
+    kinds = [KindSpan(16, 32, PageKind.SLAB, 16), KindSpan(48, 64, PageKind.FREE, 9)]
+    data = data_of(page_of(machines.many_pgmaps(1), MapDetails(kinds=kinds)))
+    names = [kind["name"] for kind in data["kinds"]]
+    assert set(names) == {kind.value for kind in PageKind}
+    slab, free = names.index("slab"), names.index("free")
+    assert data["kind_spans"] == [16, 16, slab, 16, 16, 16, free, 9]
+
+
+def test_check_draws_the_kinds_of_pages_and_ranges_reads_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    open_instead(monkeypatch, lambda: busy_ram("7.2").program())
+    spans = {}
+    for command in ("check", "ranges"):
+        path = tmp_path / f"{command}.html"
+        cli.main([command, "--map", "-o", str(path)])
+        spans[command] = data_of(path.read_text("utf-8"))["kind_spans"]
+    assert spans["check"]
+    assert not spans["ranges"]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""
+Kinds by Place
+--------------
+
+Where in RAM pages of which kind are, for pictures: as exactly as a few thousand spans say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from drgn import Program
+
+from drgn_zonedev.census.counting import CHUNK_PAGES, ChunkReader, read_aligned
+from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
+from drgn_zonedev.census.plan import find_marks, plan
+from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.model import Range
+
+__all__ = ("KindSpan", "kind_spans")
+
+_MOST_SPANS = 1 << 14
+# 256 GiB of pages of 4 KiB take some seconds.
+_MOST_READ = 1 << 26
+
+
+@dataclass(frozen=True)
+class KindSpan:
+    """PFNs of which ``pages`` are of a kind, and fewer of any other."""
+
+    start_pfn: int
+    end_pfn: int
+    kind: PageKind
+    pages: int
+
+
+def kind_spans(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], most: int = _MOST_SPANS
+) -> list[KindSpan]:
+    """
+    Get the kinds of RAM's pages whose struct pages can be read, in ascending order. If there is
+    more RAM than takes some seconds, there are none.
+
+    :param most: Make spans so long that there are about as many, or fewer.
+    :raises LookupError: if the debugging information lacks what is needed
+    """
+    stretches = [stretch for stretch in plan(prog, snapshot, ranges) if stretch.kind is None]
+    pages = sum(stretch.pages for stretch in stretches)
+    if not 0 < pages <= _MOST_READ:
+        return []
+    block = 1 << max(pages // most, 1).bit_length() - 1
+    words, (marks, _) = kind_words(prog), find_marks(prog, snapshot)
+    reader = ChunkReader(prog, words)
+    spans: list[KindSpan] = []
+    for stretch in stretches:
+        for read in read_aligned(prog, words.layout, stretch.start_pfn, stretch.end_pfn):
+            if isinstance(read, Pages):
+                kind = reader.decide(read, stretch, marks).kind
+                _extend(spans, _of_blocks(read.start_pfn, kind, min(block, CHUNK_PAGES)))
+    return spans
+
+
+def _of_blocks(start_pfn: int, kind: np.ndarray, block: int) -> Iterator[KindSpan]:
+    """Yield the most frequent kind of each block."""
+    kinds, number = len(PAGE_KINDS), (start_pfn + np.arange(len(kind))) // block
+    number -= number[0]
+    counts = np.bincount(number * kinds + kind, minlength=(number[-1] + 1) * kinds)
+    counts = counts.reshape(-1, kinds)
+    columns = counts.sum(axis=1), counts.argmax(axis=1), counts.max(axis=1)
+    for pages, code, most in zip(*(column.tolist() for column in columns)):
+        yield KindSpan(start_pfn, start_pfn + pages, PAGE_KINDS[code], most)
+        start_pfn += pages
+
+
+def _extend(spans: list[KindSpan], more: Iterator[KindSpan]) -> None:
+    for span in more:
+        last = spans[-1] if spans else None
+        if last and _is_whole(last) and _is_whole(span) and _continues(last, span):
+            span = KindSpan(last.start_pfn, span.end_pfn, span.kind, last.pages + span.pages)
+            spans.pop()
+        spans.append(span)
+
+
+def _is_whole(span: KindSpan) -> bool:
+    return span.pages == span.end_pfn - span.start_pfn
+
+
+def _continues(last: KindSpan, span: KindSpan) -> bool:
+    return last.end_pfn == span.start_pfn and last.kind is span.kind
