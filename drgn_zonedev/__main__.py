@@ -3,6 +3,7 @@
 """``python -m drgn_zonedev`` is ``zonedev``."""
 
 import contextlib
+import gc
 import os
 import resource
 import sys
@@ -13,12 +14,16 @@ from drgn_zonedev.util.signals import cleaning_up, nothing_to_clean_up
 # means findings.
 _ROOM_FOR_THREADS, _ROOM_FOR_NUMPY = 8 << 30, 112 << 20
 
+# Python's 700 looks for cycles hundreds of times while modules are imported, and finds none.
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
+
 
 def run() -> int:
     """Run the command line in a process of its own; returns the exit status."""
     # The rest takes a third of a second to be imported.
     nothing_to_clean_up()
     _use_few_threads()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         from drgn_zonedev.shell.cli import main
 
@@ -31,6 +36,9 @@ def run() -> int:
         # What could not be loaded says so in many lines.
         why = str(e.__cause__ or e).partition("\n")[0]
         return _cannot_start(why or "out of memory")
+    finally:
+        # When Python ends, it looks for cycles in whatever is not frozen, several times.
+        gc.freeze()
 
 
 def _use_few_threads() -> None:

@@ -6,46 +6,46 @@ The commands, one per module. Each module ends with its :class:`Command`.
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.commands.bugreport import BUGREPORT
-from drgn_zonedev.commands.check import CHECK
-from drgn_zonedev.commands.diff import DIFF
-from drgn_zonedev.commands.export import EXPORT
-from drgn_zonedev.commands.kernel import KERNEL
-from drgn_zonedev.commands.oops import OOPS
-from drgn_zonedev.commands.pages import PAGES
-from drgn_zonedev.commands.pfn import PFN
-from drgn_zonedev.commands.pgmaps import PGMAPS
-from drgn_zonedev.commands.pins import PINS
-from drgn_zonedev.commands.proposal import PROPOSAL
-from drgn_zonedev.commands.ranges import RANGES
-from drgn_zonedev.commands.sections import SECTIONS
-from drgn_zonedev.commands.walkers import WALKERS_COMMAND
+if TYPE_CHECKING:
+    from drgn_zonedev.commands.base import Command
 
-__all__ = ("COMMANDS", "add_commands")
+__all__ = ("COMMANDS", "add_commands", "every_command")
 
-COMMANDS = (
-    CHECK,
-    RANGES,
-    SECTIONS,
-    PGMAPS,
-    KERNEL,
-    PAGES,
-    PFN,
-    PINS,
-    OOPS,
-    BUGREPORT,
-    DIFF,
-    PROPOSAL,
-    WALKERS_COMMAND,
-    EXPORT,
-)
+# In the order of --help. A process runs one of them, so import each when it is wanted.
+_HOME = {
+    "check": "CHECK",
+    "ranges": "RANGES",
+    "sections": "SECTIONS",
+    "pgmaps": "PGMAPS",
+    "kernel": "KERNEL",
+    "pages": "PAGES",
+    "pfn": "PFN",
+    "pins": "PINS",
+    "oops": "OOPS",
+    "bugreport": "BUGREPORT",
+    "diff": "DIFF",
+    "proposal": "PROPOSAL",
+    "walkers": "WALKERS_COMMAND",
+    "export": "EXPORT",
+}
+
+COMMANDS = tuple(_HOME)
+"""The names of all commands, in the order of ``--help``."""
 
 
-def add_commands(subparsers: Any) -> None:
-    """Add every command to the result of ``ArgumentParser.add_subparsers()``."""
-    for command in COMMANDS:
+def every_command(names: Iterable[str] = COMMANDS) -> tuple[Command, ...]:
+    """Import commands, and return them."""
+    modules = ((name, importlib.import_module(f"{__name__}.{name}")) for name in names)
+    return tuple(getattr(module, _HOME[name]) for name, module in modules)
+
+
+def add_commands(subparsers: Any, names: Iterable[str] = COMMANDS) -> None:
+    """Add commands to the result of ``ArgumentParser.add_subparsers()``."""
+    for command in every_command(names):
         parser = subparsers.add_parser(
             command.name, help=command.help, description=command.help, allow_abbrev=False
         )

@@ -23,7 +23,6 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code, print_value_code
 from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
-from drgn_zonedev.commands.known_reports import baseline_of_file, compare_with
 from drgn_zonedev.commands.map import (
     PICTURES,
     MapSubject,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
     from drgn_zonedev.comparison.baseline import Baselined
+    from drgn_zonedev.comparison.known_report import KnownReport
 
 __all__ = ("CHECK", "fail_on_argument", "failed", "fails")
 
@@ -144,8 +144,6 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
     from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
-    from drgn_zonedev.render.differences import baseline_text
-    from drgn_zonedev.render.picture.scene import make_scene
     from drgn_zonedev.report import NoMemoryError, check_memory, make_scope
     from drgn_zonedev.util.handles import bind
     from drgn_zonedev.vmcore.contradictions import is_contradictory
@@ -153,7 +151,7 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     check_map_arguments(args)
     if args.quiet and (is_map(args) or args.format != "text"):
         raise UsageError("--quiet prints a line of text: remove --map and --format")
-    baseline = None if args.baseline is None else baseline_of_file(args.baseline)
+    baseline = None if args.baseline is None else _baseline(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
         with progress_bar() as progress, scanner_of(session, args.jobs) as scan_all:
@@ -165,9 +163,11 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     if session.source is not None:
         origin = provenance_of(session.prog, session.source)
         report = bind(session.prog, dataclasses.replace(report, provenance=origin))
-    compared = None if baseline is None else compare_with(baseline, report)
+    compared = None if baseline is None else _compared(baseline, report)
 
     def picture(screen: Screen | None = None) -> str:
+        from drgn_zonedev.render.picture.scene import make_scene
+
         scene = make_scene(
             report.kernel, report.ranges, report.pgmaps, report.findings, report.provenance
         )
@@ -182,6 +182,8 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
         whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
         if compared is None:
             return whole
+        from drgn_zonedev.render.differences import baseline_text
+
         return f"{whole}\n{baseline_text(args.baseline, report, compared)}"
 
     def is_failure(finding: Finding) -> bool:
@@ -204,6 +206,18 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 # Import these only when asked for: they are rarely used, and slow to import.
+
+
+def _baseline(path: str) -> KnownReport:
+    from drgn_zonedev.commands.known_reports import baseline_of_file
+
+    return baseline_of_file(path)
+
+
+def _compared(baseline: KnownReport, report: Report) -> Baselined:
+    from drgn_zonedev.commands.known_reports import compare_with
+
+    return compare_with(baseline, report)
 
 
 def _lines(report: Report, compared: Baselined | None) -> str:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -32,6 +30,8 @@ def pager_command() -> str | None:
     """
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
+    import shutil
+
     command = os.environ.get("PAGER")
     if command is None:
         return _DEFAULT if shutil.which(_DEFAULT.split()[0]) else None
@@ -44,6 +44,8 @@ def page_text(text: str, command: str) -> bool:
 
     :return: ``False`` if the pager could not be run; nothing was shown then
     """
+    import subprocess
+
     sys.stdout.flush()
     # git sets this, too: colours, and no waiting for a key if everything fits.
     environment = {"LESS": "FRX", **os.environ}

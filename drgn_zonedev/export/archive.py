@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -79,6 +78,8 @@ def pack(directory: Path, archive: Path) -> None:
 
 
 def _write_members(directory: Path, sizes: dict[str, int], file: BinaryIO) -> None:
+    import tarfile
+
     # Higher presets only enlarge the dictionary, and so the memory that unpacking takes.
     with tarfile.open(fileobj=file, mode="w:xz", format=tarfile.USTAR_FORMAT, preset=6) as tar:
         for name in FILES:

@@ -12,19 +12,17 @@ import errno
 import functools
 import io
 import os
-import socket
+import re
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import drgn
 
 from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
-from drgn_zonedev.commands import add_commands
+from drgn_zonedev.commands import COMMANDS, add_commands
 from drgn_zonedev.commands.base import (
     STANDARD_OUTPUT,
     Command,
@@ -46,20 +44,16 @@ from drgn_zonedev.commands.inputs import (
 )
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import is_export, unpacked
-from drgn_zonedev.fleet.cli import add_survey_command
-from drgn_zonedev.lab.cli import add_lab_command
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.opening.core import distrust_headers, open_core_unread, warn_if_damaged
 from drgn_zonedev.opening.failures import INCOMPLETE, CannotJudgeError, CannotOpenError
 from drgn_zonedev.opening.given_vmcoreinfo import read_vmcoreinfo
 from drgn_zonedev.opening.live import open_live
+from drgn_zonedev.opening.plugins import without_repl_plugins
 from drgn_zonedev.opening.program_files import program_files
 from drgn_zonedev.opening.symbol_search import BESIDE, Method, SymbolSearch, set_search
 from drgn_zonedev.opening.symbols import index_symbols
 from drgn_zonedev.opening.types import TypeChoice, load_types
-from drgn_zonedev.shell.completion import add_completion_command
-from drgn_zonedev.shell.demo import add_demo_command
-from drgn_zonedev.shell.help import add_help_command
 from drgn_zonedev.shell.misplaced import (
     given_options,
     hint_of_rest,
@@ -70,6 +64,8 @@ from drgn_zonedev.util.signals import ending_at_once
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
+    import socket
+
     from drgn_zonedev.verification.task import ScanAll
 
 __all__ = ("main", "make_parser")
@@ -82,21 +78,7 @@ _CHECKS = (*_READS, "drgn_zonedev.report", "drgn_zonedev.verification.pool.sched
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``zonedev``; returns the exit status."""
     _have_output()
-    parser = make_parser()
-    misplaced = option_before_its_command(parser, sys.argv[1:] if argv is None else argv)
-    if misplaced:
-        parser.error(misplaced)
-    args, rest = _parse(parser, argv)
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint_of_rest(parser, rest)}")
-    if not hasattr(args, "command"):
-        parser.error("give a COMMAND, such as check: zonedev --help lists them")
-    if args.pause and not args.qemu:
-        parser.error("--pause is for a guest: it needs --qemu")
-    if isinstance(args.command, ShellCommand) and not args.command.opens_dumps:
-        given = given_options(parser, args)
-        if given:
-            parser.error(f"this command reads no program: remove {', '.join(given)}")
+    args = _arguments(sys.argv[1:] if argv is None else argv)
     try:
         refuse_overwriting(args, named_files(args))
         status = _run(args).status
@@ -133,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             # drgn raises errors of libdw and libelf as plain Exception.
             message = f"the debugging information is damaged: {e}: {_WHOLE}"
             return _complain(args, message, Status.NOT_JUDGED)
+        import traceback
+
         # Python would exit with 1, which means findings here.
         traceback.print_exc()
         message = "this is a bug of zonedev: report it with the lines above"
@@ -140,11 +124,57 @@ def main(argv: Sequence[str] | None = None) -> int:
     return int(status)
 
 
-def _parse(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    command = _only_command(words)
+    if command:
+        # Making the parsers of all commands takes longer than most commands do.
+        with contextlib.suppress(_NotParsedError):
+            return _parse(_parser_of(command), words)
+    return _parse(make_parser(), words)
+
+
+def _only_command(words: Sequence[str]) -> str | None:
+    """Find the command, unless more than one word may be it, or help is asked for."""
+    commands = [word for word in words if word in COMMANDS]
+    help_wanted = any(word == "--help" or _HAS_H.match(word) for word in words)
+    return commands[0] if len(commands) == 1 and not help_wanted else None
+
+
+_HAS_H = re.compile(r"-[^-]*h")
+
+
+class _NotParsedError(Exception):
+    """The parser of all commands knows what to say."""
+
+
+class _OneCommandParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _NotParsedError
+
+
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    misplaced = option_before_its_command(parser, words)
+    if misplaced:
+        parser.error(misplaced)
+    args, rest = _parse_known(parser, words)
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint_of_rest(parser, rest)}")
+    if not hasattr(args, "command"):
+        parser.error("give a COMMAND, such as check: zonedev --help lists them")
+    if args.pause and not args.qemu:
+        parser.error("--pause is for a guest: it needs --qemu")
+    if isinstance(args.command, ShellCommand) and not args.command.opens_dumps:
+        given = given_options(parser, args)
+        if given:
+            parser.error(f"this command reads no program: remove {', '.join(given)}")
+    return args
+
+
+def _parse_known(
+    parser: argparse.ArgumentParser, words: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
     try:
-        return parser.parse_known_args(argv)
+        return parser.parse_known_args(words)
     except SystemExit as e:
         # The output of --help and --version may still be in the buffer.
         if not e.code and not _is_flushed():
@@ -209,7 +239,7 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
         files = stack.enter_context(_unpacked(args.core, args.symbols, choice))
         # A signal handler in Python does not interrupt drgn's C code.
         opening = ending_at_once if files.core == args.core else contextlib.nullcontext
-        with opening():
+        with opening(), without_repl_plugins():
             prog = _open(args, files, monitor)
         scan_all = None
         if hasattr(args, "jobs"):
@@ -314,6 +344,8 @@ def _unpacked(core: str | None, symbols: list[str], choice: TypeChoice) -> Itera
 def _why_not_unpacked(path: str, e: ArchiveError | OSError) -> str:
     if isinstance(e, ArchiveError):
         return f"cannot open {path}: {e}: copy it again, or export it once more"
+    import tempfile
+
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f"there is no room for it in {tempfile.gettempdir()}"
         return f"cannot unpack {path}: {where}: make room, or set TMPDIR to another directory"
@@ -343,7 +375,32 @@ def _replace_junit(args: argparse.Namespace, message: str) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of ``zonedev``; completion and the manual page are made from it, too."""
-    parser = argparse.ArgumentParser(
+    from drgn_zonedev.fleet.cli import add_survey_command
+    from drgn_zonedev.lab.cli import add_lab_command
+    from drgn_zonedev.shell.completion import add_completion_command
+    from drgn_zonedev.shell.demo import add_demo_command
+    from drgn_zonedev.shell.help import add_help_command
+
+    parser = _without_commands(argparse.ArgumentParser)
+    parser.add_argument("--version", action="version", version=_version())
+    subparsers = parser.add_subparsers(metavar="COMMAND")
+    add_commands(subparsers)
+    add_demo_command(subparsers)
+    add_lab_command(subparsers)
+    add_survey_command(subparsers)
+    add_completion_command(subparsers, parser)
+    add_help_command(subparsers, parser)
+    return parser
+
+
+def _parser_of(command: str) -> argparse.ArgumentParser:
+    parser = _without_commands(_OneCommandParser)
+    add_commands(parser.add_subparsers(metavar="COMMAND"), (command,))
+    return parser
+
+
+def _without_commands(make: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    parser = make(
         prog="zonedev",
         description="Show what every page frame belongs to, and whether its struct page is "
         "initialised.",
@@ -406,14 +463,6 @@ def make_parser() -> argparse.ArgumentParser:
         type=not_empty,
         help="read VMCOREINFO from the given file, instead of the program's own",
     )
-    parser.add_argument("--version", action="version", version=_version())
-    subparsers = parser.add_subparsers(metavar="COMMAND")
-    add_commands(subparsers)
-    add_demo_command(subparsers)
-    add_lab_command(subparsers)
-    add_survey_command(subparsers)
-    add_completion_command(subparsers, parser)
-    add_help_command(subparsers, parser)
     return parser
 
 

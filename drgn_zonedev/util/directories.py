@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from drgn_zonedev.util.signals import held_back
+
+if TYPE_CHECKING:
+    import tempfile
 
 __all__ = (
     "NotEmptyError",
@@ -35,6 +35,8 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 @contextlib.contextmanager
 def temporary_directory(prefix: str) -> Iterator[Path]:
     """Yield a directory that is removed in the end."""
+    import tempfile
+
     with contextlib.ExitStack() as stack:
         with held_back():
             directory = tempfile.TemporaryDirectory(prefix=prefix)
@@ -105,6 +107,8 @@ def new_file(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _sibling(target: Path, stack: contextlib.ExitStack) -> Path:
+    import tempfile
+
     with held_back():
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         stack.callback(_remove, made)
@@ -136,6 +140,8 @@ def _move_file(temporary: Path, target: Path, replace: bool) -> None:
 
 
 def _remove(directory: Path) -> None:
+    import shutil
+
     with held_back():
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -210,6 +216,8 @@ def write_file(path: Path, contents: bytes, mode: int = 0o666) -> None:
 
 def checksum(path: Path) -> dict[str, int | str]:
     """Return the size and the SHA-256 checksum of a file."""
+    import hashlib
+
     digest = hashlib.sha256()
     with path.open("rb") as f:
         while chunk := f.read(1 << 20):

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO, Union
@@ -117,6 +116,8 @@ def _target(path: str) -> str | None:
 
 def _beside(target: str) -> str | None:
     """Make the file that takes the place of another one; nothing if there cannot be one."""
+    import tempfile
+
     try:
         before = os.stat(target)
     except FileNotFoundError:

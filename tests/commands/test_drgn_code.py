@@ -18,7 +18,7 @@ from drgn.commands import run_command
 from support.fakekernel import partial
 
 from drgn_zonedev import plugin
-from drgn_zonedev.commands import COMMANDS
+from drgn_zonedev.commands import every_command
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_code_exports_what_the_command_exports(prog: drgn.Program, tmp_path: Pat
     assert meta["options"]["pfns"] == [[0, 0x40]]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.name)
+@pytest.mark.parametrize("command", every_command(), ids=lambda c: c.name)
 def test_every_command_has_code(prog: drgn.Program, command: Any) -> None:
     arguments = {"pfn": " 0x100801", "export": " out", "diff": " old.json"}.get(command.name, "")
     code = _printed(prog, f"zonedev {command.name}{arguments} --drgn")[1]

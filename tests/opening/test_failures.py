@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from drgn import Architecture, Platform, Program
 
-from drgn_zonedev.commands import COMMANDS
+from drgn_zonedev.commands import every_command
 from drgn_zonedev.opening.failures import (
     CannotJudgeError,
     require_little_endian,
@@ -34,7 +34,7 @@ ARGUMENTS = {
     "bugreport": ("0",),
 }
 WITHOUT_DUMP = ("oops",)
-EACH = [c.name for c in COMMANDS if c.name not in WITHOUT_DUMP]
+EACH = [c.name for c in every_command() if c.name not in WITHOUT_DUMP]
 
 # ELF numbers of machines, and the order of their bytes.
 S390X, PPC64_BIG = (22, ">"), (21, ">")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import drgn
@@ -20,6 +22,7 @@ from support.monitor import Monitor
 from support.opening import open_instead
 from support.processcore import write_process_core
 
+from drgn_zonedev.commands import COMMANDS
 from drgn_zonedev.commands.base import Status
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.findings import KINDS
@@ -411,3 +414,70 @@ def test_export_has_no_btf_to_be_asked_for(capsys: pytest.CaptureFixture[str]) -
     assert cli.main(["--types", "btf", "-c", export, "check"]) == Status.USAGE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("is an export, which has a vmlinux but no BTF: remove --types btf")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "check",
+        "-c dump check --fail-on warning --fail-on case3 -q",
+        "-c check ranges --map",
+        "-c dump -s a -s b --types dwarf pfn 0x24400 --as pfn",
+        "--qemu a:1 --pause pages --by order",
+        "-kqc dump",
+        "-k pins dax0.0",
+        "pfn check",
+    ],
+)
+def test_the_parser_of_one_command_says_what_that_of_all_says(
+    capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    def said(parse: Callable[[Sequence[str]], argparse.Namespace]) -> object:
+        try:
+            return vars(parse(words.split()))
+        except SystemExit as e:
+            return e.code, capsys.readouterr()
+
+    assert said(cli._arguments) == said(lambda each: cli._parse(cli.make_parser(), each))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--format json check",
+        "chekc",
+        "check --formta json",
+        "check -c dump",
+        "--pause check",
+        "check --format xml",
+        "check check",
+        "--help check",
+        "-kh check",
+        "check -h",
+        "check --help",
+        "check -vh",
+        "-c check",
+        "--version check",
+    ],
+)
+def test_usage_and_help_are_those_of_all_commands(
+    capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    with pytest.raises(SystemExit) as short:
+        cli._arguments(words.split())
+    printed = capsys.readouterr()
+    with pytest.raises(SystemExit) as whole:
+        cli._parse(cli.make_parser(), words.split())
+    assert (short.value.code, printed) == (whole.value.code, capsys.readouterr())
+    assert printed.out or printed.err
+
+
+def test_a_command_does_not_import_the_others() -> None:
+    code = (
+        "import sys; from drgn_zonedev.shell import cli; cli._arguments(['check']);"
+        "print(*(m for m in sys.modules if m.startswith('drgn_zonedev.commands.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = {name.rpartition(".")[2] for name in done.stdout.split()}
+    assert "check" in modules
+    assert modules.isdisjoint(set(COMMANDS) - {"check"})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.commands import COMMANDS
+from drgn_zonedev.commands import every_command
 from drgn_zonedev.shell import cli, completion
 
 # Sources a script and completes a line the way that readline would.
@@ -45,7 +45,7 @@ def _complete(script: Path, *words: str) -> set[str]:
 
 
 def test_bash_completes_commands(bash: Path) -> None:
-    assert {command.name for command in COMMANDS} | {"lab", "demo"} <= _complete(bash, "")
+    assert {command.name for command in every_command()} | {"lab", "demo"} <= _complete(bash, "")
     assert _complete(bash, "pgm") == {"pgmaps"}
 
 

@@ -16,17 +16,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from drgn import Program
 
 from drgn_zonedev.opening.core import Dump, dump_of
+
+if TYPE_CHECKING:
+    import subprocess
+    from multiprocessing.connection import Connection
 
 __all__ = ("Worker", "end", "end_all", "start_workers", "team")
 
@@ -77,6 +78,11 @@ def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
 
 
 def _start(dump: Dump) -> Worker:
+    # Most checks start no process.
+    import socket
+    import subprocess
+    from multiprocessing.connection import Connection
+
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
@@ -105,6 +111,8 @@ def end_all(workers: list[Worker]) -> None:
 
 def end(worker: Worker) -> None:
     """End a worker that has ended, or is about to."""
+    import subprocess
+
     worker.connection.close()
     try:
         worker.process.wait(_SECONDS_TO_END)
