@@ -14,7 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, offer, print_text
+from drgn_zonedev.commands.base import (
+    Outcome,
+    ShellCommand,
+    Status,
+    UsageError,
+    not_empty,
+    offer,
+    print_text,
+)
 from drgn_zonedev.commands.inputs import OverwriteError, refuse_overwriting
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.util.output_files import identities, is_one_of, output_file
@@ -100,15 +108,15 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "-j", "--jobs", metavar="N", type=_positive, help="guests at a time (default: what fits)"
     )
-    verb.add_argument("--junit", metavar="FILE", type=Path, help="write JUnit XML there")
-    verb.add_argument("--json", metavar="FILE", type=Path, help="write all reports there")
+    verb.add_argument("--junit", metavar="FILE", type=_path, help="write JUnit XML there")
+    verb.add_argument("--json", metavar="FILE", type=_path, help="write all reports there")
     verb.add_argument(
-        "--dump", metavar="DIR", type=Path, help="keep an ELF dump of every guest there"
+        "--dump", metavar="DIR", type=_path, help="keep an ELF dump of every guest there"
     )
     verb.add_argument(
         "--export",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="keep a small export of every guest there, some ten kilobytes each, which needs no "
         "vmlinux",
     )
@@ -131,18 +139,23 @@ def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
         "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"
     )
     group = verb.add_argument_group("a kernel of your own, instead of KERNEL")
-    group.add_argument("--kernel", metavar="BZIMAGE", type=Path)
-    group.add_argument("--vmlinux", metavar="FILE", type=Path, help="with debugging symbols")
+    group.add_argument("--kernel", metavar="BZIMAGE", type=_path)
+    group.add_argument("--vmlinux", metavar="FILE", type=_path, help="with debugging symbols")
     group.add_argument(
         "--modules",
         metavar="DIR",
-        type=Path,
+        type=_path,
         help="lib/modules/RELEASE, or INSTALL_MOD_PATH of make modules_install "
         "(default: everything is built in)",
     )
     group.add_argument(
-        "--system-map", metavar="FILE", type=Path, help="default: the symbols in vmlinux"
+        "--system-map", metavar="FILE", type=_path, help="default: the symbols in vmlinux"
     )
+
+
+def _path(text: str) -> Path:
+    # Path("") is the current directory.
+    return Path(not_empty(text))
 
 
 def _positive(value: str) -> int:

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,6 +24,7 @@ from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.verdict import matrix
 from drgn_zonedev.lab.verdict.matrix import Cell, CellVerdict, MatrixOptions, run_cell, run_matrix
 from drgn_zonedev.lab.verdict.matrix_results import junit_xml, line_text, matrix_text, results_json
+from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
 
 VMCORES = Path(__file__).parents[3] / "vmcores"
@@ -347,3 +350,38 @@ def test_the_number_of_guests_must_be_positive() -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["lab", "run", "-j", "0"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("option", ["--export", "--dump", "--junit", "--kernel"])
+def test_variable_that_is_not_set_is_not_the_current_directory(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["lab", "run", "6.1", "ghost", option, ""])
+    assert ended.value.code == 2
+    assert f"{option}: it is empty" in capsys.readouterr().err
+
+
+def test_export_of_a_guest_shows_its_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = StoredDump(VMCORES / "6.1-acpi-hole")
+    with stored.files() as files, stored.program() as prog:
+        found = check(prog)
+        guest = SimpleNamespace(
+            kernel=dataclasses.replace(KERNEL, vmlinux=files / "vmlinux"),
+            scenario=SCENARIOS["acpi-hole"],
+            log=tmp_path / "log",
+            dump=lambda path: Path(shutil.copy(files / "vmcore", path)),
+        )
+        monkeypatch.setattr(matrix, "judge_guest", lambda guest: (found, []))
+        look: Any = matrix._look
+        assert look(guest, MatrixOptions(export=tmp_path / "out")) == (found, [])
+    (path,) = (tmp_path / "out").iterdir()
+    # Nothing is left of the dump.
+    assert (path.name, [*tmp_path.iterdir()]) == ("6.1-acpi-hole.tar.xz", [path.parent])
+    assert path.stat().st_size < 200_000
+    assert cli.main(["-c", str(path), "check", "--format", "json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    errors = [[f["start_pfn"], f["end_pfn"]] for f in findings if f["severity"] == "error"]
+    assert errors == stored.expected()["errors"] != []
