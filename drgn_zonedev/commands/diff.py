@@ -41,6 +41,11 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
     output_arguments(parser)
     jobs_argument(parser)
     parser.add_argument(
+        "--pages",
+        action="store_true",
+        help="compare what pages are used for, instead of reports",
+    )
+    parser.add_argument(
         "old",
         metavar="OLD",
         help="what check --format json or pages --format json wrote, a core dump or an export",
@@ -56,9 +61,14 @@ def _diff(session: Session, args: argparse.Namespace) -> Outcome:
     if session.opener is None or is_json(args.old):
         old = document_of_file(args.old)
         return _print(args, old, _known_of(session, old), "this program")
+    like = _asked_for(args)
     with session.opener(args.old) as other:
-        older = known_report_of_session(other)
-    return _print(args, older, known_report_of_session(session), "this program")
+        older = _known_of(other, like)
+    return _print(args, older, _known_of(session, like), "this program")
+
+
+def _asked_for(args: argparse.Namespace) -> KnownDocument | None:
+    return KnownCensus(None, {}) if args.pages else None
 
 
 def _known_of(session: Session, like: KnownDocument | None) -> KnownDocument:
@@ -74,7 +84,7 @@ def _diff_alone(args: argparse.Namespace, opener: Opener) -> Outcome:
     # Documents say what to compare programs by.
     paths = args.old, args.new
     known = {path: document_of_file(path) for path in paths if is_json(path)}
-    like: KnownDocument | None = next(iter(known.values()), None)
+    like = next(iter(known.values()), _asked_for(args))
     for path in paths:
         if path not in known:
             with opener(path) as session:
@@ -85,9 +95,9 @@ def _diff_alone(args: argparse.Namespace, opener: Opener) -> Outcome:
 def _print(args: argparse.Namespace, old: KnownDocument, new: KnownDocument, name: str) -> Outcome:
     if isinstance(old, KnownCensus) and isinstance(new, KnownCensus):
         return _print_census(args, old, new, name)
-    if isinstance(old, KnownReport) and isinstance(new, KnownReport):
+    if isinstance(old, KnownReport) and isinstance(new, KnownReport) and not args.pages:
         return _print_report(args, old, new, name)
-    raise UsageError("one is a report of check, the other a census of pages: give two of a kind")
+    raise UsageError("there is a report of check, and a census of pages: give two of a kind")
 
 
 def _print_census(

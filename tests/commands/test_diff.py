@@ -208,6 +208,17 @@ def test_census_and_a_program_with_another_device(
         assert out.endswith("\ngroups of pages: 1 came, 0 went, 0 changed\n")
 
 
+def test_pages_of_two_dumps(capsys: pytest.CaptureFixture[str]) -> None:
+    other = "vmcores/6.1-empty"
+    for line in (["diff", "--pages", other, AFTER], ["-c", AFTER, "diff", "--pages", other]):
+        assert cli.main([*line, "--format", "json"]) == 1
+        changes = validated(json.loads(capsys.readouterr().out))["groups"]
+        # The device has 188 MiB of pages, and 2 of reserve; 1022 are set aside.
+        pages = {change["kind"]: change["new"] for change in changes if not change["old"]}
+        assert pages == {"device": 48128, "uninitialised": 2, "metadata": 1022}
+    assert cli.main(["diff", "--pages", AFTER, AFTER]) == 0
+
+
 def test_census_is_not_compared_with_a_report_or_with_other_groups(
     kernels: list[FakeKernel], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +226,8 @@ def test_census_is_not_compared_with_a_report_or_with_other_groups(
     flags = write_census(tmp_path / "flags.json", "--by", "flags")
     report = write_report(tmp_path / "report.json", capsys)
     assert cli.main(["diff", census, report]) == 2
+    assert "two of a kind" in capsys.readouterr().err
+    assert cli.main(["diff", "--pages", report, report]) == 2
     assert "two of a kind" in capsys.readouterr().err
     assert cli.main(["diff", census, flags]) == 2
     assert "the same --by" in capsys.readouterr().err
