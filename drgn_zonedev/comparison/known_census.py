@@ -79,7 +79,7 @@ def _pages_like(group: dict[str, Any], by: str | None) -> PagesLike:
     node, zone = group["node"], group["zone"]
     return PagesLike(
         kind=value_of(str, group["kind"]),
-        node=None if node is None else value_of(int, node),
+        node=None if node is None else _count(node),
         zone=None if zone is None else value_of(str, zone),
         label=None if by is None else _label(group[by]),
     )
@@ -100,5 +100,5 @@ def _label(label: Any) -> int | str | None:
 def _count(value: object) -> int:
     count = value_of(int, value)
     if count < 0:
-        raise ValueError(f"{count} pages")
+        raise ValueError(f"expected a number from 0 on, got {count}")
     return count

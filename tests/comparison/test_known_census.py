@@ -62,6 +62,7 @@ def test_what_pages_are_grouped_by_is_seen(more: dict[str, Any], by: str, label:
         ("kind", 7),
         ("node", "0"),
         ("node", True),
+        ("node", -1),
         ("zone", 7),
         ("pages", -1),
         ("pages", True),
