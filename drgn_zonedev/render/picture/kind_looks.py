@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from drgn_zonedev.census.kinds import PageKind
 
-__all__ = ("KIND_LOOKS",)
+__all__ = ("KIND_LOOKS", "KIND_LOOKS_OF_RAM")
 
 _BLACK, _WHITE = "#000000", "#ffffff"
 
-_OF_RAM = {
+KIND_LOOKS_OF_RAM = {
     PageKind.HWPOISON: ("#c44f00", _WHITE, "cross"),
     PageKind.OFFLINE: ("#6b7280", _WHITE, "down"),
     PageKind.UNACCEPTED: ("#cc79a7", _BLACK, "down"),
@@ -36,8 +36,10 @@ _OF_RAM = {
     PageKind.PCP_FREE: ("#d3d9de", _BLACK, "up"),
     PageKind.FREE: ("#d3d9de", _BLACK, None),
 }
+"""Fill, ink and hatching of the kinds of RAM's pages; of several in a pixel, the first is drawn."""
 
-KIND_LOOKS = {**_OF_RAM, **{k: (_WHITE, _BLACK, None) for k in PageKind if k not in _OF_RAM}}
-"""
-Fill, ink and hatching of each kind, those of RAM first; of several in a pixel, the first is drawn.
-"""
+KIND_LOOKS = {
+    **KIND_LOOKS_OF_RAM,
+    **{kind: (_WHITE, _BLACK, None) for kind in PageKind if kind not in KIND_LOOKS_OF_RAM},
+}
+"""Likewise, of all kinds."""

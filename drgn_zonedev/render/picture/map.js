@@ -333,6 +333,12 @@ function listFindings() {
   const none = data.verified ? "There are none." : "Nothing was verified: zonedev check does.";
   byId("findings").replaceChildren(findings.length ? list : element("p", none, { class: "soft" }));
 }
+// Kinds have no letters: some differ in their hatching only.
+function hatching(look) {
+  const lines = degrees => `repeating-linear-gradient(${degrees}deg, ${look.ink}59 0 1px, transparent 1px 5px)`;
+  const angles = { up: [135], down: [45], cross: [45, 135] }[look.hatch] || [];
+  return angles.map(lines).join(", ") || "none";
+}
 function listLegend() {
   const list = element("ul", undefined, { style: "list-style:none;padding:0" });
   const used = new Set(ranges.mark);
@@ -349,7 +355,8 @@ function listLegend() {
   kinds.forEach((kind, i) => {
     if (!seen.has(i)) return;
     const item = element("li"), key = element("span", "\u00a0", { class: "key" });
-    key.style.background = kind.fill;
+    key.style.backgroundColor = kind.fill;
+    key.style.backgroundImage = hatching(kind);
     item.append(key, ` ${kind.name}`);
     kindList.append(item);
   });

@@ -17,6 +17,7 @@ from support.machines import TIB
 from drgn_zonedev.census.kind_spans import KindSpan
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.model import Case
+from drgn_zonedev.render.picture.kind_looks import KIND_LOOKS_OF_RAM
 from drgn_zonedev.render.picture.map_html import MapDetails, map_html
 from drgn_zonedev.render.picture.scene import make_scene
 from drgn_zonedev.report import check
@@ -58,6 +59,22 @@ def test_kind_of_a_page_is_said_with_its_share(tab: Tab) -> None:
     legend = tab.ask("byId('legend').textContent")
     assert "slab" in legend
     assert "hugetlb" not in legend
+
+
+def test_kinds_of_one_colour_differ_in_the_legend(tab: Tab) -> None:
+    drawn = tab.ask("kinds.map(kind => [kind.name, kind.fill, hatching(kind)])")
+    of_ram = [(fill, hatch) for name, fill, hatch in drawn if PageKind(name) in KIND_LOOKS_OF_RAM]
+    assert len(set(of_ram)) == len(of_ram)
+    seen_in_page = (
+        "getComputedStyle(byId('legend').querySelectorAll('ul')[1].querySelector('.key'))"
+    )
+    assert tab.ask(f"{seen_in_page}.backgroundColor") == "rgb(140, 90, 43)"
+    # Slab has the colour of the kernel's pages, without their hatching.
+    assert tab.ask(f"{seen_in_page}.backgroundImage") == "none"
+    tab.ask(
+        "test = element('p'), test.style.backgroundImage = hatching({ink: '#000000', hatch: 'up'})"
+    )
+    assert tab.ask("test.style.backgroundImage").startswith("repeating-linear-gradient(135deg")
 
 
 def seen(tab: Tab) -> tuple[int, int]:
