@@ -46,6 +46,7 @@ __all__ = (
 )
 
 _MAPPING_BITS = 3
+_ALIKE_PAGES = 1 << 20
 _WITH_FILES = (PageKind.FILE, PageKind.SHMEM, PageKind.THP)
 
 
@@ -157,8 +158,11 @@ def list_pages(prog: Program, query: PageQuery, limit: int | None = None) -> Pag
     List pages.
 
     :param limit: No more than so many; the others are counted.
+    :raises ValueError: if there is no such pgmap
     """
     search = _Search(prog, take_snapshot(prog))
+    if query.pgmap is not None and query.pgmap not in search.pgmaps:
+        raise ValueError(f"no pgmap is at {query.pgmap:#x}: zonedev pgmaps shows where they are")
     shown: list[ListedPage] = []
     matching = 0
     for part in search.parts(query.start_pfn, query.end_pfn):
@@ -174,7 +178,7 @@ def list_pages(prog: Program, query: PageQuery, limit: int | None = None) -> Pag
 class _Part:
     """
     Some of the pages of a stretch, from row ``first`` of what is ``decided`` on; that is ``None``
-    where their struct pages say nothing.
+    where their struct pages say nothing. ``poison`` is the mask of ``PG_hwpoison``.
     """
 
     start_pfn: int
@@ -183,6 +187,7 @@ class _Part:
     kind: np.ndarray
     decided: Decided | None
     first: int = 0
+    poison: int = 0
 
     def matches(self, query: PageQuery) -> np.ndarray:
         found = np.ones(len(self.kind), bool)
@@ -195,11 +200,10 @@ class _Part:
             return found
         if self.decided is None:
             return np.zeros(len(found), bool)
-        heads = self.heads
         if query.flag is not None:
-            found &= (heads.flags & np.uint64(query.flag)) != 0
+            found &= (self.flags & np.uint64(query.flag)) != 0
         if query.refcount is not None:
-            found &= query.refcount.holds(heads.refcount)
+            found &= query.refcount.holds(self.heads.refcount)
         return found
 
     @cached_property
@@ -211,6 +215,12 @@ class _Part:
     def pages(self) -> Pages:
         assert self.decided is not None
         return self._cut(self.decided.pages)
+
+    @cached_property
+    def flags(self) -> np.ndarray:
+        """Those of the head: a tail has no flags of its own, but for ``PG_hwpoison``."""
+        poison = np.uint64(self.poison)
+        return (self.heads.flags & ~poison) | (self.pages.flags & poison)
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -254,7 +264,7 @@ class _Search:
         return {}
 
     @cached_property
-    def _pgmaps(self) -> dict[int, Pgmap]:
+    def pgmaps(self) -> dict[int, Pgmap]:
         pgmaps = self.snapshot.pgmaps
         named = optional("devices have no names", pgmaps, lambda: with_devices(self.prog, pgmaps))
         return {pgmap.address: pgmap for pgmap in named.value}
@@ -272,7 +282,7 @@ class _Search:
     ) -> Iterator[_Part]:
         if not stretch.is_read:
             assert stretch.kind is not None
-            yield _alike(stretch, start, end, stretch.kind)
+            yield from _alike(stretch, start, end, stretch.kind)
             return
         # Blocks begin and end at multiples of the largest one.
         block = 1 << self.words.ram.max_order
@@ -283,13 +293,14 @@ class _Search:
             if begin >= stop:
                 continue
             if not isinstance(read, Pages):
-                yield _alike(stretch, begin, stop, PageKind.NOT_IN_DUMP)
+                yield from _alike(stretch, begin, stop, PageKind.NOT_IN_DUMP)
                 continue
             decided = reader.decide(read, stretch, self._marks[0])
             rows = slice(begin - read.start_pfn, stop - read.start_pfn)
             says = stretch.kind not in (PageKind.UNINITIALISED, PageKind.OFFLINE_SECTION)
+            known = decided if says else None
             yield _Part(
-                begin, stop, stretch, decided.kind[rows], decided if says else None, rows.start
+                begin, stop, stretch, decided.kind[rows], known, rows.start, self.words.hwpoison
             )
 
     def listed(self, part: _Part, row: int) -> ListedPage:
@@ -312,12 +323,8 @@ class _Search:
         )
 
     def _flags(self, part: _Part, row: int, kind: PageKind) -> tuple[str, ...]:
-        # A tail has no flags of its own, but for PG_hwpoison.
         mask = (1 << self.prog["__NR_PAGEFLAGS"].value_()) - 1
-        head, own = int(part.heads.flags[row]), int(part.pages.flags[row])
-        poison = self.words.hwpoison
-        flags = (head & mask & ~poison) | (own & poison)
-        return flag_names(self.prog, flags, use_of_kind(kind))
+        return flag_names(self.prog, int(part.flags[row]) & mask, use_of_kind(kind))
 
     def _range(self, pfn: int) -> Range:
         range_ = next(r for r in self.ranges if r.start_pfn <= pfn < r.end_pfn)
@@ -332,7 +339,7 @@ class _Search:
         words = part.heads.words[row]
         device = part.stretch.device
         if device is not None:
-            pgmap = self._pgmaps.get(device.pgmap)
+            pgmap = self.pgmaps.get(device.pgmap)
             return pgmap_owner(pgmap) if pgmap else Owner("pgmap", device.pgmap)
         if kind is PageKind.SLAB and self.words.slab_cache_word is not None:
             address = int(words[self.words.slab_cache_word])
@@ -356,5 +363,8 @@ def _clipped(range_: Range, start: int, end: int) -> Range:
     )
 
 
-def _alike(stretch: Stretch, start: int, end: int, kind: PageKind) -> _Part:
-    return _Part(start, end, stretch, np.full(end - start, kind.code, np.uint8), None)
+def _alike(stretch: Stretch, start: int, end: int, kind: PageKind) -> Iterator[_Part]:
+    # A dump may lack the struct pages of terabytes.
+    for first in range(start, end, _ALIKE_PAGES):
+        stop = min(first + _ALIKE_PAGES, end)
+        yield _Part(first, stop, stretch, np.full(stop - first, kind.code, np.uint8), None)

@@ -13,6 +13,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     UsageError,
+    not_empty,
     number,
     output_arguments,
     print_result,
@@ -65,6 +66,13 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         "addresses of struct pages, or resources in /proc/iomem, as 'pfn' takes them; a single one "
         "is that page, or all of that resource",
     )
+    parser.add_argument(
+        "--as",
+        dest="number_kind",
+        choices=("pfn", "phys", "page"),
+        help="take numbers as PFNs, physical addresses or addresses of struct pages, instead of "
+        "guessing",
+    )
     parser.add_argument("--by", choices=_BY, help="count pages by this, too")
     jobs_argument(parser)
     parser.add_argument(
@@ -73,7 +81,9 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_KINDS,
         help="list only pages of this kind, such as anon or free: docs/pages.md has all",
     )
-    parser.add_argument("--flag", metavar="F", help="list only pages with this page flag")
+    parser.add_argument(
+        "--flag", metavar="F", type=not_empty, help="list only pages with this page flag"
+    )
     parser.add_argument(
         "--refcount",
         metavar="N",
@@ -92,14 +102,14 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pages(session: Session, args: argparse.Namespace) -> Outcome:
-    filters = (args.kind, args.flag, args.refcount, args.pgmap, args.limit)
+    filters = (args.kind, args.flag, args.refcount, args.pgmap, args.limit, args.number_kind)
     if args.pages is not None:
         if args.by or args.jobs:
             option = "--by" if args.by else "--jobs"
             raise UsageError(f"{option} counts pages, and START..END lists them: give one of them")
         return _list(session, args)
     if any(value is not None for value in filters):
-        raise UsageError("--kind, --flag, --refcount, --pgmap and --limit need START..END")
+        raise UsageError("--kind, --flag, --refcount, --pgmap, --limit and --as need START..END")
     return _count(session, args)
 
 
@@ -149,10 +159,10 @@ def _query(prog: Program, args: argparse.Namespace) -> PageQuery:
     from drgn_zonedev.explanation.resolve import resolve_range
     from drgn_zonedev.kernel.page_kinds import flag_mask
 
-    start, end = resolve_range(prog, args.pages)
+    start, end = resolve_range(prog, args.pages, args.number_kind)
     flag = None
     if args.flag is not None:
-        name = args.flag if args.flag.startswith("PG_") else f"PG_{args.flag.lower()}"
+        name = f"PG_{args.flag.lower().removeprefix('pg_')}"
         flag = flag_mask(prog, name)
         if not flag:
             raise UsageError(f"this kernel has no page flag {name}: give one of enum pageflags")

@@ -28,6 +28,7 @@ from drgn_zonedev.model import Finding, Pgmap, Range
 __all__ = ("Subject", "resolve", "resolve_pfn", "resolve_range")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
+_KINDS_OF_WORDS = {words: kind for kind, words in _KINDS.items()}
 
 # An address as printk() prints it: sixteen digits that cannot be decimal.
 _BARE_ADDRESS = r"(?=[0-9a-fA-F]*[a-fA-F])[0-9a-fA-F]{16}"
@@ -281,28 +282,27 @@ def _resource_note(found: Sequence[Resource], pfn: int, end: int) -> str:
 
 
 @takes_program_or_default
-def resolve_range(prog: Program, text: str) -> tuple[int, int]:
+def resolve_range(prog: Program, text: str, kind: str | None = None) -> tuple[int, int]:
     """
     Find the pages that are meant by ``START..END``, or by one page or resource.
 
     :param text: Each part as :func:`resolve` takes it, and *END* of the kind of *START*.
+    :param kind: ``pfn``, ``phys`` or ``page``: the kind of the numbers, instead of a guess.
     :return: Half-open range of PFNs. A resource as *END* is included.
     :raises ValueError: if there is no such page, or no page in the range
     """
     first, dots, last = text.partition("..")
-    start = resolve(prog, first)
+    start = resolve(prog, first, kind)
     if not dots:
         is_resource = start.kind == _RESOURCE
         return start.pfn, _end_of_resource(prog, first) if is_resource else start.pfn + 1
-    end = _end(prog, last, start)
+    end = _end(prog, last, kind or _KINDS_OF_WORDS.get(start.kind))
     if end <= start.pfn:
         raise ValueError(f"no page is in {text!r}: END, which is not included, must be above START")
     return start.pfn, end
 
 
-def _end(prog: Program, text: str, start: Subject) -> int:
-    kinds = {words: kind for kind, words in _KINDS.items()}
-    kind = kinds.get(start.kind)
+def _end(prog: Program, text: str, kind: str | None) -> int:
     if re.fullmatch(_BARE_ADDRESS, text):
         text = f"0x{text}"
     try:
@@ -310,14 +310,15 @@ def _end(prog: Program, text: str, start: Subject) -> int:
     except ValueError:
         found = resolve(prog, text)
         return _end_of_resource(prog, text) if found.kind == _RESOURCE else found.pfn
-    pfn, found_kind = resolve_pfn(prog, value, kind)
-    # The page that the address of the end lies in counts, unless that is its first byte.
-    unit, base = 1, 0
-    if found_kind == _KINDS["phys"]:
-        unit = 1 << sparsemem_geometry(prog).page_shift
-    elif found_kind == _KINDS["page"]:
-        unit, base = page_layout(prog).size, page_layout(prog).vmemmap
-    return pfn + ((value - base) % unit != 0)
+    if value == 0:
+        return 0
+    try:
+        # The page that the address of the end lies in counts, unless that is its first byte. Behind
+        # the end, there may be no PFN.
+        return resolve_pfn(prog, value - 1, kind)[0] + 1
+    except ValueError:
+        # It says what is wrong with the number that was given.
+        return resolve_pfn(prog, value, kind)[0]
 
 
 def _end_of_resource(prog: Program, name: str) -> int:

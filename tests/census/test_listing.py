@@ -50,7 +50,24 @@ def test_filters_leave_what_fits(kernel: FakeKernel) -> None:
     head = 1 << kernel.layout.constant("PG_head")
     folios = PageQuery(START + 0x1200, START + 0x1240, flag=head)
     assert pfns(kernel, folios) == list(range(START + 0x1200, START + 0x1214))
-    assert pfns(kernel, PageQuery(START, START + 9, pgmap=1)) == []
+
+
+def test_pgmap_that_does_not_exist_is_refused(kernel: FakeKernel) -> None:
+    with pytest.raises(ValueError, match="no pgmap is at 0x1: zonedev pgmaps"):
+        pfns(kernel, PageQuery(START, START + 9, pgmap=1))
+
+
+def test_poisoned_page_is_found_by_its_own_flag_and_not_by_that_of_its_head() -> None:
+    kernel = busy_ram("6.12")
+    poison = 1 << kernel.layout.constant("PG_hwpoison")
+    head = START + PLACES["folio"]
+    for pfn in (head, head + 5):
+        kernel.poke_page_word(pfn, 0, kernel.page_word(pfn, 0) | poison)
+    listed = list_pages(kernel.program(), PageQuery(head, head + 512, flag=poison))
+    assert [page.pfn for page in listed.pages] == [head, head + 5]
+    assert all("PG_hwpoison" in (page.flags or ()) for page in listed.pages)
+    tail = list_pages(kernel.program(), PageQuery(head + 1, head + 2)).pages[0]
+    assert "PG_hwpoison" not in (tail.flags or ())
 
 
 def test_limit_counts_the_others(kernel: FakeKernel) -> None:

@@ -43,6 +43,9 @@ def test_choices_are_those_that_there_are() -> None:
         ["--jobs", "0"],
         ["--kind", "slab"],
         ["--limit", "5"],
+        ["--as", "pfn"],
+        ["0x24001..0x24002", "--flag", ""],
+        ["0x24001..0x24002", "--pgmap", "0x1"],
         ["0x24001..0x24002", "--flag", "nonsense"],
         ["0x24001..0x24002", "--refcount", "many"],
         ["0x24001..0x24002", "--limit", "0"],
@@ -61,6 +64,21 @@ def test_what_makes_no_sense_is_a_usage_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert "zonedev" in err
+
+
+@pytest.mark.parametrize("flag", ["reserved", "RESERVED", "PG_reserved", "PG_RESERVED"])
+def test_flag_is_written_in_any_way(
+    dump: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first page of the reserve and one of the metadata.
+    assert run(dump, "0x24001..0x24003", "--flag", flag, "--format", "json") == 0
+    assert [page["pfn"] for page in json.loads(capsys.readouterr().out)["pages"]] == [0x24002]
+
+
+def test_numbers_can_be_of_a_kind(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(dump, "0x24002000..0x24003000", "--as", "phys", "--format", "json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["start_pfn"], listed["end_pfn"]) == (0x24002, 0x24003)
 
 
 def test_resource_is_listed_whole(dump: Path, capsys: pytest.CaptureFixture[str]) -> None:

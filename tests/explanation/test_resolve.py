@@ -214,11 +214,23 @@ def test_ends_of_a_range_are_of_one_kind(prog: Program) -> None:
     ):
         assert resolve_range(prog, text) == (0x24001, 0x24003), text
     assert resolve_range(prog, "0x24001") == (0x24001, 0x24002)
-    # There need not be memory at the end.
+    # There need not be memory at the end, nor a PFN.
     assert resolve_range(prog, "0x3fff0..0x40000") == (0x3FFF0, 0x40000)
+    limit = 1 << 46 - 12
+    assert resolve_range(prog, f"0x3fff0..{limit:#x}") == (0x3FFF0, limit)
+    with pytest.raises(ValueError, match=f"^{limit + 1:#x} is not a PFN"):
+        resolve_range(prog, f"0x3fff0..{limit + 1:#x}")
 
 
-@pytest.mark.parametrize("text", ["0x24001..0x24001", "0x24001..0x24000"])
+def test_kind_of_a_range_can_be_given(prog: Program) -> None:
+    with pytest.raises(ValueError, match="choose with --as"):
+        resolve_range(prog, "0x100000..0x102000")
+    assert resolve_range(prog, "0x100000..0x102000", "phys") == (0x100, 0x102)
+    assert resolve_range(prog, "0x100000..0x102000", "pfn") == (0x100000, 0x102000)
+    assert resolve_range(prog, "0x100000", "phys") == (0x100, 0x101)
+
+
+@pytest.mark.parametrize("text", ["0x24001..0x24001", "0x24001..0x24000", "0..0"])
 def test_range_that_is_empty_or_reversed_is_refused(prog: Program, text: str) -> None:
     with pytest.raises(ValueError, match="END, which is not included"):
         resolve_range(prog, text)
