@@ -47,6 +47,8 @@ __all__ = (
 CHUNK_PAGES = 1 << 15
 """Struct pages that are read at once: no block of the buddy allocator lies in two chunks."""
 
+# Above all zone IDs of 1024 nodes.
+_FEW_ZONES = 1 << 14
 # Heads of device pages that are read at once.
 _HEADS = 1 << 16
 
@@ -244,8 +246,8 @@ def _add(
     # ``pages`` is how many pages each row stands for.
     key, zones = columns.kind.astype(np.int64), columns.zone[:1]
     if (columns.zone != zones).any():
-        zones, which = np.unique(columns.zone, return_inverse=True)
-        key += which.reshape(-1) * len(PAGE_KINDS)
+        zones, which = _different_zones(columns.zone)
+        key += which * len(PAGE_KINDS)
     if columns.in_use is not None:
         key += columns.in_use * (len(PAGE_KINDS) * len(zones))
     if columns.order is not None:
@@ -262,6 +264,19 @@ def _add(
     for index, number in zip(found.tolist(), numbers.tolist()):
         rest, label = divmod(index, len(different))
         done.bins[_bin(columns, rest, zones, int(different[label]))] += int(number)
+
+
+def _different_zones(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # The zone IDs that there are, and the place of that of each page. There are few, so that
+    # nothing need be sorted.
+    most = int(ids.max())
+    if most >= _FEW_ZONES:
+        zones, which = np.unique(ids, return_inverse=True)
+        return zones, which.reshape(-1)
+    zones = np.flatnonzero(np.bincount(ids))
+    place = np.zeros(most + 1, np.int64)
+    place[zones] = np.arange(len(zones))
+    return zones, place[ids]
 
 
 def _bin(columns: _Columns, index: int, zones: np.ndarray, label: int) -> Bin:

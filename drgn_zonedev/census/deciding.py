@@ -33,6 +33,8 @@ _PFNS = np.array([1, 1, 0])
 _ONE = np.uint64(1)
 # Truth values in a word, and all of them true.
 _GROUP, _ALL = 8, np.uint64(0x0101010101010101)
+# Spans that are faster gone through one by one than in a column.
+_FEW_SPANS = 32
 # PAGE_MAPPING_FLAGS
 _MAPPING_BITS = 3
 
@@ -184,8 +186,7 @@ class _Look:
             (PageKind.SELF_HOSTED_VMEMMAP, self._self_hosted()),
             (PageKind.VMEMMAP, self.marks.vmemmap),
         ):
-            for first, end in (spans[:, :2] - self.pages.start_pfn).tolist():
-                np.minimum(kind[first:end], np.uint8(name.code), out=kind[first:end])
+            _lower(kind, spans[:, :2] - self.pages.start_pfn, name.code)
         return kind
 
     # Columns, copied: they are gone through more than once.
@@ -513,11 +514,23 @@ class _Look:
 def _fill(column: np.ndarray, rows: np.ndarray, sizes: np.ndarray, value: np.uint64) -> None:
     # Of all rows of blocks that do not overlap.
     if len(rows):
-        border = np.zeros(len(column) + 1, np.int8)
-        border[rows] += 1
-        border[rows + sizes] -= 1
-        inside = np.cumsum(border[:-1], dtype=np.int8)
-        np.copyto(column, value, where=inside.view(bool))
+        np.copyto(column, value, where=_inside(len(column), rows, rows + sizes))
+
+
+def _inside(length: int, firsts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    border = np.zeros(length + 1, np.int8)
+    border[firsts] += 1
+    border[ends] -= 1
+    return np.cumsum(border[:-1], dtype=np.int8).view(bool)
+
+
+def _lower(kind: np.ndarray, spans: np.ndarray, code: int) -> None:
+    # The lesser of two codes is right.
+    if len(spans) > _FEW_SPANS:
+        np.minimum(kind, np.uint8(code), out=kind, where=_inside(len(kind), *spans.T))
+        return
+    for first, end in spans.tolist():
+        np.minimum(kind[first:end], np.uint8(code), out=kind[first:end])
 
 
 @dataclass(frozen=True)
