@@ -17,6 +17,7 @@ from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.lab import LabError
 from drgn_zonedev.lab.host.tools import find_tool
 
+from .census import measure_census
 from .claims import claims
 from .devices import measure_devices
 from .errors import BenchError
@@ -39,11 +40,11 @@ _ROOT = Path(__file__).parents[2]
 _BEGIN, _END = "<!-- begin of what scripts/bench wrote -->\n", "<!-- end -->\n"
 
 PARTS = (
-    *("pages", "ram", "crash", "jobs", "start", "memory", "types"),
+    *("pages", "ram", "census", "crash", "jobs", "start", "memory", "types"),
     *("metadata", "devices", "large-ram", "survey"),
 )
 # They are about the size of a dump, or the kernel's image in it, and --quick has exports.
-_NOT_QUICK = ("ram", "crash", "jobs", "types")
+_NOT_QUICK = ("ram", "census", "crash", "jobs", "types")
 _PROGRAM_OF = {"crash": "crash", "jobs": "makedumpfile"}
 
 
@@ -240,6 +241,7 @@ def _parts(dumps: Dumps, options: Options) -> dict[str, Callable[[], list[Measur
     return {
         "pages": lambda: measure_pages(dumps.large(), rounds, options.pages),
         "ram": lambda: measure_ram(dumps.ram(), rounds),
+        "census": lambda: measure_census(dumps.ram(), rounds),
         "crash": lambda: measure_crash(dumps.large(), 1),
         "jobs": lambda: measure_jobs(dumps, min(rounds, 5)),
         "start": lambda: measure_start(dumps.small(), rounds),

@@ -113,6 +113,22 @@ CLAIMS = (
         3,
     ),
     Claim(
+        "a census is as fast as reading the struct pages, but for a factor",
+        "census",
+        "raw read, census",
+        "ratio",
+        "at most",
+        3,
+    ),
+    Claim(
+        "memory of a census on top of drgn's (MiB)",
+        "memory of zonedev pages, RAM",
+        "memory of drgn -e pass, RAM",
+        "difference",
+        "at most",
+        100,
+    ),
+    Claim(
         "a TiB of RAM takes no longer per GiB than a part of it",
         "verify, a TiB of RAM",
         "verify, a part of that",

@@ -28,6 +28,7 @@ __all__ = (
     "measure_start",
     "measure_survey",
     "measure_types",
+    "peaks",
 )
 
 ZONEDEV = (sys.executable, "-m", "drgn_zonedev")
@@ -126,10 +127,18 @@ def measure_memory(images: Mapping[str, Image], rounds: int) -> list[Measurement
     """Peak memory of a check, and of a drgn that only loads the same symbols."""
     contenders: dict[str, Callable[[], float]] = {}
     for name, image in images.items():
-        bare = partial(peak_mib, _drgn(image, "-e", "pass"), {"DRGN_DISABLE_PLUGINS": "zonedev"})
-        contenders[f"memory of drgn -e pass, {name}"] = bare
-        contenders[f"memory of zonedev check, {name}"] = partial(peak_mib, _check(image))
+        contenders.update(peaks(image, name, "check"))
     return interleave(contenders, rounds, "MiB")
+
+
+def peaks(image: Image, name: str, command: str) -> dict[str, Callable[[], float]]:
+    """Peak memory of a command on an image of a name, and of a drgn that loads the symbols."""
+    bare = partial(peak_mib, _drgn(image, "-e", "pass"), {"DRGN_DISABLE_PLUGINS": "zonedev"})
+    ours = partial(peak_mib, [*ZONEDEV, *image.options, command])
+    return {
+        f"memory of drgn -e pass, {name}": bare,
+        f"memory of zonedev {command}, {name}": ours,
+    }
 
 
 def measure_types(image: Image, rounds: int) -> list[Measurement]:

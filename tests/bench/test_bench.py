@@ -122,6 +122,9 @@ def test_claims_are_those_of_the_issue() -> None:
     assert found["zonedev check", "drgn -e pass"] == ("at most", 1.5)
     assert found["zonedev check", "zonedev check --only devices"] == ("at most", 1.3)
     assert found["verify, RAM", "raw read, RAM"] == ("at most", 3)
+    assert found["census", "raw read, census"] == ("at most", 3)
+    census = "memory of zonedev pages, RAM", "memory of drgn -e pass, RAM"
+    assert found[census] == ("at most", 100)
     assert found["verify, a TiB of RAM", "verify, a part of that"] == ("at most", 20)
     assert found["memory of verify, a TiB of RAM", None] == ("at most", 100)
     assert found["survey -j 1", "survey -j 2"] == ("at least", 1.6)
