@@ -32,6 +32,7 @@
  */
 #include <linux/hugetlb.h>
 #include <linux/io.h>
+#include <linux/kernel-page-flags.h>
 #include <linux/kprobes.h>
 #include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
@@ -57,6 +58,11 @@ MODULE_PARM_DESC(touch_valid, "read zone and node of every page with pfn_valid()
 
 static bool (*kernel_pgmap_pfn_valid)(struct dev_pagemap *pgmap, unsigned long pfn);
 static struct xarray *kernel_pgmap_array;
+static u64 (*kernel_stable_page_flags)(const struct page *page);
+static struct address_space *(*kernel_folio_mapping)(struct page *head);
+static long (*kernel_copy_nofault)(void *to, const void *from, size_t size);
+static const void *kernel_shmem_aops;
+static const unsigned long *kernel_huge_zero_pfn;
 
 struct answer {
 	struct dev_pagemap *pgmap;
@@ -291,7 +297,18 @@ enum {
 	IS_ZSMALLOC = 1 << 11,
 	IS_UNACCEPTED = 1 << 12,
 	IS_LARGE_KMALLOC = 1 << 13,
+	IS_MEMMAP = 1 << 14, /* the page tables of the kernel lead from struct pages to it */
+	IS_PCP = 1 << 15,
+	IS_FILE = 1 << 16,
+	IS_SHMEM = 1 << 17,
+	IS_KSM = 1 << 18,
+	IS_HUGE_ZERO = 1 << 19,
 };
+
+/* Of stable_page_flags(): what no macro says that all kernels have. */
+#define BIT_OF(flag) (1U << KPF_##flag)
+#define USES \
+	(BIT_OF(BUDDY) | BIT_OF(ANON) | BIT_OF(SWAPCACHE) | BIT_OF(THP) | BIT_OF(ZERO_PAGE))
 
 /* Compared as memory: there is nothing between the members. */
 struct page_answer {
@@ -300,7 +317,7 @@ struct page_answer {
 	s16 order; /* of the compound page, 0 for others; IRREGULAR */
 	s16 buddy_order; /* NOT_TOUCHED for what is not PageBuddy() */
 	u32 is;
-	u32 unused;
+	u32 uses; /* of stable_page_flags() */
 };
 
 struct page_run {
@@ -349,6 +366,129 @@ static struct node_answer *frozen_nodes;
 static struct zone_answer *frozen_zones;
 static struct page_run *frozen_runs;
 
+/* --- what no struct page says of itself: a bit for each of these PFNs --- */
+
+#define MOST_PFNS (1UL << 24)
+
+static unsigned long *memmap_frames;
+static unsigned long *pcp_pages;
+
+static void mark(unsigned long *bits, unsigned long pfn, unsigned long pages)
+{
+	for (; pages && pfn < MOST_PFNS; pages--)
+		__set_bit(pfn++, bits);
+}
+
+static bool is_marked(const unsigned long *bits, unsigned long pfn)
+{
+	return pfn < MOST_PFNS && test_bit(pfn, bits);
+}
+
+/* The PFN behind an address of the kernel, 0 if nothing is. */
+static unsigned long frame_behind(unsigned long address)
+{
+#ifdef CONFIG_X86
+	unsigned int level;
+	pte_t *entry = lookup_address(address, &level);
+
+	if (!entry || !pte_present(*entry))
+		return 0;
+	return slow_virt_to_phys((void *)address) >> PAGE_SHIFT;
+#else
+	struct page *page = vmalloc_to_page((void *)address);
+
+	return page ? page_to_pfn(page) : 0;
+#endif
+}
+
+static void mark_memmap(void)
+{
+	unsigned long nr, address, end, pfn;
+
+	for (nr = next_section(0); nr < NR_MEM_SECTIONS; nr = next_section(nr + 1)) {
+		address = (unsigned long)pfn_to_page(section_nr_to_pfn(nr)) & PAGE_MASK;
+		end = (unsigned long)pfn_to_page(section_nr_to_pfn(nr + 1));
+		for (; address < end; address += PAGE_SIZE) {
+			pfn = frame_behind(address);
+			if (pfn)
+				mark(memmap_frames, pfn, 1);
+		}
+	}
+}
+
+static struct per_cpu_pages *pcp_of(struct zone *zone, int cpu)
+{
+#ifdef HAVE_PCP_IN_ZONE
+	return per_cpu_ptr(zone->per_cpu_pageset, cpu);
+#else
+	return &per_cpu_ptr(zone->pageset, cpu)->pcp;
+#endif
+}
+
+/* pindex_to_order() */
+static unsigned int order_of_list(unsigned int index)
+{
+	unsigned int order = index / MIGRATE_PCPTYPES;
+
+	return order > PAGE_ALLOC_COSTLY_ORDER ? PMD_SHIFT - PAGE_SHIFT : order;
+}
+
+/* The blocks on the lists of a CPU are as many pages as it counts. */
+static bool mark_pcp(struct per_cpu_pages *pcp)
+{
+	struct page *page;
+	int i, pages = 0;
+
+	for (i = 0; i < ARRAY_SIZE(pcp->lists); i++) {
+		list_for_each_entry(page, &pcp->lists[i], lru) {
+			mark(pcp_pages, page_to_pfn(page), 1UL << order_of_list(i));
+			pages += 1 << order_of_list(i);
+		}
+	}
+	return pages == pcp->count;
+}
+
+static bool mark_pcps(void)
+{
+	int nid, number, cpu;
+
+	for_each_online_node(nid) {
+		for (number = 0; number < MAX_NR_ZONES; number++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[number];
+
+			if (!populated_zone(zone))
+				continue;
+			for_each_possible_cpu(cpu)
+				if (!mark_pcp(pcp_of(zone, cpu)))
+					return false;
+		}
+	}
+	return true;
+}
+
+/* Its PFN is all ones until there is one. */
+static bool is_in_huge_zero_page(unsigned long pfn)
+{
+	return kernel_huge_zero_pfn && pfn >= *kernel_huge_zero_pfn &&
+	       pfn - *kernel_huge_zero_pfn < 1UL << (PMD_SHIFT - PAGE_SHIFT);
+}
+
+/* Of a head that has no type: the words of others may look like a mapping. */
+static u32 mapping_of(struct page *head)
+{
+	struct address_space *mapping;
+	void *aops;
+
+	if (((unsigned long)head->mapping & 3) == 3)
+		return IS_KSM;
+	if (!head->mapping || (unsigned long)head->mapping & 3)
+		return 0;
+	mapping = kernel_folio_mapping(head);
+	if (!mapping || kernel_copy_nofault(&aops, &mapping->a_ops, sizeof(aops)))
+		return 0;
+	return aops == kernel_shmem_aops ? IS_SHMEM : IS_FILE;
+}
+
 /* Page types live in the _mapcount of what is no tail; how to ask for them differs: see Kbuild. */
 static u32 type_of(struct page *page)
 {
@@ -391,6 +531,15 @@ static void ask_struct_page(unsigned long pfn, bool online, struct page_answer *
 	answer->order = head_order(page, pfn);
 	answer->buddy_order = NOT_TOUCHED;
 	answer->is = type_of(compound_head(page));
+	if (!answer->is)
+		answer->is |= mapping_of(compound_head(page));
+	if (is_marked(memmap_frames, pfn))
+		answer->is |= IS_MEMMAP;
+	if (is_marked(pcp_pages, pfn))
+		answer->is |= IS_PCP;
+	if (is_in_huge_zero_page(pfn))
+		answer->is |= IS_HUGE_ZERO;
+	answer->uses = kernel_stable_page_flags(page) & USES;
 	if (online)
 		answer->is |= IS_ONLINE;
 	if (compound_head(page) != page)
@@ -504,7 +653,8 @@ static void say_frozen(void)
 static int freeze(void *unused)
 {
 	frozen->nr_nodes = frozen->nr_zones = frozen->nr_runs = 0;
-	if (!freeze_nodes() || !freeze_pages())
+	mark_memmap();
+	if (!mark_pcps() || !freeze_nodes() || !freeze_pages())
 		return -ENOSPC;
 	say_frozen();
 	for (;;)
@@ -524,6 +674,8 @@ static const struct proc_ops freeze_operations = {
 
 static void free_frozen(void)
 {
+	vfree(pcp_pages);
+	vfree(memmap_frames);
 	vfree(frozen_runs);
 	vfree(frozen_zones);
 	vfree(frozen_nodes);
@@ -536,7 +688,10 @@ static bool allocate_frozen(void)
 	frozen_nodes = vzalloc(FROZEN_NODES * sizeof(*frozen_nodes));
 	frozen_zones = vzalloc(FROZEN_ZONES * sizeof(*frozen_zones));
 	frozen_runs = vzalloc(max_runs * sizeof(*frozen_runs));
-	if (!frozen || !frozen_nodes || !frozen_zones || !frozen_runs) {
+	memmap_frames = vzalloc(MOST_PFNS / BITS_PER_BYTE);
+	pcp_pages = vzalloc(MOST_PFNS / BITS_PER_BYTE);
+	if (!frozen || !frozen_nodes || !frozen_zones || !frozen_runs || !memmap_frames ||
+	    !pcp_pages) {
 		free_frozen();
 		return false;
 	}
@@ -577,6 +732,14 @@ static int __init truth_init(void)
 	kernel_pgmap_pfn_valid = (void *)lookup("pgmap_pfn_valid");
 	kernel_pgmap_array = (void *)lookup("pgmap_array");
 	if (!kernel_pgmap_pfn_valid || !kernel_pgmap_array)
+		return -ENOENT;
+	kernel_stable_page_flags = (void *)lookup("stable_page_flags");
+	kernel_folio_mapping = (void *)lookup("folio_mapping") ?: (void *)lookup("page_mapping");
+	kernel_copy_nofault = (void *)lookup("copy_from_kernel_nofault");
+	kernel_shmem_aops = (void *)lookup("shmem_aops");
+	kernel_huge_zero_pfn = (void *)lookup("huge_zero_pfn");
+	if (!kernel_stable_page_flags || !kernel_folio_mapping || !kernel_copy_nofault ||
+	    !kernel_shmem_aops)
 		return -ENOENT;
 	if (!allocate_frozen())
 		return -ENOMEM;

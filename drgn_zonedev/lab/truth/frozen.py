@@ -15,14 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program
 
-__all__ = ("IRREGULAR", "Frozen", "Is", "read_frozen")
+__all__ = ("IRREGULAR", "Frozen", "Is", "Use", "read_frozen")
 
 IRREGULAR = -2
 """The order of a page whose head is not the PFN rounded down to the order of the head."""
 
 
 class Is(enum.IntFlag):
-    """Answers of yes or no; page types are those of the head, and all others of the page itself."""
+    """
+    Answers of yes or no; page types and mappings are those of the head, and all others of the page
+    itself.
+    """
 
     ONLINE = 1 << 0
     TAIL = 1 << 1
@@ -38,6 +41,22 @@ class Is(enum.IntFlag):
     ZSMALLOC = 1 << 11
     UNACCEPTED = 1 << 12
     LARGE_KMALLOC = 1 << 13
+    MEMMAP = 1 << 14
+    PCP = 1 << 15
+    FILE = 1 << 16
+    SHMEM = 1 << 17
+    KSM = 1 << 18
+    HUGE_ZERO = 1 << 19
+
+
+class Use(enum.IntFlag):
+    """What ``stable_page_flags()`` said: the bits of ``include/uapi/linux/kernel-page-flags.h``."""
+
+    BUDDY = 1 << 10
+    ANON = 1 << 12
+    SWAPCACHE = 1 << 13
+    THP = 1 << 22
+    ZERO_PAGE = 1 << 24
 
 
 _RUN = np.dtype(
@@ -49,7 +68,7 @@ _RUN = np.dtype(
         ("order", "<i2"),
         ("buddy_order", "<i2"),
         ("answers", "<u4"),
-        ("unused", "<u4"),
+        ("uses", "<u4"),
     ]
 )
 _ZONE_COUNTERS = ("nid", "number", "start_pfn", "spanned", "present", "managed")
@@ -81,7 +100,11 @@ class Frozen:
 
     def column(self, name: str) -> np.ndarray:
         """A member of the runs, an element per PFN."""
-        return np.repeat(self.runs[name], self._lengths)
+        return self.spread(self.runs[name])
+
+    def spread(self, column: np.ndarray) -> np.ndarray:
+        """An element per PFN, of a column with one per run."""
+        return np.repeat(column, self._lengths)
 
     def yes(self, answer: Is) -> np.ndarray:
         """An answer, per PFN."""

@@ -32,6 +32,7 @@ from drgn_zonedev.lab.truth.guest_facts import Facts
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, claimed_by_case
 from drgn_zonedev.lab.verdict.counters import counter_disagreements
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, runs
+from drgn_zonedev.lab.verdict.every_kind import kind_disagreements
 from drgn_zonedev.lab.verdict.every_page import folio_orders, page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
 from drgn_zonedev.model import Case, Memmap, Range
@@ -365,6 +366,7 @@ def _frozen(prog: Program, facts: Facts) -> Iterator[Disagreement]:
     frozen = read_frozen(prog, facts)
     if frozen is not None:
         yield from page_disagreements(prog, frozen)
+        yield from kind_disagreements(prog, frozen)
         yield from counter_disagreements(prog, frozen)
 
 

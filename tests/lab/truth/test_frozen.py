@@ -11,7 +11,7 @@ from pathlib import Path
 from support.fakekernel import FakeKernel
 
 from drgn_zonedev.lab.truth import frozen
-from drgn_zonedev.lab.truth.frozen import IRREGULAR, Is, read_frozen
+from drgn_zonedev.lab.truth.frozen import IRREGULAR, Is, Use, read_frozen
 from drgn_zonedev.lab.truth.guest_facts import is_ready, parse_facts
 
 SOURCE = (Path(frozen.__file__).parents[1] / "guest" / "zonedev_truth.c").read_text()
@@ -22,7 +22,7 @@ ZONE = (0, 1, 0x1000, 0x3EFDF, 0x3EFDF, 0x37D83, *range(16))
 def test_answers_are_read_from_the_guests_memory() -> None:
     kernel = FakeKernel("6.12")
     places = [put(kernel, "<4Q", NODE), put(kernel, "<22Q", ZONE)]
-    runs = struct.pack("<QQhhhhII", 0x10, 0x12, 1, 0, 9, -1, Is.ONLINE | Is.TAIL, 0)
+    runs = struct.pack("<QQhhhhII", 0x10, 0x12, 1, 0, 9, -1, Is.ONLINE | Is.TAIL, Use.THP)
     runs += struct.pack("<QQhhhhII", 0x20, 0x21, 5, 2, IRREGULAR, 3, Is.BUDDY, 0)
     places.append(kernel.allocate(len(runs)))
     kernel.poke(places[-1], runs)
@@ -39,6 +39,7 @@ def test_answers_are_read_from_the_guests_memory() -> None:
     assert found.column("buddy_order").tolist() == [-1, -1, 3]
     assert found.yes(Is.TAIL).tolist() == [True, True, False]
     assert found.yes(Is.BUDDY).tolist() == [False, False, True]
+    assert found.column("uses").tolist() == [Use.THP, Use.THP, 0]
 
 
 def put(kernel: FakeKernel, form: str, values: tuple[int, ...]) -> int:
@@ -56,6 +57,7 @@ def test_module_and_reader_agree_on_the_numbers_of_the_answers() -> None:
     theirs = {name: 1 << int(bit) for name, bit in re.findall(r"IS_(\w+) = 1 << (\d+),", SOURCE)}
     assert theirs == {name: value.value for name, value in Is.__members__.items()}
     assert f"#define IRREGULAR ({IRREGULAR})" in SOURCE
+    assert set(re.findall(r"BIT_OF\(([A-Z_]+)\)", SOURCE)) == set(Use.__members__)
 
 
 def test_stopped_guest_says_where_its_answers_are() -> None:
