@@ -23,7 +23,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.kernel.pcp_lists import pcp_free_blocks, unaccepted_blocks
 from drgn_zonedev.kernel.vmemmap import frames_behind
-from drgn_zonedev.kernel.zero_pages import huge_zero_pfn, zero_pfn
+from drgn_zonedev.kernel.zero_pages import hpage_pmd_order, huge_zero_pfn, zero_pfn
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range
 from drgn_zonedev.util.intervals import Span, intersection, union
 from drgn_zonedev.verification.promises import DevicePages
@@ -32,8 +32,6 @@ from drgn_zonedev.vmcore.exported import leaves_out_ram
 __all__ = ("Stretch", "find_marks", "plan", "present_spans")
 
 _NO_SPANS = np.empty((0, 3), np.int64)
-# HPAGE_PMD_ORDER of pages of 4 KiB.
-_HUGE_ORDER = 9
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _spans(spans: np.ndarray) -> np.ndarray:
 
 
 def _zero_pages(prog: Program) -> Iterator[tuple[int, int, int]]:
-    for pfn, order in ((zero_pfn(prog), 0), (huge_zero_pfn(prog), _HUGE_ORDER)):
+    for pfn, order in ((zero_pfn(prog), 0), (huge_zero_pfn(prog), hpage_pmd_order(prog))):
         if pfn is not None and pfn < 1 << 52:
             yield pfn, pfn + (1 << order), order
 

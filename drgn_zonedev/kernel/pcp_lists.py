@@ -21,6 +21,7 @@ from drgn.helpers.linux.percpu import per_cpu_ptr
 from drgn_zonedev.kernel.masks import possible_cpus
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+from drgn_zonedev.kernel.zero_pages import hpage_pmd_order
 from drgn_zonedev.kernel.zones import Zone
 from drgn_zonedev.vmcore.reads import read_word
 
@@ -98,12 +99,7 @@ def _order_of_list(prog: Program, index: int, per_order: int) -> int:
     # allow high-order pages to be stored on the per-cpu lists") (in v5.14). The lists behind those
     # of PAGE_ALLOC_COSTLY_ORDER have transparent huge pages.
     order = index // per_order
-    return order if order <= _COSTLY_ORDER else _huge_order(prog)
-
-
-def _huge_order(prog: Program) -> int:
-    # HPAGE_PMD_ORDER: a page table of struct pages of one page has as many entries.
-    return int(prog["PAGE_SHIFT"].value_()) - 3
+    return order if order <= _COSTLY_ORDER else hpage_pmd_order(prog)
 
 
 def _pages_on_list(prog: Program, head: int) -> Iterator[int]:

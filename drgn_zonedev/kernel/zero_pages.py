@@ -14,7 +14,7 @@ from drgn import FaultError, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_pfn
 
-__all__ = ("huge_zero_pfn", "zero_pfn")
+__all__ = ("hpage_pmd_order", "huge_zero_pfn", "zero_pfn")
 
 
 @takes_program_or_default
@@ -29,6 +29,15 @@ def zero_pfn(prog: Program) -> int | None:
         return int(follow_pfn(prog["init_mm"].address_of_(), page).value_())
     except (LookupError, FaultError, NotImplementedError, ValueError):
         return None
+
+
+@takes_program_or_default
+def hpage_pmd_order(prog: Program) -> int:
+    """
+    Get ``HPAGE_PMD_ORDER``, that of a transparent huge page: as many pages as a page table, which
+    is a page, has entries of 8 bytes.
+    """
+    return int(prog["PAGE_SHIFT"].value_()) - 3
 
 
 @takes_program_or_default
