@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Callable
 
 from drgn_zonedev.fleet.check_alone import Checked, Ending, Limits, Task
-from drgn_zonedev.fleet.dumped_kernel import UNNAMED, dumped_kernel
+from drgn_zonedev.fleet.dumped_kernel import dumped_kernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.fleet.sameness import content_hash, quick_key
 from drgn_zonedev.fleet.store import DumpRecord, Store
+from drgn_zonedev.vmcore.vmcoreinfo_words import UNNAMED
 
 __all__ = ("Engine", "StoppedError", "SurveyQuestion", "run")
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from drgn_zonedev.fleet.check_alone import LIMITED, Checked, Ending, Limits
-from drgn_zonedev.fleet.dumped_kernel import DumpedKernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.util.strings import printable
+from drgn_zonedev.vmcore.vmcoreinfo_words import DumpedKernel
 
 __all__ = ("SCHEMA_VERSION", "DumpRecord", "Store", "StoreError", "opened_store")
 

@@ -65,11 +65,12 @@ def _suite_name(report: Report) -> str:
 def _add_provenance(suite: ElementTree.Element, origin: Provenance) -> None:
     now = datetime.datetime.now(datetime.timezone.utc)
     suite.set("timestamp", now.replace(tzinfo=None).isoformat(timespec="seconds"))
+    crashed = None if origin.crash_time is None else time_text(origin.crash_time)
     properties = {
         "tool": f"zonedev {origin.tool}",
         "source": origin.source,
         "build-id": origin.build_id,
-        "crash-time": origin.crash_time and time_text(origin.crash_time),
+        "crash-time": crashed,
         "types": origin.types,
     }
     add_properties(suite, {name: value for name, value in properties.items() if value})

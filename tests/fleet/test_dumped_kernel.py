@@ -11,8 +11,9 @@ from pathlib import Path
 from support.cellar import copy_stored, stored, unpack_stored
 from support.dumpfiles import Machine, write_kdump
 
-from drgn_zonedev.fleet.dumped_kernel import UNNAMED, DumpedKernel, dumped_kernel, parse_vmcoreinfo
+from drgn_zonedev.fleet.dumped_kernel import dumped_kernel
 from drgn_zonedev.fleet.find import Found, find_dumps
+from drgn_zonedev.vmcore.vmcoreinfo_words import UNNAMED, DumpedKernel
 
 
 def find(path: Path) -> Found:
@@ -40,16 +41,3 @@ def test_damaged_export_has_no_name(tmp_path: Path) -> None:
     packed = copy_stored("7.2-ghost", tmp_path / "x.tar.xz")
     packed.write_bytes(packed.read_bytes()[:5000])
     assert dumped_kernel(find(packed)) == UNNAMED
-
-
-def test_vmcoreinfo_names_build_and_crash() -> None:
-    note = b"OSRELEASE=6.9\nBUILD-ID=00ff\nPAGESIZE=4096\nCRASHTIME=1700000000\n"
-    assert parse_vmcoreinfo(note) == DumpedKernel("6.9", "00ff", 1700000000)
-    assert parse_vmcoreinfo(b"CRASHTIME=0\n") == UNNAMED
-
-
-def test_release_cannot_deceive_a_terminal() -> None:
-    kernel = parse_vmcoreinfo(b"OSRELEASE=\x1b[2J\xff" + b"x" * 5000 + b"\nBUILD-ID=../x\n")
-    assert kernel.release.startswith(r"\x1b[2J\xff")
-    assert len(kernel.release) < 1200
-    assert kernel.build_id == ""

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from drgn_zonedev.fleet.check_alone import Checked, Ending, Limits
-from drgn_zonedev.fleet.dumped_kernel import DumpedKernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.fleet.store import SCHEMA_VERSION, DumpRecord, Store, StoreError, opened_store
+from drgn_zonedev.vmcore.vmcoreinfo_words import DumpedKernel
 
 LIMITS = Limits(60, 1 << 30)
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from drgn_zonedev.fleet.check_alone import Checked, Ending, Limits
-from drgn_zonedev.fleet.dumped_kernel import DumpedKernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.fleet.store import DumpRecord, Store, opened_store
 from drgn_zonedev.fleet.summarise import (
@@ -27,6 +26,7 @@ from drgn_zonedev.fleet.summarise import (
     summarise,
 )
 from drgn_zonedev.fleet.summary_text import bytes_text, summary_text
+from drgn_zonedev.vmcore.vmcoreinfo_words import DumpedKernel
 
 GIB = 1 << 30
 BOOK = Path(__file__).parents[2] / "docs" / "fleet.md"

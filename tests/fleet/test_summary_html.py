@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.fleet.check_alone import Checked, Ending, Limits
-from drgn_zonedev.fleet.dumped_kernel import DumpedKernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.fleet.store import DumpRecord, Store, opened_store
 from drgn_zonedev.fleet.summary_html import write_html
 from drgn_zonedev.model import CASES
+from drgn_zonedev.vmcore.vmcoreinfo_words import DumpedKernel
 
 VOID = {"meta", "br"}
 HOSTILE = "<script>alert(1)</script>\"'&]]>"
