@@ -20,10 +20,11 @@ from drgn import Program
 
 from drgn_zonedev.census.kinds import KindWords, PageKind
 from drgn_zonedev.census.mappings import OTHER, SHMEM, UNKNOWN, KnownMappings
+from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.verification.columns import Buffers
-from drgn_zonedev.verification.free_blocks import free_pages, private_of
+from drgn_zonedev.verification.free_blocks import free_pages
 
 __all__ = ("NO_PAGE_MARKS", "Decided", "PageMarks", "decide", "of_one_kind")
 

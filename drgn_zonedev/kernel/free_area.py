@@ -19,13 +19,19 @@ from drgn import Object, Program, TypeKind, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import Pages, page_layout
-from drgn_zonedev.kernel.page_kinds import kinds_of_ram
-from drgn_zonedev.kernel.page_types import page_types
+from drgn_zonedev.kernel.page_kinds import PageKinds, kinds_of_ram
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.reads import read_memory
 
-__all__ = ("count_free_blocks", "free_frames", "spin_is_locked", "zone_nr_free")
+__all__ = (
+    "block_heads",
+    "count_free_blocks",
+    "free_frames",
+    "private_of",
+    "spin_is_locked",
+    "zone_nr_free",
+)
 
 
 @takes_program_or_default
@@ -82,18 +88,27 @@ def _inner(object_: Object, *names: str) -> Object | None:
     return object_
 
 
+def block_heads(pages: Pages, kinds: PageKinds) -> np.ndarray:
+    """Return the rows of the pages that say that a free block begins there: ``PageBuddy()``."""
+    return np.flatnonzero(kinds.buddy.matches(pages.mapcount) & ~pages.is_tail)
+
+
+def private_of(pages: Pages, kinds: PageKinds) -> np.ndarray:
+    """Return ``page->private`` of each page, which is ``buddy_order()`` of a free block."""
+    return pages.words[:, kinds.private_offset // 8]
+
+
 @takes_program_or_default
 def count_free_blocks(prog: Program, pages: Pages) -> Mapping[tuple[int, int, int], int]:
     """
-    Count the free blocks that begin among some struct pages: ``PageBuddy()``, whose order is
-    ``private``.
+    Count the free blocks that begin among some struct pages, whatever order they say.
 
     :return: Mapping from (node, zone number, order).
     """
-    private = offsetof(prog.type("struct page"), "private") // 8
-    rows = np.flatnonzero(page_types(prog).has(pages, "buddy") & ~pages.is_tail)
+    kinds = kinds_of_ram(prog)
+    rows = block_heads(pages, kinds)
     # An order that no block has is none of this.
-    order = np.minimum(pages.words[rows, private], np.uint64(63)).astype(np.int64)
+    order = np.minimum(private_of(pages, kinds)[rows], np.uint64(63)).astype(np.int64)
     columns = (c.tolist() for c in (pages.node[rows], pages.zone[rows], order))
     return Counter(zip(*columns))
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import FaultError, Program
 
+from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
 from drgn_zonedev.vmcore.reads import read_word
@@ -198,7 +199,7 @@ def _said_orders(pages: Pages) -> np.ndarray:
 
 def _is_optimized(pages: Pages, kinds: PageKinds) -> np.ndarray:
     # HPageVmemmapOptimized()
-    private = pages.words[:, kinds.private_offset // 8]
+    private = private_of(pages, kinds)
     flagged = (private & np.uint64(kinds.optimized)) != 0
     if kinds.hugetlb is None or not kinds.optimized:
         return flagged

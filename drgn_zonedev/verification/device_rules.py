@@ -15,17 +15,23 @@ import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.verification.page_words import (
+    LAST_ZONE,
     MAPCOUNT,
     MAPPING,
+    NO_TAIL_REFERENCES,
     NODE,
     ORDER,
     PG_HEAD,
     PG_RESERVED,
     POISON_KNOWN,
     REFCOUNT,
+    ROBUST_LINKS,
+    SPLIT_PAGE_TYPES,
     TAIL_LINK,
     TAIL_MAPPING,
+    TAIL_POISON,
     ZONE,
+    ZONES_LATE,
 )
 from drgn_zonedev.verification.promises import (
     DEVICE_AREAS,
@@ -74,7 +80,6 @@ def _link_to_head(place: Place) -> np.ndarray:
     return np.full_like(head, mask | 1)
 
 
-_ZONE_DEVICE = Computed("`ZONE_DEVICE`", lambda place: place.layout.zone_device)
 _NODES = Computed("the nodes whose ZONE_DEVICE spans the range", lambda place: place.promise.nodes)
 _PGMAP = Computed("the pgmap", lambda place: place.device.pgmap)
 _HEAD_LINK = Computed("the link to its head", _link_to_head, Varies.BY_COMPOUND_PAGE)
@@ -111,21 +116,12 @@ _INIT_ONCE = Commit(
     "mm: defer ZONE_DEVICE page initialization to the point where we init pgmap",
     "v4.20",
 )
-_ZONES_LATE = Commit(
-    "f1dd2cd13c4b",
-    "mm, memory_hotplug: do not associate hotadded memory to zones until online",
-    "v4.13",
-)
 _COMPOUND = Commit(
     "c4386bd8ee3a", "mm/memremap: add ZONE_DEVICE support for compound pages", "v5.17"
 )
-_LINKS = Commit("1d798ca3f164", "mm: make compound_head() robust", "v4.4")
-_POISON = Commit("1c290f642101", "mm: sanitize page->mapping for tail pages", "v4.5")
-_NO_TAIL_REFERENCES = Commit("58a84aa92723", "thp: set compound tail page _count to zero", "v3.2")
 _FREED_AT_ZERO = Commit(
     "27674ef6c73f", "mm: remove the extra ZONE_DEVICE struct page refcount", "v5.18"
 )
-_PAGE_TYPES = Commit("6e292b9be7f4", "mm: split page_type out from _mapcount", "v4.18")
 
 _METADATA = (Area.METADATA,)
 
@@ -137,7 +133,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         "device-page-zone",
         DEVICE_AREAS,
         ZONE,
-        _ZONE_DEVICE,
+        LAST_ZONE,
         "ZONE_DEVICE",
         _INIT_PAGE,
         _INIT_ONCE,
@@ -150,7 +146,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         _NODES,
         "node {value}",
         "move_pfn_range_to_zone()",
-        _ZONES_LATE,
+        ZONES_LATE,
         Comparison.ONE_OF,
         _NODES_KNOWN,
         Role.ORIGIN,
@@ -195,7 +191,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         _HEAD_LINK,
         "{value:#x}, tail of PFN {head:#x}",
         "prep_compound_tail()",
-        _LINKS,
+        ROBUST_LINKS,
         role=Role.LINK,
     ),
     Rule(
@@ -252,7 +248,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         TAIL_MAPPING,
         "{value:#x}, TAIL_MAPPING",
         "prep_compound_tail()",
-        _POISON,
+        TAIL_POISON,
         condition=POISON_KNOWN,
     ),
     Rule(
@@ -284,7 +280,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         0,
         "{value}: tails have none",
         "prep_compound_tail()",
-        _NO_TAIL_REFERENCES,
+        NO_TAIL_REFERENCES,
     ),
     # What is below PAGE_MAPCOUNT_RESERVE is a page type. Device pages have none so far,
     # but that is for the kernel to decide.
@@ -295,14 +291,14 @@ DEVICE_RULES: tuple[Rule, ...] = (
         -1,
         "{value} or more, or a page type",
         "__init_single_page()",
-        _PAGE_TYPES,
+        SPLIT_PAGE_TYPES,
         Comparison.COUNT_OR_TYPE,
     ),
     Rule(
         "metadata-page-zone",
         _METADATA,
         ZONE,
-        _ZONE_DEVICE,
+        LAST_ZONE,
         "ZONE_DEVICE",
         _INIT_RANGE,
         _INIT_ONCE,
@@ -315,7 +311,7 @@ DEVICE_RULES: tuple[Rule, ...] = (
         _NODES,
         "node {value}",
         "move_pfn_range_to_zone()",
-        _ZONES_LATE,
+        ZONES_LATE,
         Comparison.ONE_OF,
         _NODES_KNOWN,
         Role.ORIGIN,

@@ -18,10 +18,11 @@ from functools import cached_property
 
 import numpy as np
 
+from drgn_zonedev.kernel.free_area import block_heads, private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
 
-__all__ = ("FreePages", "free_pages", "may_go_on", "private_of")
+__all__ = ("FreePages", "free_pages", "may_go_on")
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,6 @@ class FreePages:
         return self.first | self.inside
 
 
-def private_of(pages: Pages, kinds: PageKinds) -> np.ndarray:
-    """``page->private``, which is ``buddy_order()`` of a free block."""
-    return pages.words[:, kinds.private_offset // 8]
-
-
 def free_pages(pages: Pages, kinds: PageKinds, end_pfn: int) -> FreePages:
     """
     Find the free blocks of pages that begin and end at multiples of the largest block, or
@@ -56,7 +52,7 @@ def free_pages(pages: Pages, kinds: PageKinds, end_pfn: int) -> FreePages:
     count = len(pages.words)
     first, inside = np.zeros(count, bool), np.zeros(count, bool)
     orders = private_of(pages, kinds).copy()
-    heads = np.flatnonzero(kinds.buddy.matches(pages.mapcount) & ~pages.is_tail)
+    heads = block_heads(pages, kinds)
     # The number of pages up to each one that do not look as if they were in a block.
     used = np.r_[0, np.cumsum(~_looks_free(pages, kinds))]
     end = -1
@@ -73,7 +69,7 @@ def free_pages(pages: Pages, kinds: PageKinds, end_pfn: int) -> FreePages:
 
 def may_go_on(pages: Pages, kinds: PageKinds) -> bool:
     """Return whether a free block that begins in some pages may go on behind the last one."""
-    heads = pages.pfn[kinds.buddy.matches(pages.mapcount) & ~pages.is_tail]
+    heads = pages.pfn[block_heads(pages, kinds)]
     # Blocks are aligned to their size.
     possible = {pages.end_pfn >> order << order for order in range(1, kinds.max_order + 1)}
     return not possible.isdisjoint(heads.tolist())

@@ -16,8 +16,10 @@ from __future__ import annotations
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.kernel.page_kinds import PageKinds
 from drgn_zonedev.verification.page_words import (
+    LAST_ZONE,
     MAPCOUNT,
     MAPPING,
+    NO_TAIL_REFERENCES,
     NODE,
     ORDER,
     PAGE_ZONE,
@@ -25,9 +27,13 @@ from drgn_zonedev.verification.page_words import (
     PG_RESERVED,
     POISON_KNOWN,
     REFCOUNT,
+    ROBUST_LINKS,
+    SPLIT_PAGE_TYPES,
     TAIL_LINK,
     TAIL_MAPPING,
+    TAIL_POISON,
     ZONE,
+    ZONES_LATE,
     flag_word,
 )
 from drgn_zonedev.verification.promises import Area, Place, Promise, RamPages, order_is_in_flags
@@ -105,7 +111,6 @@ _MEMCG = Word("page->memcg_data", lambda _, promise: _ram(promise).kinds.memcg_o
 _NODES = Computed("the nodes that are online", lambda place: place.promise.nodes)
 _ZONES = Computed("the zones that span it", lambda place: _ram(place.promise).zones or ())
 _HOLE_ZONES = Computed("the zones there are", lambda place: _ram(place.promise).hole_zones or ())
-_ZONE_DEVICE = Computed("`ZONE_DEVICE`", lambda place: place.layout.zone_device)
 _HEAD = Computed("its head", lambda place: _place(place).link, Varies.BY_PAGE)
 _SIZE = Computed(
     "that of as many pages as link to the head",
@@ -132,20 +137,11 @@ _ORDER_ELSEWHERE = Condition(
 _INIT = Commit(
     "1e8ce83cd17f", "mm: meminit: move page initialization into a separate function", "v4.2"
 )
-_ZONES_LATE = Commit(
-    "f1dd2cd13c4b",
-    "mm, memory_hotplug: do not associate hotadded memory to zones until online",
-    "v4.13",
-)
-_LINKS = Commit("1d798ca3f164", "mm: make compound_head() robust", "v4.4")
 _ORDERS = Commit(
     "f1e61557f023",
     "mm: pack compound_dtor and compound_order into one word in struct page",
     "v4.4",
 )
-_POISON = Commit("1c290f642101", "mm: sanitize page->mapping for tail pages", "v4.5")
-_NO_TAIL_REFERENCES = Commit("58a84aa92723", "thp: set compound tail page _count to zero", "v3.2")
-_PAGE_TYPES = Commit("6e292b9be7f4", "mm: split page_type out from _mapcount", "v4.18")
 _BUDDY = Commit("5f24ce5fd34c", "thp: remove PG_buddy", "v2.6.38")
 _AT_PREP = Commit("79f4b7bf393e", "badpage: simplify page_alloc flag check+clear", "v2.6.29")
 
@@ -169,10 +165,10 @@ RAM_RULES: tuple[Rule, ...] = (
         "ram-page-device",
         (Area.RAM,),
         ZONE,
-        _ZONE_DEVICE,
+        LAST_ZONE,
         "not ZONE_DEVICE",
         "move_pfn_range_to_zone()",
-        _ZONES_LATE,
+        ZONES_LATE,
         Comparison.OTHER,
         role=Role.ORIGIN,
     ),
@@ -183,7 +179,7 @@ RAM_RULES: tuple[Rule, ...] = (
         _ZONES,
         "zone {zone} of node {nid}",
         "move_pfn_range_to_zone()",
-        _ZONES_LATE,
+        ZONES_LATE,
         Comparison.ONE_OF,
         _ZONES_KNOWN,
         Role.ORIGIN,
@@ -207,7 +203,7 @@ RAM_RULES: tuple[Rule, ...] = (
         _HEAD,
         "{value:#x}, tail of PFN {head:#x}",
         _PREP_TAIL,
-        _LINKS,
+        ROBUST_LINKS,
         Comparison.LEADS_TO,
         role=Role.LINK,
     ),
@@ -218,7 +214,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "no tail",
         _PREP_TAIL,
-        _LINKS,
+        ROBUST_LINKS,
         role=Role.LINK,
     ),
     Rule(
@@ -228,7 +224,7 @@ RAM_RULES: tuple[Rule, ...] = (
         1,
         "PG_head",
         _PREP_HEAD,
-        _LINKS,
+        ROBUST_LINKS,
     ),
     Rule(
         "ram-stray-head",
@@ -237,7 +233,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "not PG_head",
         _PREP_HEAD,
-        _LINKS,
+        ROBUST_LINKS,
     ),
     Rule(
         "ram-stray-head",
@@ -246,7 +242,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "not PG_head",
         _PREP_HEAD,
-        _LINKS,
+        ROBUST_LINKS,
         condition=_ORDER_ELSEWHERE,
     ),
     Rule(
@@ -266,7 +262,7 @@ RAM_RULES: tuple[Rule, ...] = (
         TAIL_MAPPING,
         "{value:#x}, TAIL_MAPPING",
         _PREP_TAIL,
-        _POISON,
+        TAIL_POISON,
         condition=POISON_KNOWN,
     ),
     Rule(
@@ -276,7 +272,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "no flags of a head",
         _PREP_TAIL,
-        _LINKS,
+        ROBUST_LINKS,
     ),
     Rule(
         "ram-tail-flags",
@@ -285,7 +281,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "no flags of a head",
         _PREP_TAIL,
-        _LINKS,
+        ROBUST_LINKS,
     ),
     Rule(
         "ram-page-refcount",
@@ -314,7 +310,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "{value}: tails have none",
         _PREP_TAIL,
-        _NO_TAIL_REFERENCES,
+        NO_TAIL_REFERENCES,
     ),
     Rule(
         "ram-page-mapcount",
@@ -323,7 +319,7 @@ RAM_RULES: tuple[Rule, ...] = (
         -1,
         "{value} or more, or a page type",
         _INIT_PAGE,
-        _PAGE_TYPES,
+        SPLIT_PAGE_TYPES,
         Comparison.COUNT_OR_KNOWN_TYPE,
     ),
     Rule(
@@ -333,7 +329,7 @@ RAM_RULES: tuple[Rule, ...] = (
         -1,
         "{value} or more: tails have no type",
         _INIT_PAGE,
-        _PAGE_TYPES,
+        SPLIT_PAGE_TYPES,
         Comparison.AT_LEAST,
     ),
     Rule(
@@ -361,7 +357,7 @@ RAM_RULES: tuple[Rule, ...] = (
         0,
         "not PG_lru",
         _FREE,
-        _PAGE_TYPES,
+        SPLIT_PAGE_TYPES,
     ),
     Rule(
         "ram-free-order",
