@@ -170,7 +170,7 @@ def _groups(
     layout, is_device = page_layout(prog), by is By.PGMAP
     merged: Counter[Bin] = Counter()
     for each, pages in bins.items():
-        # Only by pgmap, devices are told apart.
+        # Devices are distinguished only when grouping by pgmap.
         merged[each if is_device else each._replace(device=None, in_use=False)] += pages
     name = label_names(prog, by, pgmaps) if by else None
     for each in sorted(merged, key=_sort_key):

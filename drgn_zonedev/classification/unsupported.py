@@ -5,7 +5,7 @@ Unsupported Memory
 ------------------
 
 Memory of kinds that kernels are about to have, in patches of 2025 and 2026, and that is in none
-that was ever booted here. It is told by name instead of judged by luck.
+that was ever booted here. It is reported by name, and not judged by luck.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _device(pgmap: KnownPgmap) -> Hashable:
 
 
 def _place(finding: KnownFinding) -> Hashable:
-    # What is about no page is told apart by what it says.
+    # Findings about no page differ in their messages only.
     message = finding.message if finding.start_pfn == finding.end_pfn else None
     return finding.slug, finding.start_pfn, finding.end_pfn, message
 

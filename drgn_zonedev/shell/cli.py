@@ -253,7 +253,7 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
         index_symbols(prog, _READS if scan_all is None else _CHECKS)
         # Nothing has read memory yet, except to get types from it.
         distrust_headers(prog)
-        with debug_info(), _odd_layouts_told(prog):
+        with debug_info(), _odd_layouts_reported(prog):
             opener = functools.partial(_opened_dump, args)
             yield Session(prog, scan_all, opener, args.core or args.qemu or "the running kernel")
         warn_if_damaged(prog, files.names.get(files.core or ""))
@@ -264,7 +264,7 @@ def _selects_program(args: argparse.Namespace) -> bool:
 
 
 @contextlib.contextmanager
-def _odd_layouts_told(prog: drgn.Program) -> Iterator[None]:
+def _odd_layouts_reported(prog: drgn.Program) -> Iterator[None]:
     try:
         yield
     except _OF_ODD_LAYOUTS as e:

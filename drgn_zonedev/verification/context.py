@@ -48,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 
 def no_progress(done: int, total: int) -> None:
-    """Report progress to nobody: the default."""
+    """Report no progress, which is the default."""
 
 
 """

@@ -4,8 +4,8 @@
 Holes
 -----
 
-What a departed device left in an early section, told from a hole that was
-initialised at boot. Metadata cannot be sure; struct pages are.
+Finds what a departed device left in an early section, and what is a hole that was initialised
+at boot. Metadata does not decide that; struct pages do.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _GHOST_REASON = "a hole in an early section whose struct pages a departed device
 _HOLE_REASON = "a boot-time hole in an early section"
 _TOO_MANY = (
     "what devices left alternates with holes from boot more often than on any machine: from "
-    "here on, it is not told apart"
+    "here on, the two are not distinguished"
 )
 
 # Start, end, and whether a device left it: None if that could not be read.

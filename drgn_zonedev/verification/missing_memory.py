@@ -31,8 +31,8 @@ _ON_DEVICE = (
     "too, or reconfigure the namespace with map=mem"
 )
 _FILTERED = (
-    "makedumpfile took it for memory that nobody needs: filter less (-d 1), without -e, and with "
-    "a version that knows this kernel"
+    "makedumpfile excluded it as memory that is not needed: filter less (-d 1), without -e, and "
+    "with a version that knows this kernel"
 )
 _CUT_OFF = (
     "the dump is filtered or incomplete: filter less, or see whether there was space enough to "
@@ -42,9 +42,9 @@ _OTHER_PART = (
     "this is one part of a split dump, and another has it: put them together with makedumpfile "
     "--reassemble"
 )
-_UNTRANSLATED = "its page tables are not readable, so nobody can tell where it is"
+_UNTRANSLATED = "its page tables are not readable, so it is not known where it is"
 
-# Beyond this, nobody adds ranges by hand.
+# More ranges than that are not added by hand.
 _MAX_RUNS = 256
 # Pages of vmemmap that are translated together: those of a TiB of memory.
 _PAGES_AT_ONCE = 1 << 22

@@ -99,7 +99,7 @@ class _Look:
         self.link = columns.word(self.layout.compound_word)
         self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
         self.any_tail = bool(self.tail.any())
-        # Rows of pages that are no tails, and other than most pages in use.
+        # Rows of pages that are not tails, and differ from most pages in use.
         self.unusual = rows_of(~(ram.usual.passes(columns) | self.tail))
         self.unusual_flags = self.flags[self.unusual]
         self.typed, self.types = self._typed()

@@ -89,7 +89,7 @@ __all__ = (
     "verify_snapshot",
 )
 
-# Of the others, nobody says what their struct pages hold, or it is for their users.
+# Of other cases, the kernel does not say what struct pages hold, or leaves it to their users.
 PROMISED = (Case.DEVICE, Case.METADATA, Case.ONLINE)
 
 
@@ -122,7 +122,7 @@ def verify(prog: Program, ranges: list[Range]) -> Verification:
     """
     for range_ in ranges:
         if not isinstance(range_, Range):
-            raise TypeError(f"a {type(range_).__name__} is no Range: give what classify() returned")
+            raise TypeError(f"expected a Range of classify(), got {type(range_).__name__}")
     verification = verify_snapshot(prog, take_snapshot(prog), ranges)
     for part in (*verification.ranges, *verification.findings):
         bind(prog, part)
@@ -314,8 +314,8 @@ def divide_holes(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> 
 
 def _verify_nothing(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
-    told = context.snapshot.is_reported(range_.start_pfn, range_.end_pfn)
-    if range_.case is Case.UNKNOWN and not told:
+    is_reported = context.snapshot.is_reported(range_.start_pfn, range_.end_pfn)
+    if range_.case is Case.UNKNOWN and not is_reported:
         gap = Unjudged(range_.start_pfn, range_.end_pfn, range_.reason)
         context.results.unjudged.append(gap)
 

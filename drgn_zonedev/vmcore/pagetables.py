@@ -186,7 +186,7 @@ def walks_in_bulk(prog: Program) -> bool:
 
 @takes_program_or_default
 def knows_swap_entries(prog: Program) -> bool:
-    """Return whether swap entries can be told from empty ones, and have a known offset."""
+    """Return whether swap entries differ from empty ones, and have a known offset."""
     return walks_in_bulk(prog) and entry_format(prog).swap is not None
 
 

@@ -16,8 +16,8 @@ class Board:
     """
     A machine. ``console`` and ``facts_port`` are the names that Linux gives its two serial ports.
 
-    ``make`` is what a module's build is told, besides the compiler. The rest is where gdb's dump of
-    the registers has them: the program counter, the stack pointer, what a function returns, its
+    ``make`` holds arguments of a module's build, besides the compiler. The rest is where gdb's dump
+    of the registers has them: the program counter, the stack pointer, what a function returns, its
     second argument, and where it returns to, if that is a register.
     """
 
