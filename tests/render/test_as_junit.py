@@ -13,7 +13,7 @@ from support.junitrules import broken_rules
 
 from drgn_zonedev import check
 from drgn_zonedev.findings import KINDS
-from drgn_zonedev.model import Finding, Report, Severity, Unjudged
+from drgn_zonedev.model import Finding, Provenance, Report, Severity, Unjudged
 from drgn_zonedev.render.as_junit import error_junit, report_junit
 
 
@@ -58,6 +58,16 @@ def test_what_could_not_be_judged_is_skipped() -> None:
     assert skipped is not None
     assert "left out of the dump" in str(skipped.get("message"))
     assert _tests(report_junit(_report(), _is_error))["everything-was-judged"].find("*") is None
+
+
+@pytest.mark.parametrize(("crash_time", "said"), [(None, []), (0, ["1970-01-01T00:00:00+00:00"])])
+def test_only_a_kernel_that_crashed_has_a_crash_time(
+    crash_time: int | None, said: list[str]
+) -> None:
+    origin = Provenance("9.8.7", "vmcore", None, crash_time, "DWARF")
+    text = report_junit(dataclasses.replace(_report(), provenance=origin), _is_error)
+    properties = ElementTree.fromstring(text).iter("property")
+    assert [p.get("value") for p in properties if p.get("name") == "crash-time"] == said
 
 
 def _nothing_judged() -> Report:
