@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ COMMAND_NAMES = (
     "check, ranges, sections, pgmaps, kernel, pages, pfn, pins, "
     "oops, bugreport, diff, proposal, walkers, export"
 )
+_CALLED = "%zonedev"
 _OF_THE_SHELL = ("completion", "demo", "lab")
 _DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
 _LONG = """
@@ -51,12 +53,13 @@ def register() -> None:
     Register ``%zonedev``, and ``zonedev`` with drgn's crash commands if drgn has them.
     Repeated calls change nothing.
     """
-    linux_kernel_custom_command(**_registration("%zonedev"))(_run)
+    linux_kernel_custom_command(**_registration(_CALLED))(functools.partial(_run, _CALLED))
     complete_commands(_parser)
     # A private module, which is not there if its plugin is disabled.
     crash = sys.modules.get("drgn.commands._crash.common")
     if crash is not None and hasattr(crash, "crash_custom_command"):
-        crash.crash_custom_command(**_registration("zonedev"))(_run)
+        called = "zonedev"
+        crash.crash_custom_command(**_registration(called))(functools.partial(_run, called))
 
 
 def _registration(called: str) -> dict[str, Any]:
@@ -72,13 +75,13 @@ def _registration(called: str) -> dict[str, Any]:
     }
 
 
-def _run(prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
+def _run(called: str, prog: Program, name: str, words: Sequence[str], **kwargs: Any) -> Any:
     from drgn_zonedev.commands.base import Session, UsageError
     from drgn_zonedev.commands.inputs import refuse_overwriting
     from drgn_zonedev.opening.failures import CannotJudgeError
     from drgn_zonedev.opening.program_files import program_files
 
-    parser = _parser()
+    parser = _parser(called)
     if not words:
         raise CommandArgumentError(f"give a command: {COMMAND_NAMES}")
     if words[0] in _OF_THE_SHELL:
@@ -108,10 +111,10 @@ def _hint(words: Sequence[str]) -> str:
     return ""
 
 
-def _parser() -> _Parser:
+def _parser(called: str = _CALLED) -> _Parser:
     from drgn_zonedev.commands import add_commands
 
-    parser = _Parser(prog="%zonedev", allow_abbrev=False)
+    parser = _Parser(prog=called, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     add_commands(commands)
     for command in commands.choices.values():

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""What ``%zonedev`` says of itself, and of a program that it can say nothing of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from drgn import Program
+from drgn.commands import CommandArgumentError, CommandError, run_command
+from support.fakekernel import partial
+
+from drgn_zonedev import plugin
+from drgn_zonedev.export.archive import unpack
+from drgn_zonedev.export.store import ARCHIVE, default_directory
+from drgn_zonedev.opening.symbols import MissingSymbolsError
+
+CALLED = [("zonedev", "%zonedev"), ("crash zonedev", "zonedev")]
+
+
+@pytest.fixture
+def prog() -> Program:
+    pytest.importorskip("drgn.commands._crash")
+    program = partial("6.1").program()
+    plugin.drgn_prog_set(program)
+    return program
+
+
+@pytest.mark.parametrize(("line", "called"), CALLED)
+def test_help_calls_it_what_the_user_called_it(
+    line: str, called: str, prog: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(prog, f"{line} check --help")
+    assert capsys.readouterr().out.startswith(f"usage: {called} check [-h]")
+
+
+@pytest.mark.parametrize(("line", "called"), CALLED)
+def test_wrong_option_is_an_error_of_that_name(line: str, called: str, prog: Program) -> None:
+    with pytest.raises(CommandArgumentError, match=rf"^{called}: error: .* --nosuch$"):
+        run_command(prog, f"{line} check --nosuch")
+
+
+def test_program_without_symbols_is_one_line(tmp_path: Path) -> None:
+    dumps = default_directory()
+    assert dumps is not None
+    unpack(dumps / "6.1-empty" / ARCHIVE, tmp_path)
+    prog = Program()
+    prog.set_core_dump(tmp_path / "vmcore")
+    plugin.drgn_prog_set(prog)
+    with pytest.raises(CommandError, match=r"^no debugging symbols for Linux 6\.1") as raised:
+        run_command(prog, "zonedev check")
+    assert isinstance(raised.value.__cause__, MissingSymbolsError)
