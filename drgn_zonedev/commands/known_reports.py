@@ -64,12 +64,11 @@ def document_of_file(path: str) -> KnownDocument:
     """
     document = _document(path)
     is_census = isinstance(document, dict) and document.get("schema") == CENSUS_SCHEMA
-    if not is_census:
-        return _known(path, document)
     try:
-        return known_census(document)
+        return known_census(document) if is_census else known_report(document)
     except NotAReportError as e:
-        raise UsageError(f"{path} is not a census of {CENSUS_SCHEMA}: {e}") from e
+        known = f"a report of {' or '.join(SCHEMAS)} or a census of {CENSUS_SCHEMA}"
+        raise UsageError(f"{path} is not {known}: {e}") from e
 
 
 def known_report_of_file(path: str) -> KnownReport:
