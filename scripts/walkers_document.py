@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drgn_zonedev.pfn_walkers.outcome import FATAL, Act, WalkOutcome
-from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Walker
+from drgn_zonedev.pfn_walkers.table import ONLY_STABLE, WALKERS, Guard, Walker
 
 __all__ = ("document",)
 
@@ -22,7 +22,12 @@ _INTRODUCTION = """# The walkers
 The PFN walkers of the kernel that `zonedev walkers` judges: where they are, what they check before
 they read a struct page, and what they do with it. What is checked in the struct page itself comes
 after *then*. A walker with several guards has the last one that this kernel has, by a function, a
-feature, or else the release.
+feature, or else the release. Stable trees take fixes: where it was found from which release on, the
+third number counts, if the kernel says it.
+
+*Known* names the sources that were read, and the commit, and nothing else is known of a guard:
+releases between those were not read, and v5.4 only where it is named. What was booted is what
+*Proof* names.
 
 `page_zone()` of a struct page whose zone does not exist leads behind `node_zones[]`. Comparing it
 with the zone that is walked is harmless. Who *changes the per-CPU pagesets of its zone* follows a
@@ -40,8 +45,23 @@ From the worst to the best. With those in bold, the kernel dies, or may.
 """
 
 
+_CHANGES = """
+## First releases
+
+Of each guard that older kernels do not have. Where no release is named, the debugging
+information shows the guard, or no kernel that is read is older.
+
+| walker | since | commit |
+|---|---|---|"""
+
+
 def _document() -> Iterator[str]:
     yield _INTRODUCTION
+    yield _CHANGES
+    for walker in WALKERS:
+        for guard in walker.guards:
+            if _since(guard) or guard.commit:
+                yield f"| {walker.name} | {_since(guard)} | {guard.commit or 'not found'} |"
     for walker in WALKERS:
         yield ""
         yield from _section(walker)
@@ -77,8 +97,13 @@ def _section(walker: Walker) -> Iterator[str]:
         yield f"Proof: {walker.proof.what}: {', '.join(walker.proof.releases)}."
 
 
+def _since(guard: Guard) -> str:
+    linus = [guard.since] if any(guard.since) and guard.since != ONLY_STABLE else []
+    return ", ".join("v" + ".".join(map(str, release)) for release in (*linus, *guard.stable))
+
+
 def _guard(guard: Guard) -> str:
-    since = f"since v{guard.since[0]}.{guard.since[1]}: " if any(guard.since) else ""
+    since = f"since {_since(guard)}: " if _since(guard) else ""
     steps = ", ".join(guard.steps) or "nothing"
     filters = "".join(f", then {name}" for name in guard.filters)
     return f"**Guard** {since}{steps}{filters}."
@@ -92,4 +117,4 @@ def _does(guard: Guard) -> Iterator[str]:
 def _known(guard: Guard) -> str:
     by = guard.function and f"`{guard.function}()`"
     how = f"; shown by {by or guard.feature}" if by or guard.feature else ""
-    return f"Known: {guard.known}{how}."
+    return f"Known: {guard.source}{how}."

@@ -76,6 +76,15 @@ def _system_ram_section(memory: UnpromisedMemory) -> np.ndarray:
     return (row >= 0) & (row == containing(first + pages - 1, memory.ram[:, 0], memory.ram[:, 1]))
 
 
+def _section_with_ram(memory: UnpromisedMemory) -> np.ndarray:
+    pages = memory.snapshot.geometry.pages_per_section
+    first = memory.runs.start // pages * pages
+    found = np.zeros(len(first), bool)
+    for start, end in memory.ram:
+        found |= (first < end) & (first + pages > start)
+    return found
+
+
 def _in_zone_with_ram(memory: UnpromisedMemory) -> np.ndarray:
     found = np.full(len(memory.runs), bool(memory.zones.unreadable))
     for zone in memory.zones.found:
@@ -144,12 +153,19 @@ STEPS: dict[str, Ask] = {
     "below the end of max_pfn's section": _in_last_section,
     "System RAM": _system_ram,
     "a section of System RAM without holes": _system_ram_section,
+    "a section with System RAM": _section_with_ram,
+    "a section that is present": lambda memory: memory.first.section_row >= 0,
     "__pageblock_pfn_to_page()": _pageblock,
     "the pageblock begins online": _begins_online,
     "both ends of the pageblock are online": _both_ends_online,
     "memory of virtio-mem": _virtio_mem,
 }
 
+
+# Linux kernel commit 25182f05ffed ("mm,hwpoison: fix race with hugetlb page allocation") (in
+# v5.13) took movable pages for any caller; "mm/memory-failure.c: make non-LRU movable pages
+# unhandlable" (in v5.18) does for soft offline only.
+_HANDLABLE_OR_MOVABLE = ON_LRU | FREE | MOVABLE | UNREADABLE
 
 # A struct page that could not be read may pass any filter.
 FILTERS: dict[str, Ask] = {
@@ -162,9 +178,8 @@ FILTERS: dict[str, Ask] = {
     "PageLRU()": lambda g: g.runs.has(ON_LRU | UNREADABLE),
     "PageHWPoison()": lambda g: g.runs.has(POISONED | UNREADABLE),
     "HWPoisonHandlable()": lambda g: g.runs.has(ON_LRU | FREE | UNREADABLE),
-    "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(
-        ON_LRU | FREE | MOVABLE | UNREADABLE
-    ),
+    "HWPoisonHandlable() for soft offline": lambda g: g.runs.has(_HANDLABLE_OR_MOVABLE),
+    "HWPoisonHandlable() of v5.13": lambda g: g.runs.has(_HANDLABLE_OR_MOVABLE),
     "KHO's magic in page->private": lambda g: g.runs.has(HANDED_OVER | UNREADABLE),
     "corrupt-filter-enable is set": _filters_injection,
 }

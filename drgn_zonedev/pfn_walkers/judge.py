@@ -26,6 +26,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged, lacks_memmap
 from drgn_zonedev.pfn_walkers.functions import has_function, is_untraced, lacks_function
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
+from drgn_zonedev.pfn_walkers.kernel_release import StableRelease, has_change, kernel_release
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
     UNREADABLE,
@@ -36,7 +37,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     zones_with_ram,
 )
 from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped, outcomes
-from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Release, Stride, Walker
+from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Stride, Walker
 from drgn_zonedev.util.intervals import union
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.verification.context import Progress, no_progress
@@ -84,10 +85,10 @@ class Judgement:
     does not show it, and ``untraced`` is whether it would not if the kernel has it: inlined
     everywhere, and without vmlinux. If it is false, the rest is what this kernel would do if it
     were built with the walker. ``guard`` is ``None`` if this kernel is older than the walker.
-    ``by_release`` is true if the guard was chosen by the kernel's release; a distributor may
-    have patched it. ``unjudged`` says why the guard cannot be evaluated on this kernel;
-    then, there are no exposures. ``function`` in ``file`` reads the struct pages; both are
-    the names in this kernel. It reads one PFN in ``stride``, the one at ``offset``.
+    ``by_release`` is true if only the kernel's release says that it has no later guard; a
+    distributor may have backported that. ``unjudged`` says why the guard cannot be evaluated on
+    this kernel; then, there are no exposures. ``function`` in ``file`` reads the struct pages;
+    both are the names in this kernel. It reads one PFN in ``stride``, the one at ``offset``.
     ``proof`` says how ``touched`` was compared with what this kernel really did, if it was.
     """
 
@@ -183,7 +184,7 @@ def _memory(
 
 
 def _judge_all(memory: UnpromisedMemory, table: Sequence[Walker]) -> tuple[Judgement, ...]:
-    release = _release(memory.prog)
+    release = kernel_release(memory.prog)
     return tuple(_judge(memory, walker, release) for walker in table)
 
 
@@ -192,11 +193,6 @@ def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
     if resources is None or resources.unreadable:
         return None
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
-
-
-def _release(prog: Program) -> Release:
-    found = re.match(r"(\d{1,4})\.(\d{1,4})", c_string(prog["UTS_RELEASE"]))
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _present(prog: Program, walker: Walker) -> bool | None:
@@ -215,27 +211,38 @@ def _is_untraced(prog: Program, walker: Walker) -> bool:
     return not walker.module and any(is_untraced(prog, name) for name in walker.functions)
 
 
-def _guard(prog: Program, walker: Walker, release: Release) -> Guard | None:
+def _guard(prog: Program, walker: Walker, release: StableRelease) -> Guard | None:
     fitting = [guard for guard in walker.guards if _fits(prog, guard, release)]
     return fitting[-1] if fitting else None
 
 
-def _fits(prog: Program, guard: Guard, release: Release) -> bool:
+def _fits(prog: Program, guard: Guard, release: StableRelease) -> bool:
     if guard.feature:
         return FEATURES[guard.feature](prog)
     if guard.function and (has_function(prog, guard.function) or not any(guard.since)):
-        return has_function(prog, guard.function)
-    return guard.since <= release
+        return has_function(prog, guard.function) and _has_parameters(prog, guard)
+    return has_change(release, guard.since, guard.stable)
 
 
-def _is_by_release(prog: Program, walker: Walker) -> bool:
+def _has_parameters(prog: Program, guard: Guard) -> bool:
+    if guard.parameters is None:
+        return True
+    try:
+        return len(prog.function(guard.function).type_.parameters) == guard.parameters
+    except LookupError:
+        # What shows the function has no types: the last guard counts.
+        return True
+
+
+def _is_by_release(prog: Program, walker: Walker, guard: Guard | None) -> bool:
+    later = walker.guards[walker.guards.index(guard) + 1 :] if guard else walker.guards
     return any(
-        any(guard.since) and not (guard.function and has_function(prog, guard.function))
-        for guard in walker.guards
+        any(each.since) and not (each.function and has_function(prog, each.function))
+        for each in later
     )
 
 
-def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgement:
+def _judge(memory: UnpromisedMemory, walker: Walker, release: StableRelease) -> Judgement:
     prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
     function = walker.function
@@ -249,7 +256,7 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: Release) -> Judgem
         present=present,
         untraced=present is None and _is_untraced(prog, walker),
         guard=guard,
-        by_release=_is_by_release(prog, walker),
+        by_release=_is_by_release(prog, walker, guard),
         unjudged=unjudged,
         file=_file(prog, walker, function, release),
         function=function,
@@ -283,11 +290,11 @@ def _proof(prog: Program, walker: Walker) -> str | None:
     return proof.what if proof and c_string(prog["UTS_RELEASE"]) in proof.releases else None
 
 
-def _file(prog: Program, walker: Walker, function: str, release: Release) -> str:
+def _file(prog: Program, walker: Walker, function: str, release: StableRelease) -> str:
     # A function that was inlined into another function has no line of its own, and an export
     # has no lines at all.
     moved, before = walker.moved or ((0, 0), "")
-    known = before if release < moved else walker.file
+    known = walker.file if has_change(release, moved) else before
     try:
         address = prog.function(function).address_
         lines = prog.source_location(address) if address else ()

@@ -29,6 +29,7 @@ from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.page_types import PageTypes, page_types
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zero_pages import huge_zero_pfn, zero_pfn
+from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
 
 __all__ = (
     "KPF",
@@ -142,10 +143,14 @@ def kpage_end_pfn(prog: Program) -> int:
     Get the PFN at which the files end (``get_max_dump_pfn()``).
 
     Since Linux kernel commit abec749facff ("fs/proc/page.c: allow inspection of last
-    section and fix end detection") (in v5.6), it is ``max_pfn`` rounded up to a section.
+    section and fix end detection") (in v5.6), it is ``max_pfn`` rounded up to a section. The
+    release decides.
     """
+    max_pfn = int(prog["max_pfn"].value_())
+    if not has_change(kernel_release(prog), (5, 6)):
+        return max_pfn
     pages = sparsemem_geometry(prog).pages_per_section
-    return -(-int(prog["max_pfn"].value_()) // pages) * pages
+    return -(-max_pfn // pages) * pages
 
 
 @takes_program_or_default

@@ -15,22 +15,25 @@ import enum
 from dataclasses import dataclass
 from typing import Union
 
+from drgn_zonedev.pfn_walkers.kernel_release import Release, StableRelease
 from drgn_zonedev.pfn_walkers.outcome import Act
 
 __all__ = (
     "NEVER_INLINED",
+    "ONLY_STABLE",
     "TRACES",
     "WALKERS",
     "Guard",
     "Proof",
-    "Release",
     "Stride",
     "Trace",
     "Walker",
 )
 
-Release = tuple[int, int]
 Does = tuple[Union[Act, str], ...]
+
+ONLY_STABLE: Release = (1 << 16, 0)
+"""``since`` of a guard that no release of Linus's has."""
 
 
 class Stride(enum.Enum):
@@ -51,16 +54,26 @@ class Guard:
     ``steps`` are names of ``STEPS``. ``does`` is what happens to a struct page that
     passes them: acts, and between them names of ``FILTERS``, which drop pages before the
     following acts. A kernel has this guard if it has the ``feature`` (one of ``FEATURES``)
-    or the ``function``; if neither decides, from the release ``since`` on. ``known`` is the
-    source of this knowledge.
+    or the ``function``, with as many ``parameters``; if neither decides, from the release
+    ``since`` on, and from the releases ``stable`` of their trees. ``commit`` is the one that
+    made it so, as far as it was found; ``known`` says which sources were read. No guard is known
+    from more than that: what was booted is in the walker's ``proof``.
     """
 
     steps: tuple[str, ...]
     does: Does
     since: Release = (0, 0)
+    stable: tuple[StableRelease, ...] = ()
     feature: str = ""
     function: str = ""
+    parameters: int | None = None
+    commit: str = ""
     known: str = "the same in v5.10, v6.1, v6.12, v7.2 and v7.3"
+
+    @property
+    def source(self) -> str:
+        """The source of all that is known of it."""
+        return "; ".join(filter(None, (self.commit, self.known)))
 
     @property
     def filters(self) -> tuple[str, ...]:
@@ -185,11 +198,25 @@ _SINCE_5_4 = (
     "aad5f69bc161 (\"fs/proc/page.c: don't access uninitialized memmaps in "
     'fs/proc/page.c") (in v5.4)'
 )
-_BEFORE_6_1 = "read in v5.10 and v6.1; it changed between them, without a trace"
-_BEFORE_6_12 = "read in v6.1 and v6.12; it changed between them, without a trace"
+_SINCE_5_6 = (
+    'abec749facff ("fs/proc/page.c: allow inspection of last section and fix end '
+    'detection") (in v5.6)'
+)
+_SINCE_5_13 = '25182f05ffed ("mm,hwpoison: fix race with hugetlb page allocation") (in v5.13)'
+_SINCE_5_14 = '510d25c92ec4 ("mm/hwpoison: disable pcp for page_handle_poison()") (in v5.14)'
+_SINCE_6_17 = (
+    'd613f53c83ec ("mm/memory-failure: fix VM_BUG_ON_PAGE(PagePoisoned(page)) when unpoison '
+    'memory") (in v6.17), in stable trees, too'
+)
+_READ_LATER = "read in v6.12, v7.2 and v7.3"
 
+_DAMON_FIX = (
+    'd6b8b02a27b3 ("mm/damon/ops-common: call folio_test_lru() after folio_get()") (in v7.1), '
+    "in stable trees, too"
+)
 _VIRTIO_MEM = "memory of virtio-mem"
 _VIRTIO_MEM_KNOWN = "read in v6.1, v6.12, v7.2 and v7.3"
+_BELOW_MAX_PFN = "below max_pfn"
 # What takes isolated pages: without one of these, no page is isolated.
 _ISOLATION = (
     *("start_isolate_page_range", "offline_pages", "alloc_contig_pages"),
@@ -217,7 +244,14 @@ _VISIT_PROOF = Proof(
 )
 
 _KPAGE = (
-    Guard((_LAST_SECTION, _ONLINE), (Act.FLAGS, Act.HEAD), known=_SINCE_5_4),
+    Guard((_BELOW_MAX_PFN, _ONLINE), (Act.FLAGS, Act.HEAD), commit=_SINCE_5_4, known=""),
+    Guard(
+        (_LAST_SECTION, _ONLINE),
+        (Act.FLAGS, Act.HEAD),
+        since=(5, 6),
+        commit=_SINCE_5_6,
+        known="read in v5.10, v6.1 and v6.12",
+    ),
     Guard(
         (_LAST_SECTION, _ONLINE),
         (Act.COPY,),
@@ -230,6 +264,10 @@ _ZONE_ONLY = (Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE)),)
 _UNPOISON: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
     *(Act.HEAD, Act.MARK, Act.REFERENCE),
+)
+_UNPOISON_5_14: Does = (
+    *(Act.FLAGS, Act.LINK, "PageHWPoison()", Act.HEAD, Act.ZONE),
+    *(Act.MARK, Act.REFERENCE),
 )
 # Since it checks PageReserved(), reserved pages of a zone that does not exist are safe from it.
 _UNPOISON_LATER: Does = (
@@ -263,12 +301,41 @@ WALKERS = (
         function="kpagecgroup_read",
         functions=("kpagecgroup_read",),
         guards=(
-            Guard((_LAST_SECTION, _ONLINE), (Act.MEMCG,), known=_SINCE_5_4),
+            Guard(
+                (_BELOW_MAX_PFN, _ONLINE),
+                (Act.FLAGS, Act.HEAD, Act.MEMCG),
+                commit=_SINCE_5_4,
+                known="a slab's memcg is that of its cache: read at the commits that changed it",
+            ),
+            Guard(
+                (_LAST_SECTION, _ONLINE),
+                (Act.FLAGS, Act.HEAD, Act.MEMCG),
+                since=(5, 6),
+                commit=_SINCE_5_6,
+                known="a slab's memcg is that of its cache: read at the commits that changed it",
+            ),
+            Guard(
+                (_LAST_SECTION, _ONLINE),
+                (Act.MEMCG,),
+                since=(5, 9),
+                commit='286e04b8ed7a ("mm: memcg/slab: allocate obj_cgroups for non-root slab '
+                'pages") (in v5.9)',
+                known="read in v5.10 and v6.1",
+            ),
+            Guard(
+                (_LAST_SECTION, _ONLINE),
+                (Act.LINK, "!PageTail()", Act.MEMCG),
+                since=(6, 3),
+                commit='becacb04fdd4 ("mm: memcg: add folio_memcg_check()") (in v6.3)',
+                known="read at that commit",
+            ),
             Guard(
                 (_LAST_SECTION, _ONLINE),
                 (Act.HEAD, Act.MEMCG),
-                since=(6, 12),
-                known=_BEFORE_6_12,
+                since=(6, 4),
+                commit='ec342603e6d7 ("memcg: page_cgroup_ino() get memcg from the page\'s folio") '
+                "(in v6.4)",
+                known=_READ_LATER,
             ),
         ),
     ),
@@ -284,13 +351,36 @@ WALKERS = (
                 (Act.FLAGS, Act.HEAD, Act.MARK, Act.GET, Act.ZONE_LOCK),
                 known="read in v5.10: is_free_buddy_page() takes the lock",
             ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, Act.MARK, "HWPoisonHandlable() of v5.13", Act.GET),
+                since=(5, 13),
+                function="HWPoisonHandlable",
+                parameters=1,
+                commit=_SINCE_5_13,
+                known="",
+            ),
             # get_hwpoison_page() begins with zone_pcp_disable(page_zone(page)).
             Guard(
                 (_ONLINE,),
-                (Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE, "HWPoisonHandlable()", Act.GET),
-                since=(6, 1),
+                (
+                    *(Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE),
+                    *("HWPoisonHandlable() of v5.13", Act.GET),
+                ),
+                since=(5, 14),
                 function="HWPoisonHandlable",
-                known=_BEFORE_6_1,
+                parameters=1,
+                commit=_SINCE_5_14,
+                known="read in v5.15",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE, "HWPoisonHandlable()", Act.GET),
+                since=(5, 18),
+                function="HWPoisonHandlable",
+                parameters=2,
+                commit='"mm/memory-failure.c: make non-LRU movable pages unhandlable" (in v5.18)',
+                known="read in v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
         proof=_VISIT_PROOF,
@@ -311,8 +401,9 @@ WALKERS = (
                 ("no pfn_to_online_page()", _VALID, "get_dev_pagemap()", "pgmap_pfn_valid()"),
                 (Act.FLAGS, Act.HEAD, Act.MARK),
                 function="pgmap_pfn_valid",
-                known='34dc45be4563 ("mm: fix memory_failure() handling of dax-namespace '
+                commit='34dc45be4563 ("mm: fix memory_failure() handling of dax-namespace '
                 'metadata") (in v5.12), which brought pgmap_pfn_valid()',
+                known="",
             ),
         ),
         proof=_VISIT_PROOF,
@@ -332,13 +423,22 @@ WALKERS = (
             ),
             Guard(
                 (_VALID, _ONLINE),
+                (Act.FLAGS, Act.HEAD, "HWPoisonHandlable() for soft offline", Act.REFERENCE),
+                since=(5, 13),
+                function="HWPoisonHandlable",
+                commit=_SINCE_5_13,
+                known="",
+            ),
+            Guard(
+                (_VALID, _ONLINE),
                 (
                     *(Act.FLAGS, Act.ZONE, Act.HEAD),
                     *("HWPoisonHandlable() for soft offline", Act.REFERENCE),
                 ),
-                since=(6, 1),
+                since=(5, 14),
                 function="HWPoisonHandlable",
-                known=_BEFORE_6_1,
+                commit=_SINCE_5_14,
+                known="read in v5.15, v5.17, v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
         proof=_VISIT_PROOF,
@@ -351,7 +451,37 @@ WALKERS = (
         functions=("unpoison_memory",),
         guards=(
             Guard((_VALID,), _UNPOISON, known="read in v5.10"),
-            Guard((_ONLINE,), _UNPOISON_LATER, since=(6, 1), known=_BEFORE_6_1),
+            Guard(
+                (_ONLINE,),
+                _UNPOISON,
+                since=ONLY_STABLE,
+                stable=((5, 4, 300), (5, 10, 245)),
+                commit=_SINCE_6_17,
+                known="",
+            ),
+            # Since then, it asks get_hwpoison_page(), too.
+            Guard(
+                (_VALID,),
+                _UNPOISON_5_14,
+                since=(5, 14),
+                commit=_SINCE_5_14,
+                known="read in v5.17",
+            ),
+            Guard(
+                (_VALID,),
+                _UNPOISON_LATER,
+                since=(6, 1),
+                commit='"mm, hwpoison: avoid trying to unpoison reserved page" (in v6.1)',
+                known="read in v6.1, but for the first check",
+            ),
+            Guard(
+                (_ONLINE,),
+                _UNPOISON_LATER,
+                since=(6, 17),
+                stable=((6, 1, 153), (6, 6, 107), (6, 12, 48)),
+                commit=_SINCE_6_17,
+                known="read in v6.1.192, v6.12.117, v7.2 and v7.3",
+            ),
         ),
         proof=_VISIT_PROOF,
         note="it changes only pages that are marked as poisoned",
@@ -362,7 +492,20 @@ WALKERS = (
         file="mm/hwpoison-inject.c",
         function="hwpoison_inject",
         functions=("hwpoison_inject",),
-        guards=(Guard((_VALID,), (Act.LINK, "corrupt-filter-enable is set", Act.FLAGS, Act.HEAD)),),
+        guards=(
+            Guard(
+                (_VALID,),
+                (Act.HEAD, "folio_try_get()", Act.GET, Act.FLAGS),
+                known="it takes the reference that memory_failure() then has: read before v5.10",
+            ),
+            Guard(
+                (_VALID,),
+                (Act.LINK, "corrupt-filter-enable is set", Act.FLAGS, Act.HEAD),
+                since=(5, 10),
+                commit='fd476720c9ba ("mm,hwpoison-inject: don\'t pin for hwpoison_filter") '
+                "(in v5.10)",
+            ),
+        ),
         module=True,
         needs=("memory_failure",),
         note="without a filter, it computes the head, does not use it, and calls memory_failure()",
@@ -383,8 +526,10 @@ WALKERS = (
             Guard(
                 (_IN_ZONE, "__pageblock_pfn_to_page()"),
                 (Act.FLAGS, Act.HEAD, "!PageTail()", "PageLRU()", Act.PAGE_REFERENCE),
-                since=(6, 1),
-                known=_BEFORE_6_1,
+                since=(5, 13),
+                commit='369fa227c219 ("mm: make alloc_contig_range handle free hugetlb pages") '
+                "(in v5.13)",
+                known="read in v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
         note="it checks both ends of the pageblock, and trusts the pages between them",
@@ -434,16 +579,24 @@ WALKERS = (
         functions=("page_idle_get_folio", "page_idle_get_page", "page_idle_bitmap_read"),
         guards=(
             Guard(
+                (_VALID,),
+                (Act.FLAGS, Act.HEAD, "PageLRU()", Act.PAGE_REFERENCE),
+                known="read before v5.8",
+            ),
+            Guard(
                 (_ONLINE,),
                 (Act.FLAGS, Act.HEAD, "PageLRU()", Act.PAGE_REFERENCE),
+                since=(5, 8),
+                commit='"mm/page_idle.c: skip offline pages" (in v5.8)',
                 known="read in v5.10 and v6.1",
             ),
             Guard(
                 (_ONLINE,),
                 (Act.FLAGS, "!PageTail()", "PageLRU()", Act.REFERENCE),
-                since=(6, 12),
+                since=(6, 3),
                 function="page_idle_get_folio",
-                known=_BEFORE_6_12,
+                commit='5acc17fd35e6 ("mm: page_idle: convert page idle to use a folio") (in v6.3)',
+                known=_READ_LATER,
             ),
         ),
     ),
@@ -471,17 +624,43 @@ WALKERS = (
         guards=(
             Guard(
                 (_ONLINE,),
-                ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, "PageLRU()"),
+                (Act.FLAGS, Act.HEAD, "PageLRU()", Act.PAGE_REFERENCE),
                 since=(5, 16),
-                known="DAMON walks physical memory since v5.16; read in v6.1.192, where a fix "
-                "moved the reference before PageLRU()",
+                commit='a28397beb55b ("mm/damon: implement primitives for physical address space '
+                'monitoring") (in v5.16)',
+                known="read at the commits that changed it",
+            ),
+            Guard(
+                (_ONLINE,),
+                ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, "PageLRU()"),
+                since=ONLY_STABLE,
+                stable=((6, 1, 176),),
+                commit=_DAMON_FIX,
+                known="read in v6.1.192",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, "!PageTail()", "PageLRU()", Act.REFERENCE),
+                since=(6, 3),
+                commit='5e012bba019a ("mm/damon: introduce damon_get_folio()") (in v6.3)',
+                known="read at the commits that changed it",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, Act.HEAD, "PageLRU()", Act.REFERENCE),
+                since=(6, 15),
+                stable=((6, 12, 24),),
+                commit='3a06696305e7 ("mm/damon/ops: have damon_get_folio return folio even for '
+                'tail pages") (in v6.15), in stable trees, too',
+                known="read at that commit",
             ),
             Guard(
                 (_ONLINE,),
                 (Act.HEAD, "folio_try_get()", Act.REFERENCE, Act.FLAGS, "PageLRU()"),
-                since=(6, 12),
-                known="read in v6.12.107, v7.2 and v7.3; without two fixes that stable kernels "
-                "have, it drops tails, and checks PageLRU() first",
+                since=(7, 1),
+                stable=((6, 12, 94), (6, 18, 36)),
+                commit=_DAMON_FIX,
+                known="read in v6.12.117, v7.2 and v7.3",
             ),
         ),
     ),
@@ -502,14 +681,17 @@ WALKERS = (
                 (_IN_ZONE, _ONLINE),
                 ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, _ZONE),
                 since=(6, 0),
-                known='2b7aa91ba0e8 ("mm/huge_memory: use pfn_to_online_page() in '
+                commit='2b7aa91ba0e8 ("mm/huge_memory: use pfn_to_online_page() in '
                 'split_huge_pages_all()") (in v6.0), in some stable trees before that',
+                known="read in v6.1",
             ),
             Guard(
                 (_IN_ZONE, _ONLINE),
                 ("!PageTail()", "folio_try_get()", Act.REFERENCE, Act.FLAGS, _ZONE),
-                since=(6, 12),
-                known=_BEFORE_6_12,
+                since=(6, 3),
+                commit='630e7c5ee339 ("mm: huge_memory: convert split_huge_pages_all() to use a '
+                'folio") (in v6.3)',
+                known=_READ_LATER,
             ),
         ),
         note="it takes the reference before it checks the zone",
@@ -539,8 +721,16 @@ WALKERS = (
         functions=("scan_movable_pages", "offline_pages"),
         guards=(
             Guard(
+                ("a section with System RAM", _VALID),
+                (Act.FLAGS, Act.HEAD),
+                known="a memory block may have holes: read in v5.4",
+            ),
+            Guard(
                 (_RAM_SECTION, _ONLINE, _VALID),
                 (Act.FLAGS, Act.HEAD),
+                since=(5, 5),
+                commit="c5e79ef561b0 (\"mm/memory_hotplug.c: don't allow to online/offline memory "
+                'blocks with holes") (in v5.5)',
                 known="the same in v5.10, v6.1 and v6.12",
             ),
             Guard(
@@ -555,6 +745,7 @@ WALKERS = (
         name="alloc-contig",
         what="alloc_contig_pages(): gigantic pages",
         file="mm/page_alloc.c",
+        moved=((5, 5), "mm/hugetlb.c"),
         function="pfn_range_valid_contig",
         older="pfn_range_valid_gigantic",
         functions=(
@@ -598,7 +789,9 @@ WALKERS = (
                 ("System RAM", _ONLINE),
                 (Act.FLAGS, Act.HEAD),
                 since=(5, 14),
-                known="no struct page before v5.14",
+                commit="\"fs/proc/kcore: don't read offline sections, logically offline pages and "
+                'hwpoisoned pages" (in v5.14)',
+                known="no struct page before that",
             ),
         ),
     ),
@@ -632,7 +825,20 @@ WALKERS = (
         file="mm/shuffle.c",
         function="shuffle_valid_page",
         functions=("shuffle_valid_page", "__shuffle_zone"),
-        guards=_ZONE_ONLY,
+        guards=(
+            Guard(
+                (_IN_ZONE, "a section that is present"),
+                (Act.FLAGS,),
+                known="read before v5.9",
+            ),
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                (Act.FLAGS, _ZONE),
+                since=(5, 9),
+                commit="4a93025cbe4a (\"mm/shuffle: don't move pages between zones and don't read "
+                'garbage memmaps") (in v5.9), in stable trees, too, but not of v5.4',
+            ),
+        ),
         stride=Stride.MAX_ORDER,
         note="only with page_alloc.shuffle",
         beside=_SINCE_0_2,
@@ -669,6 +875,8 @@ WALKERS = (
                 (Act.FLAGS, Act.HEAD),
                 since=(5, 19),
                 function="isolate_single_pageblock",
+                commit='b2c9e2fbba32 ("mm: make alloc_contig_range work at pageblock granularity") '
+                "(in v5.19)",
                 known="read in v6.1, v6.12, v7.2 and v7.3; before v7.3, it trusts any order",
             ),
         ),
@@ -688,7 +896,18 @@ WALKERS = (
         file="mm/memory_hotplug.c",
         function="try_offline_memory_block",
         functions=("try_offline_memory_block", "offline_and_remove_memory"),
-        guards=(Guard((_RAM_SECTION, _ONLINE), (Act.FLAGS,)),),
+        guards=(
+            Guard(
+                (_RAM_SECTION, _ONLINE),
+                (Act.FLAGS,),
+                since=(5, 11),
+                stable=((5, 10, 223),),
+                function="try_offline_memory_block",
+                commit='8dc4bb58a146 ("mm/memory_hotplug: extend offline_and_remove_memory() to '
+                'handle more than one memory block") (in v5.11), in the stable tree of v5.10, too',
+                known="the same in v5.10.223, v6.1, v6.12, v7.2 and v7.3",
+            ),
+        ),
         stride=Stride.SECTION,
         note="for virtio-mem and dax; it reads the first page of a memory block",
         beside=_SINCE_0_2,
@@ -703,8 +922,10 @@ WALKERS = (
             Guard(
                 (_ONLINE,),
                 (Act.FLAGS,),
-                since=(5, 16),
+                since=(5, 15),
                 function="auto_movable_zone_for_pfn",
+                commit='"mm/memory_hotplug: improved dynamic memory group aware "auto-movable" '
+                'online policy" (in v5.15)',
                 known="read in v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
@@ -719,7 +940,14 @@ WALKERS = (
         function="virtio_mem_bbm_bb_is_movable",
         functions=("virtio_mem_bbm_bb_is_movable",),
         guards=(
-            Guard((_VIRTIO_MEM, _ONLINE), (Act.FLAGS,), since=(5, 12), known=_VIRTIO_MEM_KNOWN),
+            Guard(
+                (_VIRTIO_MEM, _ONLINE),
+                (Act.FLAGS,),
+                since=(5, 14),
+                commit='db7b337709a1 ("virtio-mem: prioritize unplug from ZONE_MOVABLE in Big '
+                'Block Mode") (in v5.14)',
+                known=_VIRTIO_MEM_KNOWN,
+            ),
         ),
         module=True,
         needs=("offline_and_remove_memory",),
@@ -736,7 +964,9 @@ WALKERS = (
             Guard(
                 (_VIRTIO_MEM, _ONLINE),
                 (Act.FLAGS, Act.HEAD, "!PageReserved()", Act.MARK),
-                since=(5, 12),
+                since=(5, 11),
+                commit='3711387a7543 ("virtio-mem: Big Block Mode (BBM) - safe memory hotunplug") '
+                "(in v5.11)",
                 known=_VIRTIO_MEM_KNOWN,
             ),
         ),
@@ -775,18 +1005,27 @@ WALKERS = (
         name="kho-restore",
         what="memory that a kexec handed over",
         file="kernel/liveupdate/kexec_handover.c",
+        moved=((6, 19), "kernel/kexec_handover.c"),
         function="kho_restore_page",
         functions=("kho_restore_page",),
         guards=(
             Guard(
                 (_ONLINE,),
-                (Act.FLAGS, "KHO's magic in page->private", Act.MARK),
-                since=(7, 2),
+                (Act.FLAGS, Act.MARK),
+                since=(6, 16),
                 function="kho_restore_page",
-                known="read in v7.2 and v7.3",
+                known="read before v6.18",
+            ),
+            Guard(
+                (_ONLINE,),
+                (Act.FLAGS, "KHO's magic in page->private", Act.MARK),
+                since=(6, 18),
+                commit='89a3ecca49ee ("kho: make sure page being restored is actually from KHO") '
+                "(in v6.18)",
+                known="read in v6.18, v7.2 and v7.3",
             ),
         ),
-        note="it reads nothing but page->private unless that has the magic",
+        note="since v6.18, it reads nothing but page->private unless that has the magic",
         beside=_SINCE_0_2,
     ),
     Walker(
@@ -800,7 +1039,10 @@ WALKERS = (
             Guard(
                 (_VALID,),
                 (Act.FLAGS,),
-                since=(7, 2),
+                since=(7, 1),
+                stable=((6, 18, 34), (7, 0, 11)),
+                commit='af0c3f058662 ("dma-mapping: move dma_map_resource() sanity check into '
+                'debug code") (in v7.1), in stable trees, too',
                 known="read in v7.2 and v7.3; no struct page in v5.10, v6.1 and v6.12",
             ),
         ),

@@ -225,7 +225,7 @@ def _about(judgement: Judgement) -> Iterator[str]:
     assert guard is not None
     yield f"{walker.name}: {walker.what}"
     yield f"  guard: {', '.join(_guard(judgement))}"
-    yield f"  known: {guard.known}{' (chosen by the release)' if judgement.by_release else ''}"
+    yield f"  known: {guard.source}{' (chosen by the release)' if judgement.by_release else ''}"
     yield f"  it {', '.join(_does(guard.does))}"
     if walker.note:
         yield f"  note: {walker.note}"
@@ -338,7 +338,7 @@ def _judgement_document(judgement: Judgement) -> Document:
                 {"act": each.value} if isinstance(each, Act) else {"filter": each}
                 for each in guard.does
             ],
-            "known": guard.known,
+            "known": guard.source,
             "by_release": judgement.by_release,
         }
         if guard

@@ -40,7 +40,8 @@ from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.lab import KERNELS, Kernel
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
 from drgn_zonedev.pfn_walkers import judge
-from drgn_zonedev.pfn_walkers.table import WALKERS
+from drgn_zonedev.pfn_walkers.kernel_release import StableRelease
+from drgn_zonedev.pfn_walkers.table import WALKERS, Walker
 
 PACKAGE = Path(__file__).parents[2] / "drgn_zonedev"
 VMCORES = PACKAGE.parent / "vmcores"
@@ -296,19 +297,17 @@ def test_enumerators_that_the_package_names(pair: Pair) -> None:
 
 
 def test_walkers_and_their_guards(pair: Pair) -> None:
-    release = tuple(int(number) for number in re.findall(r"\d+", pair.kernel.release)[:2])
-    assert len(release) == 2
+    major, minor, sublevel = map(int, re.findall(r"\d+", pair.kernel.version)[:3])
+    release = (major, minor, sublevel)
     assert judge._present(pair.dwarf, WALKERS[0])
     for walker in WALKERS:
-        ours, theirs = (
-            (
-                judge._present(prog, walker),
-                judge._guard(prog, walker, release),
-                judge._is_by_release(prog, walker),
-            )
-            for prog in (pair.btf, pair.dwarf)
-        )
+        ours, theirs = (judged(prog, walker, release) for prog in (pair.btf, pair.dwarf))
         assert ours == theirs, walker.name
+
+
+def judged(prog: Program, walker: Walker, release: StableRelease) -> tuple[object, ...]:
+    guard = judge._guard(prog, walker, release)
+    return judge._present(prog, walker), guard, judge._is_by_release(prog, walker, guard)
 
 
 def system_map(pair: Pair) -> set[tuple[str, int]]:

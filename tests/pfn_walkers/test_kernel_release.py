@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+"""Which release a kernel was built from, and which guards follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from drgn import Program
+from support.fakekernel import collision
+from support.layoutmachine import layout_machine
+
+from drgn_zonedev.pfn_walkers import Judgement, walkers
+from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
+from drgn_zonedev.pfn_walkers.kpageflags import kpage_end_pfn
+
+
+def released(layout: str, release: str) -> Program:
+    """A machine of a layout file, whose kernel says that it is of another release."""
+    kernel = layout_machine(layout).kernel
+    kernel.layout = dataclasses.replace(kernel.layout, name="other", release=release)
+    return kernel.program()
+
+
+@pytest.mark.parametrize(
+    ("name", "release"),
+    [
+        ("5.15.0-91-generic", (5, 15, 0)),
+        ("6.12.107+deb13-cloud-amd64", (6, 12, 107)),
+        ("6.18.36", (6, 18, 36)),
+        ("7.3-rc1", (7, 3, 0)),
+        # Debian's 6.1.192, and one that nothing is known of.
+        ("6.1.0-56-cloud-amd64", (6, 1, 192)),
+        ("6.1.0-9-cloud-amd64", (6, 1, 0)),
+        ("odd", (0, 0, 0)),
+    ],
+)
+def test_release_of_a_kernel(
+    name: str, release: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prog = collision("6.1").program()
+    monkeypatch.setattr("drgn_zonedev.pfn_walkers.kernel_release.c_string", lambda _: name)
+    monkeypatch.setattr("drgn_zonedev.pfn_walkers.kernel_release._release_in_version", _none)
+    assert kernel_release(prog) == release
+
+
+def _none(prog: Program) -> None:
+    return None
+
+
+def test_fixes_of_stable_trees_count_in_their_tree_alone() -> None:
+    stable = ((6, 6, 107), (6, 12, 48))
+    assert has_change((6, 17, 0), (6, 17), stable)
+    assert has_change((6, 12, 48), (6, 17), stable)
+    assert not has_change((6, 12, 47), (6, 17), stable)
+    assert not has_change((6, 8, 200), (6, 17), stable)
+
+
+# What the sources say: read by eye, not taken from the table. (walker, release): the steps, and
+# the filters.
+ONLINE, VALID, ZONE = "pfn_to_online_page()", "pfn_valid()", "in a zone with RAM"
+SAME_ZONE = "page_zone() is the zone that is walked"
+LAST_SECTION = "below the end of max_pfn's section"
+FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "5.4.0": {
+        "kpageflags": ("below max_pfn", ONLINE),
+        "kpagecgroup": ("below max_pfn", ONLINE),
+        "memory-failure": (ONLINE,),
+        "unpoison": (VALID, "then PageHWPoison()"),
+        "hwpoison-inject": (VALID, "then folio_try_get()"),
+        "page-idle": (VALID, "then PageLRU()"),
+        "memory-offline": ("a section with System RAM", VALID),
+        "shuffle": (ZONE, "a section that is present"),
+        "memory-offline-zone": None,
+        "auto-movable": None,
+        "virtio-mem-unplug": None,
+        "damon": None,
+        "kcore": None,
+    },
+    "5.4.300": {"unpoison": (ONLINE, "then PageHWPoison()")},
+    "5.15.0": {
+        "kpagecgroup": (LAST_SECTION, ONLINE),
+        "memory-failure": (ONLINE, "then HWPoisonHandlable() of v5.13"),
+        "soft-offline": (VALID, ONLINE, "then HWPoisonHandlable() for soft offline"),
+        "unpoison": (VALID, "then PageHWPoison()"),
+        "hwpoison-inject": (VALID, "then corrupt-filter-enable is set"),
+        "page-idle": (ONLINE, "then PageLRU()"),
+        "split-huge-pages": (ZONE, VALID, "then get_page_unless_zero()", f"then {SAME_ZONE}"),
+        "auto-movable": (ONLINE,),
+        "virtio-mem-movable": ("memory of virtio-mem", ONLINE),
+        "page-isolation-edges": None,
+        "damon": None,
+        "kcore": ("System RAM", ONLINE),
+    },
+    "6.6.0": {
+        "memory-failure": (ONLINE, "then HWPoisonHandlable()"),
+        "unpoison": (VALID, "then PageHWPoison()", "then !PageReserved()"),
+        "page-idle": (ONLINE, "then !PageTail()", "then PageLRU()"),
+        "damon": (ONLINE, "then !PageTail()", "then PageLRU()"),
+        "split-huge-pages": (
+            *(ZONE, ONLINE, "then !PageTail()", "then folio_try_get()", f"then {SAME_ZONE}"),
+        ),
+        "kho-restore": None,
+        "dma-debug": None,
+    },
+    "6.6.107": {"unpoison": (ONLINE, "then PageHWPoison()", "then !PageReserved()")},
+    "6.8.0": {
+        "unpoison": (VALID, "then PageHWPoison()", "then !PageReserved()"),
+        "damon": (ONLINE, "then !PageTail()", "then PageLRU()"),
+    },
+    "6.18.0": {
+        "unpoison": (ONLINE, "then PageHWPoison()", "then !PageReserved()"),
+        "damon": (ONLINE, "then PageLRU()"),
+        "kho-restore": (ONLINE, "then KHO's magic in page->private"),
+        "dma-debug": None,
+        "access-phys": None,
+    },
+    "6.18.36": {"damon": (ONLINE, "then folio_try_get()", "then PageLRU()"), "dma-debug": (VALID,)},
+}
+LAYOUTS = {
+    "5.4": "x86-64-5.8-res",
+    "5.15": "x86-64-5.16-pageext",
+    "6.6": "x86-64-6.6-like",
+    "6.8": "x86-64-6.6-like",
+    "6.18": "x86-64-6.12",
+}
+
+
+def guard_of(judgement: Judgement) -> tuple[str, ...] | None:
+    guard = judgement.guard
+    return (*guard.steps, *(f"then {name}" for name in guard.filters)) if guard else None
+
+
+@pytest.mark.parametrize("release", FOR_RELEASES)
+def test_guards_of_a_layout_are_those_of_its_release(release: str) -> None:
+    layout = LAYOUTS[release.rpartition(".")[0]]
+    found = {j.walker.name: j for j in walkers(released(layout, release)).walkers}
+    expected = FOR_RELEASES[release]
+    assert {name: guard_of(found[name]) for name in expected} == expected
+    for name in expected:
+        walker = found[name].walker
+        assert found[name].by_release is (found[name].guard is not walker.guards[-1]), name
+
+
+def test_the_files_of_v5_4_end_with_max_pfn() -> None:
+    before, after = (released("x86-64-5.8-res", name) for name in ("5.4.0", "5.8.0"))
+    assert kpage_end_pfn(before) == before["max_pfn"].value_()
+    assert kpage_end_pfn(after) == -(-after["max_pfn"].value_() // 0x8000) * 0x8000
