@@ -69,7 +69,7 @@ def spin_is_locked(lock: Object) -> bool | None:
     if queued is not None:
         return bool(queued.value_())
     if ticket is not None:
-        # Since Linux kernel commit 9d94b0ba3ab3 ("asm-generic: ticket-lock: New generic
+        # Since Linux kernel commit 1bce11126d57 ("asm-generic: ticket-lock: New generic
         # ticket-based spinlock") (in v5.19): the next ticket, and the one that is served.
         value = ticket.value_() & 0xFFFFFFFF
         return bool(value >> 16 != value & 0xFFFF)

@@ -58,7 +58,7 @@ def path_of_inode(inode: Object) -> str | None:
     node = read_word(prog, inode.i_dentry.address_of_().value_())
     if not node:
         return None
-    # Anonymous since Linux kernel commit 3b7d764a37d0 ("struct dentry: make ->d_u anonymous")
+    # Anonymous since Linux kernel commit 2420067cecac ("struct dentry: make ->d_u anonymous")
     # (in v7.1).
     anonymous = prog.type("struct dentry").has_member("d_alias")
     member = "d_alias" if anonymous else "d_u.d_alias"
