@@ -292,6 +292,22 @@ def test_a_layout_without_a_member_gives_no_other_case(name: str) -> None:
                 assert at(found, pfn) in (case, "unknown"), f"{member} at {pfn:#x}"
 
 
+# It is there only with CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP, and nothing else shows masks.
+CONFIGURED = "struct zone.vmemmap_tails"
+
+
+@pytest.mark.long("minutes; the cases are looked at with each change")
+@each_with_devices
+def test_check_of_a_layout_without_a_member_finds_no_error(name: str) -> None:
+    machine = layout_machine(name)
+    structs = machine.layout.structs
+    everything = (f"struct {tag}.{member}" for tag in structs for member in structs[tag].members)
+    for member in everything:
+        prog = machine.kernel.program(hidden=frozenset([member]))
+        with contextlib.suppress(LookupError, BadDataError), debug_info():
+            assert errors(prog) == [] or member == CONFIGURED, member
+
+
 # What is refused.
 
 

@@ -330,14 +330,17 @@ def pgmap_vmemmap_shift(pgmap: Object) -> int:
     Get the order of the compound pages that a pgmap's memmap is made of.
 
     :param pgmap: ``struct dev_pagemap *``
+    :raises LookupError: if the debugging information lacks the member, which the kernel has
     """
     require_struct(pgmap, _PGMAP)
     # Added in Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE
-    # support for compound pages") (in v5.17).
+    # support for compound pages") (in v5.17), the release that embedded the reference.
     try:
         return int(pgmap.vmemmap_shift.value_())
     except AttributeError:
-        return 0
+        if pgmap.ref.type_.unaliased_kind() == TypeKind.POINTER:
+            return 0
+        raise LookupError("'struct dev_pagemap' has no member 'vmemmap_shift'") from None
 
 
 def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:

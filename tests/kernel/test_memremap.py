@@ -232,6 +232,15 @@ def test_vmemmap_shift(layout: str) -> None:
     assert shift == (0 if layout == "5.10" else 9)
 
 
+@pytest.mark.parametrize("layout", ["6.1", "x86-64-6.6-like", "7.3"])
+def test_vmemmap_shift_that_only_the_debugging_information_lacks_is_not_0(layout: str) -> None:
+    kernel = FakeKernel(layout)
+    pgmap = kernel.pgmap((0x40000, 0x48000), vmemmap_shift=9)
+    prog = kernel.program(hidden=frozenset(["struct dev_pagemap.vmemmap_shift"]))
+    with pytest.raises(LookupError, match="'struct dev_pagemap' has no member 'vmemmap_shift'"):
+        pgmap_vmemmap_shift(pgmap_object(prog, pgmap))
+
+
 @each_layout
 def test_first_pfn_of_each_range(layout: str) -> None:
     kernel = FakeKernel(layout)
