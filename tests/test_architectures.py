@@ -11,7 +11,12 @@ import re
 from pathlib import Path
 
 import pytest
+from support.fakekernel.layouts import TABLES
+from support.layoutmachine import BIG_ENDIAN, JUDGED
 
+from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS
+
+LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 PACKAGE = Path(__file__).parents[1] / "drgn_zonedev"
 
 # The file, and what it follows. Logs are of machines that nobody has, and the lab makes machines.
@@ -83,3 +88,41 @@ def test_what_asks_for_the_architecture_is_recognised(line: str) -> None:
 )
 def test_what_only_names_it_is_not(line: str) -> None:
     assert not ASKS.search(line)
+
+
+# The table in docs/limits.md.
+
+CALLED = {"X86_64": "x86-64", "AARCH64": "arm64", "PPC64": "ppc64le, radix MMU"}
+
+
+def rows() -> list[list[str]]:
+    lines = LIMITS.read_text(encoding="utf-8").split("## Which architectures\n")[1].splitlines()
+    table = [line for line in lines if line.startswith("| ")][1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+
+
+def machines(names: list[str]) -> set[tuple[str, str]]:
+    macros = [TABLES[name].macros for name in names]
+    sizes = ((CALLED.get(m.architecture, m.architecture.lower()), m.page_shift) for m in macros)
+    return {(name, f"{(1 << shift) >> 10}K") for name, shift in sizes}
+
+
+def test_machines_that_are_made_up_are_those_that_are_documented() -> None:
+    assert {(row[0], row[1]) for row in rows() if row[4] == "yes"} == machines(JUDGED)
+
+
+def test_kernels_that_are_booted_are_those_that_are_documented() -> None:
+    booted = {(row[0], row[1]): row[3] for row in rows() if row[3] != "no"}
+    arm64 = [name.partition("-")[0] for name in ARM64_KERNELS if not name.endswith("16k")]
+    arm64_16k = [name.partition("-")[0] for name in ARM64_KERNELS if name.endswith("16k")]
+    assert booted == {
+        ("x86-64", "4K"): ", ".join(KERNELS),
+        ("arm64", "4K"): ", ".join(arm64),
+        ("arm64", "16K"): ", ".join(arm64_16k),
+    }
+
+
+def test_a_machine_that_nothing_judges_is_documented_as_refused() -> None:
+    refused = {(row[0], row[1]) for row in rows() if row[5] == "everything"}
+    assert machines(BIG_ENDIAN) <= refused
+    assert all(row[3] == row[4] == "no" for row in rows() if row[5] == "everything")
