@@ -166,7 +166,7 @@ _ERRORS = (
     Kind(
         "device-folio-tails",
         Severity.ERROR,
-        "a folio of device memory that is in use has tails that do not belong to it",
+        "a folio of device memory that is in use has tails that do not belong to it, or none",
         "zone_device_page_init() makes a folio of the order that its driver asks for. Before Linux "
         'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
         'folios") (in v7.0), a page that was handed out alone kept PG_head and the order of a '

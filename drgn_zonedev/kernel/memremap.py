@@ -281,6 +281,9 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
     if atomic:
         return int(count)
     mask = prog["__PERCPU_REF_ATOMIC_DEAD"].value_()
+    if not word & ~mask:
+        # alloc_percpu_gfp() never gives this; what is at the start of per-CPU memory is no counter.
+        raise FaultError("there is no per-CPU counter", 0)
     # PERCPU_COUNT_BIAS: in percpu mode the atomic counter starts there.
     bits = 8 * prog.type("unsigned long").size
     total = count - (1 << (bits - 1))

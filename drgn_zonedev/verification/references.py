@@ -21,9 +21,16 @@ from drgn import Program, ProgramFlags
 
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import PageLayout
-from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, Range
+from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, Range, Unjudged
 
-__all__ = ("broken_folios", "compare_references", "counts_pages_in_use", "pages_in_use")
+__all__ = (
+    "BrokenFolio",
+    "broken_folios",
+    "compare_references",
+    "counts_pages_in_use",
+    "pages_in_use",
+    "uncounted",
+)
 
 _HANDED_OUT = ("MEMORY_DEVICE_PRIVATE", "MEMORY_DEVICE_COHERENT")
 _P2PDMA = "MEMORY_DEVICE_PCI_P2PDMA"
@@ -64,33 +71,58 @@ def pages_in_use(layout: PageLayout, words: np.ndarray) -> int:
     return len(rows) - len(order) + int((1 << order).sum())
 
 
+BrokenFolio = tuple[str, int, int]
+"""The kind of finding, and a half-open range of PFNs."""
+
+
 def broken_folios(
     layout: PageLayout, starts: np.ndarray, words: np.ndarray
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[BrokenFolio]:
     """
     Find folios that have a reference, and tails that do not link to them: the order of a head is
-    what is left of a folio that was there before. Of free folios, anything may be left.
+    what is left of a folio that was there before. Of free folios, anything may be left. And find
+    tails that have a reference of their own.
 
     :param starts: PFN of the first page of each block.
     :param words: Struct pages of all blocks, a row each; blocks are as long as each other.
-    :return: Half-open ranges of PFNs.
     """
     refcount = words.view("<i4")[:, layout.refcount_offset // 4]
-    flags, link = words[:, layout.flags_word], words[:, layout.compound_word]
-    heads = (refcount > 0) & ((flags & np.uint64(layout.pg_head)) != 0)
-    heads &= (link & np.uint64(1)) == 0
-    if not heads.any() or not layout.pgmap_in_folio or layout.order_offset is None:
+    if not layout.pgmap_in_folio or layout.order_offset is None or not refcount.any():
         return
+    used = refcount > 0
+    is_tail = (words[:, layout.compound_word] & np.uint64(1)) != 0
+    is_head = (words[:, layout.flags_word] & np.uint64(layout.pg_head)) != 0
     count = len(words) // len(starts)
-    for row in np.flatnonzero(heads).tolist():
-        rest = count - row % count
-        if rest == 1:
-            continue
-        order = int(words[row + 1].view(np.uint8)[layout.order_offset])
-        size = min(1 << min(order, _MAX_ORDER), rest)
-        pfn = int(starts[row // count]) + row % count
-        if (link[row + 1 : row + size] != _link_to(layout, pfn, order)).any():
-            yield pfn, pfn + size
+    pfn = (starts[:, np.newaxis] + np.arange(count)).ravel()
+    for start, end in _together(pfn[used & is_tail]):
+        yield "device-page-refcount", start, end
+    for row in np.flatnonzero(used & is_head & ~is_tail).tolist():
+        # A folio is not looked at behind the end of its block.
+        size = _broken_size(layout, int(pfn[row]), words[row : row + count - row % count])
+        if size:
+            yield "device-folio-tails", int(pfn[row]), int(pfn[row]) + size
+
+
+def _together(pfns: np.ndarray) -> Iterator[tuple[int, int]]:
+    for run in np.split(pfns, np.flatnonzero(np.diff(pfns) != 1) + 1):
+        if len(run):
+            yield int(run[0]), int(run[-1]) + 1
+
+
+def _broken_size(layout: PageLayout, pfn: int, words: np.ndarray) -> int:
+    # How many pages a folio would have that is none; 0 if it is one.
+    assert layout.order_offset is not None
+    if len(words) == 1:
+        return 0
+    order = int(words[1].view(np.uint8)[layout.order_offset])
+    if not order:
+        # prep_compound_page() is only called for more than one page.
+        return 1
+    folio = words[: 1 << min(order, _MAX_ORDER)]
+    is_linked = folio[1:, layout.compound_word] == _link_to(layout, pfn, order)
+    # In the flags of the first tail, there is the order.
+    has_heads = (folio[2:, layout.flags_word] & np.uint64(layout.pg_head)).any()
+    return 0 if is_linked.all() and not has_heads else len(folio)
 
 
 def _link_to(layout: PageLayout, pfn: int, order: int) -> np.uint64:
@@ -117,6 +149,20 @@ def compare_references(
     for pgmap in pgmaps:
         if pgmap.address in shown and pgmap.ref.state == "live" and pgmap.is_settled:
             yield from _compared(prog, pgmap, in_use.get(pgmap.address))
+
+
+def uncounted(pgmaps: Iterable[Pgmap], ranges: Iterable[Range]) -> Iterator[Unjudged]:
+    """Say which live pgmaps have references that cannot be counted."""
+    shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
+    for pgmap in pgmaps:
+        ref = pgmap.ref
+        if pgmap.address in shown and (ref.state, ref.mode, ref.count) == ("live", "percpu", None):
+            start = min(r.start_pfn for r in pgmap.ranges)
+            end = max(r.end_pfn for r in pgmap.ranges)
+            yield Unjudged(start, max(start, end), _UNCOUNTED)
+
+
+_UNCOUNTED = "the references of the pgmap cannot be counted: its per-CPU counters are not readable"
 
 
 def _compared(prog: Program, pgmap: Pgmap, used: int | None) -> Iterator[Finding]:

@@ -65,7 +65,11 @@ from drgn_zonedev.verification.ram_aliases import find_ram_aliases, illegal_ram_
 from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
 from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
-from drgn_zonedev.verification.references import compare_references, counts_pages_in_use
+from drgn_zonedev.verification.references import (
+    compare_references,
+    counts_pages_in_use,
+    uncounted,
+)
 from drgn_zonedev.verification.runs import MAX_RUNS, Run
 from drgn_zonedev.verification.scan import scan, scanning
 from drgn_zonedev.verification.shared_vmemmap import (
@@ -170,6 +174,7 @@ def verify_snapshot(
     results = context.results
     pgmaps = snapshot.pgmaps
     results.findings += compare_references(prog, pgmaps, _counted(context), results.ranges)
+    results.unjudged += uncounted(pgmaps, results.ranges)
     return Verification(
         ranges=tuple(results.ranges),
         findings=tuple(results.findings),
@@ -401,8 +406,8 @@ def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> Non
         results.in_use[range_.pgmap] += scanned.in_use
         results.seen[range_.pgmap] += verified
         results.findings += (
-            make_finding("device-folio-tails", range_.case, *span, pgmap=range_.pgmap)
-            for span in scanned.broken_folios[:MAX_RUNS]
+            make_finding(slug, range_.case, start, end, pgmap=range_.pgmap)
+            for slug, start, end in scanned.broken_folios[:MAX_RUNS]
         )
     results.aliases_skipped += verified - scanned.pages_read
     results.bytes_read += scanned.bytes_read

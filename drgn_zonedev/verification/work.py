@@ -21,6 +21,7 @@ from drgn_zonedev.kernel.memmap import UnreadablePages
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.verification.page_access import AccessSpan
 from drgn_zonedev.verification.promises import Promise
+from drgn_zonedev.verification.references import BrokenFolio
 from drgn_zonedev.verification.runs import Runs
 
 __all__ = ("Scanned", "Work", "batches")
@@ -49,7 +50,7 @@ class Scanned:
     What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
     again; ``free`` counts free blocks by zone ID and order; ``access`` has pages whose memory
     must not be read; ``in_use`` counts pages of folios with references, where the pgmap has one
-    for each, and ``broken_folios`` are those whose tails belong to others.
+    for each, and ``broken_folios`` are kinds of findings about folios, each with its PFNs.
     """
 
     runs: dict[str, Runs] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class Scanned:
     free: Counter[tuple[int, int]] = field(default_factory=Counter)
     access: list[AccessSpan] = field(default_factory=list)
     in_use: int = 0
-    broken_folios: list[tuple[int, int]] = field(default_factory=list)
+    broken_folios: list[BrokenFolio] = field(default_factory=list)
 
     def extend(self, other: Scanned) -> None:
         """Append what came of the work behind this."""

@@ -133,6 +133,54 @@ def test_page_that_kept_the_order_of_a_folio(type_: str) -> None:
         assert found == (fewer + stale if kept else [])
 
 
+@pytest.mark.parametrize("used", [True, False])
+def test_head_of_a_single_page(used: bool) -> None:
+    # Of a page that is free, it may be left over.
+    machine = Machine("7.2", PRIVATE, 1 + used)
+    if used:
+        machine.use(START + 5)
+    head = 1 << machine.kernel.layout.constant("PG_head")
+    word = machine.kernel.page_word(START + 5, FLAGS)
+    machine.kernel.poke_page_word(START + 5, FLAGS, word | head)
+    found = [each[:3] for each in machine.found()]
+    assert found == ([("device-folio-tails", START + 5, START + 6)] if used else [])
+
+
+@pytest.mark.parametrize("type_", [PRIVATE, COHERENT])
+@pytest.mark.parametrize("tail", [1, 2, 15])
+def test_tail_with_a_reference_of_its_own(type_: str, tail: int) -> None:
+    machine = Machine("7.2", type_, 1 + 16)
+    machine.use(START + 0x600, 4)
+    machine.use(START + 0x600 + tail)
+    spot = ("device-page-refcount", START + 0x600 + tail, START + 0x601 + tail)
+    assert [each[:3] for each in machine.found()] == [spot]
+
+
+def test_head_within_a_folio() -> None:
+    machine = Machine("7.2", PRIVATE, 1 + 16)
+    machine.use(START + 0x600, 4)
+    tail, head = START + 0x605, 1 << machine.kernel.layout.constant("PG_head")
+    machine.kernel.poke_page_word(tail, FLAGS, machine.kernel.page_word(tail, FLAGS) | head)
+    spot = ("device-folio-tails", START + 0x600, START + 0x610)
+    assert [each[:3] for each in machine.found()] == [spot]
+
+
+@each_layout
+@pytest.mark.parametrize("pointer", [0, 0xDEAD000])
+def test_references_that_cannot_be_counted_are_not_judged(layout: str, pointer: int) -> None:
+    machine = Machine(layout, "MEMORY_DEVICE_FS_DAX", 1 + END - START)
+    kernel = machine.kernel
+    assert not check(kernel.program()).unjudged
+    is_pointer = kernel.layout.has_member("dev_pagemap", "internal_ref")
+    ref = "internal_ref" if is_pointer else "ref"
+    kernel.poke_member("dev_pagemap", machine.pgmap, f"{ref}.percpu_count_ptr", pointer)
+    report = check(kernel.program())
+    assert report.findings == ()
+    (unjudged,) = report.unjudged
+    assert (unjudged.start_pfn, unjudged.end_pfn) == (START, END)
+    assert "references" in unjudged.reason
+
+
 @each_layout
 def test_sum_below_zero_is_shown_as_the_word_that_it_is(layout: str) -> None:
     machine = Machine(layout, "MEMORY_DEVICE_FS_DAX", -5)
