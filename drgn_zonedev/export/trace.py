@@ -59,6 +59,7 @@ class Recorder:
         self.prog.add_memory_segment(_KERNEL_START, _END - _KERNEL_START, self._read_virtual)
         self._blanks = union(blanks)
         self._read: set[Span] = set()
+        self._kept: frozenset[Span] = frozenset()
         self._faulted: set[Span] = set()
         self._tables: set[Span] = set()
         # On a running kernel, everything is decided by what the first read returned.
@@ -158,9 +159,13 @@ class Recorder:
         """Return whether some memory was read in one go."""
         return span in self._read
 
+    def keep_all(self) -> None:
+        """Keep what was read so far, whatever is forgotten later."""
+        self._kept = frozenset(self._read)
+
     def forget_words(self, addresses: frozenset[int]) -> None:
         """Forget words that were read one by one; other reads of the same memory count."""
-        self._read -= {(address, address + 8) for address in addresses}
+        self._read -= {(address, address + 8) for address in addresses} - self._kept
 
     def runs(self) -> tuple[list[MemoryRun], list[MemoryRun]]:
         """

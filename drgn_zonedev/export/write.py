@@ -177,6 +177,8 @@ def _record(
         write_file(vmlinux, file.contents, mode)
         recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id, options), blanks)
         _load(recorder.prog, vmlinux)
+        # The neighbour of a pgmap in a slab may belong to a module.
+        recorder.keep_all()
         asked = MissingNames()
         asked.watch(recorder.prog)
         report = select(recorder, options, progress)

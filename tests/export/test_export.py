@@ -29,6 +29,7 @@ from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.export import select
 from drgn_zonedev.export import write as dump
 from drgn_zonedev.export.store import unpacked
+from drgn_zonedev.export.trace import Recorder
 from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, PageCounts
@@ -546,3 +547,23 @@ def test_command_in_the_repl(tmp_path: Path) -> None:
     assert check_json(open_export(done.path)) == check_json(prog)
     with pytest.raises(CommandError, match="is not empty"):
         run_command(prog, f"zonedev export {tmp_path / 'out'}")
+
+
+def test_what_modules_need_is_kept_whatever_was_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a pgmap whose neighbour in a slab belongs to a module.
+    with unpacked(VMCORES / "7.3-fsdax-collision") as files:
+        words = words_to_load_symbols(files)
+        monkeypatch.setattr(select, "guessed_words", lambda prog, pgmap: words)
+        write_export(open_export(files), tmp_path / "out", ExportOptions())
+    assert words
+    assert words_to_load_symbols(tmp_path / "out") == words
+
+
+def words_to_load_symbols(files: Path) -> frozenset[int]:
+    """The addresses of words that drgn reads one by one while it loads symbols."""
+    prog = open_export(files)
+    recorder = Recorder(prog, prog["VMCOREINFO"].string_())
+    dump._load(recorder.prog, files / "vmlinux")
+    return frozenset(start for start, end in recorder._read if end - start == 8)
