@@ -224,3 +224,20 @@ def test_a_process_that_maps_the_memory_of_a_controller(booted: Booted) -> None:
     # One is the queue that the driver has there.
     assert pgmap.references is not None
     assert pgmap.references.found == pgmap.references.expected + 1
+
+
+PRIVATE = [
+    long_guest(kernel, "device-private", "swap entries are decoded on a synthetic kernel")
+    for kernel in ("7.2", "7.3")
+]
+
+
+@each_guest(PRIVATE)
+def test_a_process_whose_memory_is_device_private(booted: Booted) -> None:
+    found = pins_of(booted)
+    (step,) = (step for step in booted.guest.scenario.steps if step[0] == "migrate")
+    index, count = (int(word, 0) for word in step[1:])
+    (use,) = (use for use in uses(found) if use.mapped_by)
+    assert list(mapped(found).values()) == [count]
+    assert (use.end_pfn - use.start_pfn, use.start_pfn % 0x10000) == (count, index)
+    assert not use.has_unknown_user

@@ -12,6 +12,8 @@
  *                                 through zone_device_data, as drivers do
  *   hold INDEX                    take a reference of the page and of its pgmap, like
  *                                 get_user_pages() does (up to v6.14)
+ *   migrate PID INDEX COUNT       have pages of that index and those behind it hold the first COUNT
+ *                                 pages of anonymous memory that a process has in one VMA of that size
  *   unmap                         memunmap_pages(), which waits for all that is held or handed out
  *   dying                         succeed only if that has begun
  *
@@ -25,6 +27,7 @@
 #include <linux/module.h>
 #include <linux/platform_device.h>
 #include <linux/proc_fs.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -149,7 +152,89 @@ static struct dev_pagemap *live_pgmap(unsigned long pfn)
 #endif
 }
 
+#if defined(HAVE_LARGE_FOLIOS) && defined(CONFIG_DEVICE_PRIVATE)
+#define MAX_MIGRATED 64
+
+/* Nothing is copied: there is no memory. */
+static int migrate_first(struct vm_area_struct *vma, struct page *pages, unsigned long count)
+{
+	unsigned long src[MAX_MIGRATED] = {}, dst[MAX_MIGRATED] = {}, i;
+	struct migrate_vma args = {
+		.vma = vma,
+		.start = vma->vm_start,
+		.end = vma->vm_start + count * PAGE_SIZE,
+		.src = src,
+		.dst = dst,
+		.pgmap_owner = pgmap->owner,
+		.flags = MIGRATE_VMA_SELECT_SYSTEM,
+	};
+	int error = migrate_vma_setup(&args);
+
+	if (error)
+		return error;
+	for (i = 0; i < count; i++) {
+		if (!(src[i] & MIGRATE_PFN_MIGRATE))
+			continue;
+		zone_device_page_init(pages + i, pgmap, 0);
+		dst[i] = migrate_pfn(page_to_pfn(pages + i));
+	}
+	migrate_vma_pages(&args);
+	migrate_vma_finalize(&args);
+	for (i = 0; i < count; i++)
+		if (!(src[i] & MIGRATE_PFN_MIGRATE))
+			return -EBUSY;
+	return 0;
+}
+
+static int migrate_of_mm(struct mm_struct *mm, struct page *pages, unsigned long count)
+{
+	struct vm_area_struct *vma;
+	int error = -ENOENT;
+
+	mmap_read_lock(mm);
+	for (vma = find_vma(mm, 0); vma; vma = find_vma(mm, vma->vm_end))
+		if (vma_is_anonymous(vma) && vma_pages(vma) == count) {
+			error = migrate_first(vma, pages, count);
+			break;
+		}
+	mmap_read_unlock(mm);
+	return error;
+}
+
+static int migrate(struct page *pages, int number, unsigned long count)
+{
+	struct pid *pid = find_get_pid(number);
+	struct task_struct *task = get_pid_task(pid, PIDTYPE_PID);
+	struct mm_struct *mm = task ? get_task_mm(task) : NULL;
+	int error = -ESRCH;
+
+	if (mm) {
+		error = count <= MAX_MIGRATED ? migrate_of_mm(mm, pages, count) : -EINVAL;
+		mmput(mm);
+	}
+	if (task)
+		put_task_struct(task);
+	put_pid(pid);
+	return error;
+}
+#else
+static int migrate(struct page *pages, int number, unsigned long count)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
 /* --- commands --- */
+
+static int migrate_to(char *arguments)
+{
+	unsigned long index, count;
+	int number;
+
+	if (!arguments || sscanf(arguments, "%d %li %li", &number, &index, &count) < 3)
+		return -EINVAL;
+	return migrate(pfn_to_page(PHYS_PFN(pgmap->ranges[0].start) + index), number, count);
+}
 
 static int request_range(char *text)
 {
@@ -242,6 +327,8 @@ static int command(char *line)
 		devm_memunmap_pages(&device->dev, pgmap);
 		return 0;
 	}
+	if (!strcmp(name, "migrate"))
+		return migrate_to(line);
 	if (!strcmp(name, "dying"))
 		return is_dying() ? 0 : -EBUSY;
 	if (!line || sscanf(line, "%li %u", &index, &order) < 1)

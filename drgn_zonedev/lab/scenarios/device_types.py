@@ -78,9 +78,16 @@ DEVICE_TYPES: tuple[Scenario, ...] = (
     ),
     Scenario(
         name="device-private",
-        summary="memory that no CPU can address, in single pages and folios, used and freed",
+        summary="memory that no CPU can address, in pages and folios, used, mapped and freed",
         guest_modules=_DRIVER,
-        steps=(device_map("private", MemoryArea(0, _PRIVATE.size)), *_HANDED_OUT),
+        steps=(
+            device_map("private", MemoryArea(0, _PRIVATE.size)),
+            *_HANDED_OUT,
+            # Of a process, to pages that were never handed out.
+            ("anonymous", str(16 * PAGE)),
+            ("migrate", "0x7fa", "16"),
+        ),
+        programs=("busy",),
         expected=_device(_PRIVATE),
         proofs=("handed_out",),
         needs=("DEVICE_PRIVATE",),

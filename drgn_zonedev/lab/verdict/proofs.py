@@ -215,6 +215,7 @@ def _handed_out(case: _Case) -> str:
             wanted += 1 << int(words[2])
         elif words[:1] == ("put",):
             wanted -= 1 << int(words[2])
+    wanted += sum(int(step[2]) for step in case.scenario.steps if step[0] == "migrate")
     found = [pgmap.ref.count for pgmap in case.report.pgmaps]
     return "" if found == [wanted] else f"references of pgmaps are {found}, not [{wanted}]"
 
