@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.export.store import stored_dumps
+from drgn_zonedev.lab.store import STORED_ONCE
 from scripts.proposal_tables import measure, with_tables
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ def test_every_kernel_answers_alike() -> None:
     # What the document says below the tables is said of all of them.
     text = (ROOT / "docs" / "proposal.md").read_text(encoding="utf-8")
     scenarios = {dump.name.partition("-")[2] for dump in stored_dumps(ROOT / "vmcores")}
-    scenarios = {name for name in scenarios if not name.startswith("arm64-")}
+    scenarios = {name for name in scenarios if not name.startswith("arm64-")} - set(STORED_ONCE)
     rows = [line for line in text.splitlines() if "| 5.10, 6.1, 6.12, 7.2, 7.3 |" in line]
     assert {row.split(" | ")[0].removeprefix("| ") for row in rows} == scenarios
 

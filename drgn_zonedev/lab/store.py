@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.classification.snapshot import Snapshot
 
-__all__ = ("ARM64_STORED", "STORED", "dump_differences", "main", "store")
+__all__ = ("ARM64_STORED", "STORED", "STORED_ONCE", "dump_differences", "main", "store")
 
 STORED = (
     "fsdax-collision",
@@ -52,6 +52,15 @@ STORED = (
 )
 """The scenarios that matter."""
 
+STORED_ONCE = {
+    "p2pdma": "7.3",
+    "device-private": "7.3",
+    "device-coherent": "6.12",
+    "two-ranges": "7.2",
+    "hwpoison": "7.3",
+}
+"""Those of which the dump of one kernel says enough: many tests go through all dumps."""
+
 ARM64_STORED = (
     "fsdax-collision",
     "fsdax-partial",
@@ -62,7 +71,10 @@ ARM64_STORED = (
 """Those that matter on arm64."""
 
 # The RAM that has something to show, with its struct pages.
-_RAM_PFNS = {"acpi-hole": ((0x3FF00, 0x40000),)}
+_RAM_PFNS = {
+    "acpi-hole": ((0x3FF00, 0x40000),),
+    "hwpoison": ((0x39100, 0x39200),),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,7 +119,8 @@ def _chosen(names: Sequence[str]) -> Iterator[tuple[Kernel, Scenario]]:
     for name in [name for name in every if name in names] or every:
         kernel = fetch_kernel(name, progress=_say)
         catalogue = scenarios_on(kernel)
-        stored = STORED if name in KERNELS else ARM64_STORED
+        once = tuple(scenario for scenario, only in STORED_ONCE.items() if only == name)
+        stored = (*STORED, *once) if name in KERNELS else ARM64_STORED
         for scenario in [word for word in catalogue if word in names] or stored:
             yield kernel, catalogue[scenario]
 
