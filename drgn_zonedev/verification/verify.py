@@ -156,17 +156,20 @@ def verify_snapshot(
     total = sum(work.pages for of_range in works for work in of_range)
     total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
-    layout = page_layout(prog)
-    task = scanning(layout)
+    every = list(itertools.chain(*works))
 
     def count_pages(pages: int) -> None:
-        progress(layout.size * pages, layout.size * total)
+        size = page_layout(prog).size
+        progress(size * pages, size * total)
+
+    # With nothing to go through, there may be no memmap whose layout could be asked for.
+    scanned = scan_all(prog, scanning(page_layout(prog)), every, count_pages) if every else iter(())
 
     context = dataclasses.replace(
         context,
         aliases=aliases,
         progress=count_pages,
-        scanned=_together(works, scan_all(prog, task, list(itertools.chain(*works)), count_pages)),
+        scanned=_together(works, scanned),
     )
     context.results.findings += illegal_aliases(context.aliases)
     for range_, verify_range in zip(ranges, verifiers):
