@@ -18,7 +18,7 @@ from drgn_zonedev.pfn_proposal import (
 )
 from drgn_zonedev.render.as_json import Document, gap_document, kernel_document
 from drgn_zonedev.render.as_text import kernel_line, kernel_text, size_text
-from drgn_zonedev.render.cells import case_text, fitted_table, span
+from drgn_zonedev.render.cells import case_text, fitted_table, span, table
 from drgn_zonedev.render.screen import NARROWED, SHOW_ALL, Screen, fitting, height, wrapped
 from drgn_zonedev.util.strings import printable
 
@@ -27,6 +27,7 @@ __all__ = ("proposal_document", "proposal_text")
 # The most mistakes per variant that the text shows; the document has all.
 _EXAMPLES = 4
 _MAX_REMARKS = 5
+_OVERVIEW = ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "WHAT IT IS")
 _LOOKUP = ("LOADS", "LINES", "RCU", "REFERENCE", "NEXT PFN")
 
 
@@ -55,7 +56,7 @@ def proposal_text(report: ProposalReport, *, screen: Screen | None = None) -> st
     judged = wrapped(judged, screen)
     line, overview, costs = kernel_line(report.kernel, screen), *_tables(report, screen)
     head = [line, "", judged, "", overview, "", costs]
-    if _is_cut(overview, report) or sum(height(part, screen) for part in head) > room:
+    if _is_too_wide(report, screen) or sum(height(part, screen) for part in head) > room:
         head = [line, judged, "", _both(report, screen), NARROWED]
     room -= sum(height(part, screen) for part in head)
     blocks = [wrapped(block, screen) for block in blocks]
@@ -70,13 +71,10 @@ def _tables(report: ProposalReport, screen: Screen | None) -> tuple[str, str]:
     return _overview(report, screen), _costs(report, screen)
 
 
-def _is_cut(overview: str, report: ProposalReport) -> bool:
-    """Return whether a column before the description was dropped for lack of room."""
-    whole = _overview(report, None).split("\n")
-    end = whole[0].index("WHAT IT IS")
-    return any(
-        not line.startswith(full[:end].rstrip()) for line, full in zip(overview.split("\n"), whole)
-    )
+def _is_too_wide(report: ProposalReport, screen: Screen) -> bool:
+    """Return whether there is no room for the overview, even without descriptions."""
+    lines = table(_OVERVIEW[:-1], map(_counts, report.verdicts)).split("\n")
+    return screen.columns is not None and max(map(len, map(str.rstrip, lines))) > screen.columns
 
 
 def _both(report: ProposalReport, screen: Screen) -> str:
@@ -100,21 +98,12 @@ def _both(report: ProposalReport, screen: Screen) -> str:
 
 
 def _overview(report: ProposalReport, screen: Screen | None) -> str:
-    return fitted_table(
-        ("VARIANT", "RIGHT", "FALSE YES", "FALSE NO", "WHAT IT IS"),
-        [
-            (
-                v.variant.name,
-                v.right,
-                _cases(v.pages(True)),
-                _cases(v.pages(False)),
-                v.variant.what,
-            )
-            for v in report.verdicts
-        ],
-        screen,
-        ("WHAT IT IS",),
-    )
+    rows = [(*_counts(v), v.variant.what) for v in report.verdicts]
+    return fitted_table(_OVERVIEW, rows, screen, _OVERVIEW[-1:])
+
+
+def _counts(v: Verdict) -> tuple[object, ...]:
+    return v.variant.name, v.right, _cases(v.pages(True)), _cases(v.pages(False))
 
 
 def _cases(pages: Mapping[Case, int]) -> str:

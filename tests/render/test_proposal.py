@@ -11,6 +11,7 @@ from support.schema import validated
 from drgn_zonedev import plugin
 from drgn_zonedev.pfn_proposal import VARIANTS, ProposalReport, proposal
 from drgn_zonedev.render.proposal import proposal_document, proposal_text
+from drgn_zonedev.render.screen import NARROWED, Screen
 
 SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
@@ -43,6 +44,18 @@ def test_text_shows_who_is_wrong_where_and_what_it_costs() -> None:
     assert "64 KiB" in cost
     assert "[0x20000, 0x24000) online, 16384 pages: yes, takes RAM for it" in text
     assert "[0x24000, 0x24002) reserved (5), 2 pages: yes, reads unpromised struct pages" in text
+
+
+@pytest.mark.parametrize("columns", [60, 90, 120, 170])
+def test_a_pager_gets_all_columns_that_its_screen_has_room_for(columns: int) -> None:
+    report = proposal(collision("6.1").program())
+    text = proposal_text(report, screen=Screen(24, columns).endless)
+    overview = text[: text.index("\nif ")]
+    assert max(map(len, overview.splitlines())) <= columns
+    # The counts by case take 82 columns.
+    assert (NARROWED in text) == (columns == 60)
+    assert ("16384 online, 2 reserved (5), 1022 metadata" in overview) == (columns > 60)
+    assert ("a flag in the section's word" in overview) == (columns > 100)
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
