@@ -376,7 +376,7 @@ class _Frames:
     def __post_init__(self) -> None:
         self._runs: list[np.ndarray] = []
         self._pages: list[Span] = []
-        self._merged: np.ndarray | None = None
+        self._sorted: tuple[np.ndarray, np.ndarray] | None = None
 
     def add(self, window: _Window) -> None:
         self._pages.append((window.first, window.first + len(window.frame)))
@@ -384,23 +384,23 @@ class _Frames:
         edges = np.r_[0, breaks, len(window.frame)]
         runs = np.stack([window.frame[edges[:-1]], window.frame[edges[1:] - 1] + 1], axis=1)
         self._runs.append(runs[runs[:, 0] >= 0])
-        self._merged = None
+        self._sorted = None
 
-    @property
-    def spans(self) -> np.ndarray:
-        """Half-open ranges of page frames, sorted and disjoint, a row each."""
-        if self._merged is None:
-            self._merged = _merged(np.concatenate([np.empty((0, 2), np.int64), *self._runs]))
-        return self._merged
+    def spans(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of page frames and of pages: half-open, sorted and disjoint, a row each."""
+        if self._sorted is None:
+            frames = np.concatenate([np.empty((0, 2), np.int64), *self._runs])
+            pages = np.array(self._pages, np.int64).reshape(-1, 2)
+            self._sorted = (_merged(frames), _merged(pages))
+        return self._sorted
 
     def hold(self, window: _Window) -> np.ndarray:
         """Which pages of a window are mapped to them, but for those that are the same page."""
-        starts, ends = self.spans.T
-        inside = containing(window.frame, starts, ends) >= 0
+        frames, pages = self.spans()
+        inside: np.ndarray = containing(window.frame, *frames.T) >= 0
         # A page that has struct pages of both is one page.
-        for low, high in self._pages:
-            inside[max(low - window.first, 0) : max(high - window.first, 0)] = False
-        return inside
+        own = window.first + np.arange(len(window.frame))
+        return inside & (containing(own, *pages.T) < 0)
 
 
 def _merged(runs: np.ndarray) -> np.ndarray:
@@ -442,7 +442,7 @@ def _counters(vmemmap: _Vmemmap, frames: _Frames) -> Iterator[Finding]:
         shared = shared_tail_pages(prog, [zone.address for zone in zones.found])
     except FaultError:
         return
-    found = int((frames.spans[:, 1] - frames.spans[:, 0]).sum())
+    found = int(np.diff(frames.spans()[0], axis=1).sum())
     more = counted > found - shared and not counts_page_ext(prog)
     if more or counted < found - shared:
         fact = Evidence(

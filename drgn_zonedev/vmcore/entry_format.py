@@ -130,8 +130,12 @@ def entry_format(prog: Program) -> EntryFormat:
     :raises LookupError: if neither VMCOREINFO nor symbols say enough
     :raises ValueError: if VMCOREINFO makes no sense
     """
-    assert prog.platform is not None
-    return _FORMATS[prog.platform.arch](prog)
+    # Settled at boot.
+    if "zonedev_entry_format" not in prog.cache:
+        assert prog.platform is not None
+        prog.cache["zonedev_entry_format"] = _FORMATS[prog.platform.arch](prog)
+    found: EntryFormat = prog.cache["zonedev_entry_format"]
+    return found
 
 
 def _x86_64(prog: Program) -> EntryFormat:
