@@ -267,7 +267,9 @@ def fill_pgmap_array(kernel: FakeKernel, entries: np.ndarray) -> None:
     kernel.poke(kernel.variables["pgmap_array"][1] + 8, int(entries[0]).to_bytes(8, "little"))
 
 
-@pytest.mark.parametrize("different", [2, 1 << 20])
+@pytest.mark.parametrize(
+    "different", [pytest.param(2, marks=pytest.mark.long("1 << 20 is in every run")), 1 << 20]
+)
 def test_another_pgmap_for_each_of_a_million_pfns(different: int) -> None:
     # Without a bound, several gigabytes and minutes.
     kernel = machine("6.1")

@@ -9,20 +9,21 @@ between them.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import fastjsonschema
 import pytest
 from support.dumps import judge_dump
 
 from drgn_zonedev.export.store import StoredDump, stored_dumps
 from drgn_zonedev.lab import KERNELS
+from drgn_zonedev.render.as_json import load_schema
 from drgn_zonedev.util.intervals import difference
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
@@ -70,13 +71,16 @@ def test_the_error_of_a_kernel_is_stored_for_each() -> None:
     assert wrong == {f"{kernel}-acpi-hole": [[0x3FFDF, 0x3FFE3]] for kernel in KERNELS}
 
 
+@lru_cache(maxsize=1)
+def validator() -> Callable[[Any], Any]:
+    validate: Callable[[Any], Any] = fastjsonschema.compile(load_schema())
+    return validate
+
+
 @each_dump
 def test_report_is_valid(dump: StoredDump, judgements: dict[Path, Judgement]) -> None:
-    import drgn_zonedev.render
-
-    schema = Path(drgn_zonedev.render.__file__).parent / "schema.json"
     _, report = judgements[dump.path].result()
-    jsonschema.validate(report, json.loads(schema.read_text()))
+    validator()(report)
 
 
 def test_stored_dumps_are_small() -> None:

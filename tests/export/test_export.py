@@ -37,7 +37,10 @@ from drgn_zonedev.pfn_walkers import walkers
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
 
-each_scene = pytest.mark.parametrize("scene", [collision, in_flight, partial])
+another = pytest.mark.long("a collision is in every run")
+each_scene = pytest.mark.parametrize(
+    "scene", [collision, *(pytest.param(scene, marks=another) for scene in (in_flight, partial))]
+)
 Scene = Callable[[str], FakeKernel]
 
 RAM_PFN = 0x1000
