@@ -34,9 +34,14 @@ def _default_program_of_its_own() -> Iterator[None]:
 
 
 def pytest_configure() -> None:
-    # A shell has its background jobs ignore SIGINT, and so would all that tests start.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell has its background jobs ignore SIGINT, and nohup has all ignore SIGHUP. So would all
+    # that tests start.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
