@@ -341,9 +341,15 @@ def pgmap_vmemmap_shift(pgmap: Object) -> int:
     try:
         return int(pgmap.vmemmap_shift.value_())
     except AttributeError:
-        if pgmap.ref.type_.unaliased_kind() == TypeKind.POINTER:
+        if _points_to_reference(pgmap):
             return 0
         raise LookupError("'struct dev_pagemap' has no member 'vmemmap_shift'") from None
+
+
+def _points_to_reference(pgmap: Object) -> bool:
+    if pgmap.prog_.type("struct dev_pagemap").has_member("internal_ref"):
+        return True
+    return bool(pgmap.ref.type_.unaliased_kind() == TypeKind.POINTER)
 
 
 def dev_pagemap_ranges(pgmap: Object) -> tuple[tuple[PgmapRange, ...], bool]:

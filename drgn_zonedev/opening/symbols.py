@@ -38,12 +38,23 @@ def require_symbols(prog: drgn.Program) -> None:
 
     :raises MissingSymbolsError: if its kernel has no debugging symbols
     """
+    if any(_has_type(prog, name) for name in _ANY_KERNEL):
+        return
+    main = next(prog.loaded_modules(), (None,))[0]
+    if main is not None and main.wants_debug_file():
+        raise MissingSymbolsError(_missing_symbols(prog, [], {}))
+
+
+# Debugging information that is incomplete may leave out one of them.
+_ANY_KERNEL = ("struct page", "struct list_head")
+
+
+def _has_type(prog: drgn.Program, name: str) -> bool:
     try:
-        prog.type("struct page")
+        prog.type(name)
     except LookupError:
-        main = next(prog.loaded_modules(), (None,))[0]
-        if main is not None and main.wants_debug_file():
-            raise MissingSymbolsError(_missing_symbols(prog, [], {})) from None
+        return False
+    return True
 
 
 def load_symbols(
