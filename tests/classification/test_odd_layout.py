@@ -152,7 +152,9 @@ def answer(capsys: pytest.CaptureFixture[str], command: str) -> tuple[int, str]:
     return status, err
 
 
-@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+@pytest.mark.parametrize(
+    "layout", [pytest.param("6.1", marks=pytest.mark.long("7.2 is in every run")), "7.2"]
+)
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("name", VARIABLES)
 def test_variable_of_another_type(

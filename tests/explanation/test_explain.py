@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.defects import Defect, Injector, Overlay
 from support.fakekernel import FakeKernel, collision, in_flight, partial
-from support.kernels import each_layout, since_compounds
+from support.kernels import each_layout, ends_of_layouts, since_compounds
 from support.littlemachine import DATA, DEVDAX, FSDAX, OWN, areas, little_machine, places
 
 from drgn_zonedev.explanation.explain import explain
@@ -157,7 +157,7 @@ def test_ghosts_are_what_they_hold(pfn: int, holds: str) -> None:
     assert "freed" not in verdict
 
 
-@each_layout
+@ends_of_layouts
 def test_verdict_vouches_for_no_page_that_breaks_a_promise(layout: str) -> None:
     prog, rng = little_machine(layout).program(), random.Random(layout)
     injector, overlay = Injector(prog, layout), Overlay(prog)

@@ -13,6 +13,18 @@ from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision
 PAGES_PER_SECTION = 0x8000
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+# Of what takes seconds, the first and the last differ most.
+ends_of_layouts = pytest.mark.parametrize(
+    "layout",
+    [
+        LAYOUTS[0],
+        *(
+            pytest.param(layout, marks=pytest.mark.long("the first and the last are in every run"))
+            for layout in LAYOUTS[1:-1]
+        ),
+        LAYOUTS[-1],
+    ],
+)
 # 5.10 has neither compound pages in the memmap of devices nor a flag for sections that
 # a device shares.
 since_compounds = since_taint = pytest.mark.parametrize("layout", LAYOUTS[1:])

@@ -15,7 +15,7 @@ import pytest
 from drgn import Program
 from support.defects import Defect, Overlay, Spot
 from support.fakekernel import LAYOUTS, busy_ram
-from support.kernels import each_layout
+from support.kernels import each_layout, ends_of_layouts
 from support.ramdefects import KINDS, RamDefects
 
 from drgn_zonedev.classification.classify import classify_snapshot
@@ -75,7 +75,7 @@ def test_each_defect_is_found_where_it_is(layout: str) -> None:
     assert spots(prog, snapshot, ranges) == set()
 
 
-@each_layout
+@ends_of_layouts
 def test_part_of_ram_is_judged_like_the_whole(layout: str) -> None:
     prog, rng = busy_ram(layout).program(), random.Random(layout)
     make, overlay = RamDefects(prog, layout), Overlay(prog)
