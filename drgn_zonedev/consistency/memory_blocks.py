@@ -26,7 +26,7 @@ from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Evidence, Finding, Unjudged
 from drgn_zonedev.util.intervals import containing
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.vmcore.pagetables import page_frames, walks_in_bulk
+from drgn_zonedev.vmcore.pagetables import UNMAPPED, page_frames, walks_in_bulk
 
 __all__ = ("BLOCK_CHECKS",)
 
@@ -217,8 +217,17 @@ def _misstored(blocks: _Blocks, row: int, pages: np.ndarray, frames: np.ndarray)
         "block-memmap-elsewhere",
         row,
         Evidence(f"pages of {member} of the block", value=stored),
-        Evidence("PFN of the vmemmap, by the page tables", address, int(frames[first])),
+        _frame(address, int(frames[first])),
     )
+
+
+def _frame(address: int, frame: int) -> Evidence:
+    if frame < 0:
+        note = (
+            "not mapped, by the page tables" if frame == UNMAPPED else "its table is not readable"
+        )
+        return Evidence("page of the vmemmap", address, note=note)
+    return Evidence("PFN of the vmemmap, by the page tables", address, frame)
 
 
 BLOCK_CHECKS: tuple[Check, ...] = (_zones_of_blocks, _memmaps_of_blocks)

@@ -222,6 +222,22 @@ def test_page_tables_that_are_not_there_prove_nothing(
 
 
 @each_that_stores
+@pytest.mark.parametrize(
+    ("frame", "note"),
+    [(UNKNOWN, "its table is not readable"), (UNMAPPED, "not mapped, by the page tables")],
+)
+def test_what_stands_for_no_frame_is_not_shown_as_one(
+    layout: str, frame: int, note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A block cannot store more than itself.
+    kernel = machine(layout, PAGES)
+    store(monkeypatch, kernel, lambda pfn: frame)
+    assert spots(kernel) == _BOTH
+    fact = compared(kernel).findings[0].evidence[-1]
+    assert (fact.value, fact.note) == (None, note)
+
+
+@each_that_stores
 def test_pages_that_hugetlb_gave_back_may_be_of_the_block(
     layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
