@@ -235,11 +235,29 @@ def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
     if not base:
         return
     places = np.uint64(base) + np.arange(nr_roots, dtype=np.uint64) * np.uint64(8)
-    raw, readable = read_records(prog, places, 8)
-    roots = raw.view("<u8")[:, 0]
+    roots, readable = _read_roots(prog, places)
     for root in np.flatnonzero((roots != 0) | ~readable).tolist():
         address = int(roots[root]) if readable[root] else None
         yield root * per_root, per_root, int(places[root]), address
+
+
+def _read_roots(prog: Program, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # The pointers, and which of them could be read. A dump leaves out pages, and an export what is
+    # behind the last root: so only one page is looked at pointer by pointer.
+    roots, readable = np.zeros(len(places), np.uint64), np.zeros(len(places), bool)
+    edges = np.flatnonzero(np.diff(places // np.uint64(SMALLEST_PAGE))) + 1
+    may_be_partial = True
+    for rows in np.split(np.arange(len(places)), edges) if len(places) else []:
+        try:
+            raw = read_memory(prog, int(places[rows[0]]), 8 * len(rows))
+        except FaultError:
+            if may_be_partial:
+                records, readable[rows] = read_records(prog, places[rows], 8)
+                roots[rows] = records.view("<u8")[:, 0]
+            may_be_partial = False
+            continue
+        roots[rows], readable[rows] = np.frombuffer(raw, "<u8"), True
+    return roots, readable
 
 
 def _usage_pointers(section_type: Type, rows: np.ndarray) -> np.ndarray:

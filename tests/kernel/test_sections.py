@@ -97,9 +97,14 @@ def test_roots_that_need_the_same_page_are_one_span(layout: str) -> None:
     roots = kernel.program()["mem_section"].value_()
     for root in (2, 3, 600):
         kernel.hide(roots + 8 * root, 8)
+    # Only the first page that is incomplete is looked at pointer by pointer.
+    behind = next(r for r in range(4, 601) if (roots + 8 * r) % 4096 == 0)
+    last = next(
+        r for r in range(601, 2049) if r == 300000 // 256 + 1 or (roots + 8 * r) % 4096 == 0
+    )
     assert sections(kernel.program()).unreadable == (
         (2 * 256, 4 * 256, roots + 8 * 2),
-        (600 * 256, 601 * 256, roots + 8 * 600),
+        (behind * 256, last * 256, roots + 8 * behind),
     )
 
 
