@@ -71,9 +71,18 @@ def _not_linear(scene: Scene, address: int) -> str | None:
         return None
     try:
         linear = int(pfn_to_virt(scene.prog, int(frames[0])).value_())
-    except (FaultError, LookupError, NotImplementedError, ValueError):
-        return None
+    except Exception as e:
+        if _is_missing(e):
+            return None
+        raise
     return None if linear >> shift == address >> shift else "not in the kernel's linear mapping"
+
+
+def _is_missing(e: Exception) -> bool:
+    # drgn raises a plain Exception if it finds no variable that shows where the linear mapping is:
+    # on arm64, an export has none.
+    missing = (FaultError, LookupError, NotImplementedError, ValueError)
+    return type(e) is Exception or isinstance(e, missing)
 
 
 def _not_allocated(prog: Program, address: int) -> str | None:
@@ -85,8 +94,10 @@ def _not_allocated(prog: Program, address: int) -> str | None:
         # A section of boot that was removed and came back keeps that of boot.
         if leaves_out_ram(prog) or _is_reserved(prog, address):
             return None
-    except (FaultError, LookupError, NotImplementedError, ValueError):
-        return None
+    except Exception as e:
+        if _is_missing(e):
+            return None
+        raise
     return "in no slab, and not of boot"
 
 

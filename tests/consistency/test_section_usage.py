@@ -149,3 +149,29 @@ def test_usage_outside_the_linear_mapping(monkeypatch: pytest.MonkeyPatch, linea
         lambda prog, pfn: Object(prog, "unsigned long", base if linear else base + 4096),
     )
     assert dead(DEVICE) & spots(kernel) == (set() if linear else dead(DEVICE))
+
+
+@pytest.mark.parametrize("error", [Exception("could not find variable"), LookupError("PFN_PHYS")])
+def test_where_the_linear_mapping_is_unknown_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(prog: Program, pfn: int) -> Object:
+        raise error
+
+    kernel = machine("6.1")
+    slab_says(monkeypatch, None, reserved=True)
+    monkeypatch.setattr(section_usage, "walks_in_bulk", lambda prog: True)
+    monkeypatch.setattr(section_usage, "page_frames", lambda *_: np.array([0x1234], np.int64))
+    monkeypatch.setattr(section_usage, "pfn_to_virt", fail)
+    assert spots(kernel) == set()
+
+
+def test_mistake_of_ours_is_not_taken_for_missing_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(prog: Program, pfn: int) -> Object:
+        raise TypeError("ours")
+
+    monkeypatch.setattr(section_usage, "walks_in_bulk", lambda prog: True)
+    monkeypatch.setattr(section_usage, "page_frames", lambda *_: np.array([0x1234], np.int64))
+    monkeypatch.setattr(section_usage, "pfn_to_virt", fail)
+    with pytest.raises(TypeError, match="ours"):
+        spots(machine("6.1"))
