@@ -142,6 +142,7 @@ class Btf:
     names: np.ndarray
     has_signed_enums: bool
     _found: dict[tuple[BtfKind, str], tuple[int, ...]] = field(default_factory=dict)
+    _offsets: dict[str, list[int]] = field(default_factory=dict)
     _of_kind: dict[BtfKind, np.ndarray] = field(default_factory=dict)
     _enumerators: dict[BtfKind, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
@@ -215,7 +216,7 @@ class Btf:
 
     def _find(self, kind: BtfKind, name: str) -> Iterator[int]:
         rows = self._rows(kind)
-        for row in rows[np.isin(self.names[rows], self._string_offsets(name))]:
+        for row in rows[_are_among(self.names[rows], self._string_offsets(name))]:
             yield self.first_id + int(row)
 
     def _rows(self, kind: BtfKind) -> np.ndarray:
@@ -224,14 +225,19 @@ class Btf:
         return self._of_kind[kind]
 
     def _string_offsets(self, name: str) -> list[int]:
-        # A string may be the end of another one, and those of the base are used, too.
+        # A string may be the end of another one, and those of the base are used, too. All kinds of
+        # types are asked for the same name.
+        if name not in self._offsets:
+            inherited = self.base._string_offsets(name) if self.base else []
+            self._offsets[name] = [*inherited, *self._find_string(name)]
+        return self._offsets[name]
+
+    def _find_string(self, name: str) -> Iterator[int]:
         wanted = name.encode() + b"\0"
-        offsets = self.base._string_offsets(name) if self.base else []
         at = self.strings.find(wanted) if name else -1
         while at >= 0:
-            offsets.append(self.first_string + at)
+            yield self.first_string + at
             at = self.strings.find(wanted, at + 1)
-        return offsets
 
     def members(self, t: BtfType) -> Iterator[BtfMember]:
         """
@@ -269,7 +275,8 @@ class Btf:
         """
         for kind, size in ((BtfKind.ENUM, 2), (BtfKind.ENUM64, 3)):
             rows, words = self._enumerator_words(kind, size)
-            for found in np.flatnonzero(np.isin(self.words[words], self._string_offsets(name))):
+            named = _are_among(self.words[words], self._string_offsets(name))
+            for found in np.flatnonzero(named):
                 t = self._read_type(self.first_id + int(rows[found]))
                 position = (int(words[found]) - int(self.starts[rows[found]]) - 3) // size
                 return BtfEnumerator(name, self._values(t)[position], t.id)
@@ -283,6 +290,16 @@ class Btf:
             first = np.repeat(self.starts[rows] + 3 - size * (np.cumsum(counts) - counts), counts)
             self._enumerators[kind] = np.repeat(rows, counts), first + size * np.arange(len(first))
         return self._enumerators[kind]
+
+
+def _are_among(values: np.ndarray, offsets: list[int]) -> np.ndarray:
+    # np.isin() imports numpy.ma, which takes as long as finding the types of a kernel. Offsets are
+    # ascending.
+    if not offsets:
+        return np.zeros(len(values), bool)
+    sought = np.array(offsets, np.uint32)
+    at = np.minimum(np.searchsorted(sought, values), len(sought) - 1)
+    return np.asarray(sought[at] == values)
 
 
 def parse_btf(data: bytes, byteorder: ByteOrder = "little", base: Btf | None = None) -> Btf:
