@@ -312,7 +312,7 @@ def parse_btf(data: bytes, byteorder: ByteOrder = "little", base: Btf | None = N
     """
     types, strings, extra = _sections(data, byteorder)
     words = np.frombuffer(types, "<u4" if byteorder == "little" else ">u4").astype(np.uint32)
-    starts = np.array(_starts(words.tolist(), extra), np.int64)
+    starts = np.array(_starts(words, extra), np.int64)
     infos = words[starts + 1] if len(starts) else words[:0]
     names = words[starts] if len(starts) else words[:0]
     signed = bool(((infos >> 31 == 1) & (infos >> 24 & 0x7F == BtfKind.ENUM)).any())
@@ -353,22 +353,30 @@ def _word_counts(layout: bytes) -> dict[int, tuple[int, int]]:
     return {**counts, **_WORDS}
 
 
-def _starts(words: list[int], counts: dict[int, tuple[int, int]]) -> list[int]:
+def _starts(words: np.ndarray, counts: dict[int, tuple[int, int]]) -> list[int]:
     starts = []
-    at, end = 0, len(words)
+    at, end, sizes = 0, len(words), _sizes(words, counts).tolist()
     while at < end:
         starts.append(at)
-        try:
-            info = words[at + 1]
-            once, each = counts[info >> 24 & 0x7F]
-        except (IndexError, KeyError):
-            raise DebugInfoError(
-                f"BTF is damaged: type {len(starts)} is of no kind that is known"
-            ) from None
-        at += 3 + once + each * (info & _VLEN)
+        size = sizes[at]
+        if not size:
+            raise DebugInfoError(f"BTF is damaged: type {len(starts)} is of no kind that is known")
+        at += size
     if at != end or len(starts) > _MAX_TYPES:
         raise DebugInfoError("BTF is damaged: its last type ends midway")
     return starts
+
+
+def _sizes(words: np.ndarray, counts: dict[int, tuple[int, int]]) -> np.ndarray:
+    # How many words there are of a type that begins at each word, which is 0 for kinds that are not
+    # known. For all words, numpy is faster than Python for those where a type does begin.
+    fixed, each = np.zeros(0x80, np.int64), np.zeros(0x80, np.int64)
+    for kind, (once, repeated) in counts.items():
+        fixed[kind], each[kind] = 3 + once, repeated
+    infos = np.append(words[1:], np.uint32(0))
+    kinds = infos >> 24 & 0x7F
+    sizes: np.ndarray = fixed[kinds] + each[kinds] * (infos & _VLEN)
+    return sizes
 
 
 def _kind(info: int) -> int:

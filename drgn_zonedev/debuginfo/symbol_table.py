@@ -198,26 +198,26 @@ def name_sums(
 
 
 def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
-    starts, ends = [], []
+    # Where the length of each name is, and the end.
+    places = [0]
     at = 0
     try:
         for _ in range(count):
             length = packed[at]
-            at += 1
             if length & 0x80:
                 # Since Linux kernel commit 73bbb94466fd ("kallsyms: support "big" kernel
                 # symbols") (in v6.1).
-                length = length & 0x7F | packed[at] << 7
-                at += 1
-            starts.append(at)
-            at += length
-            ends.append(at)
+                length = (length & 0x7F | packed[at + 1] << 7) + 1
+            at += 1 + length
+            places.append(at)
     except IndexError:
         at = len(packed) + 1
-    result = np.array(starts, np.int64), np.array(ends, np.int64)
-    if at > len(packed) or (result[0] == result[1]).any():
+    begins, ends = np.array(places[:-1], np.int64), np.array(places[1:], np.int64)
+    lengths = np.frombuffer(packed, np.uint8)
+    starts = begins + 1 + (lengths[begins] >> 7) if len(begins) else begins
+    if at > len(packed) or (starts == ends).any():
         raise DebugInfoError(f"kallsyms is damaged: it does not have {count} names")
-    return result
+    return starts, ends
 
 
 def _sum(text: bytes) -> int:
