@@ -539,7 +539,12 @@ static void ask_struct_page(unsigned long pfn, bool online, struct page_answer *
 		answer->is |= IS_PCP;
 	if (is_in_huge_zero_page(pfn))
 		answer->is |= IS_HUGE_ZERO;
-	answer->uses = kernel_stable_page_flags(page) & USES;
+	/*
+	 * Up to v6.1, it asks each page of a compound page whether it is mapped: a minute and more
+	 * for a page of 1 GiB, which its order and its type say enough of.
+	 */
+	if (answer->order < PUD_SHIFT - PAGE_SHIFT)
+		answer->uses = kernel_stable_page_flags(page) & USES;
 	if (online)
 		answer->is |= IS_ONLINE;
 	if (compound_head(page) != page)
