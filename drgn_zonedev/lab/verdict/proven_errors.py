@@ -26,8 +26,11 @@ from drgn_zonedev.util.intervals import difference, union
 __all__ = ("ProvenErrors", "error_differences", "pages_in_no_zone", "proven_errors")
 
 _Spans = Sequence[tuple[int, int]]
-# As e820__print_table() logs it; the second address is the last one of the entry.
-_E820 = re.compile(rb"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (?:reserved|ACPI)")
+# As e820__print_table() logs it; the second address is the last one of the entry. 7.3 says "device
+# reserved", behind two spaces.
+_E820 = re.compile(
+    rb"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] +(?:device )?(?:reserved|ACPI)"
+)
 
 
 @dataclass(frozen=True)

@@ -79,15 +79,24 @@ def test_without_answers_firmware_memory_may_have_the_bug() -> None:
     assert (tuple(proven.spans), proven.exact) == (((0x3FFDF, 0x40000),), False)
 
 
-def test_before_user_space_the_log_says_what_firmware_keeps(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    log = b"""
+LOG = b"""
 [    0.000000] BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff] usable
 [    0.000000] BIOS-e820: [mem 0x000000000009fc00-0x000000000009ffff] reserved
 [    0.000000] BIOS-e820: [mem 0x000000003ffdf000-0x000000003fffffff] reserved
 [    0.000000] BIOS-e820: [mem 0x0000000040000000-0x0000000040000fff] ACPI data
 """
+LOG_OF_7_3 = b"""
+[    0.000000] BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff]  System RAM
+[    0.000000] BIOS-e820: [mem 0x000000000009fc00-0x000000000009ffff]  device reserved
+[    0.000000] BIOS-e820: [gap 0x00000000000a0000-0x00000000000effff]
+[    0.000000] BIOS-e820: [mem 0x000000003ffdf000-0x0000000040000fff]  device reserved
+"""
+
+
+@pytest.mark.parametrize("log", [LOG, LOG_OF_7_3])
+def test_before_user_space_the_log_says_what_firmware_keeps(
+    monkeypatch: pytest.MonkeyPatch, log: bytes
+) -> None:
     monkeypatch.setattr("drgn_zonedev.lab.verdict.proven_errors.get_dmesg", lambda prog: log)
     proven = proven_errors(FakeKernel("6.12").program(), {})
     assert (tuple(proven.spans), proven.exact) == (((0x9F, 0xA0), (0x3FFDF, 0x40001)), False)
