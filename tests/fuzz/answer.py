@@ -26,6 +26,7 @@ import drgn
 import fastjsonschema
 from drgn.commands import CommandError, run_command
 
+from drgn_zonedev.opening.failures import CannotJudgeError
 from drgn_zonedev.render import as_json
 from drgn_zonedev.shell import cli
 from drgn_zonedev.util.strings import printable
@@ -110,6 +111,8 @@ def _in_repl(vmcore: Path, vmlinux: Path, words: list[str]) -> int:
         exec(compile(code.getvalue(), "--drgn", "exec"), {})
     except _RAISED as e:
         print(printable(str(e)) if isinstance(e, drgn.FaultError) else e, file=sys.stderr)
+        if isinstance(e.__cause__, CannotJudgeError):
+            return 3
         return 2 if isinstance(e, (CommandError, ValueError)) else 3
     return 0
 
