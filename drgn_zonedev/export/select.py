@@ -49,8 +49,9 @@ from drgn_zonedev.verification.context import Progress
 
 __all__ = ("ExportOptions", "select")
 
-# Explaining a PFN costs milliseconds, and thousands of ranges explain nothing.
-_MAX_EXPLAINED = 256
+# Explaining a PFN takes the longer the more ranges there are, and hundreds of them explain nothing:
+# the stored dumps have up to fourteen.
+_MAX_EXPLAINED = 16
 
 _MAX_NODES = 1 << 16
 

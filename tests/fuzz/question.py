@@ -106,7 +106,14 @@ def _pages(rng: random.Random, image: Image) -> _Words:
         (),
     ]
     what = rng.choice(
-        [(), ("--by", by), ("--by", by), (span, *rng.choice(filters)), (rng.choice(_RESOURCES),)]
+        [
+            (),
+            ("--by", by),
+            ("--by", by),
+            (span, *rng.choice(filters)),
+            # JSON of all pages of a device takes as much memory as it is long.
+            (rng.choice(_RESOURCES), "--limit", "50"),
+        ]
     )
     formats: tuple[_Words, ...] = (*_FORMATS, ("--format", "jsonl"), ("--format", "csv"))
     return "pages", *what, *rng.choice(formats)
