@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,23 @@ def _pfn_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 
 def _literal(word: str, kind: str | None) -> str:
-    # As a number, it could only be a PFN or a pointer: explain() guesses only what text means.
-    return f"{int(word, 0):#x}" if kind and _is_number(word) else repr(word)
+    if not _is_number(word):
+        return repr(word)
+    if kind is not None or _is_pfn_or_pointer(word):
+        return f"{int(word, 0):#x}"
+    # explain() takes text for a physical address, too.
+    return repr(word)
+
+
+def _is_pfn_or_pointer(word: str) -> bool:
+    from drgn import FaultError, NoDefaultProgramError
+
+    from drgn_zonedev.explanation.resolve import resolve
+
+    # Code is for the default program, which there need not be yet.
+    with contextlib.suppress(ValueError, LookupError, FaultError, NoDefaultProgramError):
+        return resolve(word).kind != "physical address"
+    return False
 
 
 PFN = Command(

@@ -92,13 +92,21 @@ def test_an_expression_that_fails_is_one_line(prog: drgn.Program) -> None:
     [
         (f"{DEVICE:#x} --as pfn", f"explain({DEVICE:#x}, 'pfn')"),
         (f"{DEVICE} --as pfn", f"explain({DEVICE:#x}, 'pfn')"),
+        (f"{DEVICE:#x}", f"explain({DEVICE:#x})"),
+        (f"{DEVICE}", f"explain({DEVICE:#x})"),
         # As a number, it would be a PFN.
-        (f"{DEVICE:#x}", f"explain('{DEVICE:#x}')"),
         (f"{DEVICE << 12:#x}", f"explain('{DEVICE << 12:#x}')"),
     ],
 )
 def test_code_means_the_same_page(prog: drgn.Program, word: str, code: str) -> None:
+    drgn.set_default_prog(prog)
     assert code in printed(prog, f"zonedev pfn {word} --drgn")
+
+
+@pytest.mark.parametrize("word", [f"{DEVICE:#x}", f"{DEVICE << 12:#x}"])
+def test_without_a_default_program_code_has_the_text(prog: drgn.Program, word: str) -> None:
+    drgn.set_default_prog(None)
+    assert f"explain('{word}')" in printed(prog, f"zonedev pfn {word} --drgn")
 
 
 def test_code_of_several_pages_prints_them(prog: drgn.Program) -> None:

@@ -95,7 +95,7 @@ def test_results_are_objects_to_go_on_with(repl: pexpect.spawn[str]) -> None:
         ("report.findings[0].page.type_.type_name()", r"'struct page \*'"),
         ("explain(report.findings[0].page).verdict", "'Case 5: "),
         ("report", "0 errors, "),
-        ("%zonedev pfn 0x24400 --drgn", r"explanation = explain\('0x24400'\)"),
+        ("%zonedev pfn 0x24400 --drgn", r"explanation = explain\(0x24400\)"),
     ):
         repl.sendline(line)
         repl.expect(f"(?s){printed}.*>>> ")
