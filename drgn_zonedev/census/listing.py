@@ -26,8 +26,7 @@ from drgn_zonedev.census.owners import Owner, file_owner, pgmap_owner, slab_owne
 from drgn_zonedev.census.plan import Stretch, find_marks, plan
 from drgn_zonedev.census.query import PageQuery
 from drgn_zonedev.classification.classify import classify_snapshot
-from drgn_zonedev.classification.missing_debuginfo import optional
-from drgn_zonedev.classification.reading import take_snapshot, with_devices
+from drgn_zonedev.classification.reading import take_snapshot, with_names_if_known
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout
@@ -265,9 +264,8 @@ class _Search:
 
     @cached_property
     def pgmaps(self) -> dict[int, Pgmap]:
-        pgmaps = self.snapshot.pgmaps
-        named = optional("devices have no names", pgmaps, lambda: with_devices(self.prog, pgmaps))
-        return {pgmap.address: pgmap for pgmap in named.value}
+        named = with_names_if_known(self.prog, self.snapshot.pgmaps)
+        return {pgmap.address: pgmap for pgmap in named}
 
     def parts(self, start_pfn: int, end_pfn: int) -> Iterator[_Part]:
         """Decide the kinds of pages, chunk by chunk."""

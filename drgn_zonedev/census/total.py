@@ -24,8 +24,7 @@ from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
 from drgn_zonedev.census.plan import find_marks, plan
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.facts import kernel_facts
-from drgn_zonedev.classification.missing_debuginfo import optional
-from drgn_zonedev.classification.reading import take_snapshot, with_devices
+from drgn_zonedev.classification.reading import take_snapshot, with_names_if_known
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.zones import zone_type_name
 from drgn_zonedev.model import KernelFacts, Pgmap
@@ -149,15 +148,13 @@ def take_census(
 
     for counted in scan_all(prog, COUNTING, works, count_pages):
         whole.extend(counted)
-    pgmaps = optional(
-        "devices have no names", snapshot.pgmaps, lambda: with_devices(prog, snapshot.pgmaps)
-    )
+    pgmaps = with_names_if_known(prog, snapshot.pgmaps)
     return bind(
         prog,
         Census(
             kernel=kernel_facts(prog),
             by=by,
-            groups=tuple(_groups(prog, whole.bins, by, pgmaps.value)),
+            groups=tuple(_groups(prog, whole.bins, by, pgmaps)),
             devices=tuple(_devices(whole.bins)),
             unknown=unknown,
         ),
