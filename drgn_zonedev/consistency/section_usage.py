@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.memmap import Pages, read_pages
 from drgn_zonedev.kernel.slab import SlabObject, slab_object
 from drgn_zonedev.model import Evidence, Finding
 from drgn_zonedev.vmcore.exported import leaves_out_ram
-from drgn_zonedev.vmcore.pagetables import UNMAPPED, page_frames, walks_in_bulk
+from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames, walks_in_bulk
 
 __all__ = ("USAGE_CHECKS",)
 
@@ -53,24 +53,24 @@ def _dead_usages(scene: Scene) -> Iterator[Finding]:
 
 
 def _is_unmapped(scene: Scene, address: int) -> bool:
-    if not walks_in_bulk(scene.prog):
-        return False
+    return _frame_behind(scene, address) == UNMAPPED
+
+
+def _frame_behind(scene: Scene, address: int) -> int:
+    # By the page tables; UNKNOWN, too, where they are not walked in bulk.
     page = address >> scene.snapshot.geometry.page_shift
-    frames = page_frames(scene.prog, page, page + 1)
-    return frames is not None and int(frames[0]) == UNMAPPED
+    frames = page_frames(scene.prog, page, page + 1) if walks_in_bulk(scene.prog) else None
+    return UNKNOWN if frames is None else int(frames[0])
 
 
 def _not_linear(scene: Scene, address: int) -> str | None:
     # Slabs and memblock give addresses of the linear mapping, which the kernel's image, vmalloc()
     # and vmemmap are not part of.
-    if not walks_in_bulk(scene.prog):
-        return None
-    shift = scene.snapshot.geometry.page_shift
-    frames = page_frames(scene.prog, address >> shift, (address >> shift) + 1)
-    if frames is None or frames[0] < 0:
+    shift, frame = scene.snapshot.geometry.page_shift, _frame_behind(scene, address)
+    if frame < 0:
         return None
     try:
-        linear = int(pfn_to_virt(scene.prog, int(frames[0])).value_())
+        linear = int(pfn_to_virt(scene.prog, frame).value_())
     except Exception as e:
         if _is_missing(e):
             return None
