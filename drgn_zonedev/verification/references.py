@@ -22,6 +22,7 @@ from drgn import Program, ProgramFlags
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.model import Case, Evidence, Finding, Pgmap, Range, Unjudged
+from drgn_zonedev.util.intervals import Span
 
 __all__ = (
     "BrokenFolio",
@@ -145,34 +146,43 @@ def compare_references(
     if prog.flags & ProgramFlags.IS_LIVE:
         # Counters of processors are read one after the other, and pages before them.
         return
-    shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
-    for pgmap in pgmaps:
-        if pgmap.address in shown and pgmap.ref.state == "live" and pgmap.is_settled:
+    for pgmap in _live(pgmaps, ranges):
+        if pgmap.is_settled:
             yield from _compared(prog, pgmap, in_use.get(pgmap.address))
 
 
 def uncounted(pgmaps: Iterable[Pgmap], ranges: Iterable[Range]) -> Iterator[Unjudged]:
     """Say which live pgmaps have references that cannot be counted."""
-    shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
-    for pgmap in pgmaps:
-        ref = pgmap.ref
-        if pgmap.address in shown and (ref.state, ref.mode, ref.count) == ("live", "percpu", None):
-            start = min(r.start_pfn for r in pgmap.ranges)
-            end = max(r.end_pfn for r in pgmap.ranges)
-            yield Unjudged(start, max(start, end), _UNCOUNTED)
+    for pgmap in _live(pgmaps, ranges):
+        if (pgmap.ref.mode, pgmap.ref.count) == ("percpu", None):
+            yield Unjudged(*_span(pgmap), _UNCOUNTED)
 
 
 _UNCOUNTED = "the references of the pgmap cannot be counted: its per-CPU counters are not readable"
+
+
+def _live(pgmaps: Iterable[Pgmap], ranges: Iterable[Range]) -> Iterator[Pgmap]:
+    # Of the devices whose struct pages were looked at.
+    shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
+    return (p for p in pgmaps if p.address in shown and p.ref.state == "live")
+
+
+def _span(pgmap: Pgmap) -> Span:
+    start = min(r.start_pfn for r in pgmap.ranges)
+    return start, max(start, *(r.end_pfn for r in pgmap.ranges))
 
 
 def _compared(prog: Program, pgmap: Pgmap, used: int | None) -> Iterator[Finding]:
     count, least = pgmap.ref.count, 1 + _taken(pgmap) + (used or 0)
     if count is None or pgmap.in_progress or not pgmap.ranges:
         return
+    # A word, as all evidence.
+    word, accounts = count & (1 << 64) - 1, _accounts(pgmap, used)
+    fact = Evidence("pgmap->ref, counted", pgmap.address, word, least, accounts)
     if count < least:
-        yield _finding("pgmap-references-missing", pgmap, f"{least - count} are missing", used)
+        yield _finding("pgmap-references-missing", pgmap, f"{least - count} are missing", fact)
     elif count > least and used is not None and _counts_no_idle_pages(prog, pgmap):
-        yield _finding("pgmap-references-extra", pgmap, f"{count - least} more", used)
+        yield _finding("pgmap-references-extra", pgmap, f"{count - least} more", fact)
 
 
 def _counts_no_idle_pages(prog: Program, pgmap: Pgmap) -> bool:
@@ -180,16 +190,10 @@ def _counts_no_idle_pages(prog: Program, pgmap: Pgmap) -> bool:
     return pgmap.type in _HANDED_OUT and "MEMORY_DEVICE_COHERENT" in prog
 
 
-def _finding(slug: str, pgmap: Pgmap, detail: str, used: int | None) -> Finding:
-    start = min(r.start_pfn for r in pgmap.ranges)
-    least, count = 1 + _taken(pgmap) + (used or 0), pgmap.ref.count
-    # A word, as all evidence.
-    value = None if count is None else count & (1 << 64) - 1
-    fact = Evidence("pgmap->ref, counted", pgmap.address, value, least, _accounts(pgmap, used))
-    end = max(start, *(r.end_pfn for r in pgmap.ranges))
+def _finding(slug: str, pgmap: Pgmap, detail: str, fact: Evidence) -> Finding:
     address = pgmap.address
     return make_finding(
-        slug, Case.DEVICE, start, end, detail=detail, pgmap=address, evidence=(fact,)
+        slug, Case.DEVICE, *_span(pgmap), detail=detail, pgmap=address, evidence=(fact,)
     )
 
 
