@@ -77,10 +77,7 @@ def known_report_of_file(path: str) -> KnownReport:
 
     :raises UsageError: if that cannot be done
     """
-    return _known(path, _document(path))
-
-
-def _known(path: str, document: object) -> KnownReport:
+    document = _document(path)
     try:
         return known_report(document)
     except NotAReportError as e:
