@@ -46,13 +46,13 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
     return Outcome(pgmaps)
 
 
-def write_pgmaps(builder: DrgnCodeBuilder) -> None:
-    """Write code that gets the pgmaps, and the names of their devices."""
+def write_pgmaps(builder: DrgnCodeBuilder, named_by: str = "with_devices") -> None:
+    """Write code that gets the pgmaps, and the names of their devices by a function."""
     builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", "with_devices")
+    builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", named_by)
     builder.append(
         "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
-        "pgmaps = with_devices(get_default_prog(), pgmaps)\n"
+        f"pgmaps = {named_by}(get_default_prog(), pgmaps)\n"
     )
 
 

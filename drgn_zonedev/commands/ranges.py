@@ -55,9 +55,7 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         with_devices,
         with_names_if_known,
     )
-    from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
-    from drgn_zonedev.render.picture.scene import make_scene
     from drgn_zonedev.verification.page_access import with_page_access
 
     prog = session.prog
@@ -68,18 +66,21 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         ranges = with_page_access(prog, ranges)
 
     def picture(screen: Screen | None = None) -> str:
+        from drgn_zonedev.opening.provenance import provenance_of
+        from drgn_zonedev.render.picture.scene import make_scene
+
         origin = None if session.source is None else provenance_of(prog, session.source)
         pgmaps = with_devices(prog, snapshot.pgmaps)
         scene = make_scene(kernel, ranges, pgmaps, provenance=origin)
         return map_text(args, screen, MapSubject(prog, snapshot, scene))
 
     def text(screen: Screen | None) -> str:
-        if not args.map and not args.verbose:
-            return as_text.ranges_text(kernel, ranges, screen=screen)
         if args.map:
             return picture(screen)
-        pgmaps = with_names_if_known(prog, snapshot.pgmaps)
-        return as_text.ranges_text(kernel, ranges, verbose=True, screen=screen, pgmaps=pgmaps)
+        pgmaps = with_names_if_known(prog, snapshot.pgmaps) if args.verbose else ()
+        return as_text.ranges_text(
+            kernel, ranges, verbose=args.verbose, screen=screen, pgmaps=pgmaps
+        )
 
     print_result(
         args,
@@ -108,13 +109,7 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 
 def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     if args.verbose:
-        module = "drgn_zonedev.classification.reading"
-        builder.add_from_import("drgn", "get_default_prog")
-        builder.add_from_import(module, "take_snapshot", "with_names_if_known")
-        builder.append(
-            "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
-            "pgmaps = with_names_if_known(get_default_prog(), pgmaps)\n"
-        )
+        write_pgmaps(builder, "with_names_if_known")
     options = ", verbose=True, pgmaps=pgmaps" if args.verbose else ""
     print_of_kernel_code(builder, args, "ranges", options)
 
