@@ -109,8 +109,6 @@ def check(
     :raises ValueError: if *jobs* is less than 1, *only* is neither, *pfns* are empty or
         reversed, or there is no memory at them
     """
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
     scope = make_scope(only, pfns)
     with scanner(prog, jobs) as scan_all:
         return check_with(prog, progress, scan_all, scope)

@@ -118,8 +118,6 @@ def page_census(
     :raises LookupError: if the debugging information lacks what is needed
     :raises ValueError: if *jobs* is less than 1, or *by* is anything else
     """
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
     with scanner(prog, jobs) as scan_all:
         return take_census(prog, None if by is None else By(by), progress, scan_all)
 

@@ -47,7 +47,10 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     :param jobs: No more than there are pieces of work, and four for each core.
         ``None`` for as many as there are cores for, and as the work is worth;
         before it is known how much there is, no more than one is started.
+    :raises ValueError: if *jobs* is less than 1
     """
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
     with team() as workers:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
 
