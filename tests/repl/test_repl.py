@@ -12,9 +12,11 @@ from drgn.commands import CommandArgumentError, CommandError, run_command
 from support.fakekernel import partial
 
 from drgn_zonedev import plugin
+from drgn_zonedev.commands import COMMANDS
 from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory
 from drgn_zonedev.opening.symbols import MissingSymbolsError
+from drgn_zonedev.repl.repl import COMMAND_NAMES
 
 CALLED = [("zonedev", "%zonedev"), ("crash zonedev", "zonedev")]
 
@@ -51,3 +53,8 @@ def test_program_without_symbols_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"^no debugging symbols for Linux 6\.1") as raised:
         run_command(prog, "zonedev check")
     assert isinstance(raised.value.__cause__, MissingSymbolsError)
+
+
+def test_its_commands_are_all_there_are() -> None:
+    # Written down, since a plugin must not import them.
+    assert ", ".join(COMMANDS) == COMMAND_NAMES
