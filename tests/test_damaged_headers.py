@@ -24,6 +24,7 @@ from support.damagedheaders import (
     with_word,
     with_wrong_zone,
 )
+from support.sampled import sampled
 
 from drgn_zonedev.export.store import StoredDump, default_directory, stored_dumps
 from drgn_zonedev.model import Case
@@ -90,15 +91,7 @@ def assert_nothing_was_lost(before: Json, status: int, out: str, what: str) -> N
         assert cases(after) == cases(before) or after["unjudged"], what
 
 
-DUMPS = [dump.name for dump in dumps()]
-others = pytest.mark.long("a fourth of the dumps is in every run")
-
-
-@pytest.mark.parametrize(
-    "files",
-    [name if name in DUMPS[::4] else pytest.param(name, marks=others) for name in DUMPS],
-    indirect=True,
-)
+@pytest.mark.parametrize("files", sampled([dump.name for dump in dumps()], 4), indirect=True)
 def test_damaged_program_headers(
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],

@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from drgn import Object, Program
 from support.exports import check_json, open_export
+from support.sampled import sampled
 from test_filtered_dumps import frame_of, open_program, program_headers, write_without
 
 from drgn_zonedev.classification.reading import take_snapshot
@@ -51,12 +51,6 @@ def cases(prog: Program) -> list[object]:
         *((f.slug, f.start_pfn, f.end_pfn) for f in report.findings),
         *report.unjudged,
     ]
-
-
-def sampled(names: list[str], step: int) -> list[Any]:
-    """Only one in *step* is in every run."""
-    long = pytest.mark.long(f"of {len(names)} dumps, {len(names[::step])} are in every run")
-    return [name if name in names[::step] else pytest.param(name, marks=long) for name in names]
 
 
 @pytest.mark.parametrize("name", sampled(DUMPS, 6))
