@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,6 +63,8 @@ def deviations(prog: Program, pages: Pages, promise: Promise) -> list[Deviation]
     """Compare struct pages with what is promised for them: a deviation for each finding."""
     subject = _Subject(prog, pages, Place(pages.layout, promise, pages.pfn))
     broken = _broken(subject)
+    if not broken:
+        return []
     return _deviations(subject, broken, _any_of(broken, Role.ORIGIN) & _any_of(broken, Role.LINK))
 
 
@@ -98,14 +100,15 @@ _Broken = list[tuple[Rule, np.ndarray]]
 
 
 def _broken(subject: _Subject) -> _Broken:
-    rules = rules_about(subject.place.layout, subject.place.promise)
-    return [(rule, subject.broken(rule)) for rule in rules]
+    # The rules that a page breaks.
+    every = ((rule, subject.broken(rule)) for rule in subject.rules)
+    return [(rule, wrong) for rule, wrong in every if wrong.any()]
 
 
 def _deviations(subject: _Subject, broken: _Broken, unwritten: np.ndarray) -> list[Deviation]:
     found, judged = dict[str, Deviation](), ~unwritten
     if unwritten.any():
-        never_written = subject.never_written(unwritten, [rule for rule, _ in broken])
+        never_written = subject.never_written(unwritten)
         found[never_written.slug] = never_written
     for rule, wrong in broken:
         if (wrong & judged).any():
@@ -118,7 +121,8 @@ def _deviations(subject: _Subject, broken: _Broken, unwritten: np.ndarray) -> li
 
 
 def _any_of(broken: _Broken, role: Role) -> np.ndarray:
-    return np.any([wrong for rule, wrong in broken if rule.role is role], axis=0)
+    nothing = np.zeros_like(broken[0][1])
+    return np.any([nothing, *(wrong for rule, wrong in broken if rule.role is role)], axis=0)
 
 
 def _union(a: Deviation, b: Deviation) -> Deviation:
@@ -138,6 +142,11 @@ class _Subject:
     prog: Program
     pages: Pages
     place: Place
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """All that are about pages like these."""
+        return rules_about(self.place.layout, self.place.promise)
 
     def in_areas(self, rule: Rule) -> np.ndarray:
         """Which pages a rule is about."""
@@ -188,11 +197,11 @@ class _Subject:
     def _one_expected(self, rule: Rule, dtype: np.dtype) -> np.ndarray:
         return as_unsigned(rule.expected(self.place), dtype)
 
-    def never_written(self, wrong: np.ndarray, rules: Sequence[Rule]) -> Deviation:
+    def never_written(self, wrong: np.ndarray) -> Deviation:
         """Pages whose flags should say where they belong, as ``set_page_links()`` does."""
         layout = self.place.layout
         expected = self.pages.flags
-        for rule in rules:
+        for rule in self.rules:
             if rule.role is Role.ORIGIN and rule.comparison is not Comparison.OTHER:
                 value = self._one_expected(rule, expected.dtype)
                 right = _replaced(expected, rule.word.bits(layout, self.place.promise), value)

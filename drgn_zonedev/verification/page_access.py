@@ -116,7 +116,7 @@ def access_among(
         flags = words[poisoned, layout.flags_word]
         heads = poisoned[(flags & np.uint64(layout.pg_head)) != 0]
         found += _compound_pages(layout, starts, words, heads)
-    types = words.view("<u4")[typed, layout.mapcount_offset // 4]
+    types = words.view("<u4")[typed, layout.mapcount_offset // 4] if len(typed) else typed
     for page_type, access in marks.types if len(typed) else ():
         rows = typed[page_type.matches(types)]
         found += ((*s, access) for s in _runs(starts[rows // count] + rows % count))

@@ -122,6 +122,8 @@ def illegal_ram_aliases(spans: RamSpans) -> Iterator[Finding]:
 def _cut(spans: np.ndarray, size: int) -> np.ndarray:
     # At multiples of a size. Few spans are as long as that.
     long = (spans[:, 1] - 1) // size != spans[:, 0] // size
+    if not long.any():
+        return spans
     parts = [_NONE]
     for rows in np.split(np.arange(len(spans)), np.flatnonzero(np.diff(long) | long[1:]) + 1):
         if not len(rows) or not long[rows[0]]:
@@ -159,8 +161,12 @@ def _aliases(
 
 
 def _came_before(frames: np.ndarray) -> np.ndarray:
-    _, first = np.unique(frames, return_index=True)
     again = frames != UNMAPPED
+    ordered = np.sort(frames[again])
+    if (ordered[1:] != ordered[:-1]).all():
+        # Faster than to find the first ones of all.
+        return np.zeros(len(frames), bool)
+    _, first = np.unique(frames, return_index=True)
     again[first] = False
     return again
 

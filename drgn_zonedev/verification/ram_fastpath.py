@@ -44,7 +44,7 @@ that it is in, if that is one.
 _ONE = np.uint64(1)
 _NO_ROWS = np.empty(0, np.int64)
 # If fewer of the pages are in a group, they are looked at one by one.
-_FEW = 1 / 4
+_FEW = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FastRam:
         found = [rows for rows in look.suspects() if len(rows)]
         suspects = sorted_set(np.concatenate(found)) if found else _NO_ROWS
         marks, poisoned = self._marks, look.poisoned(self._marks.poisoned)
-        access = access_among(self.layout, marks, starts, words, poisoned, look.typed)
+        access = access_among(self.layout, marks, starts, words, poisoned, look.used_typed)
         return Glance(suspects, *look.free_heads(), access)
 
 
@@ -96,19 +96,26 @@ class _Look:
         # In each block.
         self.pages = len(columns) // len(starts)
         self.flags = columns.word(self.layout.flags_word)
-        self.link = columns.word(self.layout.compound_word)
         self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
         self.any_tail = bool(self.tail.any())
         # Rows of pages that are not tails, and differ from most pages in use.
         self.unusual = rows_of(~(ram.usual.passes(columns) | self.tail))
         self.unusual_flags = self.flags[self.unusual]
-        self.typed, self.types = self._typed()
-        self.free = self.typed[self.kinds.buddy.matches(self.types)]
+        typed, types = self._typed()
+        free = self.kinds.buddy.matches(types)
+        self.free, self.used_typed = typed[free], typed[~free]
         self.orders = columns.of(self.free, self.kinds.private_offset // 8)
+
+    @property
+    def link(self) -> np.ndarray:
+        """The compound link of each page, which is copied only if there are tails."""
+        return self.columns.word(self.layout.compound_word)
 
     def suspects(self) -> Iterator[np.ndarray]:
         """Rows of pages to look at again."""
         yield from self._wrong_alone()
+        if len(self.unusual):
+            yield from self._wrong_unusual()
         heads = self.unusual[self._having(self.layout.pg_head)]
         runs = self._runs() if self.any_tail else (_NO_ROWS, _NO_ROWS)
         yield from self._wrong_begin(*runs)
@@ -122,7 +129,7 @@ class _Look:
 
     def poisoned(self, flag: int) -> np.ndarray:
         """Rows of pages with ``PG_hwpoison``, which few have."""
-        if int(np.bitwise_or.reduce(self.flags)) & flag:
+        if self.columns.any_has(self.layout.flags_word, flag):
             return rows_of(self.flags & np.uint64(flag))
         return _NO_ROWS
 
@@ -154,6 +161,11 @@ class _Look:
             pages = np.greater(pages, self._passes(group))
         return self._broken(group, rows_of(pages))
 
+    def _broken_of_rows(self, group: Group, rows: np.ndarray) -> np.ndarray:
+        if len(rows) > _FEW * len(self.tail):
+            rows = rows[~self._passes(group)[rows]]
+        return self._broken(group, rows)
+
     def _having(self, flag: int) -> np.ndarray:
         # Which of the unusual pages have a flag.
         return (self.unusual_flags & np.uint64(flag)) != 0
@@ -170,14 +182,16 @@ class _Look:
         if len(elsewhere):
             reserved = (self.flags[elsewhere] & np.uint64(self.layout.pg_reserved)) != 0
             yield self._broken(Group.UNRESERVED, elsewhere[~reserved])
+        yield self._broken(Group.TYPED, self.used_typed)
+        yield self._unwritten(elsewhere)
+
+    def _wrong_unusual(self) -> Iterator[np.ndarray]:
         head, reserved = self._having(self.layout.pg_head), self._having(self.layout.pg_reserved)
         yield self._broken(Group.HEAD, self.unusual[head])
-        yield self._broken(Group.RESERVED, self.unusual[np.greater(reserved, head)])
+        yield self._broken_of_rows(Group.RESERVED, self.unusual[np.greater(reserved, head)])
         yield self._broken(Group.SINGLE, self.unusual[~(reserved | head)])
-        yield self._broken(Group.TYPED, self.typed[~self.kinds.buddy.matches(self.types)])
         if self.kinds.slab_flag:
             yield self._broken(Group.TYPED, self.unusual[self._having(self.kinds.slab_flag)])
-        yield self._unwritten(elsewhere)
 
     def _unwritten(self, elsewhere: np.ndarray) -> np.ndarray:
         # Pages of zeros: one that holds another pattern is a tail.

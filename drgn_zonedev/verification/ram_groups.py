@@ -99,9 +99,17 @@ class Kept:
             return np.zeros(len(table), bool)
         found = np.ones(len(table), bool)
         for index, (mask, wanted) in checks.masked.items():
-            found &= table.equal(index, mask, wanted)
+            common = table.common(index, mask)
+            if common is None:
+                found &= table.equal(index, mask, wanted)
+            elif common != wanted:
+                return np.zeros(len(table), bool)
         for index, mask, value in checks.unlike:
-            found &= ~table.equal(index, mask, value)
+            common = table.common(index, mask)
+            if common is None:
+                found &= ~table.equal(index, mask, value)
+            elif common == value:
+                return np.zeros(len(table), bool)
         for index, value in checks.least:
             found[table.below(index, value)] = False
         for index, value in checks.counted:
