@@ -30,7 +30,7 @@ from drgn_zonedev.classification.reading import take_snapshot, with_names_if_kno
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout
-from drgn_zonedev.kernel.page_flags import flag_names
+from drgn_zonedev.kernel.page_flags import PageUse, flag_names
 from drgn_zonedev.model import Pgmap, Range
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.page_access import with_page_access
@@ -57,6 +57,11 @@ class ListedPage:
     and ``order`` are ``None`` where the struct page says nothing. ``range`` has its case and
     access.
     """
+
+    # There can be millions of them.
+    __slots__ = (
+        *("pfn", "address", "kind", "flags", "refcount", "mapcount", "order", "owner", "range"),
+    )
 
     pfn: int
     address: int
@@ -255,6 +260,14 @@ class _Search:
         return self._marks[1]
 
     @cached_property
+    def _names_of_flags(self) -> dict[tuple[int, PageUse], tuple[str, ...]]:
+        return {}
+
+    @cached_property
+    def _all_flags(self) -> int:
+        return (1 << int(self.prog["__NR_PAGEFLAGS"].value_())) - 1
+
+    @cached_property
     def _owners(self) -> dict[tuple[str, int], Owner]:
         return {}
 
@@ -321,8 +334,12 @@ class _Search:
         )
 
     def _flags(self, part: _Part, row: int, kind: PageKind) -> tuple[str, ...]:
-        mask = (1 << self.prog["__NR_PAGEFLAGS"].value_()) - 1
-        return flag_names(self.prog, int(part.flags[row]) & mask, use_of_kind(kind))
+        # Thousands of pages have the same.
+        key = int(part.flags[row]) & self._all_flags, use_of_kind(kind)
+        names = self._names_of_flags.get(key)
+        if names is None:
+            names = self._names_of_flags[key] = flag_names(self.prog, *key)
+        return names
 
     def _range(self, pfn: int) -> Range:
         range_ = next(r for r in self.ranges if r.start_pfn <= pfn < r.end_pfn)

@@ -264,25 +264,27 @@ def print_result(
     args: argparse.Namespace,
     text: Callable[[Screen | None], str],
     document: Callable[[], Any],
-    **others: Callable[[], str],
+    **others: Callable[[], str | Iterator[str]],
 ) -> None:
     """
     Print a result as ``--format`` asks for.
 
     :param text: Takes the size of the screen, or ``None`` to render everything.
-    :param others: Renderings besides text and JSON, by the names of their formats.
+    :param others: Renderings besides these, by the names of their formats, as a whole or piece by
+        piece; one of JSON takes the place of the document.
     """
     pager = _pager(args)
-    renderings = {
+    renderings: dict[str, Callable[[], str | Iterator[str]]] = {
         "text": lambda: _coloured(args, text(_screen(args, pager))),
         "json": lambda: _json(document()),
         **others,
     }
     rendered = renderings[args.format]()
-    if pager and page_text(rendered, pager):
+    if pager and isinstance(rendered, str) and page_text(rendered, pager):
         return
     with _output(args) as f:
-        print(rendered, file=f, flush=True)
+        f.writelines([rendered] if isinstance(rendered, str) else rendered)
+        print(file=f, flush=True)
 
 
 def _coloured(args: argparse.Namespace, text: str) -> str:

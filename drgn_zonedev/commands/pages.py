@@ -147,6 +147,7 @@ def _list(session: Session, args: argparse.Namespace) -> Outcome:
         args,
         lambda screen: page_list.page_list_text(listed, screen=screen),
         lambda: page_list.page_list_document(listed),
+        json=lambda: page_list.page_list_json(listed),
         jsonl=lambda: page_list.page_list_lines(listed),
         csv=lambda: page_list.page_list_csv(listed),
     )

@@ -4,21 +4,31 @@
 Lists of Pages
 --------------
 
-What ``zonedev pages START..END`` prints.
+What ``zonedev pages START..END`` prints. There can be millions of pages: what programs read is
+rendered page by page.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import textwrap
+from collections.abc import Iterator
 
 from drgn_zonedev.census.listing import ListedPage, PageList
 from drgn_zonedev.census.owners import Owner
-from drgn_zonedev.render.as_json import Document
+from drgn_zonedev.render.as_json import Document, render
 from drgn_zonedev.render.cells import case_text, fitted_table
 from drgn_zonedev.render.pages import as_csv
 from drgn_zonedev.render.screen import Screen, more
 
-__all__ = ("page_list_csv", "page_list_document", "page_list_lines", "page_list_text")
+__all__ = (
+    "page_list_csv",
+    "page_list_document",
+    "page_list_json",
+    "page_list_lines",
+    "page_list_text",
+)
 
 _HEADERS = (
     *("PFN", "PHYSICAL", "KIND", "REFS", "MAPS", "ORDER", "CASE", "ACCESS", "FLAGS", "OWNER"),
@@ -81,6 +91,20 @@ def page_list_document(listed: PageList) -> Document:
     }
 
 
+def page_list_json(listed: PageList) -> Iterator[str]:
+    """The text of :func:`page_list_document()`, in pieces."""
+    empty = render(page_list_document(dataclasses.replace(listed, pages=())))
+    if not listed.pages:
+        yield empty
+        return
+    before, _, behind = empty.rpartition("[]")
+    separator = f"{before}["
+    for page in listed.pages:
+        yield f"{separator}\n{textwrap.indent(render(_page(listed, page)), '    ')}"
+        separator = ","
+    yield f"\n  ]{behind}"
+
+
 def _page(listed: PageList, page: ListedPage) -> Document:
     return {
         "pfn": page.pfn,
@@ -107,7 +131,7 @@ def _owner(owner: Owner) -> Document:
     }
 
 
-def page_list_lines(listed: PageList) -> str:
+def page_list_lines(listed: PageList) -> Iterator[str]:
     """What ``pages START..END --format jsonl`` prints: a header, then each page."""
     header = {
         "record": "header",
@@ -116,8 +140,9 @@ def page_list_lines(listed: PageList) -> str:
         "end_pfn": listed.query.end_pfn,
         "matching": listed.matching,
     }
-    pages = ({"record": "page", **_page(listed, page)} for page in listed.pages)
-    return "\n".join(json.dumps(record) for record in (header, *pages))
+    yield json.dumps(header)
+    for page in listed.pages:
+        yield "\n" + json.dumps({"record": "page", **_page(listed, page)})
 
 
 def page_list_csv(listed: PageList) -> str:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from support.fakekernel import FakeKernel, collision
@@ -14,7 +16,14 @@ from drgn_zonedev import for_each_page_of_kind, page_census, page_kinds
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.census.listing import NOWHERE, list_pages
 from drgn_zonedev.census.query import PageQuery, parse_count_test
-from drgn_zonedev.render.page_list import page_list_csv, page_list_document, page_list_text
+from drgn_zonedev.render.as_json import render
+from drgn_zonedev.render.page_list import (
+    page_list_csv,
+    page_list_document,
+    page_list_json,
+    page_list_lines,
+    page_list_text,
+)
 from drgn_zonedev.render.screen import Screen
 
 START, END = 0x40000, 0x48000
@@ -103,6 +112,20 @@ def test_documents_are_valid(kernel: FakeKernel) -> None:
     lines = page_list_text(listed, screen=screen).split("\n")
     assert len(lines) <= screen.lines
     assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_pieces_of_a_list_make_its_document(kernel: FakeKernel, count: int) -> None:
+    listed = list_pages(kernel.program(), PageQuery(START + 1, START + 1 + count))
+    document = page_list_document(listed)
+    assert len(document["pages"]) == count
+    pieces = list(page_list_json(listed))
+    # No piece is about more than one page.
+    assert "".join(pieces) == render(document)
+    assert len(pieces) == (count + 1 if count else 1)
+    header, *pages = map(json.loads, "".join(page_list_lines(listed)).split("\n"))
+    assert header["matching"] == count
+    assert pages == [{"record": "page", **page} for page in document["pages"]]
 
 
 def test_arrays_have_the_kinds_of_the_census(kernel: FakeKernel) -> None:
