@@ -167,10 +167,12 @@ class BtfTypes:
     def _array(self, t: BtfType, depth: int) -> Type:
         element_id, _, length = t.words
         element = self._elements._type(element_id, depth)
+        # That of void raises TypeError.
+        size = sizeof(element)
         if not length and not self.outside:
             # Not [0], which BTF does not tell from it: the kernel's are flexible arrays.
             return self.prog.array_type(element)
-        if length * sizeof(element) > _MAX_BYTES:
+        if length * size > _MAX_BYTES:
             raise DebugInfoError(f"BTF is damaged: array {t.id} has {length} elements")
         return self.prog.array_type(element, length)
 
