@@ -130,6 +130,7 @@ def _is_odd(type_: Type, member: TypeMember, allowed: frozenset[TypeKind]) -> bo
     return (
         kind.kind not in allowed
         or of_arrays
+        or (kind.kind is TypeKind.ARRAY and not kind.length)
         or member.bit_field_size is not None
         or member.bit_offset >= 8 * (type_.size or 0)
     )

@@ -111,8 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as e:
-        if type(e) is Exception:
-            # drgn raises errors of libdw and libelf as plain Exception.
+        # drgn raises errors of libdw and libelf as plain Exception, and decodes each name.
+        if type(e) in (Exception, UnicodeDecodeError):
             message = f"the debugging information is damaged: {e}: {_WHOLE}"
             return _complain(args, message, Status.NOT_JUDGED)
         import traceback
@@ -267,6 +267,8 @@ def _selects_program(args: argparse.Namespace) -> bool:
 def _odd_layouts_reported(prog: drgn.Program) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError:
+        raise
     except _OF_ODD_LAYOUTS as e:
         from drgn_zonedev.classification.odd_layout import odd_member, odd_variable
 

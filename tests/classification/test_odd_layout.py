@@ -30,6 +30,8 @@ MEMBERS = (
     ("range", "end"),
 )
 
+ARRAYS = tuple(place for place in MEMBERS if place[1] in ("node_zones", "slots", "subsection_map"))
+
 CHANGES: dict[str, Callable[[Program, Type], Type | Object]] = {
     "array": lambda prog, type_: prog.array_type(type_, 4),
     "pointer": lambda prog, type_: prog.pointer_type(type_),
@@ -88,6 +90,27 @@ def test_member_that_is_something_else(
     assert "Traceback" not in err
     assert status in (0, 1, 3)
     assert out or err.count("\n") == 1
+
+
+@pytest.mark.parametrize("length", [0, None])
+@pytest.mark.parametrize(("tag", "name"), ARRAYS)
+def test_array_without_elements(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tag: str,
+    name: str,
+    length: int | None,
+) -> None:
+    def empty(prog: Program, type_: Type) -> Type:
+        return prog.array_type(type_.type, length)
+
+    monkeypatch.setitem(CHANGES, "empty", empty)
+    make = collision("6.1").program
+    open_instead(monkeypatch, lambda: with_member(make(), tag, name, "empty"))
+    for command in ("check", "proposal"):
+        status, _ = answer(capsys, command)
+        assert status in (0, 1, 3)
+    assert odd_member(with_member(make(), tag, name, "empty")) == f"struct {tag}.{name}"
 
 
 @pytest.mark.parametrize("size", [0, 8, 63, 100, 4096, 1 << 31])
@@ -194,17 +217,29 @@ def test_object_that_was_optimized_out(
     assert "the debugging information is incomplete: " in err
 
 
+# drgn has no type of its own for what libdw says, and decodes names.
+DAMAGE = (
+    Exception("libdw error: invalid DWARF"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_debugging_information_that_libdw_does_not_like(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+@pytest.mark.parametrize("damage", DAMAGE, ids=["libdw", "name"])
+@pytest.mark.parametrize("tag", ["mem_section", "dev_pagemap"])
+def test_debugging_information_that_drgn_cannot_read(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tag: str,
+    damage: Exception,
+    command: str,
 ) -> None:
     def make() -> Program:
         prog = collision("6.1").program()
 
         def find(prog: Program, kinds: set[TypeKind], name: str, filename: str | None) -> None:
-            if name == "mem_section":
-                # drgn has no type of its own for what libdw says.
-                raise Exception("libdw error: invalid DWARF")
+            if name == tag:
+                raise damage
 
         prog.register_type_finder("odd", find, enable_index=0)
         return prog
@@ -212,4 +247,4 @@ def test_debugging_information_that_libdw_does_not_like(
     open_instead(monkeypatch, make)
     status, err = answer(capsys, command)
     assert status == 3
-    assert "the debugging information is damaged: libdw error: invalid DWARF" in err
+    assert f"the debugging information is damaged: {damage}" in err
