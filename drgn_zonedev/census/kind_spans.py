@@ -4,25 +4,27 @@
 Kinds by Place
 --------------
 
-Where in RAM pages of which kind are, for pictures: as exactly as a few thousand spans say.
+Where in RAM pages of which kind are, for pictures: as exactly as a few thousand spans say. Of
+more RAM than takes some seconds to read, samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from drgn import Program
 
 from drgn_zonedev.census.counting import CHUNK_PAGES, ChunkReader, read_aligned
 from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
-from drgn_zonedev.census.plan import find_marks, plan
+from drgn_zonedev.census.plan import Stretch, find_marks, plan
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Range
 
-__all__ = ("KindSpan", "kind_spans")
+__all__ = ("KindSpan", "KindsByPlace", "kind_spans")
 
 _MOST_SPANS = 1 << 14
 # 256 GiB of pages of 4 KiB take some seconds.
@@ -39,30 +41,56 @@ class KindSpan:
     pages: int
 
 
+@dataclass(frozen=True)
+class KindsByPlace:
+    """
+    Spans of RAM in ascending order. One chunk of :data:`CHUNK_PAGES` in ``every`` chunks was
+    read, in the middle of them.
+    """
+
+    spans: Sequence[KindSpan] = ()
+    every: int = 1
+
+
 def kind_spans(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range], most: int = _MOST_SPANS
-) -> list[KindSpan]:
+) -> KindsByPlace:
     """
-    Get the kinds of RAM's pages whose struct pages can be read, in ascending order. If there is
-    more RAM than takes some seconds, there are none.
+    Get the kinds of RAM's pages whose struct pages can be read.
 
     :param most: Make spans so long that there are about as many, or fewer.
     :raises LookupError: if the debugging information lacks what is needed
     """
     stretches = [stretch for stretch in plan(prog, snapshot, ranges) if stretch.kind is None]
     pages = sum(stretch.pages for stretch in stretches)
-    if not 0 < pages <= _MOST_READ:
-        return []
-    block = 1 << max(pages // most, 1).bit_length() - 1
+    every = max(-(-pages // _MOST_READ), 1)
+    block = 1 << max(pages // every // most, 1).bit_length() - 1
     words, (marks, _) = kind_words(prog), find_marks(prog, snapshot)
     reader = ChunkReader(prog, words)
     spans: list[KindSpan] = []
-    for stretch in stretches:
-        for read in read_aligned(prog, words.layout, stretch.start_pfn, stretch.end_pfn):
+    for stretch, start_pfn, end_pfn in _samples(stretches, every):
+        for read in read_aligned(prog, words.layout, start_pfn, end_pfn):
             if isinstance(read, Pages):
                 kind = reader.decide(read, stretch, marks).kind
                 _extend(spans, _of_blocks(read.start_pfn, kind, min(block, CHUNK_PAGES)))
-    return spans
+    return KindsByPlace(spans, every)
+
+
+def _samples(stretches: Sequence[Stretch], every: int) -> Iterator[tuple[Stretch, int, int]]:
+    """Yield what to read: whole stretches, or one chunk in ``every``."""
+    if every == 1:
+        yield from ((stretch, stretch.start_pfn, stretch.end_pfn) for stretch in stretches)
+        return
+    # Counted, not taken by PFN: nodes begin at multiples of large powers of two, and what the
+    # kernel keeps at the start of each is not what is in the rest.
+    chunks = (
+        (stretch, max(pfn, stretch.start_pfn), min(pfn + CHUNK_PAGES, stretch.end_pfn))
+        for stretch in stretches
+        for pfn in range(
+            stretch.start_pfn // CHUNK_PAGES * CHUNK_PAGES, stretch.end_pfn, CHUNK_PAGES
+        )
+    )
+    yield from islice(chunks, every // 2, None, every)
 
 
 def _of_blocks(start_pfn: int, kind: np.ndarray, block: int) -> Iterator[KindSpan]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from drgn_zonedev.render.screen import Screen, current_screen
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
 
-    from drgn_zonedev.census.kind_spans import KindSpan
+    from drgn_zonedev.census.kind_spans import KindsByPlace
     from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.render.picture.map_html import NodeSpan
     from drgn_zonedev.render.picture.scene import Picture
@@ -129,7 +129,7 @@ def html_map(subject: MapSubject) -> str:
     pfns = dict.fromkeys(islice(_telling_pfns(subject.scene), _MOST_EXPLAINED))
     details = MapDetails(
         tuple(_node_spans(subject.prog)),
-        _kind_spans(subject),
+        _kinds(subject),
         _explained(subject.prog, subject.snapshot, pfns),
     )
     return map_html(subject.scene, details)
@@ -153,15 +153,15 @@ def _node_spans(prog: Program) -> Iterator[NodeSpan]:
                 yield node.nid, node.start_pfn, node.end_pfn
 
 
-def _kind_spans(subject: MapSubject) -> Sequence[KindSpan]:
-    from drgn_zonedev.census.kind_spans import kind_spans
+def _kinds(subject: MapSubject) -> KindsByPlace:
+    from drgn_zonedev.census.kind_spans import KindsByPlace, kind_spans
 
     # `ranges` reads no struct pages.
     if subject.scene.findings is None:
-        return ()
+        return KindsByPlace()
     with contextlib.suppress(FaultError, LookupError):
         return kind_spans(subject.prog, subject.snapshot, subject.scene.ranges)
-    return ()
+    return KindsByPlace()
 
 
 def _explained(prog: Program, snapshot: Snapshot, pfns: Iterable[int]) -> dict[int, str]:

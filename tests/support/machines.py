@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from drgn_zonedev.census.counting import CHUNK_PAGES
+from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
+from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import (
     Altmap,
@@ -142,3 +145,19 @@ def many_pgmaps(count: int) -> Report:
                 finding("device-page-uninitialized", Case.DEVICE, start + 600, start + 601, address)
             )
     return report(ranges, pgmaps, findings, unjudged)
+
+
+def sampled_kinds(pages: int) -> KindsByPlace:
+    """As many kinds of pages as a map shows of much RAM: 8 of each of 2048 chunks."""
+    every, part = pages // (2048 * CHUNK_PAGES), CHUNK_PAGES // 8
+    kinds = (PageKind.ANON, PageKind.FREE, PageKind.SLAB)
+    starts = (
+        (chunk * every + every // 2) * CHUNK_PAGES + i * part
+        for chunk in range(2048)
+        for i in range(8)
+    )
+    spans = [
+        KindSpan(start, start + part, kinds[start // part % 3], part - start // part % 7)
+        for start in starts
+    ]
+    return KindsByPlace(spans, every)

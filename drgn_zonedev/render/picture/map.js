@@ -77,6 +77,15 @@ const layers = [
     [{ fill: "#009e73", ink: "#000" }, { fill: "#7b4b94", ink: "#fff" }]),
   layer("kind", kindSpans().map(([a, b, kind, n]) => [a, b, kind, kindWords(a, b, kind, n)]), kinds),
 ].filter(l => l.start.length);
+// Of much RAM, one stretch in several was read.
+const [readPages, everyPages] = data.kind_pages;
+const isSampled = readPages !== everyPages;
+function kindsNote() {
+  if (!layers.some(l => l.name === "kind"))
+    return data.verified ? "Kinds of pages are not shown: no struct page of RAM could be read." :
+      "Kinds of pages are not shown: zonedev ranges reads no struct pages. zonedev check --map shows them.";
+  return isSampled ? `Kinds of pages are samples: ${size(readPages)} of each ${size(everyPages)} of RAM. Zoom in to see where.` : "";
+}
 // A span has a kind, and how many of its pages are of that one.
 function kindSpans() {
   const out = [];
@@ -304,6 +313,7 @@ function select(pfn) {
     if (p >= 0) panel.push(element("p", pgmaps[p].words));
     const l = layers.find(known => known.name === "kind"), k = l ? lastFrom(l.start, pfn) : -1;
     if (k >= 0 && pfn < l.end[k]) panel.push(element("p", `kind of page: ${l.label[k]}, in ${span(l.start[k], l.end[k])}`));
+    else if (l && isSampled) panel.push(element("p", "kind of page: not shown here"));
   }
   for (const [f, number] of about(pfn)) {
     const line = element("p"), link = element("button", `finding ${number + 1}`);
@@ -360,7 +370,7 @@ function listLegend() {
     item.append(key, ` ${kind.name}`);
     kindList.append(item);
   });
-  byId("legend").replaceChildren(list, kindList, element("p", "No PFN walker may read the struct pages of a capital letter.", { class: "soft" }));
+  byId("legend").replaceChildren(list, kindList, element("p", kindsNote(), { class: "soft" }), element("p", "No PFN walker may read the struct pages of a capital letter.", { class: "soft" }));
 }
 
 // Going somewhere.

@@ -19,7 +19,8 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.census.kind_spans import KindSpan
+from drgn_zonedev.census.counting import CHUNK_PAGES
+from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
 from drgn_zonedev.model import Access, Range
 from drgn_zonedev.render.as_text import kernel_name, provenance_text
 from drgn_zonedev.render.finding_groups import FindingGroup, group_line
@@ -56,7 +57,7 @@ class MapDetails:
     """
 
     nodes: Sequence[NodeSpan] = ()
-    kinds: Sequence[KindSpan] = ()
+    kinds: KindsByPlace = field(default_factory=KindsByPlace)
     explained: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -116,7 +117,8 @@ def _document(scene: Picture, title: str, details: MapDetails) -> dict[str, Any]
             {"name": kind.value, "fill": fill, "ink": ink, "hatch": hatch}
             for kind, (fill, ink, hatch) in KIND_LOOKS.items()
         ],
-        "kind_spans": list(_kind_spans(details.kinds)),
+        "kind_spans": list(_kind_spans(details.kinds.spans)),
+        "kind_pages": [CHUNK_PAGES, details.kinds.every * CHUNK_PAGES],
         "pages": {str(pfn): _printable_lines(text) for pfn, text in details.explained.items()},
     }
 

@@ -14,7 +14,7 @@ from support.cdp import Tab, opened_tab
 from support.fakekernel import collision
 from support.machines import TIB
 
-from drgn_zonedev.census.kind_spans import KindSpan
+from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.model import Case
 from drgn_zonedev.render.picture.kind_looks import KIND_LOOKS_OF_RAM
@@ -27,10 +27,14 @@ pytestmark = pytest.mark.browser
 BAD = 0x25123
 DETAILS = MapDetails(
     nodes=[(0, 0, 0x100000)],
-    kinds=[
-        KindSpan(0, 0x800, PageKind.SLAB, 0x800),
-        KindSpan(0x800, 0x1000, PageKind.FREE, 0x500),
-    ],
+    # One chunk of 128 MiB in 512 MiB.
+    kinds=KindsByPlace(
+        [
+            KindSpan(0, 0x800, PageKind.SLAB, 0x800),
+            KindSpan(0x800, 0x1000, PageKind.FREE, 0x500),
+        ],
+        every=4,
+    ),
     explained={BAD: "what pfn says"},
 )
 HOSTILE = "</script><img src=http://192.0.2.1/x onerror=alert(1)>"
@@ -55,8 +59,9 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 def test_kind_of_a_page_is_said_with_its_share(tab: Tab) -> None:
     assert "kind of page: slab, in [0x0, 0x800)" in search(tab, "0x7ff")
     assert "kind of page: free 62%, in [0x800, 0x1000)" in search(tab, "0x800")
-    assert "kind of page" not in search(tab, "0x1000")
+    assert "kind of page: not shown here" in search(tab, "0x1000")
     legend = tab.ask("byId('legend').textContent")
+    assert "samples: 128 MiB of each 512 MiB" in legend
     assert "slab" in legend
     assert "hugetlb" not in legend
 
@@ -232,7 +237,8 @@ def test_zooming_64_tib_with_2000_pgmaps_does_not_stutter(tmp_path: Path) -> Non
     report = dataclasses.replace(report, ranges=(*report.ranges, rest))
     page = tmp_path / "map.html"
     scene = make_scene(report.kernel, report.ranges, report.pgmaps, report.findings)
-    page.write_text(map_html(scene), "utf-8")
+    details = MapDetails(kinds=machines.sampled_kinds(rest.end_pfn))
+    page.write_text(map_html(scene, details), "utf-8")
     script = """
         (async () => {
           const taken = [];

@@ -19,7 +19,7 @@ from support.fakekernel.ram import busy_ram
 from support.machines import TIB
 from support.opening import open_instead
 
-from drgn_zonedev.census.kind_spans import KindSpan
+from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.model import Access, Case, Provenance, Report
 from drgn_zonedev.render.picture.glyphs import MARKS
@@ -121,14 +121,15 @@ def test_64_tib_with_2000_pgmaps_are_two_megabytes_at_most() -> None:
     report = machines.many_pgmaps(2000)
     last = max(r.end_pfn for r in report.ranges)
     rest = machines.range_(last, 64 * TIB // 4096, Case.ONLINE)
-    page = page_of(dataclasses.replace(report, ranges=(*report.ranges, rest)))
+    details = MapDetails(kinds=machines.sampled_kinds(rest.end_pfn))
+    page = page_of(dataclasses.replace(report, ranges=(*report.ranges, rest)), details)
     assert len(data_of(page)["pgmaps"]) == 2000
     assert len(page.encode()) <= 2_000_000
 
 
 def test_kinds_of_pages_are_spans_with_a_share() -> None:
     kinds = [KindSpan(16, 32, PageKind.SLAB, 16), KindSpan(48, 64, PageKind.FREE, 9)]
-    data = data_of(page_of(machines.many_pgmaps(1), MapDetails(kinds=kinds)))
+    data = data_of(page_of(machines.many_pgmaps(1), MapDetails(kinds=KindsByPlace(kinds))))
     names = [kind["name"] for kind in data["kinds"]]
     assert set(names) == {kind.value for kind in PageKind}
     slab, free = names.index("slab"), names.index("free")
