@@ -79,7 +79,8 @@ def _section(walker: Walker) -> Iterator[str]:
     if walker.moved:
         (major, minor), file = walker.moved
         moved = f" (before v{major}.{minor}: {file})"
-    yield f"{walker.what}: `{walker.function}()`{older} in {walker.file}{moved}"
+    until = " until v{}.{}".format(*walker.until) if walker.until else ""
+    yield f"{walker.what}: `{walker.function}()`{older} in {walker.file}{moved}{until}"
     which = f"the last of {walker.stride.value}" if walker.stride and walker.last else ""
     which = which or (walker.stride.value if walker.stride else "")
     if which:

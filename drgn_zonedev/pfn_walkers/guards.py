@@ -93,6 +93,12 @@ def _in_zone_with_ram(memory: UnpromisedMemory) -> np.ndarray:
     return found
 
 
+def _online_block(memory: UnpromisedMemory) -> np.ndarray:
+    # A memory block goes online with all of its sections that are present.
+    first = memory.first
+    return first.has_flag(first.flags.online)
+
+
 def _begins_online(memory: UnpromisedMemory) -> np.ndarray:
     assert memory.pageblock_pages is not None
     start = memory.runs.start // memory.pageblock_pages * memory.pageblock_pages
@@ -155,6 +161,7 @@ STEPS: dict[str, Ask] = {
     "a section of System RAM without holes": _system_ram_section,
     "a section with System RAM": _section_with_ram,
     "a section that is present": lambda memory: memory.first.section_row >= 0,
+    "a memory block that is online": _online_block,
     "__pageblock_pfn_to_page()": _pageblock,
     "the pageblock begins online": _begins_online,
     "both ends of the pageblock are online": _both_ends_online,

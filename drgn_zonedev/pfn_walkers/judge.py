@@ -84,7 +84,8 @@ class Judgement:
     ``present`` is whether the kernel has the walker; ``None`` if the debugging information
     does not show it, and ``untraced`` is whether it would not if the kernel has it: inlined
     everywhere, and without vmlinux. If it is false, the rest is what this kernel would do if it
-    were built with the walker. ``guard`` is ``None`` if this kernel is older than the walker.
+    were built with the walker. ``guard`` is ``None`` if this kernel is older than the walker, or
+    newer than its removal.
     ``by_release`` is true if only the kernel's release says that it has no later guard; a
     distributor may have backported that. ``unjudged`` says why the guard cannot be evaluated on
     this kernel; then, there are no exposures. ``function`` in ``file`` reads the struct pages;
@@ -195,6 +196,11 @@ def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 
 
+def _was_removed(prog: Program, walker: Walker, release: StableRelease) -> bool:
+    removed = walker.until is not None and has_change(release, walker.until)
+    return removed and not has_function(prog, walker.function)
+
+
 def _present(prog: Program, walker: Walker) -> bool | None:
     if any(has_function(prog, name) for name in walker.functions):
         return True
@@ -245,6 +251,8 @@ def _is_by_release(prog: Program, walker: Walker, guard: Guard | None) -> bool:
 def _judge(memory: UnpromisedMemory, walker: Walker, release: StableRelease) -> Judgement:
     prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
+    if _was_removed(prog, walker, release):
+        guard, present = None, False
     function = walker.function
     if has_function(prog, walker.older) and not has_function(prog, function):
         function = walker.older

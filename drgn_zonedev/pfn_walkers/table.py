@@ -105,7 +105,8 @@ class Walker:
     walker, in case ``function`` is inlined; exports have them if they have ``beside``, which
     every kernel has. If ``module`` is true, a module can have them
     instead of vmlinux; that requires the functions ``needs`` in the kernel. ``guards`` are
-    in the order of releases. The walker reads all PFNs, or the first one in each
+    in the order of releases. Releases since ``until`` do not have the walker, unless the
+    function shows that they do. The walker reads all PFNs, or the first one in each
     ``stride``, or the ``last`` one. Without a ``proof``, all of this is
     reasoned from the sources.
     """
@@ -117,6 +118,7 @@ class Walker:
     functions: tuple[str, ...]
     guards: tuple[Guard, ...]
     older: str = ""
+    until: Release | None = None
     moved: tuple[Release, str] | None = None
     module: bool = False
     needs: tuple[str, ...] = ()
@@ -181,7 +183,7 @@ NEVER_INLINED = frozenset(
         *("read_kcore", "read_kcore_iter", "vfree", "kvfree", "pgmap_pfn_valid"),
         *("reset_isolation_suitable", "__shuffle_zone", "start_isolate_page_range"),
         *("test_pages_isolated", "offline_and_remove_memory", "generic_access_phys"),
-        *("dma_debug_device_change", "zone_for_pfn_range"),
+        *("dma_debug_device_change", "zone_for_pfn_range", "test_pages_in_a_zone"),
         *("kho_restore_folio", "__ioremap_collect_map_flags"),
     )
 )
@@ -191,6 +193,7 @@ _ONLINE = "pfn_to_online_page()"
 _IN_ZONE = "in a zone with RAM"
 _ZONE = "page_zone() is the zone that is walked"
 _RAM_SECTION = "a section of System RAM without holes"
+_ONLINE_BLOCK = "a memory block that is online"
 _BLOCK_BEGINS_ONLINE = "the pageblock begins online"
 _LAST_SECTION = "below the end of max_pfn's section"
 
@@ -224,6 +227,8 @@ _ISOLATION = (
 )
 # Exports of version 0.1 do not say which of these walkers the kernel has.
 _SINCE_0_2 = "kvfree"
+# Those of its development versions do not say it of this one.
+_SINCE_VALID_ZONES = "vunmap"
 
 # What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels on which it did so. On
 # those without CONFIG_MEMORY_FAILURE, it compared only the files in /proc.
@@ -889,6 +894,28 @@ WALKERS = (
         function="__test_page_isolated_in_pageblock",
         functions=("__test_page_isolated_in_pageblock", *_ISOLATION),
         guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS,)),),
+    ),
+    Walker(
+        name="valid-zones",
+        what="/sys/devices/system/memory/memoryN/valid_zones, and offlining: is it one zone?",
+        file="mm/memory_hotplug.c",
+        function="test_pages_in_a_zone",
+        functions=("test_pages_in_a_zone",),
+        until=(5, 18),
+        guards=(
+            Guard(
+                (_ONLINE_BLOCK,),
+                (Act.FLAGS,),
+                known="read before v5.5, before v5.15 and at the commit that removed it: "
+                '395f6081bad4 ("drivers/base/memory: determine and store zone for single-zone '
+                'memory blocks") (in v5.18)',
+            ),
+        ),
+        stride=Stride.MAX_ORDER,
+        note="whoever may read sysfs calls it; it reads the span and the name of what it takes for "
+        "the zone. Where CONFIG_HOLES_IN_ZONE was set (before v5.15, not on x86), it asks "
+        "pfn_valid()",
+        beside=_SINCE_VALID_ZONES,
     ),
     Walker(
         name="memory-offline-zone",

@@ -190,7 +190,7 @@ def _sum(judgement: Judgement, name: str) -> int | str:
 
 def _guard_text(judgement: Judgement) -> str:
     if judgement.guard is None:
-        return "none: the kernel is older"
+        return f"none: the kernel is {'newer' if judgement.walker.until else 'older'}"
     if judgement.unjudged is not None:
         return f"not judged: {judgement.unjudged}"
     return ", ".join(_guard(judgement))

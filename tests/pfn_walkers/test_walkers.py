@@ -110,7 +110,7 @@ def test_a_walker_is_younger_than_the_kernel() -> None:
 
 
 def test_what_is_in_the_kernel_is_not_known_without_its_functions() -> None:
-    assert {j.present for j in walkers(collision("6.1").program()).walkers} == {None}
+    assert {j.present for j in walkers(collision("5.10").program()).walkers} == {None}
 
 
 def test_kernel_has_what_vmlinux_has_and_may_have_what_can_be_a_module() -> None:
@@ -211,6 +211,21 @@ def test_pfn_valid_alone_lets_everything_pass(layout: str) -> None:
     found = seen(kernel.program(), "hwpoison-inject")
     assert found[:3] == [RESERVED, METADATA, initializing]
     assert set(found[3:]) <= {hole}
+
+
+def test_valid_zones_reads_the_first_page_of_each_largest_block_of_an_online_memory_block() -> None:
+    # MAX_ORDER_NR_PAGES is 0x400; the section of the device alone is not online.
+    initializing = (0x24400, 0x28000, "initializing", 0x3C00 // 0x400, 0x3C00 // 0x400)
+    prog = in_flight("5.10").program()
+    assert seen(prog, "valid-zones") == [(0x24000, 0x24002, "reserved", 1, 1), initializing]
+
+
+@pytest.mark.parametrize("layout", ["6.1", "6.12", "7.2"])
+def test_since_v5_18_valid_zones_reads_no_struct_page(layout: str) -> None:
+    report = walkers(in_flight(layout).program())
+    (found,) = (j for j in report.walkers if j.walker.name == "valid-zones")
+    assert (found.guard, found.present, found.exposures) == (None, False, ())
+    assert "none: the kernel is newer" in walkers_text(report)
 
 
 @each_layout
