@@ -202,6 +202,9 @@ def _online_page(
         because = "this kernel checks only the section, not the subsection or the pgmap"
     elif subsection.answer is not True:
         because, evidence = "not pfn_section_valid()", evidence + subsection.evidence
+    elif section_flags(prog).asks_claim:
+        because = "it asks subsection_dev_map whether a device has claimed the subsection"
+        evidence += subsection.evidence + claim.evidence
     elif section.has(online_device_section):
         because = "the section is tainted, so it calls get_dev_pagemap()"
         evidence += subsection.evidence + claim.evidence

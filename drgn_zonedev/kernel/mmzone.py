@@ -44,7 +44,7 @@ from drgn.helpers.linux.mmzone import (
 )
 
 from drgn_zonedev.kernel.arguments import require_number
-from drgn_zonedev.kernel.memremap import get_dev_pagemap
+from drgn_zonedev.kernel.memremap import find_dev_pagemap, get_dev_pagemap
 from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = (
@@ -182,7 +182,8 @@ class SectionFlags:
 
     A flag that the kernel does not have is 0, so that testing it is false: without
     ``CONFIG_ZONE_DEVICE``, there is no ``taint``. ``asks_subsection`` is true if
-    ``pfn_to_online_page()`` requires the subsection to be populated.
+    ``pfn_to_online_page()`` requires the subsection to be populated, and ``asks_claim`` if
+    it asks a bitmap whether a device has claimed it, in place of the taint.
     """
 
     present: int
@@ -193,6 +194,7 @@ class SectionFlags:
     preinit: int
     map_mask: int
     asks_subsection: bool
+    asks_claim: bool = False
 
 
 @takes_program_or_default
@@ -236,6 +238,8 @@ def _section_flags(prog: Program) -> SectionFlags:
         preinit=_flag(prog, "SECTION_IS_VMEMMAP_PREINIT_BIT"),
         map_mask=~((1 << last) - 1) & (1 << 64) - 1,
         asks_subsection=True,
+        # Of lab/patches/pfn_zone_device-7.3.edit; no release has it.
+        asks_claim="section_pfn_claimed" in prog,
     )
 
 
@@ -434,7 +438,8 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
     pfn_to_online_page() about ZONE_DEVICE section collisions") (in v5.12), the
     subsection must be populated, and in a tainted section the PFN must not
     have a live pgmap. Before that, only the section is checked: device pages that
-    share a section with RAM are returned.
+    share a section with RAM are returned. A kernel with ``subsection_dev_map`` that asks it
+    has no page where ``pgmap_array`` has a pgmap, live or not.
 
     :param pfn: ``unsigned long``
     :return: ``struct page *`` (``NULL`` if it is not online)
@@ -448,6 +453,8 @@ def pfn_to_online_page(prog: Program, pfn: IntegerLike) -> Object:
         return null
     if section_flags(prog).asks_subsection and not pfn_section_valid(prog, pfn):
         return null
+    if section_flags(prog).asks_claim:
+        return null if find_dev_pagemap(prog, pfn) else pfn_to_page(prog, pfn)
     if online_device_section(section) and get_dev_pagemap(prog, pfn):
         return null
     return pfn_to_page(prog, pfn)

@@ -68,9 +68,20 @@ class Predicates:
         online = self.has_flag(self.flags.online)
         if self.flags.asks_subsection:
             online = online & self.pfn_section_valid
+        if self.flags.asks_claim:
+            return online & ~self.claimed
         if not self.flags.taint:
             return online
         return online & ~(self.has_flag(self.flags.taint) & (self.pgmap != 0))
+
+    @cached_property
+    def claimed(self) -> np.ndarray:
+        """Whether each PFN is in a range of a pgmap, live or not."""
+        found = np.zeros(len(self.pfn), bool)
+        for pgmap in self.pgmaps:
+            for range_ in pgmap.ranges:
+                found |= self._within(range_.start_pfn, range_.end_pfn)
+        return found
 
     @cached_property
     def pgmap(self) -> np.ndarray:

@@ -27,6 +27,7 @@ from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout, read_pages
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.page_types import PageTypes, page_types
+from drgn_zonedev.kernel.predicates import Predicates
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zero_pages import huge_zero_pfn, zero_pfn
 from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
@@ -35,6 +36,7 @@ __all__ = (
     "KPF",
     "KpagePrediction",
     "has_kpage_read",
+    "has_page",
     "kpage_end_pfn",
     "kpage_flag_names",
     "kpage_prediction",
@@ -172,16 +174,28 @@ def predict(prog: Program, snapshot: Snapshot, start_pfn: int, end_pfn: int) -> 
     end_pfn = max(min(end_pfn, kpage_end_pfn(prog)), start_pfn)
     pfn = np.arange(start_pfn, end_pfn)
     rules = _rules(prog)
-    online = snapshot.predicates(pfn).online
-    flags = np.where(online, 0, rules.no_page).astype(np.uint64)
+    shown = has_page(prog, snapshot.predicates(pfn))
+    flags = np.where(shown, 0, rules.no_page).astype(np.uint64)
     count = np.zeros(len(pfn), np.uint64)
-    decided = ~online
+    decided = ~shown
     for first in range(0, len(pfn), _CHUNK_PAGES):
-        rows = first + np.flatnonzero(online[first : first + _CHUNK_PAGES])
+        rows = first + np.flatnonzero(shown[first : first + _CHUNK_PAGES])
         if len(rows):
             seen = _Seen(prog, rules, *_read(prog, rules, pfn[rows]), pfn[rows])
             flags[rows], count[rows], decided[rows] = seen.flags, seen.count, seen.decided
     return KpagePrediction(start_pfn, end_pfn, flags, count, decided)
+
+
+def has_page(prog: Program, predicates: Predicates) -> np.ndarray:
+    """
+    Whether the files have the page of each PFN.
+
+    They have what ``pfn_to_online_page()`` returns, and, in a kernel that was changed by
+    ``lab/patches/pfn_zone_device-7.3.edit``, also what ``pfn_zone_device()`` is true for.
+    """
+    if "pfn_to_initialized_page" in prog:
+        return predicates.online | predicates.zone_device
+    return predicates.online
 
 
 @dataclass(frozen=True)

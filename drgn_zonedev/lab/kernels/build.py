@@ -23,7 +23,7 @@ from drgn_zonedev.lab.host.apt import Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
-from drgn_zonedev.lab.kernels.edits import applied, parse_edits
+from drgn_zonedev.lab.kernels.edits import edited_files, parse_edits, read_files, write_changed
 from drgn_zonedev.lab.kernels.known import (
     BUILT_KERNELS,
     Kernel,
@@ -68,7 +68,7 @@ def _recipe(name: str) -> Recipe:
 
 
 def _edits(recipe: Recipe) -> str:
-    return (_PATCHES / recipe.edits).read_text() if recipe.edits else ""
+    return "".join((_PATCHES / name).read_text() for name in recipe.edits)
 
 
 def built_kernel(name: str) -> Kernel:
@@ -159,11 +159,14 @@ def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) 
     deb = apt.download(source, work / "download")
     tree = _unpack(deb, work, progress)
     shutil.rmtree(deb.parent)
+    edits = {name: parse_edits(_edits(BUILT_KERNELS[name])) for name in old}
+    untouched = read_files(tree, [edit for name in old for edit in edits[name]])
     for name in old:
         started = time.monotonic()
-        with applied(tree, parse_edits(_edits(BUILT_KERNELS[name]))):
-            report(progress, f"building {name} with {jobs} jobs")
-            root = _make(tree, work / name, _PATCHES / config, jobs)
+        # make compiles what is newer than its object file, whatever changed.
+        write_changed(tree, edited_files(untouched, edits[name]))
+        report(progress, f"building {name} with {jobs} jobs")
+        root = _make(tree, work / name, _PATCHES / config, jobs)
         seconds = round(time.monotonic() - started)
         record = {"version": source.version, "recipe": recipe_digest(name), "seconds": seconds}
         record["release"] = (tree / "include/config/kernel.release").read_text().strip()

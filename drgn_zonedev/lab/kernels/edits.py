@@ -20,14 +20,13 @@ Each place must be found exactly once; otherwise, the whole script fails and no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 
-__all__ = ("Edit", "applied", "apply_edits", "edited", "parse_edits")
+__all__ = ("Edit", "edited", "edited_files", "parse_edits", "read_files", "write_changed")
 
 
 @dataclass(frozen=True)
@@ -74,34 +73,39 @@ def parse_edits(script: str) -> list[Edit]:
     return edits
 
 
-def apply_edits(tree: Path, edits: Sequence[Edit]) -> None:
+def read_files(tree: Path, edits: Iterable[Edit]) -> dict[str, str]:
     """
-    Change the files of a tree, or none of them if any place is not found.
+    Return the text of each file that edits change.
 
-    :raises LabError: if a place is missing, or there are several like it
+    :raises LabError: if a file is missing
     """
     texts: dict[str, str] = {}
     for edit in edits:
-        if edit.file not in texts:
-            try:
-                texts[edit.file] = (tree / edit.file).read_text(encoding="utf-8")
-            except OSError as e:
-                raise LabError(f"{edit.file} is not in this kernel: {e.strerror}") from e
-        texts[edit.file] = edited(texts[edit.file], edit)
+        try:
+            texts[edit.file] = (tree / edit.file).read_text(encoding="utf-8")
+        except OSError as e:
+            raise LabError(f"{edit.file} is not in this kernel: {e.strerror}") from e
+    return texts
+
+
+def edited_files(texts: Mapping[str, str], edits: Iterable[Edit]) -> dict[str, str]:
+    """
+    Return the texts of files with edits in them.
+
+    :raises LabError: if a place is missing, or there are several like it
+    """
+    found = dict(texts)
+    for edit in edits:
+        found[edit.file] = edited(found[edit.file], edit)
+    return found
+
+
+def write_changed(tree: Path, texts: Mapping[str, str]) -> None:
+    """Write the files of a tree that do not hold their text already."""
     for name, text in texts.items():
-        (tree / name).write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def applied(tree: Path, edits: Sequence[Edit]) -> Iterator[None]:
-    """Change the files of a tree within a context, as :func:`apply_edits()` does."""
-    before = {edit.file: (tree / edit.file).read_bytes() for edit in edits}
-    try:
-        apply_edits(tree, edits)
-        yield
-    finally:
-        for name, data in before.items():
-            (tree / name).write_bytes(data)
+        path = tree / name
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def edited(text: str, edit: Edit) -> str:

@@ -41,8 +41,8 @@ class Recipe:
     """File of what it needs on top of ``make allnoconfig``."""
     summary: str
     """How it differs from Debian's, in a few words."""
-    edits: str | None = None
-    """File of the changes to its source; None: there are none."""
+    edits: tuple[str, ...] = ()
+    """Files of the changes to its source, made in this order."""
 
 
 KERNELS: dict[str, Suite] = {
@@ -84,17 +84,27 @@ ARM64_KERNELS: dict[str, Suite] = {
 
 _TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
 
+
+def _proposal(summary: str, *more: str) -> Recipe:
+    edits = ("device_bits-7.3.edit", "pfn_zone_device-7.3.edit", *more)
+    return Recipe(_BACKPORTS, "proposal-7.3.config", summary, edits)
+
+
 BUILT_KERNELS: dict[str, Recipe] = {
     "6.12-proposal": Recipe(
-        _TRIXIE, "proposal.config", "with pfn_zone_device()", "pfn_zone_device.edit"
+        _TRIXIE, "proposal.config", "with pfn_zone_device()", ("pfn_zone_device.edit",)
     ),
     "6.12-mended": Recipe(
-        _TRIXIE, "small.config", "without the zone bug of acpi-hole", "page_zone-6.12.edit"
+        _TRIXIE, "small.config", "without the zone bug of acpi-hole", ("page_zone-6.12.edit",)
     ),
     "7.3-small": Recipe(_BACKPORTS, "small.config", "with a small configuration"),
     "7.3-mended": Recipe(
-        _BACKPORTS, "small.config", "without the zone bug of acpi-hole", "page_zone.edit"
+        _BACKPORTS, "small.config", "without the zone bug of acpi-hole", ("page_zone.edit",)
     ),
+    "7.3-proposal": _proposal("with pfn_zone_device(), and walkers that ask it"),
+    "7.3-too-early": _proposal("proposal with a bit that is set too early", "bit-too-early.edit"),
+    "7.3-kept": _proposal("proposal with a bit that is never cleared", "bit-kept.edit"),
+    "7.3-forgotten": _proposal("proposal with a bit that is not set", "bit-forgotten.edit"),
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 

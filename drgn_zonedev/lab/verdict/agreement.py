@@ -36,6 +36,7 @@ from drgn_zonedev.lab.verdict.every_kind import kind_disagreements
 from drgn_zonedev.lab.verdict.every_page import folio_orders, page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
 from drgn_zonedev.model import Case, Memmap, Range
+from drgn_zonedev.pfn_walkers.kpageflags import has_page
 
 __all__ = ("Agreement", "Disagreement", "compare", "disagreements")
 
@@ -73,7 +74,7 @@ def compare(prog: Program, facts: Facts) -> Agreement:
         *bits_disagreements(prog, snapshot, ranges),
         *_pages(prog, answers),
         *_cases(snapshot, ranges, ours, truth),
-        *_kpageflags(snapshot, walk),
+        *_kpageflags(prog, snapshot, walk),
         *_frozen(prog, facts),
         *system_disagreements(prog, snapshot, ranges, facts),
     ]
@@ -355,10 +356,10 @@ def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
     return sure
 
 
-def _kpageflags(snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
+def _kpageflags(prog: Program, snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
     order = np.argsort(walk.pfn, kind="stable")
     pfn = walk.pfn[order]
-    ours = snapshot.predicates(pfn).online
+    ours = has_page(prog, snapshot.predicates(pfn))
     yield from differences("/proc/kpageflags finds a page", pfn, ours, walk.found[order])
 
 

@@ -58,7 +58,7 @@ def _spot(finding: Finding) -> tuple[str, int, int]:
 
 
 def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
-    from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+    from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
     from drgn_zonedev.lab.verdict.proposal_differences import (
         kernel_differences,
         variant_differences,
@@ -72,10 +72,13 @@ def _mistakes(guest: Guest, prog: Program) -> Iterator[str]:
     arranged = () if scenario.of_ram else scenario.expected
     section = sparsemem_geometry(prog).pages_per_section
     yield from variant_differences(proposal(prog), arranged, scenario.was, section=section)
-    yield from walker_differences(met, arranged, section=section)
+    claim = section_flags(prog).asks_claim
+    yield from walker_differences(met, arranged, claim=claim, section=section)
     if "truth" in guest.facts:
         taint = met.kernel.features["section_taint_zone_device"]
-        yield from kernel_differences(guest.facts["truth"], arranged, taint=taint, section=section)
+        yield from kernel_differences(
+            guest.facts["truth"], arranged, taint=taint, claim=claim, section=section
+        )
 
 
 def _kernel_disagreements(guest: Guest, prog: Program, report: Report) -> Iterator[str]:

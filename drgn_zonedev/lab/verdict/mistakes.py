@@ -142,7 +142,11 @@ def taken_for_ram(
 
 
 def taken_for_online(
-    arranged: Sequence[Arranged], *, taint: bool, section: int = SECTION_PAGES
+    arranged: Sequence[Arranged],
+    *,
+    taint: bool,
+    claim: bool = False,
+    section: int = SECTION_PAGES,
 ) -> Counter[str]:
     """
     Count the pages that pfn_to_online_page() returns although they are not RAM.
@@ -150,7 +154,11 @@ def taken_for_online(
     Without taint, those are all pages in sections with RAM. With it, those for which
     get_dev_pagemap() fails: from the moment that the reference is killed, while
     pfn_section_valid() is true until the sections are removed.
+
+    :param claim: whether it asks a bit that is set for as long as pfn_section_valid() is true
     """
+    if claim:
+        return Counter()
     pages = _in_sections(arranged, _sections_with(arranged, ("online",), section), section)
     return _only(pages, ("teardown",)) if taint else _only(pages, pages.keys() - _PROMISED)
 

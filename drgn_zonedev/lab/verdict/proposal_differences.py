@@ -67,12 +67,20 @@ def variant_differences(
 
 
 def walker_differences(
-    report: WalkersReport, arranged: Sequence[Arranged], *, section: int = SECTION_PAGES
+    report: WalkersReport,
+    arranged: Sequence[Arranged],
+    *,
+    claim: bool = False,
+    section: int = SECTION_PAGES,
 ) -> Iterator[str]:
-    """Describe where walkers do not meet the computed pages."""
+    """
+    Describe where walkers do not meet the computed pages.
+
+    :param claim: whether the kernel's pfn_to_online_page() asks subsection_dev_map
+    """
     taint = report.kernel.features["section_taint_zone_device"]
     expected: dict[str, Counter[str]] = {
-        "kpageflags": taken_for_online(arranged, taint=taint, section=section),
+        "kpageflags": taken_for_online(arranged, taint=taint, claim=claim, section=section),
         "hwpoison-inject": valid(arranged, section=section),
     }
     spans = [(start, end) for start, end, _ in arranged]
@@ -98,6 +106,7 @@ def kernel_differences(
     arranged: Sequence[Arranged],
     *,
     taint: bool,
+    claim: bool = False,
     section: int = SECTION_PAGES,
 ) -> Iterator[str]:
     """
@@ -106,9 +115,10 @@ def kernel_differences(
     A frozen guest has no answers.
 
     :param taint: whether the kernel's pfn_to_online_page() knows SECTION_TAINT_ZONE_DEVICE
+    :param claim: whether it asks subsection_dev_map
     """
     mistakes = false_yes(arranged, section=section)
-    as_online = taken_for_online(arranged, taint=taint, section=section)
+    as_online = taken_for_online(arranged, taint=taint, claim=claim, section=section)
     questions: list[tuple[str, Callable[[Answer], bool], Counter[str]]] = [
         ("pfn_valid()", lambda a: a.valid, valid(arranged, section=section)),
         ("pfn_to_online_page()", lambda a: a.online, as_online),

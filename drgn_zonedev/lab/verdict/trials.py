@@ -5,7 +5,8 @@ Run real PFN walkers on real bad pages, and compare what they do with the predic
 
 A trial is a scenario at whose end the guest reads all of ``/proc/kpageflags`` and
 ``/proc/kpagecount``, runs the walkers that take a PFN on one PFN of each range, and starts the
-walkers that walk all memory. If the guest panics, that is also a result.
+walkers that walk all memory. If the guest panics, that is also a result. A frozen guest runs
+nothing; in a kernel that has bits for ``pfn_zone_device()``, they are read.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.machine.initramfs import has_module
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.truth.answers import Values, Visit
+from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.lab.verdict.matrix_results import ascii_only
 from drgn_zonedev.model import Case
@@ -39,8 +41,10 @@ __all__ = (
     "PROVED",
     "TRIALS",
     "Kpage",
+    "MarkedPages",
     "Prediction",
     "Trial",
+    "judge_bits",
     "judge_end",
     "judge_trial",
     "predict_victims",
@@ -114,6 +118,14 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class MarkedPages:
+    """How many PFNs the kernel's own bits are set for; see ``KernelBits``."""
+
+    claimed: int
+    zone_device: int
+
+
+@dataclass(frozen=True)
 class Trial:
     """The result of a trial."""
 
@@ -131,6 +143,8 @@ class Trial:
     """All that such a guest printed."""
     predicted: tuple[Prediction, ...] = ()
     """What was said of the scenario's victims, before memory failure handled them."""
+    marked: MarkedPages | None = None
+    """None: the kernel has no such bits."""
 
 
 def visited_pfns(scenario: Scenario) -> tuple[int, ...]:
@@ -160,6 +174,8 @@ def run_trial(
     scenario = SCENARIOS[name]
     if kernel.name in scenario.impossible:
         return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
+    if scenario.breakpoint:
+        return _run_frozen_trial(kernel, scenario, accel, progress)
     if scenario.victims:
         return _run_fatal_trial(kernel, scenario, accel, progress)
     wanted = trial_scenario(kernel, scenario)
@@ -171,6 +187,37 @@ def run_trial(
         return Trial(kernel, scenario, impossible=str(e))
     except GuestEndedError as e:
         return Trial(kernel, scenario, panic=_panic(str(e)), console=e.console)
+
+
+def _run_frozen_trial(
+    kernel: Kernel, scenario: Scenario, accel: str, progress: StepProgress
+) -> Trial:
+    """Compare the bits of a guest that cannot run a walker."""
+    from drgn_zonedev.lab.verdict.matrix import debug_guest
+
+    try:
+        with boot(kernel, scenario, accel=accel, timeout=_SECONDS, progress=progress) as guest:
+            return judge_bits(debug_guest(guest), Trial(kernel, scenario))
+    except NotPossible as e:
+        return Trial(kernel, scenario, impossible=str(e))
+
+
+def judge_bits(prog: Program, trial: Trial) -> Trial:
+    """Return the trial of a frozen guest, with what its kernel's bits say."""
+    from drgn_zonedev.classification.classify import classify_snapshot
+    from drgn_zonedev.classification.reading import take_snapshot
+
+    snapshot = take_snapshot(prog)
+    marked = _marked(prog, snapshot)
+    if marked is None:
+        return replace(trial, impossible="a frozen guest runs no walker, and has no bits to read")
+    wrong = bits_disagreements(prog, snapshot, classify_snapshot(prog, snapshot))
+    return replace(trial, marked=marked, disagreements=tuple(wrong))
+
+
+def _marked(prog: Program, snapshot: Snapshot) -> MarkedPages | None:
+    bits = kernel_bits(prog, snapshot)
+    return bits and MarkedPages(int(bits.claimed.sum()), int(bits.zone_device.sum()))
 
 
 def _run_fatal_trial(
@@ -242,7 +289,12 @@ def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
         kpage=kpage,
         visits=tuple(visits),
         log=guest.facts["visits_log"],
-        disagreements=(*wrong, *_guards(snapshot, table, visits)),
+        disagreements=(
+            *wrong,
+            *_guards(snapshot, table, visits),
+            *bits_disagreements(prog, snapshot, ranges),
+        ),
+        marked=_marked(prog, snapshot),
     )
 
 
@@ -375,6 +427,11 @@ def _lines(trial: Trial, verbose: bool) -> Iterator[str]:
             f"/proc/{kpage.file}: {kpage.compared} words of what is not RAM compared, "
             f"{kpage.undecided} not predicted; of RAM, {kpage.ram_equal} of {kpage.ram} are equal "
             "(it is in use meanwhile)"
+        )
+    if trial.marked:
+        yield (
+            f"bits of the kernel: {trial.marked.claimed} PFNs are claimed by a device, "
+            f"{trial.marked.zone_device} may be touched"
         )
     for visit in trial.visits:
         where = "all memory" if visit.pfn is None else f"PFN {visit.pfn:#x}"

@@ -9,11 +9,12 @@ import pytest
 
 from drgn_zonedev.lab import LabError, fetch_kernel
 from drgn_zonedev.lab.kernels import build
-from drgn_zonedev.lab.kernels.edits import applied, parse_edits
+from drgn_zonedev.lab.kernels.edits import edited_files, parse_edits, read_files, write_changed
 from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, kernel_dir
 
 NAME = "6.12-proposal"
 RELEASE = "6.12.1-proposal"
+PROPOSALS = [name for name, recipe in BUILT_KERNELS.items() if "device_bits-7.3.edit" in recipe.edits]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ def test_what_the_compiler_said_is_passed_on(
 def test_a_recipe_names_files_that_can_be_read(name: str) -> None:
     recipe = BUILT_KERNELS[name]
     assert "CONFIG_MEMORY_FAILURE=y" in (build._PATCHES / recipe.config).read_text()
-    assert bool(parse_edits(build._edits(recipe))) == (recipe.edits is not None)
+    assert bool(parse_edits(build._edits(recipe))) == bool(recipe.edits)
 
 
 def test_kernels_of_one_source_and_config_are_built_in_one_tree(
@@ -97,12 +98,20 @@ def test_kernels_of_one_source_and_config_are_built_in_one_tree(
     monkeypatch.setattr(build, "_build", lambda names, *more: built.append(names))
     monkeypatch.setattr(build, "built_kernel", lambda name: None)
     build.build_kernels(list(BUILT_KERNELS), refresh=True)
-    assert built == [["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"]]
+    assert built == [["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"], PROPOSALS]
 
 
-def test_a_tree_is_as_it_was_after_a_kernel_was_built_in_it(tmp_path: Path) -> None:
+def test_only_files_that_the_next_kernel_changes_are_written(tmp_path: Path) -> None:
     source = "int f(void)\n{\n\treturn 0;\n}\n"
-    (tmp_path / "f.c").write_text(source)
-    with applied(tmp_path, parse_edits("file f.c\nin f\nbefore return\n+\tg();\n")):
-        assert "\tg();\n\treturn 0;" in (tmp_path / "f.c").read_text()
-    assert (tmp_path / "f.c").read_text() == source
+    common = "file common.h\nin f\nbefore return\n+\tg();\n"
+    own = "file own.c\nin f\nbefore return\n+\th();\n"
+    for name in ("common.h", "own.c"):
+        (tmp_path / name).write_text(source)
+    untouched = read_files(tmp_path, parse_edits(common + own))
+    times = []
+    for script in (common, common + own, common):
+        write_changed(tmp_path, edited_files(untouched, parse_edits(script)))
+        times.append((tmp_path / "common.h").stat().st_mtime_ns)
+        assert "\tg();\n\treturn 0;" in (tmp_path / "common.h").read_text()
+        assert ("h();" in (tmp_path / "own.c").read_text()) == ("h();" in script)
+    assert len(set(times)) == 1

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.kernels.build import _PATCHES, check_config
-from drgn_zonedev.lab.kernels.edits import apply_edits, parse_edits
+from drgn_zonedev.lab.kernels.build import _PATCHES, _edits, check_config
+from drgn_zonedev.lab.kernels.edits import edited_files, parse_edits, read_files, write_changed
+from drgn_zonedev.lab.kernels.known import BUILT_KERNELS
 
 SOURCE = """\
 int work(int a,
@@ -47,7 +48,8 @@ def tree(tmp_path: Path) -> Path:
 
 
 def applied(tree: Path, script: str) -> list[str]:
-    apply_edits(tree, parse_edits(script))
+    edits = parse_edits(script)
+    write_changed(tree, edited_files(read_files(tree, edits), edits))
     return (tree / "a.c").read_text().splitlines()
 
 
@@ -131,17 +133,40 @@ def test_an_invalid_script_is_refused(script: str, complaint: str) -> None:
 # --- our own ---
 
 
-def test_our_script_can_be_parsed_and_touches_what_it_should() -> None:
-    edits = parse_edits((_PATCHES / "pfn_zone_device.edit").read_text())
-    assert {edit.file for edit in edits} == {
-        "include/linux/memremap.h",
-        "include/linux/mmzone.h",
-        "mm/memremap.c",
-        "mm/sparse-vmemmap.c",
-    }
+FILES = {
+    "include/linux/memremap.h",
+    "include/linux/mmzone.h",
+    "mm/memremap.c",
+    "mm/sparse-vmemmap.c",
+}
+USERS = {"fs/proc/page.c", "mm/memory-failure.c", "mm/memory_hotplug.c"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "files"), [("6.12-proposal", FILES), ("7.3-proposal", FILES | USERS)]
+)
+def test_our_script_can_be_parsed_and_touches_what_it_should(kernel: str, files: set[str]) -> None:
+    edits = parse_edits(_edits(BUILT_KERNELS[kernel]))
+    assert {edit.file for edit in edits} == files
     text = "\n".join(line for edit in edits for line in edit.lines)
     for name in ("pfn_zone_device", "pfn_zone_device_claimed", "pfn_zone_device_reserved"):
         assert f"EXPORT_SYMBOL_GPL({name});" in text
+
+
+@pytest.mark.parametrize(
+    ("kernel", "function"),
+    [
+        ("7.3-too-early", "pagemap_range"),
+        ("7.3-kept", "unmark_initialized"),
+        ("7.3-forgotten", "mark_initialized"),
+    ],
+)
+def test_a_broken_kernel_differs_in_one_line_of_one_function(kernel: str, function: str) -> None:
+    whole = parse_edits(_edits(BUILT_KERNELS["7.3-proposal"]))
+    broken = parse_edits(_edits(BUILT_KERNELS[kernel]))
+    assert broken[:-1] == whole
+    assert (broken[-1].file, broken[-1].inside) == ("mm/memremap.c", function)
+    assert len(broken[-1].lines) == 1
 
 
 def test_a_setting_that_kconfig_dropped_is_said() -> None:
@@ -165,7 +190,8 @@ def test_a_page_that_no_zone_spans_is_left_alone(tree: Path, script: str, functi
         "\t\t\tbreak;\n\t__init_single_page(pfn_to_page(pfn), pfn, zid, nid);\n}\n"
         f"static inline void {function}(unsigned long pfn, int nid)\n{{\n}}\n"
     )
-    apply_edits(tree, parse_edits((_PATCHES / script).read_text()))
+    edits = parse_edits((_PATCHES / script).read_text())
+    write_changed(tree, edited_files(read_files(tree, edits), edits))
     lines = [line.strip() for line in source.read_text().splitlines()]
     last = lines.index("__init_single_page(pfn_to_page(pfn), pfn, zid, nid);")
     assert lines[last - 3 : last] == ["if (zid == MAX_NR_ZONES)", "return;", ""]
