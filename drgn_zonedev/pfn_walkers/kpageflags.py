@@ -146,12 +146,14 @@ def kpage_end_pfn(prog: Program) -> int:
 
     Since Linux kernel commit abec749facff ("fs/proc/page.c: allow inspection of last
     section and fix end detection") (in v5.6), it is ``max_pfn`` rounded up to a section. The
-    release decides.
+    release decides. A kernel whose files show devices has all sections.
     """
     max_pfn = int(prog["max_pfn"].value_())
     if not has_change(kernel_release(prog), (5, 6)):
         return max_pfn
     pages = sparsemem_geometry(prog).pages_per_section
+    if _shows_devices(prog):
+        return (int(prog["__highest_present_section_nr"].value_()) + 1) * pages
     return -(-max_pfn // pages) * pages
 
 
@@ -193,9 +195,13 @@ def has_page(prog: Program, predicates: Predicates) -> np.ndarray:
     They have what ``pfn_to_online_page()`` returns, and, in a kernel that was changed by
     ``lab/patches/pfn_zone_device-7.3.edit``, also what ``pfn_zone_device()`` is true for.
     """
-    if "pfn_to_initialized_page" in prog:
+    if _shows_devices(prog):
         return predicates.online | predicates.zone_device
     return predicates.online
+
+
+def _shows_devices(prog: Program) -> bool:
+    return "pfn_to_initialized_page" in prog
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,8 @@ class _Rules:
     large_mapcount: int | None
     entire_mapcount: int | None
     fake_heads: bool
+    snapshots: bool
+    """``snapshot_page()`` takes a tail that its head's folio does not reach for a page."""
 
 
 def _rules(prog: Program) -> _Rules:
@@ -227,6 +235,7 @@ def _rules(prog: Program) -> _Rules:
         large_mapcount=_offset(folio, "_large_mapcount"),
         entire_mapcount=_offset(folio, "_entire_mapcount"),
         fake_heads="hugetlb_optimize_vmemmap_key" in prog,
+        snapshots=reads_nothing,
     )
 
 
@@ -321,15 +330,43 @@ class _Seen:
 
     @cached_property
     def tail(self) -> np.ndarray:
-        return self.page.is_tail
+        return self.page.is_tail & ~self._alone
+
+    @cached_property
+    def _alone(self) -> np.ndarray:
+        """
+        Tails that are further from their head than its folio has pages: device folios that were
+        handed out again in other sizes leave some. The one right behind it counts as a tail.
+        """
+        if not self.rules.snapshots:
+            return np.zeros(len(self.row), bool)
+        layout, (words, found) = self.around.layout, self._named_head
+        half = layout.size // 8
+        head = np.ascontiguousarray(words[:, :half])
+        named = Pages(self.around.start_pfn, self.around.end_pfn, head, layout)
+        # folio_order(): the lowest byte of _flags_1.
+        order = np.where(self.flag(named.flags, "PG_head"), words[:, half] & np.uint64(0xFF), 0)
+        distance = (self.around.address[self.row] - self.page_head) // np.uint64(layout.size)
+        return (
+            self.page.is_tail & found & (distance > (1 << order.astype(np.int64)).astype(np.uint64))
+        )
 
     @cached_property
     def _head_words(self) -> tuple[np.ndarray, np.ndarray]:
-        """The words of each page's head and of the next page, and whether they could be read."""
+        """The words of each page's folio, as far as it is used, and whether they could be read."""
+        words, found = (column.copy() for column in self._named_head)
+        alone = np.flatnonzero(self._alone)
+        words[alone] = 0
+        words[alone, : self.around.layout.size // 8] = self.page.words[alone]
+        return words, found
+
+    @cached_property
+    def _named_head(self) -> tuple[np.ndarray, np.ndarray]:
+        """The words of the head that each page names and of the next one, and if they are known."""
         layout = self.around.layout
         words = np.concatenate([self.page.words, np.zeros_like(self.page.words)], axis=1)
         found = np.ones(len(self.row), bool)
-        compound = np.flatnonzero(self.compound)
+        compound = np.flatnonzero(self.page.is_tail | self.flag(self.page.flags, "PG_head"))
         heads, which = np.unique(self.page_head[compound], return_inverse=True)
         raw, there = read_records(self.prog, heads, 2 * layout.size)
         words[compound], found[compound] = raw.view("<u8")[which], there[which]

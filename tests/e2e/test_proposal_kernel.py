@@ -15,13 +15,14 @@ from _pytest.mark.structures import ParameterSet
 from support.guests import Booted, debug_live, each_guest, long_guest
 
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.lab import SCENARIOS
+from drgn_zonedev.lab import SCENARIOS, LabError, fetch_kernel
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
 from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
+from drgn_zonedev.lab.verdict.trials import Trial, run_trial
 from drgn_zonedev.pfn_proposal import proposal
 from drgn_zonedev.report import check
 
@@ -77,3 +78,62 @@ def test_a_frozen_kernel_claims_its_device_and_lets_nobody_touch_it(booted: Boot
     assert bits is not None
     assert not bits.zone_device.any()
     assert bits.pfn[bits.claimed].tolist() == list(range(0x24000, 0x30000))
+
+
+# --- 7.3, with walkers that ask it ---
+
+EACH = [name for name in SCENARIOS if name != "acpi-hole"]
+LONG = "a kernel that takes long to build, and fifty guests"
+
+
+def _walked(kernel: str, scenario: str) -> Trial:
+    try:
+        trial = run_trial(fetch_kernel(kernel), scenario)
+    except LabError as error:
+        pytest.skip(str(error))
+    if trial.impossible:
+        pytest.skip(trial.impossible)
+    return trial
+
+
+@pytest.mark.long(LONG)
+@pytest.mark.parametrize("scenario", EACH)
+def test_walkers_that_ask_it_show_devices_and_nothing_that_is_not_initialised(
+    scenario: str,
+) -> None:
+    trial = _walked("7.3-proposal", scenario)
+    assert (trial.panic, trial.disagreements) == ("", ())
+    devices = [e for e in SCENARIOS[scenario].expected if e.case == "device"]
+    assert trial.marked is not None
+    assert trial.marked.zone_device == sum(e.end_pfn - e.start_pfn for e in devices)
+    # Whether an anonymous page is KSM's cannot be said: a process maps private memory.
+    undecided = {"device-private": 16}.get(scenario, 0)
+    if not SCENARIOS[scenario].breakpoint:
+        for kpage in trial.kpage:
+            assert kpage.undecided <= undecided
+            assert kpage.compared >= trial.marked.zone_device
+
+
+@pytest.mark.long("three kernels that take long to build, and three guests")
+@pytest.mark.parametrize(
+    ("kernel", "scenario", "shown", "start_pfn", "end_pfn"),
+    [
+        # The data of the device, while it is being initialised.
+        ("7.3-too-early", "init-in-flight", True, 0x24400, 0x30000),
+        # What a removed device left in the section that it shared with RAM.
+        ("7.3-kept", "ghost", True, 0x24400, 0x28000),
+        ("7.3-forgotten", "fsdax-collision", False, 0x2FE00, 0x30000),
+    ],
+)
+def test_a_bit_that_is_wrong_is_found(
+    kernel: str, scenario: str, shown: bool, start_pfn: int, end_pfn: int
+) -> None:
+    trial = _walked(kernel, scenario)
+    by_bit = [d for d in trial.disagreements if d.about == "pfn_zone_device() by its bitmap"]
+    assert [(d.start_pfn, d.end_pfn, d.theirs) for d in by_bit] == [
+        (start_pfn, end_pfn, "yes" if shown else "no")
+    ]
+    # So do the files, of all pages.
+    by_word = [d for d in trial.disagreements if d.about == "/proc/kpageflags"]
+    words = [] if SCENARIOS[scenario].breakpoint else [(start_pfn, end_pfn)]
+    assert [(d.start_pfn, d.end_pfn) for d in by_word] == words

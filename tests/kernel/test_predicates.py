@@ -7,10 +7,12 @@ scene was built of says which, and the helper for one PFN says the same.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from drgn import Program
-from support.fakekernel import FakeKernel, collision, far, in_flight, partial, teardown
+from support.fakekernel import LAYOUTS, FakeKernel, collision, far, in_flight, partial, teardown
 from support.kernels import each_layout
 
 from drgn_zonedev.classification.reading import take_snapshot
@@ -40,7 +42,7 @@ def borders(prog: Program) -> list[int]:
     return sorted({pfn + near for pfn in starts for near in (-1, 0, 1) if pfn + near >= 0})
 
 
-@each_layout
+@pytest.mark.parametrize("layout", [*LAYOUTS, "7.3-proposal"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_answers_are_those_for_one_pfn(scene: object, layout: str) -> None:
     assert callable(scene)
@@ -102,6 +104,16 @@ def test_device_in_a_tainted_section_is_not_online(layout: str) -> None:
     found = ask(kernel.program(), START, START + 0x3FFF, START + 0x4000, END - 1)
     device = layout == "5.10"
     assert found.online.tolist() == [True, True, device, device]
+
+
+@pytest.mark.parametrize("scene", [collision, in_flight, teardown])
+@pytest.mark.parametrize("layout", ["7.3", "7.3-proposal"])
+def test_kernel_that_asks_the_first_bit_never_takes_a_device_for_ram(
+    layout: str, scene: Callable[[str], FakeKernel]
+) -> None:
+    found = ask(scene(layout).program(), 0x23FFF, 0x24000, 0x24400, 0x27FFF, 0x30000)
+    dying = layout == "7.3" and scene is teardown
+    assert found.online.tolist() == [True, dying, dying, dying, True]
 
 
 @pytest.mark.parametrize("ref", ["dead", "exited"])

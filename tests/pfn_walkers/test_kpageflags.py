@@ -85,6 +85,21 @@ def test_while_the_device_is_initialised_5_10_reports_what_was_there_at_boot(lay
     assert (found.flags == expected).all()
 
 
+@pytest.mark.parametrize("layout", ["7.3", "7.3-proposal"])
+def test_a_kernel_that_asks_the_second_bit_shows_the_data_of_a_device(layout: str) -> None:
+    found = kpage_prediction(collision(layout).program(), 0x23000, 0x31000)
+    shown = [row for row, word in enumerate(found.flags.tolist()) if word >> KPF["RESERVED"] & 1]
+    device = [row for row in shown if 0x24000 <= row + 0x23000 < 0x30000]
+    data = range(0x24400 - 0x23000, 0x30000 - 0x23000)
+    assert device == (list(data) if layout == "7.3-proposal" else [])
+    assert found.decided[0x1000:0xD000].all()
+
+
+def test_a_kernel_that_asks_the_second_bit_shows_nothing_that_is_being_initialised() -> None:
+    found = kpage_prediction(in_flight("7.3-proposal").program(), 0x24000, 0x30000)
+    assert not found.flags.any()
+
+
 @each_layout
 def test_the_files_end_with_the_section_of_max_pfn(layout: str) -> None:
     kernel = partial(layout)
@@ -233,6 +248,8 @@ def test_folios_decide_for_their_tails(layout: str) -> None:
     kernel.poke_page_word(head, FLAGS, sum(1 << kernel.layout.constant(f) for f in _FOLIO))
     for pfn in range(head + 1, head + 4):
         kernel.poke_page_word(pfn, LINK, kernel.compound_link(head, order))
+    # folio_order(), where snapshot_page() asks it.
+    kernel.poke_page_word(head + 1, FLAGS, order)
     # _large_mapcount and _entire_mapcount: not mapped.
     for word in (2, 3):
         kernel.poke_page_word(head + 1, word, 0xFFFFFFFFFFFFFFFF)
@@ -244,6 +261,21 @@ def test_folios_decide_for_their_tails(layout: str) -> None:
 
 
 _FOLIO = ("PG_head", "PG_dirty")
+
+
+def test_a_tail_that_its_folio_does_not_reach_is_a_page_by_itself() -> None:
+    # snapshot_page() takes the first one behind a folio for a tail.
+    kernel = ram("7.2")
+    head = 0x1200
+    for pfn in range(head + 1, head + 4):
+        kernel.poke_page_word(pfn, LINK, kernel.compound_link(head, 2))
+        kernel.poke_page_word(pfn, FLAGS, 1 << kernel.layout.constant("PG_dirty"))
+    found = kpage_prediction(kernel.program(), head, head + 4)
+    tails = ["COMPOUND_TAIL" in kpage_flag_names(int(word)) for word in found.flags]
+    dirty = ["DIRTY" in kpage_flag_names(int(word)) for word in found.flags]
+    assert tails == [False, True, False, False]
+    assert dirty == [False, False, True, True]
+    assert found.decided.all()
 
 
 def test_a_head_may_be_a_copy_where_hugetlb_shares_vmemmap() -> None:

@@ -85,9 +85,12 @@ ARM64_KERNELS: dict[str, Suite] = {
 _TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
 
 
+def _variant(summary: str, *edits: str) -> Recipe:
+    return Recipe(_BACKPORTS, "proposal-7.3.config", summary, ("device_bits-7.3.edit", *edits))
+
+
 def _proposal(summary: str, *more: str) -> Recipe:
-    edits = ("device_bits-7.3.edit", "pfn_zone_device-7.3.edit", *more)
-    return Recipe(_BACKPORTS, "proposal-7.3.config", summary, edits)
+    return _variant(summary, "pfn_zone_device-7.3.edit", *more)
 
 
 BUILT_KERNELS: dict[str, Recipe] = {
@@ -102,9 +105,12 @@ BUILT_KERNELS: dict[str, Recipe] = {
         _BACKPORTS, "small.config", "without the zone bug of acpi-hole", ("page_zone.edit",)
     ),
     "7.3-proposal": _proposal("with pfn_zone_device(), and walkers that ask it"),
-    "7.3-too-early": _proposal("proposal with a bit that is set too early", "bit-too-early.edit"),
-    "7.3-kept": _proposal("proposal with a bit that is never cleared", "bit-kept.edit"),
-    "7.3-forgotten": _proposal("proposal with a bit that is not set", "bit-forgotten.edit"),
+    "7.3-too-early": _proposal("with a defect: bits are set too early", "bit-too-early.edit"),
+    "7.3-kept": _proposal("with a defect: bits are never cleared", "bit-kept.edit"),
+    "7.3-forgotten": _proposal("with a defect: a bit is not set", "bit-forgotten.edit"),
+    "7.3-series": _variant("with the series of November 2019", "series_2019-7.3.edit"),
+    "7.3-section-flag": _variant("with a flag of the section", "section_flag-7.3.edit"),
+    "7.3-taint": _variant("that is asked as it is, by functions", "taint-7.3.edit"),
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 

@@ -35,6 +35,7 @@ from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, run
 from drgn_zonedev.lab.verdict.every_kind import kind_disagreements
 from drgn_zonedev.lab.verdict.every_page import folio_orders, page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
+from drgn_zonedev.lab.verdict.variant_answers import model_disagreements, models_of
 from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.pfn_walkers.kpageflags import has_page
 
@@ -70,7 +71,7 @@ def compare(prog: Program, facts: Facts) -> Agreement:
     found = [
         *_helpers(prog, answers),
         *_predicates(ours, truth),
-        *_zone_device(ours, ranges, truth),
+        *_own_answers(prog, snapshot, ranges, ours, truth),
         *bits_disagreements(prog, snapshot, ranges),
         *_pages(prog, answers),
         *_cases(snapshot, ranges, ours, truth),
@@ -154,10 +155,19 @@ def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]
                     yield Disagreement(f"helper {name}()", f"{ours}", f"{theirs}", pfn, pfn + 1)
 
 
-def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
-    # For a kernel that really has it.
+def _own_answers(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], ours: Predicates, truth: Truth
+) -> Iterator[Disagreement]:
+    # Of a kernel that really has a pfn_zone_device().
     if not truth.has_zone_device:
-        return
+        return iter(())
+    models = models_of(prog)
+    if models is None:
+        return _zone_device(ours, ranges, truth)
+    return model_disagreements(models, snapshot, ranges, truth)
+
+
+def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
     pfn = truth.pfn
     about = "the kernel's own pfn_zone_device()"
     yield from differences(about, pfn, ours.zone_device, truth.yes("zone_device"))

@@ -3,8 +3,9 @@
 """
 The answers of a kernel's own pfn_zone_device(), computed from its memory.
 
-This is for a kernel that was changed by ``patches/pfn_zone_device.edit``, and also works in a
-frozen guest, which cannot run a module. The rules are those of ``test_subsection()`` in that patch.
+This is for a kernel that was changed by ``patches/pfn_zone_device.edit`` or that for 7.3, and also
+works in a frozen guest, which cannot run a module. The rules are those of ``test_subsection()`` in
+these patches.
 """
 
 from __future__ import annotations
@@ -17,19 +18,15 @@ from drgn import Program, offsetof, sizeof
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
+from drgn_zonedev.lab.verdict.variant_answers import models_of
 from drgn_zonedev.model import Case, Range
 
 __all__ = ("KernelBits", "bits_disagreements", "claimed_by_case", "kernel_bits")
 
 # Memory that was hot-added for a device is claimed until it is removed.
-_CLAIMED = (
-    Case.DEVICE,
-    Case.INITIALIZING,
-    Case.RESERVED,
-    Case.METADATA,
-    Case.TEARDOWN,
-    Case.ORPHAN,
-)
+_CLAIMED = (Case.DEVICE, Case.RESERVED, Case.TEARDOWN, Case.ORPHAN)
+# RAM can be in these cases, too, without a pgmap.
+_CLAIMED_BY_PGMAP = (Case.INITIALIZING, Case.METADATA)
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,9 @@ class KernelBits:
 
 
 def kernel_bits(prog: Program, snapshot: Snapshot) -> KernelBits | None:
-    """Read the bits, or return None if this kernel has none."""
+    """Read the bits, or return None if this kernel has none, or none of these meanings."""
     usage = prog.type("struct mem_section_usage")
-    if not usage.has_member("subsection_init_map"):
+    if not usage.has_member("subsection_init_map") or models_of(prog):
         return None
     geometry = snapshot.geometry
     sections = snapshot.sections
@@ -82,8 +79,14 @@ def claimed_by_case(ranges: Sequence[Range], pfn: np.ndarray, populated: np.ndar
     claimed = np.zeros(len(pfn), bool)
     for range_ in ranges:
         first, end = np.searchsorted(pfn, [range_.start_pfn, range_.end_pfn])
-        claimed[first:end] = range_.case in _CLAIMED
+        claimed[first:end] = _is_claimed(range_)
     return claimed & populated
+
+
+def _is_claimed(range_: Range) -> bool:
+    if range_.case in _CLAIMED_BY_PGMAP:
+        return range_.pgmap is not None
+    return range_.case in _CLAIMED
 
 
 def bits_disagreements(

@@ -217,7 +217,9 @@ def judge_bits(prog: Program, trial: Trial) -> Trial:
 
 def _marked(prog: Program, snapshot: Snapshot) -> MarkedPages | None:
     bits = kernel_bits(prog, snapshot)
-    return bits and MarkedPages(int(bits.claimed.sum()), int(bits.zone_device.sum()))
+    if bits is None:
+        return None
+    return MarkedPages(int(bits.claimed.sum()), int(bits.zone_device.sum()))
 
 
 def _run_fatal_trial(
@@ -291,7 +293,7 @@ def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
         log=guest.facts["visits_log"],
         disagreements=(
             *wrong,
-            *_guards(snapshot, table, visits),
+            *_guards(snapshot, table, visits, scenario),
             *bits_disagreements(prog, snapshot, ranges),
         ),
         marked=_marked(prog, snapshot),
@@ -319,6 +321,15 @@ class _Table:
     def is_case(self, pfn: np.ndarray, *cases: Case) -> np.ndarray:
         return _inside(pfn, [(r.start_pfn, r.end_pfn) for r in self.ranges if r.case in cases])
 
+    def is_ram(self, pfn: np.ndarray) -> np.ndarray:
+        """Whether PFNs are RAM that may be in use, or store the memmap of their own block."""
+        spans = [
+            (r.start_pfn, r.end_pfn)
+            for r in self.ranges
+            if r.case is Case.ONLINE or (r.case is Case.METADATA and r.pgmap is None)
+        ]
+        return _inside(pfn, spans)
+
 
 def _inside(pfn: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
     found = np.zeros(len(pfn), bool)
@@ -333,7 +344,7 @@ def _kpage(
     end_pfn = kpage_end_pfn(prog)
     prediction = predict(prog, snapshot, 0, end_pfn)
     pfn = np.arange(end_pfn)
-    ram = table.is_case(pfn, Case.ONLINE)
+    ram = table.is_ram(pfn)
     found: list[Kpage] = []
     wrong: list[Disagreement] = []
     for file, ours in (("kpageflags", prediction.flags), ("kpagecount", prediction.count)):
@@ -371,14 +382,19 @@ def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagre
     yield from differences("/proc/kpageflags sees a bad page", pfn[bad], ours, seen)
 
 
-def _guards(snapshot: Snapshot, table: _Table, visits: Sequence[Visit]) -> Iterator[Disagreement]:
+def _guards(
+    snapshot: Snapshot, table: _Table, visits: Sequence[Visit], scenario: Scenario
+) -> Iterator[Disagreement]:
     sent = [visit for visit in visits if visit.pfn is not None and visit.walker in _REJECTED]
     pfn = np.array([visit.pfn for visit in sent], np.int64)
     good = table.is_case(pfn, Case.ONLINE, Case.DEVICE)
     of = snapshot.predicates(pfn)
+    good |= table.is_ram(pfn) & of.online
     for row, visit in enumerate(sent):
         if _is_ambiguous(visit, bool(of.online[row]), bool(of.pfn_valid[row])):
             continue
+        if scenario.xfs_mib and good[row] and visit.said == _ENXIO:
+            continue  # XFS says so, too, of a page that no file has.
         passed = visit.said not in _REJECTED[visit.walker]
         names = _ROWS[visit.walker]
         # The table is about bad pages. Good pages must pass: RAM with all guards, and device memory

@@ -14,7 +14,7 @@ from drgn_zonedev.lab.kernels.known import BUILT_KERNELS, kernel_dir
 
 NAME = "6.12-proposal"
 RELEASE = "6.12.1-proposal"
-PROPOSALS = [name for name, recipe in BUILT_KERNELS.items() if "device_bits-7.3.edit" in recipe.edits]
+PROPOSALS = [name for name, r in BUILT_KERNELS.items() if "device_bits-7.3.edit" in r.edits]
 
 
 @pytest.fixture(autouse=True)

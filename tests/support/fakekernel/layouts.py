@@ -33,7 +33,7 @@ __all__ = (
 )
 
 LAYOUTS = ("5.10", "6.1", "6.12", "7.2")
-# Besides these, "6.12-proposal" is 6.12 as lab/patches/pfn_zone_device.edit changes it.
+# Besides these, "6.12-proposal" and "7.3-proposal" are as lab/patches/ changes these kernels.
 
 _FILES = Path(__file__).parent / "layouts"
 
@@ -73,7 +73,7 @@ def _proposal(layout: Layout) -> Layout:
     members["pageblock_flags"] = Member("unsigned long [0]", 40)
     usage = Struct(40, False, members)
     structs = {**layout.structs, "mem_section_usage": usage}
-    return dataclasses.replace(layout, name="6.12-proposal", structs=structs)
+    return dataclasses.replace(layout, name=f"{layout.name}-proposal", structs=structs)
 
 
 def _with_memory_failure(layout: Layout) -> Layout:
@@ -114,7 +114,8 @@ def _load() -> Mapping[str, Layout]:
     for name in (*LAYOUTS, "7.3"):
         booted = dataclasses.replace(tables[f"x86-64-{name}"], name=name)
         tables[name] = _with_hugetlb(_with_memory_failure(booted))
-    tables["6.12-proposal"] = _proposal(tables["6.12"])
+    for name in ("6.12", "7.3"):
+        tables[f"{name}-proposal"] = _proposal(tables[name])
     for name, (of, macros) in VARIANTS.items():
         tables[name] = _variant(tables[of], name, macros)
     return tables

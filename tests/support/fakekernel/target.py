@@ -54,7 +54,11 @@ _RELEASES = {
     "6.12-proposal": "6.12.107-fake",
     "7.2": "7.2.12-fake",
     "7.3": "7.3.4-fake",
+    "7.3-proposal": "7.3.4-fake",
 }
+
+# Of lab/patches/pfn_zone_device-7.3.edit.
+_PROPOSAL_FUNCTIONS = ("pfn_to_initialized_page", "section_pfn_claimed")
 
 _VMEMMAP_POPULATE = 0xFFFFFFFF81000000
 
@@ -194,6 +198,8 @@ class _Objects:
         # Where the section flags are macros, pfn_to_online_page() shows the newer ones.
         layout = self.types.layout
         macros = not layout.has_constant("SECTION_MARKED_PRESENT_BIT")
+        if layout.name == "7.3-proposal" and name in _PROPOSAL_FUNCTIONS:
+            return True
         return name == "vmemmap_populate" or (
             name == "pfn_to_online_page" and macros and layout.has_taint
         )
