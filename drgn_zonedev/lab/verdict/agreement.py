@@ -35,7 +35,7 @@ from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences, run
 from drgn_zonedev.lab.verdict.every_kind import kind_disagreements
 from drgn_zonedev.lab.verdict.every_page import folio_orders, page_disagreements
 from drgn_zonedev.lab.verdict.sysfs import system_disagreements
-from drgn_zonedev.lab.verdict.variant_answers import model_disagreements, models_of
+from drgn_zonedev.lab.verdict.variant_answers import answers_of, model_disagreements, models_of
 from drgn_zonedev.model import Case, Memmap, Range
 from drgn_zonedev.pfn_walkers.kpageflags import has_page
 
@@ -75,7 +75,7 @@ def compare(prog: Program, facts: Facts) -> Agreement:
         *bits_disagreements(prog, snapshot, ranges),
         *_pages(prog, answers),
         *_cases(snapshot, ranges, ours, truth),
-        *_kpageflags(prog, snapshot, walk),
+        *_kpageflags(prog, snapshot, ranges, walk),
         *_frozen(prog, facts),
         *system_disagreements(prog, snapshot, ranges, facts),
     ]
@@ -366,10 +366,15 @@ def _not_seen(prog: Program, snapshot: Snapshot, pfn: np.ndarray) -> np.ndarray:
     return sure
 
 
-def _kpageflags(prog: Program, snapshot: Snapshot, walk: _Walk) -> Iterator[Disagreement]:
+def _kpageflags(
+    prog: Program, snapshot: Snapshot, ranges: Sequence[Range], walk: _Walk
+) -> Iterator[Disagreement]:
     order = np.argsort(walk.pfn, kind="stable")
     pfn = walk.pfn[order]
     ours = has_page(prog, snapshot.predicates(pfn))
+    models = models_of(prog)
+    if models and models.shown:
+        ours = ours | answers_of(models.shown, snapshot, ranges, pfn)
     yield from differences("/proc/kpageflags finds a page", pfn, ours, walk.found[order])
 
 

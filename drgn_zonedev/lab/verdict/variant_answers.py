@@ -25,7 +25,7 @@ from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
 if TYPE_CHECKING:
     from drgn_zonedev.lab.verdict.agreement import Truth
 
-__all__ = ("Models", "model_disagreements", "models_of")
+__all__ = ("Models", "answers_of", "model_disagreements", "models_of")
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class Models:
     """``pfn_zone_device()``"""
     claimed: str
     """``pfn_zone_device_claimed()``"""
+    shown: str = ""
+    """What /proc/kpage* show besides what is online; empty: nothing."""
 
 
 _MODELS = {
-    "subsections_mark_device": Models("late-bit", "late-bit+reserve"),
+    "subsections_mark_device": Models("late-bit", "late-bit+reserve", "late-bit+reserve"),
     "section_mark_device": Models("section-flag+pgmap", "section-flag"),
     "pfn_zone_device_by_taint": Models("taint+pgmap", "pgmap+range"),
 }
