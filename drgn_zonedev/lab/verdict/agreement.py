@@ -164,7 +164,8 @@ def _own_answers(
     models = models_of(prog)
     if models is None:
         return _zone_device(ours, ranges, truth)
-    return model_disagreements(models, snapshot, ranges, truth)
+    answers = truth.yes("zone_device"), truth.yes("claimed")
+    return model_disagreements(models, snapshot, ranges, truth.pfn, *answers)
 
 
 def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from drgn import Program
@@ -21,9 +20,6 @@ from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.model import Range
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
-
-if TYPE_CHECKING:
-    from drgn_zonedev.lab.verdict.agreement import Truth
 
 __all__ = ("Models", "answers_of", "model_disagreements", "models_of")
 
@@ -53,16 +49,22 @@ def models_of(prog: Program) -> Models | None:
 
 
 def model_disagreements(
-    models: Models, snapshot: Snapshot, ranges: Sequence[Range], truth: Truth
+    models: Models,
+    snapshot: Snapshot,
+    ranges: Sequence[Range],
+    pfn: np.ndarray,
+    zone_device: np.ndarray,
+    claimed: np.ndarray,
 ) -> Iterator[Disagreement]:
-    """Yield where a kernel's answers are not those of the models, for every PFN that was asked."""
-    for function, model in (("zone_device", models.zone_device), ("claimed", models.claimed)):
-        yield from differences(
-            f"the kernel's own {model}",
-            truth.pfn,
-            answers_of(model, snapshot, ranges, truth.pfn),
-            truth.yes(function),
-        )
+    """
+    Yield where a kernel's answers are not those of the models.
+
+    :param zone_device: what ``pfn_zone_device()`` answered for each PFN
+    :param claimed: what ``pfn_zone_device_claimed()`` did
+    """
+    for model, theirs in ((models.zone_device, zone_device), (models.claimed, claimed)):
+        ours = answers_of(model, snapshot, ranges, pfn)
+        yield from differences(f"the kernel's own {model}", pfn, ours, theirs)
 
 
 def answers_of(
