@@ -897,7 +897,9 @@ class FakeKernel:
     def compound_link(self, head_pfn: int, order: int) -> int:
         """Word 1 of the tails of a compound page: the head, or since 7.1 a mask."""
         power_of_two = self.sizeof_page & self.sizeof_page - 1 == 0
-        if self.layout.has_member("page", "compound_info") and power_of_two:
+        # compound_info_has_mask(): CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP gives zones the member.
+        has_mask = power_of_two and self.layout.has_member("zone", "vmemmap_tails")
+        if self.layout.has_member("page", "compound_info") and has_mask:
             return (-(self.sizeof_page << order) | 1) % _WORD
         return self.page(head_pfn) | 1
 
