@@ -40,13 +40,14 @@ class EntryKind:
 @dataclass(frozen=True)
 class SwapFormat:
     """
-    Swap entries: those that map nothing and are not empty. Shifted left and then right, the bits
-    of an entry are its offset; in x86-64, all of them are inverted.
+    Swap entries of one kind: those that map nothing and are not empty. Shifted left and then
+    right, the bits of an entry are its offset; in x86-64, all of them are inverted.
     """
 
     kind: EntryKind
     left: int
     right: int
+    inverted: bool = False
 
     def among(self, entries: np.ndarray) -> np.ndarray:
         """Whether each entry is one of these."""
@@ -57,8 +58,8 @@ class SwapFormat:
         Get the offset in each entry, like ``swp_offset()``: of a page of device-private memory, its
         PFN.
         """
-        offsets = ~entries << np.uint64(self.left) >> np.uint64(self.right)
-        return offsets.astype(np.int64)
+        bits = ~entries if self.inverted else entries
+        return (bits << np.uint64(self.left) >> np.uint64(self.right)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class EntryFormat:
     above it that map a large page, and those above it that lead to a table. An entry of a block
     maps at most ``1 << largest_bits`` pages. The address consists of the bits in ``low``, and of
     those in ``high``, which are ``high_shift`` further up. The processor sets bits in ``used`` by
-    itself, in each table that leads to the same. ``swap`` is ``None`` where that is not known.
+    itself, in each table that leads to the same. No entry is of two kinds in ``swap``, which is
+    empty where they are not known.
     """
 
     page_shift: int
@@ -84,7 +86,7 @@ class EntryFormat:
     high: int = 0
     high_shift: int = 0
     used: int = 0
-    swap: SwapFormat | None = None
+    swap: tuple[SwapFormat, ...] = ()
 
     @property
     def table_bits(self) -> int:
@@ -156,7 +158,7 @@ def _x86_64(prog: Program) -> EntryFormat:
         # _PAGE_ACCESSED and _PAGE_DIRTY.
         used=1 << 5 | 1 << 6,
         # arch/x86/include/asm/pgtable_64.h: __swp_offset(). _PAGE_PROTNONE is a page that is there.
-        swap=SwapFormat(EntryKind(present | 1 << 8, 0), left=5, right=14),
+        swap=(SwapFormat(EntryKind(present | 1 << 8, 0), left=5, right=14, inverted=True),),
     )
 
 
@@ -170,6 +172,28 @@ def _encryption_mask(prog: Program) -> int:
         return int(prog["sme_me_mask"].value_())
     except LookupError:
         return 0
+
+
+def _arm64_swap() -> tuple[SwapFormat, ...]:
+    # arch/arm64/include/asm/pgtable.h: __swp_offset(). Linux kernel commit 55564814a838 ("arm64/mm:
+    # Move PTE_PRESENT_INVALID to overlay PTE_NG") (in v6.10) moved the type from bits 3 to 7 to
+    # bits 6 to 10, and the offset from bits 8 to 57 to bits 12 to 61. Nothing else tells which
+    # kernel it is, but the entries of device memory do: their types are the last ones but one for
+    # markers, 27 to 31, of which each has one of the bits that are 4 and 5 of an entry before that
+    # commit. Those are 0 since.
+    present, older_present = 3 | 1 << 11, 3 | 1 << 58 | 1 << 59
+    unused, high = 1 << 4 | 1 << 5 | 3 << 62, 3 << 9
+    older_high = 3 << 6
+    return (
+        SwapFormat(EntryKind(present | unused | high, high), left=2, right=14),
+        # Types 28 to 31, and 27.
+        SwapFormat(
+            EntryKind(older_present | older_high | 1 << 5, older_high | 1 << 5), left=6, right=14
+        ),
+        SwapFormat(
+            EntryKind(older_present | older_high | 7 << 3, older_high | 3 << 3), left=6, right=14
+        ),
+    )
 
 
 # Which page tables arm64 has (ARM64_VA_BITS_* in arch/arm64/Kconfig): 36 to 52 bits.
@@ -201,6 +225,7 @@ def _arm64(prog: Program) -> EntryFormat:
         high=high,
         high_shift=high_shift,
         read_top=lambda size: _arm64_top(prog, size),
+        swap=_arm64_swap(),
     )
 
 

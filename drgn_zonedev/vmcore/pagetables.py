@@ -187,7 +187,7 @@ def walks_in_bulk(prog: Program) -> bool:
 @takes_program_or_default
 def knows_swap_entries(prog: Program) -> bool:
     """Return whether swap entries differ from empty ones, and have a known offset."""
-    return walks_in_bulk(prog) and entry_format(prog).swap is not None
+    return walks_in_bulk(prog) and bool(entry_format(prog).swap)
 
 
 def _one_by_one(prog: Program, first: int, end: int) -> np.ndarray:
@@ -223,7 +223,7 @@ class _Walk:
         self._top = top
         self._tables_left = most_tables
         self._format: EntryFormat = entry_format(prog)
-        self._swap = self._format.swap if swapped else None
+        self._swap = self._format.swap if swapped else ()
         # The bits above those that page tables translate only extend the sign.
         self._asked = first
         self._first = first & (1 << self._format.page_number_bits) - 1
@@ -262,9 +262,9 @@ class _Walk:
                 continue
             frames = self._format.frames(leaf)
             frames[~self._format.page.among(leaf)] = UNMAPPED
-            if self._swap is not None:
-                swapped = self._swap.among(leaf)
-                frames[swapped] = self._swap.offsets(leaf[swapped])
+            for kind in self._swap:
+                swapped = kind.among(leaf)
+                frames[swapped] = kind.offsets(leaf[swapped])
             yield self._asked + at, frames
 
     def top_level(self, table: int | None) -> TopLevel:
@@ -327,9 +327,10 @@ class _Walk:
             return
         frames, blocks = self._format.frames(entries), self._format.block.among(entries)
         swapped = np.zeros(len(entries), bool)
-        if self._swap is not None:
-            swapped = self._swap.among(entries)
-            frames[swapped] = self._swap.offsets(entries[swapped])
+        for kind in self._swap:
+            of_kind = kind.among(entries)
+            frames[of_kind] = kind.offsets(entries[of_kind])
+            swapped |= of_kind
         for i in np.flatnonzero(blocks | swapped | self._format.table.among(entries)).tolist():
             base, frame = start + (low + i << bits), int(frames[i])
             at = max(base - self._first, 0)

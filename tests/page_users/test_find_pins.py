@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from drgn_zonedev.kernel.rmap import MappingKind
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.page_users.find_pins import find_pins
 from drgn_zonedev.page_users.pins import Awaited, Pins, Searched, UsedPages
+from drgn_zonedev.page_users.vma_search import VmaSearch
 from drgn_zonedev.vmcore.pagetables import mapped_frames
 
 VMCORES = Path(__file__).parents[2] / "vmcores"
@@ -265,6 +267,16 @@ def swap_entry(offset: int, kind: int = 29) -> int:
     return kind << 59 | (~offset & (1 << 50) - 1) << 9
 
 
+def arm64_entry(offset: int, kind: int = 29) -> int:
+    """As __swp_entry() of arm64 since v6.10: the type from bit 6 on, and the offset from bit 12."""
+    return kind << 6 | offset << 12
+
+
+def older_arm64_entry(offset: int, kind: int = 29) -> int:
+    """As it was before: from bit 3 and from bit 8 on."""
+    return kind << 3 | offset << 8
+
+
 def private(layout: str) -> tuple[Machine, int]:
     """A private page that a VMA may map, and the address where it does."""
     made = machine(layout, "MEMORY_DEVICE_PRIVATE")
@@ -311,9 +323,44 @@ def test_one_swap_entry_maps_a_large_folio() -> None:
     assert list(mapped_frames(mm, page, page + 9, 8)) == []
 
 
-def test_a_vma_may_map_private_memory() -> None:
-    # Swap entries of arm64 are not decoded.
-    made, _ = private("arm64-5.16")
+@pytest.mark.parametrize("kind", range(27, 32))
+@pytest.mark.parametrize("encoded", [arm64_entry, older_arm64_entry])
+def test_swap_entries_of_arm64_say_how_they_are_encoded(
+    encoded: Callable[[int, int], int], kind: int
+) -> None:
+    made, address = private("arm64-5.16")
+    made.users.set_entry(made.first, address, encoded(FIRST, kind))
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 1}
+    assert not use.has_unknown_user
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        0,
+        arm64_entry(FIRST + 1),
+        older_arm64_entry(FIRST + 1),
+        # PTE_PRESENT_INVALID, and PTE_PROT_NONE before that.
+        arm64_entry(FIRST) | 1 << 11,
+        older_arm64_entry(FIRST) | 1 << 58,
+        # Of a swap file.
+        arm64_entry(FIRST, 1),
+        older_arm64_entry(FIRST, 1),
+    ],
+)
+def test_other_entries_of_arm64_do_not_map_private_memory(entry: int) -> None:
+    made, address = private("arm64-5.16")
+    made.users.set_entry(made.first, address, entry)
+    (use,) = made.used()
+    assert mapped_by(use) == {}
+    assert use.unknown_mappings == 1
+
+
+def test_a_vma_may_map_private_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of an architecture whose page tables are not known.
+    monkeypatch.setattr(VmaSearch, "knows_swap_entries", False)
+    made, _ = private("7.2")
     (use,) = made.used()
     assert mapped_by(use) == {"first": None}
 
