@@ -131,11 +131,9 @@ def boot_shared(kernel: Kernel, scenario: str, directory: Path) -> Iterator[Boot
 
     :param directory: Where its dump is put; gone after the context.
     """
-    # A frozen guest cannot be asked about every PFN.
     chosen = scenarios_on(kernel)[scenario]
-    truth = not (chosen.breakpoint or chosen.unmapped)
     try:
-        with boot_alone(kernel, chosen, truth=truth) as guest:
+        with boot_alone(kernel, chosen, truth=chosen.answers) as guest:
             yield Booted(guest, directory)
     finally:
         shutil.rmtree(directory)

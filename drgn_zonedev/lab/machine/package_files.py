@@ -19,7 +19,10 @@ from drgn_zonedev.lab.kernels.known import cache_dir
 __all__ = ("fetch_busybox", "fetch_firmware")
 
 # QEMU's option -bios takes code and variables in one file.
-_FIRMWARE = {"ovmf": "usr/share/ovmf/OVMF.fd"}
+_FIRMWARE = {
+    "ovmf": "usr/share/ovmf/OVMF.fd",
+    "qemu-efi-aarch64": "usr/share/AAVMF/AAVMF_CODE.fd",
+}
 _CODENAME = "bookworm"
 _UNPACK_SECONDS = 60
 
@@ -28,7 +31,7 @@ def fetch_firmware(package: str, progress: StepProgress = None) -> Path:
     """
     Return the firmware of a package, downloading it if it is not in the cache.
 
-    :param package: ``ovmf``
+    :param package: ``ovmf``, or ``qemu-efi-aarch64``
     """
     file = _FIRMWARE[package]
     kept = cache_dir() / "programs" / _CODENAME / Path(file).name

@@ -72,7 +72,7 @@ def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> di
     if kernel.architecture == "arm64":
         # Signing pointers by the architecture's own algorithm is slow to emulate.
         cpu = f"{_CPU},pauth-impdef=on"
-        return {"-M": "virt,gic-version=max", "-cpu": cpu, "-m": memory, "-smp": "1"}
+        return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": "1"}
     return {"-M": scenario.machine, "-cpu": _cpu(scenario), "-m": memory, "-smp": "1"}
 
 

@@ -2,7 +2,7 @@
 
 """
 The scenarios of arm64, for pages of 4K or 16K. The device tree describes persistent memory behind
-RAM.
+RAM, or ACPI tables do, with firmware. A module of the lab is the driver of memory of other types.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from dataclasses import replace
 from functools import cache, partial
 
 from drgn_zonedev.lab.scenarios.arithmetic import (
+    GIB,
     KIB,
     MIB,
     PAGE,
+    Expected,
     MemoryArea,
     expect,
     namespace_ranges,
     section_head,
     section_tail,
 )
+from drgn_zonedev.lab.scenarios.device_types import HANDED_OUT
+from drgn_zonedev.lab.scenarios.hardware import nvdimm, nvme_with_memory
 from drgn_zonedev.lab.scenarios.scenario import Scenario
-from drgn_zonedev.lab.scenarios.steps import namespace
+from drgn_zonedev.lab.scenarios.steps import device_map, device_pages, namespace
 
 __all__ = ("arm64_scenarios",)
 
@@ -33,10 +37,28 @@ _SMALL = MemoryArea(0x60000000, 64 * MIB)
 # With pages of 16K, the struct pages of 4 MiB lie in one page: here, half of it is of either.
 _FIRST = MemoryArea(0x60000000, 66 * MIB)
 _SECOND = MemoryArea(_FIRST.end, 62 * MIB)
+# Firmware is told of all the RAM, which ends at 2 GiB.
+_NVDIMM = MemoryArea(2 * GIB, 320 * MIB)
+# QEMU has memory there, which the kernel is told to leave alone.
+_COHERENT = MemoryArea(0x60000000, 192 * MIB)
+_PRIVATE = MemoryArea(0x60000000, 256 * MIB)
+_RANGES = (MemoryArea(0x60000000, 64 * MIB), MemoryArea(0x70000000, 192 * MIB))
+# Where the kernel puts the memory of the controller: first in PCI's window for large areas. That
+# below RAM will not do, because arm64's vmemmap begins with RAM.
+_CONTROLLER = MemoryArea(512 * GIB, 64 * MIB)
 _PMEM = ("of_pmem", "nd_pmem")
+_NFIT = ("nfit", "nd_pmem")
+_DRIVER = ("zonedev_device",)
 _DEVDAX = (*_PMEM, "device_dax", "dax_pmem")
 _LARGE_ENOUGH = "with pages of 16K, the altmap is large enough"
+_6_12 = ("6.12-arm64", "6.12-arm64-16k")
+_NOT_PRIVATE = "Debian builds it without CONFIG_DEVICE_PRIVATE"
+_NOT_P2PDMA = "Debian builds it without CONFIG_PCI_P2PDMA"
 _OWN_PAGES = "with pages of 4K, no two subsections share a page of vmemmap"
+
+_BOARD = "virt,gic-version=max"
+_scenario = partial(Scenario, machine=_BOARD)
+_EMPTY = _scenario(name="empty", summary="no ZONE_DEVICE memory at all", proofs=("no_pgmap",))
 
 
 @cache
@@ -46,11 +68,15 @@ def arm64_scenarios(page: int) -> dict[str, Scenario]:
 
     :param page: in bytes: 4096 or 16384
     """
-    scenarios = (*_of_collision(page), *_of_parts(page), *_of_neighbours(page), _EMPTY)
+    scenarios = (
+        *_of_collision(page),
+        *_of_parts(page),
+        *_of_neighbours(page),
+        *_of_hardware(page),
+        *_of_driver(page),
+        _EMPTY,
+    )
     return {scenario.name: scenario for scenario in scenarios}
-
-
-_EMPTY = Scenario(name="empty", summary="no ZONE_DEVICE memory at all", proofs=("no_pgmap",))
 
 
 def _align(page: int) -> int:
@@ -64,7 +90,7 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
     made = partial(namespace, "fsdax", align=align)
     head = section_head(_COLLIDING.start, "online", page=page)
     reserve_end = _COLLIDING.start + max(8 * KIB, page)
-    collision = Scenario(
+    collision = _scenario(
         name="fsdax-collision",
         summary="fsdax behind the end of RAM, sharing its first section with it",
         kernel_args=_RAM,
@@ -119,7 +145,7 @@ def _of_parts(page: int) -> tuple[Scenario, ...]:
     ranges = partial(namespace_ranges, align=align, page=page)
     small_tail = section_tail(_SMALL.end, "partial", page=page)
     return (
-        Scenario(
+        _scenario(
             name="fsdax-partial",
             summary="fsdax of half a section, with the memmap on it",
             kernel_args=_RAM,
@@ -128,7 +154,7 @@ def _of_parts(page: int) -> tuple[Scenario, ...]:
             steps=(namespace("fsdax", align=align),),
             expected=ranges(_SMALL) + small_tail,
         ),
-        Scenario(
+        _scenario(
             name="devdax-partial",
             summary="devdax of 320 MiB, ending in mid-section; its memmap is in RAM",
             kernel_args=_RAM,
@@ -137,7 +163,7 @@ def _of_parts(page: int) -> tuple[Scenario, ...]:
             steps=(namespace("devdax", "mem", align=align),),
             expected=ranges(_PARTIAL, "mem") + section_tail(_PARTIAL.end, "partial", page=page),
         ),
-        Scenario(
+        _scenario(
             name="orphan",
             summary="fsdax of 320 MiB: its altmap is too small for aligned pages of vmemmap",
             kernel_args=_RAM,
@@ -158,7 +184,7 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         namespace("fsdax", region=0, align=align),
         namespace("fsdax", "mem", region=1, align=align),
     )
-    neighbours = Scenario(
+    neighbours = _scenario(
         name="neighbours",
         summary="two fsdax devices in one section: with 16K, they share a page of vmemmap",
         kernel_args=_RAM,
@@ -180,3 +206,107 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         impossible={f"{release}-arm64": _OWN_PAGES for release in ("6.12", "7.3")},
     )
     return neighbours, gone
+
+
+def _of_hardware(page: int) -> tuple[Scenario, ...]:
+    align = _align(page)
+    return (
+        _scenario(
+            name="nvdimm",
+            summary="devdax on an NVDIMM of 320 MiB that ACPI describes; its memmap is in RAM",
+            devices=nvdimm(1, _NVDIMM),
+            # NVDIMMs are in ACPI tables, which only firmware passes on.
+            machine=f"{_BOARD},nvdimm=on",
+            firmware="qemu-efi-aarch64",
+            modules=(*_NFIT, "device_dax", "dax_pmem"),
+            steps=(namespace("devdax", "mem", align=align),),
+            expected=namespace_ranges(_NVDIMM, "mem", align=align, page=page)
+            + section_tail(_NVDIMM.end, "partial", page=page),
+        ),
+        _scenario(
+            name="p2pdma",
+            summary="the memory of an NVMe controller, for peer-to-peer DMA; a process maps half",
+            devices=nvme_with_memory(_CONTROLLER),
+            far=True,
+            modules=("nvme",),
+            steps=(("map_p2pmem", str(_CONTROLLER.size // 2)),),
+            programs=("busy",),
+            expected=_device(_CONTROLLER, page=page),
+            proofs=("p2pdma_in_use",),
+            needs=("PCI_P2PDMA",),
+            impossible=dict.fromkeys(_6_12, _NOT_P2PDMA),
+        ),
+    )
+
+
+def _of_driver(page: int) -> tuple[Scenario, ...]:
+    device = partial(_device, page=page)
+    map_ranges = device_map("generic", *_RANGES)
+    first, second = _RANGES
+    two_ranges = _scenario(
+        name="two-ranges",
+        summary="a pgmap of two ranges, and nothing between them",
+        kernel_args=_RAM,
+        guest_modules=_DRIVER,
+        steps=(map_ranges,),
+        expected=device(first) + device(second),
+        proofs=("one_pgmap",),
+    )
+    return (
+        _scenario(
+            name="device-private",
+            summary="memory that no CPU can address, in pages and folios, used, mapped and freed",
+            kernel_args=_RAM,
+            guest_modules=_DRIVER,
+            steps=(
+                device_map("private", _PRIVATE),
+                *HANDED_OUT,
+                # Of a process, to pages that were never handed out.
+                ("anonymous", str(16 * page)),
+                ("migrate", "0x7fa", "16"),
+            ),
+            programs=("busy",),
+            expected=device(_PRIVATE),
+            proofs=("handed_out",),
+            needs=("DEVICE_PRIVATE",),
+            impossible=dict.fromkeys(_6_12, _NOT_PRIVATE),
+        ),
+        _scenario(
+            name="device-coherent",
+            summary="memory of a GPU that CPUs can address, in single pages and folios",
+            kernel_args=_RAM,
+            guest_modules=_DRIVER,
+            steps=(device_map("coherent", _COHERENT), *HANDED_OUT),
+            expected=device(_COHERENT),
+            proofs=("handed_out",),
+        ),
+        two_ranges,
+        replace(
+            two_ranges,
+            name="second-in-flight",
+            summary="two-ranges, frozen before the second range's struct pages are initialised",
+            breakpoint="memmap_init_zone_device",
+            breakpoint_argument=second.start // page,
+            expected=device(first) + device(second, "initializing"),
+            proofs=("one_pgmap", "nothing_done"),
+        ),
+        _scenario(
+            name="in-use-teardown",
+            summary="a device unbound, which waits for its memory: two of the pages are in use",
+            kernel_args=_RAM,
+            guest_modules=_DRIVER,
+            steps=(
+                device_map("generic", _COHERENT),
+                *device_pages("hold 0", "hold 0x1234"),
+                ("unmapping",),
+            ),
+            expected=device(_COHERENT, "teardown"),
+            was=device(_COHERENT)[:1],
+            proofs=("pages_held",),
+        ),
+    )
+
+
+def _device(area: MemoryArea, case: str = "device", *, page: int) -> tuple[Expected, ...]:
+    tail = section_tail(area.end, "partial", page=page)
+    return expect(area.start, area.end, case, page=page) + tail

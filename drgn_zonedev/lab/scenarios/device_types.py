@@ -21,7 +21,7 @@ from drgn_zonedev.lab.scenarios.hardware import (
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import device_map, device_pages, namespace
 
-__all__ = ("DEVICE_TYPES",)
+__all__ = ("DEVICE_TYPES", "HANDED_OUT")
 
 _DRIVER = ("zonedev_device",)
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
@@ -43,7 +43,7 @@ _TWO = nvdimm(1, _FIRST) + nvdimm(2, _SECOND)
 
 # Handed out: three single pages of which one is given back, folios of 64 KiB and of 2 MiB that are
 # in use, others that are free again, and single pages where a folio was.
-_HANDED_OUT = device_pages(
+HANDED_OUT = device_pages(
     "take 0 0",
     "take 1 0",
     "take 2 0",
@@ -82,7 +82,7 @@ DEVICE_TYPES: tuple[Scenario, ...] = (
         guest_modules=_DRIVER,
         steps=(
             device_map("private", MemoryArea(0, _PRIVATE.size)),
-            *_HANDED_OUT,
+            *HANDED_OUT,
             # Of a process, to pages that were never handed out.
             ("anonymous", str(16 * PAGE)),
             ("migrate", "0x7fa", "16"),
@@ -98,7 +98,7 @@ DEVICE_TYPES: tuple[Scenario, ...] = (
         summary="memory of a GPU that CPUs can address, in single pages and folios, used and freed",
         devices=nvdimm(1, _COHERENT),
         guest_modules=_DRIVER,
-        steps=(device_map("coherent", _COHERENT), *_HANDED_OUT),
+        steps=(device_map("coherent", _COHERENT), *HANDED_OUT),
         expected=_device(_COHERENT),
         proofs=("handed_out",),
         declares=("MEMORY_DEVICE_COHERENT",),

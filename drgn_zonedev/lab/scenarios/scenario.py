@@ -55,6 +55,8 @@ class Scenario:
     """All of the expected ranges are RAM's: no device must be said to have any of them."""
     unmapped: tuple[Expected, ...] = ()
     """PFNs in use whose struct pages the kernel has unmapped: it dies if it is asked about them."""
+    far: bool = False
+    """It raises max_pfn so much that the kernel cannot answer for every PFN in minutes."""
     was: tuple[Expected, ...] = ()
     """The ranges of a device that is being removed, before that."""
     errors: tuple[tuple[str, int, int], ...] = ()
@@ -86,9 +88,14 @@ class Scenario:
     """Let the guest detect that it is virtual."""
     machine: str = "q35,nvdimm=on"
     firmware: str = ""
-    """A Debian package's firmware instead of QEMU's own: ``ovmf``."""
+    """A Debian package's firmware instead of QEMU's own: ``ovmf``, or ``qemu-efi-aarch64``."""
     memory_mib: int = 1024
     max_memory_gib: int = 16
     """What fits into the memory slots, with the RAM."""
     device_tree: tuple[MemoryArea, ...] = ()
     """Persistent memory that the device tree describes, on a machine that has one."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the guest's kernel can be asked about every PFN."""
+        return not (self.breakpoint or self.unmapped or self.far)

@@ -175,7 +175,7 @@ def run_cell(
             timeout=options.timeout,
             progress=options.progress,
             cancelled=cancelled,
-            truth=options.truth and not (scenario.breakpoint or scenario.unmapped),
+            truth=options.truth and scenario.answers,
         ) as guest:
             found, wrong = _look(guest, options)
     except NotPossible as e:

@@ -233,7 +233,7 @@ def _p2pdma_in_use(case: _Case) -> str:
     (step,) = (step for step in case.scenario.steps if step[0] == "map_p2pmem")
     pages = sum(e.end_pfn - e.start_pfn for e in case.scenario.expected if e.case == "device")
     # The driver of the controller keeps a queue there.
-    wanted = 1 + pages + int(step[1]) // PAGE + 1
+    wanted = 1 + pages + int(step[1]) // int(case.prog["PAGE_SIZE"]) + 1
     found = [pgmap.ref.count for pgmap in case.report.pgmaps]
     return "" if found == [wanted] else f"references of pgmaps are {found}, not [{wanted}]"
 
