@@ -16,6 +16,7 @@ from drgn_zonedev.commands.base import (
     Session,
     Status,
     UsageError,
+    not_empty,
     offer,
     output_arguments,
     pfns,
@@ -118,6 +119,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="FILE",
+        type=not_empty,
         help="let --fail-on count only what is not in this report, which check --format json wrote",
     )
     jobs_argument(parser)

@@ -224,7 +224,14 @@ def _fetch(args: argparse.Namespace) -> Outcome:
 def _build_kernel(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.kernels.build import build_kernels
 
-    names = args.names or _built_names()
+    known = _built_names()
+    unknown = [name for name in args.names if name not in known]
+    if unknown:
+        raise UsageError(
+            f"no kernel that is built here is called {unknown[0]!r}: "
+            f"choose among {', '.join(known)}"
+        )
+    names = args.names or known
     for kernel in build_kernels(names, jobs=args.jobs, refresh=args.refresh, progress=_say):
         print_text(f"{kernel.name}: {kernel.release}, symbols in {kernel.vmlinux}")
     return Outcome(None)
