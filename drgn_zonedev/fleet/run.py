@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from drgn_zonedev.fleet.check_alone import Checked, Ending, Limits, Task
@@ -23,6 +23,7 @@ from drgn_zonedev.fleet.dumped_kernel import dumped_kernel
 from drgn_zonedev.fleet.find import Found
 from drgn_zonedev.fleet.sameness import content_hash, quick_key
 from drgn_zonedev.fleet.store import DumpRecord, Store
+from drgn_zonedev.render.as_json import render
 from drgn_zonedev.vmcore.vmcoreinfo_words import UNNAMED
 
 __all__ = ("Engine", "StoppedError", "SurveyQuestion", "run")
@@ -129,7 +130,7 @@ def _answer(
         return found, _gone(found, question, e)
     same = store.same_content(content, question.key) if content else None
     if same:
-        number, checked = same
+        number, checked = same[0], _of_copy(same[1], found.path)
     else:
         task = Task(found.path, question.arguments, question.options, question.limits)
         number, checked = None, engine(task, stopping.is_set)
@@ -137,6 +138,15 @@ def _answer(
         raise StoppedError
     entry = DumpRecord(found, key, content, kernel, question.key, question.limits, checked, number)
     return found, entry
+
+
+def _of_copy(checked: Checked, path: str) -> Checked:
+    # Its report says where it comes from: the rest is the same.
+    document = json.loads(checked.report or b"{}")
+    if "provenance" not in document:
+        return checked
+    document["provenance"]["source"] = path
+    return replace(checked, report=f"{render(document)}\n".encode())
 
 
 def _gone(found: Found, question: SurveyQuestion, e: OSError) -> DumpRecord:

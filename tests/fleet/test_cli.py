@@ -194,6 +194,8 @@ def test_copy_elsewhere_is_the_same_and_another_is_not(
     copy_stored("6.1-empty", tmp_path / "2" / "e.tar.xz")
     assert survey(tmp_path / "2") == 0
     assert rows(tmp_path, "SELECT same_as FROM dumps ORDER BY path") == [(None,), (1,), (None,)]
+    copy = tmp_path / "2" / "d.tar.xz"
+    assert_same(answers(tmp_path)[str(copy)], check_of(copy))
     assert "1 the same as another one, 2 new since the last run" in capsys.readouterr().out
 
 

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,9 +141,8 @@ def test_dump_that_goes_away_is_a_row(tmp_path: Path) -> None:
 
 
 def test_copy_of_a_judged_dump_is_not_checked_again(tmp_path: Path) -> None:
-    report = (
-        b'{"kernel": {"release": "6", "page_size": 1}, "pgmaps": [], "ranges": [], "findings": []}'
-    )
+    kernel = {"release": "6", "page_size": 1}
+    body = {"kernel": kernel, "pgmaps": [], "ranges": [], "findings": []}
     paths = [tmp_path / name / "vmcore" for name in ("a", "b", "c")]
     for path in paths:
         path.parent.mkdir()
@@ -150,6 +151,7 @@ def test_copy_of_a_judged_dump_is_not_checked_again(tmp_path: Path) -> None:
 
     def engine(task: Task, is_stopping: Callable[[], bool]) -> Checked:
         checked.append(task.path)
+        report = json.dumps({**body, "provenance": {"source": task.path}}).encode()
         return Checked(Ending.JUDGED, "", report, 0, 0)
 
     with opened_store(tmp_path / "s.db", create=True) as store:
@@ -157,4 +159,7 @@ def test_copy_of_a_judged_dump_is_not_checked_again(tmp_path: Path) -> None:
             survey([Found(str(path), "ELF", 4)], store, engine)
         assert checked == [str(paths[0]), str(paths[2])]
         assert [*store.connection.execute("SELECT same_as FROM dumps")] == [(None,), (1,), (None,)]
-        assert [*store.connection.execute("SELECT count(*) FROM reports")] == [(3,)]
+        # Each says where it comes from.
+        documents = store.connection.execute("SELECT document FROM reports ORDER BY dump")
+        sources = [json.loads(zlib.decompress(d))["provenance"]["source"] for (d,) in documents]
+        assert sources == [str(path) for path in paths]
