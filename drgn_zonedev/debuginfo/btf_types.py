@@ -10,7 +10,7 @@ them, as drgn does with DWARF: most of what a type reaches is never needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -30,7 +30,7 @@ from drgn import (
 from drgn_zonedev.debuginfo.btf import Btf, BtfKind, BtfMember, BtfType
 from drgn_zonedev.debuginfo.damage import DebugInfoError
 
-__all__ = ("BtfTypes",)
+__all__ = ("BtfTypes", "has_size")
 
 # What is made at once: pointers to pointers, arrays of arrays, typedefs of typedefs. The
 # kernel's deepest one has some 15 levels.
@@ -188,12 +188,16 @@ class BtfTypes:
         return self.prog.enum_type(t.name or None, compatible, enumerators)
 
     def _forward(self, t: BtfType, depth: int) -> Type:
-        # BTF has it where several definitions, or none, could be meant.
-        defined = self.btf.find(BtfKind.UNION if t.kind_flag else BtfKind.STRUCT, t.name)
-        if len(defined) == 1:
+        defined = self._defined(t)
+        if defined:
             return self._type(defined[0], depth)
         make = self.prog.union_type if t.kind_flag else self.prog.struct_type
         return make(t.name)
+
+    def _defined(self, t: BtfType) -> Sequence[int]:
+        # BTF has a forward declaration where several definitions, or none, could be meant.
+        found = self.btf.find(BtfKind.UNION if t.kind_flag else BtfKind.STRUCT, t.name)
+        return found if len(found) == 1 else ()
 
     def _typedef(self, t: BtfType, depth: int) -> Type:
         return self.prog.typedef_type(t.name, self._type(t.reference, depth))
@@ -259,6 +263,8 @@ class BtfTypes:
                 left.append(t.words[0])
             elif t.kind in _ALIASES:
                 left.append(t.reference)
+            elif t.kind == BtfKind.FWD:
+                left += self._defined(t)
         return False
 
     def _member_type(self, member: BtfMember, leading: int | None) -> Type | Object:
@@ -271,7 +277,7 @@ class BtfTypes:
                 return Object(self.prog, made, bit_field_size=bit_size)
             except (ValueError, TypeError) as e:
                 raise DebugInfoError(f"BTF is damaged: bit field {member.name}: {e}") from e
-        if not _has_size(made):
+        if not has_size(made):
             raise DebugInfoError(f"BTF is damaged: {member.name} has no size")
         if member.bit_offset % 8:
             raise DebugInfoError(f"BTF is damaged: {member.name} begins within a byte")
@@ -295,7 +301,8 @@ def _not_inside(parent: BtfType, member: BtfMember) -> str:
     return f"BTF is damaged: {parent.name or parent.id}.{member.name} is not inside"
 
 
-def _has_size(t: Type) -> bool:
+def has_size(t: Type) -> bool:
+    """Tell whether an object may have a type: one without a size has no value, either."""
     if t.unaliased_kind() in (TypeKind.FUNCTION, TypeKind.VOID):
         return False
     return bool(t.is_complete()) or _is_flexible(t)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from drgn import FindObjectFlags, Object, Program, Type, TypeKind
 
 from drgn_zonedev.debuginfo.btf import BtfKind
-from drgn_zonedev.debuginfo.btf_types import BtfTypes
+from drgn_zonedev.debuginfo.btf_types import BtfTypes, has_size
 from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.symbol_table import KernelSymbol, KernelSymbols
 
@@ -71,7 +71,10 @@ class KernelObjects:
     def _prototype(self, name: str) -> Type:
         ids = self.types.btf.find(BtfKind.FUNC, name)
         if ids:
-            return self.types.type(self.types.btf.type(ids[0]).reference)
+            made = self.types.type(self.types.btf.type(ids[0]).reference)
+            if made.kind != TypeKind.FUNCTION:
+                raise DebugInfoError(f"BTF is damaged: {name} is no function")
+            return made
         # BTF has no function whose arguments the compiler moved elsewhere, and, in Linux
         # 5.10, none of those that are freed after boot: void (...)
         return self.prog.function_type(self.prog.void_type(), (), True)
@@ -108,6 +111,8 @@ class KernelObjects:
                 return None
         else:
             return None
+        if not has_size(made):
+            raise DebugInfoError(f"BTF is damaged: {name} has no size")
         return Object(self.prog, made, address=found[0].address)
 
     def _declared(self, c_type: str) -> Type:

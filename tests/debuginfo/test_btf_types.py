@@ -187,6 +187,8 @@ def test_type_that_refers_to_itself_is_damage() -> None:
         lambda w: w.struct("bad", 4, ("long", w.integer("long", 8, 1), 0)),
         lambda w: w.struct("bad", 4, ("itself", 1, 0)),
         lambda w: w.struct("bad", 4, ("", w.compound(5, "", 4, [("", w.array(3, 1), 0, 0)]), 0)),
+        lambda w: w.struct("bad", 4, ("", w.add(FWD, "bad", 0), 0)),
+        lambda w: w.struct("bad", 4, ("", w.add(CONST, "", w.add(FWD, "bad", 0)), 0)),
         lambda w: w.struct("bad", 4, ("ratio", w.add(FLOAT, "double", 3), 0)),
         lambda w: w.struct("bad", 4, ("code", w.add(13, "", 0), 0)),
         lambda w: w.struct("bad", 4, ("code", w.add(TYPEDEF, "f", w.add(13, "", 0)), 0)),

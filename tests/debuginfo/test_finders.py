@@ -31,6 +31,7 @@ from drgn_zonedev.debuginfo.finders import (
 )
 from drgn_zonedev.export.store import unpacked
 
+FWD, TYPEDEF, FUNC = 7, 8, 12
 VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
@@ -64,6 +65,25 @@ def test_variable_without_a_symbol_is_not_found(prog: Program) -> None:
 def test_per_cpu_variable_has_the_type_in_btf(prog: Program) -> None:
     assert prog["runs"].address_ == 0x40
     assert prog["runs"].type_.type_name() == "unsigned long"
+
+
+@pytest.mark.parametrize("kind", [None, TYPEDEF, FWD])
+def test_variable_of_a_type_without_a_size_is_damage(kind: int | None) -> None:
+    writer = builtin_types()
+    writer.variable("more", writer.add(kind, "nothing", 0) if kind else 0)
+    prog = builtin_program(carried(writer.bytes(), [*SYMBOLS, ("dmore", 0x48)]))
+    register_builtin_finders(prog)
+    with pytest.raises(DebugInfoError, match="more has no size"):
+        prog["more"]
+
+
+def test_function_that_is_a_number_is_damage() -> None:
+    writer = builtin_types()
+    writer.add(FUNC, "more", 1)
+    prog = builtin_program(carried(writer.bytes(), [*SYMBOLS, ("Tmore", TEXT + 0x38)]))
+    register_builtin_finders(prog)
+    with pytest.raises(DebugInfoError, match="more is no function"):
+        prog.function("more")
 
 
 def test_constant_is_an_enumerator(prog: Program) -> None:
