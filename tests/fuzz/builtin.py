@@ -27,6 +27,7 @@ from support.rawkallsyms import TEXT, Image
 
 from drgn_zonedev.debuginfo import btf, btf_types, kallsyms_tables, kernel_image, kernel_objects
 from drgn_zonedev.debuginfo.damage import DebugInfoError
+from drgn_zonedev.debuginfo.btf_types import has_size
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
 
 __all__ = ("SHARE", "draw_builtin", "fuzz_builtin", "try_builtin")
@@ -189,9 +190,11 @@ def _look_at(prog: Program, name: str) -> None:
     if found.kind in (TypeKind.STRUCT, TypeKind.UNION) and found.members:
         for member in found.members:
             str(member.type)
-    printed = Object(prog, found, address=_READABLE)
-    str(printed)
-    printed.value_()
+    if has_size(found):
+        # A typedef may be that of a function, or of void.
+        printed = Object(prog, found, address=_READABLE)
+        str(printed)
+        printed.value_()
 
 
 def _print(prog: Program, name: str) -> None:
