@@ -302,10 +302,15 @@ def _not_inside(parent: BtfType, member: BtfMember) -> str:
 
 
 def has_size(t: Type) -> bool:
-    """Tell whether an object may have a type: one without a size has no value, either."""
-    if t.unaliased_kind() in (TypeKind.FUNCTION, TypeKind.VOID):
-        return False
-    return bool(t.is_complete()) or _is_flexible(t)
+    """
+    Tell whether an object may have a type: one without a size has no value, either. A flexible
+    array may be a variable, or the last member.
+    """
+    while t.kind == TypeKind.TYPEDEF:
+        t = t.type
+    if t.kind == TypeKind.ARRAY:
+        return has_size(t.type) and not _is_flexible(t.type)
+    return t.kind not in (TypeKind.FUNCTION, TypeKind.VOID) and bool(t.is_complete())
 
 
 def _is_flexible(t: Type) -> bool:

@@ -31,7 +31,7 @@ from drgn_zonedev.debuginfo.finders import (
 )
 from drgn_zonedev.export.store import unpacked
 
-FWD, TYPEDEF, FUNC = 7, 8, 12
+FWD, TYPEDEF, FUNC, FUNC_PROTO = 7, 8, 12, 13
 VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
@@ -75,6 +75,18 @@ def test_variable_of_a_type_without_a_size_is_damage(kind: int | None) -> None:
     register_builtin_finders(prog)
     with pytest.raises(DebugInfoError, match="more has no size"):
         prog["more"]
+
+
+def test_array_of_what_has_no_size_is_damage() -> None:
+    # node_states is nodemask_t [NR_NODE_STATES], by what is declared of it.
+    writer = builtin_types()
+    writer.add(TYPEDEF, "nodemask_v", writer.add(FUNC_PROTO, "", 0))
+    data = writer.bytes().replace(b"\0nodemask_t\0", b"\0nodemask_u\0")
+    data = data.replace(b"\0nodemask_v\0", b"\0nodemask_t\0")
+    prog = builtin_program(carried(data, SYMBOLS))
+    register_builtin_finders(prog)
+    with pytest.raises(DebugInfoError, match="node_states has no size"):
+        prog["node_states"]
 
 
 def test_function_that_is_a_number_is_damage() -> None:

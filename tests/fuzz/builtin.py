@@ -26,8 +26,8 @@ from support.builtinkernel import BTF, DATA, SYMBOLS, builtin_program, builtin_t
 from support.rawkallsyms import TEXT, Image
 
 from drgn_zonedev.debuginfo import btf, btf_types, kallsyms_tables, kernel_image, kernel_objects
-from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.btf_types import has_size
+from drgn_zonedev.debuginfo.damage import DebugInfoError
 from drgn_zonedev.debuginfo.finders import register_builtin_finders
 
 __all__ = ("SHARE", "draw_builtin", "fuzz_builtin", "try_builtin")
