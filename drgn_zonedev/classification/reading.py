@@ -31,7 +31,6 @@ from drgn_zonedev.kernel.memory_blocks import (
 )
 from drgn_zonedev.kernel.memremap import (
     dev_pagemap_info,
-    has_zone_device,
     pgmap_array_entries,
     require_percpu_ref,
 )
@@ -40,7 +39,7 @@ from drgn_zonedev.kernel.nodes import Nodes, nodes
 from drgn_zonedev.kernel.resource import resource_name, unnamed_iomem_resources
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.kernel.xarray import XArrayEntries
-from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zones
+from drgn_zonedev.kernel.zones import Zones, spans_of_zone, zone_device_number, zones
 from drgn_zonedev.model import Pgmap, PgmapRange, Unjudged
 from drgn_zonedev.opening.symbols import require_symbols
 from drgn_zonedev.util.intervals import difference, union
@@ -180,8 +179,7 @@ def _read(prog: Program) -> Snapshot:
 
 def _zones(prog: Program) -> tuple[Zones, int | None]:
     # Without the number of the zone, there would be none.
-    zone_device = prog.constant("ZONE_DEVICE").value_() if has_zone_device(prog) else None
-    return zones(prog), zone_device
+    return zones(prog), zone_device_number(prog)
 
 
 def _deferred(

@@ -104,6 +104,9 @@ def _blocks(scene: Scene) -> _Blocks:
 
 
 def _zones_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
+    # Without CONFIG_MEMORY_HOTPLUG, the debugging information does not have their type either.
+    if not len(scene.snapshot.memory_blocks):
+        return
     # Since Linux kernel commit 395f6081bad4 ("drivers/base/memory: determine and store zone for
     # single-zone memory blocks") (in v5.18).
     block_type = scene.prog.type("struct memory_block")

@@ -28,7 +28,7 @@ from drgn_zonedev.consistency.ram import (
 )
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.nodes import Node, Nodes, nodes
-from drgn_zonedev.kernel.zones import Zone, Zones, zone_type_name, zones
+from drgn_zonedev.kernel.zones import Zone, Zones, zone_device_number, zone_type_name, zones
 from drgn_zonedev.model import Evidence, Finding, Unjudged
 from drgn_zonedev.util.intervals import Span, union
 
@@ -47,12 +47,12 @@ def _nodes(scene: Scene) -> Nodes:
 
 
 def _is_device(scene: Scene, zone: Zone) -> bool:
-    return bool(zone.number == scene.prog.constant("ZONE_DEVICE").value_())
+    return zone.number == zone_device_number(scene.prog)
 
 
 def _unreadable(scene: Scene) -> Iterator[Unjudged]:
     # The snapshot reports what depends on ZONE_DEVICE.
-    device = scene.prog.constant("ZONE_DEVICE").value_()
+    device = zone_device_number(scene.prog)
     lost = {z.nid: z.address for z in _zones(scene).unreadable if z.number != device}
     lost.update({n.nid: n.address for n in _nodes(scene).unreadable})
     for nid, address in lost.items():

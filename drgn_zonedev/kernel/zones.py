@@ -17,6 +17,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mmzone import NODE_DATA
 
 from drgn_zonedev.kernel.masks import online_nodes
+from drgn_zonedev.kernel.memremap import has_zone_device
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry
 from drgn_zonedev.kernel.records import read_words
 
@@ -26,6 +27,7 @@ __all__ = (
     "Zones",
     "read_zone_device_spans",
     "spans_of_zone",
+    "zone_device_number",
     "zone_device_spans",
     "zone_type_name",
     "zones",
@@ -135,6 +137,17 @@ def zone_type_name(prog: Program, number: int) -> str:
         if value == number and name.startswith("ZONE_"):
             return str(name)
     return str(number)
+
+
+@takes_program_or_default
+def zone_device_number(prog: Program) -> int | None:
+    """
+    Get the number of ``ZONE_DEVICE`` in ``enum zone_type``.
+
+    :return: ``None`` if the kernel was built without ``CONFIG_ZONE_DEVICE``
+    :raises LookupError: if the debugging information does not say
+    """
+    return int(prog.constant("ZONE_DEVICE").value_()) if has_zone_device(prog) else None
 
 
 @takes_program_or_default

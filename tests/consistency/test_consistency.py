@@ -13,8 +13,24 @@ from collections.abc import Callable
 import pytest
 from drgn import Program
 from drgn.helpers.linux.mmzone import nr_to_section
+from drgn.helpers.linux.xarray import xa_load
 from support.fakekernel import FakeKernel, collision, in_flight, partial
-from support.kernels import Device, device, each_layout
+from support.kernels import WITHOUT_ZONE_DEVICE, Device, device, each_layout
+from support.layoutmachine import WITHOUT_DEVICES, layout_machine
+from support.memmapmachine import (
+    BLOCK,
+    BLOCK_END,
+    FREE,
+    FREE_ORDER,
+    HOLE,
+    OFFLINE,
+    PER_PAGE,
+    SECTION,
+    MemmapMachine,
+    TableDefect,
+    inject,
+    ram_memmap_machine,
+)
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -23,6 +39,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.pageblock import PageblockLayout
 from drgn_zonedev.kernel.resource import Resource, Resources
 from drgn_zonedev.model import Finding
+from drgn_zonedev.report import check
 
 START, END = 0x40000, 0x48000
 
@@ -217,3 +234,133 @@ def test_section_whose_memmap_is_elsewhere_misleads_nobody(layout: str, bit: int
         ("section-mem-map", 0, 0x8000)
     ]
     assert page_layout(prog).vmemmap == page_layout(healthy).vmemmap
+
+
+# Kernels without CONFIG_ZONE_DEVICE.
+
+NORMAL = 2
+# Where ZONE_DMA32 begins, at 16 MiB.
+DMA32 = 0x1000
+_PRESENT = 1
+_Spots = set[tuple[str, int, int]]
+_Damage = Callable[[MemmapMachine], None]
+
+
+def ram_spots(machine: MemmapMachine) -> _Spots:
+    report = check(machine.tables.program())
+    assert report.unjudged == ()
+    return {(f.slug, f.start_pfn, f.end_pfn) for f in report.findings}
+
+
+def set_zone(member: str, value: int) -> _Damage:
+    """Of the zone that memory was added to."""
+
+    def damage(machine: MemmapMachine) -> None:
+        kernel = machine.kernel
+        kernel.poke_member("zone", kernel.zone(0, NORMAL), member, value)
+
+    return damage
+
+
+def set_entry(pfn: int, entry: int) -> _Damage:
+    """Of the page of vmemmap that has the struct page of a PFN."""
+
+    def damage(machine: MemmapMachine) -> None:
+        inject(machine, TableDefect("", machine.tables.page(pfn), 1, entry, frozenset()))
+
+    return damage
+
+
+def set_present(machine: MemmapMachine) -> None:
+    kernel = machine.kernel
+    kernel.poke_member("pglist_data", kernel.nodes[0], "node_present_pages", 7)
+
+
+def set_block(machine: MemmapMachine) -> None:
+    kernel = machine.kernel
+    address = xa_load(machine.tables.program()["memory_blocks"].address_of_(), BLOCK // SECTION)
+    kernel.poke_member("memory_block", int(address), "zone", kernel.zone(0, NORMAL - 1))
+
+
+def of_page(slug: str, pfn: int) -> _Spots:
+    """PFNs whose struct pages share a page of vmemmap."""
+    return {(slug, pfn, pfn + PER_PAGE)}
+
+
+# What becomes of a structure, and all that must be found.
+_RAM_DEFECTS: tuple[tuple[str, _Damage, _Spots], ...] = (
+    (
+        "a node that counts pages that no zone has",
+        set_present,
+        {("node-pages", 0, BLOCK_END)},
+    ),
+    (
+        "more managed pages than present ones",
+        set_zone("managed_pages", BLOCK_END - BLOCK + 1),
+        {("zone-pages", BLOCK, BLOCK_END)},
+    ),
+    (
+        "a zone that ends too early",
+        set_zone("spanned_pages", BLOCK_END - BLOCK - 1),
+        {
+            ("zone-pages", BLOCK, BLOCK_END - 1),
+            ("ram-without-zone", BLOCK_END - 1, BLOCK_END),
+            ("block-zone", BLOCK, BLOCK_END),
+            ("ram-page-zone", BLOCK_END - 1, BLOCK_END),
+        },
+    ),
+    (
+        "a max_pfn below RAM",
+        lambda machine: machine.kernel.set_variable("max_pfn", BLOCK),
+        {("ram-beyond-max-pfn", BLOCK, BLOCK_END)},
+    ),
+    ("a block that names another zone", set_block, {("block-zone", BLOCK, BLOCK_END)}),
+    (
+        "a free block that a zone does not count",
+        lambda machine: machine.kernel.set_nr_free(0, NORMAL - 1, FREE_ORDER, 0),
+        {("free-area-count", DMA32, 8 * SECTION)},
+    ),
+    (
+        "struct pages of RAM that are not mapped",
+        set_entry(7 * SECTION, 0),
+        of_page("vmemmap-unmapped", 7 * SECTION),
+    ),
+    (
+        "struct pages of a block that are not mapped",
+        set_entry(BLOCK + 0x4000, 0),
+        of_page("vmemmap-unmapped", BLOCK + 0x4000),
+    ),
+    (
+        "struct pages in offline memory",
+        set_entry(OFFLINE, (OFFLINE + 7) << 12 | _PRESENT),
+        of_page("vmemmap-astray", OFFLINE),
+    ),
+    (
+        "struct pages where no memory is",
+        set_entry(OFFLINE, HOLE << 12 | _PRESENT),
+        of_page("vmemmap-astray", OFFLINE),
+    ),
+    (
+        "struct pages in a free page",
+        set_entry(OFFLINE, (FREE + 7) << 12 | _PRESENT),
+        of_page("vmemmap-free", OFFLINE),
+    ),
+)
+
+
+@pytest.mark.parametrize("name", WITHOUT_DEVICES)
+def test_all_is_compared_without_zone_device(name: str) -> None:
+    report = check(layout_machine(name).kernel.program())
+    assert (report.findings, report.unjudged) == ((), ())
+    assert ram_spots(ram_memmap_machine(WITHOUT_ZONE_DEVICE)) == set()
+
+
+@pytest.mark.parametrize(
+    ("what", "damage", "expected"), _RAM_DEFECTS, ids=[what for what, *_ in _RAM_DEFECTS]
+)
+def test_what_is_wrong_with_ram_is_found_without_zone_device(
+    what: str, damage: _Damage, expected: _Spots
+) -> None:
+    machine = ram_memmap_machine(WITHOUT_ZONE_DEVICE)
+    damage(machine)
+    assert ram_spots(machine) == expected, what

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from support.compared import compared
 from support.fakekernel import FakeKernel
-from support.kernels import each_layout
+from support.kernels import WITHOUT_ZONE_DEVICE, each_layout, each_layout_with_ram
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -58,7 +58,7 @@ def set_node(kernel: FakeKernel, nid: int, **members: int) -> None:
         kernel.poke_member("pglist_data", kernel.nodes[nid], member, value)
 
 
-@each_layout
+@each_layout_with_ram
 def test_healthy_machine(layout: str) -> None:
     assert compared(machine(layout)).findings == ()
 
@@ -135,7 +135,7 @@ _DEFECTS: tuple[tuple[str, Callable[[FakeKernel], None], set[Spot]], ...] = (
 _IDS = [what for what, _, _ in _DEFECTS]
 
 
-@each_layout
+@each_layout_with_ram
 @pytest.mark.parametrize(("what", "damage", "expected"), _DEFECTS, ids=_IDS)
 def test_defects(
     layout: str, what: str, damage: Callable[[FakeKernel], None], expected: set[Spot]
@@ -260,7 +260,7 @@ def test_parts_of_pages_are_no_ram(layout: str) -> None:
     assert with_resources(kernel, ram, (ADDED[0] << 12, ADDED[1] << 12, True)) == []
 
 
-@each_layout
+@each_layout_with_ram
 @pytest.mark.parametrize("count", [64, 65])
 def test_many_holes_in_a_zone_are_counted_together(layout: str, count: int) -> None:
     kernel = machine(layout)
@@ -274,18 +274,19 @@ def test_many_holes_in_a_zone_are_counted_together(layout: str, count: int) -> N
         assert [start for _, start, _ in found] == [0x3000 + 2 * i for i in range(count)]
 
 
-@each_layout
+@each_layout_with_ram
 def test_zone_that_cannot_be_read_is_not_compared(layout: str) -> None:
     kernel = machine(layout)
-    kernel.hide(kernel.zone(1, MOVABLE), kernel.layout.structs["zone"].size)
+    zone, size = kernel.zone(1, MOVABLE), kernel.layout.structs["zone"].size
+    kernel.hide(zone, size)
     found = compared(kernel)
     assert found.findings == ()
     (unjudged,) = found.unjudged
     assert unjudged.address is not None
-    assert kernel.zone(1, MOVABLE) <= unjudged.address < kernel.zone(1, DEVICE)
+    assert zone <= unjudged.address < zone + size
 
 
-@each_layout
+@each_layout_with_ram
 def test_node_that_cannot_be_read_is_not_compared(layout: str) -> None:
     kernel = machine(layout)
     offset, _ = kernel.layout.locate("pglist_data", "node_present_pages")
@@ -325,6 +326,23 @@ def test_what_the_debugging_information_does_not_have_is_said(
         assert {f.slug for f in found.findings} >= {"zone-pages"}
     else:
         assert found.unjudged
+
+
+def test_zones_are_not_compared_if_nothing_says_which_one_has_devices() -> None:
+    kernel = machine("6.12")
+    set_zone(kernel, 0, DMA32, managed_pages=-1)
+    prog = kernel.program(hidden=frozenset(["ZONE_DEVICE"]))
+    assert "pgmap_array" in prog
+    snapshot = take_snapshot(prog)
+    found = inconsistencies(prog, snapshot, classify_snapshot(prog, snapshot))
+    assert "zone-pages" not in {f.slug for f in found.findings}
+    assert {u.missing for u in found.unjudged} == {"ZONE_DEVICE"}
+
+
+def test_the_last_zone_without_zone_device_is_one_of_ram() -> None:
+    kernel = machine(WITHOUT_ZONE_DEVICE)
+    set_zone(kernel, 1, MOVABLE, managed_pages=0x8001)
+    assert spots(kernel) == [("zone-pages", *ADDED)]
 
 
 @each_layout

@@ -13,6 +13,9 @@ from support.fakekernel import LAYOUTS, Altmap, FakeKernel, collision
 PAGES_PER_SECTION = 0x8000
 
 each_layout = pytest.mark.parametrize("layout", LAYOUTS)
+WITHOUT_ZONE_DEVICE = "6.1-no-zone-device"
+# Of what is about RAM alone.
+each_layout_with_ram = pytest.mark.parametrize("layout", [*LAYOUTS, WITHOUT_ZONE_DEVICE])
 # Of what takes seconds, the first and the last differ most.
 ends_of_layouts = pytest.mark.parametrize(
     "layout",

@@ -167,6 +167,24 @@ def memmap_machine(layout: str) -> MemmapMachine:
     return MemmapMachine(kernel, tables)
 
 
+def ram_memmap_machine(layout: str) -> MemmapMachine:
+    """1 GiB of RAM with huge pages of vmemmap, and the two blocks; no devices."""
+    kernel = FakeKernel(layout)
+    for nr in range(8):
+        kernel.section(nr, online=True, early=True)
+        kernel.memory_block(nr)
+    kernel.ram_pages(0, 8 * SECTION)
+    _blocks(kernel)
+    kernel.set_variable("max_pfn", OFFLINE_END)
+    tables = PageTables(kernel, TABLES)
+    tables.map(0, 8 * SECTION, RAM_MEMMAP, huge=True)
+    tables.map(BLOCK, BLOCK_END, BLOCK if kernel.stores_block_memmaps else OFFLINE_MEMMAP + 0x400)
+    tables.map(OFFLINE, OFFLINE_END, OFFLINE_MEMMAP)
+    kernel.free_block(FREE, FREE_ORDER)
+    _tasks(kernel, tables)
+    return MemmapMachine(kernel, tables)
+
+
 def _device(kernel: FakeKernel, start: int, end: int, type_: str, altmap: Altmap | None) -> None:
     pgmap = kernel.pgmap((start, end), type=type_, altmap=altmap)
     first = start

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from drgn import Program
 from support.fakekernel import FakeKernel
-from support.kernels import each_layout
+from support.kernels import each_layout, each_layout_with_ram
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
@@ -62,13 +62,13 @@ def spots(found: FreeAreas) -> list[Spot]:
     return [(f.slug, f.start_pfn, f.end_pfn, f.count) for f in found.findings]
 
 
-@each_layout
+@each_layout_with_ram
 def test_healthy_zones(layout: str) -> None:
     found = compare(machine(layout).program())
     assert found == FreeAreas((), ())
 
 
-@each_layout
+@each_layout_with_ram
 @pytest.mark.parametrize(
     ("nid", "order", "value", "pages"),
     [

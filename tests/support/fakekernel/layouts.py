@@ -33,7 +33,8 @@ __all__ = (
 )
 
 LAYOUTS = ("5.10", "6.1", "6.12", "7.2")
-# Besides these, "6.12-proposal" and "7.3-proposal" are as lab/patches/ changes these kernels.
+# Besides these, "6.12-proposal" and "7.3-proposal" are as lab/patches/ changes these kernels, and
+# "6.1-no-zone-device" is 6.1 without CONFIG_ZONE_DEVICE, as Debian built it for arm64.
 
 _FILES = Path(__file__).parent / "layouts"
 
@@ -76,6 +77,22 @@ def _proposal(layout: Layout) -> Layout:
     return dataclasses.replace(layout, name=f"{layout.name}-proposal", structs=structs)
 
 
+def _without_zone_device(layout: Layout) -> Layout:
+    bits, zones = dict(layout.enums["-section_bits"]), dict(layout.enums["zone_type"])
+    del bits["SECTION_TAINT_ZONE_DEVICE_BIT"], zones["ZONE_DEVICE"]
+    bits["SECTION_MAP_LAST_BIT"] -= 1
+    zones["__MAX_NR_ZONES"] -= 1
+    node = layout.structs["pglist_data"]
+    number = f"struct zone [{zones['__MAX_NR_ZONES']}]"
+    members = {**node.members, "node_zones": Member(number, node.members["node_zones"].offset)}
+    return dataclasses.replace(
+        layout,
+        name=f"{layout.name}-no-zone-device",
+        enums={**layout.enums, "-section_bits": bits, "zone_type": zones},
+        structs={**layout.structs, "pglist_data": dataclasses.replace(node, members=members)},
+    )
+
+
 def _with_memory_failure(layout: Layout) -> Layout:
     """As another flavour of Debian is built: the one for clouds has no CONFIG_MEMORY_FAILURE."""
     flags = dict(layout.enums["pageflags"])
@@ -116,6 +133,7 @@ def _load() -> Mapping[str, Layout]:
         tables[name] = _with_hugetlb(_with_memory_failure(booted))
     for name in ("6.12", "7.3"):
         tables[f"{name}-proposal"] = _proposal(tables[name])
+    tables["6.1-no-zone-device"] = _without_zone_device(tables["6.1"])
     for name, (of, macros) in VARIANTS.items():
         tables[name] = _variant(tables[of], name, macros)
     return tables

@@ -34,7 +34,7 @@ _BYTES = {"buddy": 0xF0, "offline": 0xF1, "table": 0xF2, "hugetlb": 0xF4, "slab"
 
 
 # Layouts whose struct pages say what they are as another kernel's do.
-_LIKE = {"7.3": "7.2", "x86-64-6.19-no-zone-device": "7.2"}
+_LIKE = {"7.3": "7.2", "x86-64-6.19-no-zone-device": "7.2", "6.1-no-zone-device": "6.1"}
 
 
 def family(layout: str) -> str:
