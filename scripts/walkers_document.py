@@ -23,7 +23,7 @@ The PFN walkers of the kernel that `zonedev walkers` judges: where they are, wha
 they read a struct page, and what they do with it. What is checked in the struct page itself comes
 after *then*. A walker with several guards has the last one that this kernel has, by a function, a
 feature, or else the release. Stable trees take fixes: where it was found from which release on, the
-third number counts, if the kernel says it.
+third number counts, and where a kernel does not say it (Ubuntu's 5.15.0-91), it is not judged.
 
 *Known* names the sources that were read, and the commit, and nothing else is known of a guard:
 releases between those were not read, and v5.4 only where it is named. What was booted is what

@@ -85,7 +85,7 @@ VARIABLES = (
     *("page_offset_base", "vmalloc_base", "vmemmap_base", "phys_base", "physical_mask"),
     *("max_low_pfn", "min_low_pfn", "max_pfn", "__pgtable_l5_enabled", "memstart_addr"),
     *("sme_me_mask", "zero_pfn", "huge_zero_pfn", "page_init_poisoning"),
-    *("empty_zero_page", "shmem_aops"),
+    *("empty_zero_page", "shmem_aops", "init_uts_ns"),
 )
 
 # Only a function distinguishes some kernels from others.

@@ -80,7 +80,8 @@ def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Re
     """Read everything that the export keeps, and return the report."""
     report = check(recorder.prog, progress=progress)
     reads = _most_reads(recorder.prog)
-    for step in (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits):
+    steps = (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits, _version)
+    for step in steps:
         with _tolerance(), recorder.at_most(reads):
             step(recorder)
     with _tolerance():
@@ -123,6 +124,11 @@ def _limits(recorder: Recorder) -> None:
     recorder.prog["init_mm"].pgd.value_()
     zones(recorder.prog)
     kpage_end_pfn(recorder.prog)
+
+
+def _version(recorder: Recorder) -> None:
+    # Distributions say there which stable release they built. Names of hosts lie beside it.
+    c_string(recorder.prog["init_uts_ns"].name.version)
 
 
 def _sections(recorder: Recorder) -> None:

@@ -26,7 +26,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.model import CASES, Case, KernelFacts, Range, Unjudged, lacks_memmap
 from drgn_zonedev.pfn_walkers.functions import has_function, is_untraced, lacks_function
 from drgn_zonedev.pfn_walkers.guards import FEATURES, FILTERS, STEPS, unknown_here
-from drgn_zonedev.pfn_walkers.kernel_release import StableRelease, has_change, kernel_release
+from drgn_zonedev.pfn_walkers.kernel_release import KernelRelease, has_change, kernel_release
 from drgn_zonedev.pfn_walkers.memory import (
     CONTENTS,
     UNREADABLE,
@@ -45,6 +45,8 @@ from drgn_zonedev.verification.patterns import Contents
 from drgn_zonedev.verification.verify import divide_holes
 
 __all__ = ("Exposure", "Judgement", "WalkersReport", "unreadable_by_guards", "walk_all", "walkers")
+
+_NO_RELEASE = "which stable release this kernel is of is not known"
 
 _UNREAD = "RAM that no zone spans: its struct pages are not readable"
 
@@ -196,9 +198,9 @@ def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
     return union((r.start >> shift, r.end >> shift) for r in resources.found if r.is_ram)
 
 
-def _was_removed(prog: Program, walker: Walker, release: StableRelease) -> bool:
+def _was_removed(prog: Program, walker: Walker, release: KernelRelease) -> bool:
     removed = walker.until is not None and has_change(release, walker.until)
-    return removed and not has_function(prog, walker.function)
+    return bool(removed) and not has_function(prog, walker.function)
 
 
 def _present(prog: Program, walker: Walker) -> bool | None:
@@ -217,12 +219,20 @@ def _is_untraced(prog: Program, walker: Walker) -> bool:
     return not walker.module and any(is_untraced(prog, name) for name in walker.functions)
 
 
-def _guard(prog: Program, walker: Walker, release: StableRelease) -> Guard | None:
+def _guard(prog: Program, walker: Walker, release: KernelRelease) -> Guard | None:
     fitting = [guard for guard in walker.guards if _fits(prog, guard, release)]
     return fitting[-1] if fitting else None
 
 
-def _fits(prog: Program, guard: Guard, release: StableRelease) -> bool:
+def _is_undecided(
+    prog: Program, walker: Walker, guard: Guard | None, release: KernelRelease
+) -> bool:
+    # A fix that this kernel may have, or not.
+    later = walker.guards[walker.guards.index(guard) + 1 :] if guard else walker.guards
+    return any(_fits(prog, each, release) is None for each in later)
+
+
+def _fits(prog: Program, guard: Guard, release: KernelRelease) -> bool | None:
     if guard.feature:
         return FEATURES[guard.feature](prog)
     if guard.function and (has_function(prog, guard.function) or not any(guard.since)):
@@ -248,7 +258,7 @@ def _is_by_release(prog: Program, walker: Walker, guard: Guard | None) -> bool:
     )
 
 
-def _judge(memory: UnpromisedMemory, walker: Walker, release: StableRelease) -> Judgement:
+def _judge(memory: UnpromisedMemory, walker: Walker, release: KernelRelease) -> Judgement:
     prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
     if _was_removed(prog, walker, release):
@@ -257,6 +267,8 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: StableRelease) -> 
     if has_function(prog, walker.older) and not has_function(prog, function):
         function = walker.older
     stride, unjudged = _stride(memory, walker), _unjudged(memory, walker, guard)
+    if not unjudged and present is not False and _is_undecided(prog, walker, guard, release):
+        unjudged = _NO_RELEASE
     offset = stride - 1 if walker.last else 0
     judged = guard and not unjudged
     return Judgement(
@@ -298,7 +310,7 @@ def _proof(prog: Program, walker: Walker) -> str | None:
     return proof.what if proof and c_string(prog["UTS_RELEASE"]) in proof.releases else None
 
 
-def _file(prog: Program, walker: Walker, function: str, release: StableRelease) -> str:
+def _file(prog: Program, walker: Walker, function: str, release: KernelRelease) -> str:
     # A function that was inlined into another function has no line of its own, and an export
     # has no lines at all.
     moved, before = walker.moved or ((0, 0), "")

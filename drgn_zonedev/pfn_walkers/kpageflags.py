@@ -149,7 +149,7 @@ def kpage_end_pfn(prog: Program) -> int:
     release decides. A kernel whose files show devices has all sections.
     """
     max_pfn = int(prog["max_pfn"].value_())
-    if not has_change(kernel_release(prog), (5, 6)):
+    if has_change(kernel_release(prog), (5, 6)) is False:
         return max_pfn
     pages = sparsemem_geometry(prog).pages_per_section
     if _shows_devices(prog):

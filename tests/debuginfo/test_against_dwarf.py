@@ -40,7 +40,7 @@ from drgn_zonedev.export.store import unpacked
 from drgn_zonedev.lab import KERNELS, Kernel
 from drgn_zonedev.lab.kernels.known import kernel_dir, load_kernel
 from drgn_zonedev.pfn_walkers import judge
-from drgn_zonedev.pfn_walkers.kernel_release import StableRelease
+from drgn_zonedev.pfn_walkers.kernel_release import KernelRelease
 from drgn_zonedev.pfn_walkers.table import WALKERS, Walker
 
 PACKAGE = Path(__file__).parents[2] / "drgn_zonedev"
@@ -305,7 +305,7 @@ def test_walkers_and_their_guards(pair: Pair) -> None:
         assert ours == theirs, walker.name
 
 
-def judged(prog: Program, walker: Walker, release: StableRelease) -> tuple[object, ...]:
+def judged(prog: Program, walker: Walker, release: KernelRelease) -> tuple[object, ...]:
     guard = judge._guard(prog, walker, release)
     return judge._present(prog, walker), guard, judge._is_by_release(prog, walker, guard)
 

@@ -21,6 +21,7 @@ from drgn.helpers.linux.xarray import xa_for_each
 from support.archives import END, member, packed, tar
 from support.exports import check_json, open_export
 from support.fakekernel import FakeKernel, busy_ram, collision, in_flight, partial
+from support.fakekernel.layouts import Member, Struct
 from support.kernels import each_layout
 from support.opening import open_instead
 
@@ -34,6 +35,7 @@ from drgn_zonedev.export.write import ExportOptions, write_export
 from drgn_zonedev.kernel.sections import sections
 from drgn_zonedev.model import Case, PageCounts
 from drgn_zonedev.pfn_walkers import walkers
+from drgn_zonedev.pfn_walkers.kernel_release import kernel_release
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
 
@@ -572,3 +574,46 @@ def words_to_load_symbols(files: Path) -> frozenset[int]:
     recorder = Recorder(prog, prog["VMCOREINFO"].string_())
     dump._load(recorder.prog, files / "vmlinux")
     return frozenset(start for start, end in recorder._read if end - start == 8)
+
+
+# Names of hosts lie beside the version that says which stable kernel it is.
+
+_DEBIAN_VERSION = b"#1 SMP PREEMPT_DYNAMIC Debian 6.1.99-1 (2024-07-15)"
+_HOST = {"sysname": b"Linux", "nodename": b"mail7.example", "domainname": b"example"}
+_UTS_MEMBERS = ("sysname", "nodename", "release", "version", "machine", "domainname")
+
+
+def named_host() -> FakeKernel:
+    """A distributor's kernel, whose name does not say which stable kernel it is."""
+    kernel = collision("6.1")
+    size = 65
+    names = Struct(
+        len(_UTS_MEMBERS) * size,
+        False,
+        {name: Member(f"char [{size}]", i * size) for i, name in enumerate(_UTS_MEMBERS)},
+    )
+    uts = Struct(names.size + 4, False, {"name": Member("struct new_utsname", 4)})
+    structs = {**kernel.layout.structs, "new_utsname": names, "uts_namespace": uts}
+    kernel.layout = replace(kernel.layout, name="other", release="6.1.0-9-amd64", structs=structs)
+    address = kernel.add_variable("init_uts_ns", "struct uts_namespace") + 4
+    for name, text in {**_HOST, "version": _DEBIAN_VERSION}.items():
+        kernel.poke(address + names.members[name].offset, text + b"\0")
+    return kernel
+
+
+@pytest.mark.parametrize("blank", [False, True], ids=["named", "blank"])
+def test_stable_release_is_kept_and_the_names_of_hosts_beside_it_are_not(
+    tmp_path: Path, blank: bool
+) -> None:
+    prog = named_host().program()
+    assert kernel_release(prog) == (6, 1, 99)
+    write_export(prog, tmp_path / "one", ExportOptions(blank_names=blank))
+    one = open_export(tmp_path / "one")
+    write_export(one, tmp_path / "two", ExportOptions(blank_names=True))
+    for exported in (one, open_export(tmp_path / "two")):
+        assert kernel_release(exported) == (6, 1, 99)
+        names = exported["init_uts_ns"].name
+        for hidden in (names.nodename, names.domainname):
+            assert not readable(exported, hidden.address_, 1)
+    for path in (*(tmp_path / "one").iterdir(), *(tmp_path / "two").iterdir()):
+        assert b"example" not in path.read_bytes()

@@ -26,18 +26,20 @@ def released(layout: str, release: str) -> Program:
 @pytest.mark.parametrize(
     ("name", "release"),
     [
-        ("5.15.0-91-generic", (5, 15, 0)),
+        ("5.15.0-91-generic", (5, 15, None)),
+        ("6.18.0", (6, 18, 0)),
+        ("6.18.0-mine", (6, 18, 0)),
         ("6.12.107+deb13-cloud-amd64", (6, 12, 107)),
         ("6.18.36", (6, 18, 36)),
         ("7.3-rc1", (7, 3, 0)),
         # Debian's 6.1.192, and one that nothing is known of.
         ("6.1.0-56-cloud-amd64", (6, 1, 192)),
-        ("6.1.0-9-cloud-amd64", (6, 1, 0)),
-        ("odd", (0, 0, 0)),
+        ("6.1.0-9-cloud-amd64", (6, 1, None)),
+        ("odd", (0, 0, None)),
     ],
 )
 def test_release_of_a_kernel(
-    name: str, release: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+    name: str, release: tuple[int, int, int | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prog = collision("6.1").program()
     monkeypatch.setattr("drgn_zonedev.pfn_walkers.kernel_release.c_string", lambda _: name)
@@ -55,6 +57,15 @@ def test_fixes_of_stable_trees_count_in_their_tree_alone() -> None:
     assert has_change((6, 12, 48), (6, 17), stable)
     assert not has_change((6, 12, 47), (6, 17), stable)
     assert not has_change((6, 8, 200), (6, 17), stable)
+
+
+def test_fixes_are_unknown_where_the_stable_release_is() -> None:
+    stable = ((6, 6, 107), (6, 12, 48))
+    assert has_change((6, 12, None), (6, 17), stable) is None
+    assert has_change((0, 0, None), (6, 17), stable) is None
+    # Nothing was fixed in this tree, or it was before it began.
+    assert has_change((6, 8, None), (6, 17), stable) is False
+    assert has_change((6, 17, None), (6, 17), stable) is True
 
 
 # What the sources say: read by eye, not taken from the table. (walker, release): the steps, and
@@ -147,3 +158,13 @@ def test_the_files_of_v5_4_end_with_max_pfn() -> None:
     before, after = (released("x86-64-5.8-res", name) for name in ("5.4.0", "5.8.0"))
     assert kpage_end_pfn(before) == before["max_pfn"].value_()
     assert kpage_end_pfn(after) == -(-after["max_pfn"].value_() // 0x8000) * 0x8000
+
+
+def test_a_walker_is_not_judged_if_the_stable_release_would_decide() -> None:
+    # unpoison got pfn_to_online_page() in v6.6.107; page-idle is the same in all of v6.6.
+    found = {j.walker.name: j for j in walkers(released("x86-64-6.6-like", "6.6.0-26")).walkers}
+    unknown, known = found["unpoison"], found["page-idle"]
+    assert unknown.unjudged == "which stable release this kernel is of is not known"
+    assert unknown.exposures == ()
+    assert known.unjudged is None
+    assert guard_of(known) == FOR_RELEASES["6.6.0"]["page-idle"]
