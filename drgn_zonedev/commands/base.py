@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from drgn import Program
@@ -44,6 +45,7 @@ __all__ = (
     "UsageError",
     "discard_output",
     "not_empty",
+    "not_empty_path",
     "number",
     "offer",
     "offered",
@@ -312,8 +314,15 @@ def not_empty(text: str) -> str:
     return text
 
 
+def not_empty_path(text: str) -> Path:
+    """Parse a path, which must not be empty: ``Path("")`` is the current directory."""
+    return Path(not_empty(text))
+
+
 def number(text: str) -> int:
     """Parse an integer argument in any of Python's notations."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty: give a number")
     try:
         return int(text, 0)
     except ValueError:
@@ -324,8 +333,8 @@ def number(text: str) -> int:
 
 def pfns(text: str) -> tuple[int, int]:
     """Parse a half-open range of PFNs, ``START..END``."""
-    start_text, dots, end_text = text.partition("..")
-    if not dots:
+    start_text, _, end_text = text.partition("..")
+    if not start_text or not end_text:
         raise argparse.ArgumentTypeError(f"{text!r} is not START..END, such as 0x24000..0x30000")
     start, end = number(start_text), number(end_text)
     if start < 0 or end <= start:

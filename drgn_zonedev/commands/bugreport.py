@@ -14,6 +14,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     UsageError,
+    not_empty,
     offer,
     output_arguments,
     print_result,
@@ -37,6 +38,7 @@ def _bugreport_arguments(parser: argparse.ArgumentParser) -> None:
     action = parser.add_argument(
         "subject",
         metavar="FINDING|PFN",
+        type=not_empty,
         nargs="?",
         help="the finding to report, such as orphan-section, or a PFN in it (default: the worst "
         "finding)",

@@ -16,6 +16,7 @@ from drgn_zonedev.commands.base import (
     Session,
     Status,
     UsageError,
+    not_empty,
     output_arguments,
     print_result,
 )
@@ -48,10 +49,15 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "old",
         metavar="OLD",
+        type=not_empty,
         help="what check --format json or pages --format json wrote, a core dump or an export",
     )
     parser.add_argument(
-        "new", metavar="NEW", nargs="?", help="the same; default: the program that is selected"
+        "new",
+        metavar="NEW",
+        type=not_empty,
+        nargs="?",
+        help="the same; default: the program that is selected",
     )
 
 

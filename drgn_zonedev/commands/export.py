@@ -33,11 +33,20 @@ def _pages(text: str) -> int:
     return pages
 
 
+def _out(text: str) -> str:
+    from drgn_zonedev.export.archive import SUFFIXES
+
+    name = Path(not_empty(text)).name
+    if name in SUFFIXES:
+        raise argparse.ArgumentTypeError(f"there is no name in front of {name}: give NAME{name}")
+    return text
+
+
 def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "out",
         metavar="OUT",
-        type=not_empty,
+        type=_out,
         help="the directory to write, or, if it ends in .tar.xz, the archive",
     )
     parser.add_argument(

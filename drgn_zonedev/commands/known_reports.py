@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -102,11 +101,11 @@ def _text(path: str) -> str:
 
 def baseline_of_file(path: str) -> KnownReport:
     """
-    Like :func:`known_report_of_file()`. An empty file, such as ``/dev/null``, knows of nothing.
+    Like :func:`known_report_of_file()`. ``/dev/null`` knows of nothing. Any other empty file is
+    refused: it is what a check that failed leaves behind.
     """
-    with contextlib.suppress(OSError):
-        if path != "-" and not _text(path).strip():
-            return KnownReport("", "", (None, None, None), (), (), ())
+    if os.path.realpath(path) == os.devnull:
+        return KnownReport("", "", (None, None, None), (), (), ())
     return known_report_of_file(path)
 
 

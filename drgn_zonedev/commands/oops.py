@@ -17,6 +17,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     UsageError,
+    not_empty,
     output_arguments,
     print_result,
 )
@@ -37,6 +38,7 @@ def _oops_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "log",
         metavar="FILE",
+        type=not_empty,
         nargs="?",
         help="a console log, the output of dmesg, or a mail that quotes it; - is standard input "
         "(default: the log in the program's memory)",

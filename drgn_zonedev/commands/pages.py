@@ -62,6 +62,7 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         "pages",
         nargs="?",
         metavar="START..END",
+        type=not_empty,
         help="list these pages instead; END is not included. Both are PFNs, physical addresses, "
         "addresses of struct pages, or resources in /proc/iomem, as 'pfn' takes them; a single one "
         "is that page, or all of that resource",

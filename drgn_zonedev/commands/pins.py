@@ -14,6 +14,7 @@ from drgn_zonedev.commands.base import (
     Session,
     Status,
     UsageError,
+    not_empty,
     output_arguments,
     print_result,
 )
@@ -32,6 +33,7 @@ def _pins_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="DEVICE|PGMAP|PFN",
+        type=not_empty,
         nargs="?",
         help="the name of a device or its disk (dax0.0, pmem0), or the address of its "
         "struct dev_pagemap, for all of its pages; or one page, as pfn takes it "

@@ -13,6 +13,7 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     Status,
+    UsageError,
     number,
     output_arguments,
     print_result,
@@ -21,6 +22,9 @@ from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from drgn import Program
     from drgn.commands import DrgnCodeBuilder
 
 __all__ = ("SECTIONS",)
@@ -38,6 +42,7 @@ def _sections(session: Session, args: argparse.Namespace) -> Outcome:
 
     prog = session.prog
     kernel = kernel_facts(prog)
+    _require_sections(prog, args.nr)
     rows = [row for row in section_rows(prog) if not args.nr or row.nr in args.nr]
     found = {row.nr for row in rows}
     absent = [f"section {nr} is not present" for nr in dict.fromkeys(args.nr) if nr not in found]
@@ -54,6 +59,18 @@ def _sections(session: Session, args: argparse.Namespace) -> Outcome:
     )
     # Every kernel has sections: none found means that they could not be read.
     return Outcome(rows, Status.OK if rows or args.nr else Status.NOT_JUDGED)
+
+
+def _require_sections(prog: Program, numbers: Sequence[int]) -> None:
+    from drgn_zonedev.kernel.mmzone import sparsemem_geometry
+
+    geometry = sparsemem_geometry(prog)
+    last = (geometry.max_pfn - 1) // geometry.pages_per_section
+    for nr in numbers:
+        if not 0 <= nr <= last:
+            raise UsageError(
+                f"{nr} is not a section number on this machine: give one from 0 to {last}"
+            )
 
 
 def _sections_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

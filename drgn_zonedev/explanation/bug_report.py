@@ -9,6 +9,7 @@ Describes one finding for a mailing list or a bug tracker, without private data.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
 from drgn import Program
@@ -17,7 +18,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.explanation.explain import Explanation, explain, explain_subject
 from drgn_zonedev.explanation.exposed_walkers import ExposedWalker
-from drgn_zonedev.explanation.resolve import Subject
+from drgn_zonedev.explanation.resolve import Subject, UnknownNameError
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Evidence, EvidenceKind, Finding, KernelFacts
 from drgn_zonedev.report import check
@@ -79,9 +80,20 @@ def bug_report(prog: Program, what: str | int | None = None) -> BugReport:
         subject = Subject(finding.start_pfn, "PFN")
         explanation = explain_subject(prog, take_snapshot(prog), subject)
     else:
-        explanation = explain(prog, what)
+        explanation = _explanation(prog, what)
         finding = _worst_here(explanation)
     return _report(prog, finding, explanation)
+
+
+def _explanation(prog: Program, what: str | int) -> Explanation:
+    try:
+        return explain(prog, what)
+    except UnknownNameError as e:
+        like = difflib.get_close_matches(str(what), KINDS, n=1) or sorted(KINDS)[:1]
+        raise UnknownNameError(
+            f"{what!r} is neither a finding nor a page: give a finding that check shows, such as "
+            f"{like[0]}, or a PFN"
+        ) from e
 
 
 def _first(prog: Program, slug: str | None) -> Finding:

@@ -25,7 +25,7 @@ from drgn_zonedev.kernel.mmzone import require_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
 from drgn_zonedev.model import Finding, Pgmap, Range
 
-__all__ = ("Subject", "resolve", "resolve_pfn", "resolve_range")
+__all__ = ("Subject", "UnknownNameError", "listed", "resolve", "resolve_pfn", "resolve_range")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
 _KINDS_OF_WORDS = {words: kind for kind, words in _KINDS.items()}
@@ -37,6 +37,10 @@ _RESOURCE = "resource"
 
 # The most names that an error lists.
 _FEW = 12
+
+
+class UnknownNameError(ValueError):
+    """There is neither a page nor a resource of this name."""
 
 
 @dataclass(frozen=True)
@@ -254,15 +258,16 @@ def _named(resources: Sequence[Resource], name: str) -> list[Resource]:
     if len(names) == 1:
         return similar
     if names:
-        raise ValueError(f"{name!r} is ambiguous: choose one of {_listed(names)}")
+        raise ValueError(f"{name!r} is ambiguous: choose one of {listed(names)}")
     known = list(dict.fromkeys(r.name for r in resources if r.name))
-    raise ValueError(
+    raise UnknownNameError(
         f"there is no resource {name!r}: give a PFN, a physical address, "
-        f"a struct page's address, or one of {_listed(known)}"
+        f"a struct page's address, or one of {listed(known)}"
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """List names for an error, but not more than a reader can use."""
     shown = ", ".join(repr(name) for name in names[:_FEW])
     return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
 

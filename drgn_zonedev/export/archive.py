@@ -28,11 +28,12 @@ from drgn_zonedev.export.ustar import (
 from drgn_zonedev.export.xz_stream import MAGIC, BadStreamError, CutOffError, XzStream
 from drgn_zonedev.util.directories import create_file
 
-__all__ = ("FILES", "ArchiveError", "beginnings", "is_archive_name", "pack", "unpack")
+__all__ = ("FILES", "SUFFIXES", "ArchiveError", "beginnings", "is_archive_name", "pack", "unpack")
 
 FILES = ("meta.json", "vmlinux", "vmcore")
 
-_SUFFIXES = (".tar.xz", ".txz")
+SUFFIXES = (".tar.xz", ".txz")
+"""What the names of packed exports end in."""
 
 # Three files, a directory or two, and what file managers add to them.
 _MAX_HEADERS = 16
@@ -56,7 +57,7 @@ class ArchiveError(Exception):
 
 def is_archive_name(path: Path) -> bool:
     """Tell whether a path is named like a packed export."""
-    return path.name.endswith(_SUFFIXES)
+    return path.name.endswith(SUFFIXES)
 
 
 def pack(directory: Path, archive: Path) -> None:

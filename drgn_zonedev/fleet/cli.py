@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
+from drgn_zonedev.commands.base import (
+    Outcome,
+    ShellCommand,
+    Status,
+    UsageError,
+    not_empty,
+    not_empty_path,
+    print_text,
+)
 from drgn_zonedev.commands.check import fail_on_argument, fails
 from drgn_zonedev.commands.inputs import refuse_overwriting
 from drgn_zonedev.model import MemoryKind
@@ -47,6 +55,7 @@ def add_survey_command(subparsers: Any) -> None:
     parser.add_argument(
         "paths",
         metavar="PATH",
+        type=not_empty,
         nargs="+",
         help="a dump, a directory, a pattern, or @FILE with one of these a line; or the word "
         "report, alone",
@@ -54,7 +63,7 @@ def add_survey_command(subparsers: Any) -> None:
     parser.add_argument(
         "--store",
         metavar="FILE",
-        type=Path,
+        type=not_empty_path,
         default=Path("survey.db"),
         help="SQLite database of the results (default: %(default)s)",
     )
@@ -74,6 +83,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dask",
         metavar="ADDRESS",
+        type=not_empty,
         help="have the workers of a Dask cluster check the dumps, whose scheduler is at ADDRESS; "
         "local starts one here",
     )
@@ -103,6 +113,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html",
         metavar="FILE",
+        type=not_empty,
         help="write the report there, too, as one file with a section for each dump",
     )
     parser.add_argument(
@@ -114,7 +125,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--into",
         metavar="DIR",
-        type=Path,
+        type=not_empty_path,
         help="the directory of --export (default: survey-FORMAT)",
     )
 

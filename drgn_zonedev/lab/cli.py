@@ -19,7 +19,7 @@ from drgn_zonedev.commands.base import (
     ShellCommand,
     Status,
     UsageError,
-    not_empty,
+    not_empty_path,
     offer,
     print_text,
 )
@@ -108,15 +108,15 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "-j", "--jobs", metavar="N", type=_positive, help="guests at a time (default: what fits)"
     )
-    verb.add_argument("--junit", metavar="FILE", type=_path, help="write JUnit XML there")
-    verb.add_argument("--json", metavar="FILE", type=_path, help="write all reports there")
+    verb.add_argument("--junit", metavar="FILE", type=not_empty_path, help="write JUnit XML there")
+    verb.add_argument("--json", metavar="FILE", type=not_empty_path, help="write all reports there")
     verb.add_argument(
-        "--dump", metavar="DIR", type=_path, help="keep an ELF dump of every guest there"
+        "--dump", metavar="DIR", type=not_empty_path, help="keep an ELF dump of every guest there"
     )
     verb.add_argument(
         "--export",
         metavar="DIR",
-        type=_path,
+        type=not_empty_path,
         help="keep a small export of every guest there, some ten kilobytes each, which needs no "
         "vmlinux",
     )
@@ -139,23 +139,20 @@ def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
         "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"
     )
     group = verb.add_argument_group("a kernel of your own, instead of KERNEL")
-    group.add_argument("--kernel", metavar="BZIMAGE", type=_path)
-    group.add_argument("--vmlinux", metavar="FILE", type=_path, help="with debugging symbols")
+    group.add_argument("--kernel", metavar="BZIMAGE", type=not_empty_path)
+    group.add_argument(
+        "--vmlinux", metavar="FILE", type=not_empty_path, help="with debugging symbols"
+    )
     group.add_argument(
         "--modules",
         metavar="DIR",
-        type=_path,
+        type=not_empty_path,
         help="lib/modules/RELEASE, or INSTALL_MOD_PATH of make modules_install "
         "(default: everything is built in)",
     )
     group.add_argument(
-        "--system-map", metavar="FILE", type=_path, help="default: the symbols in vmlinux"
+        "--system-map", metavar="FILE", type=not_empty_path, help="default: the symbols in vmlinux"
     )
-
-
-def _path(text: str) -> Path:
-    # Path("") is the current directory.
-    return Path(not_empty(text))
 
 
 def _positive(value: str) -> int:

@@ -81,8 +81,8 @@ def connect(address: str) -> socket.socket:
     :raises OSError: if the connection fails
     :raises QmpError: if QEMU does not send its greeting: it is busy with another client
     """
-    host, colon, port = address.rpartition(":")
-    if colon and address[0] not in "/." and port.isdecimal() and 0 < int(port) < 1 << 16:
+    host, _, port = address.rpartition(":")
+    if _is_host_and_port(address):
         monitor = socket.create_connection((host or "localhost", int(port)), _SECONDS)
     else:
         monitor = _connect_unix(address)
@@ -96,6 +96,11 @@ def connect(address: str) -> socket.socket:
             "time, and there may be another one"
         )
     return monitor
+
+
+def _is_host_and_port(address: str) -> bool:
+    _, colon, port = address.rpartition(":")
+    return bool(colon) and address[0] not in "/." and port.isdecimal() and 0 < int(port) < 1 << 16
 
 
 def _connect_unix(path: str) -> socket.socket:
@@ -119,9 +124,11 @@ def connect_guest(address: str) -> socket.socket:
         return connect(address)
     except OSError as e:
         hint = ": check the address"
-        if isinstance(e, (ConnectionError, FileNotFoundError)):
-            # drgn distinguishes them in the same way.
-            kind = "tcp" if ":" in address and "/" not in address else "unix"
+        # drgn distinguishes them in the same way.
+        kind = "tcp" if ":" in address and "/" not in address else "unix"
+        if kind == "tcp" and not _is_host_and_port(address):
+            hint = ": give HOST:PORT, with a PORT from 1 to 65535, or the path of a socket"
+        elif isinstance(e, (ConnectionError, FileNotFoundError)):
             hint = f": is QEMU running with -qmp {kind}:{address},server=on,wait=off?"
         elif isinstance(e, PermissionError):
             hint = ": try as root"

@@ -21,7 +21,7 @@ from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.explanation.resolve import resolve
+from drgn_zonedev.explanation.resolve import UnknownNameError, listed, resolve
 from drgn_zonedev.kernel.folio_counts import idle_references
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout, read_pages
 from drgn_zonedev.model import Case, Finding, Pgmap, Range
@@ -105,15 +105,27 @@ def _subject(
         raise ValueError(f"pgmap {what.address:#x} is not in pgmap_array any more")
     try:
         page = resolve(prog, what, kind, snapshot.resources)
+    except UnknownNameError as e:
+        raise UnknownNameError(f"there is no device {what!r}: {_choices(pgmaps)}") from e
     except ValueError as e:
-        known = ", ".join(repr(name) for pgmap in pgmaps for name in _names(pgmap))
-        raise ValueError(f"{e}; devices: {known}" if known else str(e)) from e
+        known = _known_names(pgmaps)
+        raise ValueError(f"{e}; devices: {listed(known)}" if known else str(e)) from e
     owners = tuple(pgmap for pgmap in pgmaps if _has(pgmap, page.pfn))
     if not owners:
         raise ValueError(
             f"PFN {page.pfn:#x} is not device memory: give a page of a device, or its name"
         )
     return _Subject(owners, None if page.kind == "resource" else page.pfn)
+
+
+def _known_names(pgmaps: Sequence[Pgmap]) -> list[str]:
+    return list(dict.fromkeys(name for pgmap in pgmaps for name in _names(pgmap)))
+
+
+def _choices(pgmaps: Sequence[Pgmap]) -> str:
+    names = _known_names(pgmaps)
+    devices = f"the name of a device ({listed(names)}), " if names else ""
+    return f"give {devices}the address of a struct dev_pagemap, which pgmaps lists, or a PFN"
 
 
 def _is_meant(pgmap: Pgmap, what: object) -> bool:

@@ -442,6 +442,7 @@ def _without_commands(make: type[argparse.ArgumentParser]) -> argparse.ArgumentP
         "--symbols",
         metavar="PATH",
         action="append",
+        type=not_empty,
         default=[],
         help="load debugging symbols from the given file (may be given more than once)",
     )

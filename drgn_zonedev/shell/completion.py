@@ -85,6 +85,8 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
         if args.shell == _WORDS:
             print_text("\n".join(words_for(parser, args.words)))
             return Outcome(None)
+        if args.words:
+            command.error(f"unrecognized arguments: {' '.join(args.words)}")
         print_text(_script(parser, args.shell), end="")
         return Outcome(None)
 

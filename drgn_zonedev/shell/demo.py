@@ -12,10 +12,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drgn_zonedev.commands.base import Outcome, ShellCommand, Status, UsageError, print_text
+from drgn_zonedev.commands.base import (
+    Outcome,
+    ShellCommand,
+    Status,
+    UsageError,
+    not_empty,
+    not_empty_path,
+    print_text,
+)
 from drgn_zonedev.export.archive import ArchiveError
 from drgn_zonedev.export.store import EXPECTED, StoredDump, default_directory, stored_dumps
 from drgn_zonedev.model import Case, Report, Severity
@@ -51,9 +58,16 @@ def add_demo_command(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "kernel", metavar="KERNEL", nargs="?", default="7.3", help="default: %(default)s"
+        "kernel",
+        metavar="KERNEL",
+        type=not_empty,
+        nargs="?",
+        default="7.3",
+        help="default: %(default)s",
     )
-    parser.add_argument("--vmcores", metavar="DIR", type=Path, help="read the dumps from DIR")
+    parser.add_argument(
+        "--vmcores", metavar="DIR", type=not_empty_path, help="read the dumps from DIR"
+    )
     parser.set_defaults(command=ShellCommand(_demo))
 
 

@@ -7,8 +7,10 @@ a traceback.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from drgn_zonedev.shell import cli
 
 VMCORES = Path(__file__).parents[2] / "vmcores"
 DUMP = str(VMCORES / "6.1-empty")
+DEVICE = str(VMCORES / "6.12-fsdax-collision")
 USAGE, NOT_JUDGED = 2, 3
 
 # Words of the command line, and some of the answer.
@@ -38,6 +41,10 @@ WRONG = [
     ("-k -c x check", "not allowed with"),
     ("-c x --pause check", "--pause is for a guest"),
     ("--qemu none check", "is QEMU running"),
+    ("--qemu localhost:x check", "give HOST:PORT, with a PORT from 1 to 65535"),
+    ("--qemu localhost:65536 check", "give HOST:PORT"),
+    ("--qemu localhost: check", "give HOST:PORT"),
+    ("--qemu : check", "give HOST:PORT"),
     ("--types wrong check", "invalid choice: 'wrong'"),
     ("--architecture z80 check", "invalid choice: 'z80'"),
     ("--try-symbols-by nonsense -c DUMP check", "nonsense"),
@@ -81,6 +88,9 @@ WRONG = [
     ("check --pfns 5..5", "no PFN is in"),
     ("check --pfns 9..5", "no PFN is in"),
     ("check --pfns x..y", "is not a number"),
+    ("check --pfns 1..", "'1..' is not START..END, such as"),
+    ("check --pfns ..1", "'..1' is not START..END, such as"),
+    ("-c DUMP export out --pfns ..", "'..' is not START..END, such as"),
     ("check --pfns -1..5", "expected one argument"),
     ("check --color maybe", "invalid choice: 'maybe'"),
     ("check extra", "unrecognized arguments: extra"),
@@ -97,10 +107,15 @@ WRONG = [
     ("-c DUMP check --baseline none", "cannot read none"),
     ("-c DUMP check --baseline text", "text is not JSON"),
     ("-c DUMP check --baseline .", "cannot read ."),
+    ("-c DUMP check --baseline empty", "empty is empty: write one with check"),
+    ("-c DUMP check --baseline blank", "blank is empty: write one with check"),
     ("-c DUMP check --pfns 0x999999..0x99999a", "no memory at PFNs"),
     ("-c DUMP ranges --map -o map.pdf", "choose a name that ends in .svg"),
     ("sections x", "'x' is not a number"),
     ("sections 12z", "'12z' is not a number"),
+    ("-c DUMP sections -1", "-1 is not a section number on this machine: give one from 0 to"),
+    ("-c DUMP sections 99999999999", "99999999999 is not a section number on this machine"),
+    ("-c DUMP sections 4 0x80000 --format json", "524288 is not a section number"),
     ("pfn", "the following arguments are required: PFN"),
     ("pfn ''", "it is empty"),
     ("pfn 1 --as frame", "invalid choice: 'frame'"),
@@ -118,7 +133,13 @@ WRONG = [
     ("oops none", "cannot read none"),
     ("oops empty", "empty is empty"),
     ("oops .", "cannot read ."),
-    ("-c DUMP bugreport --finding nothing", ""),
+    ("-c DUMP bugreport --finding nothing", "unrecognized arguments: --finding"),
+    ("-c DUMP bugreport nothing", "neither a finding nor a page: give a finding that check shows"),
+    ("-c DUMP bugreport orphan-sectoin", "such as orphan-section, or a PFN"),
+    ("-c DUMP bugreport orphan-section", "check finds no orphan-section: give a PFN"),
+    ("-c DUMP pins nothing", "give the address of a struct dev_pagemap, which pgmaps lists"),
+    ("-c DEVICE pins nothing", "give the name of a device ('pfn0.0', 'pmem0')"),
+    ("-c DEVICE pins 0", "PFN 0x0 is not device memory: give a page of a device"),
     ("diff", "the following arguments are required: OLD"),
     ("diff DUMP", "give NEW, or select a program"),
     ("diff none DUMP", "none"),
@@ -126,6 +147,8 @@ WRONG = [
     ("-c DUMP diff DUMP DUMP", "omit NEW"),
     ("export", "the following arguments are required: OUT"),
     ("-c DUMP export ''", "empty"),
+    ("-c DUMP export .tar.xz", "there is no name in front of .tar.xz"),
+    ("-c DUMP export ./.txz", "there is no name in front of .txz"),
     ("-c DUMP export out --all-memmap", "left out the struct pages of RAM"),
     ("lab run --kernel . --vmlinux text", ". is a directory"),
     ("-c DUMP export . --margin -1", "'-1'"),
@@ -140,9 +163,15 @@ WRONG = [
     ("lab shell", "the following arguments are required"),
     ("completion", "the following arguments are required: SHELL"),
     ("completion tcsh", "invalid choice: 'tcsh'"),
+    ("completion bash zsh", "unrecognized arguments: zsh"),
+    ("completion bash --all", "unrecognized arguments: --all"),
     ("help chekc", "invalid choice: 'chekc'"),
     ("help lab boot", "invalid choice: 'boot'"),
-    ("survey", "survey"),
+    ("help check more", "unrecognized arguments: more"),
+    ("help help help", "unrecognized arguments: help"),
+    ("help lab run more words", "unrecognized arguments: more words"),
+    ("survey", "the following arguments are required: PATH"),
+    ("survey --dask '' dump", "argument --dask: it is empty"),
 ]
 
 
@@ -150,9 +179,11 @@ WRONG = [
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty").touch()
+    Path("blank").write_text(" \n")
     Path("text").write_text("no core at all\n")
     Path("zeros").write_bytes(bytes(1 << 16))
     Path("dump").symlink_to(DUMP)
+    Path("device").symlink_to(DEVICE)
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
 
 
@@ -168,7 +199,7 @@ def test_wrong_usage_says_what_is_wrong(
     line: str, said: str, files: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
-    assert status_of(shlex.split(line.replace("DUMP", "dump"))) == USAGE
+    assert status_of(shlex.split(line.replace("DUMP", "dump").replace("DEVICE", "device"))) == USAGE
     done = capsys.readouterr()
     assert done.out == ""
     assert said in done.err
@@ -176,6 +207,55 @@ def test_wrong_usage_says_what_is_wrong(
     *_, last = done.err.splitlines()
     assert last.startswith("zonedev")
     assert ": error: " in last
+
+
+def valued(
+    parser: argparse.ArgumentParser, command: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser, argparse.Action]]:
+    """Get the arguments of all commands that take any text."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, each in action.choices.items():
+                yield from valued(each, f"{command}{name} ")
+        elif action.nargs != 0 and not action.choices:
+            yield f"{command}{action.dest}", parser, action
+
+
+# Names, of which none is empty, are looked up when the command runs.
+LOOKED_UP = {
+    "symbol_methods",
+    "completion words",
+    "help words",
+    *(f"lab {verb} names" for verb in ("fetch", "build-kernel", "run", "walk", "shell")),
+}
+
+
+def may_be_empty(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    try:
+        parser._get_value(action, "")
+    except argparse.ArgumentError:
+        return False
+    return True
+
+
+def test_no_argument_may_be_empty() -> None:
+    arguments = [each for each in valued(cli.make_parser()) if each[0] not in LOOKED_UP]
+    assert len(arguments) > 50
+    assert [name for name, of, action in arguments if may_be_empty(of, action)] == []
+
+
+@pytest.mark.parametrize("name", ["help", "lab fetch", "lab build-kernel", "lab run", "lab walk"])
+def test_no_name_may_be_empty(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of([*name.split(), ""]) == USAGE
+    assert ": error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--try-symbols-by", "--no-symbols-by"])
+def test_no_method_may_be_empty(
+    option: str, files: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of([option, "", "-c", "dump", "check"]) == USAGE
+    assert ": error: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("vmlinux", ["text", "empty"])
