@@ -20,6 +20,8 @@ from typing import Any
 
 __all__ = ("candidates", "complete_commands")
 
+_NAME = "%zonedev"
+
 # The last is for crash mode; in Python, it is no statement.
 _PREFIXES = ("%zonedev ", "%crash zonedev ", "zonedev ")
 
@@ -33,6 +35,8 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     # drgn imports this at the start of every session.
     from drgn_zonedev.commands.base import offered
 
+    if _is_beginning(line):
+        return [_NAME]
     prefix = _prefix(line)
     *words, last = line[len(prefix) :].lstrip().split(" ")
     commands = _commands(parser)
@@ -51,6 +55,11 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     if not last.startswith("-"):
         options = _resource_names() if words[0] == "pfn" and last else []
     return sorted(name for name in options if last and name.startswith(last))
+
+
+def _is_beginning(line: str) -> bool:
+    # Any shorter one may become another command.
+    return _NAME[:2] in line and _NAME.startswith(line)
 
 
 def _prefix(line: str) -> str:
@@ -102,7 +111,7 @@ def _install(readline: Any, make_parser: Callable[[], argparse.ArgumentParser]) 
 
     def complete(text: str, state: int) -> str | None:
         line = readline.get_line_buffer()[: readline.get_endidx()]
-        if not _prefix(line):
+        if not _prefix(line) and not _is_beginning(line):
             found: str | None = before(text, state)
             return found
         # The word of readline may be the end of the real one: "for" for "--for".

@@ -26,7 +26,7 @@ COMMAND_NAMES = (
     "oops, bugreport, diff, proposal, walkers, export"
 )
 _CALLED = "%zonedev"
-_OF_THE_SHELL = ("completion", "demo", "lab")
+_OF_THE_SHELL = ("completion", "demo", "lab", "survey")
 _DESCRIPTION = "ZONE_DEVICE memory: what it is, and whether its struct pages are initialised"
 _LONG = """
 Find the case of every page frame, and whether its struct page is initialised. See {called}
@@ -85,9 +85,11 @@ def _run(called: str, prog: Program, name: str, words: Sequence[str], **kwargs: 
     if not words:
         raise CommandArgumentError(f"give a command: {COMMAND_NAMES}")
     if words[0] in _OF_THE_SHELL:
-        raise CommandArgumentError(f"zonedev {words[0]} is for the shell: it reads no program")
+        raise CommandArgumentError(
+            f"zonedev {words[0]} does not read this program: run it in the shell"
+        )
     try:
-        args = parser.parse_args(words)
+        args = parser.parse_args(_as_option(words))
         if args.drgn:
             from drgn_zonedev.commands.drgn_code import python_code
 
@@ -102,6 +104,15 @@ def _run(called: str, prog: Program, name: str, words: Sequence[str], **kwargs: 
         raise CommandError(f"{e}{_hint(words)}") from e
     except CannotJudgeError as e:
         raise CommandError(str(e)) from e
+
+
+def _as_option(words: Sequence[str]) -> Sequence[str]:
+    """Take ``help COMMAND``, which the shell's ``zonedev`` knows, for ``COMMAND --help``."""
+    if words[0] != "help":
+        return words
+    if len(words) > 2:
+        raise CommandArgumentError(f"unrecognized arguments: {' '.join(words[2:])}")
+    return [*words[1:], "--help"]
 
 
 def _source(prog: Program) -> str:

@@ -23,6 +23,8 @@ DUMP = Path(__file__).parents[2] / "vmcores" / "6.1-fsdax-collision"
 @pytest.mark.parametrize(
     ("line", "found"),
     [
+        ("%z", ["%zonedev"]),
+        ("%zonedev", ["%zonedev"]),
         ("%zonedev pg", ["pgmaps"]),
         ("%zonedev  ex", ["export"]),
         ("%zonedev check --fo", ["--format"]),
@@ -70,7 +72,9 @@ def repl(tmp_path: Path) -> Iterator[pexpect.spawn[str]]:
 
 def test_tab_completes_commands_and_python(repl: pexpect.spawn[str]) -> None:
     # It is the first line of the session.
-    repl.send("%zonedev pgm\t")
+    repl.send("%zon\t")
+    repl.expect("%zonedev")
+    repl.send(" pgm\t")
     repl.expect("%zonedev pgmaps")
     repl.send(" --form\t")
     repl.expect("--format")

@@ -35,7 +35,14 @@ def test_help_calls_it_what_the_user_called_it(
     line: str, called: str, prog: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_command(prog, f"{line} check --help")
-    assert capsys.readouterr().out.startswith(f"usage: {called} check [-h]")
+    helped = capsys.readouterr().out
+    assert helped.startswith(f"usage: {called} check [-h]")
+    run_command(prog, f"{line} help check")
+    assert capsys.readouterr().out == helped
+    run_command(prog, f"{line} help")
+    assert capsys.readouterr().out.startswith(f"usage: {called} [-h] COMMAND")
+    with pytest.raises(CommandArgumentError, match="unrecognized arguments: more"):
+        run_command(prog, f"{line} help check more")
 
 
 @pytest.mark.parametrize(("line", "called"), CALLED)
