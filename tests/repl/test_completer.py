@@ -75,7 +75,7 @@ def test_tab_completes_commands_and_python(repl: pexpect.spawn[str]) -> None:
     repl.send("%zon\t")
     repl.expect("%zonedev")
     repl.send(" pgm\t")
-    repl.expect("%zonedev pgmaps")
+    repl.expect(" pgmaps")
     repl.send(" --form\t")
     repl.expect("--format")
     repl.sendline(" json")
