@@ -11,13 +11,19 @@ run as far as ``nr_node_ids`` or ``nr_cpu_ids`` says; these also work if that is
 
 from __future__ import annotations
 
-from drgn import Object, ObjectNotFoundError, Program, sizeof
+from drgn import FaultError, Object, ObjectNotFoundError, Program, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.bitops import for_each_set_bit
 from drgn.helpers.linux.cpumask import cpu_online_mask, cpu_possible_mask
 from drgn.helpers.linux.nodemask import nr_node_ids
 
-__all__ = ("masks_are_sound", "online_cpus", "online_nodes", "possible_cpus")
+__all__ = (
+    "masks_are_sound",
+    "online_cpus",
+    "online_nodes",
+    "possible_cpus",
+    "possible_nodes",
+)
 
 
 @takes_program_or_default
@@ -32,6 +38,19 @@ def online_nodes(prog: Program) -> list[int]:
     except ObjectNotFoundError:
         return [0]
     return _set_bits(mask, nr_node_ids(prog))
+
+
+@takes_program_or_default
+def possible_nodes(prog: Program) -> list[int]:
+    """
+    Get the nodes that may ever come online, or those that are if an export has no others.
+
+    :raises FaultError: if the mask cannot be read
+    """
+    try:
+        return _set_bits(prog["node_states"][prog["N_POSSIBLE"]], nr_node_ids(prog))
+    except (FaultError, ObjectNotFoundError):
+        return online_nodes(prog)
 
 
 @takes_program_or_default

@@ -142,6 +142,27 @@ BUGS = {
             "(20201205013238.21663-1-aarcange@redhat.com) and not merged",
         ),
         KnownBug(
+            slug="memory-failure-node",
+            mechanism="memory_failure_dev_pagemap() calls action_result() for what "
+            "pgmap_pfn_valid() refuses, too, and update_per_node_mf_stats() asks pfn_to_nid(), "
+            "which reads the struct page. Those of an altmap's reserve, and those that "
+            "memremap_pages() has not reached, are not initialised",
+            consequence="a memory error in the reserve of a namespace with map=dev is counted for "
+            "whatever node the memory says: an oops at the offset of mf_stats if there is no such "
+            "node, and a VM_BUG_ON_PAGE() with CONFIG_DEBUG_VM",
+            cure="create the namespace with map=mem, or let nothing but zeros be where its struct "
+            "pages will be",
+            introduced=BugCommit(
+                "18f41fa616ee", "mm: memory-failure: bump memory failure stats to pglist_data"
+            ),
+            fix=None,
+            since=(6, 3),
+            fixed=None,
+            stable=(),
+            sure=Sure.READ_CAUSE,
+            note="read in 6.6, 6.12.117 and 7.3.4; zonedev lab walk 7.3 dirty-media shows it",
+        ),
+        KnownBug(
             slug="hugetlb-references-restored",
             mechanism="vmemmap_restore_pte() gives each page of a hugetlb page's vmemmap a copy of "
             "the shared tails. Those of boot (CONFIG_SPARSEMEM_VMEMMAP_PREINIT) have 1 in "

@@ -19,6 +19,9 @@ _PROC_PAGE = frozenset({"stable_page_flags", "kpageflags_read", "kpagecount_read
 _PROC_PAGE_CGROUP = frozenset({"kpagecgroup_read", "page_cgroup_ino"})
 _PCP = frozenset({"zone_pcp_disable", "__zone_set_pageset_high_and_batch", "drain_all_pages"})
 _HWPOISON = frozenset({"get_hwpoison_page", "memory_failure", "soft_offline_page"})
+_COUNTED = frozenset({"update_per_node_mf_stats", "action_result", "memory_failure_dev_pagemap"})
+# mf_stats is at the end of pglist_data, which has some 170 KiB.
+_MAX_PGLIST_DATA = 1 << 20
 _PFN_VALID = frozenset({"pfn_valid", "pfn_section_valid", "pfn_to_online_page"})
 _INIT_DEVICE = frozenset({"memmap_init_zone_device", "__init_zone_device_page"})
 
@@ -64,6 +67,14 @@ def _zone(boot: Boot, event: Event, faults: list[LoggedAddress]) -> bool:
     return event.kind in _FAULTS and event.function in _PCP and bool(_path(event) & _HWPOISON)
 
 
+def _node_of_error(boot: Boot, event: Event, faults: list[LoggedAddress]) -> bool:
+    if event.function not in _COUNTED or "memory_failure" not in _path(event):
+        return False
+    poisoned = event.kind is EventKind.BUG and "PagePoisoned" in (event.condition or "")
+    no_node = any(4096 <= a.address < _MAX_PGLIST_DATA for a in faults)
+    return poisoned or (event.kind is EventKind.FAULT and no_node)
+
+
 def _not_synchronised(boot: Boot, event: Event, faults: list[LoggedAddress]) -> bool:
     if boot.architecture != "x86-64" or event.kind is not EventKind.FAULT:
         return False
@@ -103,6 +114,7 @@ def _copied_references(boot: Boot, event: Event, faults: list[LoggedAddress]) ->
 _SIGNATURES: dict[str, Signature] = {
     "kpageflags-reads-reserve": _kpageflags,
     "zone-of-reserved-hole": _zone,
+    "memory-failure-node": _node_of_error,
     "hugetlb-references-restored": _copied_references,
     "vmemmap-not-synchronised": _not_synchronised,
     "page-table-check-of-device-pages": _page_table_check,

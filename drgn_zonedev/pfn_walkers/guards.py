@@ -18,7 +18,9 @@ from collections.abc import Callable
 import numpy as np
 from drgn import FaultError, ObjectAbsentError, Program
 
+from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import has_generic_pfn_valid
+from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
 from drgn_zonedev.pfn_walkers.kpageflags import has_kpage_read
 from drgn_zonedev.pfn_walkers.memory import (
     FREE,
@@ -189,11 +191,26 @@ FILTERS: dict[str, Ask] = {
     "HWPoisonHandlable() of v5.13": lambda g: g.runs.has(_HANDLABLE_OR_MOVABLE),
     "KHO's magic in page->private": lambda g: g.runs.has(HANDED_OVER | UNREADABLE),
     "corrupt-filter-enable is set": _filters_injection,
+    # It reads no struct page, but comes after what does.
+    "pgmap_pfn_valid()": STEPS["pgmap_pfn_valid()"],
 }
 
 
+def _counts_errors_by_node(prog: Program) -> bool:
+    # Linux kernel commit 18f41fa616ee ("mm: memory-failure: bump memory failure stats to
+    # pglist_data") (in v6.3). The member needs CONFIG_MEMORY_FAILURE; without CONFIG_NUMA,
+    # pfn_to_nid() is 0.
+    if not page_layout(prog).nodes_shift:
+        return False
+    has_member = prog.type("struct pglist_data").has_member("mf_stats")
+    return has_member or has_change(kernel_release(prog), (6, 3)) is True
+
+
 # Features that select a guard, besides the existence of a function.
-FEATURES: dict[str, Callable[[Program], bool]] = {"kpage_read() looks at copies": has_kpage_read}
+FEATURES: dict[str, Callable[[Program], bool]] = {
+    "kpage_read() looks at copies": has_kpage_read,
+    "memory errors are counted by node": _counts_errors_by_node,
+}
 
 
 def unknown_here(memory: UnpromisedMemory, step: str) -> str | None:

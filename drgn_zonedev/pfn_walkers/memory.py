@@ -31,7 +31,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.resource import with_names
 from drgn_zonedev.kernel.zones import Zones, zones
 from drgn_zonedev.model import CASES, Case, Memmap, Range
-from drgn_zonedev.pfn_walkers.zone_lookup import false_zones
+from drgn_zonedev.pfn_walkers.zone_lookup import false_nodes, false_zones
 from drgn_zonedev.util.intervals import Span, difference, union
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress, no_progress
@@ -64,6 +64,8 @@ UNREADABLE = 1 << 20
 FALSE_ZONE, FAULTING_ZONE = 1 << 21, 1 << 22
 # A kexec handed the page over: KHO_PAGE_MAGIC in the lower half of page->private.
 HANDED_OVER = 1 << 23
+# Their node can never exist.
+FALSE_NODE = 1 << 24
 _KHO_MAGIC = 0x4B484F50
 _CONTENTS_MASK = 0xFF
 
@@ -371,6 +373,7 @@ def _describe(
         FALSE_ZONE: false,
         HANDED_OVER: _is_handed_over(prog, pages),
         FAULTING_ZONE: faulting,
+        FALSE_NODE: false_nodes(prog, pages),
     }
     for bit, column in bits.items():
         code |= np.where(column, bit, 0)

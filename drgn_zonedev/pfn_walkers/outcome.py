@@ -19,6 +19,7 @@ from drgn_zonedev.model import CASES, Case
 from drgn_zonedev.pfn_walkers.memory import (
     CHARGED,
     CONTENTS,
+    FALSE_NODE,
     FALSE_ZONE,
     FAULTING_ZONE,
     HELD,
@@ -49,6 +50,7 @@ class Act(enum.Enum):
     MEMCG = "follows its memcg"
     ZONE = "changes the per-CPU pagesets of its zone"
     ZONE_LOCK = "takes the lock of its zone, unless it is on the LRU"
+    NODE = "counts the error for its node"
     SCAN = "scans it for pointers"
 
 
@@ -60,11 +62,13 @@ class WalkOutcome(enum.Enum):
     WILD_POINTER = "follows a wild pointer: what it takes for a compound link"
     WILD_MEMCG = "follows a wild pointer: what it takes for a memcg"
     WILD_ZONE = "follows a wild pointer: what lies behind node_zones[], taken for its zone"
+    WILD_NODE = "follows NULL: what NODE_DATA() of a node that does not exist is"
     DANGLING_PGMAP = "follows a pgmap that is none: a freed one, or the page's own list head"
     FALSE_ZONE = "writes to what lies behind node_zones[], taken for its zone"
     CHANGES = "writes to a struct page that nobody owns"
     GARBAGE = "takes what the memory held before for a struct page"
     STALE = "takes a struct page of another time for this one"
+    MISCOUNTS = "counts the error for whatever node the memory says"
     UNREADABLE = "reads a struct page that could not be read here"
     DROPPED = "loads a word or two of it, and uses nothing"
     HARMLESS = "sees a struct page that is initialised"
@@ -78,6 +82,7 @@ FATAL = (
     WalkOutcome.WILD_POINTER,
     WalkOutcome.WILD_MEMCG,
     WalkOutcome.WILD_ZONE,
+    WalkOutcome.WILD_NODE,
 )
 """What ends in an oops, or may."""
 
@@ -126,6 +131,9 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     # A walker that follows the compound link of a tail reads the memcg of its folio instead.
     memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
     locks = ~runs.has(ON_LRU) & (Act.ZONE_LOCK in acts)
+    # page_to_nid() has PF_POISONED_CHECK(), too.
+    checks = _checks_poison(memory.prog) & bool(acts & {Act.FLAGS, Act.NODE})
+    counts = Act.NODE in acts
     # Initialised, but for its zone or node.
     in_use = of(Case.ONLINE) & holds(Contents.MISPLACED)
     # init_unavailable_range() initialises the struct pages of holes as holes. Those that a
@@ -136,14 +144,16 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     conditions = {
         WalkOutcome.FAULT: ~runs.mapped,
         WalkOutcome.UNREADABLE: runs.has(UNREADABLE),
-        WalkOutcome.BUG: holds(Contents.POISON) & _checks_poison(memory.prog) & (Act.FLAGS in acts),
+        WalkOutcome.BUG: holds(Contents.POISON) & checks,
         WalkOutcome.WILD_POINTER: runs.has(WILD) & follows,
         WalkOutcome.WILD_MEMCG: memcg & holds(*_GARBAGE),
         WalkOutcome.WILD_ZONE: runs.has(FAULTING_ZONE) & (Act.ZONE in acts),
+        WalkOutcome.WILD_NODE: runs.has(FALSE_NODE) & counts,
         WalkOutcome.DANGLING_PGMAP: holds(*_FALSE_PGMAP) & drops & _drops_by_pgmap(memory),
         WalkOutcome.FALSE_ZONE: runs.has(FALSE_ZONE) & (locks | (Act.ZONE in acts)),
         WalkOutcome.CHANGES: (takes_folio | takes_page | (Act.MARK in acts)) & ~in_use,
         WalkOutcome.HARMLESS: harmless | in_use,
+        WalkOutcome.MISCOUNTS: np.full(len(runs), counts),
         WalkOutcome.GARBAGE: holds(*_GARBAGE),
         WalkOutcome.STALE: np.ones(len(runs), bool),
     }

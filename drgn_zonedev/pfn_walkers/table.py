@@ -410,9 +410,19 @@ WALKERS = (
                 'metadata") (in v5.12), which brought pgmap_pfn_valid()',
                 known="",
             ),
+            # action_result() comes after it, but also for what pgmap_pfn_valid() refuses.
+            Guard(
+                ("no pfn_to_online_page()", _VALID, "get_dev_pagemap()"),
+                (Act.NODE, "pgmap_pfn_valid()", Act.FLAGS, Act.HEAD, Act.MARK),
+                feature="memory errors are counted by node",
+                commit='18f41fa616ee ("mm: memory-failure: bump memory failure stats to '
+                'pglist_data") (in v6.3)',
+                known="read in v6.6, v6.12.117 and v7.3.4",
+            ),
         ),
         proof=_VISIT_PROOF,
-        note="the only walker that checks everything that can be checked",
+        note="up to v6.2, it checks everything that can be checked before it reads; since v6.3, "
+        "action_result() asks pfn_to_nid() of all that a live pgmap has, initialised or not",
     ),
     Walker(
         name="soft-offline",

@@ -5,7 +5,8 @@ Looking Up Zones
 ----------------
 
 What ``page_zone()`` leads to, if the page says a zone or node that does not exist:
-``&NODE_DATA(nid)->node_zones[zone]``, which lies behind the array, or behind NULL.
+``&NODE_DATA(nid)->node_zones[zone]``, which lies behind the array, or behind NULL. And what
+``page_to_nid()`` does.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import numpy as np
 from drgn import FaultError, Program, offsetof, sizeof
 from drgn.helpers.linux.mmzone import NODE_DATA
 
-from drgn_zonedev.kernel.masks import online_nodes, possible_cpus
+from drgn_zonedev.kernel.masks import online_nodes, possible_cpus, possible_nodes
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.vmcore.reads import read_memory
 
-__all__ = ("false_zones",)
+__all__ = ("false_nodes", "false_zones")
 
 _WORD = 1 << 64
 
@@ -38,6 +39,13 @@ def false_zones(prog: Program, pages: Pages) -> tuple[np.ndarray, np.ndarray]:
     pairs = (divmod(link, 1 << layout.zones_shift) for link in found.tolist())
     faulting[rows] = np.array([_faults(prog, *pair) for pair in pairs], bool)[which]
     return false, faulting
+
+
+def false_nodes(prog: Program, pages: Pages) -> np.ndarray:
+    """Tell which pages say a node that can never exist: its ``NODE_DATA()`` is NULL."""
+    # Linux kernel commit 09f49dca570a ("mm: handle uninitialized numa nodes gracefully") (in
+    # v5.18) gave every possible node a pglist_data.
+    return ~np.isin(pages.node, np.array(possible_nodes(prog), np.uint64))
 
 
 def _faults(prog: Program, nid: int, number: int) -> bool:

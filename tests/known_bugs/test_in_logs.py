@@ -53,6 +53,8 @@ FAULT = f"BUG: unable to handle page fault for address: {PAGE}"
 ONES = "BUG: unable to handle page fault for address: fffffffffffffffe"
 NULL = "BUG: kernel NULL pointer dereference, address: 0000000000000010"
 OTHER = "BUG: unable to handle page fault for address: ffffffffb1f3c0d8"
+# mf_stats of 7.3 is at 0x2b078 of pglist_data, and failed at 0x10 of that.
+NO_NODE = "BUG: unable to handle page fault for address: 000000000002b088"
 BUG_ON = "kernel BUG at mm/page_table_check.c:141!"
 
 Log = Callable[[str], str]
@@ -75,6 +77,11 @@ LOGS: dict[str, tuple[Log, Log, tuple[str, str]]] = {
             OTHER, "__zone_set_pageset_high_and_batch", "offline_pages", release=release
         ),
         ("7.3.4", "5.4.1"),
+    ),
+    "memory-failure-node": (
+        lambda release: x86(NO_NODE, "action_result", "memory_failure", release=release),
+        lambda release: x86(OTHER, "action_result", "memory_failure", release=release),
+        ("7.3.4", "6.1.192"),
     ),
     "hugetlb-references-restored": (
         lambda release: bad_page(

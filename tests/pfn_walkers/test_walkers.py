@@ -16,6 +16,7 @@ from support.fakekernel import FakeKernel, collision, in_flight, partial
 from support.fakekernel.kernel import PERCPU_FIRST
 from support.fakekernel.layouts import Member
 from support.kernels import each_layout, since_taint
+from support.layoutmachine import layout_machine
 from support.schema import validated
 
 from drgn_zonedev.explanation.explain import explain
@@ -37,6 +38,7 @@ from drgn_zonedev.pfn_walkers import (
 )
 from drgn_zonedev.pfn_walkers.guards import FILTERS, STEPS
 from drgn_zonedev.pfn_walkers.memory import UNPROMISED
+from drgn_zonedev.pfn_walkers.outcome import Act
 from drgn_zonedev.pfn_walkers.table import ONLY_STABLE
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
 from drgn_zonedev.report import check
@@ -94,8 +96,10 @@ def test_guards_that_changed(layout: str, name: str, steps: dict[str, str]) -> N
     found = judged(collision(layout).program(), name)
     assert found.guard is not None
     if name == "memory-failure-dax":
-        # A fake kernel has no function that would tell.
+        # A fake kernel has no function that would tell; it has a structure since v6.3.
         assert found.guard.steps[-1] == "get_dev_pagemap()"
+        counts = layout not in ("5.10", "6.1")
+        assert found.guard.filters == (("pgmap_pfn_valid()",) if counts else ())
         assert not found.by_release
     else:
         assert found.guard.steps[-1] == steps.get(layout, "pfn_to_online_page()")
@@ -378,6 +382,30 @@ def test_memory_failure_reaches_devices_only_through_pgmap_pfn_valid(layout: str
         if online
         else [RESERVED[:3], METADATA[:3], (0x24400, 0x30000, "initializing")]
     )
+
+
+@pytest.mark.parametrize(
+    ("node", "outcome"),
+    [(0, WalkOutcome.MISCOUNTS), (3, WalkOutcome.WILD_NODE)],
+)
+def test_a_memory_error_in_a_reserve_is_counted_for_the_node_that_its_memory_says(
+    node: int, outcome: WalkOutcome
+) -> None:
+    # action_result() of v6.12, pfn_to_nid(): 10 bits of node on top of page->flags.
+    kernel = in_flight("6.12")
+    for pfn in range(RESERVED[0], RESERVED[1]):
+        kernel.poke_page_word(pfn, 0, node << 54 | 0x5A)
+    found = judged(kernel.program(), "memory-failure-dax").exposures
+    reserve = next(e for e in found if e.case is Case.RESERVED)
+    assert reserve.outcomes == {outcome: RESERVED[1] - RESERVED[0]}
+    assert reserve.used == 0
+
+
+def test_a_memory_error_of_older_kernels_or_without_numa_reads_no_node() -> None:
+    for kernel in (in_flight("6.1"), layout_machine("x86-64-6.12-no-numa").kernel):
+        guard = judged(kernel.program(), "memory-failure-dax").guard
+        assert guard is not None
+        assert Act.NODE not in guard.acts
 
 
 @since_taint

@@ -318,6 +318,13 @@ class _Table:
         """Whether a walker would touch the struct pages of PFNs, if they are unpromised."""
         return _inside(pfn, [(e.start_pfn, e.end_pfn) for e in self.exposures[name]])
 
+    def used(self, name: str, pfn: np.ndarray) -> np.ndarray:
+        """Whether a walker's guard lets PFNs pass, of which it may have read something before."""
+        if name != "memory-failure-dax":
+            return self.exposed(name, pfn)
+        passed = [(e.start_pfn, e.end_pfn) for e in self.exposures[name] if e.used]
+        return _inside(pfn, passed)
+
     def is_case(self, pfn: np.ndarray, *cases: Case) -> np.ndarray:
         return _inside(pfn, [(r.start_pfn, r.end_pfn) for r in self.ranges if r.case in cases])
 
@@ -401,7 +408,7 @@ def _guards(
         # with that of memory_failure_dev_pagemap().
         ours = bool(of.online[row]) or "memory-failure-dax" in names
         if not good[row]:
-            ours = any(bool(table.exposed(name, pfn[row : row + 1])[0]) for name in names)
+            ours = any(bool(table.used(name, pfn[row : row + 1])[0]) for name in names)
         if ours != passed:
             yield Disagreement(
                 f"{visit.walker}()'s guard",
