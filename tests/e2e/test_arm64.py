@@ -7,20 +7,27 @@ what the kernel itself says. Where it unmaps struct pages of a live device, an e
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 
 import pytest
 from _pytest.mark.structures import ParameterSet
+from drgn import Program
 from support.guests import Booted, debug_live, each_guest, long_guest, require_free
 
+from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
+from drgn_zonedev.commands.base import Session
 from drgn_zonedev.export.write import write_export
 from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 from drgn_zonedev.lab.verdict.agreement import compare
 from drgn_zonedev.lab.verdict.matrix import judge_guest
+from drgn_zonedev.model import Case
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
+from drgn_zonedev.shell.cli import make_parser
 
 pytestmark = pytest.mark.qemu
 
@@ -36,6 +43,7 @@ ALWAYS = {
     "7.3-arm64": ("fsdax-collision", "fsdax-partial", "init-in-flight", "empty"),
 }
 SECTION = 128 << 20
+WITHOUT_ZONE_DEVICE = "6.1-arm64"
 
 
 def page_size(kernel: str) -> int:
@@ -65,6 +73,39 @@ def test_every_pfn_of_a_collision_on_arm64(booted: Booted) -> None:
     assert agreement.leaks == ()
     # 448 MiB of RAM and 192 MiB of the device: five sections.
     assert agreement.pages == 5 * SECTION // booted.kernel.page_size
+
+
+@each_guest(
+    [
+        long_guest(
+            WITHOUT_ZONE_DEVICE, "empty", "a synthetic kernel without ZONE_DEVICE is in every run"
+        )
+    ]
+)
+def test_without_zone_device_only_ram_is_judged(booted: Booted) -> None:
+    prog = booted.program()
+    report = check(prog)
+    assert (report.findings, report.unjudged) == ((), ())
+    # 1 GiB, from 1 GiB on.
+    assert [(r.start_pfn, r.end_pfn, r.case) for r in report.ranges] == [
+        (0x40000, 0x80000, Case.ONLINE)
+    ]
+    for argv in (["pgmaps"], ["proposal"]):
+        with pytest.raises(LookupError) as e:
+            said(prog, *argv)
+        assert what_is_missing(e.value).startswith(
+            "the kernel was built without CONFIG_ZONE_DEVICE"
+        )
+    assert "0 of " in said(prog, "walkers")
+    assert "the kernel has no ZONE_DEVICE" in said(prog, "pfn", "0x40000")
+
+
+def said(prog: Program, *argv: str) -> str:
+    """What a command prints."""
+    args, out = make_parser().parse_args(argv), io.StringIO()
+    with contextlib.redirect_stdout(out), debug_info():
+        args.command.run(Session(prog), args)
+    return out.getvalue()
 
 
 @each_guest([("6.12-arm64-16k", "neighbour-gone")])

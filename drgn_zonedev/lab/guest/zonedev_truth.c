@@ -43,6 +43,7 @@
 #include <linux/proc_fs.h>
 #include <linux/sched.h>
 #include <linux/seq_file.h>
+#include <linux/shmem_fs.h>
 #include <linux/stop_machine.h>
 #include <linux/vmalloc.h>
 #include <linux/xarray.h>
@@ -176,6 +177,8 @@ static bool claimed(unsigned long start_nr, unsigned long end_nr)
 {
 	unsigned long pfn = section_nr_to_pfn(start_nr);
 
+	if (!IS_ENABLED(CONFIG_ZONE_DEVICE))
+		return false;
 	return xa_find(kernel_pgmap_array, &pfn, section_nr_to_pfn(end_nr) - 1, XA_PRESENT);
 }
 
@@ -736,12 +739,17 @@ static int __init truth_init(void)
 		return -ENOENT;
 	kernel_pgmap_pfn_valid = (void *)lookup("pgmap_pfn_valid");
 	kernel_pgmap_array = (void *)lookup("pgmap_array");
-	if (!kernel_pgmap_pfn_valid || !kernel_pgmap_array)
+	if (IS_ENABLED(CONFIG_ZONE_DEVICE) && (!kernel_pgmap_pfn_valid || !kernel_pgmap_array))
 		return -ENOENT;
 	kernel_stable_page_flags = (void *)lookup("stable_page_flags");
 	kernel_folio_mapping = (void *)lookup("folio_mapping") ?: (void *)lookup("page_mapping");
 	kernel_copy_nofault = (void *)lookup("copy_from_kernel_nofault");
+#ifdef CONFIG_KALLSYMS_ALL
 	kernel_shmem_aops = (void *)lookup("shmem_aops");
+#else
+	/* kallsyms has functions only, and this is exported. */
+	kernel_shmem_aops = &shmem_aops;
+#endif
 	kernel_huge_zero_pfn = (void *)lookup("huge_zero_pfn");
 	if (!kernel_stable_page_flags || !kernel_folio_mapping || !kernel_copy_nofault ||
 	    !kernel_shmem_aops)

@@ -70,11 +70,13 @@ UNFIXED_KERNELS: dict[str, Suite] = {
 """Kernels with a bug that the tool must find: only booted by name."""
 
 
-def _arm64(codename: str, flavour: str = "cloud-arm64") -> Suite:
-    return Suite(codename, architecture="arm64", flavour=flavour)
+def _arm64(codename: str, flavour: str = "cloud-arm64", *, security: bool = False) -> Suite:
+    return Suite(codename, security=security, architecture="arm64", flavour=flavour)
 
 
 ARM64_KERNELS: dict[str, Suite] = {
+    # Without CONFIG_ZONE_DEVICE.
+    "6.1-arm64": _arm64("bookworm", security=True),
     "6.12-arm64": _arm64("trixie"),
     "6.12-arm64-16k": _arm64("trixie", "arm64-16k"),
     "7.3-arm64": _arm64("trixie-backports"),

@@ -52,6 +52,7 @@ _DRIVER = ("zonedev_device",)
 _DEVDAX = (*_PMEM, "device_dax", "dax_pmem")
 _LARGE_ENOUGH = "with pages of 16K, the altmap is large enough"
 _6_12 = ("6.12-arm64", "6.12-arm64-16k")
+_NO_ZONE_DEVICE = "Debian builds it without CONFIG_ZONE_DEVICE"
 _NOT_PRIVATE = "Debian builds it without CONFIG_DEVICE_PRIVATE"
 _NOT_P2PDMA = "Debian builds it without CONFIG_PCI_P2PDMA"
 _OWN_PAGES = "with pages of 4K, no two subsections share a page of vmemmap"
@@ -68,15 +69,20 @@ def arm64_scenarios(page: int) -> dict[str, Scenario]:
 
     :param page: in bytes: 4096 or 16384
     """
-    scenarios = (
+    of_devices = (
         *_of_collision(page),
         *_of_parts(page),
         *_of_neighbours(page),
         *_of_hardware(page),
         *_of_driver(page),
-        _EMPTY,
     )
+    scenarios = (*(_with_zone_device(scenario) for scenario in of_devices), _EMPTY)
     return {scenario.name: scenario for scenario in scenarios}
+
+
+def _with_zone_device(scenario: Scenario) -> Scenario:
+    impossible = {"6.1-arm64": _NO_ZONE_DEVICE, **scenario.impossible}
+    return replace(scenario, impossible=impossible)
 
 
 def _align(page: int) -> int:

@@ -17,6 +17,7 @@ from drgn import Program
 
 from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind
 from drgn_zonedev.census.listing import page_kinds
+from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.lab.truth.frozen import Frozen, Is, Use
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, runs
 
@@ -78,7 +79,7 @@ def _name(code: int) -> str:
 
 def kinds_of_kernel(prog: Program, frozen: Frozen) -> np.ndarray:
     """Get the code of the kind that each page is of by the kernel's answers."""
-    is_device = frozen.runs["zone"] == prog.constant("ZONE_DEVICE").value_()
+    is_device = frozen.runs["zone"] == page_layout(prog).zone_device
     decided = [(frozen.runs[name] & np.uint32(bits)) != 0 for name, bits, _ in _DECIDED]
     codes = [PageKind.DEVICE.code, *(kind.code for *_, kind in _DECIDED)]
     kinds = np.select([is_device, *decided], codes, PageKind.KERNEL.code)
