@@ -15,7 +15,7 @@ import pytest
 from drgn import Program
 from support.defects import Defect, Overlay, Spot
 from support.fakekernel import LAYOUTS, busy_ram
-from support.kernels import each_layout, ends_of_layouts
+from support.kernels import ends_of_layouts
 from support.ramdefects import KINDS, RamDefects
 
 from drgn_zonedev.classification.classify import classify_snapshot
@@ -40,18 +40,11 @@ def spots(prog: Program, snapshot: Snapshot, ranges: list[Range]) -> set[Spot]:
     return {(f.slug, f.start_pfn, f.end_pfn) for f in found}
 
 
-@each_layout
+@pytest.mark.parametrize("layout", [*LAYOUTS, WITHOUT_ZONE_DEVICE])
 def test_nothing_is_wrong_with_ram_in_use(layout: str) -> None:
     report = check(busy_ram(layout).program())
     assert report.findings == ()
     assert report.unjudged == ()
-    assert report.coverage.by_case == {Case.ONLINE: PageCounts(verified=0x10000)}
-
-
-def test_nothing_is_wrong_with_ram_in_use_without_zone_device() -> None:
-    report = check(busy_ram(WITHOUT_ZONE_DEVICE).program())
-    assert report.findings == ()
-    assert {u.missing for u in report.unjudged} == {"ZONE_DEVICE", "struct memory_block"}
     assert report.coverage.by_case == {Case.ONLINE: PageCounts(verified=0x10000)}
 
 
