@@ -8,26 +8,35 @@ what the kernel itself says. Where it unmaps struct pages of a live device, an e
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import random
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 from drgn import Program
+from support.defects import Overlay, Spot
 from support.guests import Booted, debug_live, each_guest, long_guest, require_free
+from support.ramdefects import RamDefects
 
+from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.missing_debuginfo import debug_info, what_is_missing
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.commands.base import Session
 from drgn_zonedev.export.write import write_export
 from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
 from drgn_zonedev.lab.verdict.agreement import compare
 from drgn_zonedev.lab.verdict.matrix import judge_guest
-from drgn_zonedev.model import Case
+from drgn_zonedev.model import Case, Range, Severity
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell.cli import make_parser
+from drgn_zonedev.verification.verify import verify_snapshot
 
 pytestmark = pytest.mark.qemu
 
@@ -44,6 +53,9 @@ ALWAYS = {
 }
 SECTION = 128 << 20
 WITHOUT_ZONE_DEVICE = "6.1-arm64"
+RAM_START, RAM_END = 1 << 30, (1 << 30) + (448 << 20)
+# Of each kind of page, in each section.
+EACH = 4
 
 
 def page_size(kernel: str) -> int:
@@ -128,3 +140,44 @@ def test_an_export_of_arm64_says_what_its_source_says(
     export = open_dump(target / "vmcore", target / "vmlinux")
     documents = [as_json.report_document(check(prog, only="devices")) for prog in (source, export)]
     assert documents[0] == documents[1]
+
+
+@each_guest(
+    long_guest(
+        kernel,
+        "empty" if kernel == WITHOUT_ZONE_DEVICE else "fsdax-collision",
+        "a defect of each kind is in x86-64's guest, in every run",
+    )
+    for kernel in ARM64_KERNELS
+)
+def test_each_defect_is_found_where_it_is_on_arm64(booted: Booted) -> None:
+    prog, rng = booted.program(), random.Random(booted.kernel.name)
+    release, page = booted.kernel.name.partition("-")[0], booted.kernel.page_size
+    make, overlay = RamDefects(prog, release), Overlay(prog)
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    injected: Counter[str] = Counter()
+    for start in range(RAM_START // page, RAM_END // page, SECTION // page):
+        range_ = ram_section(ranges, start, SECTION // page)
+        for kind, pages in make.spots(range_.start_pfn, range_.end_pfn, rng, EACH).kinds.items():
+            for defect in (d for spot in pages for d in make.of(kind, *spot, rng)):
+                with overlay.injected(defect):
+                    found = spots(prog, snapshot, range_)
+                assert found == defect.expected, f"{kind}: {defect.what}"
+                injected[kind] += 1
+    assert set(injected) >= {"lru", "table", "reserved", "head", "tail", "free", "inside", "slab"}
+    assert injected.total() >= 1000
+    assert [f for f in check(prog).findings if f.severity is Severity.ERROR] == []
+
+
+def ram_section(ranges: list[Range], start_pfn: int, pages: int) -> Range:
+    """A section of RAM, as a range."""
+    whole = next(r for r in ranges if r.start_pfn <= start_pfn < r.end_pfn)
+    assert whole.case is Case.ONLINE
+    end_pfn = min(start_pfn + pages, whole.end_pfn)
+    return dataclasses.replace(whole, start_pfn=start_pfn, end_pfn=end_pfn)
+
+
+def spots(prog: Program, snapshot: Snapshot, range_: Range) -> set[Spot]:
+    found = verify_snapshot(prog, snapshot, [range_]).findings
+    return {(f.slug, f.start_pfn, f.end_pfn) for f in found}

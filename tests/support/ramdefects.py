@@ -20,8 +20,8 @@ from support.defects import ALL_ONES, Change, Defect
 from support.fakekernel.ram import COUNTS, FLAGS, LINK, MAPPING, MEMCG, PRIVATE, family, page_type
 
 PAGE_BYTES, WORDS = 64, 8
-# Ten bits of node, where there are nodes: the lab's kernels, and the fakes.
-NODES_WIDTH, NO_NODE = 10, 37
+# There is none of this number, or of the highest one.
+NO_NODE = 37
 KINDS = ("lru", "table", "reserved", "head", "first tail", "tail", "free", "inside", "slab")
 
 
@@ -30,6 +30,13 @@ class Spots:
     """PFNs of pages of each kind, and the order of the block or compound page of each."""
 
     kinds: dict[str, list[tuple[int, int]]]
+
+
+def nodes_width(prog: Program) -> int:
+    """NODES_WIDTH: node_data[] has MAX_NUMNODES entries."""
+    if not prog.type("struct zone").has_member("node"):
+        return 0
+    return int(len(prog["node_data"]) - 1).bit_length()
 
 
 class RamDefects:
@@ -41,11 +48,12 @@ class RamDefects:
         self.family = family(release)
         self.max_nr_zones = int(prog.constant("__MAX_NR_ZONES").value_())
         self.zone_device = int(prog["ZONE_DEVICE"].value_()) if "ZONE_DEVICE" in prog else None
-        nodes = NODES_WIDTH if prog.type("struct zone").has_member("node") else 0
-        self.node_shift = 64 - nodes
+        self.node_shift = 64 - nodes_width(prog)
         # ZONES_WIDTH
         self.zone_bits = (self.max_nr_zones - 1).bit_length()
         self.zone_shift = self.node_shift - self.zone_bits
+        # NR_PAGE_ORDERS
+        self.orders = int(prog.type("struct zone").member("free_area").type.length or 0)
         self.vmemmap = int(prog["vmemmap"].value_())
         self.in_flags = self.family in ("6.12", "7.2")
 
@@ -151,7 +159,8 @@ class RamDefects:
             after = flags ^ (3 if self.zone_bits > 2 else 1) << self.zone_shift
             yield self._defect("other zone", pfn, FLAGS, after, "ram-page-zone")
         if self.node_shift < 64:
-            after = flags % (1 << self.node_shift) | NO_NODE << self.node_shift
+            node = min(NO_NODE, (1 << 64 - self.node_shift) - 1)
+            after = flags % (1 << self.node_shift) | node << self.node_shift
             yield self._defect("node", pfn, FLAGS, after, "ram-page-node")
         for byte in (0, 0xFD, 0xFF):
             word = byte * 0x0101010101010101
@@ -241,9 +250,9 @@ class RamDefects:
 
     def _of_free(self, pfn: int, order: int, rng: random.Random, kind: str) -> Iterator[Defect]:
         yield from self._of_any_free(pfn, rng)
-        for after in (11, 64, rng.getrandbits(64) | 1 << 40):
+        for after in (self.orders, 64, rng.getrandbits(64) | 1 << 40):
             yield self._defect(f"order {after}", pfn, PRIVATE, after, "ram-free-order")
-        if pfn & (2 << order) - 1 and order < 10:
+        if pfn & (2 << order) - 1 and order < self.orders - 1:
             yield self._defect("misaligned", pfn, PRIVATE, order + 1, "ram-free-order")
         if self.prog.type("struct page").has_member("memcg_data"):
             assert offsetof(self.prog.type("struct page"), "memcg_data") == 8 * MEMCG
