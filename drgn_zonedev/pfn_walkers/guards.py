@@ -18,9 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from drgn import FaultError, ObjectAbsentError, Program
 
-from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.mmzone import has_generic_pfn_valid
-from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
 from drgn_zonedev.pfn_walkers.kpageflags import has_kpage_read
 from drgn_zonedev.pfn_walkers.memory import (
     FREE,
@@ -198,12 +196,10 @@ FILTERS: dict[str, Ask] = {
 
 def _counts_errors_by_node(prog: Program) -> bool:
     # Linux kernel commit 18f41fa616ee ("mm: memory-failure: bump memory failure stats to
-    # pglist_data") (in v6.3). The member needs CONFIG_MEMORY_FAILURE; without CONFIG_NUMA,
-    # pfn_to_nid() is 0.
-    if not page_layout(prog).nodes_shift:
-        return False
-    has_member = prog.type("struct pglist_data").has_member("mf_stats")
-    return has_member or has_change(kernel_release(prog), (6, 3)) is True
+    # pglist_data") (in v6.3). With contig_page_data (CONFIG_NUMA=n), pfn_to_nid() is 0.
+    # The member is that of CONFIG_MEMORY_FAILURE, without which there is no such walker.
+    is_numa = "contig_page_data" not in prog
+    return is_numa and prog.type("struct pglist_data").has_member("mf_stats")
 
 
 # Features that select a guard, besides the existence of a function.
