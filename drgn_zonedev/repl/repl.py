@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from drgn import Program, ProgramFlags
+from drgn import Program
 from drgn.commands import CommandArgumentError, CommandError, argument, parse_shell_command
 from drgn.commands.linux import linux_kernel_custom_command
 
@@ -96,7 +96,7 @@ def _run(called: str, prog: Program, name: str, words: Sequence[str], **kwargs: 
             print(python_code(prog, args.command, args, words), end="")
             return None
         refuse_overwriting(args, program_files(prog))
-        session = Session(prog, source=_source(prog), variables=kwargs.get("globals") or {})
+        session = Session(prog, variables=kwargs.get("globals") or {})
         return args.command.run(session, args).value
     except _HelpShown:
         return None
@@ -113,14 +113,6 @@ def _as_option(words: Sequence[str]) -> Sequence[str]:
     if len(words) > 2:
         raise CommandArgumentError(f"unrecognized arguments: {' '.join(words[2:])}")
     return [*words[1:], "--help"]
-
-
-def _source(prog: Program) -> str:
-    """Get the name of a program for reports, as the command line does."""
-    from drgn_zonedev.vmcore.core_path import core_dump_path
-
-    is_live = bool(prog.flags & ProgramFlags.IS_LIVE)
-    return core_dump_path(prog) or ("the running kernel" if is_live else "a program in drgn")
 
 
 def _hint(words: Sequence[str]) -> str:
