@@ -244,10 +244,12 @@ def _has_parameters(prog: Program, guard: Guard) -> bool:
     if guard.parameters is None:
         return True
     try:
-        return len(prog.function(guard.function).type_.parameters) == guard.parameters
+        type_ = prog.function(guard.function).type_
     except LookupError:
         # What shows the function has no types: the last guard counts.
         return True
+    # Nor has an export of what had none: void (...)
+    return type_.is_variadic or len(type_.parameters) == guard.parameters
 
 
 def _is_by_release(prog: Program, walker: Walker, guard: Guard | None) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from drgn import Program
+from drgn import FindObjectFlags, Object, Program, TypeParameter
 from support.fakekernel import collision
 from support.layoutmachine import layout_machine
 
@@ -168,3 +168,23 @@ def test_a_walker_is_not_judged_if_the_stable_release_would_decide() -> None:
     assert unknown.exposures == ()
     assert known.unjudged is None
     assert guard_of(known) == FOR_RELEASES["6.6.0"]["page-idle"]
+
+
+@pytest.mark.parametrize(("parameters", "filter_"), [(1, " of v5.13"), (2, ""), (None, "")])
+def test_parameters_of_a_function_choose_the_guard_unless_they_are_unknown(
+    parameters: int | None, filter_: str
+) -> None:
+    prog = released("x86-64-6.6-like", "6.6.0")
+    number = prog.int_type("int", 4, True)
+    # An export of what was inlined, from BTF, has void (...).
+    takes = [TypeParameter(number, f"p{i}") for i in range(parameters or 0)]
+    made = prog.function_type(prog.void_type(), takes, parameters is None)
+
+    def find(prog: Program, name: str, flags: FindObjectFlags, _: str | None) -> Object | None:
+        return Object(prog, made, address=0) if name == "HWPoisonHandlable" else None
+
+    prog.register_object_finder("test", find, enable_index=0)
+    found = {j.walker.name: j for j in walkers(prog).walkers}
+    guard = guard_of(found["memory-failure"])
+    assert guard
+    assert guard[-1] == f"then HWPoisonHandlable(){filter_}"
