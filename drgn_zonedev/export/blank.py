@@ -4,10 +4,10 @@
 Blank names
 -----------
 
-Sees that an export without names has none. What the analysis reads of them is replaced
-by as many ``x``. Then everything that was written is searched for every name that is
-known, the kernel's own constants aside: strings in its image and its modules, and the
-identifiers of its debugging information.
+Blanks the names in an export, and checks that none is left. Those that the analysis reads are
+replaced by as many ``x``. Then everything that was written is searched for every known name,
+except the kernel's own constants: strings in its image and its modules, and the identifiers of
+its debugging information.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MAX_MODULES = 1 << 31
 
 _IDENTIFIER = re.compile(rb"[A-Za-z_]\w*")
 
-# A word that no sentence of ours has: with letters, and with something else.
+# A word that cannot be part of our own sentences: letters, and other characters.
 _DISTINCT = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z_ ]).{4,}", re.DOTALL)
 
 
@@ -61,9 +61,9 @@ def require_no_names(
     directory: Path,
 ) -> None:
     """
-    See that no name is left in what was written.
+    Make sure that no name is left in what was written.
 
-    :param recorded: The program that sees what is exported.
+    :param recorded: The program that reads what is exported.
     :param report: What the analysis said of that.
     :param names: Those that were found before, and were blanked.
     :raises NameLeftError: for the first one that is left

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What debugging information an export keeps, by name. What a kernel does not have
-is passed over.
+What debugging information an export keeps, by name. Names that a kernel does not have
+are skipped.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ FUNCTIONS = (
     "get_dev_pagemap",
     "move_pfn_range_to_zone",
     "memory_failure",
-    # Every kernel has it: that it is kept tells that the walkers were, too.
+    # Every kernel has it: if an export keeps it, it keeps those of the walkers, too.
     *sorted({walker.beside for walker in WALKERS}),
     *sorted({name for walker in WALKERS for name in (*walker.functions, *walker.needs)}),
     *sorted({g.function for walker in WALKERS for g in walker.guards if g.function}),
@@ -109,7 +109,7 @@ SYMBOLS = (
     "devm_action_release",
     "devm_kmalloc_release",
     "devm_memremap_pages_release",
-    # Whether it is a global function tells whose it is.
+    # A global function is the architecture's own; copies of the generic one are local.
     "pfn_valid",
 )
 

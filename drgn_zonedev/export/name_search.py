@@ -56,7 +56,7 @@ def occurrences(vmcore: Path, encoding: Encoding, texts: Collection[bytes]) -> I
 
 
 def pointed_to(vmcore: Path, encoding: Encoding, addresses: Collection[int]) -> set[int]:
-    """Tell to which of some addresses a pointer in a vmcore leads."""
+    """Return those of some addresses that a pointer in a vmcore holds."""
     wanted = np.array(sorted(addresses), np.uint64)
     found: set[int] = set()
     with vmcore.open("rb") as file:

@@ -65,7 +65,7 @@ class PrivateName:
 
 
 def image(prog: Program) -> Span:
-    """Return the addresses of the kernel's image, which are none if they are not known."""
+    """Return the range of addresses of the kernel's image; empty if it is not known."""
     try:
         return prog.main_module().address_range or (0, 0)
     except LookupError:

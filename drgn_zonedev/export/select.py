@@ -49,8 +49,8 @@ from drgn_zonedev.verification.context import Progress
 
 __all__ = ("ExportOptions", "select")
 
-# Explaining a PFN takes the longer the more ranges there are, and hundreds of them explain nothing:
-# the stored dumps have up to fourteen.
+# The time to explain a PFN grows with the number of ranges, and hundreds of them explain nothing
+# more: the stored dumps have up to fourteen.
 _MAX_EXPLAINED = 16
 
 _MAX_NODES = 1 << 16

@@ -6,7 +6,7 @@ Stored Dumps
 
 Directories of exports that are kept to be checked again and again. Each dump is
 a directory with ``dump.tar.xz``, or what that holds (``vmcore``, ``vmlinux`` and
-``meta.json``), and ``expected.json``, which says what must come of it.
+``meta.json``), and ``expected.json``, which says what a check must find in it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StoredDump:
 
     def expected(self) -> dict[str, Any]:
         """
-        Read what must come of it.
+        Read what a check must find in it.
 
         :raises ValueError: if it is not JSON, or has another schema
         """

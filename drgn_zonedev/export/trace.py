@@ -120,7 +120,7 @@ class Recorder:
         return data
 
     def sort_first_reads(self) -> None:
-        """Have :meth:`read_run()` know what was read until now."""
+        """Prepare :meth:`read_run()`, which needs the order of the reads until now."""
         self._sorted_first = sorted((span, number) for number, span in enumerate(self._first))
 
     def read_run(self, run: MemoryRun) -> bytes:
