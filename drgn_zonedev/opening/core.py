@@ -132,8 +132,8 @@ def _refuse_page_size(prog: drgn.Program) -> None:
 
 def distrust_headers(prog: drgn.Program) -> None:
     """
-    Make memory fault that the headers of a program's dump contradict each other about. Once
-    is enough.
+    Make reads fault where the headers of a program's dump contradict each other. One call is
+    enough.
 
     :raises CannotJudgeError: if too many segments are concerned to trust the others
     """

@@ -102,7 +102,7 @@ class _Claims:
 
 def hide_contradictions(prog: Program) -> None:
     """
-    Make memory fault that the headers of a program's ELF dump contradict each other about.
+    Make reads fault where the headers of a program's ELF dump contradict each other.
 
     :raises ValueError: if too many segments are concerned to trust the others
     """
@@ -129,7 +129,7 @@ def _fault(address: int, count: int, offset: int, physical: bool) -> NoReturn:
 
 def contradictions(headers: ProgramHeaders, path: Path) -> Contradictions:
     """
-    Find what the headers of an ELF dump contradict each other about.
+    Find the addresses for which the headers of an ELF dump contradict each other.
 
     :param path: Of the dump, to compare what it contains twice.
     :raises ValueError: if too many segments are concerned

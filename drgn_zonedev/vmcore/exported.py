@@ -40,7 +40,7 @@ _OPTION = re.compile(rb'"all_memmap": (true|false)')
 def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool, pfns: Iterable[Span] = ()) -> bytes:
     """
     Have VMCOREINFO say which struct pages an export has, as :func:`exported_ram()` reads it.
-    What was left out of an export is in no export of it.
+    An export of an export leaves out at least as much.
 
     :param pfns: Of which RAM it has them if not of all of it.
     """
