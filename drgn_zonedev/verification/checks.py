@@ -46,7 +46,7 @@ class Checks:
 
     @property
     def alike(self) -> bool:
-        """Whether nothing is demanded that differs from one page to the next."""
+        """Whether all pages must hold the same."""
         return all(varies is not Varies.BY_PAGE for _, varies, _ in self.placed)
 
     @property
@@ -58,7 +58,7 @@ class Checks:
         )
 
     def without(self, index: int, mask: int) -> Checks:
-        """The same, and none of some bits of a word."""
+        """These checks, and that some bits of a word are clear."""
         known, wanted = self.masked.get(index, (0, 0))
         satisfiable = self.satisfiable and not wanted & mask
         masked = {**self.masked, index: (known | mask, wanted)}

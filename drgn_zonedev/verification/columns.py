@@ -46,7 +46,7 @@ class Buffers:
         self._kept = dict[object, np.ndarray]()
 
     def get(self, name: int | str, count: int) -> np.ndarray:
-        """Get an array of 64-bit words; what it holds is what somebody left there."""
+        """Get an array of 64-bit words, which is not cleared."""
         kept = self._kept.get(name)
         if kept is None or len(kept) < count:
             kept = self._kept[name] = np.empty(count, np.uint64)
@@ -76,7 +76,7 @@ class _Table:
         raise NotImplementedError
 
     def common(self, index: int, mask: int) -> int | None:
-        """What all pages have in some bits of a word, where that costs little to find out."""
+        """Get what all pages have in some bits of a word, if that is cheap to find out."""
         return None
 
     def equal(self, index: int, mask: int, value: int) -> np.ndarray:
@@ -96,7 +96,7 @@ class _Table:
         return self.word(index // 2).view(np.int32)[index % 2 :: 2]
 
     def below(self, index: int, least: int) -> np.ndarray:
-        """Rows of the pages that have less in half of a word."""
+        """Get the rows of pages whose half of a word is below a value."""
         rows = self._below.get((index, least))
         if rows is None:
             rows = self._below[index, least] = self._find_below(index, least)

@@ -4,7 +4,7 @@
 Context
 -------
 
-Going through the struct pages of ranges, and accounting for it.
+Reads the struct pages of ranges, and counts what was read and what could not be.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Results:
         self.by_case[case] = self.by_case.get(case, PageCounts()) + pages
 
     def coverage(self) -> Coverage:
-        """What they all come to."""
+        """Sum up what was counted."""
         total = sum(self.by_case.values(), PageCounts())
         return Coverage(
             total.verified,

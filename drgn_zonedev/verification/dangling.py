@@ -5,7 +5,7 @@ Dangling Pgmaps
 ---------------
 
 What is known of a pgmap that struct pages point to, but ``pgmap_array`` does not
-hold: whether its memory was freed, and whom it belonged to.
+hold: whether its memory was freed, and which device it belonged to.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _Blocks = Mapping[tuple[int, int, int], int]
 
 @dataclass(frozen=True)
 class FreeAreas:
-    """What came of the comparison."""
+    """The result of the comparison."""
 
     findings: tuple[Finding, ...] = ()
     unjudged: tuple[Unjudged, ...] = ()

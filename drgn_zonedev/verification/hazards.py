@@ -4,8 +4,7 @@
 Hazards
 -------
 
-Ranges of whose struct pages nothing is promised: what a walker would read if it
-came here.
+Ranges whose struct pages the kernel promises nothing about: what a walker would read there.
 """
 
 from __future__ import annotations

@@ -65,9 +65,9 @@ class KernelKnowledge:
 @takes_program_or_default
 def kernel_knowledge(prog: Program) -> KernelKnowledge:
     """
-    Tell what is known of a kernel.
+    Get what is known of a kernel.
 
-    :raises LookupError: if the debugging information does not have what all else depends on
+    :raises LookupError: if the debugging information misses what everything else depends on
     """
     parts = layout_parts(prog)
     layout = optional("", None, lambda: page_layout(prog)).value

@@ -54,7 +54,7 @@ def missing_memory(
     prog: Program, snapshot: Snapshot, unjudged: Iterable[Unjudged]
 ) -> tuple[Missing, ...]:
     """
-    Get the physical memory that the unjudged could not be judged without.
+    Get the physical memory that is needed to judge what could not be judged.
 
     :return: In ascending order, at most 256; memory whose place is not known (``start``
         is ``end``) comes first.
@@ -96,7 +96,7 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
 
 
 def _fault(prog: Program, address: int) -> str | None:
-    # Why a byte cannot be read, if it cannot.
+    # Say why a byte cannot be read, or nothing if it can.
     try:
         read_memory(prog, address, 1)
     except FaultError as e:

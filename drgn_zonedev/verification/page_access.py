@@ -38,7 +38,7 @@ __all__ = (
 AccessSpan = tuple[int, int, Access]
 """A half-open range of PFNs, and why its memory must not be read."""
 
-# If more than one applies, the first of them is given.
+# If more than one applies, the first one is reported.
 _WORST_FIRST = (Access.HWPOISON, Access.UNACCEPTED, Access.OFFLINE)
 
 # More than any machine has; in a damaged one, every second page can say so.

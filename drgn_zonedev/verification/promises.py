@@ -4,7 +4,7 @@
 Promises
 --------
 
-Which struct pages the kernel promises something about, and where each of them is
+Which struct pages the kernel makes promises about, and where each of them is
 within the memmap of its device. What it promises is in :mod:`.rules`.
 """
 

@@ -171,7 +171,7 @@ class _Look:
         return (self.unusual_flags & np.uint64(flag)) != 0
 
     def _typed(self) -> tuple[np.ndarray, np.ndarray]:
-        # Rows of pages with a type, or less than no mappings, and what it is.
+        # Rows of pages with a type, or a negative number of mappings, and what it is.
         index = self.layout.mapcount_offset // 4
         rows = self.columns.below(index, -1)
         rows = rows[~self.tail[rows]] if self.any_tail else rows

@@ -4,8 +4,8 @@
 Groups of Pages of RAM
 ----------------------
 
-Pages that the same of :mod:`.ram_rules` are about, as the fast path tells them apart, and
-which of them break one.
+Sorts pages as the fast path does, by which rules of :mod:`.ram_rules` are about them, and finds
+those that break one.
 
 Where a page belongs is left to :mod:`.ram_fastpath`: rules about its compound link, and about
 orders, are not among them.

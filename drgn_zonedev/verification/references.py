@@ -111,7 +111,7 @@ def _together(pfns: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def _broken_size(layout: PageLayout, pfn: int, words: np.ndarray) -> int:
-    # How many pages a folio would have that is none; 0 if it is one.
+    # How many pages a broken folio would have; 0 if it is whole.
     assert layout.order_offset is not None
     if len(words) == 1:
         return 0

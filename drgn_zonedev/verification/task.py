@@ -4,8 +4,7 @@
 Tasks
 -----
 
-How struct pages are gone through, as plain data: it can be done here or in other processes,
-whatever is looked for.
+How to go through struct pages, as plain data: any search can run here or in other processes.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 Work
 ----
 
-Struct pages to go through, and what came of it, as plain data: it can be done here or in
-another process.
+Struct pages to go through, and the results, as plain data, so that this process or another one
+can do it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 Pieces
 ------
 
-How much work one process gets at a time, and so how many processes get any.
+How much work a process gets at a time, which limits how many processes get any.
 """
 
 from __future__ import annotations

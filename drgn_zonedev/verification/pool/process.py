@@ -4,8 +4,8 @@
 Processes
 ---------
 
-The processes that :mod:`~drgn_zonedev.verification.pool.scheduler` has the work done
-by: how they start, and that they end.
+Starts and ends the processes that :mod:`~drgn_zonedev.verification.pool.scheduler` gives work
+to.
 
 They start while nothing is known but the dump, so nothing else is imported here:
 numpy would take as long as the rest.
@@ -35,8 +35,7 @@ _logger = logging.getLogger("drgn_zonedev")
 
 _SECONDS_TO_END = 5
 
-# Neither a module that is run again as a script, nor the working directory, must
-# decide what a worker imports.
+# A worker must not run the main module again, nor import from the working directory.
 _START = (
     "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; "
     "from drgn_zonedev.verification.pool.worker import main; main(fd)"
