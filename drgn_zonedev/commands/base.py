@@ -170,7 +170,7 @@ def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
         "--color",
         choices=("auto", "always", "never"),
         default="auto",
-        help="colour text; auto, the default, does on a terminal if NO_COLOR is not set",
+        help="colour text; auto, the default: on a terminal, unless NO_COLOR is set",
     )
     parser.add_argument(
         "--no-pager",

@@ -89,7 +89,7 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         "--refcount",
         metavar="N",
         type=_count_test,
-        help="list only pages with so many references, or, with a comparison such as '>1', as many",
+        help="list only pages with N references, or with more or fewer, such as '>1'",
     )
     parser.add_argument(
         "--pgmap", metavar="P", type=number, help="list only pages of the pgmap at this address"

@@ -43,7 +43,7 @@ def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--access",
         action="store_true",
-        help="also tell pages whose memory must not be read, as all struct pages say",
+        help="read all struct pages, and also show pages whose memory must not be read",
     )
 
 

@@ -92,14 +92,14 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=_seconds,
         default=_HOUR,
-        help="let the check of a dump take so long (default: an hour)",
+        help="stop the check of a dump after this time (default: an hour)",
     )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
         type=_size,
-        help="let the check of a dump take so much memory, such as 2G (default: an equal share "
-        "of what this machine has)",
+        help="limit the memory that the check of a dump takes, such as 2G (default: an equal "
+        "share of what this machine has)",
     )
     parser.add_argument(
         "--only",
