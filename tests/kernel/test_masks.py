@@ -8,7 +8,13 @@ import pytest
 from support.fakekernel import FakeKernel
 from support.kernels import each_layout
 
-from drgn_zonedev.kernel.masks import masks_are_sound, online_cpus, online_nodes, possible_cpus
+from drgn_zonedev.kernel.masks import (
+    masks_are_sound,
+    online_cpus,
+    online_nodes,
+    possible_cpus,
+    possible_nodes,
+)
 
 
 def kernel_of(layout: str) -> FakeKernel:
@@ -26,6 +32,17 @@ def test_as_many_as_there_are(layout: str) -> None:
     cpus = list(range(prog["nr_cpu_ids"].value_()))
     assert possible_cpus(prog) == online_cpus(prog) == cpus
     assert masks_are_sound(prog)
+
+
+def test_nodes_that_may_come_online_are_the_online_ones_if_nothing_else_can_be_read() -> None:
+    kernel = kernel_of("6.12")
+    kernel.node(3)
+    # N_POSSIBLE comes first.
+    _, states = kernel.variables["node_states"]
+    kernel.poke(states, (0b1011).to_bytes(8, "little"))
+    assert possible_nodes(kernel.program()) == [0, 1, 3]
+    kernel.hide(states, 8)
+    assert possible_nodes(kernel.program()) == [0, 3]
 
 
 @pytest.mark.parametrize("count", ["nr_node_ids", "nr_cpu_ids"])
