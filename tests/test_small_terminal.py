@@ -70,7 +70,7 @@ def test_walkers_that_touch_something_come_first_with_what_they_touch() -> None:
     header = next(i for i, line in enumerate(lines) if line.startswith("WALKER "))
     assert lines[header].split() == ["WALKER", "IN", "KERNEL", "TOUCHED", "USED", "WORST"]
     assert lines[header + 1].split() == ["hibernation-free", "yes", "512", "2", "stale"]
-    absent = 10
+    absent = 11
     others = len(WALKERS) - absent - 1
     assert lines[header + 2] == f"... {others} more walkers: {others} - (--all shows them)"
     assert any(

@@ -21,7 +21,7 @@ from drgn_zonedev.shell import cli
 from drgn_zonedev.util.strings import printable
 
 NAMES = (b"\xff\xe9", b"caf\xe9", b"a\n\x1b[2J", b"\xed\xb3\xbf")
-LONG = ("x" * 300, "x/" * 2500)
+LONG = ("x" * 300, "x/" * 2500 + "x")
 FILES = ("vmcore", "vmlinux", "meta.json")
 
 

@@ -19,7 +19,7 @@ from drgn_zonedev.lab.scenarios.scenario import Scenario
 NONE = Path("/none")
 KERNEL = Kernel("6.12-arm64", "6.12.0", "1", NONE, NONE, None, (), None, "arm64")
 AREAS = (MemoryArea(0x5C000000, 192 * MIB), MemoryArea(512 * GIB, 64 * MIB))
-SCENARIO = Scenario("x", "x", device_tree=AREAS)
+SCENARIO = Scenario("x", "x", machine="virt,gic-version=max", device_tree=AREAS)
 
 
 def fake_qemu(command: list[str], **_: object) -> None:
