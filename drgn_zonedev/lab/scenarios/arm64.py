@@ -22,7 +22,12 @@ from drgn_zonedev.lab.scenarios.arithmetic import (
     section_head,
     section_tail,
 )
-from drgn_zonedev.lab.scenarios.device_types import HANDED_OUT
+from drgn_zonedev.lab.scenarios.device_types import (
+    HANDED_OUT,
+    NOT_P2PDMA,
+    NOT_PRIVATE,
+    migrated_pages,
+)
 from drgn_zonedev.lab.scenarios.hardware import nvdimm, nvme_with_memory
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import device_map, device_pages, namespace
@@ -53,8 +58,6 @@ _DEVDAX = (*_PMEM, "device_dax", "dax_pmem")
 _LARGE_ENOUGH = "with pages of 16K, the altmap is large enough"
 _6_12 = ("6.12-arm64", "6.12-arm64-16k")
 _NO_ZONE_DEVICE = "Debian builds it without CONFIG_ZONE_DEVICE"
-_NOT_PRIVATE = "Debian builds it without CONFIG_DEVICE_PRIVATE"
-_NOT_P2PDMA = "Debian builds it without CONFIG_PCI_P2PDMA"
 _OWN_PAGES = "with pages of 4K, no two subsections share a page of vmemmap"
 
 _BOARD = "virt,gic-version=max"
@@ -240,7 +243,7 @@ def _of_hardware(page: int) -> tuple[Scenario, ...]:
             expected=_device(_CONTROLLER, page=page),
             proofs=("p2pdma_in_use",),
             needs=("PCI_P2PDMA",),
-            impossible=dict.fromkeys(_6_12, _NOT_P2PDMA),
+            impossible=dict.fromkeys(_6_12, NOT_P2PDMA),
         ),
     )
 
@@ -267,15 +270,13 @@ def _of_driver(page: int) -> tuple[Scenario, ...]:
             steps=(
                 device_map("private", _PRIVATE),
                 *HANDED_OUT,
-                # Of a process, to pages that were never handed out.
-                ("anonymous", str(16 * page)),
-                ("migrate", "0x7fa", "16"),
+                *migrated_pages(page),
             ),
             programs=("busy",),
             expected=device(_PRIVATE),
             proofs=("handed_out",),
             needs=("DEVICE_PRIVATE",),
-            impossible=dict.fromkeys(_6_12, _NOT_PRIVATE),
+            impossible=dict.fromkeys(_6_12, NOT_PRIVATE),
         ),
         _scenario(
             name="device-coherent",

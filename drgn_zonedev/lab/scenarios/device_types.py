@@ -18,17 +18,17 @@ from drgn_zonedev.lab.scenarios.hardware import (
     nvdimm,
     nvme_with_memory,
 )
-from drgn_zonedev.lab.scenarios.scenario import Scenario
+from drgn_zonedev.lab.scenarios.scenario import GuestCommand, Scenario
 from drgn_zonedev.lab.scenarios.steps import device_map, device_pages, namespace
 
-__all__ = ("DEVICE_TYPES", "HANDED_OUT")
+__all__ = ("DEVICE_TYPES", "HANDED_OUT", "NOT_P2PDMA", "NOT_PRIVATE", "migrated_pages")
 
 _DRIVER = ("zonedev_device",)
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
 
 _BEFORE_7 = ("5.10", "6.1", "6.1-amd64", "6.12")
-_NOT_PRIVATE = "Debian builds it without CONFIG_DEVICE_PRIVATE"
-_NOT_P2PDMA = "Debian builds it without CONFIG_PCI_P2PDMA"
+NOT_PRIVATE = "Debian builds it without CONFIG_DEVICE_PRIVATE"
+NOT_P2PDMA = "Debian builds it without CONFIG_PCI_P2PDMA"
 _NO_FSDEV = "devdax devices can be FS_DAX, by the driver fsdev_dax, only since v7.0"
 _NO_SHIFT = "devices have had compound pages only since v5.17"
 _NO_COHERENT = "MEMORY_DEVICE_COHERENT exists only since v6.0"
@@ -59,6 +59,11 @@ HANDED_OUT = device_pages(
 )
 
 
+def migrated_pages(page: int) -> tuple[GuestCommand, ...]:
+    """Have a process map private memory: 16 pages that were never handed out."""
+    return ("anonymous", str(16 * page)), ("migrate", "0x7fa", "16")
+
+
 def _device(area: MemoryArea, case: str = "device") -> tuple[Expected, ...]:
     return expect(area.start, area.end, case) + tail(area.end, "partial")
 
@@ -74,7 +79,7 @@ DEVICE_TYPES: tuple[Scenario, ...] = (
         expected=_device(CONTROLLER_MEMORY),
         proofs=("p2pdma_in_use",),
         needs=("PCI_P2PDMA",),
-        impossible=dict.fromkeys(_BEFORE_7, _NOT_P2PDMA),
+        impossible=dict.fromkeys(_BEFORE_7, NOT_P2PDMA),
     ),
     Scenario(
         name="device-private",
@@ -83,15 +88,13 @@ DEVICE_TYPES: tuple[Scenario, ...] = (
         steps=(
             device_map("private", MemoryArea(0, _PRIVATE.size)),
             *HANDED_OUT,
-            # Of a process, to pages that were never handed out.
-            ("anonymous", str(16 * PAGE)),
-            ("migrate", "0x7fa", "16"),
+            *migrated_pages(PAGE),
         ),
         programs=("busy",),
         expected=_device(_PRIVATE),
         proofs=("handed_out",),
         needs=("DEVICE_PRIVATE",),
-        impossible=dict.fromkeys(_BEFORE_7, _NOT_PRIVATE),
+        impossible=dict.fromkeys(_BEFORE_7, NOT_PRIVATE),
     ),
     Scenario(
         name="device-coherent",
