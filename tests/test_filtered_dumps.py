@@ -231,3 +231,20 @@ def test_struct_pages_that_were_left_out_are_told_by_any_number_of_jobs(
     (gap, *_) = [u for u in alone.unjudged if u.address == address]
     assert gap.start_pfn == device.start_pfn + PAGE // layout.size
     assert "left out of the dump" in gap.reason
+
+
+@pytest.mark.parametrize(("hole", "cure"), [(True, "filter less (-d 1)"), (False, "space enough")])
+def test_structure_that_was_filtered_is_told_from_one_that_is_in_no_segment(
+    hole: bool, cure: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "vmcore"
+    with StoredDump(VMCORES / "6.1-fsdax-collision").files() as directory:
+        dump = (directory / "vmcore").read_bytes()
+        prog = open_program(directory, directory / "vmcore")
+        address = check(prog).pgmaps[0].address
+        frame = frame_of(dump, address)
+        write_without(dump, frame, path, hole=hole)
+        found = check(open_program(directory, path))
+    hints = {m.hint for m in found.missing if m.holds == f"a structure at {address:#x}"}
+    assert len(hints) == 1
+    assert cure in hints.pop()

@@ -21,7 +21,7 @@ from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Missing, Unjudged
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.vmcore.left_out import LEFT_OUT, frames_in_other_parts
+from drgn_zonedev.vmcore.left_out import filtered_frames, frames_in_other_parts, segment_pages
 from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = ("missing_memory",)
@@ -71,8 +71,7 @@ def missing_memory(
 def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterator[Missing]:
     shift = snapshot.geometry.page_shift
     if address != page_layout(prog).page_address(u.start_pfn):
-        fault = _fault(prog, address)
-        if fault is None:
+        if _is_readable(prog, address):
             # It is there, and makes no sense.
             return
         where = _page_of(prog, address, shift)
@@ -80,7 +79,7 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
         if where is None:
             yield Missing(0, 0, holds, _UNTRANSLATED)
         else:
-            why = _why(prog, snapshot, where, fault)
+            why = _why(prog, snapshot, where, address)
             yield Missing(where << shift, (where + 1) << shift, holds, why)
         return
     holds = f"struct pages of [{u.start_pfn:#x}, {u.end_pfn:#x})"
@@ -91,17 +90,16 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
             yield Missing(0, 0, holds, _UNTRANSLATED)
             return
         for start, end in _runs(prog, sorted_set(frames[frames != UNMAPPED]), snapshot):
-            why = _why(prog, snapshot, start, u.reason)
+            why = _why(prog, snapshot, start, address)
             yield Missing(start << shift, end << shift, holds, why)
 
 
-def _fault(prog: Program, address: int) -> str | None:
-    # Say why a byte cannot be read, or nothing if it can.
+def _is_readable(prog: Program, address: int) -> bool:
     try:
         read_memory(prog, address, 1)
-    except FaultError as e:
-        return str(e)
-    return None
+    except FaultError:
+        return False
+    return True
 
 
 def _page_of(prog: Program, address: int, shift: int) -> int | None:
@@ -126,10 +124,19 @@ def _device_spans(snapshot: Snapshot) -> Sequence[tuple[int, int]]:
     return [(r.start_pfn, r.end_pfn) for pgmap in snapshot.pgmaps for r in pgmap.ranges]
 
 
-def _why(prog: Program, snapshot: Snapshot, pfn: int, reason: str) -> str:
-    if frames_in_other_parts(prog, np.array([pfn]))[0]:
+def _why(prog: Program, snapshot: Snapshot, pfn: int, address: int) -> str:
+    frame = np.array([pfn])
+    if frames_in_other_parts(prog, frame)[0]:
         return _OTHER_PART
     if any(start <= pfn < end for start, end in _device_spans(snapshot)):
         return _ON_DEVICE
-    # The first words are those of libkdumpfile.
-    return _FILTERED if "Excluded page" in reason or LEFT_OUT in reason else _CUT_OFF
+    is_filtered = filtered_frames(prog, frame)[0] or _is_in_empty_segment(
+        prog, address >> snapshot.geometry.page_shift
+    )
+    return _FILTERED if is_filtered else _CUT_OFF
+
+
+def _is_in_empty_segment(prog: Program, page: int) -> bool:
+    # Where segments have virtual addresses only.
+    _, empty = segment_pages(prog, page, page + 1)
+    return bool(empty[0])

@@ -70,13 +70,15 @@ class Covered:
 class ElfDump:
     """
     The addresses, ``physical`` and ``virtual``, whose contents are in an ELF dump.
-    ``promised`` are all virtual addresses of its segments, and ``reads_zeros`` is true if
-    any of them have no contents. ``ends`` is the result of :func:`end_of_elf()`.
+    ``promised`` are all virtual addresses of its segments. ``excluded`` are the physical
+    addresses whose contents the headers say are not in the file; ``reads_zeros`` is true
+    if there are any. ``ends`` is the result of :func:`end_of_elf()`.
     """
 
     physical: Covered
     virtual: Covered
     promised: Covered
+    excluded: Covered
     reads_zeros: bool
     ends: tuple[int, int] | None = None
 
@@ -85,8 +87,16 @@ class ElfDump:
         if not len(self.physical.start):
             # Physical addresses are unknown if p_paddr is zero everywhere, or invalid.
             return np.zeros(len(frames), bool)
-        start = frames.astype(np.uint64) * np.uint64(page_size)
-        return ~self.physical.touch(start, start + np.uint64(page_size))
+        return ~_touch(self.physical, frames, page_size)
+
+    def filtered_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
+        """Tell which page frames are in a segment without contents, and in no other."""
+        return _touch(self.excluded, frames, page_size) & self.absent_frames(frames, page_size)
+
+
+def _touch(covered: Covered, frames: np.ndarray, page_size: int) -> np.ndarray:
+    start = frames.astype(np.uint64) * np.uint64(page_size)
+    return covered.touch(start, start + np.uint64(page_size))
 
 
 def end_of_elf(path: Path) -> tuple[int, int] | None:
@@ -117,6 +127,7 @@ def read_elf_dump(path: Path) -> ElfDump | None:
         physical=_covered(headers["paddr"][located], filled[located]),
         virtual=_covered(headers["vaddr"], filled),
         promised=_covered(headers["vaddr"], headers["memsz"]),
+        excluded=_covered(*_without_contents(headers[located])),
         reads_zeros=bool((headers["filesz"] < headers["memsz"]).any()),
         ends=None if size is None else _ends(headers[headers["filesz"] > 0], size),
     )
@@ -127,6 +138,13 @@ def _ends(headers: np.ndarray, size: int) -> tuple[int, int] | None:
         return None
     end = headers["offset"] + np.minimum(headers["filesz"], ~headers["offset"])
     return size, int(end.max())
+
+
+def _without_contents(headers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    short = headers[headers["filesz"] < headers["memsz"]]
+    # The address may wrap, and such a range is of no use.
+    start = short["paddr"] + short["filesz"]
+    return start, np.where(start < short["paddr"], 0, short["memsz"] - short["filesz"])
 
 
 def _covered(start: np.ndarray, size: np.ndarray) -> Covered:

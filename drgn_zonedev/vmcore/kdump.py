@@ -67,6 +67,11 @@ class KdumpFile:
         absent[rows] = ~self._is_set(bits)
         return absent
 
+    def filtered_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
+        """Tell which page frames the bitmap says are not in the dump, nor in another part."""
+        absent = self.absent_frames(frames, page_size) & (frames < self.max_pfn)
+        return absent & ~self.frames_in_other_parts(frames)
+
     def frames_in_other_parts(self, frames: np.ndarray) -> np.ndarray:
         """Tell which page frames are in another part of a split dump."""
         import numpy as np

@@ -25,6 +25,7 @@ __all__ = (
     "LEFT_OUT",
     "absent_frames",
     "end_of_dump",
+    "filtered_frames",
     "frames_in_other_parts",
     "leaves_something_out",
     "next_segment_page",
@@ -88,6 +89,21 @@ def absent_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     if file is None or not len(frames):
         return np.zeros(len(frames), bool)
     return file.absent_frames(frames, prog["PAGE_SIZE"].value_())
+
+
+@takes_program_or_default
+def filtered_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
+    """
+    Tell which page frames were left out on purpose: the file has a bit or a segment for
+    them, and no contents.
+
+    :param frames: PFNs, as for :func:`absent_frames()`.
+    :return: Column of ``bool``; each is absent, too.
+    """
+    file = _dump_file(prog)
+    if file is None or not len(frames):
+        return np.zeros(len(frames), bool)
+    return file.filtered_frames(frames, prog["PAGE_SIZE"].value_())
 
 
 @takes_program_or_default

@@ -74,6 +74,10 @@ def absent(found: ElfDump, *frames: int) -> list[bool]:
     return found.absent_frames(np.array(frames, np.int64), PAGE).tolist()
 
 
+def filtered(found: ElfDump, *frames: int) -> list[bool]:
+    return found.filtered_frames(np.array(frames, np.int64), PAGE).tolist()
+
+
 def test_frames_of_segments_are_there_and_no_others(tmp_path: Path) -> None:
     found = dump(
         tmp_path / "vmcore",
@@ -244,3 +248,19 @@ def test_addresses_are_those_of_any_segment(
     asked = np.array([start], np.uint64), np.array([start + size], np.uint64)
     assert found.virtual.touch(*asked).tolist() == [any(start <= n < start + size for n in covered)]
     assert found.virtual.first(start) == next((n for n in covered if n >= start), None)
+
+
+def test_frames_that_headers_leave_empty_are_filtered_and_cut_ones_are_not(tmp_path: Path) -> None:
+    segments = [
+        load(0, 0x10 * PAGE, PAGE, 3 * PAGE),
+        # Another segment has one of them.
+        load(0, 0x12 * PAGE, PAGE),
+        load(0, 0x20 * PAGE, 8 * PAGE, offset=PAGE),
+        load(0, NO_ADDRESS, 0, PAGE),
+        load(0, NO_ADDRESS - PAGE, 2 * PAGE, 3 * PAGE),
+    ]
+    found = dump(tmp_path / "vmcore", segments, size=4 * PAGE)
+    assert filtered(found, 0x10, 0x11, 0x12, 0x13) == [False, True, False, False]
+    # The file ends in the third segment.
+    assert absent(found, 0x22, 0x23, 0x27, 0x28) == [False, True, True, True]
+    assert filtered(found, 0x22, 0x23, 0x27, 0x28, 0, 1) == [False] * 6
