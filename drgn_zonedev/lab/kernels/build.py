@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -53,7 +54,7 @@ _BUILD_SECONDS = 4 * 3600
 def recipe_digest(name: str) -> str:
     """Return a digest of the edits and the config of a kernel that is built here."""
     recipe = _recipe(name)
-    digest = hashlib.sha256((_PATCHES / recipe.config).read_bytes())
+    digest = hashlib.sha256(b"".join((_PATCHES / name).read_bytes() for name in recipe.configs))
     digest.update(_edits(recipe).encode())
     return digest.hexdigest()[:16]
 
@@ -120,9 +121,9 @@ def build_kernels(
     return [built_kernel(name) for name in names]
 
 
-def _common(name: str) -> tuple[str, Suite, str]:
+def _common(name: str) -> tuple[str, Suite, tuple[str, ...]]:
     recipe = _recipe(name)
-    return _package(name), recipe.suite, recipe.config
+    return _package(name), recipe.suite, recipe.configs
 
 
 def _package(name: str) -> str:
@@ -147,7 +148,7 @@ def _require_programs() -> None:
 
 def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) -> None:
     """Build kernels that have their source and config in common, and put them into the cache."""
-    package, suite, config = _common(names[0])
+    package, suite, configs = _common(names[0])
     report(progress, f"asking the mirror for the newest {package} of {suite.codename}")
     apt = private_apt(work / "apt", suite, find_mirror())
     apt.update()
@@ -159,6 +160,8 @@ def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) 
     deb = apt.download(source, work / "download")
     tree = _unpack(deb, work, progress)
     shutil.rmtree(deb.parent)
+    config = work / "wanted.config"
+    config.write_text(merged_config((_PATCHES / name).read_text() for name in configs))
     edits = {name: parse_edits(_edits(BUILT_KERNELS[name])) for name in old}
     untouched = read_files(tree, [edit for name in old for edit in edits[name]])
     for name in old:
@@ -166,7 +169,7 @@ def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) 
         # make compiles what is newer than its object file, whatever changed.
         write_changed(tree, edited_files(untouched, edits[name]))
         report(progress, f"building {name} with {jobs} jobs")
-        root = _make(tree, work / name, _PATCHES / config, jobs)
+        root = _make(tree, work / name, config, jobs)
         seconds = round(time.monotonic() - started)
         record = {"version": source.version, "recipe": recipe_digest(name), "seconds": seconds}
         record["release"] = (tree / "include/config/kernel.release").read_text().strip()
@@ -250,15 +253,33 @@ def _make(tree: Path, root: Path, config: Path, jobs: int) -> Path:
     return root
 
 
+def merged_config(configs: Iterable[str]) -> str:
+    """Return one configuration of several: a later one overrides the others."""
+    lines = {}
+    for config in configs:
+        lines.update(_options(config))
+    return "".join(f"{line}\n" for line in lines.values())
+
+
+def _options(config: str) -> dict[str, str]:
+    """Return the lines of a configuration that set an option or unset it, by the option."""
+    found = re.finditer(r"^(?:# )?(CONFIG_\w+)(?:=.*| is not set)$", config, re.MULTILINE)
+    return {line[1]: line[0] for line in found}
+
+
 def check_config(config: str, ours: str) -> None:
     """
     Raise LabError if a kernel's configuration does not have a line of our own config.
 
-    Kconfig silently drops unknown options, and those with unmet dependencies.
+    Kconfig silently drops unknown options, and those with unmet dependencies, and sets what
+    others select. An option that must not be set may be missing altogether.
     """
-    have = set(config.splitlines())
-    wanted = [line for line in ours.splitlines() if line.startswith("CONFIG_")]
-    missing = [line for line in wanted if line not in have]
+    have = _options(config)
+    missing = [
+        line
+        for option, line in _options(ours).items()
+        if have.get(option, f"# {option} is not set") != line
+    ]
     if missing:
         raise LabError(f"this source cannot be configured as wanted: no {', '.join(missing)}")
 

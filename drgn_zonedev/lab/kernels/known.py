@@ -37,8 +37,8 @@ class Recipe:
     """How a kernel is built: its source, and what is in ``lab/patches/`` for it."""
 
     suite: Suite
-    config: str
-    """File of what it needs on top of ``make allnoconfig``."""
+    configs: tuple[str, ...]
+    """Files of what it needs on top of ``make allnoconfig``; a later one overrides the others."""
     summary: str
     """How it differs from Debian's, in a few words."""
     edits: tuple[str, ...] = ()
@@ -85,10 +85,12 @@ ARM64_KERNELS: dict[str, Suite] = {
 """Kernels for arm64, with pages of 4K unless the name says otherwise."""
 
 _TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
+_SMALL = ("small.config",)
+_WITH_DRIVERS = (*_SMALL, "drivers.config")
 
 
 def _variant(summary: str, *edits: str) -> Recipe:
-    return Recipe(_BACKPORTS, "proposal-7.3.config", summary, ("device_bits-7.3.edit", *edits))
+    return Recipe(_BACKPORTS, ("proposal-7.3.config",), summary, ("device_bits-7.3.edit", *edits))
 
 
 def _proposal(summary: str, *more: str) -> Recipe:
@@ -97,14 +99,17 @@ def _proposal(summary: str, *more: str) -> Recipe:
 
 BUILT_KERNELS: dict[str, Recipe] = {
     "6.12-proposal": Recipe(
-        _TRIXIE, "proposal.config", "with pfn_zone_device()", ("pfn_zone_device.edit",)
+        _TRIXIE, ("proposal.config",), "with pfn_zone_device()", ("pfn_zone_device.edit",)
     ),
     "6.12-mended": Recipe(
-        _TRIXIE, "small.config", "without the zone bug of acpi-hole", ("page_zone-6.12.edit",)
+        _TRIXIE, _SMALL, "without the zone bug of acpi-hole", ("page_zone-6.12.edit",)
     ),
-    "7.3-small": Recipe(_BACKPORTS, "small.config", "with a small configuration"),
+    "7.3-small": Recipe(_BACKPORTS, _SMALL, "with a small configuration"),
     "7.3-mended": Recipe(
-        _BACKPORTS, "small.config", "without the zone bug of acpi-hole", ("page_zone.edit",)
+        _BACKPORTS, _SMALL, "without the zone bug of acpi-hole", ("page_zone.edit",)
+    ),
+    "7.3-debug": Recipe(
+        _BACKPORTS, (*_WITH_DRIVERS, "debug-vm.config"), "with poisoned struct pages, without NUMA"
     ),
     "7.3-proposal": _proposal("with pfn_zone_device(), and walkers that ask it"),
     "7.3-too-early": _proposal("with a defect: bits are set too early", "bit-too-early.edit"),

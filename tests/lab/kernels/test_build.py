@@ -85,7 +85,8 @@ def test_what_the_compiler_said_is_passed_on(
 @pytest.mark.parametrize("name", BUILT_KERNELS)
 def test_a_recipe_names_files_that_can_be_read(name: str) -> None:
     recipe = BUILT_KERNELS[name]
-    assert "CONFIG_MEMORY_FAILURE=y" in (build._PATCHES / recipe.config).read_text()
+    config = build.merged_config((build._PATCHES / file).read_text() for file in recipe.configs)
+    assert "CONFIG_MEMORY_FAILURE=y" in config
     assert bool(parse_edits(build._edits(recipe))) == bool(recipe.edits)
 
 
@@ -98,7 +99,10 @@ def test_kernels_of_one_source_and_config_are_built_in_one_tree(
     monkeypatch.setattr(build, "_build", lambda names, *more: built.append(names))
     monkeypatch.setattr(build, "built_kernel", lambda name: None)
     build.build_kernels(list(BUILT_KERNELS), refresh=True)
-    assert built == [["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"], PROPOSALS]
+    assert built == [
+        *(["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"]),
+        *(["7.3-debug"], PROPOSALS),
+    ]
 
 
 def test_only_files_that_the_next_kernel_changes_are_written(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.kernels.build import _PATCHES, _edits, check_config
+from drgn_zonedev.lab.kernels.build import _PATCHES, _edits, check_config, merged_config
 from drgn_zonedev.lab.kernels.edits import edited_files, parse_edits, read_files, write_changed
 from drgn_zonedev.lab.kernels.known import BUILT_KERNELS
 
@@ -175,6 +175,24 @@ def test_a_setting_that_kconfig_dropped_is_said() -> None:
     config = wanted.replace("CONFIG_ZONE_DEVICE=y", "# CONFIG_ZONE_DEVICE is not set")
     with pytest.raises(LabError, match=r"no CONFIG_ZONE_DEVICE=y$"):
         check_config(config, wanted)
+
+
+def test_a_setting_that_kconfig_made_against_the_wish_is_said() -> None:
+    wanted = "CONFIG_SMP=y\n# CONFIG_NUMA is not set\n"
+    check_config("CONFIG_SMP=y\n", wanted)
+    check_config(wanted, wanted)
+    with pytest.raises(LabError, match=r"no # CONFIG_NUMA is not set$"):
+        check_config("CONFIG_SMP=y\nCONFIG_NUMA=y\n", wanted)
+
+
+def test_of_several_configurations_a_later_one_decides() -> None:
+    first = "# Memory\n\nCONFIG_NUMA=y\nCONFIG_NR_CPUS=8\n# CONFIG_WERROR is not set\n"
+    second = "CONFIG_NR_CPUS=64\n# CONFIG_NUMA is not set\n# Not for us\nCONFIG_WERROR=y\n"
+    assert merged_config([first, second]).splitlines() == [
+        "# CONFIG_NUMA is not set",
+        "CONFIG_NR_CPUS=64",
+        "CONFIG_WERROR=y",
+    ]
 
 
 @pytest.mark.parametrize(
