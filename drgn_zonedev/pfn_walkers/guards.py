@@ -24,6 +24,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     FREE,
     HANDED_OVER,
     HELD,
+    IN_NODE,
     IN_ZONE,
     MOVABLE,
     ON_LRU,
@@ -41,7 +42,7 @@ __all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 Ask = Callable[[UnpromisedMemory], np.ndarray]
 
 
-# If max_pfn or a zone is not known, the steps that need it let everything pass.
+# If max_pfn, a node or a zone is not known, the steps that need it let everything pass.
 
 
 def _below_max_pfn(memory: UnpromisedMemory) -> np.ndarray:
@@ -90,6 +91,14 @@ def _in_zone_with_ram(memory: UnpromisedMemory) -> np.ndarray:
     for zone in memory.zones.found:
         inside = (memory.runs.start >= zone.start_pfn) & (memory.runs.start < zone.end_pfn)
         found |= inside & bool(zone.present_pages)
+    return found
+
+
+def _in_node(memory: UnpromisedMemory) -> np.ndarray:
+    nodes = memory.snapshot.nodes
+    found = np.full(len(memory.runs), nodes is None or bool(nodes.unreadable))
+    for node in nodes.found if nodes else ():
+        found |= (memory.runs.start >= node.start_pfn) & (memory.runs.start < node.end_pfn)
     return found
 
 
@@ -155,6 +164,7 @@ STEPS: dict[str, Ask] = {
     "get_dev_pagemap()": lambda memory: memory.first.pgmap != 0,
     "pgmap_pfn_valid()": lambda memory: memory.first.pgmap_pfn_valid,
     "in a zone with RAM": _in_zone_with_ram,
+    "in a node that is online": _in_node,
     "below max_pfn": _below_max_pfn,
     "below the end of max_pfn's section": _in_last_section,
     "System RAM": _system_ram,
@@ -177,6 +187,7 @@ _HANDLABLE_OR_MOVABLE = ON_LRU | FREE | MOVABLE | UNREADABLE
 # A struct page that could not be read may pass any filter.
 FILTERS: dict[str, Ask] = {
     "page_zone() is the zone that is walked": lambda g: g.runs.has(IN_ZONE | UNREADABLE),
+    "page_to_nid() is the node that is walked": lambda g: g.runs.has(IN_NODE | UNREADABLE),
     "!PageTail()": lambda g: ~g.runs.has(TAIL),
     "!PageReserved()": lambda g: ~g.runs.has(RESERVED),
     "page_count() != 0": lambda g: g.runs.has(HELD | UNREADABLE),

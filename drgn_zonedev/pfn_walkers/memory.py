@@ -66,6 +66,8 @@ FALSE_ZONE, FAULTING_ZONE = 1 << 21, 1 << 22
 HANDED_OVER = 1 << 23
 # Their node can never exist.
 FALSE_NODE = 1 << 24
+# A node spans them, and is the one that they say.
+IN_NODE = 1 << 25
 _KHO_MAGIC = 0x4B484F50
 _CONTENTS_MASK = 0xFF
 
@@ -202,6 +204,18 @@ def _is_populated(
     return found
 
 
+def _is_in_node(snapshot: Snapshot, layout: PageLayout, pages: Pages) -> np.ndarray:
+    # A node that cannot be read may span anything.
+    nodes, nid = snapshot.nodes, _links(layout, pages.flags) >> layout.zones_shift
+    if nodes is None:
+        return np.ones(len(nid), bool)
+    found = np.isin(nid, [node.nid for node in nodes.unreadable])
+    for node in nodes.found:
+        inside = (pages.pfn >= node.start_pfn) & (pages.pfn < node.end_pfn)
+        found |= inside & (nid == node.nid)
+    return found
+
+
 def _link(layout: PageLayout, nid: int, number: int) -> int:
     # set_page_links()
     return nid << layout.zones_shift | number
@@ -299,6 +313,8 @@ def _edges(
     edges |= {pfn for span in ram for pfn in span} | pgmap_borders(snapshot)
     for zone in walked.found:
         edges |= {zone.start_pfn, zone.end_pfn}
+    for node in snapshot.nodes.found if snapshot.nodes else ():
+        edges |= {node.start_pfn, node.end_pfn}
     max_pfn = read_max_pfn(prog)
     if max_pfn is not None:
         edges |= {max_pfn, -(-max_pfn // geometry.pages_per_section) * geometry.pages_per_section}
@@ -374,6 +390,7 @@ def _describe(
         HANDED_OVER: _is_handed_over(prog, pages),
         FAULTING_ZONE: faulting,
         FALSE_NODE: false_nodes(prog, pages),
+        IN_NODE: _is_in_node(snapshot, layout, pages),
     }
     for bit, column in bits.items():
         code |= np.where(column, bit, 0)

@@ -623,8 +623,21 @@ WALKERS = (
         functions=("kmemleak_scan",),
         guards=(
             Guard(
+                ("in a node that is online", _ONLINE),
+                (
+                    *(Act.FLAGS, "page_to_nid() is the node that is walked"),
+                    *(Act.HEAD, "page_count() != 0", Act.SCAN),
+                ),
+                known="read before v5.17",
+            ),
+            Guard(
                 (_IN_ZONE, _ONLINE),
                 (Act.FLAGS, _ZONE, Act.HEAD, "page_count() != 0", Act.SCAN),
+                since=(5, 17),
+                stable=((5, 4, 178), (5, 10, 99), (5, 15, 22)),
+                commit='c10a0f877fe0 ("mm/kmemleak: avoid scanning potential huge holes") (in '
+                "v5.17), in stable trees, too",
+                known="read in v5.10.223, v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
         note="words that look like pointers hide leaks",
@@ -696,8 +709,9 @@ WALKERS = (
                 (_IN_ZONE, _ONLINE),
                 ("get_page_unless_zero()", Act.PAGE_REFERENCE, Act.FLAGS, _ZONE),
                 since=(6, 0),
+                stable=((5, 15, 73),),
                 commit='2b7aa91ba0e8 ("mm/huge_memory: use pfn_to_online_page() in '
-                'split_huge_pages_all()") (in v6.0), in some stable trees before that',
+                'split_huge_pages_all()") (in v6.0), in the stable tree of v5.15, too',
                 known="read in v6.1",
             ),
             Guard(
@@ -746,7 +760,7 @@ WALKERS = (
                 since=(5, 5),
                 commit="c5e79ef561b0 (\"mm/memory_hotplug.c: don't allow to online/offline memory "
                 'blocks with holes") (in v5.5)',
-                known="the same in v5.10, v6.1 and v6.12",
+                known="the same in v5.10, v6.1 and v6.12; for_each_valid_pfn() since v6.16",
             ),
             Guard(
                 (_RAM_SECTION, _ONLINE),

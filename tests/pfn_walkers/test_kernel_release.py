@@ -72,6 +72,9 @@ def test_fixes_are_unknown_where_the_stable_release_is() -> None:
 # the filters.
 ONLINE, VALID, ZONE = "pfn_to_online_page()", "pfn_valid()", "in a zone with RAM"
 SAME_ZONE = "page_zone() is the zone that is walked"
+SAME_NODE = "page_to_nid() is the node that is walked"
+NODE_WALK = "in a node that is online", ONLINE, f"then {SAME_NODE}", "then page_count() != 0"
+ZONE_WALK = ZONE, ONLINE, f"then {SAME_ZONE}", "then page_count() != 0"
 LAST_SECTION = "below the end of max_pfn's section"
 FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "5.4.0": {
@@ -88,7 +91,9 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "virtio-mem-unplug": None,
         "damon": None,
         "kcore": None,
+        "kmemleak": NODE_WALK,
     },
+    "5.4.178": {"kmemleak": ZONE_WALK},
     "5.4.300": {"unpoison": (ONLINE, "then PageHWPoison()")},
     "5.15.0": {
         "kpagecgroup": (LAST_SECTION, ONLINE),
@@ -103,6 +108,12 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "page-isolation-edges": None,
         "damon": None,
         "kcore": ("System RAM", ONLINE),
+        "kmemleak": NODE_WALK,
+    },
+    "5.15.21": {"kmemleak": NODE_WALK},
+    "5.15.22": {"kmemleak": ZONE_WALK},
+    "5.15.73": {
+        "split-huge-pages": (ZONE, ONLINE, "then get_page_unless_zero()", f"then {SAME_ZONE}"),
     },
     "6.6.0": {
         "memory-failure": (ONLINE, "then HWPoisonHandlable()"),

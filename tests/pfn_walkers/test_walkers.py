@@ -283,6 +283,22 @@ def test_the_zone_of_a_page_is_a_filter(layout: str) -> None:
     assert seen(collision(layout).program(), "hibernation-free")[:2] == both
 
 
+@pytest.mark.parametrize(
+    ("release", "device"), [("5.10.98", METADATA), ("5.10.99", (*METADATA[:4], 0))]
+)
+def test_kmemleak_walked_nodes_where_it_walks_zones(
+    release: str, device: tuple[int, int, str, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The metadata's struct pages say the node that is walked, and ZONE_DEVICE.
+    monkeypatch.setattr(judge, "kernel_release", lambda _: tuple(map(int, release.split("."))))
+    assert seen(collision("5.10").program(), "kmemleak") == [RESERVED, device]
+    elsewhere = collision("5.10")
+    elsewhere.poke_member("pglist_data", elsewhere.node(0), "node_spanned_pages", 0x24000)
+    assert seen(elsewhere.program(), "kmemleak") == (
+        [] if device == METADATA else [RESERVED, device]
+    )
+
+
 @each_layout
 def test_zones_without_ram_are_not_walked(layout: str) -> None:
     assert seen(partial(layout).program(), "hibernation-free") == []
