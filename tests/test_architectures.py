@@ -7,10 +7,10 @@ that it follows. Whatever else depends on the machine is read in the dump.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+from support.archasks import asks, followed
 from support.fakekernel.layouts import TABLES
 from support.layoutmachine import BIG_ENDIAN, JUDGED
 
@@ -21,61 +21,82 @@ PACKAGE = Path(__file__).parents[1] / "drgn_zonedev"
 
 # The file, and what it follows. Logs are of machines that nobody has, and the lab makes machines.
 PLACES = {
-    "vmcore/entry_format.py": (
+    "vmcore/entry_format.py": {
         "arch/x86/include/asm/pgtable_types.h",
+        "arch/x86/include/asm/pgtable_64.h",
+        "arch/arm64/Kconfig",
+        "arch/arm64/include/asm/assembler.h",
+        "arch/arm64/include/asm/pgtable.h",
         "arch/arm64/include/asm/pgtable-hwdef.h",
-    ),
-    "kernel/memmap.py": ("include/linux/poison.h",),
-    "kernel/pageblock.py": ("include/linux/pageblock-flags.h",),
-    "kernel/vmemmap.py": ("arch/x86/mm/init_64.c", "arch/arm64/mm/mmu.c"),
-    "known_bugs/in_findings.py": ("arch/arm64/mm/mmu.c",),
+    },
+    "kernel/memmap.py": {"include/linux/poison.h"},
+    "kernel/pageblock.py": {
+        "arch/x86/Kconfig",
+        "arch/x86/include/asm/pgtable_64_types.h",
+        "arch/arm64/include/asm/pgtable-hwdef.h",
+        "arch/riscv/include/asm/pgtable-64.h",
+        "arch/loongarch/include/asm/pgtable.h",
+    },
+    "kernel/vmemmap.py": {
+        "arch/x86/mm/init_64.c",
+        "arch/arm64/mm/mmu.c",
+        "arch/s390/mm/vmem.c",
+        "arch/powerpc/mm/book3s64/radix_pgtable.c",
+    },
+    "known_bugs/in_findings.py": {"arch/arm64/mm/mmu.c", "arch/riscv/mm/init.c"},
     # Not about the kernel: numbers of ELF, and what a user says of a dump.
-    "export/elf_writer.py": ("include/uapi/linux/elf-em.h",),
-    "opening/core.py": ("Kconfig",),
+    "export/elf_writer.py": {"include/uapi/linux/elf-em.h"},
+    "opening/core.py": {"arch/Kconfig"},
 }
 ELSEWHERE = ("lab/", "oops_log/", "known_bugs/in_logs.py")
 
-NAMES = "x86_64|x86-64|aarch64|arm64|ppc64|ppc64le|s390x|riscv64|loongarch64"
-ASKS = re.compile(
-    r"Architecture\.(?!UNKNOWN)[A-Z]"
-    r"|\.arch (==|!=|in|not in|is) "
-    rf"|(==|!=|\bin) [(\[]?[\"']({NAMES})[\"']"
-    rf"|startswith\([\"']({NAMES})"
-    rf"|^\s*[\"']({NAMES})[\"']:",
-    re.IGNORECASE | re.MULTILINE,
-)
+
+def asking() -> dict[str, str]:
+    """The files that ask, and what is in them."""
+    files = ((p.relative_to(PACKAGE).as_posix(), p) for p in sorted(PACKAGE.rglob("*.py")))
+    texts = {name: p.read_text("utf-8") for name, p in files if not name.startswith(ELSEWHERE)}
+    return {name: text for name, text in texts.items() if asks(text)}
 
 
-def asking() -> list[str]:
-    files = (p for p in sorted(PACKAGE.rglob("*.py")) if ASKS.search(p.read_text(encoding="utf-8")))
-    names = (p.relative_to(PACKAGE).as_posix() for p in files)
-    return [name for name in names if not name.startswith(ELSEWHERE)]
-
-
-def test_the_architecture_is_asked_for_in_few_places() -> None:
-    assert asking() == sorted(PLACES)
-
-
-@pytest.mark.parametrize(("name", "followed"), PLACES.items())
-def test_each_place_names_what_it_follows(name: str, followed: tuple[str, ...]) -> None:
-    text = (PACKAGE / name).read_text(encoding="utf-8")
-    for file in followed:
-        assert file in text
+def test_only_few_places_ask_for_the_architecture_and_name_what_they_follow() -> None:
+    found = {name: list(followed(text)) for name, text in asking().items()}
+    assert {name for name, files in found.items() if not all(files)} == set()
+    assert {name: set[str]().union(*files) for name, files in found.items()} == PLACES
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "if prog.platform.arch == Architecture.X86_64:",
-        "    if prog.platform.arch in known:",
-        'if name == "aarch64":',
-        "if facts.architecture in ('x86_64', 'aarch64'):",
-        'return {\n    "AARCH64": 3,\n}',
-        'if machine.startswith("ppc64"):',
+        "prog.platform.arch == Architecture.X86_64",
+        "prog.platform.arch in known",
+        "Architecture.AARCH64 is machine",
+        "other.PPC64",
+        "getattr(drgn.Architecture, 'X86_64')",
+        "name == 'aarch64'",
+        "'arm64' == name",
+        "facts.architecture in ('x86_64', 'aarch64')",
+        "facts.architecture in {'x86-64'}",
+        "facts.architecture != other",
+        "{'AARCH64': 3}",
+        "machine.startswith('ppc64')",
+        "'-arm64' in release",
+        "table.get('amd64')",
+        "table[prog.platform.arch]",
+        "re.search(r'x86_64|aarch64', release)",
+        "name.endswith('+deb13-arm64-16k')",
     ],
 )
 def test_what_asks_for_the_architecture_is_recognised(line: str) -> None:
-    assert ASKS.search(line)
+    assert asks(line)
+    assert asks(f"def f():\n    if not ({line}):\n        return None")
+    assert list(followed(f"# arch/x86/mm/init.c\nX = {line}\nY = {line}\n")) == [
+        {"arch/x86/mm/init.c"},
+        set(),
+    ]
+
+
+def test_a_case_of_a_match_statement_is_recognised() -> None:
+    assert asks("match name:\n    case 'aarch64':\n        pass")
 
 
 @pytest.mark.parametrize(
@@ -83,11 +104,13 @@ def test_what_asks_for_the_architecture_is_recognised(line: str) -> None:
     [
         "name = prog.platform.arch.name.lower()",
         "# On x86-64, it is 9.",
-        "other is Architecture.UNKNOWN",
+        "'On arm64, it is 9.'",
+        "other.arch is not Architecture.UNKNOWN",
+        "one.arch in (other.arch, Architecture.UNKNOWN)",
     ],
 )
 def test_what_only_names_it_is_not(line: str) -> None:
-    assert not ASKS.search(line)
+    assert not asks(line)
 
 
 # The table in docs/limits.md.

@@ -37,6 +37,8 @@ _MIGRATETYPE_BITS = 3
 _MOST_ORDERS = 28
 
 _WORD = 8
+# PMD_SHIFT in arch/x86/include/asm/pgtable_64_types.h, arch/arm64/include/asm/pgtable-hwdef.h,
+# arch/riscv/include/asm/pgtable-64.h and arch/loongarch/include/asm/pgtable.h.
 _TABLES_FILL_PAGES = (
     Architecture.X86_64,
     Architecture.AARCH64,
@@ -146,6 +148,7 @@ def max_order_nr_pages(prog: Program) -> int | None:
         if orders is not None and 0 < orders <= _MOST_ORDERS:
             return 1 << (orders - 1)
     assert prog.platform is not None
+    # arch/x86/Kconfig sets no ARCH_FORCE_MAX_ORDER (FORCE_MAX_ZONEORDER up to v6.1).
     return 1 << 10 if prog.platform.arch == Architecture.X86_64 else None
 
 

@@ -68,7 +68,7 @@ def vmemmap_rules(prog: Program) -> VmemmapRules:
         return VmemmapRules(base_pages=page_size > 4096, shared=True, partial_altmap=True)
     # vmemmap_populate_hugepages() on riscv64 and loongarch64, PAGE_UNUSED in pages of 1 MiB on
     # s390x (arch/s390/mm/vmem.c), and pages of 2 MiB where alignment permits on ppc64 with a radix
-    # MMU (radix__vmemmap_populate()).
+    # MMU (radix__vmemmap_populate() in arch/powerpc/mm/book3s64/radix_pgtable.c).
     return VmemmapRules(base_pages=False, shared=True, partial_altmap=None)
 
 

@@ -94,7 +94,7 @@ def _is_shared_page(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> b
 
 
 def _is_shared_block(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
-    # Or a larger entry does.
+    # Or a larger entry of vmemmap_populate() in arch/arm64/mm/mmu.c does.
     shares_page = _is_shared_page(finding, pgmaps, kernel)
     return kernel.architecture.lower() == "aarch64" and not shares_page
 
@@ -108,6 +108,7 @@ SIGNATURES = (
     FindingSignature("vmemmap-unmapped", "shared-vmemmap-block", _is_shared_block),
     FindingSignature("ram-hole-zone", "zone-of-reserved-hole", _is_zone_of_no_zone),
     FindingSignature("ram-free-refcount", "hugetlb-references-restored", _is_copied_reference),
+    # arch_add_memory() of arch/arm64/mm/mmu.c and arch/riscv/mm/init.c.
     FindingSignature("ram-beyond-max-pfn", "max-pfn-lowered-arm64", _on("aarch64")),
     FindingSignature("ram-beyond-max-pfn", "max-pfn-lowered-riscv", _on("riscv64")),
 )

@@ -43,7 +43,7 @@ __all__ = (
     "warn_if_damaged",
 )
 
-# Kconfig's PAGE_SIZE_* of each architecture.
+# HAVE_PAGE_SIZE_* of arch/Kconfig, by architecture.
 _PAGE_SIZES = {
     "X86_64": (1 << 12,),
     "I386": (1 << 12,),
