@@ -370,9 +370,9 @@ def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
 
 
 def _architecture(args: argparse.Namespace) -> str:
-    from drgn_zonedev.lab.kernels.known import ALL_KERNELS
+    from drgn_zonedev.lab.kernels.known import suite_of
 
-    named = {ALL_KERNELS[word].architecture for word in args.names if word in ALL_KERNELS}
+    named = {suite_of(word).architecture for word in args.names if word in _kernel_names()}
     if args.arch:
         named.add(args.arch)
     if len(named) > 1:

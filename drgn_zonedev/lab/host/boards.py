@@ -7,6 +7,7 @@ The machines that QEMU emulates, one for each architecture, and the host's progr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ("BOARDS", "Board")
 
@@ -16,9 +17,10 @@ class Board:
     """
     A machine. ``console`` and ``facts_port`` are the names that Linux gives its two serial ports.
 
-    ``make`` holds arguments of a module's build, besides the compiler. The rest is where gdb's dump
-    of the registers has them: the program counter, the stack pointer, what a function returns, its
-    second argument, and where it returns to, if that is a register.
+    ``make`` holds arguments of a kernel's or a module's build, besides the compiler, and ``image``
+    is what QEMU boots, in the kernel's tree. The rest is where gdb's dump of the registers has
+    them: the program counter, the stack pointer, what a function returns, its second argument, and
+    where it returns to, if that is a register.
     """
 
     qemu: str
@@ -26,6 +28,7 @@ class Board:
     console: str
     facts_port: str
     make: tuple[str, ...]
+    image: Path
     program_counter: slice
     stack: slice
     result: slice
@@ -45,6 +48,7 @@ BOARDS = {
         console="ttyS0",
         facts_port="ttyS1",
         make=(),
+        image=Path("arch/x86/boot/bzImage"),
         # rip comes after sixteen registers; rsp, rax and rsi are among them.
         program_counter=_register(16),
         stack=_register(7),
@@ -59,6 +63,8 @@ BOARDS = {
         console="ttyAMA0",
         facts_port="ttyS0",
         make=("ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-"),
+        # Firmware does not start a compressed one.
+        image=Path("arch/arm64/boot/Image"),
         # x0 to x30, sp and pc.
         program_counter=_register(32),
         stack=_register(31),

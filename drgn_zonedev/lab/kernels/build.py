@@ -21,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite, find_mirror, private_apt
+from drgn_zonedev.lab.host.boards import BOARDS, Board
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
 from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
@@ -111,8 +112,8 @@ def build_kernels(
     """
     wanted = [name for name in names if refresh or not _is_built(name)]
     jobs = jobs or len(os.sched_getaffinity(0))
-    for _, together in groupby(wanted, key=_common):
-        _require_programs()
+    for (_, suite, _), together in groupby(wanted, key=_common):
+        _require_programs(BOARDS[suite.architecture])
         cache = cache_dir()
         cache.mkdir(parents=True, exist_ok=True)
         # Not the lock for booting kernels, so that others can boot meanwhile.
@@ -139,8 +140,8 @@ def _is_built(name: str) -> bool:
     return True
 
 
-def _require_programs() -> None:
-    for program in _PROGRAMS:
+def _require_programs(board: Board) -> None:
+    for program in (*_PROGRAMS, board.compiler):
         find_tool(program)
     if not _LIBELF.exists():
         raise LabError(f"{_LIBELF} is missing: apt-get install libelf-dev")
@@ -169,7 +170,7 @@ def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) 
         # make compiles what is newer than its object file, whatever changed.
         write_changed(tree, edited_files(untouched, edits[name]))
         report(progress, f"building {name} with {jobs} jobs")
-        root = _make(tree, work / name, config, jobs)
+        root = _make(tree, work / name, config, jobs, BOARDS[suite.architecture])
         seconds = round(time.monotonic() - started)
         record = {"version": source.version, "recipe": recipe_digest(name), "seconds": seconds}
         record["release"] = (tree / "include/config/kernel.release").read_text().strip()
@@ -220,19 +221,20 @@ def _unpack(deb: Path, work: Path, progress: StepProgress) -> Path:
     return tree
 
 
-def _make(tree: Path, root: Path, config: Path, jobs: int) -> Path:
+def _make(tree: Path, root: Path, config: Path, jobs: int, board: Board) -> Path:
     """Build, and collect what is needed of it in a new directory, whose name is the kernel's."""
     suffix = root.name.partition("-")[2]
-    make = ["make", "-C", str(tree), f"-j{jobs}", "CC=gcc", "HOSTCC=gcc", f"LOCALVERSION=-{suffix}"]
+    make = ["make", "-C", str(tree), f"-j{jobs}", f"CC={board.compiler}", "HOSTCC=gcc"]
+    make += [*board.make, f"LOCALVERSION=-{suffix}"]
     _run([*make, f"KCONFIG_ALLCONFIG={config}", "allnoconfig"])
     check_config((tree / ".config").read_text(), config.read_text())
-    _run([*make, "bzImage", "modules"])
+    _run([*make, board.image.name, "modules"])
     # As the lab's other kernels have it: see load_kernel().
     (root / "usr/lib").mkdir(parents=True)
     (root / "lib").symlink_to("usr/lib")
     _run([*make, f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "modules_install"])
     for file, name in (
-        ("arch/x86/boot/bzImage", "vmlinuz"),
+        (board.image, "vmlinuz"),
         ("vmlinux", "vmlinux"),
         ("System.map", "System.map"),
         (".config", "config"),
@@ -245,10 +247,12 @@ def _make(tree: Path, root: Path, config: Path, jobs: int) -> Path:
             shutil.copy(module, root / wanted)
     for link in root.glob("usr/lib/modules/*/build"):
         link.unlink()  # It points into a tree that is about to be deleted.
+    source = board.image.parts[1]
     _run(
         [str(tree / "scripts/package/install-extmod-build"), str(root / "tree")],
         cwd=tree,
-        env={"srctree": ".", "SRCARCH": "x86", "CC": "gcc", "HOSTCC": "gcc", "MAKE": "make"},
+        # With two compilers, it would build the build's programs for the guest.
+        env={"srctree": ".", "SRCARCH": source, "CC": "gcc", "HOSTCC": "gcc", "MAKE": "make"},
     )
     return root
 

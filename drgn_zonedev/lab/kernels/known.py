@@ -29,6 +29,7 @@ __all__ = (
     "kernel_dir",
     "load_kernel",
     "replace_directory",
+    "suite_of",
 )
 
 
@@ -84,6 +85,9 @@ ARM64_KERNELS: dict[str, Suite] = {
 }
 """Kernels for arm64, with pages of 4K unless the name says otherwise."""
 
+# By the ends of flavours.
+_PAGE_SIZES = {"16k": 16384, "64k": 65536}
+
 _TRIXIE, _BACKPORTS = Suite("trixie"), Suite("trixie-backports")
 _SMALL = ("small.config",)
 _WITH_DRIVERS = (*_SMALL, "drivers.config")
@@ -118,11 +122,21 @@ BUILT_KERNELS: dict[str, Recipe] = {
     "7.3-series": _variant("with the series of November 2019", "series_2019-7.3.edit"),
     "7.3-section-flag": _variant("with a flag of the section", "section_flag-7.3.edit"),
     "7.3-taint": _variant("that is asked as it is, by functions", "taint-7.3.edit"),
+    "7.3-arm64-64k": Recipe(
+        _arm64("trixie-backports", "arm64-64k"),
+        ("small-arm64.config",),
+        "for arm64, with pages of 64K",
+    ),
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 
 ALL_KERNELS = {**KERNELS, **PLAIN_KERNELS, **UNFIXED_KERNELS, **ARM64_KERNELS}
 """All kernels that ``fetch_kernel()`` can fetch."""
+
+
+def suite_of(name: str) -> Suite:
+    """Return the suite of a kernel, or of its source; of one that is not the lab's, for amd64."""
+    return BUILT_KERNELS[name].suite if name in BUILT_KERNELS else ALL_KERNELS.get(name, Suite(""))
 
 
 @dataclass(frozen=True)
@@ -187,7 +201,7 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
     except (OSError, ValueError) as e:
         raise LabError(f"{directory} is damaged ({e}): delete it") from e
     release = record["release"]
-    suite = ALL_KERNELS.get(name, Suite(""))
+    suite = suite_of(name)
     return Kernel(
         name=name,
         release=release,
@@ -198,5 +212,5 @@ def load_kernel(name: str, directory: Path) -> Kernel | None:
         debug_modules=tuple(sorted((directory / "debug").glob("*.ko"))),
         system_map=directory / "System.map",
         architecture=suite.architecture,
-        page_size=16384 if suite.flavour.endswith("-16k") else 4096,
+        page_size=_PAGE_SIZES.get(suite.flavour.rpartition("-")[2], 4096),
     )

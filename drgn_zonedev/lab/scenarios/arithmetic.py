@@ -31,6 +31,7 @@ __all__ = (
     "namespace_end",
     "namespace_ranges",
     "section_head",
+    "section_size",
     "section_tail",
     "stored_memmap",
     "struct_page",
@@ -124,14 +125,19 @@ def namespace_ranges(
     )
 
 
+def section_size(page: int) -> int:
+    """Return the size of a section: arm64 has larger ones with pages of 64K."""
+    return 4 * SECTION if page == 64 * KIB else SECTION
+
+
 def section_head(start: int, case: str, *, page: int = PAGE) -> tuple[Expected, ...]:
     """Expect a case from the beginning of the section up to `start`."""
-    return expect(align_down(start, SECTION), start, case, page=page)
+    return expect(align_down(start, section_size(page)), start, case, page=page)
 
 
 def section_tail(end: int, case: str, *, page: int = PAGE) -> tuple[Expected, ...]:
     """Expect a case from `end` up to the end of the section."""
-    return expect(end, align_up(end, SECTION), case, page=page)
+    return expect(end, align_up(end, section_size(page)), case, page=page)
 
 
 def blocks(memory: MemoryArea) -> MemoryArea:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-The scenarios of arm64, for pages of 4K or 16K. The device tree describes persistent memory behind
-RAM, or ACPI tables do, with firmware. A module of the lab is the driver of memory of other types.
+The scenarios of arm64, for pages of 4K, 16K or 64K. The device tree describes persistent memory
+behind RAM, or ACPI tables do, with firmware. A module of the lab is the driver of memory of other
+types.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from drgn_zonedev.lab.scenarios.arithmetic import (
     KIB,
     MIB,
     PAGE,
+    STRUCT_PAGE,
     Expected,
     MemoryArea,
     expect,
     namespace_ranges,
     section_head,
+    section_size,
     section_tail,
 )
 from drgn_zonedev.lab.scenarios.device_types import (
@@ -31,6 +34,7 @@ from drgn_zonedev.lab.scenarios.device_types import (
 from drgn_zonedev.lab.scenarios.hardware import nvdimm, nvme_with_memory
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import device_map, device_pages, namespace
+from drgn_zonedev.util.alignment import align_up
 
 __all__ = ("arm64_scenarios",)
 
@@ -39,7 +43,8 @@ _RAM = ("mem=448M",)
 _COLLIDING = MemoryArea(0x5C000000, 192 * MIB)
 _PARTIAL = MemoryArea(0x60000000, 320 * MIB)
 _SMALL = MemoryArea(0x60000000, 64 * MIB)
-# With pages of 16K, the struct pages of 4 MiB lie in one page: here, half of it is of either.
+# With pages of 16K, the struct pages of 4 MiB lie in one page: here, half of it is of either. With
+# pages of 64K, those of 64 MiB do: 62 MiB of them are the second one's.
 _FIRST = MemoryArea(0x60000000, 66 * MIB)
 _SECOND = MemoryArea(_FIRST.end, 62 * MIB)
 # Firmware is told of all the RAM, which ends at 2 GiB.
@@ -55,7 +60,8 @@ _PMEM = ("of_pmem", "nd_pmem")
 _NFIT = ("nfit", "nd_pmem")
 _DRIVER = ("zonedev_device",)
 _DEVDAX = (*_PMEM, "device_dax", "dax_pmem")
-_LARGE_ENOUGH = "with pages of 16K, the altmap is large enough"
+_LARGE_ENOUGH = "with larger pages, the altmap is large enough"
+_LARGER_PAGES = ("6.12-arm64-16k", "7.3-arm64-16k", "7.3-arm64-64k")
 _6_12 = ("6.12-arm64", "6.12-arm64-16k")
 _NO_ZONE_DEVICE = "Debian builds it without CONFIG_ZONE_DEVICE"
 _OWN_PAGES = "with pages of 4K, no two subsections share a page of vmemmap"
@@ -70,7 +76,7 @@ def arm64_scenarios(page: int) -> dict[str, Scenario]:
     """
     Return the scenarios of kernels with pages of a size.
 
-    :param page: in bytes: 4096 or 16384
+    :param page: in bytes: 4096, 16384 or 65536
     """
     of_devices = (
         *_of_collision(page),
@@ -181,7 +187,7 @@ def _of_parts(page: int) -> tuple[Scenario, ...]:
             steps=(("refused", *namespace("fsdax", align=align)),),
             expected=expect(_PARTIAL.start, _PARTIAL.start + 256 * MIB, "orphan", page=page),
             proofs=("no_pgmap",),
-            impossible={f"{release}-arm64-16k": _LARGE_ENOUGH for release in ("6.12", "7.3")},
+            impossible=dict.fromkeys(_LARGER_PAGES, _LARGE_ENOUGH),
         ),
     )
 
@@ -202,19 +208,26 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         steps=steps,
         expected=ranges(_FIRST) + ranges(_SECOND, "mem"),
     )
-    taken_along = expect(_SECOND.start, _SECOND.start + 2 * MIB, "device", page=page)
+    taken_along = expect(
+        _SECOND.start, align_up(_SECOND.start, _in_one_page(page)), "device", page=page
+    )
     gone = replace(
         neighbours,
         name="neighbour-gone",
-        summary="neighbours, the first unbound: 128 struct pages of the other are not mapped",
+        summary="neighbours, the first unbound: struct pages of the other are not mapped",
         steps=(*steps, ("unbind", "nd", "nd_pmem", "pfn0.0")),
         expected=expect(_FIRST.start, _FIRST.end, "partial", page=page) + ranges(_SECOND, "mem"),
         # Those in the page of vmemmap that the first one had from its altmap.
-        errors=(("vmemmap-unmapped", *taken_along[0][:2]),),
+        errors=tuple(("vmemmap-unmapped", start, end) for start, end, _ in taken_along),
         unmapped=taken_along,
         impossible={f"{release}-arm64": _OWN_PAGES for release in ("6.12", "7.3")},
     )
     return neighbours, gone
+
+
+def _in_one_page(page: int) -> int:
+    # The size of the memory whose struct pages fill a page of vmemmap.
+    return page // STRUCT_PAGE * page
 
 
 def _of_hardware(page: int) -> tuple[Scenario, ...]:
@@ -252,13 +265,17 @@ def _of_driver(page: int) -> tuple[Scenario, ...]:
     device = partial(_device, page=page)
     map_ranges = device_map("generic", *_RANGES)
     first, second = _RANGES
+    # With pages of 64K, both are in one section.
+    first_end = min(align_up(first.end, section_size(page)), second.start)
+    between = expect(first.start, first.end, "device", page=page)
+    between += expect(first.end, first_end, "partial", page=page)
     two_ranges = _scenario(
         name="two-ranges",
         summary="a pgmap of two ranges, and nothing between them",
         kernel_args=_RAM,
         guest_modules=_DRIVER,
         steps=(map_ranges,),
-        expected=device(first) + device(second),
+        expected=between + device(second),
         proofs=("one_pgmap",),
     )
     return (
@@ -294,7 +311,7 @@ def _of_driver(page: int) -> tuple[Scenario, ...]:
             summary="two-ranges, frozen before the second range's struct pages are initialised",
             breakpoint="memmap_init_zone_device",
             breakpoint_argument=second.start // page,
-            expected=device(first) + device(second, "initializing"),
+            expected=between + device(second, "initializing"),
             proofs=("one_pgmap", "nothing_done"),
         ),
         _scenario(
@@ -304,7 +321,7 @@ def _of_driver(page: int) -> tuple[Scenario, ...]:
             guest_modules=_DRIVER,
             steps=(
                 device_map("generic", _COHERENT),
-                *device_pages("hold 0", "hold 0x1234"),
+                *device_pages("hold 0", "hold 0x234"),
                 ("unmapping",),
             ),
             expected=device(_COHERENT, "teardown"),

@@ -94,14 +94,14 @@ def test_kernels_of_one_source_and_config_are_built_in_one_tree(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     built: list[list[str]] = []
-    monkeypatch.setattr(build, "_require_programs", lambda: None)
+    monkeypatch.setattr(build, "_require_programs", lambda board: None)
     monkeypatch.setattr(build, "check_space", lambda *arguments: None)
     monkeypatch.setattr(build, "_build", lambda names, *more: built.append(names))
     monkeypatch.setattr(build, "built_kernel", lambda name: None)
     build.build_kernels(list(BUILT_KERNELS), refresh=True)
     assert built == [
         *(["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"]),
-        *(["7.3-debug"], PROPOSALS),
+        *(["7.3-debug"], PROPOSALS, ["7.3-arm64-64k"]),
     ]
 
 
