@@ -155,6 +155,9 @@ def open_guest(
         with _watched(monitor, "limit", _OPENING_SECONDS), _less_memory(), ending_at_once():
             # drgn closes the descriptor that it gets.
             prog.set_qemu_qmp(os.dup(monitor.fileno()))
+            if vmcoreinfo is not None:
+                # drgn 0.3.0 finds page tables only by what QEMU has.
+                prog.set_linux_kernel_custom(vmcoreinfo, is_live=True)
     except Exception as e:
         raise CannotOpenError(_why_not_opened(address, e, time.monotonic() - begun)) from e
     require_kernel(prog, address)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -23,7 +25,7 @@ from support.waiting import SECONDS, wait_until
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.machine.qmp import execute
 from drgn_zonedev.opening import guest as qmp
-from drgn_zonedev.opening.guest import QmpError, connect, paused
+from drgn_zonedev.opening.guest import QmpError, connect, open_guest, paused
 
 EVENT = b'{"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 2}}\r\n'
 
@@ -239,3 +241,52 @@ def test_machine_goes_on_after_a_crash(machine: Path, crash: str) -> None:
     with pausing(machine, crash) as process:
         assert process.wait(SECONDS) != 0
     wait_until(lambda: is_running(machine))
+
+
+# A top of page tables at 4 KiB, which leads to a page of 1 GiB from address 0 on.
+VMCOREINFO = b"""\
+OSRELEASE=7.3.0
+PAGESIZE=4096
+SYMBOL(swapper_pg_dir)=ffffffff80001000
+NUMBER(phys_base)=0
+NUMBER(pgtable_l5_enabled)=0
+KERNELOFFSET=0
+"""
+TABLE, PAGE_OF_1G = 0x2000 | 3, 0x83
+
+
+def physical(address: int) -> int:
+    """A byte of the memory of that machine: anywhere else, what its address ends with."""
+    entry = {0x1000: TABLE, 0x2000: PAGE_OF_1G}.get(address & ~0xFFF)
+    return address & 0xFF if entry is None else entry >> 8 * (address % 8) & 0xFF
+
+
+def serve_memory(listener: socket.socket) -> None:
+    """Be a QEMU without vmcoreinfo, which says itself what is in memory."""
+    client, _ = listener.accept()
+    client.sendall(b'{"QMP": {}}\r\n')
+    for line in client.makefile("rb"):
+        answer: object = {"arch": "x86_64"} if b"query-target" in line else {}
+        if b"human-monitor-command" in line:
+            asked = json.loads(line)["arguments"]["command-line"].split()
+            answer = ""
+            if asked[0] == "xp":
+                count, address = int(asked[1][1:-2]), int(asked[2], 16)
+                read = (f"{physical(address + i):#04x}" for i in range(count))
+                answer = f"{address:016x}: {' '.join(read)}\r\n"
+        client.sendall(json.dumps({"return": answer}).encode() + b"\r\n")
+
+
+def test_guest_without_vmcoreinfo_is_opened_with_one_that_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        # drgn lets no other thread run while it waits.
+        multiprocessing.get_context("fork").Process(
+            target=serve_memory, args=(listener,), daemon=True
+        ).start()
+        with connect(str(path)) as monitor:
+            prog = open_guest(str(path), monitor, VMCOREINFO)
+            assert prog["UTS_RELEASE"].string_() == b"7.3.0"
+            assert prog.read(0xFFFF888000000042, 4) == b"\x42\x43\x44\x45"
