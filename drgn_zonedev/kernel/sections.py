@@ -127,33 +127,12 @@ def sections(prog: Program) -> Sections:
     """
     flags = section_flags(prog)
     section_type = prog.type("struct mem_section")
-    size = sizeof(section_type)
-    map_offset = offsetof(section_type, "section_mem_map")
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    unreadable = []
-    roots = set()
-    for first_nr, count, place, address in _section_roots(prog):
-        try:
-            # Each root is a separate allocation, so a pointer that comes twice is invalid.
-            if address is None or address in roots:
-                raise FaultError("invalid pointer to a root of the section array", place)
-            roots.add(address)
-            raw = np.frombuffer(read_memory(prog, address, count * size), "<u8").reshape(count, -1)
-        except FaultError:
-            bad = address and first_unreadable(prog, address, count * size)
-            unreadable.append((first_nr, first_nr + count, bad or place))
-            continue
-        slots = np.flatnonzero(raw[:, map_offset // 8] & np.uint64(flags.present))
-        parts.append(
-            (
-                slots.astype(np.int64) + first_nr,
-                np.uint64(address) + slots.astype(np.uint64) * np.uint64(size),
-                raw[slots],
-            )
-        )
-    nr = np.concatenate([p[0] for p in parts] or [np.empty(0, np.int64)])
-    addresses = np.concatenate([p[1] for p in parts] or [np.empty(0, np.uint64)])
-    rows = np.concatenate([p[2] for p in parts] or [np.empty((0, size // 8), np.uint64)])
+    word_at = offsetof(section_type, "section_mem_map") // 8
+    parts, unreadable = _present_sections(prog, section_type, word_at, flags)
+    width = sizeof(section_type) // 8
+    nr = np.concatenate([np.empty(0, np.int64), *(part.nr for part in parts)])
+    addresses = np.concatenate([np.empty(0, np.uint64), *(part.address for part in parts)])
+    rows = np.concatenate([np.empty((0, width), np.uint64), *(part.words for part in parts)])
     usage = _usage_pointers(section_type, rows)
     bitmaps, readable = _subsection_maps(prog, usage)
     if not section_type.has_member("usage"):
@@ -163,7 +142,7 @@ def sections(prog: Program) -> Sections:
         geometry=sparsemem_geometry(prog),
         nr=nr,
         address=addresses,
-        word=rows[:, map_offset // 8].copy(),
+        word=rows[:, word_at].copy(),
         usage=usage,
         usage_readable=readable,
         subsection_map=bitmaps,
@@ -174,6 +153,40 @@ def sections(prog: Program) -> Sections:
     if base is not None:
         prog.cache["zonedev_mem_map"] = base
     return _without_crowded(found)
+
+
+@dataclass(frozen=True)
+class _MemSections:
+    """Each row is a ``struct mem_section``: its number, its address and its words."""
+
+    nr: np.ndarray
+    address: np.ndarray
+    words: np.ndarray
+
+
+def _present_sections(
+    prog: Program, section_type: Type, word_at: int, flags: SectionFlags
+) -> tuple[list[_MemSections], list[tuple[int, int, int]]]:
+    # Those of each root, and the spans of section numbers whose root cannot be read, each with
+    # an address.
+    size = sizeof(section_type)
+    found, unreadable, seen = [], [], set()
+    for first_nr, count, place, address in _section_roots(prog):
+        try:
+            # Each root is a separate allocation, so a pointer that comes twice is invalid.
+            if address is None or address in seen:
+                raise FaultError("invalid pointer to a root of the section array", place)
+            seen.add(address)
+            raw = read_memory(prog, address, count * size)
+        except FaultError:
+            bad = address and first_unreadable(prog, address, count * size)
+            unreadable.append((first_nr, first_nr + count, bad or place))
+            continue
+        words = np.frombuffer(raw, "<u8").reshape(count, -1)
+        slots = np.flatnonzero(words[:, word_at] & np.uint64(flags.present))
+        where = np.uint64(address) + slots.astype(np.uint64) * np.uint64(size)
+        found.append(_MemSections(slots + first_nr, where, words[slots]))
+    return found, unreadable
 
 
 @takes_program_or_default
