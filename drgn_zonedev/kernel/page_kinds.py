@@ -116,7 +116,7 @@ def flag_mask(prog: Program, name: str) -> int:
     except LookupError:
         return 0
     # PG_slab is a page type since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in
-    # v6.10), and an enumerator of enum pagetype in v6.11.
+    # v6.10), and an enumerator of enum pagetype in v6.10 and v6.11.
     return 1 << bit if bit < 64 else 0
 
 

@@ -108,13 +108,15 @@ def _page_types(prog: Program) -> PageTypes:
         # PGTY_mapcount_underflow << 24
         return PageTypes(True, in_upper_byte, -(1 << 31), -(1 << 24))
     exported = _exported_types(prog)
-    wide = exported.get("buddy", PageType(0, 0)).value == _WIDE_BASE
     # An enum since Linux kernel commit ff202303c398 ("mm: convert page type macros to enum")
-    # (in v6.11).
-    bits = _enumerators(prog, "PG_buddy", "PG_") or (_WIDE_BITS if wide else {})
-    if bits:
-        return PageTypes(False, _clear_bits(bits, _WIDE_BASE), -(1 << 31), _WIDE_RESERVE)
-    known = {**_clear_bits(_macros(prog), _BASE), **exported}
+    # (in v6.10). Its numbers changed in Linux kernel commit 8db00ad56461 ("mm: allow reuse of
+    # the lower 16 bit of the page type with an actual type") (in v6.11).
+    bits = _enumerators(prog, "PG_buddy", "PG_")
+    wide = exported.get("buddy", PageType(0, 0)).value == _WIDE_BASE
+    if wide or bits.get("buddy") == _WIDE_BITS["buddy"]:
+        types = _clear_bits(bits or _WIDE_BITS, _WIDE_BASE)
+        return PageTypes(False, types, -(1 << 31), _WIDE_RESERVE)
+    known = {**_clear_bits(bits or _macros(prog), _BASE), **exported}
     return PageTypes(False, known, -(1 << 28), _RESERVE)
 
 
@@ -134,8 +136,8 @@ def _clear_bits(bits: Mapping[str, int], base: int) -> dict[str, PageType]:
 
 def _macros(prog: Program) -> dict[str, int]:
     # PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
-    # page kmemcg type to a page memcg flag") (in v5.11), which also gave struct page the
-    # member memcg_data.
+    # page kmemcg type to a page memcg flag") (in v5.11). So had struct page no member
+    # memcg_data until bcfe06bf2622 ("mm: memcontrol: Use helpers to read page's memcg data").
     newer = prog.type("struct page").has_member("memcg_data") or section_flags(prog).taint
     if newer:
         return {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}
@@ -143,8 +145,8 @@ def _macros(prog: Program) -> dict[str, int]:
 
 
 def _exported_types(prog: Program) -> dict[str, PageType]:
-    # The numbers of bits changed in v6.9 to v6.11, and those are macros, but VMCOREINFO has
-    # what a page of some types holds.
+    # Bits were added and numbered anew up to v6.11, also in stable kernels, where they are
+    # macros, but VMCOREINFO has what a page of some types holds.
     found = _EXPORTED.findall(prog["VMCOREINFO"].string_())
     return {name.decode().lower(): _exported_type(int(value)) for name, value in found}
 

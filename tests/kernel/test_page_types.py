@@ -56,9 +56,15 @@ def test_counts_are_no_types(layout: str, mapcount: int) -> None:
     assert not any(types.has(pages, name)[0] for name in [*types.by_name, "no such type"])
 
 
-def test_types_of_v6_11_are_enumerators_and_pg_slab_is_one_of_them() -> None:
+V6_10 = {"buddy": 0x80, "table": 0x200, "slab": 0x1000}
+V6_11 = {"buddy": 0x40000000, "table": 0x10000000, "slab": 0x02000000}
+
+
+@pytest.mark.parametrize(("names", "reserve"), [(V6_10, 0x7F), (V6_11, 0xFFFF)])
+def test_types_of_v6_10_and_v6_11_are_enumerators_and_pg_slab_is_one_of_them(
+    names: dict[str, int], reserve: int
+) -> None:
     prog = FakeKernel("6.1").program()
-    names = {"buddy": 0x40000000, "table": 0x10000000, "slab": 0x02000000}
     known = prog.enum_type(
         "pagetype",
         prog.type("unsigned int"),
@@ -71,11 +77,14 @@ def test_types_of_v6_11_are_enumerators_and_pg_slab_is_one_of_them() -> None:
         value = names.get(name[len("PG_") :])
         return None if value is None else Object(prog, known, value)
 
-    prog.register_object_finder("v6.11", find, enable_index=0)
+    prog.register_object_finder("enum", find, enable_index=0)
     types = page_types(prog)
+    # PAGE_MAPCOUNT_RESERVE
+    assert types.end == ~reserve
     words = np.array([0xFFFFFFFF & ~value for value in names.values()], "<u4")
     for row, name in enumerate(names):
         assert np.flatnonzero(types.by_name[name].matches(words)).tolist() == [row]
+        assert types.least <= words.view("<i4")[row] < types.end
     assert flag_mask(prog, "PG_slab") == 0
     assert flag_mask(prog, "PG_head") == 1 << prog.constant("PG_head").value_()
 
