@@ -169,7 +169,7 @@ _ERRORS = (
         "a folio of device memory that is in use has tails that do not belong to it, or none",
         "zone_device_page_init() makes a folio of the order that its driver asks for. Before Linux "
         'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
-        'folios") (in v7.0), a page that was handed out alone kept PG_head and the order of a '
+        'folios") (in v6.19), a page that was handed out alone kept PG_head and the order of a '
         "folio that had been there: it is freed as all of that.",
         "PG_head and a reference of the head, the order in its first tail, and the links of as "
         "many pages",
@@ -329,7 +329,7 @@ _ERRORS = (
         "the percpu_ref, counted, and the pages of folios that have a reference",
         "Look for a page that was freed as a larger folio than it was handed out as (before Linux "
         'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
-        'folios") (in v7.0), a page that had been in a larger folio kept its order), or for a '
+        'folios") (in v6.19), a page that had been in a larger folio kept its order), or for a '
         "reference that was dropped twice.",
     ),
     Kind(

@@ -44,8 +44,9 @@ def mappings_take_references(prog: Program) -> bool:
     """
     Return whether each mapping of an fsdax or devdax page takes a reference, and is counted.
 
-    So it is since Linux kernel commit 38607c62b34b ("fs/dax: properly refcount fs dax pages")
-    (in v6.15), the release that brought ``folio->pgmap``.
+    So it is since Linux kernel commits 38607c62b34b ("fs/dax: properly refcount fs dax pages")
+    and aed877c2b425 ("device/dax: properly refcount device dax pages when mapping") (in v6.15),
+    the release that brought ``folio->pgmap``.
     """
     return page_layout(prog).pgmap_in_folio
 

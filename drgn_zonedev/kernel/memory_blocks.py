@@ -196,7 +196,7 @@ def _nothing(*gaps: XArrayGap) -> MemoryBlocks:
 
 def _memmap_pages(prog: Program, block_type: Type, address: np.ndarray) -> np.ndarray:
     # Since Linux kernel commit a08a2ae34613 ("mm,memory_hotplug: allocate memmap from the added
-    # memory range") (in v5.14), a block has nr_vmemmap_pages, and since 1a8c64e11043
+    # memory range") (in v5.13), a block has nr_vmemmap_pages, and since 1a8c64e11043
     # ("mm/memory_hotplug: embed vmem_altmap details in memory block") (in v6.6), an altmap.
     if block_type.has_member("altmap"):
         altmap, readable = _words(prog, address, offsetof(block_type, "altmap"))

@@ -221,8 +221,9 @@ def _section_flags(prog: Program) -> SectionFlags:
         # Before that, they are macros. v5.12 to v5.19 also had
         # SECTION_TAINT_ZONE_DEVICE, from Linux kernel commit 1f90a3477df3 ("mm:
         # teach pfn_to_online_page() about ZONE_DEVICE section collisions") (in
-        # v5.12). The macro leaves no trace in the debugging information, but
-        # that commit also turned pfn_to_online_page() from a macro into a function.
+        # v5.12). The macro leaves no trace in the debugging information, but in that
+        # release, commit 9f605f260594 ("mm: move pfn_to_online_page() out of line")
+        # turned pfn_to_online_page() from a macro into a function.
         taint = 1 << 4 if "pfn_to_online_page" in prog else 0
         map_mask = ~((taint or 8) * 2 - 1) & (1 << 64) - 1
         return SectionFlags(1, 2, 4, 8, taint, 0, map_mask, bool(taint))

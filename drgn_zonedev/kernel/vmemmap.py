@@ -64,7 +64,7 @@ def vmemmap_rules(prog: Program) -> VmemmapRules:
     if arch == Architecture.AARCH64:
         # arch/arm64/mm/mmu.c. With pages of 4K, it used pages of 2 MiB for parts of sections, too,
         # up to Linux kernel commit d4234d131b0a ("arm64: mm: Populate vmemmap at the page level
-        # if not section aligned") (in v6.15), which leaves no trace.
+        # if not section aligned") (in v6.14), which leaves no trace.
         return VmemmapRules(base_pages=page_size > 4096, shared=True, partial_altmap=True)
     # vmemmap_populate_hugepages() on riscv64 and loongarch64, PAGE_UNUSED in pages of 1 MiB on
     # s390x (arch/s390/mm/vmem.c), and pages of 2 MiB where alignment permits on ppc64 with a radix

@@ -310,7 +310,7 @@ BUGS = {
                 "arm64: mm: Populate vmemmap at the page level if not section aligned",
             ),
             since=(5, 7),
-            fixed=(6, 15),
+            fixed=(6, 14),
             stable=(),
             sure=Sure.PUBLISHED,
             note="before v5.7, arm64 could not remove memory",

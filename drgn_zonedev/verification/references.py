@@ -199,8 +199,8 @@ def _finding(slug: str, pgmap: Pgmap, detail: str, fact: Evidence) -> Finding:
 
 def _taken(pgmap: Pgmap) -> int:
     # pfn_len() of all ranges, unless pages in use have the references. Until Linux kernel commit
-    # 27674ef6c73f ("mm: remove the extra ZONE_DEVICE struct page refcount") (in v5.18), the pages
-    # of device-private memory are idle at 1, so that counting them comes to the same.
+    # ef233450898f ("mm: free device private pages have zero refcount") (in v6.1), the pages of
+    # device-private memory are idle at 1, so that counting them comes to the same.
     if pgmap.type in _HANDED_OUT:
         return 0
     spans = ((pgmap.pfn_first(i), r.end_pfn) for i, r in enumerate(pgmap.ranges))

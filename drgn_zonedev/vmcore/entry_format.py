@@ -232,7 +232,7 @@ def _arm64(prog: Program) -> EntryFormat:
 def _arm64_virtual_bits(prog: Program) -> int:
     built = _vmcoreinfo(prog, r"NUMBER\(VA_BITS\)=([0-9]{2})")
     # Since Linux kernel commit bbdbc11804ff ("arm64/crash_core: Export TCR_EL1.T1SZ in
-    # vmcoreinfo") (in v5.11): a kernel that was built for 52 bits may run with fewer.
+    # vmcoreinfo") (in v5.9): a kernel that was built for 52 bits may run with fewer.
     running = _vmcoreinfo(prog, r"NUMBER\(TCR_EL1_T1SZ\)=0x([0-9a-f]{1,2})")
     if built is None and running is None:
         raise LookupError("VMCOREINFO does not say how large arm64's address space is")
