@@ -559,9 +559,9 @@ class KernelFacts:
 @dataclass(frozen=True)
 class Provenance:
     """
-    Where a report comes from: the version of the tool, what the user called the program, the
-    build ID of the kernel and the time of its crash (seconds since 1970), if the dump has them,
-    and whether types are from DWARF or BTF.
+    Where a report comes from: the version of the tool, the path of the dump or what the user
+    called the program, the build ID of the kernel and the time of its crash (seconds since 1970),
+    if the dump has them, and whether types are from DWARF or BTF.
     """
 
     tool: str
@@ -575,7 +575,8 @@ class Provenance:
 class Report(Result):
     """
     Everything that is known about one kernel's memory, or about the part of it in ``scope``.
-    Ranges of another kind than that are there, but without findings.
+    Ranges of another kind than that are there, but without findings. Reports that say the same
+    are equal, whatever their ``provenance``.
     """
 
     kernel: KernelFacts
@@ -586,7 +587,7 @@ class Report(Result):
     coverage: Coverage
     missing: tuple[Missing, ...] = ()
     scope: Scope = EVERYTHING
-    provenance: Provenance | None = None
+    provenance: Provenance | None = field(default=None, compare=False)
     memmap: tuple[MemmapPart, ...] = ()
 
     @property

@@ -42,6 +42,7 @@ from drgn_zonedev.model import (
     Unjudged,
     lacks_memmap,
 )
+from drgn_zonedev.opening.provenance import provenance_of
 from drgn_zonedev.util.handles import bind
 from drgn_zonedev.verification.context import Progress, Results, no_progress
 from drgn_zonedev.verification.free_areas import FreeAreas, compare_free_areas
@@ -165,9 +166,17 @@ def check_with(
 
 
 def check_memory(
-    prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope = EVERYTHING
+    prog: Program,
+    progress: Progress,
+    scan_all: ScanAll,
+    scope: Scope = EVERYTHING,
+    source: str | None = None,
 ) -> CheckedMemory:
-    """Like :func:`check_with()`, for who asks more of the same structures."""
+    """
+    Like :func:`check_with()`, for callers who ask more of the same structures.
+
+    :param source: What the user calls the program, if that is not the path of its dump.
+    """
     snapshot, verification, scope = _judge(prog, progress, scan_all, scope)
     unjudged = named_once((*unjudged_in(scope, snapshot.unjudged), *verification.unjudged))
     here = pgmaps_in(scope, snapshot.pgmaps)
@@ -189,6 +198,7 @@ def check_memory(
         coverage=verification.coverage,
         missing=missing.value,
         scope=scope,
+        provenance=provenance_of(prog, source),
         memmap=verification.memmap,
     )
     for part in (*report.pgmaps, *report.ranges, *report.findings):

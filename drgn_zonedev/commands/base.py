@@ -89,8 +89,8 @@ class Session:
 
     ``scan_all`` scans struct pages in the processes that the command line has started; if
     it is ``None``, the command starts them itself. ``opener`` opens other dumps, if the
-    command line can. ``source`` is what the user calls the program on the command line, and
-    ``variables`` are those of drgn's REPL.
+    command line can. ``source`` is what the command line calls the program, and ``variables``
+    are those of drgn's REPL.
     """
 
     prog: Program

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -144,10 +143,8 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.commands.progress import progress_bar
-    from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.render import as_json, as_text
     from drgn_zonedev.report import NoMemoryError, check_memory, make_scope
-    from drgn_zonedev.util.handles import bind
     from drgn_zonedev.vmcore.contradictions import is_contradictory
 
     check_map_arguments(args)
@@ -157,14 +154,11 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     scope = make_scope(args.only, args.pfns)
     try:
         with progress_bar() as progress, scanner_of(session, args.jobs) as scan_all:
-            checked = check_memory(session.prog, progress, scan_all, scope)
+            checked = check_memory(session.prog, progress, scan_all, scope, session.source)
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
 
     report = checked.report
-    if session.source is not None:
-        origin = provenance_of(session.prog, session.source)
-        report = bind(session.prog, dataclasses.replace(report, provenance=origin))
     compared = None if baseline is None else _compared(baseline, report)
 
     def picture(screen: Screen | None = None) -> str:
@@ -243,7 +237,8 @@ def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
     builder.append(f"report = check({given})\n")
     if is_map(args):
-        map_code(builder, args, "report.kernel, report.ranges, report.pgmaps, report.findings")
+        parts = ("kernel", "ranges", "pgmaps", "findings", "provenance")
+        map_code(builder, args, ", ".join(f"report.{part}" for part in parts))
     else:
         _text_code(builder, args)
     if args.fail_on != ("error",):

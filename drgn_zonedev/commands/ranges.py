@@ -69,9 +69,8 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
         from drgn_zonedev.opening.provenance import provenance_of
         from drgn_zonedev.render.picture.scene import make_scene
 
-        origin = None if session.source is None else provenance_of(prog, session.source)
         pgmaps = with_devices(prog, snapshot.pgmaps)
-        scene = make_scene(kernel, ranges, pgmaps, provenance=origin)
+        scene = make_scene(kernel, ranges, pgmaps, provenance=provenance_of(prog, session.source))
         return map_text(args, screen, MapSubject(prog, snapshot, scene))
 
     def text(screen: Screen | None) -> str:
@@ -104,7 +103,10 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
         return
     write_pgmaps(builder)
     builder.add_from_import("drgn_zonedev.classification.facts", "kernel_facts")
-    map_code(builder, args, "kernel_facts(), ranges, pgmaps")
+    builder.add_from_import("drgn_zonedev.opening.provenance", "provenance_of")
+    builder.add_from_import("drgn", "get_default_prog")
+    contents = "kernel_facts(), ranges, pgmaps, provenance=provenance_of(get_default_prog())"
+    map_code(builder, args, contents)
 
 
 def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

@@ -255,7 +255,7 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
         distrust_headers(prog)
         with debug_info(), _odd_layouts_reported(prog):
             opener = functools.partial(_opened_dump, args)
-            yield Session(prog, scan_all, opener, args.core or args.qemu or "the running kernel")
+            yield Session(prog, scan_all, opener, args.core or args.qemu)
         warn_if_damaged(prog, files.names.get(files.core or ""))
 
 

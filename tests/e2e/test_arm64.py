@@ -18,6 +18,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from drgn import Program
 from support.defects import Overlay, Spot
+from support.exports import check_json
 from support.guests import Booted, debug_live, each_guest, long_guest, require_free
 from support.ramdefects import RamDefects
 
@@ -33,7 +34,6 @@ from drgn_zonedev.lab.verdict.agreement import compare
 from drgn_zonedev.lab.verdict.matrix import judge_guest
 from drgn_zonedev.model import Case, Range, Severity
 from drgn_zonedev.opening.core import open_dump
-from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell.cli import make_parser
 from drgn_zonedev.verification.verify import verify_snapshot
@@ -138,8 +138,7 @@ def test_an_export_of_arm64_says_what_its_source_says(
     source = booted.program()
     write_export(source, target)
     export = open_dump(target / "vmcore", target / "vmlinux")
-    documents = [as_json.report_document(check(prog, only="devices")) for prog in (source, export)]
-    assert documents[0] == documents[1]
+    assert check_json(source) == check_json(export)
 
 
 @each_guest(

@@ -17,6 +17,8 @@ from drgn_zonedev.export.archive import unpack
 from drgn_zonedev.export.store import ARCHIVE, default_directory
 from drgn_zonedev.opening.symbols import MissingSymbolsError
 from drgn_zonedev.repl.repl import COMMAND_NAMES
+from drgn_zonedev.report import check
+from drgn_zonedev.util.tool_version import tool_version
 
 CALLED = [("zonedev", "%zonedev"), ("crash zonedev", "zonedev")]
 
@@ -60,6 +62,29 @@ def test_program_without_symbols_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"^no debugging symbols for Linux 6\.1") as raised:
         run_command(prog, "zonedev check")
     assert isinstance(raised.value.__cause__, MissingSymbolsError)
+
+
+@pytest.mark.parametrize("line", ["check --only devices", "check --map", "ranges --map"])
+def test_report_says_where_it_comes_from_as_in_the_shell(
+    prog: Program, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command(prog, f"zonedev {line} --all")
+    origin = f"a program in drgn, types from DWARF, zonedev {tool_version()}"
+    assert origin in capsys.readouterr().out.splitlines()
+
+
+def test_dump_is_named_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dumps = default_directory()
+    assert dumps is not None
+    unpack(dumps / "6.1-empty" / ARCHIVE, tmp_path)
+    prog = Program()
+    prog.set_core_dump(tmp_path / "vmcore")
+    prog.load_debug_info([tmp_path / "vmlinux"])
+    plugin.drgn_prog_set(prog)
+    run_command(prog, "zonedev check --only devices")
+    said = capsys.readouterr().out
+    assert f"\n{tmp_path / 'vmcore'}, build ID " in said
+    assert str(check(prog, only="devices")) == said.rstrip("\n")
 
 
 def test_its_commands_are_all_there_are() -> None:

@@ -202,11 +202,13 @@ def judge_guest(guest: Guest) -> tuple[Report, list[str]]:
     :raises NotPossible: if this kernel lacks what the scenario is about
     :raises LabError: if the guest cannot be debugged
     """
+    from drgn_zonedev.opening.provenance import provenance_of
     from drgn_zonedev.report import check
 
     with _as_lab_errors():
         prog = debug_guest(guest)
-        found = check(prog)
+        origin = provenance_of(prog, f"{guest.kernel.name} {guest.scenario.name}")
+        found = replace(check(prog), provenance=origin)
         return found, judge(guest, prog, found)
 
 
