@@ -22,6 +22,7 @@ from drgn_zonedev.explanation.resolve import Subject, UnknownNameError
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Evidence, EvidenceKind, Finding, KernelFacts
 from drgn_zonedev.report import check
+from drgn_zonedev.util.handles import Result
 from drgn_zonedev.verification.patterns import Contents
 
 __all__ = ("REPRODUCED_BY", "BugReport", "NothingToReportError", "bug_report")
@@ -44,8 +45,8 @@ REPRODUCED_BY = {
 """For each finding, a lab scenario that reproduces it on kernels that have the bug."""
 
 
-@dataclass(frozen=True)
-class BugReport:
+@dataclass(frozen=True, repr=False)
+class BugReport(Result):
     """
     A finding, and everything to report about it. ``evidence`` does not contain names of
     devices or files. ``words`` are those of the first struct page, or ``None`` if they may be
@@ -62,6 +63,9 @@ class BugReport:
     walkers: tuple[ExposedWalker, ...]
     walkers_error: str | None
     scenario: str | None
+
+    def __repr__(self) -> str:
+        return f"<BugReport of {self.finding!r}>"
 
 
 @takes_program_or_default

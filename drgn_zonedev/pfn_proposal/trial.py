@@ -36,6 +36,7 @@ from drgn_zonedev.pfn_proposal.carried import Carried, carried_bitmaps
 from drgn_zonedev.pfn_proposal.cost import Lookup, MemoryCost, lookup_cost, memory_cost
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
+from drgn_zonedev.util.handles import Result
 from drgn_zonedev.util.intervals import containing
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.verification.context import Progress, no_progress
@@ -91,8 +92,8 @@ class Verdict:
         return found
 
 
-@dataclass(frozen=True)
-class ProposalReport:
+@dataclass(frozen=True, repr=False)
+class ProposalReport(Result):
     """
     The judgements of all variants.
 
@@ -112,6 +113,9 @@ class ProposalReport:
     unjudged: tuple[Unjudged, ...]
     coverage: Coverage
     nothing_judged: bool = False
+
+    def __repr__(self) -> str:
+        return f"<ProposalReport Linux {self.kernel.release!r}: {len(self.verdicts)} variants>"
 
 
 _TELLING = (Case.DEVICE, Case.PARTIAL, Case.GHOST)

@@ -38,6 +38,7 @@ from drgn_zonedev.pfn_walkers.memory import (
 )
 from drgn_zonedev.pfn_walkers.outcome import OUTCOMES, Act, WalkOutcome, dropped, outcomes
 from drgn_zonedev.pfn_walkers.table import WALKERS, Guard, Stride, Walker
+from drgn_zonedev.util.handles import Result
 from drgn_zonedev.util.intervals import union
 from drgn_zonedev.util.strings import c_string
 from drgn_zonedev.verification.context import Progress, no_progress
@@ -114,8 +115,8 @@ class Judgement:
         return self.present is not False and self.guard is not None and self.unjudged is None
 
 
-@dataclass(frozen=True)
-class WalkersReport:
+@dataclass(frozen=True, repr=False)
+class WalkersReport(Result):
     """
     All walkers, and the memory that could not be judged. ``unreadable`` names the inputs of
     guards that could not be read: without them, guards let more pass than in the kernel.
@@ -127,6 +128,9 @@ class WalkersReport:
     unjudged: tuple[Unjudged, ...]
     unreadable: tuple[str, ...]
     nothing_judged: bool = False
+
+    def __repr__(self) -> str:
+        return f"<WalkersReport Linux {self.kernel.release!r}: {len(self.walkers)} walkers>"
 
 
 @takes_program_or_default

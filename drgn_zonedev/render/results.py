@@ -9,43 +9,67 @@ What ``print()`` and drgn's REPL show for a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from drgn_zonedev.census.listing import PageList
 from drgn_zonedev.census.total import Census
+from drgn_zonedev.explanation.bug_report import BugReport
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.model import Finding, Pgmap, Range, Report
 from drgn_zonedev.page_users.pins import Pins, UsedPages
-from drgn_zonedev.render.as_json import render, report_document
+from drgn_zonedev.pfn_proposal.trial import ProposalReport
+from drgn_zonedev.pfn_walkers.judge import WalkersReport
+from drgn_zonedev.render.as_json import Document, render, report_document
 from drgn_zonedev.render.as_text import evidence_lines, report_text
+from drgn_zonedev.render.bugreport import bugreport_document, bugreport_text
 from drgn_zonedev.render.cells import advice_lines, case_text, device_text, span
 from drgn_zonedev.render.explanation_json import explanation_document
 from drgn_zonedev.render.explanation_text import explanation_text
-from drgn_zonedev.render.page_list import page_list_text
-from drgn_zonedev.render.pages import census_text
-from drgn_zonedev.render.pins import pins_text, used_pages_text
+from drgn_zonedev.render.kernel_knowledge import kernel_knowledge_document, kernel_knowledge_text
+from drgn_zonedev.render.page_list import page_list_document, page_list_text
+from drgn_zonedev.render.pages import census_document, census_text
+from drgn_zonedev.render.pins import pins_document, pins_text, used_pages_text
+from drgn_zonedev.render.proposal import proposal_document, proposal_text
+from drgn_zonedev.render.walkers import walkers_document, walkers_text
 from drgn_zonedev.util.rendering import result_text
 from drgn_zonedev.util.strings import printable
+from drgn_zonedev.verification.kernel_knowledge import KernelKnowledge
 
 __all__ = ("to_json",)
 
-result_text.register(Report, report_text)
-result_text.register(Census, census_text)
-result_text.register(PageList, page_list_text)
-result_text.register(Explanation, explanation_text)
-result_text.register(Pins, pins_text)
+# How what a command or helper returns is shown, as text and as JSON.
+_RENDERINGS: dict[type, tuple[Callable[[Any], str], Callable[[Any], Document]]] = {
+    BugReport: (bugreport_text, bugreport_document),
+    Census: (census_text, census_document),
+    Explanation: (explanation_text, explanation_document),
+    KernelKnowledge: (kernel_knowledge_text, kernel_knowledge_document),
+    PageList: (page_list_text, page_list_document),
+    Pins: (pins_text, pins_document),
+    ProposalReport: (proposal_text, proposal_document),
+    Report: (report_text, report_document),
+    WalkersReport: (walkers_text, walkers_document),
+}
+
+for _type, (_text, _) in _RENDERINGS.items():
+    result_text.register(_type, _text)
 result_text.register(UsedPages, used_pages_text)
 
 
-def to_json(result: Report | Explanation) -> str:
+def to_json(result: object) -> str:
     """
     Get a result as JSON, as ``--format json`` prints it.
 
-    :param result: What :func:`~drgn_zonedev.check()` or :func:`~drgn_zonedev.explain()` returned.
+    :param result: What :func:`~drgn_zonedev.check()`, :func:`~drgn_zonedev.explain()` or another
+        helper returned that has a command of the same kind, or the value of a command, such as
+        ``_`` after ``%zonedev kernel``.
+    :raises TypeError: if no command prints such a result
     """
-    if isinstance(result, Explanation):
-        return render(explanation_document(result))
-    return render(report_document(result))
+    rendering = _RENDERINGS.get(type(result))
+    if rendering is None:
+        known = ", ".join(each.__name__ for each in _RENDERINGS)
+        raise TypeError(f"expected one of {known}, got {type(result).__name__}")
+    return render(rendering[1](result))
 
 
 def _span(result: Range | Finding) -> str:

@@ -4,9 +4,9 @@
 Completion of %zonedev
 ----------------------
 
-drgn's REPL completes Python, and has no hook for commands. So the first ``%zonedev``
-of a session installs a completer that handles lines that begin with ``%zonedev``, and
-passes all others to drgn's.
+drgn's REPL completes Python, and has no hook for commands. So a completer is installed before the
+first prompt, and again in crash mode. It handles lines that begin with ``%zonedev``, and passes
+all others to drgn's.
 """
 
 from __future__ import annotations

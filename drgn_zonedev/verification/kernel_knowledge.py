@@ -23,6 +23,7 @@ from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.memremap import has_zone_device
 from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.model import KernelFacts
+from drgn_zonedev.util.handles import Result
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise, RamPages
 from drgn_zonedev.verification.rules import rules_about
 
@@ -51,8 +52,8 @@ class KnownRule:
     is_proven: bool
 
 
-@dataclass(frozen=True)
-class KernelKnowledge:
+@dataclass(frozen=True, repr=False)
+class KernelKnowledge(Result):
     """Everything that is known of a kernel without looking at its memory."""
 
     facts: KernelFacts
@@ -60,6 +61,9 @@ class KernelKnowledge:
     checks: tuple[PresenceCheck, ...]
     rules: tuple[KnownRule, ...]
     has_zone_device: bool
+
+    def __repr__(self) -> str:
+        return f"<KernelKnowledge Linux {self.facts.release!r}: {len(self.rules)} rules>"
 
 
 @takes_program_or_default

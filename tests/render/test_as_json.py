@@ -78,6 +78,7 @@ def test_keys_are_in_a_fixed_order() -> None:
         "unjudged",
         "missing",
         "coverage",
+        "provenance",
     ]
 
 

@@ -103,10 +103,12 @@ def test_shape_is_the_common_one() -> None:
     root = ElementTree.fromstring(report_junit(_report(), lambda finding: True))
     assert root.tag == "testsuites"
     (suite,) = root
+    properties, *tests = suite
+    assert properties.tag == "properties"
     assert suite.tag == "testsuite"
     assert {"name", "tests", "failures", "errors", "skipped"} <= set(suite.keys())
     assert len(suite.findall("testcase/failure")) == int(str(suite.get("failures")))
-    for test in suite:
+    for test in tests:
         assert test.tag == "testcase"
         assert {"classname", "name", "time"} <= set(test.keys())
         assert {child.tag for child in test} <= {"failure", "skipped", "system-out"}
@@ -130,6 +132,7 @@ def test_common_schemas_are_obeyed() -> None:
         (' classname="', ' class="', "testcase lacks classname"),
         ("<failure", '<failure type=""/><failure', "more than one of skipped, error, failure"),
         ("<failure", "<system-out/><failure", "system-out, failure in this order"),
+        (' value="DWARF"', "", "property lacks value"),
         ("<system-out>", "<output/><system-out>", "output in testcase"),
     ],
 )
@@ -145,4 +148,4 @@ def test_what_xml_cannot_say_is_replaced() -> None:
     kernel = dataclasses.replace(report.kernel, release='6.1\x1b<&">\udc80')
     text = report_junit(dataclasses.replace(report, kernel=kernel), _is_error)
     (suite,) = ElementTree.fromstring(text)
-    assert suite.get("name") == 'zonedev check: Linux 6.1?<&">?'
+    assert suite.get("name") == 'zonedev check: Linux 6.1?<&">?: a program in drgn'

@@ -4,13 +4,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import pydoc
 import re
 from typing import Any
 
 import pytest
+from drgn.commands import run_command
 from support.fakekernel import collision, in_flight, partial
 
 from drgn_zonedev import (
@@ -19,6 +22,8 @@ from drgn_zonedev import (
     classify_pfn,
     explain,
     for_each_finding,
+    page_census,
+    plugin,
     proposal,
     read_pages,
     sections,
@@ -26,10 +31,12 @@ from drgn_zonedev import (
     verify,
     walkers,
 )
+from drgn_zonedev.explanation.bug_report import bug_report
 from drgn_zonedev.model import Case, PgmapDevice, RefState
 from drgn_zonedev.render.as_text import report_text
 from drgn_zonedev.render.explanation_text import explanation_text
 from drgn_zonedev.util.rendering import text_of as result_text
+from drgn_zonedev.verification.kernel_knowledge import kernel_knowledge
 
 
 def test_report_prints_as_the_command_does() -> None:
@@ -92,6 +99,28 @@ def test_json_of_results_is_that_of_the_commands() -> None:
     report, explanation = check(prog), explain(prog, 0x100000)
     assert json.loads(to_json(report))["schema"] == "drgn-zonedev/report/2"
     assert json.loads(to_json(explanation))["pfn"] == 0x100000
+
+
+@pytest.mark.parametrize("helper", [proposal, walkers, page_census, bug_report, kernel_knowledge])
+def test_other_reports_are_shown_as_the_commands_show_them(helper: Any) -> None:
+    kernel = partial("6.1")
+    kernel.poke_page_word(0x100801, 1, 0)
+    prog = kernel.program()
+    plugin.drgn_prog_set(prog)
+    name = {page_census: "pages", bug_report: "bugreport"}.get(helper)
+    line = f"zonedev {name or helper.__name__.rpartition('_')[0] or helper.__name__}"
+    result = helper(prog)
+    for suffix, said in ((" --all", str(result)), (" --format json", to_json(result))):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert run_command(prog, line + suffix) == result
+        assert said == out.getvalue().rstrip("\n")
+    assert re.fullmatch(r"<\w+ .{1,120}>", repr(result))
+
+
+@pytest.mark.parametrize("other", [5, "report", None, classify_pfn])
+def test_other_things_have_no_json(other: object) -> None:
+    with pytest.raises(TypeError, match=r"expected one of BugReport, Census, .*, got \w+$"):
+        to_json(other)
 
 
 def test_bulk_results_are_shown_as_a_line() -> None:

@@ -31,6 +31,8 @@ _RULES = {
         frozenset({"skipped", "time", "timestamp", "hostname", "id", "package"}),
         ("properties", "testcase", "system-out", "system-err"),
     ),
+    "properties": Rule(children=("property",)),
+    "property": Rule(frozenset({"name", "value"})),
     "testcase": Rule(
         frozenset({"name", "classname", "time"}),
         children=(*_VERDICTS, "system-out", "system-err"),
