@@ -59,6 +59,16 @@ def test_memory_failure_of_a_page_without_a_zone_ends_as_predicted(kernel: str) 
         assert [(v.pfn, v.said) for v in trial.visits] == [(0x3FFDF, "Device or resource busy")]
 
 
+@pytest.mark.long("two guests; unit tests judge such an end")
+def test_memory_failure_of_a_page_that_nobody_initialised_ends_as_predicted() -> None:
+    # The reserve of a device whose media were full of 0xa5: so are its struct pages.
+    trial = run_trial(fetch_kernel("7.3"), "dirty-media")
+    assert [(p.pfn, p.is_panic) for p in trial.predicted] == [(0x100000, True)]
+    assert trial.disagreements == ()
+    assert trial.panic.startswith("BUG: unable to handle page fault")
+    assert known_bugs_of_log(read_log(trial.console.encode())) == ("memory-failure-node",)
+
+
 @pytest.mark.long("two kernels that take long to build, and four guests")
 @pytest.mark.parametrize(("kernel", "panics"), [("7.3-small", True), ("7.3-mended", False)])
 def test_panic_is_gone_where_the_zone_loop_is_mended(kernel: str, panics: bool) -> None:

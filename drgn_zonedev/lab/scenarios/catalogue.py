@@ -177,6 +177,7 @@ _ALL = (
             namespace("fsdax"),
         ),
         expected=ranges(_DIRTY) + tail(_DIRTY.end, "partial"),
+        victims=(_DIRTY.start // PAGE,),
         proofs=("dirty_reserve",),
     ),
     Scenario(

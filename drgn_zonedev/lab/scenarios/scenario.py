@@ -72,7 +72,7 @@ class Scenario:
     xfs_mib: int = 0
     """Size of the empty XFS that the guest's command ``xfs`` makes; 0 for none."""
     victims: tuple[int, ...] = ()
-    """PFNs of RAM that a trial has memory failure handle, which may end the guest."""
+    """PFNs that a trial has memory failure handle, which may end the guest."""
     needs: tuple[str, ...] = ()
     """Options of the kernel's configuration, without ``CONFIG_``, that not all kernels have."""
     declares: tuple[str, ...] = ()

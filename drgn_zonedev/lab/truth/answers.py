@@ -6,7 +6,10 @@ Parse the answers of the guest's kernel for each PFN.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from drgn_zonedev.lab.scenarios.arithmetic import PAGE, SECTION
 
 __all__ = (
     "Answer",
@@ -18,6 +21,8 @@ __all__ = (
     "parse_values",
     "parse_visits",
 )
+
+_WORD = 8
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,18 @@ def parse_kpageflags(text: str) -> tuple[Kpageflags, ...]:
 
 
 def parse_values(text: str) -> tuple[Values, ...]:
-    """Parse the guest script's summary of a file of words (``kpage_values``)."""
-    lines = [line.split() for line in text.splitlines()]
-    ends = [int(line[0]) // 8 for line in lines[1:]]
-    return tuple(
-        Values(int(offset) // 8, end, int(halves[8:] + halves[:8], 16))
-        for (offset, halves), end in zip(lines, ends)
-    )
+    """Parse the guest script's summary of parts of a file of words (``kpage_values``)."""
+    parts = (part.splitlines() for part in text.split("from ")[1:])
+    return tuple(run for first, *lines in parts for run in _runs(int(first), lines))
+
+
+def _runs(section: int, lines: Sequence[str]) -> Iterator[Values]:
+    # Offsets count from the section's first word.
+    pfn = section * (SECTION // PAGE)
+    rows = [line.split() for line in lines]
+    ends = [int(row[0]) // _WORD for row in rows[1:]]
+    for (offset, halves), end in zip(rows, ends):
+        yield Values(pfn + int(offset) // _WORD, pfn + end, int(halves[8:] + halves[:8], 16))
 
 
 def parse_visits(text: str) -> tuple[Visit, ...]:

@@ -23,12 +23,15 @@ from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.machine.initramfs import has_module
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
+from drgn_zonedev.lab.scenarios.arithmetic import GIB, MIB, PAGE, SECTION
 from drgn_zonedev.lab.truth.answers import Values, Visit
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.lab.verdict.matrix_results import ascii_only
 from drgn_zonedev.model import Case
 from drgn_zonedev.pfn_walkers.kpageflags import KPF, kpage_end_pfn, predict
+from drgn_zonedev.util.alignment import align_down, align_up
+from drgn_zonedev.util.intervals import union
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -52,6 +55,7 @@ __all__ = (
     "trial_scenario",
     "trial_text",
     "visited_pfns",
+    "walked_spans",
 )
 
 TRIALS = (
@@ -65,6 +69,9 @@ frozen guest cannot run a walker.
 
 _HWPOISON = "hwpoison_inject"
 _SECONDS = 180
+_SECTION = SECTION // PAGE
+# 64 GiB: a guest reads as many words in a minute.
+_FAR = 64 * GIB // PAGE
 
 # The rows of our table that a visit shows right or wrong.
 _ROWS = {
@@ -158,11 +165,28 @@ def trial_scenario(kernel: Kernel, scenario: Scenario) -> Scenario:
     """Return a scenario at whose end the walkers run."""
     pfns = tuple(f"{pfn:x}" for pfn in visited_pfns(scenario))
     modules = (_HWPOISON,) if has_module(kernel, _HWPOISON) else ()
+    sections = tuple(
+        f"{start // _SECTION}:{(end - start) // _SECTION}" for start, end in walked_spans(scenario)
+    )
     return replace(
         scenario,
         modules=(*scenario.modules, *modules),
-        steps=(*scenario.steps, ("kpage",), ("walkers", *pfns)),
+        steps=(*scenario.steps, ("kpage", *sections), ("walkers", *pfns)),
     )
+
+
+def walked_spans(scenario: Scenario) -> tuple[tuple[int, int], ...]:
+    """
+    Return the PFNs of which the files are read, in whole sections; empty: all of them.
+
+    Where a device is far up, as memory is that no CPU can address, the files have gigabytes of
+    words about nothing in between: the guest would read them for an hour.
+    """
+    if all(e.end_pfn < _FAR for e in scenario.expected):
+        return ()
+    ram_end = scenario.memory_mib * MIB // PAGE
+    ends = [(0, ram_end), *((e.start_pfn, e.end_pfn) for e in scenario.expected)]
+    return union((align_down(a, _SECTION), align_up(b, _SECTION)) for a, b in ends)
 
 
 def run_trial(
@@ -176,17 +200,25 @@ def run_trial(
         return Trial(kernel, scenario, impossible=scenario.impossible[kernel.name])
     if scenario.breakpoint:
         return _run_frozen_trial(kernel, scenario, accel, progress)
+    trial = Trial(kernel, scenario)
     if scenario.victims:
-        return _run_fatal_trial(kernel, scenario, accel, progress)
+        trial = _run_fatal_trial(kernel, scenario, accel, progress)
+        if trial.panic or trial.impossible or not scenario.expected:
+            return trial
     wanted = trial_scenario(kernel, scenario)
     try:
         # If a walker ends the guest, a second attempt would end in the same way.
         with boot(kernel, wanted, accel=accel, timeout=_SECONDS, progress=progress) as guest:
-            return judge_trial(guest, debug_guest(guest), scenario)
+            walked = judge_trial(guest, debug_guest(guest), scenario)
+            return replace(
+                walked,
+                predicted=trial.predicted,
+                disagreements=(*trial.disagreements, *walked.disagreements),
+            )
     except NotPossible as e:
         return Trial(kernel, scenario, impossible=str(e))
     except GuestEndedError as e:
-        return Trial(kernel, scenario, panic=_panic(str(e)), console=e.console)
+        return replace(trial, panic=_panic(str(e)), console=e.console)
 
 
 def _run_frozen_trial(
@@ -250,9 +282,10 @@ def predict_victims(prog: Program, victims: Sequence[int]) -> tuple[Prediction, 
     """Say what the table says that memory failure does to PFNs."""
     from drgn_zonedev.pfn_walkers import walkers
 
-    (row,) = (j for j in walkers(prog).walkers if j.walker.name == "memory-failure")
+    rows = [j for j in walkers(prog).walkers if j.walker.name in _ROWS["memory_failure"]]
+    exposures = [exposure for row in rows for exposure in row.exposures]
     met = [
-        next((e.worst for e in row.exposures if e.start_pfn <= pfn < e.end_pfn), None)
+        next((e.worst for e in exposures if e.start_pfn <= pfn < e.end_pfn), None)
         for pfn in victims
     ]
     return tuple(Prediction(pfn, outcome) for pfn, outcome in zip(victims, met))
@@ -284,7 +317,7 @@ def judge_trial(guest: Guest, prog: Program, scenario: Scenario) -> Trial:
     ranges = classify_snapshot(prog, snapshot)
     visits: Sequence[Visit] = guest.facts["visits"]
     table = _Table.judge(prog, snapshot, ranges)
-    kpage, wrong = _kpage(prog, snapshot, table, guest.facts)
+    kpage, wrong = _kpage(prog, snapshot, table, guest.facts, walked_spans(scenario))
     return Trial(
         guest.kernel,
         scenario,
@@ -346,38 +379,49 @@ def _inside(pfn: np.ndarray, spans: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _kpage(
-    prog: Program, snapshot: Snapshot, table: _Table, facts: dict[str, Sequence[Values]]
+    prog: Program,
+    snapshot: Snapshot,
+    table: _Table,
+    facts: dict[str, Sequence[Values]],
+    spans: Sequence[tuple[int, int]],
 ) -> tuple[tuple[Kpage, ...], list[Disagreement]]:
     end_pfn = kpage_end_pfn(prog)
-    prediction = predict(prog, snapshot, 0, end_pfn)
-    pfn = np.arange(end_pfn)
+    spans = [(start, min(end, end_pfn)) for start, end in spans or [(0, end_pfn)]]
+    predictions = [predict(prog, snapshot, start, end) for start, end in spans if start < end]
+    pfn = np.concatenate([np.arange(p.start_pfn, p.end_pfn) for p in predictions])
+    decided = np.concatenate([p.decided for p in predictions])
     ram = table.is_ram(pfn)
     found: list[Kpage] = []
     wrong: list[Disagreement] = []
-    for file, ours in (("kpageflags", prediction.flags), ("kpagecount", prediction.count)):
-        runs = facts[f"{file}_values"]
-        words = np.repeat(
-            np.array([run.value for run in runs], np.uint64),
-            np.array([run.end_pfn - run.start_pfn for run in runs], np.int64),
-        )
-        if len(words) != end_pfn:
-            wrong.append(Disagreement(f"/proc/{file} ends at PFN", hex(end_pfn), hex(len(words))))
+    for file, column in (("kpageflags", "flags"), ("kpagecount", "count")):
+        ours = np.concatenate([getattr(p, column) for p in predictions])
+        walked, words = _words(facts[f"{file}_values"])
+        if not np.array_equal(walked, pfn):
+            end = int(walked[-1]) + 1 if len(walked) else 0
+            wrong.append(Disagreement(f"/proc/{file} ends at PFN", hex(end_pfn), hex(end)))
             continue
-        still = np.flatnonzero(~ram & prediction.decided)
+        still = np.flatnonzero(~ram & decided)
         wrong += differences(f"/proc/{file}", pfn[still], ours[still], words[still])
         if file == "kpageflags":
             wrong += _seen(table, pfn[~ram], words[~ram])
-        moving = ram & prediction.decided
+        moving = ram & decided
         found.append(
             Kpage(
                 file,
                 compared=len(still),
-                undecided=int((~ram & ~prediction.decided).sum()),
+                undecided=int((~ram & ~decided).sum()),
                 ram=int(moving.sum()),
                 ram_equal=int((moving & (ours == words)).sum()),
             )
         )
     return tuple(found), wrong
+
+
+def _words(runs: Sequence[Values]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the PFNs of which a file was read, and its words."""
+    pfn = [np.arange(run.start_pfn, run.end_pfn) for run in runs] or [np.empty(0, np.int64)]
+    values = np.array([run.value for run in runs], np.uint64)
+    return np.concatenate(pfn), np.repeat(values, [run.end_pfn - run.start_pfn for run in runs])
 
 
 def _seen(table: _Table, pfn: np.ndarray, flags: np.ndarray) -> Iterator[Disagreement]:

@@ -12,6 +12,7 @@ import pytest
 from support.fakekernel import collision
 
 from drgn_zonedev.lab import SCENARIOS, Guest, Kernel
+from drgn_zonedev.lab.scenarios.arithmetic import Expected
 from drgn_zonedev.lab.truth.answers import Values, Visit
 from drgn_zonedev.lab.truth.guest_facts import parse_facts
 from drgn_zonedev.lab.verdict.trials import (
@@ -25,6 +26,7 @@ from drgn_zonedev.lab.verdict.trials import (
     trial_scenario,
     trial_text,
     visited_pfns,
+    walked_spans,
 )
 from drgn_zonedev.pfn_walkers import WALKERS, WalkOutcome, judge
 
@@ -44,9 +46,13 @@ def _functions(monkeypatch: pytest.MonkeyPatch) -> None:
 # hexdump's words: the lower half comes first.
 TOLD = """\
 == begin kpageflags_values\r
+from 0\r
 0 0000000000000001\r
 1179648 0010000000000000\r
 2097144 end\r
+from 128\r
+0 0000000700000000\r
+262144 end\r
 == end kpageflags_values\r
 == begin visits\r
 memory_failure\t24000\tNo such device or address\r
@@ -60,6 +66,7 @@ def test_what_the_guest_tells_is_parsed() -> None:
     assert facts["kpageflags_values"] == (
         Values(0, 0x24000, 1 << 32),
         Values(0x24000, 0x3FFFF, 1 << 20),
+        Values(128 << 15, 129 << 15, 7),
     )
     assert facts["visits"] == (
         Visit("memory_failure", 0x24000, "No such device or address"),
@@ -211,6 +218,27 @@ def test_walkers_are_sent_to_the_first_pfn_of_every_range_and_to_ram() -> None:
     assert scenario.modules == SCENARIO.modules
 
 
+def test_what_lies_between_ram_and_a_device_far_up_is_not_walked() -> None:
+    far = SCENARIOS["device-private"]
+    (device,) = far.expected
+    assert walked_spans(far) == ((0, 0x40000), (device.start_pfn, device.end_pfn))
+    step = ("kpage", "0:8", f"{device.start_pfn >> 15}:2")
+    assert step in trial_scenario(KERNEL, far).steps
+
+
+def test_words_of_parts_of_the_files_are_compared() -> None:
+    far = replace(SCENARIO, expected=(*SCENARIO.expected, Expected(1 << 25, 1 << 26, "partial")))
+    facts = guest_of("6.1")
+    # What is beyond the end of the files cannot be read.
+    guest = SimpleNamespace(kernel=KERNEL, facts=facts)
+    trial = judge_trial(cast(Guest, guest), collision("6.1").program(), far)
+    assert trial.disagreements == ()
+    assert [k.compared for k in trial.kpage] == [0xC000, 0xC000]
+    facts["kpageflags_values"] = facts["kpageflags_values"][1:]
+    trial = judge_trial(cast(Guest, guest), collision("6.1").program(), far)
+    assert [d.about for d in trial.disagreements] == ["/proc/kpageflags ends at PFN"]
+
+
 def test_a_module_is_loaded_only_where_there_is_one(tmp_path: Path) -> None:
     (tmp_path / "modules.dep").write_text("kernel/mm/hwpoison-inject.ko.xz:\n")
     kernel = replace(KERNEL, modules=tmp_path)
@@ -276,3 +304,10 @@ def test_nothing_bad_is_predicted_of_ram() -> None:
     (prediction,) = predict_victims(collision("7.2").program(), (0x3F000,))
     assert prediction == Prediction(0x3F000, None)
     assert not prediction.is_panic
+
+
+def test_a_device_is_handled_by_a_walker_of_its_own() -> None:
+    # Since v6.3, it asks the node of a struct page that nobody wrote: SHARED is the reserve.
+    kernel = collision("7.2")
+    (prediction,) = predict_victims(kernel.program(), (0x24000,))
+    assert prediction.outcome is not None
