@@ -18,8 +18,10 @@ from drgn import Program, offsetof, sizeof
 
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
-from drgn_zonedev.lab.verdict.variant_answers import models_of
+from drgn_zonedev.lab.verdict.variant_answers import Models, models_of
 from drgn_zonedev.model import Case, Range
+from drgn_zonedev.pfn_proposal.marks import Marks
+from drgn_zonedev.pfn_proposal.variants import Asked
 
 __all__ = ("KernelBits", "bits_disagreements", "claimed_by_case", "kernel_bits")
 
@@ -45,6 +47,14 @@ def kernel_bits(prog: Program, snapshot: Snapshot) -> KernelBits | None:
     usage = prog.type("struct mem_section_usage")
     if not usage.has_member("subsection_init_map") or models_of(prog):
         return None
+    pfn, bits = _read_bits(prog, snapshot, ("subsection_init_map", "subsection_dev_map"))
+    return KernelBits(pfn, *bits)
+
+
+def _read_bits(
+    prog: Program, snapshot: Snapshot, names: Sequence[str]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the PFNs of each section that has a memmap, and for each bitmap, the bits of these."""
     geometry = snapshot.geometry
     sections = snapshot.sections
     pages = geometry.pages_per_section
@@ -52,7 +62,7 @@ def kernel_bits(prog: Program, snapshot: Snapshot) -> KernelBits | None:
     rows = np.flatnonzero(has_memmap & sections.usage_readable)
     maps = [
         np.array([_bitmap(prog, int(sections.usage[row]), name) for row in rows], np.uint8)
-        for name in ("subsection_init_map", "subsection_dev_map")
+        for name in names
     ]
     count = pages // geometry.pages_per_subsection
     bits = [
@@ -61,7 +71,7 @@ def kernel_bits(prog: Program, snapshot: Snapshot) -> KernelBits | None:
     ]
     per_pfn = [np.repeat(b.reshape(-1), geometry.pages_per_subsection) for b in bits]
     pfn = (sections.nr[rows, None] * pages + np.arange(pages)).reshape(-1)
-    return KernelBits(pfn, per_pfn[0], per_pfn[1])
+    return pfn, per_pfn
 
 
 def _bitmap(prog: Program, usage: int, name: str) -> list[int]:
@@ -93,6 +103,9 @@ def bits_disagreements(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range]
 ) -> Iterator[Disagreement]:
     """Yield where the kernel's bits differ from our own pfn_zone_device()."""
+    models = models_of(prog)
+    if models:
+        yield from _model_marks(models, prog, snapshot, ranges)
     bits = kernel_bits(prog, snapshot)
     if bits is None:
         return
@@ -102,3 +115,19 @@ def bits_disagreements(
     about = "pfn_zone_device_claimed() by its bitmap"
     claimed = claimed_by_case(ranges, bits.pfn, ours.populated)
     yield from differences(about, bits.pfn, claimed, bits.claimed)
+
+
+def _model_marks(
+    models: Models, prog: Program, snapshot: Snapshot, ranges: Sequence[Range]
+) -> Iterator[Disagreement]:
+    # What the kernel keeps for its lookups, which a frozen guest cannot be asked.
+    marks = Marks(snapshot, ranges)
+    if models.bitmap:
+        pfn, (theirs,) = _read_bits(prog, snapshot, (models.bitmap,))
+        ours = Asked(snapshot, marks, snapshot.predicates(pfn)).bit(marks.late)
+        yield from differences(models.bitmap, pfn, ours, theirs)
+    if models.flag:
+        pages = snapshot.geometry.pages_per_section
+        theirs = (snapshot.sections.word & np.uint64(snapshot.flags.taint)) != 0
+        pfn = snapshot.sections.nr * pages
+        yield from differences("the section's flag", pfn, marks.section, theirs)

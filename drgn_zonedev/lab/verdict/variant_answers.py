@@ -34,11 +34,17 @@ class Models:
     """``pfn_zone_device_claimed()``"""
     shown: str = ""
     """What /proc/kpage* show besides what is online; empty: nothing."""
+    bitmap: str = ""
+    """Its bit for each subsection, as of ``late-bit``."""
+    flag: bool = False
+    """Whether the section's word says that device memory was added, as of ``section-flag``."""
 
 
 _MODELS = {
-    "subsections_mark_device": Models("late-bit", "late-bit+reserve", "late-bit+reserve"),
-    "section_mark_device": Models("section-flag+pgmap", "section-flag"),
+    "subsections_mark_device": Models(
+        "late-bit", "late-bit+reserve", "late-bit+reserve", bitmap="subsection_dev_map"
+    ),
+    "section_mark_device": Models("section-flag+pgmap", "section-flag", flag=True),
     "pfn_zone_device_by_taint": Models("taint+pgmap", "pgmap+range"),
 }
 

@@ -12,7 +12,9 @@ from support.kernels import each_layout
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.lab.verdict import bits
 from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
+from drgn_zonedev.lab.verdict.variant_answers import Models
 
 LAYOUT = "6.12-proposal"
 ALL = (1 << 64) - 1
@@ -101,3 +103,25 @@ def test_bits_that_are_set_too_early_are_found() -> None:
     kernel.usage_map(5, "subsection_init_map", 1)
     (found,) = told(kernel)
     assert found.startswith("PFNs 0x28000-0x28200: pfn_zone_device()")
+
+
+# --- kernels that keep something else ---
+
+SERIES = Models("late-bit", "late-bit+reserve", bitmap="subsection_dev_map")
+FLAG = Models("section-flag+pgmap", "section-flag", flag=True)
+
+
+def test_marks_of_a_variant_are_compared_with_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bits, "models_of", lambda prog: SERIES)
+    assert told(collision_maps(collision(LAYOUT), initialized=True)) == []
+    # It is marked late, and for all of the device.
+    assert told(in_flight(LAYOUT)) == []
+    (early,) = told(collision_maps(in_flight(LAYOUT), initialized=False))
+    assert early == "PFNs 0x24000-0x30000: subsection_dev_map: we say no, the kernel says yes"
+
+
+def test_a_flag_that_a_section_should_have_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bits, "models_of", lambda prog: FLAG)
+    # These kernels set it only for the section that is shared with RAM.
+    (missing,) = told(collision(LAYOUT))
+    assert missing == "PFNs 0x28000-0x28001: the section's flag: we say yes, the kernel says no"
