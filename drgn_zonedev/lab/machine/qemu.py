@@ -67,13 +67,24 @@ def _cpu(scenario: Scenario) -> str:
 def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> dict[str, str]:
     """Return the arguments that say what machine it is, by option."""
     memory = f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"
-    # With two processors, TCG sometimes executes a breakpoint that the kernel has
+    # With two processors in two threads, TCG sometimes executes a breakpoint that the kernel has
     # just patched out of its code (text_poke_bp()), and the guest dies at boot.
     if kernel.architecture == "arm64":
         # Signing pointers by the architecture's own algorithm is slow to emulate.
         cpu = f"{_CPU},pauth-impdef=on"
         return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": "1"}
-    return {"-M": scenario.machine, "-cpu": _cpu(scenario), "-m": memory, "-smp": "1"}
+    smp = str(scenario.processors)
+    return {"-M": scenario.machine, "-cpu": _cpu(scenario), "-m": memory, "-smp": smp}
+
+
+def _executing(scenario: Scenario, accel: str) -> tuple[str, ...]:
+    if scenario.icount:
+        # Without sleep, an idle guest's clock goes on at once to the next timer.
+        return ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off")
+    if scenario.processors > 1:
+        # In one thread, what one of them changes of the code is changed for the others.
+        return ("-accel", "tcg,thread=single")
+    return ("-accel", accel)
 
 
 def _ports(kernel: Kernel, work: Path) -> tuple[str, ...]:
@@ -116,7 +127,7 @@ def qemu_command(
     machine = machine_arguments(kernel, scenario, memory_mib)
     return [
         find_tool(board.qemu),
-        *("-accel", accel),
+        *_executing(scenario, accel),
         *(word for argument in machine.items() for word in argument),
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none"),

@@ -84,6 +84,10 @@ class Scenario:
     """Use five-level page tables, if the kernel can. They move the memmap."""
     cx16: bool = False
     """Offer cmpxchg16b, which compiled Python packages require. The kernel must not use it."""
+    processors: int = 1
+    """If there are more, QEMU executes them in turn."""
+    icount: bool = False
+    """Have the guest's clock advance by a nanosecond with each instruction."""
     hypervisor: bool = True
     """Let the guest detect that it is virtual."""
     machine: str = "q35,nvdimm=on"

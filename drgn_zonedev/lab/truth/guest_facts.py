@@ -6,6 +6,7 @@ Parse what the guest reported.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -106,6 +107,10 @@ def _parse_blocks(text: str) -> dict[int, str]:
     return {int(name[len("memory") :]): str(block["state"]) for name, block in blocks.items()}
 
 
+def _parse_json(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "uname": str.strip,
     "cmdline": str.strip,
@@ -116,6 +121,9 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "nd": parse_attributes,
     "dax": parse_attributes,
     "truth": parse_truth,
+    "cost": _parse_json,
+    "races": _parse_json,
+    "rebound": int,
     "kpageflags": parse_kpageflags,
     "kpageflags_values": parse_values,
     "kpagecount_values": parse_values,
