@@ -4,19 +4,62 @@
 Measured
 --------
 
-The tables of ``docs/proposal.md``, from dumps of real kernels.
+The tables of ``docs/proposal.md``: from dumps of real kernels, and from what guests counted
+(``scripts/measure-proposal``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from drgn_zonedev.export.store import StoredDump
-from drgn_zonedev.pfn_proposal.cost import LookupWork
+from drgn_zonedev.model import CASES, Case
 from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, proposal
 
-__all__ = ("Measured", "measure", "with_tables")
+__all__ = (
+    "COUNTED",
+    "MEASURED",
+    "RANGES",
+    "Measured",
+    "measure",
+    "read_measured",
+    "with_tables",
+    "write_measured",
+)
+
+MEASURED = Path(__file__).parents[1] / "docs" / "proposal-measured.json"
+"""What guests counted."""
+
+COUNTED = {
+    "section-flag": ("7.3-section-flag", "pfn_zone_device_claimed", "pfn_zone_device_claimed"),
+    "section-flag+pgmap": ("7.3-section-flag", "pfn_zone_device", "next_claimed"),
+    "taint+pgmap": ("7.3-taint", "pfn_zone_device", "next_by_taint"),
+    "early-bit": ("7.3-proposal", "pfn_zone_device_claimed", "pfn_zone_device_claimed"),
+    "late-bit": ("7.3-series", "pfn_zone_device", "pfn_zone_device"),
+    "late-bit+reserve": ("7.3-series", "pfn_zone_device_claimed", "next_counted"),
+    "late-bit-data": ("7.3-proposal", "pfn_zone_device", "pfn_zone_device"),
+    "two-bits": ("7.3-proposal", "pfn_zone_device", "pfn_zone_device"),
+    "pgmap+range": ("7.3-taint", "pfn_zone_device_claimed", "next_in_range"),
+}
+"""
+The kernel that has a variant, which of its lookups that is, and what another PFN of the same range
+takes. ``late-bit-data`` reads one bit by the code of ``two-bits``.
+"""
+
+RANGES = {
+    "device": "device",
+    "shared-device": "device in a section of RAM",
+    "shared-altmap": "its altmap",
+    "shared-ram": "RAM in that section",
+    "ram": "RAM",
+    "partial": "no subsection",
+    "absent": "no section",
+}
+"""The ranges whose PFNs were looked up, in words."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +83,44 @@ def measure(dumps: Iterable[StoredDump]) -> list[Measured]:
     return found
 
 
-def with_tables(text: str, measured: Sequence[Measured]) -> str:
+def read_measured(path: Path) -> dict[str, Any]:
+    """Return what guests counted; nothing if there is no such file yet."""
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def write_measured(path: Path, counted: Mapping[str, Any]) -> None:
+    """Write it, a line for each row."""
+    path.write_text(_json(counted) + "\n")
+
+
+def _json(value: Any, indent: str = "\n") -> str:
+    inner = f"{indent} "
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return f"[{','.join(inner + _json(item, inner) for item in value)}{indent}]"
+    if isinstance(value, dict) and any(_holds_objects(item) for item in value.values()):
+        items = (f"{inner}{json.dumps(key)}: {_json(item, inner)}" for key, item in value.items())
+        return f"{{{','.join(items)}{indent}}}"
+    return json.dumps(value)
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    )
+
+
+def with_tables(text: str, measured: Sequence[Measured], counted: Mapping[str, Any]) -> str:
     """
     Replace the tables of a document.
 
+    :param counted: see :func:`read_measured()`
     :raises ValueError: if it has no place for them
     """
     taken = [m for m in measured if _any_taken(m)]
+    text = _with_table(text, "summary", lambda: _summary(measured, counted["cost"]))
     text = _with_table(text, "answers", lambda: _answers(measured, _mistakes))
     text = _with_table(text, "online", lambda: _answers(taken, _taken))
-    return _with_table(text, "costs", lambda: _costs(measured))
+    return _with_table(text, "counted", lambda: _counted(counted["cost"]))
 
 
 def _with_table(text: str, name: str, table: Callable[[], str]) -> str:
@@ -95,51 +166,59 @@ def _in_order(kernels: Iterable[str]) -> list[str]:
     return sorted(set(kernels), key=lambda name: [int(part) for part in name.split(".")])
 
 
-def _costs(measured: Sequence[Measured]) -> str:
-    # Only where a device is in use does every lookup go all the way.
-    in_use = [m.report.verdicts for m in measured if m.report.valid]
-    headers = [
-        "variant",
-        "loads",
-        "cache lines",
-        "RCU sections",
-        "reference",
-        "next PFN",
-        "bytes a section",
-        "per TiB",
-        "hot-added section",
-    ]
-    lines = [_row(headers), _row(["---"] * len(headers))]
+def _summary(measured: Sequence[Measured], cost: Mapping[str, Any]) -> str:
+    header = ["variant", "touches what is not initialised", "takes for RAM", "a device", "RAM"]
+    header += ["next PFN", "bytes a section"]
+    lines = [_row(header), _row(["---"] * len(header))]
     for i, verdict in enumerate(measured[0].report.verdicts):
-        same = [verdicts[i] for verdicts in in_use]
-        first = [v.lookup.first for v in same if v.lookup]
-        again = [v.lookup.again for v in same if v.lookup]
-        slabs = {v.memory.slab for v in same if v.memory.slab and v.memory.per_section}
-        more = _changes(again)
-        lines.append(
-            _row(
-                [
-                    f"`{verdict.variant.name}`",
-                    _spread(work.loads for work in first),
-                    _spread(work.lines for work in first),
-                    _spread(work.rcu for work in first),
-                    _changes(first),
-                    f"{_spread(work.loads for work in again)} loads"
-                    + (f", {more}" if more != "-" else ""),
-                    str(verdict.memory.per_section),
-                    f"{verdict.memory.per_tib >> 10} KiB",
-                    ", ".join(f"{a} → {b}" for a, b in sorted(slabs)) or "-",
-                ]
-            )
-        )
+        name = verdict.variant.name
+        verdicts = [m.report.verdicts[i] for m in measured]
+        first, following = COUNTED[name][1:]
+        cells = [
+            f"`{name}`",
+            _cases(case for v in verdicts for case in v.pages(True)),
+            _cases(case for v in verdicts for case in v.taken_for_ram),
+            _instructions(cost, name, first, "device"),
+            _instructions(cost, name, first, "ram"),
+            _instructions(cost, name, following, "device"),
+            str(verdict.memory.per_section),
+        ]
+        lines.append(_row(cells))
     return "\n".join(lines)
 
 
-def _changes(works: Sequence[LookupWork]) -> str:
-    percpu, atomics = [work.percpu for work in works], [work.atomics for work in works]
-    kinds = ((percpu, "per-CPU"), (atomics, "atomic"))
-    parts = [f"{_spread(counts)} {kind}" for counts, kind in kinds if any(counts)]
-    return ", ".join(parts) or "-"
+def _cases(cases: Iterable[Case]) -> str:
+    found = set(cases)
+    return ", ".join(case.value for case in CASES if case in found) or "nothing"
+
+
+def _counted(cost: Mapping[str, Any]) -> str:
+    lines = [_row(["variant", "PFN", *RANGES.values()]), _row(["---"] * (len(RANGES) + 2))]
+    for name, (_, first, following) in COUNTED.items():
+        cells = [_work(cost, name, first, range_) for range_ in RANGES]
+        lines.append(_row([f"`{name}`", "first", *cells]))
+        if following != first:
+            cells = [_work(cost, name, following, range_) for range_ in RANGES]
+            lines.append(_row([f"`{name}`", "next", *cells]))
+    return "\n".join(lines)
+
+
+def _work(cost: Mapping[str, Any], variant: str, lookup: str, range_: str) -> str:
+    row = _counted_row(cost, variant, lookup, range_)
+    loads, stores = _spread(row["loads"]), _spread(row["stores"])
+    return f"{_spread(row['instructions'])}: {loads}+{stores}, {_spread(row['lines'])}"
+
+
+def _instructions(cost: Mapping[str, Any], variant: str, lookup: str, range_: str) -> str:
+    return _spread(_counted_row(cost, variant, lookup, range_)["instructions"])
+
+
+def _counted_row(
+    cost: Mapping[str, Any], variant: str, lookup: str, range_: str
+) -> Mapping[str, Any]:
+    rows: Sequence[Mapping[str, Any]] = cost[COUNTED[variant][0]]
+    (row,) = (r for r in rows if (r["lookup"], r["range"]) == (lookup, range_))
+    return row
 
 
 def _spread(values: Iterable[int]) -> str:

@@ -15,13 +15,15 @@ from _pytest.mark.structures import ParameterSet
 from support.guests import Booted, debug_live, each_guest, long_guest
 
 from drgn_zonedev.classification.reading import take_snapshot
-from drgn_zonedev.lab import SCENARIOS, LabError, fetch_kernel
+from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, fetch_kernel
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
 from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
+from drgn_zonedev.lab.targets.cost import CONTROLS, count_costs
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
+from drgn_zonedev.lab.verdict.matrix import CellVerdict, MatrixOptions, run_cell
 from drgn_zonedev.lab.verdict.trials import Trial, run_trial
 from drgn_zonedev.pfn_proposal import proposal
 from drgn_zonedev.report import check
@@ -86,11 +88,15 @@ EACH = [name for name in SCENARIOS if name != "acpi-hole"]
 LONG = "a kernel that takes long to build, and fifty guests"
 
 
-def _walked(kernel: str, scenario: str) -> Trial:
+def _built(name: str) -> Kernel:
     try:
-        trial = run_trial(fetch_kernel(kernel), scenario)
+        return fetch_kernel(name)
     except LabError as error:
         pytest.skip(str(error))
+
+
+def _walked(kernel: str, scenario: str) -> Trial:
+    trial = run_trial(_built(kernel), scenario)
     if trial.impossible:
         pytest.skip(trial.impossible)
     return trial
@@ -137,3 +143,38 @@ def test_a_bit_that_is_wrong_is_found(
     by_word = [d for d in trial.disagreements if d.about == "/proc/kpageflags"]
     words = [] if SCENARIOS[scenario].breakpoint else [(start_pfn, end_pfn)]
     assert [(d.start_pfn, d.end_pfn) for d in by_word] == words
+
+
+# --- the other variants ---
+
+
+@pytest.mark.long("three kernels that take long to build, and fifty guests of each")
+@pytest.mark.parametrize("kernel", ["7.3-series", "7.3-section-flag", "7.3-taint"])
+@pytest.mark.parametrize("scenario", EACH)
+def test_a_variant_answers_as_its_model_does(kernel: str, scenario: str) -> None:
+    cell = run_cell(_built(kernel), SCENARIOS[scenario], MatrixOptions(truth=True))
+    if cell.verdict is CellVerdict.NOT_POSSIBLE:
+        pytest.skip(cell.details[0])
+    assert (cell.verdict, cell.details) == (CellVerdict.AGREES, ())
+
+
+# --- what it costs ---
+
+
+@pytest.mark.long("a kernel that takes long to build, and a guest that counts for half a minute")
+def test_what_a_lookup_executes_is_counted_right() -> None:
+    costs = {(c.lookup, c.range): c for c in count_costs(_built("7.3-proposal"))}
+    for name, known in CONTROLS.items():
+        control = costs[name, "ram"]
+        found = (control.instructions, control.loads, control.stores, control.lines)
+        assert found == tuple((n, n) for n in known)
+    answers = {where: c.yes / c.pfns for (name, where), c in costs.items() if name == ASKED}
+    assert answers == {where: float(where in ("device", "shared-device")) for where in answers}
+    # Nothing about the PFN matters but whether there is a section.
+    there = {c.instructions for (name, where), c in costs.items() if name == ASKED} - {
+        costs[ASKED, "absent"].instructions
+    }
+    assert len(there) == 1
+
+
+ASKED = "pfn_zone_device"
