@@ -40,6 +40,7 @@ __all__ = (
     "kpage_end_pfn",
     "kpage_flag_names",
     "kpage_prediction",
+    "shows_devices",
 )
 
 # include/uapi/linux/kernel-page-flags.h, and from bit 32 on
@@ -152,7 +153,7 @@ def kpage_end_pfn(prog: Program) -> int:
     if has_change(kernel_release(prog), (5, 6)) is False:
         return max_pfn
     pages = sparsemem_geometry(prog).pages_per_section
-    if _shows_devices(prog):
+    if shows_devices(prog):
         return (int(prog["__highest_present_section_nr"].value_()) + 1) * pages
     return -(-max_pfn // pages) * pages
 
@@ -195,12 +196,13 @@ def has_page(prog: Program, predicates: Predicates) -> np.ndarray:
     They have what ``pfn_to_online_page()`` returns, and, in a kernel that was changed by
     ``lab/patches/pfn_zone_device-7.3.edit``, also what ``pfn_zone_device()`` is true for.
     """
-    if _shows_devices(prog):
+    if shows_devices(prog):
         return predicates.online | predicates.zone_device
     return predicates.online
 
 
-def _shows_devices(prog: Program) -> bool:
+def shows_devices(prog: Program) -> bool:
+    """Whether a kernel was changed by ``lab/patches/pfn_zone_device-7.3.edit``."""
     return "pfn_to_initialized_page" in prog
 
 

@@ -29,7 +29,7 @@ from drgn_zonedev.lab.verdict.bits import bits_disagreements, kernel_bits
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.lab.verdict.matrix_results import ascii_only
 from drgn_zonedev.model import Case
-from drgn_zonedev.pfn_walkers.kpageflags import KPF, kpage_end_pfn, predict
+from drgn_zonedev.pfn_walkers.kpageflags import KPF, kpage_end_pfn, predict, shows_devices
 from drgn_zonedev.util.alignment import align_down, align_up
 from drgn_zonedev.util.intervals import union
 
@@ -282,7 +282,11 @@ def predict_victims(prog: Program, victims: Sequence[int]) -> tuple[Prediction, 
     """Say what the table says that memory failure does to PFNs."""
     from drgn_zonedev.pfn_walkers import walkers
 
-    rows = [j for j in walkers(prog).walkers if j.walker.name in _ROWS["memory_failure"]]
+    names = _ROWS["memory_failure"]
+    if shows_devices(prog):
+        # There, memory_failure() asks pfn_zone_device() of what is not RAM before all else.
+        names = ("memory-failure",)
+    rows = [j for j in walkers(prog).walkers if j.walker.name in names]
     exposures = [exposure for row in rows for exposure in row.exposures]
     met = [
         next((e.worst for e in exposures if e.start_pfn <= pfn < e.end_pfn), None)

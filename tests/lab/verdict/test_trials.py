@@ -15,6 +15,7 @@ from drgn_zonedev.lab import SCENARIOS, Guest, Kernel
 from drgn_zonedev.lab.scenarios.arithmetic import Expected
 from drgn_zonedev.lab.truth.answers import Values, Visit
 from drgn_zonedev.lab.truth.guest_facts import parse_facts
+from drgn_zonedev.lab.verdict import trials
 from drgn_zonedev.lab.verdict.trials import (
     PROVED,
     TRIALS,
@@ -306,8 +307,13 @@ def test_nothing_bad_is_predicted_of_ram() -> None:
     assert not prediction.is_panic
 
 
-def test_a_device_is_handled_by_a_walker_of_its_own() -> None:
-    # Since v6.3, it asks the node of a struct page that nobody wrote: SHARED is the reserve.
-    kernel = collision("7.2")
-    (prediction,) = predict_victims(kernel.program(), (0x24000,))
+def test_what_is_not_ram_is_handled_by_a_walker_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Since v6.3, it asks the node of a struct page that nobody wrote.
+    prog = collision("7.2").program()
+    (prediction,) = predict_victims(prog, (0x24000,))
     assert prediction.outcome is not None
+    # A kernel that asks pfn_zone_device() before that does not.
+    monkeypatch.setattr(trials, "shows_devices", lambda prog: True)
+    assert predict_victims(prog, (0x24000,)) == (Prediction(0x24000, None),)
