@@ -20,6 +20,7 @@ from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
 from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
 from drgn_zonedev.lab.targets.cost import CONTROLS, count_costs
+from drgn_zonedev.lab.targets.races import Raced, run_races
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits
 from drgn_zonedev.lab.verdict.compare import judge
@@ -178,3 +179,36 @@ def test_what_a_lookup_executes_is_counted_right() -> None:
 
 
 ASKED = "pfn_zone_device"
+
+
+# --- races ---
+
+
+def bad_touches(raced: Raced) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for race in raced.races:
+        found[race.lookup] = found.get(race.lookup, 0) + race.poisoned + race.unmapped
+    return found
+
+
+@pytest.mark.long("kernels that take long to build, and a minute of binding and unbinding each")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_what_two_bits_let_pass_is_initialised_whatever_happens_meanwhile(processors: int) -> None:
+    raced = run_races(_built("7.3-raced"), 60, processors=processors)
+    bad = bad_touches(raced)
+    assert raced.rebound > 1
+    assert all(race.touched for race in raced.races if race.where == "threads")
+    assert bad["pfn_zone_device"] == bad["pfn_to_online_page"] == bad["reference"] == 0
+    # That it can be seen: what is known to be wrong.
+    assert bad["pfn_valid"] > 0
+    assert bad["pfn_zone_device_claimed"] > 0
+    assert bad["stale pfn_zone_device"] > 0
+
+
+@pytest.mark.long("kernels that take long to build, and a minute of binding and unbinding each")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_what_7_3_lets_pass_is_not_always_initialised(processors: int) -> None:
+    bad = bad_touches(run_races(_built("7.3-raced-taint"), 60, processors=processors))
+    assert bad["reference"] == 0
+    assert bad["pfn_to_online_page"] > 0
+    assert bad["pfn_zone_device"] > 0

@@ -122,6 +122,13 @@ BUILT_KERNELS: dict[str, Recipe] = {
     "7.3-series": _variant("with the series of November 2019", "series_2019-7.3.edit"),
     "7.3-section-flag": _variant("with a flag of the section", "section_flag-7.3.edit"),
     "7.3-taint": _variant("that is asked as it is, by functions", "taint-7.3.edit"),
+    "7.3-raced": _proposal("with pfn_zone_device(), and poisoned pages", "poison.edit"),
+    "7.3-raced-series": _variant(
+        "with that series, and poisoned pages", "series_2019-7.3.edit", "poison.edit"
+    ),
+    "7.3-raced-taint": _variant(
+        "that is asked as it is, with poisoned pages", "taint-7.3.edit", "poison.edit"
+    ),
     "7.3-arm64-64k": Recipe(
         _arm64("trixie-backports", "arm64-64k"),
         ("small-arm64.config",),
