@@ -19,7 +19,7 @@ from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, fetch_kernel
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.scenarios.changing_memory import CHANGING_MEMORY
 from drgn_zonedev.lab.scenarios.device_types import DEVICE_TYPES
-from drgn_zonedev.lab.targets.cost import CONTROLS, count_costs
+from drgn_zonedev.lab.targets.executed import CONTROLS, count_costs
 from drgn_zonedev.lab.targets.races import Raced, run_races
 from drgn_zonedev.lab.verdict.agreement import Truth, compare
 from drgn_zonedev.lab.verdict.bits import kernel_bits

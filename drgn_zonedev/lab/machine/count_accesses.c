@@ -45,7 +45,7 @@ bool qemu_plugin_mem_is_store(qemu_plugin_meminfo_t info);
 
 EXPORT int qemu_plugin_version = 1;
 
-/* The same numbers are in drgn_zonedev/lab/targets/cost.py. */
+/* The same numbers are in drgn_zonedev/lab/targets/executed.py. */
 struct record {
 	uint32_t instructions;
 	uint32_t loads;

@@ -12,7 +12,7 @@ import pytest
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.scenarios import SCENARIOS
 from drgn_zonedev.lab.scenarios.scenario import Scenario
-from drgn_zonedev.lab.targets.cost import COST, Cost, costs_of, read_records
+from drgn_zonedev.lab.targets.executed import COST, Cost, costs_of, plugin_records
 
 # Around each call: seven instructions and the call's push; a call costs two loads of the stack.
 NOTHING = (7, 0, 0, 0, 1, 1)
@@ -27,7 +27,7 @@ def row(lookup: str, pfns: int, least: int, most: int) -> dict[str, Any]:
 
 def records(path: Path, *rows: tuple[int, ...]) -> np.ndarray:
     path.write_bytes(np.array(rows, "<u4").tobytes())
-    return read_records(path)
+    return plugin_records(path)
 
 
 def test_what_the_call_itself_takes_is_left_out(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Count what lookups of a PFN execute in kernels that have pfn_zone_device() or a 
 
 ::
 
-    python -m drgn_zonedev.lab.targets.cost 7.3-proposal
+    python -m drgn_zonedev.lab.targets.executed 7.3-proposal
 
 The guest's module ``zonedev_cost`` calls each lookup for every PFN of some ranges, and reads a
 clock that counts instructions. A plugin of QEMU counts the same calls on its own: instructions,
@@ -35,9 +35,18 @@ from drgn_zonedev.lab.scenarios.hardware import DEVICE_MEMORY, nvdimm
 from drgn_zonedev.lab.scenarios.scenario import Scenario
 from drgn_zonedev.lab.scenarios.steps import namespace_at
 
-__all__ = ("CONTROLS", "COST", "KERNELS", "Cost", "costs_of", "count_costs", "main", "read_records")
+__all__ = (
+    "CONTROLS",
+    "COST",
+    "COUNTED_KERNELS",
+    "Cost",
+    "costs_of",
+    "count_costs",
+    "main",
+    "plugin_records",
+)
 
-KERNELS = ("7.3-proposal", "7.3-series", "7.3-section-flag", "7.3-taint")
+COUNTED_KERNELS = ("7.3-proposal", "7.3-series", "7.3-section-flag", "7.3-taint")
 """The kernels that have a variant each, or two."""
 
 CONTROLS = {
@@ -110,7 +119,7 @@ class Cost:
     """Loads and stores of the stack."""
 
 
-def read_records(path: Path) -> np.ndarray:
+def plugin_records(path: Path) -> np.ndarray:
     """Return the plugin's records, a row per call."""
     return np.fromfile(path, _RECORD)
 
@@ -175,13 +184,13 @@ def count_costs(kernel: Kernel, progress: StepProgress = None) -> list[Cost]:
         with boot(kernel, scenario, timeout=_SECONDS, attempts=1, progress=progress) as guest:
             rows = guest.facts["cost"]
         # It is written out when QEMU ends.
-        return list(costs_of(rows, read_records(records)))
+        return list(costs_of(rows, plugin_records(records)))
 
 
 def main() -> None:
     """Count what the lookups of kernels of the cache execute, and print it as JSON."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("kernels", metavar="KERNEL", nargs="*", default=KERNELS)
+    parser.add_argument("kernels", metavar="KERNEL", nargs="*", default=COUNTED_KERNELS)
     args = parser.parse_args()
     found = {name: count_costs(fetch_kernel(name)) for name in args.kernels}
     print(json.dumps({name: [asdict(c) for c in costs] for name, costs in found.items()}, indent=1))
