@@ -125,6 +125,11 @@ def kernel_of_56_bytes() -> FakeKernel:
     return FakeKernel("7.2", sizeof_page=56)
 
 
+def kernel_of_80_bytes() -> FakeKernel:
+    # Two pointers more, as with CONFIG_KMSAN.
+    return FakeKernel("7.3", sizeof_page=80)
+
+
 def kernel_with_kasan() -> FakeKernel:
     # An 8-bit tag below the last CPU and PID, all ones where nothing is tagged.
     return FakeKernel("6.12", page_bits=0xFF << 22)
@@ -162,6 +167,7 @@ def kernel_without_optimized_vmemmap() -> FakeKernel:
 CONFIGURATIONS = (
     kernel_without_optimized_vmemmap,
     kernel_of_56_bytes,
+    kernel_of_80_bytes,
     kernel_with_kasan,
     kernel_of_many_cpus,
     kernel_of_five_levels,

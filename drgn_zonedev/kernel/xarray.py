@@ -238,7 +238,7 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
 
 
 def _slot(layout: _Layout, raw: bytes, offset: int, node: int) -> int:
-    slots = memoryview(raw)[layout.slots :].cast("Q")
+    slots = memoryview(raw)[layout.slots : layout.slots_end].cast("Q")
     entry = slots[offset]
     if not xa_is_sibling(entry, layout.chunk_size):
         return entry
@@ -264,9 +264,13 @@ class _Layout:
         return self.chunk_size.bit_length() - 1
 
     @property
-    def size(self) -> int:
-        """Size up to the end of the slots; the marks after them are not needed."""
+    def slots_end(self) -> int:
         return self.slots + 8 * self.chunk_size
+
+    @property
+    def size(self) -> int:
+        """Size up to the last member that is needed; the marks are not."""
+        return max(self.slots_end, self.parent + 8, self.shift + 1, self.offset + 1)
 
 
 def _layout(prog: Program) -> _Layout:
@@ -330,7 +334,7 @@ def _walk(prog: Program, root: int) -> XArrayEntries:
     gaps: list[_Spans] = []
     nodes_left = _MAX_NODES
     while True:
-        slots = np.ascontiguousarray(raw[:, layout.slots :]).view("<u8")
+        slots = np.ascontiguousarray(raw[:, layout.slots : layout.slots_end]).view("<u8")
         entries, level, bad = _decode_level(layout, slots, level, shift)
         found.append(entries)
         gaps += bad

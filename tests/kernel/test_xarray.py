@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from drgn.helpers.linux.xarray import xa_for_each, xa_load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.fakekernel import FakeKernel
+from support.fakekernel.layouts import TABLES, Layout, Member, Struct
 from support.kernels import each_layout
 
 from drgn_zonedev.export.store import stored_dumps
@@ -418,6 +420,24 @@ def test_every_layout_has_what_the_walk_needs(layout: str) -> None:
     kernel = FakeKernel(layout)
     pgmap = kernel.pgmap((0x40000, 0x48000))
     assert {value for _, _, value in entries(kernel)} == {pgmap}
+
+
+@pytest.mark.parametrize("last", ["slots", "parent", "shift", "offset"])
+def test_members_of_a_node_may_be_in_any_order(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = TABLES["6.1"]
+    node = layout.structs["xa_node"]
+    at = {**node.members, last: Member(node.members[last].type, node.size)}
+    structs = {**layout.structs, "xa_node": Struct(2 * node.size, anonymous=False, members=at)}
+    moved = dataclasses.replace(layout, structs=structs)
+    monkeypatch.setitem(cast(dict[str, Layout], TABLES), "moved", moved)
+    kernel = FakeKernel("moved")
+    pgmap = kernel.pgmap((0x40000, 0x48000), (0x80000, 0x80200))
+    found = entries(kernel)
+    assert {value for _, _, value in found} == {pgmap}
+    assert sum(end + 1 - start for start, end, _ in found) == 0x8000 + 0x200
+    xa = array(kernel.program())
+    looked_up = [xa_lookup(xa, pfn) for pfn in (0x40000, 0x47FFF, 0x48000, 0x801FF)]
+    assert looked_up == [pgmap, pgmap, 0, pgmap]
 
 
 # More than any array holds.

@@ -16,7 +16,7 @@ from .layouts import TABLES, with_page_size
 from .memory import SIZEOF_PAGE, Memory, Words
 from .target import Names, make_program
 from .userstructs import WAIT_TABLE, with_users
-from .xarray import XArray
+from .xarray import XArray, offsets
 
 VMEMMAP = 0xFFFFEA0000000000
 _STATICS = 0xFFFFFFFF82000000
@@ -98,8 +98,8 @@ class FakeKernel:
 
     :param layout: Version whose structures to use: one of LAYOUTS, or of the names of
         layout files. What a kernel of that layout does not have is left out.
-    :param sizeof_page: More than 64 adds words that nobody writes to struct page; 56 takes
-        away memcg_data.
+    :param sizeof_page: More than the layout's adds words that nobody writes to struct page; 56
+        takes away memcg_data.
     :param page_bits: What initialised struct pages have in their flags besides: a KASAN tag.
     :param cpus: How many are possible.
     :param dedup: Whether the memmap of compound device pages is deduplicated
@@ -115,15 +115,15 @@ class FakeKernel:
         *,
         dedup: bool = True,
         vmemmap: int = VMEMMAP,
-        sizeof_page: int = SIZEOF_PAGE,
+        sizeof_page: int | None = None,
         page_bits: int = 0,
         cpus: int = 2,
         users: bool = False,
     ) -> None:
         self.layout = with_users(TABLES[layout]) if users else TABLES[layout]
-        if sizeof_page != SIZEOF_PAGE:
+        if sizeof_page is not None:
             self.layout = with_page_size(self.layout, sizeof_page)
-        self.sizeof_page = sizeof_page
+        self.sizeof_page = sizeof_page = self.layout.structs["page"].size
         # Otherwise struct pages lie across pages, and the kernel never shares those.
         self.dedup = dedup and sizeof_page == SIZEOF_PAGE
         self.vmemmap = vmemmap
@@ -354,7 +354,8 @@ class FakeKernel:
     def _xarray(self, name: str, *, exists: bool) -> XArray:
         size = self.layout.structs["xarray"].size
         address = self._variable(name, "struct xarray", size) if exists else 0
-        return XArray(address, self.memory.read, self.memory.write, self._heap.alloc)
+        memory = self.memory
+        return XArray(address, offsets(self.layout), memory.read, memory.write, self._heap.alloc)
 
     @property
     def altmap_reserve(self) -> int:
@@ -631,8 +632,7 @@ class FakeKernel:
             return pgmap
         first = pgmap + layout.members["range"].offset
         for i, (start, end) in enumerate(ranges):
-            self._set_word(first + 16 * i, start << shift)
-            self._set_word(first + 16 * i + 8, (end << shift) - 1)
+            self._set("range", first + 16 * i, start=start << shift, end=(end << shift) - 1)
         return pgmap
 
     def _set_altmap(self, pgmap: int, altmap: Altmap | None) -> None:

@@ -164,11 +164,11 @@ def with_page_size(layout: Layout, size: int) -> Layout:
     for name in ("page", "folio"):
         if name not in structs:
             continue
-        before = structs[name]
+        before, old = structs[name], layout.structs["page"].size
         members = {
-            key: Member(member.type, member.offset // 64 * size + member.offset % 64)
+            key: Member(member.type, member.offset // old * size + member.offset % old)
             for key, member in before.members.items()
-            if member.offset % 64 < size
+            if member.offset % old < size
         }
-        structs[name] = Struct(-(-before.size // 64) * size, before.anonymous, members)
+        structs[name] = Struct(-(-before.size // old) * size, before.anonymous, members)
     return dataclasses.replace(layout, structs=structs)

@@ -8,20 +8,41 @@ singly or over ranges of indices, into an array without marks.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable
+
+from .layouts import Layout
 
 CHUNK_SHIFT = 6
 CHUNK_SIZE = 1 << CHUNK_SHIFT
 CHUNK_MASK = CHUNK_SIZE - 1
 
-# Offsets in struct xa_node and struct xarray.
-_XA_HEAD = 8
-_SLOTS = 40
-NODE_SIZE = 576
-
 Read = Callable[[int, int], bytes]
 Write = Callable[[int, bytes], None]
 Alloc = Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Offsets:
+    """Where the members of struct xarray (``xa_head``) and struct xa_node are."""
+
+    xa_head: int
+    shift: int
+    offset: int
+    count: int
+    parent: int
+    array: int
+    slots: int
+    node_size: int
+
+
+def offsets(layout: Layout) -> Offsets:
+    """Look them up in a layout."""
+    node = layout.structs["xa_node"]
+    head = layout.structs["xarray"].members["xa_head"].offset
+    names = ("shift", "offset", "count", "parent", "array", "slots")
+    found = {name: node.members[name].offset for name in names}
+    return Offsets(xa_head=head, node_size=node.size, **found)
 
 
 def _is_node(entry: int) -> bool:
@@ -49,8 +70,9 @@ def set_range(first: int, last: int) -> tuple[int, int]:
 class XArray:
     """A struct xarray at *address*, whose memory the caller provides."""
 
-    def __init__(self, address: int, read: Read, write: Write, alloc: Alloc) -> None:
+    def __init__(self, address: int, at: Offsets, read: Read, write: Write, alloc: Alloc) -> None:
         self.address = address
+        self._at = at
         self._read = read
         self._write = write
         self._alloc = alloc
@@ -79,22 +101,23 @@ class XArray:
         self._write(address, value.to_bytes(size, "little"))
 
     def _new_node(self, shift: int, parent: int, offset: int) -> int:
-        node = self._alloc(NODE_SIZE)
-        self._set(node, shift, 1)
-        self._set(node + 1, offset, 1)
-        self._set(node + 8, parent)
-        self._set(node + 16, self.address)
+        node, at = self._alloc(self._at.node_size), self._at
+        self._set(node + at.shift, shift, 1)
+        self._set(node + at.offset, offset, 1)
+        self._set(node + at.parent, parent)
+        self._set(node + at.array, self.address)
         if parent:
             self._add_count(parent, 1)
         return node
 
     def _add_count(self, node: int, change: int) -> None:
-        self._set(node + 2, self._get(node + 2, 1) + change, 1)
+        at = node + self._at.count
+        self._set(at, self._get(at, 1) + change, 1)
 
     def _max_index(self, head: int) -> int:
         if not _is_node(head):
             return 0
-        return (CHUNK_SIZE << self._get(head - 2, 1)) - 1
+        return (CHUNK_SIZE << self._get(head - 2 + self._at.shift, 1)) - 1
 
     def _expand(self, index: int, shift: int, siblings: int) -> int:
         """xas_expand(): grow the tree upwards; returns the shift above its top."""
@@ -104,7 +127,7 @@ class XArray:
             highest |= mask
             if highest == mask:
                 highest += 1
-        head = self._get(self.address + _XA_HEAD)
+        head = self._get(self.address + self._at.xa_head)
         top = 0
         if not head:
             if highest == 0:
@@ -113,23 +136,23 @@ class XArray:
                 top += CHUNK_SHIFT
             return top + CHUNK_SHIFT
         if _is_node(head):
-            top = self._get(head - 2, 1) + CHUNK_SHIFT
+            top = self._get(head - 2 + self._at.shift, 1) + CHUNK_SHIFT
         while highest > self._max_index(head):
             node = self._new_node(top, 0, 0)
             self._add_count(node, 1)
-            self._set(node + _SLOTS, head)
+            self._set(node + self._at.slots, head)
             if _is_node(head):
-                self._set(head - 2 + 1, 0, 1)
-                self._set(head - 2 + 8, node)
+                self._set(head - 2 + self._at.offset, 0, 1)
+                self._set(head - 2 + self._at.parent, node)
             head = node + 2
-            self._set(self.address + _XA_HEAD, head)
+            self._set(self.address + self._at.xa_head, head)
             top += CHUNK_SHIFT
         return top
 
     def _create(self, index: int, shift: int, siblings: int) -> tuple[int | None, int]:
         """xas_create(): (node or None for the root, offset of the slot)."""
         level = self._expand(index, shift, siblings)
-        slot, node, offset = self.address + _XA_HEAD, 0, 0
+        slot, node, offset = self.address + self._at.xa_head, 0, 0
         while level > shift:
             level -= CHUNK_SHIFT
             entry = self._get(slot)
@@ -139,17 +162,17 @@ class XArray:
             assert _is_node(entry), "the fake never splits an entry"
             node = entry - 2
             offset = index >> level & CHUNK_MASK
-            slot = node + _SLOTS + 8 * offset
+            slot = node + self._at.slots + 8 * offset
         return (node or None), offset
 
     def _store(self, index: int, shift: int, siblings: int, entry: int) -> None:
         """xas_store()."""
         node, first = self._create(index, shift, siblings)
         if node is None:
-            self._set(self.address + _XA_HEAD, entry)
+            self._set(self.address + self._at.xa_head, entry)
             return
         for offset in range(first, first + siblings + 1):
-            slot = node + _SLOTS + 8 * offset
+            slot = node + self._at.slots + 8 * offset
             old = self._get(slot)
             assert not _is_node(old), "the fake never frees nodes"
             if not old:
