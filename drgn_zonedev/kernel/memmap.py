@@ -48,6 +48,7 @@ __all__ = (
     "head_pgmaps",
     "page_layout",
     "page_pgmap",
+    "poisons_struct_pages",
     "read_blocks",
     "read_pages",
 )
@@ -252,6 +253,16 @@ def _pgmap_offset(prog: Program, page: Type) -> int:
     if page.has_member("pgmap"):
         return offsetof(page, "pgmap")
     return offsetof(prog.type("struct folio"), "pgmap")
+
+
+def poisons_struct_pages(prog: Program) -> bool:
+    """
+    Return whether a kernel fills struct pages with ``PAGE_POISON_PATTERN`` before they are
+    initialised and after their memory is removed: ``page_init_poison()``.
+    """
+    # CONFIG_DEBUG_VM, which has this variable since Linux kernel commit f682a97a0059 ("mm: provide
+    # kernel parameter to allow disabling page init poisoning") (in v4.20).
+    return "page_init_poisoning" in prog
 
 
 def _nodes_shift(prog: Program) -> int:

@@ -25,7 +25,7 @@ from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS, Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
-from drgn_zonedev.lab.verdict.compare import compare_ranges
+from drgn_zonedev.lab.verdict.compare import as_arranged, compare_ranges
 from drgn_zonedev.lab.verdict.matrix import scenarios_on
 from drgn_zonedev.lab.verdict.proven_errors import ProvenErrors, error_differences, proven_errors
 from drgn_zonedev.util.intervals import Span, intersection
@@ -147,6 +147,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
         with boot(kernel, scenario, truth=asked, progress=_say) as guest:
             dump = guest.dump(work / "dump.elf")
         prog = open_dump(dump, kernel.vmlinux)
+        guest = as_arranged(guest, prog)
         pfns = _RAM_PFNS.get(scenario.name, ())
         write_export(prog, work / "export", ExportOptions(pfns=pfns))
         expected = {**_expected(guest), "errors": list(_errors(prog, guest, pfns))}

@@ -13,8 +13,8 @@ from __future__ import annotations
 import enum
 
 import numpy as np
-from drgn import Program
 
+from drgn_zonedev.kernel.memmap import poisons_struct_pages
 from drgn_zonedev.model import CASES, Case
 from drgn_zonedev.pfn_walkers.memory import (
     CHARGED,
@@ -97,14 +97,6 @@ _FALSE_PGMAP = (Contents.METADATA, Contents.DANGLING_PGMAP)
 _INITIALIZED = (Contents.METADATA, Contents.INITIALIZED)
 
 
-def _checks_poison(prog: Program) -> bool:
-    # PF_POISONED_CHECK() needs CONFIG_DEBUG_VM_PGFLAGS, which the debugging information does
-    # not show. Struct pages are only poisoned with CONFIG_DEBUG_VM, which has this variable since
-    # Linux kernel commit f682a97a0059 ("mm: provide kernel parameter to allow
-    # disabling page init poisoning") (in v4.20).
-    return "page_init_poisoning" in prog
-
-
 def _drops_by_pgmap(memory: UnpromisedMemory) -> bool:
     # While struct page had the member pgmap, put_page() read page->pgmap->type of every
     # ZONE_DEVICE page.
@@ -131,8 +123,9 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     # A walker that follows the compound link of a tail reads the memcg of its folio instead.
     memcg = runs.has(CHARGED) & ~(runs.has(TAIL) & (Act.HEAD in acts)) & (Act.MEMCG in acts)
     locks = ~runs.has(ON_LRU) & (Act.ZONE_LOCK in acts)
-    # page_to_nid() has PF_POISONED_CHECK(), too.
-    checks = _checks_poison(memory.prog) & bool(acts & {Act.FLAGS, Act.NODE})
+    # page_to_nid() has PF_POISONED_CHECK(), too. It needs CONFIG_DEBUG_VM_PGFLAGS, which the
+    # debugging information does not show; that depends on CONFIG_DEBUG_VM.
+    checks = poisons_struct_pages(memory.prog) & bool(acts & {Act.FLAGS, Act.NODE})
     counts = Act.NODE in acts
     # Initialised, but for its zone or node.
     in_use = of(Case.ONLINE) & holds(Contents.MISPLACED)

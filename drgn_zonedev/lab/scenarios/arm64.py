@@ -151,6 +151,8 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
             expected=head
             + expect(_COLLIDING.start, reserve_end, "partial", page=page)
             + section_tail(reserve_end, "ghost", page=page),
+            # page_init_poison() wrote them all.
+            poisoned=head + section_tail(_COLLIDING.start, "ghost", page=page),
         ),
     )
 

@@ -250,6 +250,8 @@ _ALL = (
         expected=_COLLIDING_HEAD
         + expect(_COLLIDING.start, _COLLIDING.start + 2 * PAGE, "partial")
         + tail(_COLLIDING.start + 2 * PAGE, "ghost"),
+        # page_init_poison() wrote them all.
+        poisoned=_COLLIDING_HEAD + tail(_COLLIDING.start, "ghost"),
     ),
     Scenario(
         name="orphan",

@@ -51,6 +51,8 @@ class Scenario:
     """A kernel function, which has to return -ENOMEM for this second argument, once."""
     expected: tuple[Expected, ...] = ()
     """The expected ranges, sorted. Everything else is RAM, or a hole between RAM."""
+    poisoned: tuple[Expected, ...] = ()
+    """The expected ranges, if they are others where the kernel poisons struct pages."""
     of_ram: bool = False
     """All of the expected ranges are RAM's: no device must be said to have any of them."""
     unmapped: tuple[Expected, ...] = ()

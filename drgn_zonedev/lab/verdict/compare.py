@@ -7,6 +7,7 @@ Compare the tool's results for a guest with the truth, and describe each differe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.lab.scenarios import Expected
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.lab.scenarios import Scenario
     from drgn_zonedev.model import Finding, Range, Report
 
-__all__ = ("compare_ranges", "judge")
+__all__ = ("as_arranged", "compare_ranges", "judge")
 
 # Outside the ranges that a scenario arranges, there is only RAM, and holes between RAM.
 _ORDINARY = ("online", "partial")
@@ -30,6 +31,7 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
     from drgn_zonedev.lab.verdict.proofs import failed_proofs
     from drgn_zonedev.lab.verdict.proven_errors import error_differences, proven_errors
 
+    guest = as_arranged(guest, prog)
     unmapped = [(start, end) for start, end, _ in guest.scenario.unmapped]
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
@@ -40,6 +42,16 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
         *_mistakes(guest, prog),
         *_kernel_disagreements(guest, prog, report),
     ]
+
+
+def as_arranged(guest: Guest, prog: Program) -> Guest:
+    """Return a guest with the ranges that its scenario comes to on this kernel."""
+    from drgn_zonedev.kernel.memmap import poisons_struct_pages
+
+    poisoned = guest.scenario.poisoned
+    if not poisoned or not poisons_struct_pages(prog):
+        return guest
+    return replace(guest, scenario=replace(guest.scenario, expected=poisoned))
 
 
 def _unexpected(scenario: Scenario, report: Report) -> Iterator[Finding]:

@@ -72,9 +72,14 @@ def _findings(case: _Case, slug: str) -> list[Finding]:
 
 
 def _dirty_reserve(case: _Case) -> str:
+    from drgn import sizeof
+
+    from drgn_zonedev.kernel.memmap import poisons_struct_pages
+
     notes = [e.note for f in _findings(case, "case5-reserved") for e in f.evidence]
-    dirt = " ".join(["a5" * 8] * 8)
-    return "" if dirt in notes else "the struct pages of the reserve do not read 0xa5"
+    byte = "ff" if poisons_struct_pages(case.prog) else "a5"
+    dirt = " ".join([byte * 8] * (sizeof(case.prog.type("struct page")) // 8))
+    return "" if dirt in notes else f"the struct pages of the reserve do not read 0x{byte}"
 
 
 def _preinit_section(case: _Case) -> str:
@@ -139,19 +144,27 @@ def _pages_in_use(case: _Case) -> str:
 
 
 def _reserved_without_zone(case: _Case) -> str:
+    from drgn.helpers.linux.mmzone import NODE_DATA
+
     from drgn_zonedev.kernel.mmzone import pfn_to_online_page
 
-    node = case.prog["node_data"][0]
+    node = NODE_DATA(case.prog, 0)
     end = (node.node_start_pfn + node.node_spanned_pages).value_()
     if pfn_to_online_page(case.prog, end):
         return ""
     return f"PFN {end:#x}, the first that no zone spans, has no struct page"
 
 
+def _require_numa(case: _Case) -> None:
+    if "contig_page_data" in case.prog:
+        raise NotPossible("this kernel is built without CONFIG_NUMA")
+
+
 def _nodes(count: int) -> Callable[[_Case], str]:
     def proof(case: _Case) -> str:
         from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
+        _require_numa(case)
         found = sum(bool(node.node_present_pages) for node in for_each_online_pgdat(case.prog))
         return "" if found == count else f"{found} nodes have memory, not {count}"
 
@@ -241,6 +254,7 @@ def _p2pdma_in_use(case: _Case) -> str:
 def _device_on_node_1(case: _Case) -> str:
     from drgn_zonedev.classification.reading import take_snapshot
 
+    _require_numa(case)
     nodes = sorted(take_snapshot(case.prog).zone_device_spans)
     return "" if nodes == [1] else f"ZONE_DEVICE is on the nodes {nodes}, not [1]"
 

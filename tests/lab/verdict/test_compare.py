@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from support.fakekernel import FakeKernel
 
+from drgn_zonedev.lab import SCENARIOS, Guest
 from drgn_zonedev.lab.scenarios import Expected
-from drgn_zonedev.lab.verdict.compare import compare_ranges
+from drgn_zonedev.lab.verdict.compare import as_arranged, compare_ranges
 from drgn_zonedev.model import Case, Memmap, Range
 
 WANTED = [Expected(0x100, 0x102, "reserved"), Expected(0x102, 0x200, "device")]
@@ -52,3 +56,23 @@ def test_every_difference_is_said_once(found: Sequence[tuple[int, int, str]], me
 def test_neighbours_that_differ_alike_are_one_difference() -> None:
     wanted = [Expected(0, 8, "device"), Expected(8, 16, "device")]
     assert compare_ranges([], wanted) == ["PFNs 0x0-0x10: nothing instead of device"]
+
+
+def guest(scenario: str) -> Guest:
+    nothing = Path()
+    kernel, facts = cast(Any, None), cast(Any, {})
+    return Guest(kernel, SCENARIOS[scenario], "", nothing, facts, nothing, 0)
+
+
+@pytest.mark.parametrize("poisons", [False, True])
+def test_the_reserve_of_a_removed_device_shows_where_struct_pages_are_poisoned(
+    poisons: bool,
+) -> None:
+    kernel = FakeKernel("7.3")
+    if poisons:
+        kernel.add_variable("page_init_poisoning", "bool", 1)
+    (_, *found) = as_arranged(guest("ghost"), kernel.program()).scenario.expected
+    reserve = [Expected(0x24000, 0x24002, "partial"), Expected(0x24002, 0x28000, "ghost")]
+    assert found == ([Expected(0x24000, 0x28000, "ghost")] if poisons else reserve)
+    plain = guest("nvdimm-partial")
+    assert as_arranged(plain, kernel.program()) is plain
