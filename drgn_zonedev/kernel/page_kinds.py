@@ -36,6 +36,7 @@ class PageKinds:
     """
 
     at_prep: int
+    locked: int
     lru: int
     slab_flag: int
     swapbacked: int
@@ -86,6 +87,7 @@ def _page_kinds(prog: Program) -> PageKinds:
     upper_bytes = tuple(sorted(t.value >> 24 for t in types.by_name.values()))
     return PageKinds(
         at_prep=all_flags & ~flag_mask(prog, "PG_hwpoison"),
+        locked=flag_mask(prog, "PG_locked"),
         lru=flag_mask(prog, "PG_lru"),
         slab_flag=flag_mask(prog, "PG_slab"),
         swapbacked=flag_mask(prog, "PG_swapbacked"),

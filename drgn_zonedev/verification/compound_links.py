@@ -32,6 +32,7 @@ __all__ = (
     "is_unwritten",
     "link_to",
     "linked_heads",
+    "said_orders",
 )
 
 # PAGE_POISON_PATTERN, and PAGE_UNUSED of x86.
@@ -127,7 +128,7 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
     first = next(read_pages(prog, head, head + 2, layout=layout)) if head >= 0 else None
     if not isinstance(first, Pages) or len(first.words) < 2 or not _has_head_flag(first)[0]:
         return None
-    end = head + (1 << int(_said_orders(first)[0]))
+    end = head + (1 << int(said_orders(first)[0]))
     return (head, end) if end > pfn else None
 
 
@@ -161,7 +162,7 @@ def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> 
     if int(linked_heads(first)[1]) != head and not _has_head_flag(first)[0]:
         return []
     reach = pages.start_pfn + last - head
-    order = max(int(_said_orders(first)[0]), reach.bit_length())
+    order = max(int(said_orders(first)[0]), reach.bit_length())
     return [_Compound(head, order, bool(_is_optimized(first, kinds)[0]))]
 
 
@@ -170,7 +171,7 @@ def _inner(
 ) -> list[_Compound]:
     flagged = _has_head_flag(pages) & ~pages.is_tail & ~free
     linked = np.r_[links[1:] == pages.pfn[:-1], False]
-    said, optimized = _said_orders(pages), _is_optimized(pages, kinds)
+    said, optimized = said_orders(pages), _is_optimized(pages, kinds)
     found: list[_Compound] = []
     end = 0
     for row in np.flatnonzero(flagged | linked).tolist():
@@ -187,8 +188,8 @@ def _has_head_flag(pages: Pages) -> np.ndarray:
     return (pages.flags & np.uint64(pages.layout.pg_head)) != 0
 
 
-def _said_orders(pages: Pages) -> np.ndarray:
-    # compound_order() of each page, if it were a head; 0 if it cannot be.
+def said_orders(pages: Pages) -> np.ndarray:
+    """``compound_order()`` of each page, if it were a head; 0 if it cannot be."""
     orders = np.zeros(len(pages.words), np.int64)
     offset = pages.layout.order_offset
     if offset is not None:

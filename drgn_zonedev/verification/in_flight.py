@@ -4,14 +4,18 @@
 In Flight
 ---------
 
-Finds compound pages that the kernel was making or freeing when it was stopped, for a dump
-or by ``--pause``. That is not a defect, and a second look at the same memory says no more.
+Finds compound pages that the kernel was making, splitting or freeing when it was stopped, for
+a dump or by ``--pause``. That is not a defect, and a second look at the same memory says no more.
 
 ``prep_compound_page()`` links the tails in ascending order, and then writes the order;
 freeing clears the order first since Linux kernel commit ebc1baf5c9b4 ("mm: free up a word in
 the first tail page") (in v6.6), and then the links, in ascending order, too. So the tails
-without a link are the first or the last ones, and their links are 0. One such tail alone is
-rather a damaged one: a kernel has hundreds of instructions more for the others.
+without a link are the last ones, which hold what they held when they were free, or the first
+ones, whose links are 0. One such tail alone is rather a damaged one: a kernel has hundreds of
+instructions more for the others.
+
+Splitting a folio unlinks its tails, in ascending order since v6.15, and makes pages in use of
+them. Meanwhile the head has no reference, but ``PG_locked``: ``folio_ref_freeze()``.
 
 ``PG_head`` is set before the first link, and cleared after the last one. In between, the head
 has no tail, is on no list (``LIST_POISON1``), and the page behind it has no reference either.
@@ -25,12 +29,13 @@ import numpy as np
 
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.verification.compound_links import said_orders
 from drgn_zonedev.verification.promises import order_is_in_flags
 from drgn_zonedev.verification.ram_window import RamWindow
 
 __all__ = ("IN_FLIGHT", "compounds_in_flight", "is_in_flight")
 
-IN_FLIGHT = "a compound page that the kernel was making or freeing when it was stopped"
+IN_FLIGHT = "a compound page that the kernel was making, splitting or freeing when it was stopped"
 
 _FEWEST = 2
 
@@ -44,7 +49,8 @@ def is_in_flight(window: RamWindow, compounds: Iterable[Span]) -> np.ndarray:
 
 
 def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
-    """Get the PFNs of a window whose compound pages are being made or freed."""
+    """Get the PFNs of a window whose compound pages are being made, split or freed."""
+    yield from _being_split(window)
     for row in np.flatnonzero(_is_head_alone(window)).tolist():
         # At least.
         yield window.pages.start_pfn + row, window.pages.start_pfn + row + 2
@@ -54,6 +60,18 @@ def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
         if _is_half_linked(window, rows, unlinked[rows]):
             start = window.pages.start_pfn + int(rows[0])
             yield start, start + len(rows)
+
+
+def _being_split(window: RamWindow) -> Iterator[Span]:
+    pages, compound = window.pages, window.compound
+    flags = np.uint64(pages.layout.pg_head | window.promise.kinds.locked)
+    heads = ((pages.flags & flags) == flags) & (pages.refcount == 0) & ~pages.is_tail
+    # What is no tail any more holds no order.
+    still = np.r_[window.leads_to_head[1:] & (compound.head[1:] == pages.pfn[:-1]), False]
+    orders = np.where(still, said_orders(pages), 0)
+    for row in np.flatnonzero(heads & ~window.typed).tolist():
+        size = 1 << max(int(orders[row]), int(compound.order[row]))
+        yield pages.start_pfn + row, min(pages.start_pfn + row + size, pages.end_pfn)
 
 
 def _is_head_alone(window: RamWindow) -> np.ndarray:
@@ -80,14 +98,17 @@ def _is_half_linked(window: RamWindow, rows: np.ndarray, unlinked: np.ndarray) -
     begins = index[first] == 1 or first == 0
     ends = last == len(rows) - 1
     is_whole = len(rows) == 1 << int(window.compound.order[rows[0]])
-    return bool(
-        len(without) >= _FEWEST
-        and last - first + 1 == len(without)
-        and (begins or ends)
-        and not (begins and ends and is_whole)
-        and not window.pages.words[rows[without], window.pages.layout.compound_word].any()
-        and not _has_order(window, rows, index)
-    )
+    one_side = (begins or ends) and not (begins and ends and is_whole)
+    if len(without) < _FEWEST or last - first + 1 != len(without) or not one_side:
+        return False
+    links = window.pages.words[rows[without], window.pages.layout.compound_word]
+    as_free = not links.any() or (ends and _are_unused(window, rows[without]))
+    return as_free and not _has_order(window, rows, index)
+
+
+def _are_unused(window: RamWindow, rows: np.ndarray) -> bool:
+    pages = window.pages
+    return bool((pages.refcount[rows] == 0).all() and (pages.mapcount[rows] == -1).all())
 
 
 def _has_order(window: RamWindow, rows: np.ndarray, index: np.ndarray) -> bool:

@@ -19,6 +19,7 @@ from drgn_zonedev.verification.in_flight import IN_FLIGHT
 START = 0x40000
 HEAD, END = START + PLACES["folio"], START + PLACES["folio"] + 0x200
 FLAGS, LINK, MAPPING = 0, 1, 3
+PG_LOCKED = 1
 
 
 def unlink(kernel: FakeKernel, start: int, end: int) -> None:
@@ -45,11 +46,17 @@ def unjudged(report: Report) -> list[tuple[int, int]]:
     return [(u.start_pfn, u.end_pfn) for u in report.unjudged if u.reason == IN_FLIGHT]
 
 
+# What a free page holds there: nothing, what list_del() wrote, or what its last user left.
+STALE = (0, LIST_POISON1, 0xFFFF888012345680)
+
+
 @each_layout
+@pytest.mark.parametrize("stale", STALE)
 @pytest.mark.parametrize("linked", [4, 0x100, 0x1FD])
-def test_page_that_is_being_made_is_not_judged(layout: str, linked: int) -> None:
+def test_page_that_is_being_made_is_not_judged(layout: str, linked: int, stale: int) -> None:
     kernel = busy_ram(layout)
-    unlink(kernel, HEAD + 1 + linked, END)
+    for pfn in range(HEAD + 1 + linked, END):
+        kernel.poke_page_word(pfn, LINK, stale)
     forget_order(kernel)
     report = check(kernel.program())
     assert errors(report) == []
@@ -122,6 +129,40 @@ def test_order_that_is_still_there_tells_a_defect(layout: str) -> None:
     report = check(kernel.program())
     assert ("ram-tail-link", HEAD + 1, HEAD + 0x100) in errors(report)
     assert unjudged(report) == []
+
+
+def split_partly(kernel: FakeKernel, start: int, end: int, references: int) -> None:
+    """As __split_folio_to_order() leaves tails that are pages of their own already."""
+    for pfn in range(start, end):
+        kernel.poke_page_word(pfn, LINK, kernel.page(pfn + 1) + 8)
+        kernel.poke_page_word(pfn, COUNTS, 1 << 32 | UNMAPPED)
+    kernel.poke_page_word(HEAD, COUNTS, references << 32 | UNMAPPED)
+    kernel.poke_page_word(HEAD, FLAGS, kernel.page_word(HEAD, FLAGS) | PG_LOCKED)
+
+
+# In descending order, and since v6.15 in ascending order.
+SPLIT = pytest.mark.parametrize(
+    ("start", "end"), [(HEAD + 0x80, END), (END - 2, END), (HEAD + 1, HEAD + 0x80)]
+)
+
+
+@each_layout
+@SPLIT
+def test_folio_that_is_being_split_is_not_judged(layout: str, start: int, end: int) -> None:
+    kernel = busy_ram(layout)
+    split_partly(kernel, start, end, 0)
+    report = check(kernel.program())
+    assert errors(report) == []
+    assert HEAD in {first for first, _ in unjudged(report)}
+
+
+@each_layout
+@SPLIT
+def test_folio_that_has_references_is_not_being_split(layout: str, start: int, end: int) -> None:
+    kernel = busy_ram(layout)
+    split_partly(kernel, start, end, 2)
+    slugs = {slug for slug, _, _ in errors(check(kernel.program()))}
+    assert slugs & {"ram-tail-link", "ram-compound-order"}
 
 
 @each_layout
