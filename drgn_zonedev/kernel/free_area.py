@@ -131,9 +131,10 @@ def free_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     is_tail = (pages[:, layout.compound_word] & np.uint64(1)).astype(bool)
     mapcount = raw.view("<i4")[:, layout.mapcount_offset // 4]
     is_free = readable & ~is_tail & kinds.buddy.matches(mapcount)
-    size = np.minimum(pages[:, kinds.private_offset // 8], np.uint64(kinds.max_order))
-    end = np.where(is_free, heads + (1 << size.astype(np.int64)), 0)
-    free = np.zeros(len(frames), bool)
-    for order in orders:
-        free |= end[np.searchsorted(heads, frames >> order << order)] > frames
-    return free
+    order = np.minimum(pages[:, kinds.private_offset // 8], np.uint64(kinds.max_order))
+    # A block is aligned to its size: what says more is damaged, and is believed that far.
+    largest = np.where(heads > 0, heads & -heads, 1 << kinds.max_order)
+    size = np.minimum(1 << order.astype(np.int64), largest)
+    start, end = heads[is_free], np.maximum.accumulate((heads + size)[is_free])
+    before = np.searchsorted(start, frames, side="right")
+    return np.append(0, end)[before] > frames
