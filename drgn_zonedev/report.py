@@ -20,7 +20,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.classification.classify import classify_snapshot, range_of_pfn
 from drgn_zonedev.classification.facts import kernel_facts
-from drgn_zonedev.classification.missing_debuginfo import named_once, optional
+from drgn_zonedev.classification.missing_debuginfo import Attempt, named_once, optional
 from drgn_zonedev.classification.reading import changed_since, take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Changes, Snapshot
 from drgn_zonedev.consistency import inconsistencies
@@ -57,7 +57,13 @@ from drgn_zonedev.verification.scope import (
     with_unread,
 )
 from drgn_zonedev.verification.task import ScanAll
-from drgn_zonedev.verification.verify import PROMISED, Verification, verify_snapshot
+from drgn_zonedev.verification.verify import (
+    PROMISED,
+    BegunVerification,
+    Verification,
+    begin_verification,
+    finish_verification,
+)
 
 __all__ = (
     "CheckedMemory",
@@ -239,6 +245,7 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll, wanted: Scope) 
 
 
 _Look = tuple[Snapshot, Verification, Scope]
+_NOT_LOOKED_AT = "struct pages were not looked at"
 
 
 def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) -> _Look:
@@ -251,12 +258,14 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
     wanted = ranges_in(scope, ranges, here)
     if not wanted.ranges and not wanted.others and not scope.is_whole:
         raise NoMemoryError(f"no memory at PFNs [{scope.start_pfn:#x}, {scope.end_pfn:#x})")
-    verified = optional(
-        "struct pages were not looked at",
-        _unverified(wanted.ranges),
-        lambda: verify_snapshot(prog, snapshot, wanted.ranges, progress, scan_all),
+    begun = optional(
+        _NOT_LOOKED_AT,
+        None,
+        lambda: begin_verification(prog, snapshot, wanted.ranges, progress, scan_all),
     )
+    # Other processes go through struct pages meanwhile.
     structures = inconsistencies(prog, snapshot, ranges, scope.pfns)
+    verified = _finished(begun, wanted.ranges)
     blocks = with_unread(verified.value.free_blocks, scope, ranges)
     free = FreeAreas()
     if Case.ONLINE in verified.value.coverage.by_case:
@@ -276,6 +285,15 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
         ),
         scope,
     )
+
+
+def _finished(
+    begun: Attempt[BegunVerification | None], ranges: list[Range]
+) -> Attempt[Verification]:
+    unverified, started = _unverified(ranges), begun.value
+    if started is None:
+        return Attempt(unverified, begun.unjudged)
+    return optional(_NOT_LOOKED_AT, unverified, lambda: finish_verification(started))
 
 
 def _free_areas(

@@ -85,9 +85,12 @@ from drgn_zonedev.vmcore.exported import exported_ram
 
 __all__ = (
     "PROMISED",
+    "BegunVerification",
     "PageVerdict",
     "Verification",
+    "begin_verification",
     "divide_holes",
+    "finish_verification",
     "verify",
     "verify_pfn",
     "verify_snapshot",
@@ -140,8 +143,28 @@ def verify_snapshot(
     progress: Progress = no_progress,
     scan_all: ScanAll = scan_here,
 ) -> Verification:
+    """Like :func:`verify`, for structures that were already read."""
+    return finish_verification(begin_verification(prog, snapshot, ranges, progress, scan_all))
+
+
+@dataclass(frozen=True)
+class BegunVerification:
+    """Other processes may go through struct pages already; results come from this one."""
+
+    context: Context
+    ranges: Sequence[Range]
+    verifiers: Sequence[_Verifier]
+
+
+def begin_verification(
+    prog: Program,
+    snapshot: Snapshot,
+    ranges: list[Range],
+    progress: Progress,
+    scan_all: ScanAll,
+) -> BegunVerification:
     """
-    Like :func:`verify`, for structures that were already read.
+    Begin what :func:`finish_verification()` ends.
 
     :param progress: Called with the number of bytes of struct pages that were gone
         through since the last call, and with how many there are.
@@ -156,27 +179,28 @@ def verify_snapshot(
     total = sum(work.pages for of_range in works for work in of_range)
     total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
-    every = list(itertools.chain(*works))
-
     def count_pages(pages: int) -> None:
         size = page_layout(prog).size
         progress(size * pages, size * total)
 
+    every = list(itertools.chain(*works))
     # With nothing to go through, there may be no memmap whose layout could be asked for.
     scanned = scan_all(prog, scanning(page_layout(prog)), every, count_pages) if every else iter(())
-
+    context.results.findings += illegal_aliases(aliases)
     context = dataclasses.replace(
-        context,
-        aliases=aliases,
-        progress=count_pages,
-        scanned=_together(works, scanned),
+        context, aliases=aliases, progress=count_pages, scanned=_together(works, scanned)
     )
-    context.results.findings += illegal_aliases(context.aliases)
-    for range_, verify_range in zip(ranges, verifiers):
+    return BegunVerification(context, ranges, verifiers)
+
+
+def finish_verification(begun: BegunVerification) -> Verification:
+    """Get what the struct pages say."""
+    context, results = begun.context, begun.context.results
+    for range_, verify_range in zip(begun.ranges, begun.verifiers):
         verify_range(context, range_)
-    results = context.results
-    pgmaps = snapshot.pgmaps
-    results.findings += compare_references(prog, pgmaps, _counted(context), results.ranges)
+    pgmaps = context.snapshot.pgmaps
+    counted = _counted(context)
+    results.findings += compare_references(context.prog, pgmaps, counted, results.ranges)
     results.unjudged += uncounted(pgmaps, results.ranges)
     return Verification(
         ranges=tuple(results.ranges),

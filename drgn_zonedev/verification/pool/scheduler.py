@@ -41,6 +41,9 @@ _logger = logging.getLogger("drgn_zonedev")
 
 # The piece that a worker works on, and the next one.
 _AT_ONCE = 2
+# What a worker is given at first, while this process does something else: a second's work, and
+# less than fits into a socket.
+_AT_FIRST = 64
 
 
 def scan_in_processes(
@@ -50,13 +53,30 @@ def scan_in_processes(
     progress: Callable[[int], None],
     workers: list[Worker],
 ) -> Iterator[ResultT]:
-    """Do a task in this process and those of *workers*, and end these."""
+    """
+    Do a task in this process and those of *workers*, and end these. Workers that are ready begin
+    at once, this process when it is asked for the first result.
+    """
     pages = piece_pages(page_layout(prog).size)
-    queue = ((nr, piece) for nr, work in enumerate(works) for piece in task.cut(work, pages))
+    pieces = ((nr, piece) for nr, work in enumerate(works) for piece in task.cut(work, pages))
+    scan = _Scan(task.begin, _Queue(pieces), workers, progress)
+    share = sum(work.pages for work in works) // pages // (len(workers) + 1)
+    _listen(scan, 0)
+    # Some may turn out to be slow: half of a share is left for all to end at the same time.
+    _feed(scan, max(_AT_ONCE, min(_AT_FIRST, share // 2)))
+    return _whole(_in_order(prog, scan), task, len(works), workers)
+
+
+def _whole(
+    results: Iterator[tuple[int, ResultT]],
+    task: ScanTask[WorkT, ResultT],
+    number: int,
+    workers: list[Worker],
+) -> Iterator[ResultT]:
+    # Puts the pieces of each work together.
     try:
-        results = _in_order(prog, task.begin, queue, workers, progress)
         done: tuple[int, ResultT] | None = next(results, None)
-        for nr in range(len(works)):
+        for nr in range(number):
             whole = task.nothing()
             while done and done[0] == nr:
                 whole.extend(done[1])
@@ -66,45 +86,47 @@ def scan_in_processes(
         end_all(workers)
 
 
-def _in_order(
-    prog: Program,
-    begin: Begin[WorkT, ResultT],
-    queue: Iterator[tuple[int, WorkT]],
-    workers: list[Worker],
-    progress: Callable[[int], None],
-) -> Iterator[tuple[int, ResultT]]:
+def _in_order(prog: Program, scan: _Scan[WorkT, ResultT]) -> Iterator[tuple[int, ResultT]]:
     # Yields the number of the work that a piece is of, and what came of the piece.
-    do, pieces_left = begin(), _Queue(queue)
-    finished: dict[int, ResultT] = {}
+    do = scan.begin()
     yielded = 0
     while True:
-        while yielded in finished:
-            yield pieces_left.of_work.popleft(), finished.pop(yielded)
+        while yielded in scan.finished:
+            yield scan.queue.of_work.popleft(), scan.finished.pop(yielded)
             yielded += 1
-        for worker in workers:
-            while worker.ready and len(worker.begun) < _AT_ONCE:
-                following = pieces_left.take()
-                if following is None:
-                    break
-                worker.begun.update([following])
-                with contextlib.suppress(ConnectionError):
-                    worker.connection.send(following)
-        own = pieces_left.take()
-        if own is None and not any(w.begun for w in workers):
+        _feed(scan, _AT_ONCE)
+        own = scan.queue.take()
+        if own is None and not any(w.begun for w in scan.workers):
             return
         if own is not None:
             number, work = own
-            finished[number] = do(prog, work, progress)
-        for connection in wait([w.connection for w in workers], 0 if own else None):
-            worker = next(w for w in workers if w.connection is connection)
-            try:
-                _receive(worker, begin, finished, progress)
-            except (EOFError, ConnectionError, _CannotOpenError) as e:
-                workers.remove(worker)
-                pieces_left.again.update(worker.begun)
-                end(worker)
-                why = str(e) or f"it ended with status {worker.process.returncode}"
-                _logger.warning("a worker process is lost: %s", why)
+            scan.finished[number] = do(prog, work, scan.progress)
+        _listen(scan, 0 if own else None)
+
+
+def _feed(scan: _Scan[WorkT, ResultT], at_once: int) -> None:
+    # Give workers something to do.
+    for worker in scan.workers:
+        while worker.ready and len(worker.begun) < at_once:
+            following = scan.queue.take()
+            if following is None:
+                return
+            worker.begun.update([following])
+            with contextlib.suppress(ConnectionError):
+                worker.connection.send(following)
+
+
+def _listen(scan: _Scan[WorkT, ResultT], timeout: float | None) -> None:
+    for connection in wait([w.connection for w in scan.workers], timeout):
+        worker = next(w for w in scan.workers if w.connection is connection)
+        try:
+            _receive(worker, scan)
+        except (EOFError, ConnectionError, _CannotOpenError) as e:
+            scan.workers.remove(worker)
+            scan.queue.again.update(worker.begun)
+            end(worker)
+            why = str(e) or f"it ended with status {worker.process.returncode}"
+            _logger.warning("a worker process is lost: %s", why)
 
 
 @dataclass
@@ -128,24 +150,30 @@ class _Queue(Generic[WorkT]):
         return self.given - 1, following[1]
 
 
+@dataclass
+class _Scan(Generic[WorkT, ResultT]):
+    """What is to do, who does it, and what came of each piece that was not yielded yet."""
+
+    begin: Begin[WorkT, ResultT]
+    queue: _Queue[WorkT]
+    workers: list[Worker]
+    progress: Callable[[int], None]
+    finished: dict[int, ResultT] = field(default_factory=dict)
+
+
 class _CannotOpenError(Exception):
     """A worker could not open the dump."""
 
 
-def _receive(
-    worker: Worker,
-    begin: Begin[WorkT, ResultT],
-    finished: dict[int, ResultT],
-    progress: Callable[[int], None],
-) -> None:
+def _receive(worker: Worker, scan: _Scan[WorkT, ResultT]) -> None:
     answer = worker.connection.recv()
     if not worker.ready:
         if answer:
             raise _CannotOpenError(answer)
         worker.ready = True
         with contextlib.suppress(ConnectionError):
-            worker.connection.send(begin)
+            worker.connection.send(scan.begin)
         return
     number, result = answer
-    finished[number] = result
-    progress(worker.begun.pop(number).pages)
+    scan.finished[number] = result
+    scan.progress(worker.begun.pop(number).pages)

@@ -21,16 +21,24 @@ from drgn import Program
 from drgn.helpers.linux.mm import follow_phys
 from support.fakekernel import collision
 
+from drgn_zonedev.classification.classify import classify_snapshot
+from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.export.store import StoredDump, default_directory
 from drgn_zonedev.opening.core import Dump, open_dump
 from drgn_zonedev.opening.types import TypeChoice, load_types
 from drgn_zonedev.render import as_json
 from drgn_zonedev.report import check
 from drgn_zonedev.shell import cli
+from drgn_zonedev.verification.context import no_progress
 from drgn_zonedev.verification.pool import piece
 from drgn_zonedev.verification.pool import process as team
 from drgn_zonedev.verification.pool import scanner as jobs
 from drgn_zonedev.verification.pool.process import Worker
+from drgn_zonedev.verification.verify import (
+    begin_verification,
+    finish_verification,
+    verify_snapshot,
+)
 
 DIRECTORY = default_directory()
 assert DIRECTORY is not None
@@ -151,6 +159,32 @@ def test_worker_that_cannot_open_the_dump_is_said_and_replaced(
             assert said(prog, 2) == expected
     assert "a worker process is lost: " in caplog.text
     assert "vmcore" in caplog.text
+
+
+def test_workers_go_on_while_this_process_does_something_else(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that half of a share is more than two pieces.
+    monkeypatch.setattr(piece, "PIECE_BYTES", 64 * 257)
+    answering(monkeypatch)
+    start, workers = team._start, list[Worker]()
+
+    def kept(dump: Dump) -> Worker:
+        workers.append(start(dump))
+        return workers[-1]
+
+    monkeypatch.setattr(team, "_start", kept)
+    prog = open_dump(files / "vmcore", files / "vmlinux")
+    snapshot = take_snapshot(prog)
+    ranges = classify_snapshot(prog, snapshot)
+    alone = verify_snapshot(prog, snapshot, ranges)
+    with jobs.scanner(prog, 2) as scan_all:
+        (worker,) = workers
+        begun = begin_verification(prog, snapshot, ranges, no_progress, scan_all)
+        # More than the piece that it works on and the next one, without being asked again.
+        assert len(worker.begun) > 2
+        assert worker.connection.poll(60)
+        assert finish_verification(begun) == alone
 
 
 def children() -> set[int]:
