@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-arm64 with pages of 4K and 16K: what the tool says must be what arithmetic says, and, of every PFN,
-what the kernel itself says. Where it unmaps struct pages of a live device, an error says so.
+arm64 with pages of 4K, 16K and 64K: what the tool says must be what arithmetic says, and, of every
+PFN, what the kernel itself says. Where it unmaps struct pages of a live device, an error says so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 from _pytest.mark.structures import ParameterSet
 from drgn import Program
 from support.defects import Overlay, Spot
+from support.devicedefects import booted_layout, device_pages, missed_defects
 from support.exports import check_json
 from support.guests import Booted, debug_live, each_guest, long_guest, require_free
 from support.ramdefects import RamDefects
@@ -51,6 +52,8 @@ ALWAYS = {
     ),
     "7.3-arm64": ("fsdax-collision", "fsdax-partial", "init-in-flight", "empty"),
 }
+# With pages of 64K, which no distribution of the lab's has.
+BUILT = "7.3-arm64-64k"
 SECTION = 128 << 20
 WITHOUT_ZONE_DEVICE = "6.1-arm64"
 RAM_START, RAM_END = 1 << 30, (1 << 30) + (448 << 20)
@@ -59,11 +62,11 @@ EACH = 4
 
 
 def page_size(kernel: str) -> int:
-    return 16384 if kernel.endswith("-16k") else 4096
+    return {"16k": 16384, "64k": 65536}.get(kernel.rpartition("-")[2], 4096)
 
 
 def guests() -> Iterator[tuple[str, str] | ParameterSet]:
-    for kernel in ARM64_KERNELS:
+    for kernel in (*ARM64_KERNELS, BUILT):
         for name, scenario in arm64_scenarios(page_size(kernel)).items():
             if name in ALWAYS.get(kernel, ()):
                 yield kernel, name
@@ -167,6 +170,26 @@ def test_each_defect_is_found_where_it_is_on_arm64(booted: Booted) -> None:
     assert set(injected) >= {"lru", "table", "reserved", "head", "tail", "free", "inside", "slab"}
     assert injected.total() >= 1000
     assert [f for f in check(prog).findings if f.severity is Severity.ERROR] == []
+
+
+@each_guest(
+    long_guest(kernel, name, "two stored dumps of arm64 are in every run")
+    for kernel in (*ARM64_KERNELS, BUILT)
+    for name in ("fsdax-collision", "devdax-partial")
+    if kernel != WITHOUT_ZONE_DEVICE
+)
+def test_each_defect_of_device_pages_is_found_on_arm64(booted: Booted) -> None:
+    kernel, scenario = booted.kernel, booted.guest.scenario
+    layout = booted_layout(booted.program(), f"arm64-{kernel.name.partition('-')[0]}")
+    if scenario.name == "fsdax-collision":
+        areas = list(device_pages(scenario.expected))
+    else:
+        # Compound pages of the namespace's alignment: 2 MiB, or a page if those are larger.
+        order = 9 if kernel.page_size == 4096 else 0
+        areas = list(device_pages(scenario.expected, "MEMORY_DEVICE_GENERIC", order))
+    injected, missed = missed_defects(booted.program(), layout, areas, 90)
+    assert missed == []
+    assert injected.total() >= 1000
 
 
 def ram_section(ranges: list[Range], start_pfn: int, pages: int) -> Range:

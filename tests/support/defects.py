@@ -91,11 +91,11 @@ _Make = Callable[[str, int, int, str], Defect]
 
 
 class Injector:
-    """Makes defects for a program; *layout* names the facts that apply to it."""
+    """Makes defects for a program; *layout* has the facts that apply to it, or names them."""
 
-    def __init__(self, prog: Program, layout: str) -> None:
+    def __init__(self, prog: Program, layout: str | Layout) -> None:
         self.prog = prog
-        self.layout: Layout = TABLES[layout]
+        self.layout = TABLES[layout] if isinstance(layout, str) else layout
         self.vmemmap: int = prog["vmemmap"].value_()
         self.sizeof_page = self.layout.structs["page"].size
         self.node_shift = 64 - (self.layout.max_numnodes - 1).bit_length()
