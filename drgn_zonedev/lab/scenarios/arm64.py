@@ -251,7 +251,6 @@ def _of_hardware(page: int) -> tuple[Scenario, ...]:
             name="p2pdma",
             summary="the memory of an NVMe controller, for peer-to-peer DMA; a process maps half",
             devices=nvme_with_memory(_CONTROLLER),
-            far=True,
             modules=("nvme",),
             steps=(("map_p2pmem", str(_CONTROLLER.size // 2)),),
             programs=("busy",),

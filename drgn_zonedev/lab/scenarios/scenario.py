@@ -57,8 +57,6 @@ class Scenario:
     """All of the expected ranges are RAM's: no device must be said to have any of them."""
     unmapped: tuple[Expected, ...] = ()
     """PFNs in use whose struct pages the kernel has unmapped: it dies if it is asked about them."""
-    far: bool = False
-    """It raises max_pfn so much that the kernel cannot answer for every PFN in minutes."""
     was: tuple[Expected, ...] = ()
     """The ranges of a device that is being removed, before that."""
     errors: tuple[tuple[str, int, int], ...] = ()
@@ -104,4 +102,4 @@ class Scenario:
     @property
     def answers(self) -> bool:
         """Whether the guest's kernel can be asked about every PFN."""
-        return not (self.breakpoint or self.unmapped or self.far)
+        return not (self.breakpoint or self.unmapped)
