@@ -65,7 +65,10 @@ def spin_is_locked(lock: Object) -> bool | None:
     if raw is None:
         owner = _inner(lock, "lock", "owner")
         return None if owner is None else bool(owner.value_())
+    # Linux kernel commit 9f61521c7a28 ("powerpc/qspinlock: powerpc qspinlock implementation") (in
+    # v6.2): ppc64 has one of its own, whose word is a plain number.
     queued, ticket = _inner(raw, "val", "counter"), _inner(raw, "counter")
+    queued = _inner(raw, "val") if queued is None else queued
     if queued is not None:
         return bool(queued.value_())
     if ticket is not None:

@@ -46,6 +46,21 @@ def test_queued_spinlock(layout: str, word: int, held: bool) -> None:
     assert spin_is_locked(Object(kernel.program(), "struct zone", address=zone).lock) == held
 
 
+@pytest.mark.parametrize(("word", "held"), [(0, False), (1, True), (0x10000, True), (6, True)])
+def test_queued_spinlock_of_ppc64(word: int, held: bool) -> None:
+    # queued_spin_is_locked() in arch/powerpc/include/asm/qspinlock.h: any bit.
+    made = Structures(
+        {
+            "qspinlock": (("val", "unsigned int"),),
+            "raw_spinlock": (("raw_lock", "struct qspinlock"),),
+            "spinlock": (("rlock", "struct raw_spinlock"),),
+        }
+    )
+    address = made.new("spinlock")
+    made.set("qspinlock", address, val=word)
+    assert spin_is_locked(Object(made.program(), "struct spinlock", address=address)) == held
+
+
 @pytest.mark.parametrize(
     ("word", "held"), [(0, False), (0x00070007, False), (0xFFFFFFFF, False), (0x00080007, True)]
 )
