@@ -132,7 +132,7 @@ def _run_arguments(verb: argparse.ArgumentParser) -> None:
 def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--arch",
-        choices=("amd64", "arm64"),
+        choices=("amd64", "arm64", "ppc64el"),
         help="default: that of the kernels that are named, or amd64",
     )
     verb.add_argument(
@@ -171,10 +171,10 @@ def _list(args: argparse.Namespace) -> Outcome:
         BUILT_KERNELS,
         KERNELS,
         PLAIN_KERNELS,
+        PPC64EL_KERNELS,
         UNFIXED_KERNELS,
     )
-    from drgn_zonedev.lab.scenarios import SCENARIOS
-    from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
+    from drgn_zonedev.lab.verdict.matrix import scenarios_of
 
     print_text("kernels:")
     for name, suite in KERNELS.items():
@@ -188,12 +188,14 @@ def _list(args: argparse.Namespace) -> Outcome:
     for name, recipe in BUILT_KERNELS.items():
         made = f"{recipe.summary}: lab build-kernel"
         print_text(f"  {name:16} Debian {recipe.suite.codename} {made}")
-    for name, suite in ARM64_KERNELS.items():
-        print_text(f"  {name:16} Debian {suite.codename} for arm64, flavour {suite.flavour}")
+    for name, suite in {**ARM64_KERNELS, **PPC64EL_KERNELS}.items():
+        made = f"for {suite.architecture}, flavour {suite.flavour}"
+        print_text(f"  {name:16} Debian {suite.codename} {made}")
     print_text("scenarios:")
-    _list_scenarios(SCENARIOS.values())
-    print_text("scenarios of arm64:")
-    _list_scenarios(arm64_scenarios(4096).values())
+    _list_scenarios(scenarios_of("amd64").values())
+    for architecture in ("arm64", "ppc64el"):
+        print_text(f"scenarios of {architecture}:")
+        _list_scenarios(scenarios_of(architecture).values())
     return Outcome(None)
 
 
@@ -351,20 +353,19 @@ def _status(cells: Sequence[Cell]) -> Status:
 
 def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
     from drgn_zonedev.lab.kernels.fetch import fetch_kernel
-    from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS
-    from drgn_zonedev.lab.scenarios import SCENARIOS
-    from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
+    from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS, PPC64EL_KERNELS
+    from drgn_zonedev.lab.verdict.matrix import scenarios_of
 
-    on_arm64 = _architecture(args) == "arm64"
-    # Their names do not depend on the size of pages.
-    catalogue = arm64_scenarios(4096) if on_arm64 else SCENARIOS
+    architecture = _architecture(args)
+    catalogue = scenarios_of(architecture)
     names, scenarios = _split(args.names, catalogue)
     if args.kernel or args.vmlinux or args.modules or args.system_map:
-        if on_arm64:
+        if architecture != "amd64":
             raise UsageError("a kernel of your own is for amd64 only: leave --arch out")
         kernels = [_own(args, names)]
     else:
-        names = names or list(ARM64_KERNELS if on_arm64 else KERNELS)
+        usual = {"amd64": KERNELS, "arm64": ARM64_KERNELS, "ppc64el": PPC64EL_KERNELS}
+        names = names or list(usual[architecture])
         kernels = [fetch_kernel(name, progress=_say) for name in names]
     return kernels, scenarios or list(catalogue.values())
 

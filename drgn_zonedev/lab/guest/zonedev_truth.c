@@ -55,6 +55,7 @@ MODULE_PARM_DESC(touch_valid, "read zone and node of every page with pfn_valid()
 #define NOT_TOUCHED (-1)
 #define IRREGULAR (-2)
 #define ENDBR64 0xfa1e0ff3u
+#define ADDIS_R2_R12 0x3c4cu
 #define RESCHED_PAGES 4096
 
 static bool (*kernel_pgmap_pfn_valid)(struct dev_pagemap *pgmap, unsigned long pfn);
@@ -718,6 +719,7 @@ static lookup_function find_lookup(void)
 {
 	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
 	unsigned long address;
+	int __maybe_unused i;
 
 	if (register_kprobe(&probe))
 		return NULL;
@@ -727,6 +729,15 @@ static lookup_function find_lookup(void)
 	/* The probe sits behind ENDBR, which has to be the first thing that an indirect call meets. */
 	if (*(u32 *)(address - 4) == ENDBR64)
 		address -= 4;
+#endif
+#ifdef CONFIG_PPC64
+	/*
+	 * The probe sits behind the two instructions that find the table of contents, or behind those
+	 * of ftrace. Whoever calls from another module needs them.
+	 */
+	for (i = 2; i <= 4; i++)
+		if (*(u32 *)(address - i * 4) >> 16 == ADDIS_R2_R12)
+			return (lookup_function)(address - i * 4);
 #endif
 	return (lookup_function)address;
 }

@@ -19,9 +19,11 @@ __all__ = ("DEBIAN_PACKAGES", "find_tool", "missing_tools", "run_build", "run_to
 _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-ppc64": "qemu-system-ppc",
     # They put memory into the device trees of arm64, and build what guests of it run.
     "fdtput": "device-tree-compiler",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "powerpc64le-linux-gnu-gcc": "gcc-powerpc64le-linux-gnu",
     "busybox": "busybox-static",
     "depmod": "kmod",
     # They build the module that asks the guest's kernel for the truth.
@@ -45,6 +47,7 @@ _BUILD_PACKAGE_OF = {"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binuti
 DEBIAN_PACKAGES = (
     *("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs", "xfsprogs"),
     *("qemu-system-arm", "device-tree-compiler", "gcc-aarch64-linux-gnu"),
+    *("qemu-system-ppc", "gcc-powerpc64le-linux-gnu"),
 )
 """What a Debian machine needs on top of its essential packages (no recommended ones)."""
 

@@ -21,6 +21,7 @@ __all__ = (
     "BUILT_KERNELS",
     "KERNELS",
     "PLAIN_KERNELS",
+    "PPC64EL_KERNELS",
     "UNFIXED_KERNELS",
     "Kernel",
     "Recipe",
@@ -85,6 +86,12 @@ ARM64_KERNELS: dict[str, Suite] = {
 }
 """Kernels for arm64, with pages of 4K unless the name says otherwise."""
 
+PPC64EL_KERNELS: dict[str, Suite] = {
+    # Without CONFIG_LIBNVDIMM.
+    "6.12-ppc64el": Suite("trixie", architecture="ppc64el", flavour="powerpc64le"),
+}
+"""Kernels for ppc64el with pages of 4K, of which RAM is compared."""
+
 # By the ends of flavours.
 _PAGE_SIZES = {"16k": 16384, "64k": 65536}
 
@@ -137,7 +144,13 @@ BUILT_KERNELS: dict[str, Recipe] = {
 }
 """Kernels that ``build_kernels()`` builds from Debian's source: only booted by name."""
 
-ALL_KERNELS = {**KERNELS, **PLAIN_KERNELS, **UNFIXED_KERNELS, **ARM64_KERNELS}
+ALL_KERNELS = {
+    **KERNELS,
+    **PLAIN_KERNELS,
+    **UNFIXED_KERNELS,
+    **ARM64_KERNELS,
+    **PPC64EL_KERNELS,
+}
 """All kernels that ``fetch_kernel()`` can fetch."""
 
 

@@ -21,7 +21,8 @@ _MODULES = r"(?:usr/)?lib/modules/(?P<release>[^/]+)"
 _DESTINATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), destination)
     for pattern, destination in (
-        (r"boot/vmlinuz-[^/]+", "vmlinuz"),
+        # ppc64el's is not compressed.
+        (r"boot/vmlinu[xz]-[^/]+", "vmlinuz"),
         (rf"{_MODULES}/vmlinuz", "vmlinuz"),
         (
             rf"{_MODULES}/(?P<rest>kernel/.+\.ko(?:\.xz)?|modules\.(?:order|builtin[^/]*))",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 
-from drgn_zonedev.lab.host.boards import BOARDS, Board
+from drgn_zonedev.lab.host.boards import BOARDS, Registers
 from drgn_zonedev.lab.host.errors import (
     GuestEndedError,
     LabError,
@@ -46,8 +47,9 @@ from drgn_zonedev.lab.truth.guest_facts import (
     waits_for_host,
 )
 from drgn_zonedev.lab.truth.module import TRUTH, guest_module, is_of_the_lab
+from drgn_zonedev.util.alignment import align_up
 
-__all__ = ("Cancelled", "Guest", "boot", "check_host")
+__all__ = ("Cancelled", "Guest", "boot", "check_host", "vmcoreinfo_in")
 
 _POLL_SECONDS = 0.1
 # For the host's part in a scenario: it may be to dump all memory, onto a disk that is busy.
@@ -80,8 +82,23 @@ class Guest:
         named = {key.replace("_", "-"): value for key, value in arguments.items()}
         return execute(self.monitor_socket, command, named, timeout)
 
+    def vmcoreinfo(self) -> bytes | None:
+        """Return the kernel's VMCOREINFO, if its machine cannot tell QEMU where it is."""
+        if BOARDS[self.kernel.architecture].has_vmcoreinfo:
+            return None
+        address, size = self.facts["vmcoreinfo"]
+        note = self.log.with_name("vmcoreinfo")
+        self.qmp("pmemsave", val=address, size=size, filename=str(note))
+        return vmcoreinfo_in(note.read_bytes())
+
     def dump(self, path: Path | str, timeout: float = 300) -> Path:
-        """Write an ELF dump of all guest memory to `path`; the guest is paused meanwhile."""
+        """
+        Write an ELF dump of all guest memory to `path`; the guest is paused meanwhile.
+
+        :raises NotPossible: of ppc64el: QEMU says that it was big-endian
+        """
+        if self.kernel.architecture == "ppc64el":
+            raise NotPossible("QEMU writes dumps of ppc64el as if it was big-endian")
         path = Path(path).absolute()
         # QEMU makes the file read-only, and could not overwrite it later.
         with tempfile.TemporaryDirectory(prefix=".zonedev-", dir=path.parent) as directory:
@@ -89,6 +106,13 @@ class Guest:
             self.qmp("dump-guest-memory", timeout, paging=False, protocol=f"file:{new}")
             new.replace(path)
         return path
+
+
+def vmcoreinfo_in(note: bytes) -> bytes:
+    """Return the contents of the ELF note of VMCOREINFO, as a machine of this byte order has it."""
+    name_size, size = struct.unpack_from("<II", note)
+    start = struct.calcsize("<III") + align_up(name_size, 4)
+    return note[start : start + size]
 
 
 Cancelled = Callable[[], bool]
@@ -151,10 +175,14 @@ def _checker(
 
 @contextmanager
 def _ready(
-    scenario: Scenario, work: Path, address: int | None, check: Callable[[], None], board: Board
+    scenario: Scenario,
+    work: Path,
+    address: int | None,
+    check: Callable[[], None],
+    registers: Registers | None,
 ) -> Iterator[None]:
     """Wait for the scenario's state; a breakpoint at `address` holds within the context."""
-    if address is None:
+    if address is None or registers is None:
         while not is_ready(_read(work / "facts.txt")):
             check()
             time.sleep(_POLL_SECONDS)
@@ -167,7 +195,7 @@ def _ready(
             check,
             argument=scenario.breakpoint_argument,
             write_to=watched,
-            board=board,
+            where=registers,
         ):
             yield
 
@@ -182,16 +210,16 @@ def _started(
     cancelled: Cancelled,
 ) -> Iterator[Guest]:
     """Run one guest up to the state of its scenario."""
-    address, board = None, BOARDS[kernel.architecture]
+    address, registers = None, BOARDS[kernel.architecture].registers
     if scenario.breakpoint:
         address = function_address(kernel, scenario.breakpoint)
     with running(command, work) as process:
         check = _checker(process, scenario, work, timeout, cancelled)
-        if scenario.failing_call:
+        if scenario.failing_call and registers:
             name, argument = scenario.failing_call
             called = function_address(kernel, name)
-            fail_call(work / "gdb.sock", called, argument, check, board=board)
-        with _ready(scenario, work, address, check, board):
+            fail_call(work / "gdb.sock", called, argument, check, where=registers)
+        with _ready(scenario, work, address, check, registers):
             facts = parse_facts(_read(work / "facts.txt"))
             if "frozen" in facts:
                 # It would spin.
@@ -220,6 +248,9 @@ def _check_drivers(kernel: Kernel, scenario: Scenario) -> None:
         raise NotPossible(
             "nd_pmem is built in: it sets up its memory before the scenario, and would be frozen"
         )
+    at_breakpoint = scenario.breakpoint or scenario.failing_call
+    if at_breakpoint and BOARDS[kernel.architecture].registers is None:
+        raise NotPossible(f"guests of {kernel.architecture} are not frozen at breakpoints")
 
 
 def _work_directory() -> Path:
@@ -249,7 +280,8 @@ def check_host(architecture: str = "amd64") -> None:
     require_qmp()
     for program in (BOARDS[architecture].qemu, "setpriv"):
         find_tool(program)
-    find_tool("busybox" if architecture == "amd64" else "fdtput")
+    for program in {"amd64": ("busybox",), "arm64": ("fdtput",)}.get(architecture, ()):
+        find_tool(program)
 
 
 def _enough_memory(scenario: Scenario, memory_mib: int | None) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
-from drgn_zonedev.lab.host.boards import BOARDS, Board
+from drgn_zonedev.lab.host.boards import Registers
 from drgn_zonedev.lab.host.errors import LabError
 
 __all__ = ("encode_packet", "fail_call", "stopped_at", "write_memory")
@@ -100,22 +100,23 @@ def stopped_at(
     *,
     argument: int | None = None,
     write_to: int | None = None,
-    board: Board = BOARDS["amd64"],
+    where: Registers,
 ) -> Iterator[None]:
     """
     Let the guest run up to `address` and keep it frozen there inside the context.
 
     :param path: QEMU's gdb socket
     :param check: called several times a second; raises when it is time to give up
+    :param where: the registers of its machine
     :param argument: of a function, the second one; calls with others are passed over
     :param write_to: go on from there, until this virtual address is next written
     """
     connection = _Connection(path, check)
     with connection.socket:
         if argument is None:
-            _run_to(connection, address, board)
+            _run_to(connection, address, where)
         else:
-            _run_to_call(connection, address, argument, board)
+            _run_to_call(connection, address, argument, where)
         if write_to is not None:
             _run_to_write(connection, address, write_to)
         yield
@@ -127,7 +128,7 @@ def fail_call(
     argument: int,
     check: Callable[[], None],
     *,
-    board: Board = BOARDS["amd64"],
+    where: Registers,
 ) -> None:
     """
     Have the first call of a function with that second argument return -ENOMEM.
@@ -138,19 +139,20 @@ def fail_call(
     :param path: QEMU's gdb socket
     :param address: of the function, which must not have been inlined
     :param check: called several times a second; raises when it is time to give up
+    :param where: the registers of its machine
     """
     connection = _Connection(path, check)
     with connection.socket:
-        registers = _run_to_call(connection, address, argument, board)
+        registers = _run_to_call(connection, address, argument, where)
         connection.ask(f"z1,{address:x},1")
-        changed = _replaced(registers, board.result, _encode(-_ENOMEM % (1 << 64)))
-        if board.link is None:
-            stack = _decode(registers[board.stack])
+        changed = _replaced(registers, where.result, _encode(-_ENOMEM % (1 << 64)))
+        if where.link is None:
+            stack = _decode(registers[where.stack])
             caller = connection.ask(f"m{stack:x},8")
-            changed = _replaced(changed, board.stack, _encode(stack + 8))
+            changed = _replaced(changed, where.stack, _encode(stack + 8))
         else:
-            caller = registers[board.link]
-        if connection.ask(f"G{_replaced(changed, board.program_counter, caller)}") != "OK":
+            caller = registers[where.link]
+        if connection.ask(f"G{_replaced(changed, where.program_counter, caller)}") != "OK":
             raise LabError("QEMU's gdb server refuses to change registers")
         connection.ask("D")
 
@@ -182,24 +184,24 @@ def _replaced(text: str, where: slice, new: str) -> str:
     return text[: where.start] + new + text[where.stop :]
 
 
-def _run_to(connection: _Connection, address: int, board: Board) -> str:
+def _run_to(connection: _Connection, address: int, where: Registers) -> str:
     """Return the registers on entry."""
     # A hardware breakpoint: the guest has not mapped its code there yet.
     if connection.ask(f"Z1,{address:x},1") != "OK":
         raise LabError("QEMU's gdb server refuses the breakpoint")
     stop = connection.ask("c")
     registers = connection.ask("g")
-    counter = _decode(registers[board.program_counter])
+    counter = _decode(registers[where.program_counter])
     if counter != address:
         raise LabError(f"the guest stopped ({stop[:3]}) at {counter:#x} instead of {address:#x}")
     return registers
 
 
-def _run_to_call(connection: _Connection, address: int, argument: int, board: Board) -> str:
+def _run_to_call(connection: _Connection, address: int, argument: int, where: Registers) -> str:
     """Return the registers on entry to a function that is called with that second argument."""
     while True:
-        registers = _run_to(connection, address, board)
-        if _decode(registers[board.second_argument]) == argument:
+        registers = _run_to(connection, address, where)
+        if _decode(registers[where.second_argument]) == argument:
             return registers
         # Without this, it would never get past the breakpoint.
         connection.ask(f"z1,{address:x},1")

@@ -28,8 +28,8 @@ from drgn_zonedev.lab.machine.xfs import xfs_files
 from drgn_zonedev.lab.scenarios import Scenario
 
 __all__ = (
-    "BASE_MODULES",
     "Entry",
+    "base_modules",
     "binds_at_boot",
     "build_capture_initramfs",
     "build_initramfs",
@@ -42,8 +42,7 @@ __all__ = (
     "steps_script",
 )
 
-BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
-"""What the guest script loads for every scenario; without qemu_fw_cfg there is no vmcoreinfo."""
+_BASE_MODULES = ("libnvdimm", "qemu_fw_cfg")
 
 _GUEST_SCRIPT = Path(__file__).parents[1] / "guest" / "init"
 _CAPTURE_SCRIPT = _GUEST_SCRIPT.with_name("capture")
@@ -154,6 +153,14 @@ def has_module(kernel: Kernel, name: str) -> bool:
     return name in parse_modules_dep((kernel.modules / "modules.dep").read_text())
 
 
+def base_modules(kernel: Kernel) -> tuple[str, ...]:
+    """
+    Return what a guest loads for every scenario. Without qemu_fw_cfg, it cannot tell QEMU its
+    VMCOREINFO; kernels for a machine where it cannot anyway have no libnvdimm, either.
+    """
+    return _BASE_MODULES if BOARDS[kernel.architecture].has_vmcoreinfo else ()
+
+
 def _module_entries(kernel: Kernel, names: Iterable[str]) -> list[Entry]:
     if kernel.modules is None:
         return []
@@ -244,6 +251,7 @@ def build_initramfs(
             *(file_entry(name, path.read_bytes(), 0o755) for name, path in scenario.files.items()),
             *_file_system(scenario.xfs_mib),
             file_entry("steps", steps_script(scenario).encode()),
-            *_module_entries(kernel, (*BASE_MODULES, *scenario.modules)),
+            file_entry("base_modules", " ".join(base_modules(kernel)).encode()),
+            *_module_entries(kernel, (*base_modules(kernel), *scenario.modules)),
         ]
     )

@@ -23,7 +23,6 @@ __all__ = ("accelerator", "kvm_works", "machine_arguments", "qemu_command", "run
 
 # QEMU 7.2's emulation of cmpxchg16b sometimes leaves garbage in the flags. 6.12 panics because of
 # that: its slab allocator uses the instruction if the CPU has it. Programs do not.
-_CPU = "max"
 _X86_FEATURE_CX16 = 4 * 32 + 13
 _KVM_PROBE_SECONDS = 5.0
 _QUIT_SECONDS = 5.0
@@ -40,7 +39,7 @@ def kvm_works(timeout: float = _KVM_PROBE_SECONDS) -> bool:
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return False
     # The firmware ends when it finds nothing to boot and, due to -boot reboot-timeout, resets.
-    command = [find_tool("qemu-system-x86_64"), "-accel", "kvm", "-M", "q35", "-cpu", _CPU]
+    command = [find_tool("qemu-system-x86_64"), "-accel", "kvm", "-M", "q35", "-cpu", "max"]
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-boot", "reboot-timeout=1"]
     try:
         return subprocess.run(command, timeout=timeout, capture_output=True).returncode == 0
@@ -61,7 +60,8 @@ def accelerator(accel: str) -> str:
 
 def _cpu(scenario: Scenario) -> str:
     flags = {"cx16": scenario.cx16, "la57": scenario.la57, "hypervisor": scenario.hypervisor}
-    return ",".join([_CPU, *(f"{flag}={'on' if on else 'off'}" for flag, on in flags.items())])
+    cpu = BOARDS["amd64"].cpu
+    return ",".join([cpu, *(f"{flag}={'on' if on else 'off'}" for flag, on in flags.items())])
 
 
 def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> dict[str, str]:
@@ -69,12 +69,9 @@ def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> di
     memory = f"{memory_mib}M,slots=4,maxmem={scenario.max_memory_gib}G"
     # With two processors in two threads, TCG sometimes executes a breakpoint that the kernel has
     # just patched out of its code (text_poke_bp()), and the guest dies at boot.
-    if kernel.architecture == "arm64":
-        # Signing pointers by the architecture's own algorithm is slow to emulate.
-        cpu = f"{_CPU},pauth-impdef=on"
-        return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": "1"}
+    cpu = _cpu(scenario) if kernel.architecture == "amd64" else BOARDS[kernel.architecture].cpu
     smp = str(scenario.processors)
-    return {"-M": scenario.machine, "-cpu": _cpu(scenario), "-m": memory, "-smp": smp}
+    return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": smp}
 
 
 def _executing(scenario: Scenario, accel: str) -> tuple[str, ...]:
@@ -89,7 +86,7 @@ def _executing(scenario: Scenario, accel: str) -> tuple[str, ...]:
 
 def _ports(kernel: Kernel, work: Path) -> tuple[str, ...]:
     console, facts = f"file:{work}/console.log", f"{work}/facts.txt"
-    if kernel.architecture == "arm64":
+    if BOARDS[kernel.architecture].facts_port != _USUAL_PORT:
         port = ("-chardev", f"file,id=facts,path={facts}", "-device", "pci-serial,chardev=facts")
         return ("-serial", console, *port)
     return ("-serial", console, "-serial", f"file:{facts}")
@@ -134,7 +131,7 @@ def qemu_command(
         *_ports(kernel, work),
         *("-qmp", f"unix:{work}/monitor.sock,server=on,wait=off"),
         *("-qmp", f"unix:{work}/drgn.sock,server=on,wait=off"),
-        *("-device", "vmcoreinfo"),
+        *(("-device", "vmcoreinfo") if board.has_vmcoreinfo else ()),
         *(("-bios", str(firmware)) if firmware else ()),
         *(("-dtb", str(device_tree)) if device_tree else ()),
         *scenario.devices,

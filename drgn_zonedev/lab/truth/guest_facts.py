@@ -111,10 +111,17 @@ def _parse_json(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def _parse_vmcoreinfo(text: str) -> tuple[int, int] | None:
+    # The physical address and the size of the note, both in hex.
+    words = text.split()
+    return (int(words[0], 16), int(words[1], 16)) if len(words) == 2 else None
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "uname": str.strip,
     "cmdline": str.strip,
     "iomem": parse_iomem,
+    "vmcoreinfo": _parse_vmcoreinfo,
     "zoneinfo": parse_zoneinfo,
     "memory_block_size": lambda text: int(text, 16),
     "memory_blocks": _parse_blocks,

@@ -24,6 +24,7 @@ from drgn_zonedev.lab.kernels.known import Kernel
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import SCENARIOS, Scenario
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
+from drgn_zonedev.lab.scenarios.ppc64el import PPC64EL_SCENARIOS
 from drgn_zonedev.lab.verdict.compare import judge
 from drgn_zonedev.model import Report, Severity
 from drgn_zonedev.util.intervals import Span
@@ -42,6 +43,7 @@ __all__ = (
     "load_guest_symbols",
     "run_cell",
     "run_matrix",
+    "scenarios_of",
     "scenarios_on",
 )
 
@@ -106,8 +108,12 @@ def debug_guest(guest: Guest) -> Program:
 
     if guest.scenario.early:
         return _debug_dump(guest, guest.dump(guest.log.with_name("early.elf")))
-    prog = drgn.Program()
+    given = guest.vmcoreinfo()
+    prog = drgn.Program(vmcoreinfo=given)
     prog.set_qemu_qmp(guest.qmp_socket)
+    if given is not None:
+        # drgn 0.3.0 finds page tables only by what QEMU has.
+        prog.set_linux_kernel_custom(given, is_live=True)
     load_guest_symbols(prog, guest.kernel)
     return prog
 
@@ -263,10 +269,19 @@ def _dump(guest: Guest, directory: Path, progress: StepProgress) -> None:
 
 
 def scenarios_on(kernel: Kernel) -> dict[str, Scenario]:
-    """Return the scenarios of a kernel's architecture: those of arm64 depend on its pages."""
-    if kernel.architecture == "amd64":
-        return SCENARIOS
-    return arm64_scenarios(kernel.page_size)
+    """Return the scenarios of a kernel: those of arm64 depend on its pages."""
+    return scenarios_of(kernel.architecture, kernel.page_size)
+
+
+def scenarios_of(architecture: str, page: int = 4096) -> dict[str, Scenario]:
+    """
+    Return the scenarios of an architecture. Their names do not depend on the size of pages.
+
+    :param architecture: Debian's name of it
+    """
+    if architecture == "arm64":
+        return arm64_scenarios(page)
+    return {"amd64": SCENARIOS, "ppc64el": PPC64EL_SCENARIOS}[architecture]
 
 
 def _on(kernel: Kernel, scenario: Scenario) -> Scenario:

@@ -17,6 +17,7 @@ KERNEL = "kernel/drivers/nvdimm/nd_pmem.ko"
     ("member", "expected"),
     [
         (f"./boot/vmlinuz-{R}", "vmlinuz"),
+        (f"./boot/vmlinux-{R}", "vmlinuz"),
         (f"./usr/lib/modules/{R}/vmlinuz", "vmlinuz"),
         (f"./lib/modules/{R}/{KERNEL}", f"usr/lib/modules/{R}/{KERNEL}"),
         (f"./usr/lib/modules/{R}/{KERNEL}.xz", f"usr/lib/modules/{R}/{KERNEL}.xz"),

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from drgn_zonedev.lab.host.errors import GuestEndedError, NotPossible
 from drgn_zonedev.lab.kernels.custom_kernel import OWN
 from drgn_zonedev.lab.machine import boot as guest
 from drgn_zonedev.lab.machine import qemu
+from drgn_zonedev.lab.machine.boot import vmcoreinfo_in
 
 NONE = Path("/none")
 KERNEL = Kernel("6.1", "6.1.0-56", "1", NONE, NONE, NONE, (), NONE)
@@ -236,3 +238,18 @@ def test_a_kernel_of_the_user_has_no_driver_for_device_memory(
         guest.boot(own, SCENARIOS["device-coherent"]),
     ):
         pytest.fail("there is no such module")
+
+
+def test_vmcoreinfo_is_what_its_note_describes() -> None:
+    # As append_elf_note() writes it; behind it are zeros, up to the size of the note.
+    text = b"OSRELEASE=6.12.0\nPAGESIZE=65536\n"
+    note = struct.pack("<III12s", 11, len(text), 0, b"VMCOREINFO\0") + text
+    assert vmcoreinfo_in(note + bytes(4096)) == text
+
+
+def test_a_dump_that_qemu_writes_wrongly_is_not_taken(tmp_path: Path) -> None:
+    kernel = dataclasses.replace(KERNEL, architecture="ppc64el")
+    guest = Guest(kernel, SCENARIOS["empty"], "", tmp_path / "log", {}, tmp_path / "socket", 0)
+    with pytest.raises(NotPossible, match="as if it was big-endian"):
+        guest.dump(tmp_path / "dump.elf")
+    assert list(tmp_path.iterdir()) == []

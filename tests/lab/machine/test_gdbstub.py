@@ -13,10 +13,18 @@ from typing import Callable
 import pytest
 
 from drgn_zonedev.lab import LabError
-from drgn_zonedev.lab.host.boards import BOARDS
+from drgn_zonedev.lab.host.boards import BOARDS, Registers
 from drgn_zonedev.lab.kernels.addresses import symbol_address
 from drgn_zonedev.lab.machine.gdbstub import encode_packet, fail_call, stopped_at, write_memory
 
+
+def registers_of(architecture: str) -> Registers:
+    found = BOARDS[architecture].registers
+    assert found is not None
+    return found
+
+
+AMD64, ARM64 = registers_of("amd64"), registers_of("arm64")
 ADDRESS = 0xFFFFFFFF81234560
 CALLER = 0xFFFFFFFF81ABCDEF
 STACK = 0xFFFFC90000012340
@@ -125,7 +133,10 @@ def test_memory_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_the_guest_runs_up_to_the_address_and_no_further(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
-    with gdb_server(path, ADDRESS) as packets, stopped_at(path, ADDRESS, wait_a_while()):
+    with (
+        gdb_server(path, ADDRESS) as packets,
+        stopped_at(path, ADDRESS, wait_a_while(), where=AMD64),
+    ):
         pass
     assert packets == [f"Z1,{ADDRESS:x},1", "c", "g"]
 
@@ -134,7 +145,7 @@ def test_the_guest_goes_on_until_an_address_is_written(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
     with (
         gdb_server(path, ADDRESS, 0xFFFFEA0000001000) as packets,
-        stopped_at(path, ADDRESS, wait_a_while(), write_to=0xFFFFEA0000001000),
+        stopped_at(path, ADDRESS, wait_a_while(), where=AMD64, write_to=0xFFFFEA0000001000),
     ):
         pass
     assert packets[3:] == [f"z1,{ADDRESS:x},1", "Z2,ffffea0000001000,8", "c"]
@@ -144,7 +155,7 @@ def test_the_guest_passes_over_calls_with_other_arguments(tmp_path: Path) -> Non
     path = tmp_path / "gdb"
     with (
         gdb_server(path, ADDRESS, calls=(0x100, 0x200, 0x300)) as packets,
-        stopped_at(path, ADDRESS, wait_a_while(), argument=0x200),
+        stopped_at(path, ADDRESS, wait_a_while(), where=AMD64, argument=0x200),
     ):
         pass
     stop_there = [f"Z1,{ADDRESS:x},1", "c", "g"]
@@ -156,7 +167,7 @@ def test_another_write_is_an_error(tmp_path: Path) -> None:
     with (
         gdb_server(path, ADDRESS, 0x1000),
         pytest.raises(LabError, match="instead of writing to 0x2000"),
-        stopped_at(path, ADDRESS, wait_a_while(), write_to=0x2000),
+        stopped_at(path, ADDRESS, wait_a_while(), where=AMD64, write_to=0x2000),
     ):
         pytest.fail("something else was written")
 
@@ -166,7 +177,7 @@ def test_a_stop_elsewhere_is_an_error(tmp_path: Path) -> None:
     with (
         gdb_server(path, 0x1000),
         pytest.raises(LabError, match="at 0x1000 instead"),
-        stopped_at(path, ADDRESS, wait_a_while()),
+        stopped_at(path, ADDRESS, wait_a_while(), where=AMD64),
     ):
         pytest.fail("the guest is somewhere else")
 
@@ -175,7 +186,7 @@ def test_a_call_returns_an_error_to_its_caller(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
     # QEMU's step may not take the guest anywhere, which makes two stops of one call.
     with gdb_server(path, ADDRESS, calls=(0x100, 0x100, 0x200, 0x300)) as packets:
-        fail_call(path, ADDRESS, 0x300, wait_a_while())
+        fail_call(path, ADDRESS, 0x300, wait_a_while(), where=AMD64)
     stop_there = [f"Z1,{ADDRESS:x},1", "c", "g", f"z1,{ADDRESS:x},1"]
     # The other calls are left alone, the one that is meant is not made.
     left_alone = [*stop_there, "s"] * 3
@@ -194,7 +205,7 @@ def test_a_call_returns_an_error_to_its_caller(tmp_path: Path) -> None:
 def test_a_call_on_arm64_returns_to_the_link_register(tmp_path: Path) -> None:
     path = tmp_path / "gdb"
     with gdb_server(path, ADDRESS, calls=(0x100, 0x300), registers=arm64_registers) as packets:
-        fail_call(path, ADDRESS, 0x300, wait_a_while(), board=BOARDS["arm64"])
+        fail_call(path, ADDRESS, 0x300, wait_a_while(), where=ARM64)
     # Nothing is on the stack.
     assert not [packet for packet in packets if packet.startswith("m")]
     words = bytes.fromhex(packets[-2][1:])
@@ -206,5 +217,8 @@ def test_waiting_ends_when_the_check_says_so(tmp_path: Path) -> None:
     def check() -> None:
         raise LabError("time is up")
 
-    with pytest.raises(LabError, match="time is up"), stopped_at(tmp_path / "gdb", 0, check):
+    with (
+        pytest.raises(LabError, match="time is up"),
+        stopped_at(tmp_path / "gdb", 0, check, where=AMD64),
+    ):
         pytest.fail("there is no guest")

@@ -11,6 +11,7 @@ from drgn_zonedev.lab import SCENARIOS, Kernel, LabError, Scenario
 from drgn_zonedev.lab.machine import initramfs
 from drgn_zonedev.lab.machine.initramfs import (
     Entry,
+    base_modules,
     build_initramfs,
     cpio,
     file_entry,
@@ -122,6 +123,7 @@ def test_the_guest_gets_its_script_steps_and_plain_modules(
     assert "lib/modules/7.3/kernel/unused.ko" not in entries
     assert b".xz" not in entries["lib/modules/7.3/modules.dep"][1]
     assert "zonedev_truth.ko" not in entries
+    assert entries["base_modules"][1] == b"libnvdimm qemu_fw_cfg"
 
     truth = tmp_path / "zonedev_truth-1234.ko"
     truth.write_bytes(b"truth")
@@ -129,3 +131,9 @@ def test_the_guest_gets_its_script_steps_and_plain_modules(
         build_initramfs(kernel, SCENARIOS["fsdax-collision"], {"zonedev_truth": truth})
     )
     assert entries["zonedev_truth.ko"][1] == b"truth"
+
+
+def test_a_machine_without_fw_cfg_gets_no_module_of_it() -> None:
+    none = Path("/none")
+    kernel = Kernel("6.12-ppc64el", "6.12", "1", none, none, None, (), none, "ppc64el")
+    assert base_modules(kernel) == ()

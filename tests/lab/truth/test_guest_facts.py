@@ -18,6 +18,9 @@ TOLD = """\
 24000000-2fffffff : Persistent Memory (legacy)\r
   24000000-2fffffff : namespace0.0\r
 == end iomem\r
+== begin vmcoreinfo\r
+0x0000000003b38000 1024\r
+== end vmcoreinfo\r
 == begin zoneinfo\r
 Node 0, zone    DMA32\r
   per-node stats\r
@@ -54,6 +57,8 @@ def test_every_fact_is_parsed() -> None:
         IomemEntry(0, 0x24000000, 0x30000000, "Persistent Memory (legacy)"),
         IomemEntry(1, 0x24000000, 0x30000000, "namespace0.0"),
     )
+    # %pa and %x of vmcoreinfo_show().
+    assert facts["vmcoreinfo"] == (0x3B38000, 0x1024)
     assert facts["zoneinfo"] == {
         (0, "DMA32"): {"spanned": 258015, "present": 208863, "start_pfn": 4096},
         (0, "Device"): {"spanned": 49152, "present": 0},
