@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.lab import SCENARIOS
 from drgn_zonedev.model import CASES, Case
 from drgn_zonedev.pfn_proposal.trial import ProposalReport, Verdict, proposal
 
@@ -72,11 +73,12 @@ class Measured:
 
 
 def measure(dumps: Iterable[StoredDump]) -> list[Measured]:
-    """Try the variants on stored dumps of x86-64: those of arm64 have other scenarios."""
+    """Try the variants on stored dumps of x86-64 and its scenarios, of kernels as they come."""
     found = []
     for dump in dumps:
         kernel, _, scenario = dump.name.partition("-")
-        if scenario.startswith("arm64-"):
+        if scenario not in SCENARIOS:
+            # Of arm64, or of a kernel that was built: 7.3-debug.
             continue
         with dump.program() as prog:
             found.append(Measured(kernel, scenario, proposal(prog)))

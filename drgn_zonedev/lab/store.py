@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.classification.snapshot import Snapshot
 
-__all__ = ("ARM64_STORED", "STORED", "STORED_ONCE", "dump_differences", "main", "store")
+__all__ = (
+    "ARM64_STORED",
+    "BUILT_STORED",
+    "STORED",
+    "STORED_ONCE",
+    "dump_differences",
+    "main",
+    "store",
+)
 
 STORED = (
     "fsdax-collision",
@@ -70,6 +78,9 @@ ARM64_STORED = (
     "init-in-flight",
 )
 """Those that matter on arm64."""
+
+BUILT_STORED = {"7.3-debug": ("fsdax-collision", "ghost")}
+"""Those of kernels that are built here, which are stored only if they are named."""
 
 # The RAM that has something to show, with its struct pages.
 _RAM_PFNS = {
@@ -107,7 +118,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _kernel_or_scenario(name: str) -> str:
     # Not with choices=, because argparse checks an empty list as if it were a choice.
-    known_names = dict.fromkeys((*KERNELS, *ARM64_KERNELS, *SCENARIOS, *arm64_scenarios(4096)))
+    kernels = (*KERNELS, *ARM64_KERNELS, *BUILT_STORED)
+    known_names = dict.fromkeys((*kernels, *SCENARIOS, *arm64_scenarios(4096)))
     if name not in known_names:
         known = ", ".join(known_names)
         message = f"unknown kernel or scenario {name!r}: choose from {known}"
@@ -117,11 +129,11 @@ def _kernel_or_scenario(name: str) -> str:
 
 def _chosen(names: Sequence[str]) -> Iterator[tuple[Kernel, Scenario]]:
     every = (*KERNELS, *ARM64_KERNELS)
-    for name in [name for name in every if name in names] or every:
+    for name in [name for name in (*every, *BUILT_STORED) if name in names] or every:
         kernel = fetch_kernel(name, progress=_say)
         catalogue = scenarios_on(kernel)
         once = tuple(scenario for scenario, only in STORED_ONCE.items() if only == name)
-        stored = (*STORED, *once) if name in KERNELS else ARM64_STORED
+        stored = (*STORED, *once) if name in KERNELS else BUILT_STORED.get(name, ARM64_STORED)
         for scenario in [word for word in catalogue if word in names] or stored:
             yield kernel, catalogue[scenario]
 

@@ -35,7 +35,7 @@ DUMP = VMCORES / "7.3-fsdax-collision"
 BLANK = ExportOptions(blank_names=True)
 
 NAMES = re.compile(
-    rb"(?<![\w.])(?:pmem|pfn|dax|namespace|region|ndbus|nd|btt|cpu|memory)\d[\w.]*"
+    rb"(?<![\w.])(?:pmem|pfn|dax|namespace|region|ndbus|nd|btt|cpu)\d[\w.]*"
     rb"|[0-9a-f]{4}:[0-9a-f]{2}|(?:PNP|ACPI|QEMU|LNX)\w*:\w\w|IOAPIC \d|HPET \d"
 )
 

@@ -8,7 +8,7 @@ import pytest
 from drgn_zonedev.export.store import stored_dumps
 from drgn_zonedev.lab import KERNELS, SCENARIOS
 from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
-from drgn_zonedev.lab.store import ARM64_STORED, STORED, STORED_ONCE, _arguments
+from drgn_zonedev.lab.store import ARM64_STORED, BUILT_STORED, STORED, STORED_ONCE, _arguments
 
 
 def test_names_may_be_left_out() -> None:
@@ -30,4 +30,5 @@ def test_every_dump_is_stored_by_its_list() -> None:
     once = [f"{kernel}-{name}" for name, kernel in STORED_ONCE.items()]
     arm64 = [f"{kernel}-{name}" for kernel in ARM64_KERNELS for name in ARM64_STORED]
     stored = {dump.name for dump in stored_dumps(Path(__file__).parents[2] / "vmcores")}
-    assert set(once) <= stored <= {*each, *once, *arm64}
+    built = [f"{kernel}-{name}" for kernel, names in BUILT_STORED.items() for name in names]
+    assert {*once, *built} <= stored <= {*each, *once, *arm64, *built}
