@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.commands.base import (
@@ -36,10 +38,12 @@ from drgn_zonedev.model import Finding, MemoryKind, Report, Severity
 from drgn_zonedev.render.screen import Screen
 
 if TYPE_CHECKING:
+    from drgn import Program
     from drgn.commands import DrgnCodeBuilder
 
     from drgn_zonedev.comparison.baseline import Baselined
     from drgn_zonedev.comparison.known_report import KnownReport
+    from drgn_zonedev.report import CheckedMemory
 
 __all__ = ("CHECK", "fail_on_argument", "failed", "fails")
 
@@ -141,15 +145,44 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
     return any(fails(finding, fail_on) for finding in report.findings)
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """``compared`` is with a baseline, if there is one."""
+
+    checked: CheckedMemory
+    compared: Baselined | None
+
+    def is_failure(self, finding: Finding, fail_on: tuple[str, ...]) -> bool:
+        """Whether a finding decides the exit status."""
+        is_new = self.compared is None or self.compared.is_new(finding)
+        return is_new and fails(finding, fail_on)
+
+
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
-    from drgn_zonedev.commands.progress import progress_bar
-    from drgn_zonedev.render import as_json, as_text
-    from drgn_zonedev.report import NoMemoryError, check_memory, make_scope
-    from drgn_zonedev.vmcore.contradictions import is_contradictory
+    from drgn_zonedev.render import as_json
 
     check_map_arguments(args)
     if args.quiet and (is_map(args) or args.format != "text"):
         raise UsageError("--quiet prints a line of text: remove --map and --format")
+    answer = _answer(session, args)
+    report, compared = answer.checked.report, answer.compared
+    is_failure = functools.partial(answer.is_failure, fail_on=args.fail_on)
+    picture = functools.partial(_picture, session.prog, args, answer.checked)
+    print_result(
+        args,
+        picture if args.map else functools.partial(_text, args, answer),
+        lambda: as_json.report_document(report, compared),
+        jsonl=lambda: _lines(report, compared),
+        junit=lambda: _junit(report, is_failure),
+        **dict.fromkeys(PICTURES, picture),
+    )
+    return Outcome(report, _status(session.prog, report, is_failure))
+
+
+def _answer(session: Session, args: argparse.Namespace) -> _Answer:
+    from drgn_zonedev.commands.progress import progress_bar
+    from drgn_zonedev.report import NoMemoryError, check_memory, make_scope
+
     baseline = None if args.baseline is None else _baseline(args.baseline)
     scope = make_scope(args.only, args.pfns)
     try:
@@ -157,48 +190,44 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
             checked = check_memory(session.prog, progress, scan_all, scope, session.source)
     except NoMemoryError as e:
         raise UsageError(f"{e}: zonedev ranges shows where memory is") from e
+    return _Answer(checked, None if baseline is None else _compared(baseline, checked.report))
+
+
+def _status(prog: Program, report: Report, is_failure: Callable[[Finding], bool]) -> Status:
+    from drgn_zonedev.vmcore.contradictions import is_contradictory
+
+    if any(map(is_failure, report.findings)):
+        return Status.FINDINGS
+    # What the headers of a damaged dump hide may be an error.
+    hidden = report.nothing_judged or is_contradictory(prog)
+    return Status.NOT_JUDGED if hidden else Status.OK
+
+
+def _picture(
+    prog: Program, args: argparse.Namespace, checked: CheckedMemory, screen: Screen | None = None
+) -> str:
+    from drgn_zonedev.render.picture.scene import make_scene
 
     report = checked.report
-    compared = None if baseline is None else _compared(baseline, report)
-
-    def picture(screen: Screen | None = None) -> str:
-        from drgn_zonedev.render.picture.scene import make_scene
-
-        scene = make_scene(
-            report.kernel, report.ranges, report.pgmaps, report.findings, report.provenance
-        )
-        return map_text(args, screen, MapSubject(session.prog, checked.snapshot, scene))
-
-    def text(screen: Screen | None) -> str:
-        if args.map:
-            return picture(screen)
-        if args.quiet:
-            nothing = "nothing could be judged: " if report.nothing_judged else ""
-            return nothing + as_text.severities_text(report)
-        whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
-        if compared is None:
-            return whole
-        from drgn_zonedev.render.differences import baseline_text
-
-        return f"{whole}\n{baseline_text(args.baseline, report, compared)}"
-
-    def is_failure(finding: Finding) -> bool:
-        return fails(finding, args.fail_on) and (compared is None or compared.is_new(finding))
-
-    print_result(
-        args,
-        text,
-        lambda: as_json.report_document(report, compared),
-        jsonl=lambda: _lines(report, compared),
-        junit=lambda: _junit(report, is_failure),
-        **dict.fromkeys(PICTURES, picture),
+    scene = make_scene(
+        report.kernel, report.ranges, report.pgmaps, report.findings, report.provenance
     )
-    if any(map(is_failure, report.findings)):
-        return Outcome(report, Status.FINDINGS)
-    # What the headers of a damaged dump hide may be an error.
-    if report.nothing_judged or is_contradictory(session.prog):
-        return Outcome(report, Status.NOT_JUDGED)
-    return Outcome(report)
+    return map_text(args, screen, MapSubject(prog, checked.snapshot, scene))
+
+
+def _text(args: argparse.Namespace, answer: _Answer, screen: Screen | None) -> str:
+    from drgn_zonedev.render import as_text
+
+    report = answer.checked.report
+    if args.quiet:
+        nothing = "nothing could be judged: " if report.nothing_judged else ""
+        return nothing + as_text.severities_text(report)
+    whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
+    if answer.compared is None:
+        return whole
+    from drgn_zonedev.render.differences import baseline_text
+
+    return f"{whole}\n{baseline_text(args.baseline, report, answer.compared)}"
 
 
 # Import these only when asked for: they are rarely used, and slow to import.
