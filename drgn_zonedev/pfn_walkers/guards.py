@@ -180,8 +180,8 @@ STEPS: dict[str, Ask] = {
 
 
 # Linux kernel commit 25182f05ffed ("mm,hwpoison: fix race with hugetlb page allocation") (in
-# v5.13) took movable pages for any caller; "mm/memory-failure.c: make non-LRU movable pages
-# unhandlable" (in v5.18) does for soft offline only.
+# v5.13) took movable pages for any caller, and free ones since v5.15; "mm/memory-failure.c: make
+# non-LRU movable pages unhandlable" (in v5.18) takes movable ones for soft offline only.
 _HANDLABLE_OR_MOVABLE = ON_LRU | FREE | MOVABLE | UNREADABLE
 
 # A struct page that could not be read may pass any filter.

@@ -150,8 +150,9 @@ TRACES = {
     "find_smallest_section_pfn": Trace("remove_pfn_range_from_zone"),
     "find_biggest_section_pfn": Trace("remove_pfn_range_from_zone"),
     "shrink_zone_span": Trace("remove_pfn_range_from_zone"),
-    # It had a third parameter before Linux kernel commit 25182f05ffed ("mm,hwpoison: fix
-    # race with hugetlb page allocation") (in v5.13), which added HWPoisonHandlable().
+    # It has two parameters since Linux kernel commit 0ed950d1f281 ("mm,hwpoison: make
+    # get_hwpoison_page() call get_any_page()") (in v5.14). HWPoisonHandlable() came in v5.13,
+    # which has three, as v5.11 has: there, it has no trace.
     "HWPoisonHandlable": Trace("get_hwpoison_page", parameters=2),
     "__reset_isolation_pfn": Trace("reset_isolation_suitable"),
     "isolate_freepages_block": Trace("reset_isolation_suitable"),
@@ -206,7 +207,8 @@ _SINCE_5_6 = (
     'detection") (in v5.6)'
 )
 _SINCE_5_13 = '25182f05ffed ("mm,hwpoison: fix race with hugetlb page allocation") (in v5.13)'
-_SINCE_5_14 = '510d25c92ec4 ("mm/hwpoison: disable pcp for page_handle_poison()") (in v5.14)'
+# get_hwpoison_page() begins with zone_pcp_disable(page_zone(page)).
+_SINCE_5_11 = '2f7141600d67 ("mm,hwpoison: disable pcplists before grabbing a refcount") (in v5.11)'
 _SINCE_6_17 = (
     'd613f53c83ec ("mm/memory-failure: fix VM_BUG_ON_PAGE(PagePoisoned(page)) when unpoison '
     'memory") (in v6.17), in stable trees, too'
@@ -270,7 +272,7 @@ _UNPOISON: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
     *(Act.HEAD, Act.MARK, Act.REFERENCE),
 )
-_UNPOISON_5_14: Does = (
+_UNPOISON_5_11: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()", Act.HEAD, Act.ZONE),
     *(Act.MARK, Act.REFERENCE),
 )
@@ -358,24 +360,21 @@ WALKERS = (
             ),
             Guard(
                 (_ONLINE,),
-                (Act.FLAGS, Act.HEAD, Act.MARK, "HWPoisonHandlable() of v5.13", Act.GET),
-                since=(5, 13),
-                function="HWPoisonHandlable",
-                parameters=1,
-                commit=_SINCE_5_13,
+                (Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE, Act.GET, Act.ZONE_LOCK),
+                since=(5, 11),
+                commit=_SINCE_5_11,
                 known="",
             ),
-            # get_hwpoison_page() begins with zone_pcp_disable(page_zone(page)).
             Guard(
                 (_ONLINE,),
                 (
                     *(Act.FLAGS, Act.HEAD, Act.MARK, Act.ZONE),
                     *("HWPoisonHandlable() of v5.13", Act.GET),
                 ),
-                since=(5, 14),
+                since=(5, 13),
                 function="HWPoisonHandlable",
                 parameters=1,
-                commit=_SINCE_5_14,
+                commit=_SINCE_5_13,
                 known="read in v5.15",
             ),
             Guard(
@@ -438,10 +437,9 @@ WALKERS = (
             ),
             Guard(
                 (_VALID, _ONLINE),
-                (Act.FLAGS, Act.HEAD, "HWPoisonHandlable() for soft offline", Act.REFERENCE),
-                since=(5, 13),
-                function="HWPoisonHandlable",
-                commit=_SINCE_5_13,
+                (Act.FLAGS, Act.ZONE, Act.HEAD, Act.REFERENCE, Act.ZONE_LOCK),
+                since=(5, 11),
+                commit=_SINCE_5_11,
                 known="",
             ),
             Guard(
@@ -450,9 +448,9 @@ WALKERS = (
                     *(Act.FLAGS, Act.ZONE, Act.HEAD),
                     *("HWPoisonHandlable() for soft offline", Act.REFERENCE),
                 ),
-                since=(5, 14),
+                since=(5, 13),
                 function="HWPoisonHandlable",
-                commit=_SINCE_5_14,
+                commit=_SINCE_5_13,
                 known="read in v5.15, v5.17, v6.1, v6.12, v7.2 and v7.3",
             ),
         ),
@@ -474,12 +472,11 @@ WALKERS = (
                 commit=_SINCE_6_17,
                 known="",
             ),
-            # Since then, it asks get_hwpoison_page(), too.
             Guard(
                 (_VALID,),
-                _UNPOISON_5_14,
-                since=(5, 14),
-                commit=_SINCE_5_14,
+                _UNPOISON_5_11,
+                since=(5, 11),
+                commit=_SINCE_5_11,
                 known="read in v5.17",
             ),
             Guard(

@@ -14,6 +14,7 @@ from support.layoutmachine import layout_machine
 from drgn_zonedev.pfn_walkers import Judgement, walkers
 from drgn_zonedev.pfn_walkers.kernel_release import has_change, kernel_release
 from drgn_zonedev.pfn_walkers.kpageflags import kpage_end_pfn
+from drgn_zonedev.pfn_walkers.outcome import Act
 
 
 def released(layout: str, release: str) -> Program:
@@ -163,6 +164,17 @@ def test_guards_of_a_layout_are_those_of_its_release(release: str) -> None:
     for name in expected:
         walker = found[name].walker
         assert found[name].by_release is (found[name].guard is not walker.guards[-1]), name
+
+
+@pytest.mark.parametrize(("release", "changes_pagesets"), [("5.8.0", False), ("5.12.0", True)])
+def test_code_of_memory_failure_disables_pagesets_since_v5_11(
+    release: str, changes_pagesets: bool
+) -> None:
+    found = {j.walker.name: j for j in walkers(released("x86-64-5.8-res", release)).walkers}
+    for name in ("memory-failure", "soft-offline", "unpoison"):
+        guard = found[name].guard
+        assert guard
+        assert (Act.ZONE in guard.acts) is changes_pagesets, name
 
 
 def test_the_files_of_v5_4_end_with_max_pfn() -> None:
