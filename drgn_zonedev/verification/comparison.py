@@ -37,6 +37,14 @@ def as_unsigned(expected: ExpectedValue, dtype: np.dtype) -> np.ndarray:
     return np.asarray(expected, dtype)
 
 
+def _is_one_of(found: np.ndarray, values: np.ndarray) -> np.ndarray:
+    # Many times faster than np.isin() for some thousand pages and the few values that there are.
+    one = np.zeros(len(found), bool)
+    for value in values.reshape(-1):
+        one |= found == value
+    return one
+
+
 def keeps(promise: Promise, rule: Rule, found: np.ndarray, expected: ExpectedValue) -> np.ndarray:
     """
     Which pages keep a rule. One that says where a page leads to, or another way to keep it,
@@ -46,7 +54,7 @@ def keeps(promise: Promise, rule: Rule, found: np.ndarray, expected: ExpectedVal
     """
     comparison, counted = rule.comparison, found.view(f"<i{found.itemsize}")
     if comparison is Comparison.ONE_OF:
-        return np.isin(found, np.array(expected, found.dtype))
+        return _is_one_of(found, np.array(expected, found.dtype))
     if comparison is Comparison.AT_LEAST:
         return np.asarray(counted >= expected)
     if comparison is Comparison.COUNT_OR_TYPE:

@@ -64,8 +64,11 @@ class _Compound:
 
 def is_unwritten(pages: Pages) -> np.ndarray:
     """Which struct pages hold nothing but a pattern, as before they are initialised."""
-    alike = (pages.words == pages.words[:, :1]).all(axis=1)
-    return alike & np.isin(pages.words[:, 0], _PATTERNS)
+    first = pages.words[:, 0]
+    unwritten = np.any([first == pattern for pattern in _PATTERNS], axis=0)
+    rows = np.flatnonzero(unwritten)
+    unwritten[rows] = (pages.words[rows] == first[rows, np.newaxis]).all(axis=1)
+    return unwritten
 
 
 def link_to(layout: PageLayout, head: np.ndarray, order: np.ndarray) -> np.ndarray:

@@ -80,9 +80,10 @@ def _is_head_alone(window: RamWindow) -> np.ndarray:
     if layout.list_poison is None:
         return np.zeros(len(pages.words), bool)
     lru = layout.lru_offset // 8
-    poisoned = (pages.words[:, lru : lru + 2] == np.array(layout.list_poison, np.uint64)).all(
-        axis=1
-    )
+    poisoned = pages.words[:, lru] == np.uint64(layout.list_poison[0])
+    poisoned &= pages.words[:, lru + 1] == np.uint64(layout.list_poison[1])
+    if not poisoned.any():
+        return poisoned
     # The allocator sets the reference before PG_head, or after it: get_page_from_freelist().
     head = window.single & poisoned & (pages.pfn % 2 == 0) & (pages.refcount <= 1)
     head &= (pages.flags & np.uint64(layout.pg_head)) != 0
