@@ -95,6 +95,13 @@ class _Table:
         """Half of a word of each page, as a signed integer."""
         return self.word(index // 2).view(np.int32)[index % 2 :: 2]
 
+    def at_least(self, index: int, least: int) -> np.ndarray:
+        """Which pages have no less in a half of a word; do not write it."""
+        if index % 2:
+            # Compared faster as a part of the whole word.
+            return self.word(index // 2).view(np.int64) >= least << 32
+        return self.half(index) >= least
+
     def below(self, index: int, least: int) -> np.ndarray:
         """Get the rows of pages whose half of a word is below a value."""
         rows = self._below.get((index, least))

@@ -68,7 +68,7 @@ class FastRam:
         self.layout, self.kinds, self.cover = layout, promise.kinds, cover
         self.groups, self._buffers = groups_of(layout, promise), Buffers()
         self._marks = promise.marks
-        others = layout.pg_head | layout.pg_reserved | promise.kinds.slab_flag
+        others = layout.pg_head | promise.kinds.slab_flag
         self.usual = self.groups[Group.SINGLE].without(layout.flags_word, others)
 
     def glance(self, starts: np.ndarray, raw: bytes) -> Glance:
@@ -85,6 +85,26 @@ class FastRam:
         marks, poisoned = self._marks, look.poisoned(self._marks.poisoned)
         access = access_among(self.layout, marks, starts, words, poisoned, look.used_typed)
         return Glance(suspects, *look.free_heads(), access)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Rows of tails; and of the first and the last ones of those that follow each other."""
+
+    rows: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    def index(self, pages: int) -> np.ndarray:
+        """
+        The index of each tail behind its head; of those that a block of so many pages begins
+        with, a large one.
+        """
+        ahead = np.where(self.first % pages == 0, 1 << MAX_FOLIO_ORDER, 1)
+        return self.rows - np.repeat(self.first - ahead, self.last - self.first + 1)
+
+
+_NO_RUNS = _Runs(_NO_ROWS, _NO_ROWS, _NO_ROWS)
 
 
 class _Look:
@@ -106,10 +126,8 @@ class _Look:
         self.free, self.used_typed = typed[free], typed[~free]
         self.orders = columns.of(self.free, self.kinds.private_offset // 8)
 
-    @property
-    def link(self) -> np.ndarray:
-        """The compound link of each page, which is copied only if there are tails."""
-        return self.columns.word(self.layout.compound_word)
+    def _link(self, rows: np.ndarray) -> np.ndarray:
+        return self.columns.of(rows, self.layout.compound_word)
 
     def suspects(self) -> Iterator[np.ndarray]:
         """Rows of pages to look at again."""
@@ -117,13 +135,12 @@ class _Look:
         if len(self.unusual):
             yield from self._wrong_unusual()
         heads = self.unusual[self._having(self.layout.pg_head)]
-        runs = self._runs() if self.any_tail else (_NO_ROWS, _NO_ROWS)
-        yield from self._wrong_begin(*runs)
+        runs = self._runs()
+        yield from self._wrong_begin(runs.first, runs.last)
         if self.any_tail or len(heads):
-            inner = runs[0] % self.pages != 0
-            first, last = runs[0][inner], runs[1][inner]
-            yield from self._wrong_links(heads, first, last)
-            yield from self._wrong_tails(first)
+            inner = runs.first % self.pages != 0
+            yield from self._wrong_links(heads, runs.first[inner], runs.last[inner])
+            yield from self._wrong_tails(runs)
         if len(self.free):
             yield from self._wrong_free()
 
@@ -156,11 +173,6 @@ class _Look:
         # Those of some pages of a group that break its rules.
         return rows[self.ram.groups[group].broken(self.columns.at(rows))] if len(rows) else rows
 
-    def _broken_of_many(self, group: Group, pages: np.ndarray) -> np.ndarray:
-        if np.count_nonzero(pages) > _FEW * len(pages):
-            pages = np.greater(pages, self._passes(group))
-        return self._broken(group, rows_of(pages))
-
     def _broken_of_rows(self, group: Group, rows: np.ndarray) -> np.ndarray:
         if len(rows) > _FEW * len(self.tail):
             rows = rows[~self._passes(group)[rows]]
@@ -183,13 +195,21 @@ class _Look:
             reserved = (self.flags[elsewhere] & np.uint64(self.layout.pg_reserved)) != 0
             yield self._broken(Group.UNRESERVED, elsewhere[~reserved])
         yield self._broken(Group.TYPED, self.used_typed)
+        if self.columns.any_has(self.layout.flags_word, self.layout.pg_reserved):
+            yield self._wrong_reserved()
         yield self._unwritten(elsewhere)
 
+    def _wrong_reserved(self) -> np.ndarray:
+        # No head or tail is one of them, so they are found without asking whether it is.
+        reserved = self.columns.masked(self.layout.flags_word, self.layout.pg_reserved) != 0
+        if np.count_nonzero(reserved) > _FEW * len(reserved):
+            reserved &= ~self._passes(Group.RESERVED)
+        return self._broken(Group.RESERVED, rows_of(reserved))
+
     def _wrong_unusual(self) -> Iterator[np.ndarray]:
-        head, reserved = self._having(self.layout.pg_head), self._having(self.layout.pg_reserved)
+        head = self._having(self.layout.pg_head)
         yield self._broken(Group.HEAD, self.unusual[head])
-        yield self._broken_of_rows(Group.RESERVED, self.unusual[np.greater(reserved, head)])
-        yield self._broken(Group.SINGLE, self.unusual[~(reserved | head)])
+        yield self._broken(Group.SINGLE, self.unusual[~head])
         if self.kinds.slab_flag:
             yield self._broken(Group.TYPED, self.unusual[self._having(self.kinds.slab_flag)])
 
@@ -201,14 +221,16 @@ class _Look:
 
     # Compound pages.
 
-    def _runs(self) -> tuple[np.ndarray, np.ndarray]:
-        # First and last rows of tails that follow each other in a block.
-        tail, borders = self.tail, np.arange(0, len(self.tail), self.pages)
-        begins, ends = tail.copy(), tail.copy()
-        np.greater(tail[1:], tail[:-1], out=begins[1:])
-        np.greater(tail[:-1], tail[1:], out=ends[:-1])
-        begins[borders], ends[borders - 1] = tail[borders], tail[borders - 1]
-        return rows_of(begins), rows_of(ends)
+    def _runs(self) -> _Runs:
+        if not self.any_tail:
+            return _NO_RUNS
+        rows = rows_of(self.tail)
+        border = np.zeros(len(self.tail), bool)
+        border[:: self.pages] = True
+        begins = np.ones(len(rows) + 1, bool)
+        begins[1:-1] = (np.diff(rows) != 1) | border[rows[1:]]
+        borders = begins.nonzero()[0]
+        return _Runs(rows, rows[borders[:-1]], rows[borders[1:] - 1])
 
     def _wrong_begin(self, first: np.ndarray, last: np.ndarray) -> Iterator[np.ndarray]:
         # Pages at the begin of a block that are in a compound page from before it, or say so.
@@ -224,8 +246,8 @@ class _Look:
                 yield np.arange(row, row + max(covered, length))
 
     def _leads_to(self, row: int, head: int) -> bool:
-        link, rows = int(self.link[row]), np.array([row])
-        address = int(self._address(rows)[0])
+        rows = np.array([row])
+        link, address = int(self._link(rows)[0]), int(self._address(rows)[0])
         found = address & link if self.layout.compound_mask else link - 1
         return found == self.layout.page_address(head) and bool(self._is_mask(rows)[0])
 
@@ -237,23 +259,17 @@ class _Look:
         bad = ~(self._leads_to_previous(first) & self._fits(first, last))
         for start, end in zip(first[bad].tolist(), last[bad].tolist()):
             yield np.arange(start - 1, end + 1)
-        # Within a run, all links are the same.
-        other = self.link[1:] != self.link[:-1]
-        other &= self.tail[1:]
-        other &= self.tail[:-1]
-        rows = rows_of(other) + 1
-        yield rows[rows % self.pages != 0]
 
     def _is_mask(self, rows: np.ndarray) -> np.ndarray:
         # See linked_heads().
         if not self.layout.compound_mask:
             return np.ones(len(rows), bool)
-        zeros = ~(self.link[rows] & ~_ONE)
+        zeros = ~(self._link(rows) & ~_ONE)
         found: np.ndarray = (zeros & zeros + _ONE) == 0
         return found
 
     def _leads_to_previous(self, rows: np.ndarray) -> np.ndarray:
-        link, address = self.link[rows], self._address(rows)
+        link, address = self._link(rows), self._address(rows)
         head = address & link if self.layout.compound_mask else link - _ONE
         found: np.ndarray = (head == address - np.uint64(self.layout.size)) & self._is_mask(rows)
         return found
@@ -271,15 +287,14 @@ class _Look:
         sound = (order > 0) & (order <= MAX_FOLIO_ORDER) & (self._pfn(first - 1) & size - 1 == 0)
         return sound & ((pages == size) | (at_end & (pages < size)))
 
-    def _wrong_tails(self, first: np.ndarray) -> Iterator[np.ndarray]:
-        yield self._broken(Group.FIRST_TAIL, first)
-        others = self.tail.copy()
-        others[first] = False
-        yield self._broken_of_many(Group.OTHER_TAIL, others)
-        for distance in range(1, first_idle_tail(self.layout) - 1):
-            rows = first + distance
-            others[rows[rows < len(others)]] = False
-        yield self._broken_of_many(Group.IDLE_TAIL, others)
+    def _wrong_tails(self, runs: _Runs) -> Iterator[np.ndarray]:
+        rows, index = runs.rows, runs.index(self.pages)
+        yield self._broken_of_rows(Group.FIRST_TAIL, rows[index == 1])
+        yield self._broken_of_rows(Group.OTHER_TAIL, rows[index > 1])
+        yield self._broken_of_rows(Group.IDLE_TAIL, rows[index >= first_idle_tail(self.layout)])
+        # Within a run, all links are the same.
+        links = self._link(rows)
+        yield rows[1:][(links[1:] != links[:-1]) & (np.diff(index) == 1)]
 
     # Free blocks.
 

@@ -111,7 +111,7 @@ class Kept:
             elif common == value:
                 return np.zeros(len(table), bool)
         for index, value in checks.least:
-            found[table.below(index, value)] = False
+            found &= table.at_least(index, value)
         for index, value in checks.counted:
             rows = table.below(index, value)
             if len(rows):
