@@ -26,7 +26,7 @@ from drgn_zonedev.census.mappings import KnownMappings
 from drgn_zonedev.census.plan import Stretch
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers
+from drgn_zonedev.verification.columns import Buffers, buffers_of
 from drgn_zonedev.verification.promises import DevicePages, is_idle_at_one
 from drgn_zonedev.verification.task import Do, ScanTask
 
@@ -111,11 +111,11 @@ def cut_count(work: Count, pages: int) -> Iterator[Count]:
 class ChunkReader:
     """What is kept from one chunk to the next."""
 
-    def __init__(self, prog: Program, words: KindWords) -> None:
+    def __init__(self, prog: Program, words: KindWords, buffers: Buffers) -> None:
         self.prog = prog
         self.words = words
         self.mappings = KnownMappings(prog, words)
-        self.buffers = Buffers()
+        self.buffers = buffers
 
     def decide(self, pages: Pages, stretch: Stretch, marks: PageMarks) -> Decided:
         """Decide the kinds of some pages of a stretch."""
@@ -144,7 +144,7 @@ def count(
     if stretch.device is not None and stretch.device.vmemmap_shift:
         _count_heads(prog, done, work, stretch.device, progress)
         return done
-    reader = ChunkReader(prog, work.words)
+    reader = ChunkReader(prog, work.words, buffers_of(prog))
     for part in read_aligned(prog, work.words.layout, stretch.start_pfn, stretch.end_pfn):
         if isinstance(part, Pages):
             _count_pages(done, work, reader, part)

@@ -23,6 +23,7 @@ from drgn_zonedev.census.plan import Stretch, find_marks, plan
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Range
+from drgn_zonedev.verification.columns import Buffers
 
 __all__ = ("KindSpan", "KindsByPlace", "kind_spans")
 
@@ -66,7 +67,7 @@ def kind_spans(
     every = max(-(-pages // _MOST_READ), 1)
     block = 1 << max(pages // every // most, 1).bit_length() - 1
     words, (marks, _) = kind_words(prog), find_marks(prog, snapshot)
-    reader = ChunkReader(prog, words)
+    reader = ChunkReader(prog, words, Buffers())
     spans: list[KindSpan] = []
     for stretch, start_pfn, end_pfn in _samples(stretches, every):
         for read in read_aligned(prog, words.layout, start_pfn, end_pfn):

@@ -33,6 +33,7 @@ from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.kernel.page_flags import PageUse, flag_names
 from drgn_zonedev.model import Pgmap, Range
 from drgn_zonedev.util.handles import Result, bind
+from drgn_zonedev.verification.columns import Buffers
 from drgn_zonedev.verification.page_access import with_page_access
 
 __all__ = (
@@ -282,7 +283,7 @@ class _Search:
 
     def parts(self, start_pfn: int, end_pfn: int) -> Iterator[_Part]:
         """Decide the kinds of pages, chunk by chunk."""
-        reader = ChunkReader(self.prog, self.words)
+        reader = ChunkReader(self.prog, self.words, Buffers())
         for stretch in plan(self.prog, self.snapshot, self.ranges):
             start, end = max(stretch.start_pfn, start_pfn), min(stretch.end_pfn, end_pfn)
             if start < end:

@@ -12,8 +12,9 @@ found without writing anything: a bitwise "or" and a bitwise "and" of them all.
 from __future__ import annotations
 
 import numpy as np
+from drgn import Program
 
-__all__ = ("Buffers", "Columns", "Rows", "rows_of")
+__all__ = ("Buffers", "Columns", "Rows", "buffers_of", "rows_of")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
@@ -37,6 +38,15 @@ def _nonzero(column: np.ndarray) -> np.ndarray:
     # Without the detours of np.flatnonzero(), which take longer.
     rows: np.ndarray = column.nonzero()[0]
     return rows
+
+
+def buffers_of(prog: Program) -> Buffers:
+    """
+    Get the buffers of a program, for what does not yield before it is done with them: to make new
+    ones takes as long as to go through them, because of page faults.
+    """
+    found: Buffers = prog.cache.setdefault("zonedev_buffers", Buffers())
+    return found
 
 
 class Buffers:

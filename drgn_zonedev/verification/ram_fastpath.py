@@ -64,9 +64,11 @@ class Glance:
 class FastRam:
     """Looks at the pages of a promise."""
 
-    def __init__(self, layout: PageLayout, promise: RamPages, cover: Cover) -> None:
+    def __init__(
+        self, layout: PageLayout, promise: RamPages, cover: Cover, buffers: Buffers
+    ) -> None:
         self.layout, self.kinds, self.cover = layout, promise.kinds, cover
-        self.groups, self._buffers = groups_of(layout, promise), Buffers()
+        self.groups, self._buffers = groups_of(layout, promise), buffers
         self._marks = promise.marks
         others = layout.pg_head | promise.kinds.slab_flag
         self.usual = self.groups[Group.SINGLE].without(layout.flags_word, others)
