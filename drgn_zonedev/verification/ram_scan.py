@@ -52,7 +52,7 @@ _LIVE_LOOKS = 3
 _LIVE_SECONDS = 0.02
 
 # No kernel has orders that large.
-_ORDER_BITS, _ORDER_MASK = np.uint64(8), np.uint64(0xFF)
+_ORDER_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,10 @@ class _Scan:
 
     def count_free(self) -> Counter[tuple[int, int]]:
         """How many free blocks there are, by zone ID and order."""
-        if not self._free:
-            return Counter()
-        zones, orders = (np.concatenate(each) for each in zip(*self._free))
-        kinds, numbers = np.unique(zones << _ORDER_BITS | orders, return_counts=True)
-        both = zip((kinds >> _ORDER_BITS).tolist(), (kinds & _ORDER_MASK).tolist())
-        return Counter(dict(zip(both, numbers.tolist())))
+        numbers = Counter[int]()
+        for zones, orders in self._free:
+            numbers.update((zones << np.uint64(_ORDER_BITS) | orders).tolist())
+        return Counter({divmod(both, 1 << _ORDER_BITS): n for both, n in numbers.items()})
 
     # Where the pages in front of the first one, or behind the last one, have a say.
 
