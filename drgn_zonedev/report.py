@@ -145,6 +145,7 @@ def make_scope(only: str | None, pfns: tuple[IntegerLike, IntegerLike] | None) -
     """
     Get what :func:`check` looks at.
 
+    :raises TypeError: if *pfns* are not two numbers
     :raises ValueError: if *only* is not a kind of memory, or *pfns* are empty or reversed
     """
     kinds = [kind.value for kind in MemoryKind]
@@ -153,7 +154,11 @@ def make_scope(only: str | None, pfns: tuple[IntegerLike, IntegerLike] | None) -
     kind = None if only is None else MemoryKind(only)
     if pfns is None:
         return Scope(kind)
-    start, end = (require_number(pfn) for pfn in pfns)
+    try:
+        first, last = pfns
+    except (TypeError, ValueError) as e:
+        raise TypeError(f"expected a pair, the first PFN and the end, got {pfns!r}") from e
+    start, end = require_number(first), require_number(last)
     if not 0 <= start < end:
         raise ValueError(f"no PFN is in [{start:#x}, {end:#x}): the end must be above the start")
     return Scope(kind, start, end)

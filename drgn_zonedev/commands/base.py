@@ -334,7 +334,7 @@ def number(text: str) -> int:
 def pfns(text: str) -> tuple[int, int]:
     """Parse a half-open range of PFNs, ``START..END``."""
     start_text, _, end_text = text.partition("..")
-    if not start_text or not end_text:
+    if not start_text or not end_text or "." in end_text:
         raise argparse.ArgumentTypeError(f"{text!r} is not START..END, such as 0x24000..0x30000")
     start, end = number(start_text), number(end_text)
     if start < 0 or end <= start:

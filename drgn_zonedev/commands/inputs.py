@@ -4,30 +4,61 @@
 Inputs
 ------
 
-Refuses to overwrite a file that the command reads, before any output is opened.
+What a command reads besides the program: bounded, as a device or a pipe may never end, and never
+overwritten by an output.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
 from drgn_zonedev.util.output_files import identities, is_one_of
 
-__all__ = ("OverwriteError", "named_files", "refuse_overwriting")
+__all__ = ("OverwriteError", "input_data", "named_files", "refuse_overwriting")
 
 # Names of arguments, of all commands; for outputs, also the option.
 _OUTPUTS = {"output": "-o", "junit": "--junit", "json": "--json", "html": "--html", "out": "OUT"}
 _INPUTS = ("core", "kernel", "vmlinux", "system_map", "modules", "vmcores", "vmcoreinfo", "log")
 _REPORTS = ("baseline", "old", "new")
 _STDOUT = 1
+# Of a report or a log. Reports of the largest machines have some megabytes.
+_MAX_BYTES = 1 << 30
 
 
 class OverwriteError(UsageError):
     """An output is also an input. Nothing is written to it, not even an error."""
+
+
+def input_data(path: str, advice: str) -> bytes:
+    """
+    Read a file to its end, ``-`` for standard input.
+
+    :param advice: What to do if it cannot be read.
+    :raises UsageError: if it cannot be read, or does not end within 1 GiB
+    """
+    try:
+        with _opened(path) as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as e:
+        raise UsageError(f"cannot read {path}: {e.strerror or e}: {advice}") from e
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{path} is longer than 1 GiB: {advice}")
+    return data
+
+
+def _opened(path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if path != "-":
+        return open(path, "rb")
+    # Python has none if it was closed.
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    return contextlib.nullcontext(sys.stdin.buffer)
 
 
 def named_files(args: argparse.Namespace) -> Iterator[Path]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any, Union
 
 from drgn_zonedev.commands.base import Session, UsageError
+from drgn_zonedev.commands.inputs import input_data
 from drgn_zonedev.commands.jobs import scanner_of
 from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.comparison.differences import new_findings
@@ -84,19 +84,12 @@ def known_report_of_file(path: str) -> KnownReport:
 
 
 def _document(path: str) -> Any:
+    text = input_data(path, _WRITE_ONE).decode(errors="replace")
     try:
-        text = sys.stdin.read() if path == "-" else _text(path)
         return json.loads(text)
-    except OSError as e:
-        raise UsageError(f"cannot read {path}: {e.strerror or e}: {_WRITE_ONE}") from e
     except (ValueError, RecursionError) as e:
         what = "is empty" if not isinstance(e, RecursionError) and not text.strip() else None
         raise UsageError(f"{path} {what or 'is not JSON'}: {_WRITE_ONE}") from e
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as f:
-        return f.read()
 
 
 def baseline_of_file(path: str) -> KnownReport:

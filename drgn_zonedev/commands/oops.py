@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import contextlib
 import mmap
-import sys
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.inputs import input_data
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from drgn_zonedev.oops_log.regions import Data
 
 __all__ = ("OOPS", "log_data")
+
+_ANOTHER = "give another log"
 
 
 def _oops_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,24 +56,22 @@ def log_data(path: str) -> Data:
 
     :raises UsageError: if it cannot be read, or is empty
     """
-    data = _read(path)
+    data = _mapped(path) or input_data(path, _ANOTHER)
     if not data:
-        raise UsageError(f"{'standard input' if path == '-' else path} is empty: give another log")
+        raise UsageError(f"{'standard input' if path == '-' else path} is empty: {_ANOTHER}")
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        # What PowerShell's > writes.
+        return data[:].decode("utf-16", "replace").encode()
     return data
 
 
-def _read(path: str) -> Data:
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read()
-        with open(path, "rb") as f:
-            try:
-                return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError):
-                # It is empty, or a pipe.
-                return f.read()
-    except OSError as e:
-        raise UsageError(f"cannot read {path}: {e.strerror or e}: give another log") from e
+def _mapped(path: str) -> Data | None:
+    # A pipe cannot be mapped, and opening it twice would lose what was read.
+    if not os.path.isfile(path) or path == "-":
+        return None
+    with contextlib.suppress(OSError, ValueError), open(path, "rb") as f:
+        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    return None
 
 
 def _oops(session: Session, args: argparse.Namespace) -> Outcome:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +98,8 @@ def open_core_unread(
     :raises CannotJudgeError: if it ends before its contents begin
     """
     name, platform = name or path, None
+    if _is_pipe(path):
+        raise CannotOpenError(f"cannot open {name}: it is a pipe: write the dump to a file first")
     if architecture:
         platform = drgn.Platform(drgn.Architecture[architecture.upper()])
         _refuse_another_architecture(path, name, platform)
@@ -116,6 +119,15 @@ def open_core_unread(
     require_page_tables(prog, name)
     _refuse_page_size(prog)
     return prog
+
+
+def _is_pipe(path: str) -> bool:
+    # Opening it would wait for a writer, and nothing can seek in it.
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        # drgn says why it cannot be opened.
+        return False
 
 
 def _refuse_page_size(prog: drgn.Program) -> None:

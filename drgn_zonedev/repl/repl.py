@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from drgn.commands import CommandArgumentError, CommandError, argument, parse_sh
 from drgn.commands.linux import linux_kernel_custom_command
 
 from drgn_zonedev.repl.completer import complete_commands
+from drgn_zonedev.util.parser import CommandParser
 
 __all__ = ("COMMAND_NAMES", "register")
 
@@ -39,7 +39,7 @@ class _HelpShown(Exception):
     """Help was requested, and has been printed."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(CommandParser):
     """A parser that returns to the REPL instead of exiting."""
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:

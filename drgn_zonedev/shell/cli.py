@@ -60,6 +60,7 @@ from drgn_zonedev.shell.misplaced import (
     option_before_its_command,
 )
 from drgn_zonedev.util.output_files import output_file
+from drgn_zonedev.util.parser import CommandParser
 from drgn_zonedev.util.signals import ending_at_once
 from drgn_zonedev.util.strings import printable
 
@@ -147,7 +148,7 @@ class _NotParsedError(Exception):
     """The parser of all commands knows what to say."""
 
 
-class _OneCommandParser(argparse.ArgumentParser):
+class _OneCommandParser(CommandParser):
     def error(self, message: str) -> NoReturn:
         raise _NotParsedError
 
@@ -383,7 +384,7 @@ def make_parser() -> argparse.ArgumentParser:
     from drgn_zonedev.shell.demo import add_demo_command
     from drgn_zonedev.shell.help import add_help_command
 
-    parser = _without_commands(argparse.ArgumentParser)
+    parser = _without_commands(CommandParser)
     parser.add_argument("--version", action="version", version=_version())
     subparsers = parser.add_subparsers(metavar="COMMAND")
     add_commands(subparsers)
@@ -401,7 +402,7 @@ def _parser_of(command: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _without_commands(make: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+def _without_commands(make: type[CommandParser]) -> argparse.ArgumentParser:
     parser = make(
         prog="zonedev",
         description="Show what every page frame belongs to, and whether its struct page is "

@@ -79,7 +79,9 @@ def add_completion_command(subparsers: Any, parser: argparse.ArgumentParser) -> 
     command.add_argument(
         "shell", metavar="SHELL", choices=(*SHELLS, _WORDS), help=", ".join(SHELLS)
     )
-    command.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    words = command.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # argparse would name them where SHELL is missing.
+    words.required = False
 
     def run(args: argparse.Namespace) -> Outcome:
         if args.shell == _WORDS:

@@ -135,5 +135,5 @@ def test_helper_takes_a_number_of_processes() -> None:
     with StoredDump(directory / DUMPS[0]).files() as path:
         prog = open_dump(path / "vmcore", path / "vmlinux")
         assert page_census(prog, jobs=None) == page_census(prog)
-        with pytest.raises(ValueError, match="0 is no number of processes"):
+        with pytest.raises(ValueError, match="expected 1 process or more, got 0"):
             page_census(prog, jobs=0)

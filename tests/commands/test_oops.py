@@ -40,6 +40,19 @@ def test_a_log_comes_from_standard_input(
     assert f"{PFN:#x}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_log_may_be_what_windows_writes(
+    encoding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.write_text(LOG.read_text().replace("\n", "\r\n"), encoding)
+    said = []
+    for path in (log, LOG):
+        assert main(["oops", str(path), "--format", "json"]) == 0
+        said.append(json.loads(capsys.readouterr().out))
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("argv", [["oops"], ["oops", "/nonexistent/log"], ["oops", "/"]])
 def test_without_a_log_there_is_advice(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2

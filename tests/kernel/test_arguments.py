@@ -86,5 +86,8 @@ def test_reports_refuse_what_they_are_not_about(prog: Program) -> None:
     with pytest.raises(ValueError, match="unknown kind of number 'foo': give one of pfn, ph"):
         zd.explain(prog, 0x24000, kind="foo")
     for jobs in (0, -1):
-        with pytest.raises(ValueError, match=f"{jobs} is no number of processes"):
+        with pytest.raises(ValueError, match=f"expected 1 process or more, got {jobs}"):
             zd.check(prog, jobs=jobs)
+    for pfns in (5, (1,), (1, 2, 3)):
+        with pytest.raises(TypeError, match="expected a pair, the first PFN and the end, got"):
+            zd.check(prog, pfns=pfns)  # type: ignore[arg-type]

@@ -172,6 +172,56 @@ WRONG = [
     ("help lab run more words", "unrecognized arguments: more words"),
     ("survey", "the following arguments are required: PATH"),
     ("survey --dask '' dump", "argument --dask: it is empty"),
+    # What was given twice, of which one would be ignored.
+    ("-c DUMP -c DEVICE check", "argument -c/--core: it is given more than once"),
+    ("-c DUMP check -o one -o other", "argument -o/--output: it is given more than once"),
+    ("-c DUMP check --pfns 0..5 --pfns 5..9", "argument --pfns: it is given more than once"),
+    ("-c DUMP check --only ram --only devices", "argument --only: it is given more than once"),
+    ("-c DUMP pages 0..5 --kind free --kind slab", "argument --kind: it is given more than once"),
+    ("-c DUMP pfn 0 --as phys --as pfn", "argument --as: it is given more than once"),
+    ("lab run --kernel a --kernel b", "argument --kernel: it is given more than once"),
+    ("diff DUMP --vmcoreinfo a --vmcoreinfo b", "come before the command"),
+    # What is neither a dump, nor a report, nor a log.
+    ("-c fifo check", "cannot open fifo: it is a pipe"),
+    ("-c loop check", "cannot open loop: Too many levels"),
+    ("-c utf16 check", "not an ELF core file"),
+    ("--qemu fifo check", "is QEMU running"),
+    ("-s . -c DUMP check", "give the vmlinux in it to -s"),
+    ("--vmcoreinfo . -c DUMP check", "cannot read .: Is a directory"),
+    ("--vmcoreinfo zeros -c DUMP check", "give a file of VMCOREINFO's text"),
+    ("--kernel-directory text -c DUMP check", "there is no directory text"),
+    ("-c DUMP check --baseline list", "it has no schema"),
+    ("-c DUMP check --baseline future", "its schema is 'drgn-zonedev/report/9'"),
+    ("-c DUMP check --baseline partial", "a part of it is damaged or missing ('kernel')"),
+    ("-c DUMP check --baseline deep", "deep is not JSON"),
+    ("-c DUMP check --baseline utf16", "utf16 is not JSON"),
+    ("-c DUMP check --baseline endless", "endless is longer than 1 GiB"),
+    ("-c DUMP diff future", "its schema is 'drgn-zonedev/report/9'"),
+    ("oops endless", "endless is longer than 1 GiB: give another log"),
+    ("oops loop", "cannot read loop: Too many levels"),
+    # Other numbers than they look like.
+    ("check --pfns 0..5..9", "'0..5..9' is not START..END"),
+    ("check --pfns 0...5", "'0...5' is not START..END"),
+    ("check --pfns 1e3..2e3", "'1e3' is not a number"),
+    ("-c DUMP check --pfns 0x10000000000000000..0x10000000000000001", "no memory at PFNs"),
+    ("-c DUMP pfn 1e5", "give 0x1e5"),
+    ("-c DUMP pfn 18446744073709551616", "is not a"),
+    ("-c DUMP pfn 0x24400,0x24401", "there is no resource '0x24400,0x24401'"),
+    ("-c DUMP sections 5..7", "'5..7' is not a number"),
+    ("-c DUMP pages 5..3", "no page is in '5..3'"),
+    ("-c DUMP pins -- -1", "-0x1 is not a PFN on this machine"),
+    ("-c DEVICE pins 0x24000..", "there is no device '0x24000..'"),
+    ("-c DUMP export out --margin 1.5", "'1.5' is not a number"),
+    ("survey DUMP --timeout nan", "'nan' is not a number of seconds"),
+    ("survey DUMP --memory 1XB", "'1XB' is not a size"),
+    # Where nothing can be written.
+    ("-c DUMP check -o loop", "cannot write loop: Too many levels"),
+    ("-c DUMP check -o /dev/full", "cannot write /dev/full: No space left"),
+    ("-c DUMP check -o DUMP/dump.tar.xz", "is an input, which -o would overwrite"),
+    ("-c DUMP export DUMP/dump.tar.xz", "is an input, which OUT would overwrite"),
+    ("-c DUMP export text", "text is a file: choose another name"),
+    ("lab run --junit . fsdax-collision", "cannot write ."),
+    ("lab run --dump text fsdax-collision", "cannot write text"),
 ]
 
 
@@ -182,6 +232,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("blank").write_text(" \n")
     Path("text").write_text("no core at all\n")
     Path("zeros").write_bytes(bytes(1 << 16))
+    Path("utf16").write_text("h\xe4llo", "utf-16")
+    Path("list").write_text("[1, 2]")
+    Path("future").write_text('{"schema": "drgn-zonedev/report/9"}')
+    Path("partial").write_text('{"schema": "drgn-zonedev/report/2"}')
+    Path("deep").write_text("[" * 100_000)
+    Path("loop").symlink_to("loop")
+    Path("endless").symlink_to("/dev/zero")
+    os.mkfifo("fifo")
+    # A GiB takes seconds to read.
+    monkeypatch.setattr("drgn_zonedev.commands.inputs._MAX_BYTES", 1 << 20)
     Path("dump").symlink_to(DUMP)
     Path("device").symlink_to(DEVICE)
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
@@ -228,6 +288,41 @@ LOOKED_UP = {
     "help words",
     *(f"lab {verb} names" for verb in ("fetch", "build-kernel", "run", "walk", "shell")),
 }
+
+
+def overridden(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:
+    namespace = argparse.Namespace(**{action.dest: action.default})
+    action(parser, namespace, ["first"])
+    try:
+        action(parser, namespace, ["second"])
+    except argparse.ArgumentError:
+        return False
+    return getattr(namespace, action.dest) == ["second"]
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action.choices.values():
+                yield from options(each)
+        elif action.option_strings and action.nargs != 0:
+            yield action
+
+
+def test_only_what_has_a_default_is_overridden_by_another_value() -> None:
+    parser = cli.make_parser()
+    each = [action for action in options(parser) if overridden(parser, action)]
+    assert {action.option_strings[-1] for action in each if action.default is None} == set()
+    assert {"--format", "--color", "--types"} <= {a.option_strings[-1] for a in each}
+
+
+@pytest.mark.parametrize("line", ["oops -", "diff - dump", "-c dump check --baseline -"])
+def test_closed_standard_input_is_a_wrong_usage(
+    line: str, files: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert status_of(line.split()) == USAGE
+    assert "cannot read -: standard input is closed" in capsys.readouterr().err
 
 
 def may_be_empty(parser: argparse.ArgumentParser, action: argparse.Action) -> bool:

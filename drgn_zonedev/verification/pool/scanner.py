@@ -50,7 +50,7 @@ def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     :raises ValueError: if *jobs* is less than 1
     """
     if jobs is not None and jobs < 1:
-        raise ValueError(f"{jobs} is no number of processes: give 1 or more")
+        raise ValueError(f"expected 1 process or more, got {jobs}")
     with team() as workers:
         start_workers(prog, workers, _number_of_early_workers(prog, jobs))
 
