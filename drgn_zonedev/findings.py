@@ -251,8 +251,8 @@ _ERRORS = (
         Severity.ERROR,
         "these PFNs are valid, but their struct pages are not mapped",
         "populate_section_memmap() maps the memmap before a subsection becomes valid, and "
-        "section_deactivate() makes it invalid first. pfn_valid() is true here, and whoever reads "
-        "the struct page faults. Where a page of vmemmap holds the struct pages of more than one "
+        "section_deactivate() makes it invalid first. pfn_valid() is true here, and reading the "
+        "struct page faults. Where a page of vmemmap holds the struct pages of more than one "
         "subsection (pages of 16 KiB and more), removing one device can take it away from another.",
         "the page tables do not map the page of vmemmap",
         _REPORT,
@@ -261,7 +261,7 @@ _ERRORS = (
         "vmemmap-free",
         Severity.ERROR,
         "the page allocator has free pages that store these struct pages",
-        "Whoever allocates such a page overwrites struct pages that are in use.",
+        "The next user of such a page overwrites struct pages that are in use.",
         "PageBuddy() of the page that the page tables map to vmemmap, or of the block that it is "
         "in",
         _REPORT,
@@ -271,8 +271,8 @@ _ERRORS = (
         Severity.ERROR,
         "these struct pages are in memory that cannot hold any",
         "vmemmap_populate() takes RAM that is online, pages of the device's own altmap, or the "
-        "head of the memory block itself. Anything else belongs to somebody: the data of a device, "
-        "RAM that is offline, a hole. A page table in a hole cannot map any, either.",
+        "head of the memory block itself. Anything else must not hold struct pages: the data of a "
+        "device, RAM that is offline, a hole. A page table in a hole cannot map any, either.",
         "the PFN that the page tables map to vmemmap, or that of the page table, and the case of "
         "the memory there",
         _REPORT,
@@ -393,9 +393,9 @@ _ERRORS = (
     Kind(
         "section-usage-dead",
         Severity.ERROR,
-        "the usage of a section is no memory that is allocated",
+        "the usage of a section is in memory that is not allocated",
         "section_activate() takes it from a slab, and section_deactivate() sets the pointer to "
-        "NULL when it frees it: pfn_section_valid() reads memory of somebody else here. Before "
+        "NULL when it frees it: pfn_section_valid() reads what belongs to another user here. Before "
         'Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing memory_section->'
         'usage") (in v6.8), it could read it after it was freed.',
         "mem_section.usage, and what the slab that it is in, or its page, says of that memory",
@@ -459,7 +459,7 @@ _ERRORS = (
         Severity.ERROR,
         "the page allocator has free pages that store the memmap of their memory block",
         "With memmap_on_memory, the head of a hotplugged block stores the struct pages of the "
-        "block. online_pages() leaves it out, so that none of it is ever free. Whoever allocates "
+        "block. online_pages() leaves it out, so that none of it is ever free. The next user of "
         "such a page overwrites struct pages.",
         "PageBuddy() of a page at the head of an online memory block, whose altmap (before v6.6, "
         "nr_vmemmap_pages) says how long that is",
@@ -470,7 +470,7 @@ _ERRORS = (
         Severity.ERROR,
         "the struct pages of a memory block are not where the block says",
         "A block with an altmap (before v6.6, with nr_vmemmap_pages) stores its memmap in its own "
-        "head, and a block without one does not store any of it. Whoever offlines or removes the "
+        "head, and a block without one does not store any of it. Offlining or removing the "
         "block frees the wrong memory.",
         "the page tables lead from the struct pages of the block to other pages than those at its "
         "head, or to pages of the block although it has no altmap",
@@ -503,12 +503,12 @@ _ERRORS = (
     Kind(
         "free-area-count",
         Severity.ERROR,
-        "a zone does not count the free blocks that there are",
-        "Whoever puts a block on a free list of the buddy allocator sets PageBuddy() and "
-        "increments nr_free of its order, under zone->lock; whoever takes it undoes both. Pages "
-        "on per-CPU lists are in neither. With too few blocks counted, the allocator does not "
-        "find them; with too many, it looks for blocks that are not there, or a page was handed "
-        "out that is still free.",
+        "a zone's count of free blocks is wrong",
+        "The buddy allocator sets PageBuddy() of a block and increments nr_free of its order when "
+        "it puts the block on a free list, and undoes both when it takes it off, under "
+        "zone->lock. Pages on per-CPU lists are in neither. If nr_free is too small, the allocator "
+        "misses blocks; if it is too large, the allocator looks for blocks that are not there, or "
+        "a page was handed out that is still free.",
         "free_area[order].nr_free, and the struct pages of the zone with PageBuddy() and that "
         "order in private, all of which were read, while zone->lock is free; of a running kernel, "
         "the same difference each of three times",
@@ -520,7 +520,7 @@ _ERRORS = (
         Severity.ERROR,
         "a node does not span one of its zones",
         "resize_pgdat_range() grows a node together with its zone, and update_pgdat_span() shrinks "
-        "it to what its zones still span. Whoever walks over a node's PFNs misses the rest.",
+        "it to what its zones still span. A walk over the PFNs of the node misses the rest.",
         "node_start_pfn and node_spanned_pages of the node, zone_start_pfn and spanned_pages of "
         "the zone, while mem_hotplug_lock is free",
         _REPORT,
@@ -562,7 +562,7 @@ _MEMORY_ERROR = (
     "see whether the words differ in one bit, and run a memory test."
 )
 _DOUBLE_USE = (
-    "Look for who frees or uses a page twice: boot with page_owner=on and "
+    "Look for code that frees a page twice, or uses it after that: boot with page_owner=on and "
     "init_on_free=1, or build with CONFIG_PAGE_TABLE_CHECK or KASAN, and let it happen again."
 )
 
@@ -620,7 +620,7 @@ _RAM_ERRORS = (
         "Do not offline, soft-offline or unpoison these pages: get_hwpoison_page() calls "
         "zone_pcp_disable(page_zone(page)) before it looks at the page, so that writing one of "
         "them to hard_offline_page, soft_offline_page or unpoison-pfn makes Linux 7.2 and 7.3 "
-        "panic. The mending patch: a reserved page that no zone spans keeps what "
+        "panic. The fix: a reserved page that no zone spans keeps what "
         "init_unavailable_range() gave it.",
     ),
     Kind(
@@ -662,9 +662,9 @@ _RAM_ERRORS = (
     Kind(
         "ram-compound-order",
         Severity.ERROR,
-        "a compound page has another order than it has tails",
+        "the order of a compound page does not match the number of its tails",
         "prep_compound_head() writes the order into the first tail, when all tails are linked. "
-        "Whoever frees the page frees as many pages as that says. 0 is legal while a compound page "
+        "Freeing the page frees as many pages as that says. 0 is legal while a compound page "
         "is made or freed.",
         "compound_order(), and the number of tails that lead to the head",
         _MEMORY_ERROR,
@@ -735,8 +735,8 @@ _RAM_ERRORS = (
         "ram-free-refcount",
         Severity.ERROR,
         "pages of a free block have references",
-        "Pages are freed when the last reference is dropped: whoever still has one uses memory "
-        "that the next allocation gives to somebody else.",
+        "Pages are freed when the last reference is dropped. The holder of another one uses memory "
+        "that the next allocation gives away.",
         "page->_refcount is not 0 within a block of PageBuddy()",
         _DOUBLE_USE,
     ),
@@ -890,8 +890,8 @@ _WARNINGS = (
         Severity.WARNING,
         "these struct pages are where another device, or another memory block, stores its own",
         "Where a page of vmemmap holds the struct pages of more than one subsection (pages of 16 "
-        "KiB and more), whoever comes second finds the page mapped and uses it. "
-        "vmemmap_free() does not count who does: removing the first takes the page along.",
+        "KiB and more), the second device finds the page mapped and uses it. "
+        "vmemmap_free() does not count the users: removing the first device takes the page along.",
         "the PFN that the page tables map to vmemmap is in the altmap of another pgmap, or in "
         "another memory block",
         "Do not remove the other device while this one is in use; use a memmap in RAM for both.",
@@ -912,7 +912,7 @@ _INFOS = (
     Kind(
         "memmap-count",
         Severity.INFO,
-        "the kernel counts another number of pages of struct pages than there are",
+        "the kernel's count of pages that store struct pages is wrong",
         "nr_memmap_pages and nr_memmap_boot_pages of /proc/vmstat count the pages that struct "
         "pages have to themselves, wherever those are, and page_ext. Pages that all optimised "
         "hugetlb pages of a zone share are not counted.",
@@ -924,11 +924,11 @@ _INFOS = (
         "pgmap-references-extra",
         Severity.INFO,
         "the pgmap has more references than its pages in use account for",
-        "get_dev_pagemap() takes one for as long as somebody looks at a page, and pages that are "
-        "being handed out or freed have one already, or still. One that stays keeps "
-        "memunmap_pages() waiting.",
+        "get_dev_pagemap() takes a reference while a page is looked at. A page that is being handed "
+        "out has one already, and one that is being freed still has it. A reference that stays "
+        "keeps memunmap_pages() waiting.",
         "the percpu_ref, counted, and the pages of folios that have a reference",
-        "If the device cannot be removed, look for who took a reference and did not drop it.",
+        "If the device cannot be removed, look for code that took a reference and did not drop it.",
     ),
     Kind(
         "device-migratetype",
