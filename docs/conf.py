@@ -7,7 +7,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["examples"]
 html_theme = "alabaster"
 html_theme_options = {
-    "description": "Whose is a page frame, and is its struct page initialised?",
+    "description": "What does each page frame belong to, and is its struct page initialised?",
     "fixed_sidebar": True,
     "page_width": "72em",
 }

@@ -395,7 +395,7 @@ _ERRORS = (
         Severity.ERROR,
         "the usage of a section is in memory that is not allocated",
         "section_activate() takes it from a slab, and section_deactivate() sets the pointer to "
-        "NULL when it frees it: pfn_section_valid() reads what belongs to another user here. Before "
+        "NULL when it frees it: pfn_section_valid() reads memory of another user here. Before "
         'Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing memory_section->'
         'usage") (in v6.8), it could read it after it was freed.',
         "mem_section.usage, and what the slab that it is in, or its page, says of that memory",
@@ -924,9 +924,9 @@ _INFOS = (
         "pgmap-references-extra",
         Severity.INFO,
         "the pgmap has more references than its pages in use account for",
-        "get_dev_pagemap() takes a reference while a page is looked at. A page that is being handed "
-        "out has one already, and one that is being freed still has it. A reference that stays "
-        "keeps memunmap_pages() waiting.",
+        "get_dev_pagemap() takes a reference while a page is looked at. A page that is being "
+        "handed out has one already, and one that is being freed still has it. A reference that "
+        "stays keeps memunmap_pages() waiting.",
         "the percpu_ref, counted, and the pages of folios that have a reference",
         "If the device cannot be removed, look for code that took a reference and did not drop it.",
     ),

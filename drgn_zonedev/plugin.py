@@ -19,7 +19,7 @@ __all__ = ("drgn_prog_set",)
 
 def drgn_prog_set(prog: Program) -> None:
     """
-    Register ``%zonedev`` as soon as somebody debugs a kernel, and what finds its types and
+    Register ``%zonedev`` as soon as a kernel is debugged, and what finds its types and
     symbols without vmlinux. Called once per program.
     """
     if prog.flags & ProgramFlags.IS_LINUX_KERNEL:
@@ -27,7 +27,7 @@ def drgn_prog_set(prog: Program) -> None:
         from drgn_zonedev.repl.repl import register
 
         register()
-        # Reads nothing until somebody asks for what vmlinux would have said.
+        # Reads nothing until something is asked for that vmlinux would have said.
         offer_builtin_finders(prog)
         if "drgn_tools" in sys.modules:
             _register_with_corelens()
@@ -35,6 +35,6 @@ def drgn_prog_set(prog: Program) -> None:
 
 def _register_with_corelens() -> None:
     # drgn-tools is a plugin of drgn, too. It takes for a module whatever class is known
-    # by the time that somebody says %corelens.
+    # by the time that %corelens runs.
     with contextlib.suppress(ImportError):
         importlib.import_module("drgn_zonedev.repl.corelens")

@@ -207,7 +207,7 @@ def zone_ids(pages: Pages) -> np.ndarray:
 
 
 def is_in_use(device: DevicePages, heads: Pages) -> np.ndarray:
-    """Which pages of a device have more references than one that nobody uses."""
+    """Which pages of a device have more references than one that is not in use."""
     return heads.refcount > int(is_idle_at_one(heads.layout, device))
 
 

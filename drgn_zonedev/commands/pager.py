@@ -53,7 +53,7 @@ def page_text(text: str, command: str) -> bool:
         command, shell=True, stdin=subprocess.PIPE, stdout=sys.stdout, env=environment
     )
     with _interrupts_ignored():
-        # Whoever leaves the pager has seen enough.
+        # The user has left the pager.
         with contextlib.suppress(BrokenPipeError):
             pager.communicate(f"{text}\n".encode(errors="backslashreplace"))
         return pager.wait() not in _NOT_RUN

@@ -4,7 +4,7 @@
 Usages of Sections
 ------------------
 
-Checks that the ``struct mem_section_usage`` of each section is memory that somebody allocated for
+Checks that the ``struct mem_section_usage`` of each section is memory that was allocated for
 it, and for no other section: ``section_activate()`` takes it from a slab, and boot from memblock.
 """
 

@@ -4,7 +4,7 @@
 Types of BTF
 ------------
 
-Makes drgn's types of those of BTF. A struct's members are made when somebody looks at
+Makes drgn's types of those of BTF. A struct's members are made on the first look at
 them, as drgn does with DWARF: most of what a type reaches is never needed.
 """
 
@@ -270,7 +270,7 @@ class BtfTypes:
     def _member_type(self, member: BtfMember, leading: int | None) -> Type | Object:
         made = self.type(member.type_id)
         if not member.name and made.unaliased_kind() not in _COMPOUND:
-            raise DebugInfoError("BTF is damaged: a member that is no struct has no name")
+            raise DebugInfoError("BTF is damaged: a member that is not a struct has no name")
         bit_size = member.bit_size or self._narrow(member.type_id)
         if bit_size:
             try:

@@ -190,7 +190,7 @@ def register_builtin_finders(prog: Program) -> BuiltinDebugInfo:
 def offer_builtin_finders(prog: Program) -> None:
     """
     Like :func:`register_builtin_finders()`, once drgn has looked for the kernel's vmlinux and
-    has not found it. Nothing is read before somebody asks for a type, an object or a symbol.
+    has not found it. Nothing is read before a type, an object or a symbol is asked for.
     """
     if FINDER not in prog.registered_debug_info_finders():
         prog.register_debug_info_finder(FINDER, _stand_in, enable_index=-1)

@@ -73,7 +73,7 @@ class KernelObjects:
         if ids:
             made = self.types.type(self.types.btf.type(ids[0]).reference)
             if made.kind != TypeKind.FUNCTION:
-                raise DebugInfoError(f"BTF is damaged: {name} is no function")
+                raise DebugInfoError(f"BTF is damaged: {name} is not a function")
             return made
         # BTF has no function whose arguments the compiler moved elsewhere, and, in Linux
         # 5.10, none of those that are freed after boot: void (...)

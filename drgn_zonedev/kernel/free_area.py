@@ -54,7 +54,7 @@ def zone_nr_free(prog: Program, zone: int) -> tuple[int, ...]:
 
 def spin_is_locked(lock: Object) -> bool | None:
     """
-    Return whether a ``spinlock_t`` is held, or somebody waits for it: any bit of a queued
+    Return whether a ``spinlock_t`` is held, or a CPU waits for it: any bit of a queued
     spinlock's word says so, and two different tickets of another one. With
     ``CONFIG_PREEMPT_RT``, it has an owner instead.
 

@@ -5,7 +5,7 @@ Per-CPU Lists of Free Pages
 ---------------------------
 
 The ``drgn_zonedev.kernel.pcp_lists`` module finds the free pages that each CPU keeps for
-itself (``struct per_cpu_pages``), and those of a virtual machine that nobody accepted yet, where
+itself (``struct per_cpu_pages``), and those of a virtual machine that are not accepted yet, where
 a list has them. No struct page says that it is on such a list.
 """
 

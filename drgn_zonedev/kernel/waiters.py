@@ -73,7 +73,7 @@ def _queued(queue: Object) -> Iterator[Object]:
 @takes_program_or_default
 def page_waiters(prog: Program) -> Iterator[tuple[int, Object]]:
     """
-    Iterate over the tasks that wait in ``wait_var_event()`` on a page, until nobody else uses it.
+    Iterate over the tasks that wait in ``wait_var_event()`` on a page, until it has no other user.
 
     :return: Iterator of (PFN, ``struct task_struct *``)
     :raises FaultError: if a wait queue cannot be read

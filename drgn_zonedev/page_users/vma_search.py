@@ -160,7 +160,7 @@ class VmaSearch:
         return PageOwner(mapping.kind, mapping.address, number, self._path(mapping, inode))
 
     def _path(self, mapping: Mapping, inode: Object) -> str | None:
-        # A device's inode is at no path, but whoever maps it has opened one.
+        # A device's inode is at no path, but a process that maps it has opened one.
         for vma in self.vmas(mapping):
             path = self.path(vma.file)
             if path is not None:

@@ -65,7 +65,7 @@ class WalkOutcome(enum.Enum):
     WILD_NODE = "follows NULL: what NODE_DATA() of a node that does not exist is"
     DANGLING_PGMAP = "follows a pgmap that is none: a freed one, or the page's own list head"
     FALSE_ZONE = "writes to what lies behind node_zones[], taken for its zone"
-    CHANGES = "writes to a struct page that nobody owns"
+    CHANGES = "writes to a struct page without an owner"
     GARBAGE = "takes what the memory held before for a struct page"
     STALE = "takes a struct page of another time for this one"
     MISCOUNTS = "counts the error for whatever node the memory says"

@@ -22,7 +22,7 @@ __all__ = ("candidates", "complete_commands")
 
 _NAME = "%zonedev"
 
-# The last is for crash mode; in Python, it is no statement.
+# The last is for crash mode; in Python, it is not a statement.
 _PREFIXES = ("%zonedev ", "%crash zonedev ", "zonedev ")
 
 

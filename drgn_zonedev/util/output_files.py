@@ -49,7 +49,7 @@ def _identities(path: Path) -> Iterator[Identity]:
         else:
             yield from _identity(status)
     except OSError:
-        # Whoever opens it says what is wrong.
+        # Opening it says what is wrong.
         return
 
 

@@ -47,7 +47,7 @@ def _slab(prog: Program, address: int) -> str:
 
 
 def _owner(prog: Program, address: int, span: tuple[int, int]) -> list[str]:
-    # Freed memory keeps most of its words until somebody else takes it. Then, what
+    # Freed memory keeps most of its words until it is allocated again. Then, what
     # it says is not a range that memory could be hot-added for.
     unit = sparsemem_geometry(prog).pages_per_subsection
     facts = []

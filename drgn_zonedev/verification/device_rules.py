@@ -6,7 +6,7 @@ Rules of Devices
 
 What the kernel promises of the struct pages of devices. The table holds only what no
 driver may change later. Mappings, indices, private data, most flags and high reference
-counts belong to whoever uses the memory.
+counts belong to the users of the memory.
 """
 
 from __future__ import annotations

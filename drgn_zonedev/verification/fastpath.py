@@ -11,7 +11,7 @@ decides what is wrong. It never says yes of a page that deviates.
 
 Idle device pages hold the same bytes. If the first one keeps the rules, and each is
 what the one before it is, the others keep them as well, unless a rule demands
-something else of each page. Pages that differ, because somebody uses them, are
+something else of each page. Pages that differ, because they are in use, are
 compared by columns, under masks that leave out what users may change.
 """
 

@@ -44,7 +44,7 @@ def compare_free_areas(
 ) -> FreeAreas:
     """
     Compare the free blocks that zones count with those that were found. A zone is left out if
-    not all of its memory was read, which is reported by whoever could not read it.
+    not all of its memory was read, which is reported where it could not be read.
 
     :raises LookupError: if the debugging information does not have free areas, or locks
     """

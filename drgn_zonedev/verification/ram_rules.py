@@ -66,7 +66,7 @@ def _place(place: Place) -> RamPlace:
 
 
 def _excluded_by_reserved(kinds: PageKinds) -> int:
-    """Flags of pages that the page allocator gave to somebody, and can take back."""
+    """Flags of pages that the page allocator gave away, and can take back."""
     mapped = kinds.lru | kinds.swapbacked | kinds.unevictable | kinds.mlocked
     return mapped | kinds.slab_flag | kinds.writeback
 

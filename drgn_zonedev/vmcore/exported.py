@@ -30,8 +30,8 @@ _LINE = re.compile(
 )
 _SPAN = re.compile(rb",0x([0-9a-f]+)-0x([0-9a-f]+)")
 
-# Exports did not always have that line, but there is a file beside the vmcore, unless somebody
-# took the vmcore out of it.
+# Exports did not always have that line, but there is a file beside the vmcore, unless the
+# vmcore was taken out of its directory.
 _META_SIZE = 1 << 12
 _SCHEMA = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 _OPTION = re.compile(rb'"all_memmap": (true|false)')

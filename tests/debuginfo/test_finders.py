@@ -94,7 +94,7 @@ def test_function_that_is_a_number_is_damage() -> None:
     writer.add(FUNC, "more", 1)
     prog = builtin_program(carried(writer.bytes(), [*SYMBOLS, ("Tmore", TEXT + 0x38)]))
     register_builtin_finders(prog)
-    with pytest.raises(DebugInfoError, match="more is no function"):
+    with pytest.raises(DebugInfoError, match="more is not a function"):
         prog.function("more")
 
 

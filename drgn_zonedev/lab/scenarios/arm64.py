@@ -47,9 +47,9 @@ _SMALL = MemoryArea(0x60000000, 64 * MIB)
 # pages of 64K, those of 64 MiB do: 62 MiB of them are the second one's.
 _FIRST = MemoryArea(0x60000000, 66 * MIB)
 _SECOND = MemoryArea(_FIRST.end, 62 * MIB)
-# Firmware is told of all the RAM, which ends at 2 GiB.
+# Firmware gets all the RAM, which ends at 2 GiB.
 _NVDIMM = MemoryArea(2 * GIB, 320 * MIB)
-# QEMU has memory there, which the kernel is told to leave alone.
+# QEMU has memory there, which the kernel must leave alone.
 _COHERENT = MemoryArea(0x60000000, 192 * MIB)
 _PRIVATE = MemoryArea(0x60000000, 256 * MIB)
 _RANGES = (MemoryArea(0x60000000, 64 * MIB), MemoryArea(0x70000000, 192 * MIB))

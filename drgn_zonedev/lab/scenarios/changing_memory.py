@@ -31,7 +31,7 @@ __all__ = ("CHANGING_MEMORY",)
 
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
 
-# Boot RAM that the firmware wants to be given to somebody special. One memory block of it is whole.
+# Boot RAM that the firmware sets aside for a special purpose. One memory block of it is whole.
 _SOFT_RESERVED = MemoryArea(0x24000000, 192 * MIB)
 # Some kernels give it to the system at once: not online, so that it can be taken back.
 _SOFT_RESERVED_ARGS = ("memmap=192M%0x24000000-1+0xefffffff", "memhp_default_state=offline")

@@ -47,7 +47,7 @@ def main(fd: int) -> None:
                 number, work = connection.recv()
                 connection.send((number, do(prog, work, _ignore)))
         except (EOFError, ConnectionError):
-            # Whoever asked is gone.
+            # The process that asked is gone.
             return
 
 
