@@ -78,7 +78,7 @@ def _asked_for(args: argparse.Namespace) -> KnownDocument | None:
 
 
 def _known_of(session: Session, like: KnownDocument | None) -> KnownDocument:
-    """Get of a program what can be compared with something."""
+    """Get what is compared of a program."""
     if isinstance(like, KnownCensus):
         return known_census_of_session(session, like.by)
     return known_report_of_session(session)

@@ -303,7 +303,7 @@ def _not_inside(parent: BtfType, member: BtfMember) -> str:
 
 def has_size(t: Type) -> bool:
     """
-    Tell whether an object may have a type: one without a size has no value, either. A flexible
+    Return whether an object may have a type: one without a size has no value, either. A flexible
     array may be a variable, or the last member.
     """
     while t.kind == TypeKind.TYPEDEF:

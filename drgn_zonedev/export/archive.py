@@ -56,7 +56,7 @@ class ArchiveError(Exception):
 
 
 def is_archive_name(path: Path) -> bool:
-    """Tell whether a path is named like a packed export."""
+    """Return whether a path is named like a packed export."""
     return path.name.endswith(SUFFIXES)
 
 

@@ -111,7 +111,7 @@ class _Memory:
         return self._stretches[index] if index >= 0 else (0, 0)
 
     def has(self, address: int) -> bool:
-        """Tell whether an address is in it."""
+        """Return whether an address is in it."""
         start, end = self._stretch(address)
         return start <= address < end
 

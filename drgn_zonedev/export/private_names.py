@@ -73,7 +73,7 @@ def image(prog: Program) -> Span:
 
 
 def is_public(text: bytes) -> bool:
-    """Tell whether a name reveals nothing: of RAM, blanked, or unreadable."""
+    """Return whether a name reveals nothing: of RAM, blanked, or unreadable."""
     return _PUBLIC.fullmatch(text) is not None
 
 

@@ -79,7 +79,7 @@ class StoredDump:
 
 
 def is_export(path: Path) -> bool:
-    """Tell whether a path is an export: its directory, or an archive with all of it."""
+    """Return whether a path is an export: its directory, or an archive with all of it."""
     if os.path.isdir(path):
         return any(os.path.exists(path / name) for name in (ARCHIVE, "vmcore"))
     return is_archive_name(path) and os.path.exists(path)

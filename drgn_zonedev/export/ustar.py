@@ -54,7 +54,7 @@ class Header:
 
 
 def is_end(block: bytes) -> bool:
-    """Tell whether a block is one of those that end an archive."""
+    """Return whether a block is one of those that end an archive."""
     return block == _ZEROS
 
 

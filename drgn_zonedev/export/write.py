@@ -112,7 +112,7 @@ def write_export(
 
 
 def is_earlier_export(path: Path) -> bool:
-    """Tell whether :func:`write_export()` made a directory or a file, with nothing else in it."""
+    """Return whether :func:`write_export()` made a directory or a file, with nothing else in it."""
     try:
         if path.is_symlink():
             return False

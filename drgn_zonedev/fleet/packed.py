@@ -21,7 +21,7 @@ _MAX_MEMORY = 80 << 20
 
 def is_packed_export(path: str) -> bool:
     """
-    Tell whether a file is a packed export, or one that is cut off before it says.
+    Return whether a file is a packed export, or one that is cut off before it says.
 
     :raises OSError: if it cannot be read
     """

@@ -144,7 +144,7 @@ class Store:
             self.connection.execute("UPDATE runs SET ended = ? WHERE id = ?", (_now(), run))
 
     def knows(self, found: Found, quick_key: str, question: str, limits: Limits) -> bool:
-        """Tell whether the answer about a dump would be what it was."""
+        """Return whether the answer about a dump would be what it was."""
         with self._lock:
             row = self.connection.execute(
                 "SELECT quick_key, question, ending, limits FROM dumps WHERE location = ?",

@@ -119,7 +119,7 @@ def count_free_blocks(prog: Program, pages: Pages) -> Mapping[tuple[int, int, in
 @takes_program_or_default
 def free_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames are in free blocks of the buddy allocator, by the struct pages of those
+    Return which page frames are in free blocks of the buddy allocator, by the struct pages of those
     that such a block can begin with.
 
     :param frames: PFNs, ``np.int64``, sorted, each once.

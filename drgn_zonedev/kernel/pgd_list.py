@@ -25,7 +25,7 @@ __all__ = ("copies_kernel_entries", "task_page_tables")
 
 @takes_program_or_default
 def copies_kernel_entries(prog: Program) -> bool:
-    """Tell whether each task's page tables have a copy of the kernel's top-level entries."""
+    """Return whether each task's page tables have a copy of the kernel's top-level entries."""
     return "pgd_list" in prog
 
 

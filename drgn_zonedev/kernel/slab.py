@@ -66,8 +66,8 @@ def slab_object(prog: Program, address: IntegerLike) -> SlabObject | None:
             return None
         name = c_string(cache.name)
     except Exception as e:
-        # What has no exception of its own is a plain one in drgn: on arm64, that no variable of the
-        # dump says where the direct mapping is.
+        # drgn raises a plain Exception for some errors: on arm64, if no variable of the dump says
+        # where the direct mapping is.
         if type(e) is not Exception and not isinstance(e, _DAMAGED):
             raise
         raise FaultError(str(e), address) from e

@@ -26,7 +26,7 @@ _WORD = 1 << 64
 
 def false_zones(prog: Program, pages: Pages) -> tuple[np.ndarray, np.ndarray]:
     """
-    Tell which pages say a zone or node that does not exist, and for which of them writing to
+    Return which pages say a zone or node that does not exist, and for which of them writing to
     the per-CPU pagesets of that zone faults. What could not be read counts as a fault.
     """
     layout = pages.layout
@@ -42,7 +42,7 @@ def false_zones(prog: Program, pages: Pages) -> tuple[np.ndarray, np.ndarray]:
 
 
 def false_nodes(prog: Program, pages: Pages) -> np.ndarray:
-    """Tell which pages say a node that can never exist: its ``NODE_DATA()`` is NULL."""
+    """Return which pages say a node that can never exist: its ``NODE_DATA()`` is NULL."""
     # Linux kernel commit 09f49dca570a ("mm: handle uninitialized numa nodes gracefully") (in
     # v5.18) gave every possible node a pglist_data.
     return ~np.isin(pages.node, np.array(possible_nodes(prog), np.uint64))

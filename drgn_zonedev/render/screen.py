@@ -78,7 +78,7 @@ def current_screen() -> Screen | None:
 
 def has_colour(choice: str = "auto") -> bool:
     """
-    Tell whether text is to be coloured: ``always``, ``never``, or on a terminal that has colours
+    Return whether text is to be coloured: ``always``, ``never``, or on a terminal that has colours
     and a user who did not refuse them by ``NO_COLOR``.
     """
     if choice != "auto":

@@ -60,7 +60,7 @@ def _identity(status: os.stat_result) -> Iterator[Identity]:
 
 def is_one_of(output: PathLike | int, inputs: Collection[Identity]) -> bool:
     """
-    Tell whether an output is one of the files that are read, or a directory that holds
+    Return whether an output is one of the files that are read, or a directory that holds
     one of them.
 
     :param output: Its path, or a file descriptor.

@@ -7,8 +7,8 @@ Free Blocks
 Blocks of the buddy allocator, as the struct pages of their first pages say
 (``PageBuddy()``, and the order in ``private``), and which pages lie in them.
 
-A block that says an order which cannot be is not the same as a page in it that is not free:
-``__free_one_page()`` and ``expand()`` never leave a block with more than one such page.
+An impossible order is an error of the block itself, not of the pages in it:
+``__free_one_page()`` and ``expand()`` never leave a block with more than one first page.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 Absent Memory
 -------------
 
-Tells which pages of the kernel's virtual memory cannot be read from a core dump, without
+Finds the pages of the kernel's virtual memory that cannot be read from a core dump, without
 reading them.
 """
 
@@ -41,7 +41,7 @@ _MAX_WINDOWS = 64
 @takes_program_or_default
 def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
     """
-    Tell which pages of virtual memory certainly cannot be read from a core dump: they are
+    Return which pages of virtual memory certainly cannot be read from a core dump: they are
     not mapped, or the dump does not contain the memory that they are mapped to, or
     not the page tables.
 

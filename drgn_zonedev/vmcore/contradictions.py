@@ -201,7 +201,7 @@ def _few(claims: _Claims) -> _Claims:
 
 
 def _tangled(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Tell which spans overlap another one."""
+    """Return which spans overlap another one."""
     found = np.zeros(len(start), bool)
     order = np.flatnonzero(start < end)
     order = order[np.argsort(start[order], kind="stable")]
@@ -213,7 +213,7 @@ def _tangled(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 def _disagree(claims: _Claims) -> bool:
     """
-    Tell whether any address has contents at two places of the file. It is enough to
+    Return whether any address has contents at two places of the file. It is enough to
     compare neighbours: all segments between two that disagree overlap the first.
     """
     order = np.flatnonzero(claims.start < claims.filled)

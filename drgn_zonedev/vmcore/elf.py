@@ -52,7 +52,7 @@ class Covered:
     furthest: np.ndarray
 
     def touch(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Tell which half-open ranges contain any of these addresses."""
+        """Return which half-open ranges contain any of these addresses."""
         before = np.searchsorted(self.start, end, side="left")
         reach = np.concatenate([np.zeros(1, np.uint64), self.furthest])
         return reach[before] > start
@@ -83,14 +83,14 @@ class ElfDump:
     ends: tuple[int, int] | None = None
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames the dump does not contain."""
+        """Return which page frames the dump does not contain."""
         if not len(self.physical.start):
             # Physical addresses are unknown if p_paddr is zero everywhere, or invalid.
             return np.zeros(len(frames), bool)
         return ~_touch(self.physical, frames, page_size)
 
     def filtered_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames are in a segment without contents, and in no other."""
+        """Return which page frames are in a segment without contents, and in no other."""
         return _touch(self.excluded, frames, page_size) & self.absent_frames(frames, page_size)
 
 

@@ -22,16 +22,16 @@ from drgn_zonedev.vmcore.left_out import is_in_scraps
 
 __all__ = ("exported_ram", "leaves_out_ram", "with_memmap_line")
 
-# A line of VMCOREINFO: whose struct pages there are, and those of which PFNs besides. Versions
-# that do not know the latter take the whole line for none, and look at the file beside it.
+# A line of VMCOREINFO: the struct pages of devices or of all memory, and those of some more PFNs.
+# Versions that do not know of PFNs ignore the line, and look at the file beside the vmcore.
 _LINE = re.compile(
     rb"^DRGN_ZONEDEV_MEMMAP=(devices|all)((?:,0x[0-9a-f]{1,16}-0x[0-9a-f]{1,16})*)$",
     re.MULTILINE,
 )
 _SPAN = re.compile(rb",0x([0-9a-f]+)-0x([0-9a-f]+)")
 
-# Exports did not always have that line, but there is a file beside the vmcore, unless the
-# vmcore was taken out of its directory.
+# Earlier exports do not have that line, but a file beside the vmcore, unless the vmcore was taken
+# out of its directory.
 _META_SIZE = 1 << 12
 _SCHEMA = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 _OPTION = re.compile(rb'"all_memmap": (true|false)')
@@ -39,10 +39,10 @@ _OPTION = re.compile(rb'"all_memmap": (true|false)')
 
 def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool, pfns: Iterable[Span] = ()) -> bytes:
     """
-    Have VMCOREINFO say which struct pages an export has, as :func:`exported_ram()` reads it.
-    An export of an export leaves out at least as much.
+    Add a line to VMCOREINFO that says which struct pages an export has; :func:`exported_ram()`
+    reads it. The line of an earlier export stays: an export of it has no more than that.
 
-    :param pfns: Of which RAM it has them if not of all of it.
+    :param pfns: The RAM whose struct pages the export has, if not all.
     """
     if _LINE.search(vmcoreinfo):
         return vmcoreinfo
@@ -54,7 +54,7 @@ def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool, pfns: Iterable[Span
 
 @takes_program_or_default
 def leaves_out_ram(prog: Program) -> bool:
-    """Tell whether a program is an export that was made without the struct pages of all RAM."""
+    """Return whether a program is an export that was made without the struct pages of all RAM."""
     found = _LINE.search(prog["VMCOREINFO"].string_())
     if found:
         return found[1] == b"devices"

@@ -56,7 +56,7 @@ class KdumpFile:
     is_part: bool
 
     def absent_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames the dump does not contain; none, if the bits cannot be read."""
+        """Return which page frames the dump does not contain; none, if the bits cannot be read."""
         import numpy as np
 
         if page_size != self.page_size:
@@ -68,12 +68,12 @@ class KdumpFile:
         return absent
 
     def filtered_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
-        """Tell which page frames the bitmap says are not in the dump, nor in another part."""
+        """Return which page frames the bitmap says are not in the dump, nor in another part."""
         absent = self.absent_frames(frames, page_size) & (frames < self.max_pfn)
         return absent & ~self.frames_in_other_parts(frames)
 
     def frames_in_other_parts(self, frames: np.ndarray) -> np.ndarray:
-        """Tell which page frames are in another part of a split dump."""
+        """Return which page frames are in another part of a split dump."""
         import numpy as np
 
         outside = (frames < self.start_pfn) | (frames >= self.end_pfn)
@@ -150,7 +150,7 @@ def read_kdump_header(path: Path) -> KdumpFile | None:
 
 def lacks_its_bitmaps(path: Path) -> bool:
     """
-    Tell whether a dump in kdump format ends before the bitmaps of its pages do.
+    Return whether a dump in kdump format ends before the bitmaps of its pages do.
 
     libkdumpfile maps them without checking the size of the file, and opening such a dump
     ends in SIGBUS.

@@ -4,7 +4,7 @@
 What a Dump Does Not Hold
 -------------------------
 
-Tells which memory a core dump does not contain, by the program headers of an ELF dump or
+Finds the memory that a core dump does not contain, by the program headers of an ELF dump or
 the bitmap of a kdump one. Memory itself is not read.
 """
 
@@ -43,13 +43,13 @@ _DumpFile = Union[ElfDump, KdumpFile, None]
 
 @takes_program_or_default
 def tells_what_is_absent(prog: Program) -> bool:
-    """Tell whether a program is a core dump whose file says what it does not contain."""
+    """Return whether a program is a core dump whose file says what it does not contain."""
     return _dump_file(prog) is not None
 
 
 @takes_program_or_default
 def leaves_something_out(prog: Program) -> bool:
-    """Tell whether memory that reads as zeros may be missing from the dump."""
+    """Return whether memory that reads as zeros may be missing from the dump."""
     file = _dump_file(prog)
     return isinstance(file, ElfDump) and file.reads_zeros
 
@@ -64,7 +64,7 @@ def end_of_dump(prog: Program) -> tuple[int, int] | None:
 @takes_program_or_default
 def frames_in_other_parts(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames are in another part of a dump that ``makedumpfile --split``
+    Return which page frames are in another part of a dump that ``makedumpfile --split``
     wrote.
 
     :param frames: PFNs, as for :func:`absent_frames()`.
@@ -78,7 +78,7 @@ def frames_in_other_parts(prog: Program, frames: np.ndarray) -> np.ndarray:
 @takes_program_or_default
 def absent_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames the core dump certainly does not contain: reading one faults,
+    Return which page frames the core dump certainly does not contain: reading one faults,
     or returns zeros that were not in memory.
 
     :param frames: PFNs that may be anything but negative, ``np.int64``.
@@ -94,7 +94,7 @@ def absent_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
 @takes_program_or_default
 def filtered_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
     """
-    Tell which page frames were left out on purpose: the file has a bit or a segment for
+    Return which page frames were left out on purpose: the file has a bit or a segment for
     them, and no contents.
 
     :param frames: PFNs, as for :func:`absent_frames()`.
@@ -109,7 +109,7 @@ def filtered_frames(prog: Program, frames: np.ndarray) -> np.ndarray:
 @takes_program_or_default
 def segment_pages(prog: Program, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
     """
-    Tell which pages an ELF dump contains by their virtual addresses. drgn prefers these
+    Return which pages an ELF dump contains by their virtual addresses. drgn prefers these
     to page tables.
 
     :param first: Virtual page number.
@@ -147,7 +147,7 @@ def next_segment_page(prog: Program, first: int, end: int) -> int:
 
 def is_in_scraps(prog: Program) -> bool:
     """
-    Tell whether most of what an ELF dump has ends within pages: then it is what somebody
+    Return whether most of what an ELF dump has ends within pages: then it is what somebody
     read, byte by byte, and no kernel or hypervisor wrote it.
     """
     file = _dump_file(prog)

@@ -178,7 +178,7 @@ def mapped_frames(
 @takes_program_or_default
 def walks_in_bulk(prog: Program) -> bool:
     """
-    Tell whether translating many pages costs little more than translating one, and needs no
+    Return whether translating many pages costs little more than translating one, and needs no
     debugging symbols.
     """
     return has_entry_format(prog)

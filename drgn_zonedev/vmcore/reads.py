@@ -41,9 +41,8 @@ def read_memory(
     prog: Program, address: IntegerLike, size: IntegerLike, physical: bool = False
 ) -> bytes:
     """
-    Read memory like :meth:`drgn.Program.read()`, except that what lies beyond the
-    end of the address space, and what an ELF dump has left out, is memory that
-    cannot be read like any other.
+    Read memory like :meth:`drgn.Program.read()`, but fault beyond the end of the address
+    space, and where an ELF dump left out memory, for which drgn returns zeros.
 
     :raises FaultError: if it cannot be read
     """
@@ -69,7 +68,7 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
     Get the first address of some virtual memory that cannot be read; ``None`` if all of
     it can.
 
-    :attr:`drgn.FaultError.address` does not tell: it may be a physical address.
+    :attr:`drgn.FaultError.address` may be a physical address instead.
     """
     at, end = int(address), int(address) + int(size)
     while at < end:
@@ -85,8 +84,7 @@ def first_unreadable(prog: Program, address: IntegerLike, size: IntegerLike) -> 
 
 def need_object(obj: Object) -> None:
     """
-    Make sure of an object before drgn reads it: in an ELF dump, drgn takes what was
-    left out for zeros.
+    Refuse an object that an ELF dump left out, as a whole or in part: drgn would read zeros.
 
     :param obj: Reference object; anything that has no address is fine.
     :raises FaultError: if any of it was left out
