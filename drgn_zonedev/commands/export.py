@@ -61,7 +61,8 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         type=pfns,
         action="append",
         default=[],
-        help="include the struct pages of these PFNs, too, of RAM or not (may be repeated)",
+        help="include the struct pages of these PFNs, too, of RAM or not (may be given more than "
+        "once)",
     )
     parser.add_argument(
         "--margin",

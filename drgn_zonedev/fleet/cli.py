@@ -57,8 +57,8 @@ def add_survey_command(subparsers: Any) -> None:
         metavar="PATH",
         type=not_empty,
         nargs="+",
-        help="a dump, a directory, a pattern, or @FILE with one of these a line; or the word "
-        "report, alone",
+        help="a dump, a directory, a pattern, or @FILE, which lists these one per line; or only "
+        "the word report",
     )
     parser.add_argument(
         "--store",
@@ -120,7 +120,7 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--export",
         metavar="FORMAT",
         choices=("jsonl", "parquet"),
-        help="write the tables of the store as files, too: jsonl, or parquet (takes pyarrow)",
+        help="write the tables of the store as files, too: jsonl, or parquet (needs pyarrow)",
     )
     parser.add_argument(
         "--into",

@@ -133,7 +133,7 @@ def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--arch",
         choices=("amd64", "arm64", "ppc64el"),
-        help="default: that of the kernels that are named, or amd64",
+        help="default: that of the given kernels, otherwise amd64",
     )
     verb.add_argument(
         "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"

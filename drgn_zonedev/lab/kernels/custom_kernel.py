@@ -88,6 +88,7 @@ def _modules(directory: Path, release: str) -> Path:
     candidates = (
         directory,
         directory / "lib/modules" / release,
+        directory / "modules" / release,
         # Debian 13 has merged /lib into /usr/lib.
         directory / "usr/lib/modules" / release,
         directory / release,

@@ -121,8 +121,9 @@ def test_a_file_that_is_no_elf_has_no_functions(bzimage: Path) -> None:
         list(elf_functions(bzimage))
 
 
-def test_modules_of_debian_13_are_found(tmp_path: Path, bzimage: Path) -> None:
-    modules = tmp_path / "usr/lib/modules" / bzimage_release(bzimage)
+@pytest.mark.parametrize("given", ["usr/lib/modules", "modules"])
+def test_modules_of_debian_13_are_found(tmp_path: Path, bzimage: Path, given: str) -> None:
+    modules = tmp_path / given / bzimage_release(bzimage)
     modules.mkdir(parents=True)
     (modules / "modules.dep").touch()
     assert custom_kernel(bzimage, bzimage, tmp_path).modules == modules
