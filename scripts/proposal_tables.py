@@ -62,6 +62,20 @@ RANGES = {
 }
 """The ranges whose PFNs were looked up, in words."""
 
+_RACED = {
+    "7.3-raced-taint": "`taint+pgmap`",
+    "7.3-raced-series": "`late-bit`",
+    "7.3-raced": "`two-bits`",
+}
+_ASLEEP = "stale pfn_zone_device"
+_WALKERS = {
+    "pfn_valid": "`pfn_valid()` alone",
+    "pfn_to_online_page": "`pfn_to_online_page()`",
+    "pfn_zone_device": "`pfn_zone_device()`, in an RCU read-side critical section",
+    "reference": "`get_dev_pagemap()` and `pgmap_pfn_valid()`, with the reference",
+    _ASLEEP: "`pfn_zone_device()`, and asleep before the touch",
+}
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -122,7 +136,10 @@ def with_tables(text: str, measured: Sequence[Measured], counted: Mapping[str, A
     text = _with_table(text, "summary", lambda: _summary(measured, counted["cost"]))
     text = _with_table(text, "answers", lambda: _answers(measured, _mistakes))
     text = _with_table(text, "online", lambda: _answers(taken, _taken))
-    return _with_table(text, "counted", lambda: _counted(counted["cost"]))
+    text = _with_table(text, "counted", lambda: _counted(counted["cost"]))
+    text = _with_table(text, "variants", lambda: _variants(counted["answers"]))
+    text = _with_table(text, "races", lambda: _races(counted["races"]))
+    return _with_table(text, "windows", lambda: _windows(counted["races"]))
 
 
 def _with_table(text: str, name: str, table: Callable[[], str]) -> str:
@@ -202,6 +219,72 @@ def _counted(cost: Mapping[str, Any]) -> str:
         if following != first:
             cells = [_work(cost, name, following, range_) for range_ in RANGES]
             lines.append(_row([f"`{name}`", "next", *cells]))
+    return "\n".join(lines)
+
+
+def _variants(answers: Mapping[str, Mapping[str, str]]) -> str:
+    lines = [_row(["kernel", "variants", "agrees in", "differs in"]), _row(["---"] * 4)]
+    for kernel, verdicts in answers.items():
+        variants = [name for name, (counted, *_) in COUNTED.items() if counted == kernel]
+        agree = [name for name, verdict in verdicts.items() if verdict == "agrees"]
+        others = [name for name in verdicts if name not in agree]
+        cells = [", ".join(f"`{name}`" for name in variants), ", ".join(sorted(agree))]
+        lines.append(_row([f"`{kernel}`", *cells, ", ".join(sorted(others)) or "-"]))
+    return "\n".join(lines)
+
+
+def _races(runs: Sequence[Mapping[str, Any]]) -> str:
+    kernels = _raced(runs)
+    header = ["walker", *(_RACED[kernel] for kernel in kernels)]
+    lines = [_row(header), _row(["---"] * len(header))]
+    by_kernel = {
+        kernel: sorted((run for run in runs if run["kernel"] == kernel), key=_processors)
+        for kernel in kernels
+    }
+    rounds = ("; ".join(f"{run['rebound']:,}" for run in same) for same in by_kernel.values())
+    lines.append(_row(["(how often it was unbound and bound)", *rounds]))
+    for lookup, words in _WALKERS.items():
+        cells = []
+        for of_kernel in by_kernel.values():
+            bad = (_bad(r for r in run["races"] if _is_of(r, lookup)) for run in of_kernel)
+            cells.append("; ".join(bad))
+        lines.append(_row([words, *cells]))
+    return "\n".join(lines)
+
+
+def _is_of(race: Mapping[str, Any], lookup: str) -> bool:
+    # A kprobe cannot sleep.
+    return race["lookup"] == lookup and (lookup != _ASLEEP or race["where"] == "threads")
+
+
+def _raced(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [kernel for kernel in _RACED if any(run["kernel"] == kernel for run in runs)]
+
+
+def _processors(run: Mapping[str, Any]) -> int:
+    return int(run["processors"])
+
+
+def _bad(races: Iterable[Mapping[str, Any]]) -> str:
+    found = list(races)
+    bad = sum(race["poisoned"] + race["unmapped"] for race in found)
+    return f"{bad:,} of {sum(race['touched'] for race in found):,}"
+
+
+def _windows(runs: Sequence[Mapping[str, Any]]) -> str:
+    asked = ("pfn_to_online_page", "pfn_zone_device")
+    kernels = _raced(runs)
+    header = ["at the entry of", *(f"{_RACED[k]}: `{name}()`" for k in kernels for name in asked)]
+    lines = [_row(header), _row(["---"] * len(header))]
+    races = [(run["kernel"], race) for run in runs for race in run["races"]]
+    for where in dict.fromkeys(race["where"] for _, race in races):
+        cells = [
+            _bad(r for k, r in races if (k, r["where"], r["lookup"]) == (kernel, where, name))
+            for kernel in kernels
+            for name in asked
+        ]
+        place = "(threads)" if where == "threads" else f"`{where.partition('.')[0]}()`"
+        lines.append(_row([place, *cells]))
     return "\n".join(lines)
 
 
