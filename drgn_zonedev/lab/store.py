@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "ARM64_STORED",
+    "ARM64_STORED_ONCE",
     "BUILT_STORED",
     "STORED",
     "STORED_ONCE",
@@ -78,6 +79,9 @@ ARM64_STORED = (
     "init-in-flight",
 )
 """Those that matter on arm64."""
+
+ARM64_STORED_ONCE = {"6.1-arm64": ("empty",)}
+"""Of the kernel without ZONE_DEVICE, all that there is."""
 
 BUILT_STORED = {"7.3-debug": ("fsdax-collision", "ghost")}
 """Those of kernels that are built here, which are stored only if they are named."""
@@ -133,7 +137,8 @@ def _chosen(names: Sequence[str]) -> Iterator[tuple[Kernel, Scenario]]:
         kernel = fetch_kernel(name, progress=_say)
         catalogue = scenarios_on(kernel)
         once = tuple(scenario for scenario, only in STORED_ONCE.items() if only == name)
-        stored = (*STORED, *once) if name in KERNELS else BUILT_STORED.get(name, ARM64_STORED)
+        others = {**BUILT_STORED, **ARM64_STORED_ONCE}
+        stored = (*STORED, *once) if name in KERNELS else others.get(name, ARM64_STORED)
         for scenario in [word for word in catalogue if word in names] or stored:
             yield kernel, catalogue[scenario]
 

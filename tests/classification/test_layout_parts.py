@@ -25,12 +25,15 @@ from drgn_zonedev.verification.kernel_knowledge import kernel_knowledge
 DUMPS = Path(__file__).parents[2] / "vmcores"
 FROM_FILES = [name for name in JUDGED if name in LAYOUT_FILES]
 BOOTED = sorted(n for n in FROM_FILES if LAYOUT_FILES[n].parent.name == "booted")
-# Structures that decide are those of 6.12; only the number of nodes is another.
-NEVER_BOOTED = sorted(set(JUDGED) - set(BOOTED) - {"x86-64-6.12-no-numa"})
+# Structures that decide are those of 6.12; only the number of nodes is another. Those of ppc64 are
+# Debian's for ppc64el.
+LIKE_BOOTED = {"x86-64-6.12-no-numa", "ppc64-4k", "ppc64-6.14"}
+NEVER_BOOTED = sorted(set(JUDGED) - set(BOOTED) - LIKE_BOOTED)
 
 
 BOOTED_DUMPS = [
     *(f"{kernel}-empty" for kernel in ("5.10", "6.1", "6.12", "7.2", "7.3")),
+    "6.1-arm64-empty",
     *(f"{kernel}-fsdax-collision" for kernel in ("6.12-arm64-16k", "7.3-arm64")),
 ]
 

@@ -8,7 +8,14 @@ import pytest
 from drgn_zonedev.export.store import stored_dumps
 from drgn_zonedev.lab import KERNELS, SCENARIOS
 from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
-from drgn_zonedev.lab.store import ARM64_STORED, BUILT_STORED, STORED, STORED_ONCE, _arguments
+from drgn_zonedev.lab.store import (
+    ARM64_STORED,
+    ARM64_STORED_ONCE,
+    BUILT_STORED,
+    STORED,
+    STORED_ONCE,
+    _arguments,
+)
 
 
 def test_names_may_be_left_out() -> None:
@@ -28,6 +35,7 @@ def test_unknown_name_is_told_with_the_known_ones(capsys: pytest.CaptureFixture[
 def test_every_dump_is_stored_by_its_list() -> None:
     each = [f"{kernel}-{name}" for kernel in KERNELS for name in STORED]
     once = [f"{kernel}-{name}" for name, kernel in STORED_ONCE.items()]
+    once += [f"{kernel}-{name}" for kernel, names in ARM64_STORED_ONCE.items() for name in names]
     arm64 = [f"{kernel}-{name}" for kernel in ARM64_KERNELS for name in ARM64_STORED]
     stored = {dump.name for dump in stored_dumps(Path(__file__).parents[2] / "vmcores")}
     built = [f"{kernel}-{name}" for kernel, names in BUILT_STORED.items() for name in names]
