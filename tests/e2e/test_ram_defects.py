@@ -14,7 +14,7 @@ from collections import Counter
 import pytest
 from drgn import Program
 from support.defects import Overlay, Spot
-from support.guests import SECTION_PAGES, Booted, each_guest, on_kernels
+from support.guests import SECTION_PAGES, Booted, each_guest, long_guest, on_kernels
 from support.ramdefects import KINDS, RamDefects
 
 from drgn_zonedev.classification.classify import classify_snapshot
@@ -58,10 +58,12 @@ def test_only_the_kernel_bug_is_an_error(booted: Booted) -> None:
 
 
 # Half a minute to a minute each.
-@each_guest(on_kernels("empty", ["7.3"]))
+@each_guest(
+    [*on_kernels("empty", ["7.3"]), long_guest("7.3-debug", "empty", "7.3 is in every run")]
+)
 def test_each_defect_is_found_where_it_is(booted: Booted) -> None:
     prog, rng = booted.program(), random.Random(booted.kernel.name)
-    make, overlay = RamDefects(prog, booted.kernel.name), Overlay(prog)
+    make, overlay = RamDefects(prog, booted.kernel.name.partition("-")[0]), Overlay(prog)
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     injected: Counter[str] = Counter()
