@@ -247,14 +247,44 @@ def _make(tree: Path, root: Path, config: Path, jobs: int, board: Board) -> Path
             shutil.copy(module, root / wanted)
     for link in root.glob("usr/lib/modules/*/build"):
         link.unlink()  # It points into a tree that is about to be deleted.
-    source = board.image.parts[1]
-    _run(
-        [str(tree / "scripts/package/install-extmod-build"), str(root / "tree")],
-        cwd=tree,
-        # With two compilers, it would build the build's programs for the guest.
-        env={"srctree": ".", "SRCARCH": source, "CC": "gcc", "HOSTCC": "gcc", "MAKE": "make"},
-    )
+    _install_headers(tree, root / "tree", board.image.parts[1])
     return root
+
+
+def _install_headers(tree: Path, directory: Path, arch: str) -> None:
+    """
+    Collect what the build of a module needs of a kernel's tree in a new directory.
+
+    :param arch: name of the directory in ``arch/``
+    """
+    script = tree / "scripts/package/install-extmod-build"
+    if script.exists():
+        # With two compilers, it would build the build's programs for the guest.
+        env = {"srctree": ".", "SRCARCH": arch, "CC": "gcc", "HOSTCC": "gcc", "MAKE": "make"}
+        _run([str(script), str(directory)], cwd=tree, env=env)
+    else:
+        _copy_headers(tree, directory, arch)
+
+
+def _copy_headers(tree: Path, directory: Path, arch: str) -> None:
+    """
+    Do what deploy_kernel_headers() of 6.1's scripts/package/builddeb does, in a tree where the
+    source is built.
+    """
+    ours = tree / "arch" / arch
+    directories = [tree / "include", tree / "scripts"]
+    directories += [d for d in ours.rglob("*") if d.is_dir() and d.name in ("include", "scripts")]
+    for source in directories:
+        target = directory / source.relative_to(tree)
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+    files = [tree / "Module.symvers", tree / ".config"]
+    files += tree.glob("tools/objtool/objtool")  # Built with CONFIG_OBJTOOL only.
+    files += [*tree.glob("Makefile*"), *ours.glob("Makefile*")]
+    files += [*ours.rglob("Kbuild.platforms"), *ours.rglob("Platform")]
+    for source in files:
+        target = directory / source.relative_to(tree)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 def merged_config(configs: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -119,3 +120,56 @@ def test_only_files_that_the_next_kernel_changes_are_written(tmp_path: Path) -> 
         assert "\tg();\n\treturn 0;" in (tmp_path / "common.h").read_text()
         assert ("h();" in (tmp_path / "own.c").read_text()) == ("h();" in script)
     assert len(set(times)) == 1
+
+
+def kernel_tree(root: Path, *files: str) -> Path:
+    """Make a kernel's tree with some files, each of which holds its own name."""
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(file)
+    return root
+
+
+def test_a_kernel_with_a_script_for_it_collects_its_headers_itself(tmp_path: Path) -> None:
+    script = "scripts/package/install-extmod-build"
+    tree = kernel_tree(tmp_path / "tree", script, "include/linux/mm.h")
+    (tree / script).write_text(
+        '#!/bin/sh\nmkdir "$1" && echo $SRCARCH >"$1/own" && pwd >>"$1/own"\n'
+    )
+    (tree / script).chmod(0o755)
+    build._install_headers(tree, tmp_path / "headers", "x86")
+    assert [path.name for path in (tmp_path / "headers").iterdir()] == ["own"]
+    assert (tmp_path / "headers/own").read_text() == f"x86\n{tree}\n"
+
+
+# What deploy_kernel_headers() of 6.1 puts into its two lists, an example of each line.
+_HEADERS = (
+    *("Makefile", "arch/x86/Makefile", "arch/x86/Makefile_32.cpu"),
+    *("include/linux/mm.h", "include/config/auto.conf", "include/generated/autoconf.h"),
+    *("scripts/Makefile.build", "scripts/mod/modpost", "scripts/gcc-plugins/latent.so"),
+    *("arch/x86/Kbuild.platforms", "arch/x86/pci/Platform"),
+    *("arch/x86/include/asm/page.h", "arch/x86/include/generated/asm/unistd.h"),
+    *("arch/x86/um/asm/include/a.h", "arch/x86/scripts/b.sh", "Module.symvers", ".config"),
+)
+_NOT_HEADERS = (
+    *("mm/Makefile", "mm/include/mm.h", "arch/x86/mm/Makefile", "arch/x86/mm/init.o"),
+    *("arch/arm64/include/asm/page.h", "tools/objtool/check.c", "tools/include/c.h", "vmlinux"),
+)
+
+
+@pytest.mark.parametrize("objtool", [(), ("tools/objtool/objtool",)])
+def test_headers_of_a_kernel_without_a_script_for_them_are_those_of_its_package(
+    objtool: tuple[str, ...], tmp_path: Path
+) -> None:
+    tree = kernel_tree(tmp_path / "tree", *_HEADERS, *objtool, *_NOT_HEADERS)
+    (tree / "scripts/mod/modpost").chmod(0o755)
+    link = "scripts/dtc/include-prefixes/arm"
+    (tree / link).parent.mkdir(parents=True)
+    (tree / link).symlink_to("../../../arch/arm/boot/dts")  # Nothing is there.
+    headers = tmp_path / "headers"
+    build._install_headers(tree, headers, "x86")
+    have = [str(path.relative_to(headers)) for path in headers.rglob("*") if path.is_file()]
+    assert sorted(have) == sorted((*_HEADERS, *objtool))
+    assert all((headers / file).read_text() == file for file in have)
+    assert os.access(headers / "scripts/mod/modpost", os.X_OK)
+    assert os.readlink(headers / link) == "../../../arch/arm/boot/dts"
