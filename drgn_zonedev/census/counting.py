@@ -195,15 +195,19 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     if stretch.device is not None:
         in_use = is_in_use(stretch.device, decided.heads)
     columns = _Columns(
-        zone_ids(pages), decided.kind, _orders(work, decided), stretch.device, in_use
+        zone_ids(decided.look.flags, pages.layout),
+        decided.kind,
+        _orders(work, decided),
+        stretch.device,
+        in_use,
     )
     _add(done, columns, _labels(work, decided))
 
 
-def zone_ids(pages: Pages) -> np.ndarray:
+def zone_ids(flags: np.ndarray, layout: PageLayout) -> np.ndarray:
     """Node and zone of pages as one number: what ``page->flags`` begin with."""
-    layout = pages.layout
-    return (pages.flags >> np.uint64(64 - layout.nodes_shift - layout.zones_shift)).astype(np.int64)
+    shift = np.uint64(64 - layout.nodes_shift - layout.zones_shift)
+    return (flags >> shift).view(np.int64)
 
 
 def is_in_use(device: DevicePages, heads: Pages) -> np.ndarray:
@@ -309,7 +313,9 @@ def _count_heads(
         if len(heads.words):
             kind = np.full(len(heads.words), PageKind.DEVICE.code, np.uint8)
             order = np.full(len(kind), device.vmemmap_shift) if _by(work) is By.ORDER else None
-            columns = _Columns(zone_ids(heads), kind, order, device, is_in_use(device, heads))
+            columns = _Columns(
+                zone_ids(heads.flags, heads.layout), kind, order, device, is_in_use(device, heads)
+            )
             labels = _labels_of_heads(work, device, heads, pfn[readable])
             _add(done, columns, labels, (ends - begins)[readable])
         progress(end - max(start, stretch.start_pfn))

@@ -23,7 +23,7 @@ from drgn_zonedev.census.mappings import OTHER, SHMEM, UNKNOWN, KnownMappings
 from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers
+from drgn_zonedev.verification.columns import Buffers, rows_of
 from drgn_zonedev.verification.free_blocks import free_pages
 
 __all__ = ("NO_PAGE_MARKS", "Decided", "PageMarks", "decide", "of_one_kind")
@@ -87,6 +87,9 @@ NO_PAGE_MARKS = PageMarks()
 def _within(spans: np.ndarray, start_pfn: int, end_pfn: int) -> np.ndarray:
     first = np.searchsorted(spans[:, 1], start_pfn, side="right")
     last = np.searchsorted(spans[:, 0], end_pfn)
+    if first == last:
+        # As in most parts: what follows takes longer than to find that out.
+        return _NO_SPANS
     found = spans[first:last].copy()
     found[:, :2] = found[:, :2].clip(start_pfn, end_pfn)
     return found
@@ -225,7 +228,7 @@ class _Look:
         layout, words = self.pages.layout, self.words
         mask = layout.pg_head | layout.pg_reserved | words.hwpoison | words.swapcache
         mask |= words.ram.slab_flag
-        rows = np.flatnonzero(self._any_of(self.flags, mask))
+        rows = rows_of(self._any_of(self.flags, mask))
         return rows, self.flags[rows]
 
     def _with(self, flag: int) -> np.ndarray:
@@ -261,7 +264,7 @@ class _Look:
     def _kinds_of_mappings(self) -> np.ndarray:
         kind = np.full(len(self.pages.words), _KERNEL, np.uint8)
         # What tails have there is none of theirs.
-        rows = np.flatnonzero((self.mapping != 0) & ~self.tail)
+        rows = rows_of((self.mapping != 0) & ~self.tail)
         if len(rows):
             kind[rows] = self._kinds_of_mapped(rows)
         # PageSwapCache() of a page that has no mapping yet, or none any more.
@@ -294,7 +297,7 @@ class _Look:
     def _typed(self) -> tuple[np.ndarray, np.ndarray]:
         # Rows of pages with a page type, and what it is.
         mapcount = self.pages.mapcount
-        rows = np.flatnonzero(mapcount < self.words.ram.end_of_types)
+        rows = rows_of(mapcount < self.words.ram.end_of_types)
         rows = rows[~self.tail[rows]]
         return rows, mapcount[rows]
 
@@ -359,7 +362,7 @@ class _Look:
     def _tails(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows of tails, and addresses of their heads."""
         layout = self.pages.layout
-        rows = np.flatnonzero(self.tail)
+        rows = rows_of(self.tail)
         links = self.link[rows]
         heads = self._address(rows) & links if layout.compound_mask else links - _ONE
         copies, of_copies = self._copies
