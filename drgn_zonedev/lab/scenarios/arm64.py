@@ -104,6 +104,8 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
     ranges = partial(namespace_ranges, _COLLIDING, align=align, page=page)
     made = partial(namespace, "fsdax", align=align)
     head = section_head(_COLLIDING.start, "online", page=page)
+    # With pages of 64K, the device ends in the middle of a section, too.
+    tail = section_tail(_COLLIDING.end, "partial", page=page)
     reserve_end = _COLLIDING.start + max(8 * KIB, page)
     collision = _scenario(
         name="fsdax-collision",
@@ -112,7 +114,7 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
         device_tree=(_COLLIDING,),
         modules=_PMEM,
         steps=(made(),),
-        expected=head + ranges(),
+        expected=head + ranges() + tail,
     )
     unbound = (made(), ("unbind", "nd", "nd_pmem", "pfn0.0"))
     return (
@@ -122,14 +124,14 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
             name="fsdax-mem",
             summary="fsdax-collision with the memmap in RAM: no altmap, so nothing is reserved",
             steps=(made("mem"),),
-            expected=head + ranges("mem"),
+            expected=head + ranges("mem") + tail,
         ),
         replace(
             collision,
             name="init-in-flight",
             summary="fsdax-collision, frozen on entry to memmap_init_zone_device()",
             breakpoint="memmap_init_zone_device",
-            expected=head + ranges(data="initializing"),
+            expected=head + ranges(data="initializing") + tail,
             proofs=("nothing_done",),
         ),
         replace(
@@ -138,7 +140,7 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
             summary="fsdax-collision unbound again, frozen before its memory is removed",
             steps=unbound,
             breakpoint="arch_remove_memory",
-            expected=head + expect(_COLLIDING.start, _COLLIDING.end, "teardown", page=page),
+            expected=head + _device(_COLLIDING, "teardown", page=page),
             was=ranges(),
         ),
         replace(
@@ -201,6 +203,7 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         namespace("fsdax", region=0, align=align),
         namespace("fsdax", "mem", region=1, align=align),
     )
+    second = ranges(_SECOND, "mem") + section_tail(_SECOND.end, "partial", page=page)
     neighbours = _scenario(
         name="neighbours",
         summary="two fsdax devices in one section: with 16K, they share a page of vmemmap",
@@ -208,7 +211,7 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         device_tree=(_FIRST, _SECOND),
         modules=_PMEM,
         steps=steps,
-        expected=ranges(_FIRST) + ranges(_SECOND, "mem"),
+        expected=ranges(_FIRST) + second,
     )
     taken_along = expect(
         _SECOND.start, align_up(_SECOND.start, _in_one_page(page)), "device", page=page
@@ -218,7 +221,7 @@ def _of_neighbours(page: int) -> tuple[Scenario, ...]:
         name="neighbour-gone",
         summary="neighbours, the first unbound: struct pages of the other are not mapped",
         steps=(*steps, ("unbind", "nd", "nd_pmem", "pfn0.0")),
-        expected=expect(_FIRST.start, _FIRST.end, "partial", page=page) + ranges(_SECOND, "mem"),
+        expected=expect(_FIRST.start, _FIRST.end, "partial", page=page) + second,
         # Those in the page of vmemmap that the first one had from its altmap.
         errors=tuple(("vmemmap-unmapped", start, end) for start, end, _ in taken_along),
         unmapped=taken_along,

@@ -67,6 +67,18 @@ def test_sections_are_larger_with_pages_of_64k() -> None:
         assert (end - head.start_pfn) * page == size * MIB
 
 
+# With larger pages, no device of it is orphaned.
+@pytest.mark.parametrize(("page", "name"), [each for each in EACH if each != (65536, "orphan")])
+def test_each_section_of_a_device_is_expected_whole(page: int, name: str) -> None:
+    scenario = arm64_scenarios(page)[name]
+    pages = (512 if page == 65536 else 128) * MIB // page
+    for expected in (scenario.expected, scenario.poisoned):
+        for pfn in {pfn for start, end, _ in expected for pfn in (start, end - 1)}:
+            first = pfn - pfn % pages
+            parts = [range(max(s, first), min(e, first + pages)) for s, e, _ in expected]
+            assert sum(map(len, parts)) == pages
+
+
 @pytest.mark.parametrize("name", [*ARM64_KERNELS, BUILT])
 def test_the_size_of_pages_is_that_of_the_flavour(name: str, tmp_path: Path) -> None:
     (tmp_path / "kernel.json").write_text('{"release": "6.12.0", "version": "1"}')
