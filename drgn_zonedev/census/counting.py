@@ -151,6 +151,8 @@ def count(
         else:
             _count_alike(done, work, part.start_pfn, part.end_pfn, PageKind.NOT_IN_DUMP)
         progress(part.end_pfn - part.start_pfn)
+        # See read_pages().
+        del part
     return done
 
 
@@ -195,19 +197,21 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     if stretch.device is not None:
         in_use = is_in_use(stretch.device, decided.heads)
     columns = _Columns(
-        zone_ids(decided.look.flags, pages.layout),
+        zone_ids(decided.look.flags, pages.layout, reader.buffers),
         decided.kind,
         _orders(work, decided),
         stretch.device,
         in_use,
     )
-    _add(done, columns, _labels(work, decided))
+    _add(done, columns, _labels(work, decided), reader.buffers)
 
 
-def zone_ids(flags: np.ndarray, layout: PageLayout) -> np.ndarray:
+def zone_ids(flags: np.ndarray, layout: PageLayout, buffers: Buffers) -> np.ndarray:
     """Node and zone of pages as one number: what ``page->flags`` begin with."""
     shift = np.uint64(64 - layout.nodes_shift - layout.zones_shift)
-    return (flags >> shift).view(np.int64)
+    ids = buffers.get("zone", len(flags))
+    np.right_shift(flags, shift, out=ids)
+    return ids.view(np.int64)
 
 
 def is_in_use(device: DevicePages, heads: Pages) -> np.ndarray:
@@ -245,10 +249,15 @@ class _Columns:
 
 
 def _add(
-    done: Counted, columns: _Columns, labels: np.ndarray | None, pages: np.ndarray | None = None
+    done: Counted,
+    columns: _Columns,
+    labels: np.ndarray | None,
+    buffers: Buffers,
+    pages: np.ndarray | None = None,
 ) -> None:
     # ``pages`` is how many pages each row stands for.
-    key, zones = columns.kind.astype(np.int64), columns.zone[:1]
+    key, zones = buffers.get("key", len(columns.kind)).view(np.int64), columns.zone[:1]
+    np.copyto(key, columns.kind)
     if (columns.zone != zones).any():
         zones, which = _different_zones(columns.zone)
         key += which * len(PAGE_KINDS)
@@ -300,6 +309,7 @@ def _count_heads(
 ) -> None:
     # The head of a compound page decides for its tails, whose struct pages may share memory.
     layout, stretch, size = work.words.layout, work.stretch, 1 << device.vmemmap_shift
+    buffers = buffers_of(prog)
     first = stretch.start_pfn - (stretch.start_pfn - device.first_pfn) % size
     for start in range(first, stretch.end_pfn, size * _HEADS):
         end = min(start + size * _HEADS, stretch.end_pfn)
@@ -314,10 +324,14 @@ def _count_heads(
             kind = np.full(len(heads.words), PageKind.DEVICE.code, np.uint8)
             order = np.full(len(kind), device.vmemmap_shift) if _by(work) is By.ORDER else None
             columns = _Columns(
-                zone_ids(heads.flags, heads.layout), kind, order, device, is_in_use(device, heads)
+                zone_ids(heads.flags, layout, buffers),
+                kind,
+                order,
+                device,
+                is_in_use(device, heads),
             )
             labels = _labels_of_heads(work, device, heads, pfn[readable])
-            _add(done, columns, labels, (ends - begins)[readable])
+            _add(done, columns, labels, buffers, (ends - begins)[readable])
         progress(end - max(start, stretch.start_pfn))
 
 

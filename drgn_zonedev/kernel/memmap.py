@@ -412,6 +412,8 @@ def read_pages(
                 yield gap
                 gap = None
             yield part
+            # Its memory is used for the next chunk; new memory takes as long as to read it.
+            del part
         start = chunk_end
         if gap:
             start = _next_chunk(prog, layout, start, end, chunk)
