@@ -19,7 +19,6 @@ from drgn import Program, offsetof
 from support.defects import ALL_ONES, Change, Defect
 from support.fakekernel.ram import COUNTS, FLAGS, LINK, MAPPING, MEMCG, PRIVATE, family, page_type
 
-PAGE_BYTES, WORDS = 64, 8
 # There is none of this number, or of the highest one.
 NO_NODE = 37
 KINDS = ("lru", "table", "reserved", "head", "first tail", "tail", "free", "inside", "slab")
@@ -54,6 +53,7 @@ class RamDefects:
         self.zone_shift = self.node_shift - self.zone_bits
         # NR_PAGE_ORDERS
         self.orders = int(prog.type("struct zone").member("free_area").type.length or 0)
+        self.page_bytes = prog.type("struct page").size or 0
         self.vmemmap = int(prog["vmemmap"].value_())
         self.in_flags = self.family in ("6.12", "7.2")
 
@@ -63,15 +63,15 @@ class RamDefects:
         return sum(1 << int(self.prog.constant(f"PG_{name}").value_()) for name in names)
 
     def address(self, pfn: int, word: int) -> int:
-        return self.vmemmap + PAGE_BYTES * pfn + 8 * word
+        return self.vmemmap + self.page_bytes * pfn + 8 * word
 
     def word(self, pfn: int, word: int) -> int:
         return int(self.prog.read_u64(self.address(pfn, word)))
 
     def spots(self, start_pfn: int, end_pfn: int, rng: random.Random, each: int) -> Spots:
         """Find pages of each kind, some of each."""
-        raw = self.prog.read(self.address(start_pfn, 0), PAGE_BYTES * (end_pfn - start_pfn))
-        words = np.frombuffer(raw, "<u8").reshape(-1, WORDS)
+        raw = self.prog.read(self.address(start_pfn, 0), self.page_bytes * (end_pfn - start_pfn))
+        words = np.frombuffer(raw, "<u8").reshape(-1, self.page_bytes // 8)
         found: dict[str, list[tuple[int, int]]] = {kind: [] for kind in KINDS}
         order = 0
         row = 0
@@ -164,7 +164,7 @@ class RamDefects:
             yield self._defect("node", pfn, FLAGS, after, "ram-page-node")
         for byte in (0, 0xFD, 0xFF):
             word = byte * 0x0101010101010101
-            changes = tuple(Change(self.address(pfn, i), word) for i in range(WORDS))
+            changes = tuple(Change(self.address(pfn, i), word) for i in range(self.page_bytes // 8))
             spot = ("ram-page-uninitialized", pfn, pfn + 1)
             yield Defect(f"{byte:#x} in {pfn:#x}", changes, frozenset({spot}))
 
