@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from drgn import FaultError, Program
@@ -39,7 +40,7 @@ from drgn_zonedev.consistency.claims import Scene
 from drgn_zonedev.consistency.vmemmap import MemmapAudit, audit_memmap
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.findings import KINDS
-from drgn_zonedev.model import MemmapMemory, Severity
+from drgn_zonedev.model import Case, MemmapMemory, Severity
 from drgn_zonedev.report import check
 
 
@@ -241,6 +242,17 @@ def test_counters_of_the_memmap(wrong: int, at_boot: int) -> None:
     for finding in audit.findings:
         (fact,) = finding.evidence
         assert (fact.value, fact.expected) == (MEMMAP_PAGES + wrong, MEMMAP_PAGES)
+
+
+def test_a_wrong_count_is_said_of_ram_wherever_that_begins() -> None:
+    machine = memmap_machine("6.12")
+    for name in ("nr_memmap_boot_pages", "nr_memmap_pages"):
+        machine.kernel.add_variable(name, "atomic_long_t", MEMMAP_PAGES)
+    of = scene(machine.tables.program())
+    first, *others = of.ranges
+    ranges = [replace(first, start_pfn=SECTION), *others]
+    findings = audit_memmap(replace(of, ranges=ranges)).findings
+    assert [f.case for f in findings if f.slug == "memmap-count"] == [Case.ONLINE]
 
 
 def test_shared_pages_of_the_memmap_are_counted_once() -> None:
