@@ -14,7 +14,7 @@ from support.archasks import asks, followed
 from support.fakekernel.layouts import TABLES
 from support.layoutmachine import BIG_ENDIAN, JUDGED
 
-from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, KERNELS, PPC64EL_KERNELS
+from drgn_zonedev.lab.kernels.known import ARM64_KERNELS, BUILT_KERNELS, KERNELS, PPC64EL_KERNELS
 
 LIMITS = Path(__file__).parents[1] / "docs" / "limits.md"
 PACKAGE = Path(__file__).parents[1] / "drgn_zonedev"
@@ -142,6 +142,7 @@ def test_kernels_that_are_booted_are_those_that_are_documented() -> None:
         ("x86-64", "4K"): ", ".join(KERNELS),
         ("arm64", "4K"): ", ".join(arm64),
         ("arm64", "16K"): ", ".join(arm64_16k),
+        ("arm64", "64K"): ", ".join(n.partition("-")[0] for n in BUILT_KERNELS if "64k" in n),
         ("ppc64le, radix MMU", "4K"): ", ".join(n.partition("-")[0] for n in PPC64EL_KERNELS),
     }
 

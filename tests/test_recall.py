@@ -293,6 +293,7 @@ def test_words_of_real_struct_pages(path: Path) -> None:
     [
         ("7.3-arm64-fsdax-collision", "arm64-7.3"),
         ("6.12-arm64-16k-fsdax-collision", "arm64-6.12"),
+        ("7.3-arm64-64k-fsdax-collision", "arm64-7.3"),
     ],
 )
 def test_words_of_device_pages_of_booted_arm64_kernels(dump: str, name: str) -> None:

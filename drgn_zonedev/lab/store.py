@@ -83,7 +83,10 @@ ARM64_STORED = (
 ARM64_STORED_ONCE = {"6.1-arm64": ("empty",)}
 """Of the kernel without ZONE_DEVICE, all that there is."""
 
-BUILT_STORED = {"7.3-debug": ("fsdax-collision", "ghost")}
+BUILT_STORED = {
+    "7.3-debug": ("fsdax-collision", "ghost"),
+    "7.3-arm64-64k": ("fsdax-collision", "neighbour-gone"),
+}
 """Those of kernels that are built here, which are stored only if they are named."""
 
 # The RAM that has something to show, with its struct pages.

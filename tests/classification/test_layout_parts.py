@@ -34,7 +34,7 @@ NEVER_BOOTED = sorted(set(JUDGED) - set(BOOTED) - LIKE_BOOTED)
 BOOTED_DUMPS = [
     *(f"{kernel}-empty" for kernel in ("5.10", "6.1", "6.12", "7.2", "7.3")),
     "6.1-arm64-empty",
-    *(f"{kernel}-fsdax-collision" for kernel in ("6.12-arm64-16k", "7.3-arm64")),
+    *(f"{kernel}-fsdax-collision" for kernel in ("6.12-arm64-16k", "7.3-arm64", "7.3-arm64-64k")),
 ]
 
 
