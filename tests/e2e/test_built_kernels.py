@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from drgn import Program
+from drgn import Program, sizeof
 from support.guests import Booted, debug_live, each_guest, long_guest
 
 from drgn_zonedev.lab.verdict.compare import judge
@@ -30,7 +30,14 @@ def is_poisoned_without_numa(prog: Program) -> bool:
     return "contig_page_data" in prog and bool(prog["page_init_poisoning"].value_())
 
 
-BUILT: dict[str, Callable[[Program], bool]] = {"7.3-debug": is_poisoned_without_numa}
+def has_small_struct_pages(prog: Program) -> bool:
+    return sizeof(prog.type("struct page")) == 56
+
+
+BUILT: dict[str, Callable[[Program], bool]] = {
+    "7.3-debug": is_poisoned_without_numa,
+    "6.1-slab": has_small_struct_pages,
+}
 
 
 @each_guest(long_guest(kernel, name, LONG) for kernel in BUILT for name in SCENARIOS)

@@ -59,7 +59,10 @@ def test_only_the_kernel_bug_is_an_error(booted: Booted) -> None:
 
 # Half a minute to a minute each.
 @each_guest(
-    [*on_kernels("empty", ["7.3"]), long_guest("7.3-debug", "empty", "7.3 is in every run")]
+    [
+        *on_kernels("empty", ["7.3"]),
+        *(long_guest(name, "empty", "7.3 is in every run") for name in ("7.3-debug", "6.1-slab")),
+    ]
 )
 def test_each_defect_is_found_where_it_is(booted: Booted) -> None:
     prog, rng = booted.program(), random.Random(booted.kernel.name)

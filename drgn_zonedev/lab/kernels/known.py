@@ -122,6 +122,11 @@ BUILT_KERNELS: dict[str, Recipe] = {
     "7.3-debug": Recipe(
         _BACKPORTS, (*_WITH_DRIVERS, "debug-vm.config"), "with poisoned struct pages, without NUMA"
     ),
+    "6.1-slab": Recipe(
+        KERNELS["6.1"],
+        (*_WITH_DRIVERS, "slab.config"),
+        "with a struct page of 56 bytes",
+    ),
     "7.3-proposal": _proposal("with pfn_zone_device(), and walkers that ask it"),
     "7.3-too-early": _proposal("with a defect: bits are set too early", "bit-too-early.edit"),
     "7.3-kept": _proposal("with a defect: bits are never cleared", "bit-kept.edit"),

@@ -102,7 +102,7 @@ def test_kernels_of_one_source_and_config_are_built_in_one_tree(
     build.build_kernels(list(BUILT_KERNELS), refresh=True)
     assert built == [
         *(["6.12-proposal"], ["6.12-mended"], ["7.3-small", "7.3-mended"]),
-        *(["7.3-debug"], PROPOSALS, ["7.3-arm64-64k"]),
+        *(["7.3-debug"], ["6.1-slab"], PROPOSALS, ["7.3-arm64-64k"]),
     ]
 
 
