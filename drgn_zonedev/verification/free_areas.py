@@ -92,11 +92,15 @@ def _compare(
     found = _found(zone, blocks, len(counted))
     if counted == found:
         return
-    if prog.flags & ProgramFlags.IS_LIVE and not _lasts(prog, zone, ranges, counted, found):
+    if not prog.flags & ProgramFlags.IS_LIVE:
+        yield _finding(prog, zone, counted, found)
+        return
+    lasts = _lasts(prog, zone, ranges, _difference(counted, found))
+    if lasts is None:
         reason = f"free_area of {_name(prog, zone)} changed each time that it was compared"
         yield Unjudged(*span, reason, zone.address)
-        return
-    yield _finding(prog, zone, counted, found)
+    elif lasts:
+        yield _finding(prog, zone, counted, found)
 
 
 def _found(zone: Zone, blocks: _Blocks, orders: int) -> tuple[int, ...]:
@@ -107,15 +111,19 @@ def _lasts(
     prog: Program,
     zone: Zone,
     ranges: Sequence[Range],
-    counted: tuple[int, ...],
-    found: tuple[int, ...],
-) -> bool:
-    wrong = _difference(counted, found)
+    wrong: tuple[int, ...],
+) -> bool | None:
+    # Whether a zone keeps a difference. If it changes all the time, that is not known.
     for _ in range(_RECOUNTS):
         before = zone_nr_free(prog, zone.address)
         found = _found(zone, _recount(prog, zone, ranges), len(before))
-        if before != zone_nr_free(prog, zone.address) or _difference(before, found) != wrong:
+        if before != zone_nr_free(prog, zone.address):
+            return None
+        difference = _difference(before, found)
+        if not any(difference):
             return False
+        if difference != wrong:
+            return None
     return True
 
 

