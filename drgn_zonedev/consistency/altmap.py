@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 from drgn import Program
 
 from drgn_zonedev.consistency.claims import Check, Claim, Scene
@@ -21,6 +22,9 @@ from drgn_zonedev.kernel.vmemmap import vmemmap_rules
 from drgn_zonedev.model import Case, Evidence, Finding
 
 __all__ = ("ALTMAP_CHECKS",)
+
+# Pages of 4 KiB in one of 2 MiB.
+_LARGE = 512
 
 
 def _altmaps(scene: Scene) -> Iterator[Finding]:
@@ -76,7 +80,7 @@ def _expected_alloc(scene: Scene, claim: Claim) -> set[int] | None:
     starts = scene.snapshot.sections.nr[rows] * pages
     whole = (starts >= claim.range.start_pfn) & (starts + pages <= claim.range.end_pfn)
     of_section = pages * page_layout(scene.prog).size >> geometry.page_shift
-    sums = {int(whole.sum()) * of_section}
+    sums = set(_pages_of_whole_sections(scene.prog, starts[whole], pages))
     for start in starts[~whole].tolist() if rules.partial_altmap else ():
         first, end = max(start, claim.range.start_pfn), min(start + pages, claim.range.end_pfn)
         of_part = _pages_of_part(scene.prog, first, end)
@@ -84,6 +88,26 @@ def _expected_alloc(scene: Scene, claim: Claim) -> set[int] | None:
         taken = set(of_part) if rules.base_pages else {0, *of_part, of_section}
         sums = {known + more for known in sums for more in taken}
     return sums
+
+
+def _pages_of_whole_sections(prog: Program, starts: np.ndarray, pages: int) -> set[int]:
+    # vmemmap_populate_hugepages() takes pages of 2 MiB. If the struct pages of a section do not
+    # fill these, as those of 56 bytes, the first and the last may have been there for a neighbour.
+    layout, size = page_layout(prog), prog["PAGE_SIZE"].value_()
+    of_section = pages * layout.size // size
+    if size > 4096 or of_section % _LARGE == 0 or not len(starts):
+        return {len(starts) * of_section}
+    least = most = 0
+    for run in np.split(starts, np.flatnonzero(np.diff(starts) != pages) + 1):
+        start, end = int(run[0]), int(run[-1]) + pages
+        first, last = layout.memmap_pages(start, end, size * _LARGE)
+        shared = {
+            page
+            for page, pfn in ((first, start), (last - 1, end))
+            if layout.page_address(pfn) % (size * _LARGE)
+        }
+        least, most = least + last - first - len(shared), most + last - first
+    return set(range(least * _LARGE, most * _LARGE + 1, _LARGE))
 
 
 def _pages_of_part(prog: Program, start_pfn: int, end_pfn: int) -> range:

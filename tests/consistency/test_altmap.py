@@ -17,9 +17,9 @@ MIB = 1 << 20
 START = 8 << 30
 
 
-def said(layout: str, size: int, alloc: int, *, start: int = START) -> list[str]:
+def said(layout: str, size: int, alloc: int, *, start: int = START, page: int = 64) -> list[str]:
     """The slugs about the altmap of a device of that size."""
-    kernel = FakeKernel(layout)
+    kernel = FakeKernel(layout, sizeof_page=page)
     shift = kernel.macros.page_shift
     first, end = start >> shift, (start + size) >> shift
     kernel.sections(first, end, taint=True)
@@ -44,6 +44,24 @@ def test_whole_sections(layout: str, pages: int) -> None:
 def test_x86_64_takes_nothing_for_parts_of_sections() -> None:
     assert said("6.1", 128 * MIB + 64 * MIB, 512) == []
     assert said("6.1", 64 * MIB, 256) == ["altmap-unaccounted"]
+
+
+@pytest.mark.parametrize(
+    ("first", "sections", "pages"),
+    # 1.75 MiB of struct pages for a section, in pages of 2 MiB, and those of section 64 begin one.
+    [
+        (64, 2, [512, 1024]),
+        (65, 1, [0, 512, 1024]),
+        (64, 8, [7 * 512]),
+        (65, 8, [3072, 3584, 4096]),
+    ],
+)
+def test_larger_pages_that_sections_share_may_have_been_there(
+    first: int, sections: int, pages: list[int]
+) -> None:
+    start, size = first * 128 * MIB, sections * 128 * MIB
+    tried = range(0, 4609, 256)
+    assert [n for n in tried if not said("6.1", size, n, start=start, page=56)] == pages
 
 
 def test_arm64_takes_pages_for_parts_of_sections() -> None:
