@@ -48,8 +48,10 @@ TYPES = (
     *("struct attribute",),
     # Slab objects.
     *("struct kmem_cache", "struct kmem_cache_cpu", "struct kmem_cache_node"),
-    *("struct slub_percpu_sheaves", "struct slab_sheaf", "struct node_barn", "freelist_idx_t"),
+    *("struct slub_percpu_sheaves", "struct slab_sheaf", "struct node_barn"),
     *("freelist_aba_t", "struct mm_struct", "enum memory_block_state"),
+    # Those of CONFIG_SLAB, up to v6.7: drgn looks for free ones in the arrays of nodes, too.
+    *("freelist_idx_t", "struct array_cache", "struct alien_cache"),
 )
 
 # Any enumerator brings its whole enumeration.
