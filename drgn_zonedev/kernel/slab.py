@@ -82,10 +82,19 @@ def slab_object(prog: Program, address: IntegerLike) -> SlabObject | None:
 
 def _is_sound(cache: Object) -> bool:
     prog = cache.prog_
-    if not cache.size.value_() or not masks_are_sound(prog):
+    if not cache.size.value_() or not masks_are_sound(prog) or _has_alien_caches(cache):
         return False
     sizes = [sheaf.size.value_() for sheaf in _sheaves(cache)]
     return all(size <= _MAX_IN_SHEAF for size in sizes)
+
+
+def _has_alien_caches(cache: Object) -> bool:
+    # CONFIG_SLAB has them with several nodes, up to v6.7. drgn 0.3.0 takes a struct alien_cache for
+    # the struct array_cache within it.
+    if not hasattr(cache, "cpu_cache"):
+        return False
+    nodes = cache.node[: nr_node_ids(cache.prog_)]
+    return any(node and hasattr(node, "alien") and node.alien for node in nodes)
 
 
 def _sheaves(cache: Object) -> Iterator[Object]:

@@ -8,6 +8,8 @@ leads to free objects.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from drgn import FaultError, Object, Program
@@ -159,3 +161,15 @@ def test_a_mistake_of_ours_is_not_taken_for_damage(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(slab, "find_containing_slab_cache", find)
     with pytest.raises(RuntimeError, match="a mistake"):
         slab_object(Program(), 0xFFFF000000001000)
+
+
+@pytest.mark.parametrize("alien", [0, 0xFFFF888000001000])
+def test_free_objects_of_several_nodes_with_slab_are_not_looked_for(
+    alien: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slab, "nr_node_ids", lambda prog: 2)
+    node = SimpleNamespace(alien=alien)
+    cache = SimpleNamespace(prog_=None, cpu_cache=1, node=[None, node, None])
+    assert slab._has_alien_caches(cast(Object, cache)) == bool(alien)
+    del cache.cpu_cache
+    assert not slab._has_alien_caches(cast(Object, cache))
