@@ -85,6 +85,7 @@ ARM64_STORED_ONCE = {"6.1-arm64": ("empty",)}
 
 BUILT_STORED = {
     "7.3-debug": ("fsdax-collision", "ghost"),
+    "6.1-slab": ("fsdax-collision",),
     "7.3-arm64-64k": ("fsdax-collision", "neighbour-gone"),
 }
 """Those of kernels that are built here, which are stored only if they are named."""
