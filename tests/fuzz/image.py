@@ -23,6 +23,7 @@ from drgn_zonedev.classification.section_rows import section_rows
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.kernel.memmap import page_layout
 from drgn_zonedev.kernel.xarray import xa_is_node
+from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.report import check
 
@@ -32,6 +33,15 @@ _PHDR = struct.Struct("<IIQQQQQQ")
 _PT_LOAD, _PT_NOTE = 1, 4
 _KERNEL_HALF = 1 << 63
 _END = (1 << 64) - 1
+# What leads to everything else, and how many bytes of it.
+_VARIABLES = {
+    "pgmap_array": 16,
+    "memory_blocks": 16,
+    "mem_section": 8,
+    "node_data": 8,
+    "__highest_present_section_nr": 8,
+    "sections_per_block": 4,
+}
 # Not the names of modules' sections, which are most strings.
 _NAME = re.compile(
     rb"(?<=\x00)(?!\.)"
@@ -55,6 +65,10 @@ def _nodes(prog: Program, entry: int) -> Iterator[int]:
         yield entry - 2
         for slot in Object(prog, "struct xa_node *", entry - 2).slots.value_():
             yield from _nodes(prog, slot)
+
+
+def _size(prog: Program, name: str) -> int:
+    return sizeof(prog.type(name))
 
 
 @dataclass(frozen=True)
@@ -170,37 +184,22 @@ class Image:
         prog = open_dump(self.vmcore, self.vmlinux)
         snapshot = take_snapshot(prog)
         sections, layout = snapshot.sections, page_layout(prog)
-        sizes = {
-            name: sizeof(prog.type(name))
-            for name in (
-                "struct mem_section",
-                "struct mem_section_usage",
-                "struct dev_pagemap",
-                "struct memory_block",
-                "struct xa_node",
-                "struct zone",
-            )
-        }
-        zone_device = prog.constant("ZONE_DEVICE").value_()
         kinds: list[list[tuple[int, int]]] = [
-            [(int(a), sizes["struct mem_section"]) for a in sections.address],
-            [(int(a), sizes["struct mem_section_usage"]) for a in sections.usage],
-            [(p.address, sizes["struct dev_pagemap"]) for p in snapshot.pgmaps],
-            [(int(a), sizes["struct memory_block"]) for a in snapshot.memory_blocks.address],
+            [(int(a), _size(prog, "struct mem_section")) for a in sections.address],
+            [(int(a), _size(prog, "struct mem_section_usage")) for a in sections.usage],
+            [(p.address, _size(prog, "struct dev_pagemap")) for p in snapshot.pgmaps],
+            [(int(a), _size(prog, "struct memory_block")) for a in snapshot.memory_blocks.address],
             [
-                (node, sizes["struct xa_node"])
+                (node, _size(prog, "struct xa_node"))
                 for name in ("pgmap_array", "memory_blocks")
+                if name in prog
                 for node in _nodes(prog, prog[name].xa_head.value_())
             ],
             [
-                (prog["node_data"][0].node_zones[zone_device].address_of_().value_(), 256),
-                (prog["pgmap_array"].address_, 16),
-                (prog["memory_blocks"].address_, 16),
-                (prog["mem_section"].address_, 8),
+                *((zone.address, 256) for zone in zones(prog).found[-1:]),
+                # There is no pgmap_array without CONFIG_ZONE_DEVICE, no node_data without NUMA.
+                *((prog[n].address_, size) for n, size in _VARIABLES.items() if n in prog),
                 (prog["mem_section"].value_(), 64),
-                (prog["node_data"].address_, 8),
-                (prog["__highest_present_section_nr"].address_, 8),
-                (prog["sections_per_block"].address_, 4),
                 (prog["init_mm"].pgd.value_() + 4096 - 512 * 8 // 2, 2048),
             ],
             [

@@ -83,6 +83,14 @@ def test_damage_that_once_broke_something(
     assert not outcome.failures
 
 
+# Without CONFIG_ZONE_DEVICE, and without CONFIG_NUMA.
+@pytest.mark.parametrize("name", ["6.1-arm64-empty", "7.3-debug-ghost"])
+def test_kernels_that_lack_something_can_be_damaged_too(
+    pool: ProcessPoolExecutor, images: dict[str, Image], name: str
+) -> None:
+    assert len(pool.submit(known, images[name]).result().structures) >= 5
+
+
 def test_sound_dump_is_answered(pool: ProcessPoolExecutor, images: dict[str, Image]) -> None:
     recipe = Recipe(DUMPS[1], (), None, ("ranges", "--format", "json"))
     (outcome,) = pool.submit(try_recipes, images[DUMPS[1]], [recipe]).result()
