@@ -26,8 +26,8 @@ feature, or else the release. Stable trees take fixes: where it was found from w
 third number counts, and where a kernel does not say it (Ubuntu's 5.15.0-91), it is not judged.
 
 *Known* names the sources that were read, and the commit, and nothing else is known of a guard:
-releases between those were not read, and v5.4 only where it is named. What was booted is what
-*Proof* names.
+releases between those were not read, and v5.4 only where it is named. A *tree* of a release has
+changes of a vendor, or is from the weeks after it. What was booted is what *Proof* names.
 
 `page_zone()` of a struct page whose zone does not exist leads behind `node_zones[]`. Comparing it
 with the zone that is walked is harmless. Who *changes the per-CPU pagesets of its zone* follows a

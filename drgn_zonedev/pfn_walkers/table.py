@@ -35,6 +35,8 @@ Does = tuple[Union[Act, str], ...]
 ONLY_STABLE: Release = (1 << 16, 0)
 """``since`` of a guard that no release of Linus's has."""
 
+_IN_BOOTED = "the same in v5.10, v6.1, v6.12, v7.2 and v7.3"
+
 
 class Stride(enum.Enum):
     """Which PFNs a walker reads, if not all."""
@@ -68,7 +70,7 @@ class Guard:
     function: str = ""
     parameters: int | None = None
     commit: str = ""
-    known: str = "the same in v5.10, v6.1, v6.12, v7.2 and v7.3"
+    known: str = _IN_BOOTED
 
     @property
     def source(self) -> str:
@@ -221,6 +223,10 @@ _DAMON_FIX = (
 )
 _VIRTIO_MEM = "memory of virtio-mem"
 _VIRTIO_MEM_KNOWN = "read in v6.1, v6.12, v7.2 and v7.3"
+# Vendors' trees, and for v6.6 one of the weeks between it and v6.7-rc1.
+_IN_6_6_TOO = f"{_IN_BOOTED}; read in a tree of v6.6, too"
+_IN_5_15_TOO = f"{_IN_BOOTED}; read in trees of v5.15 and v6.6, too"
+_IN_5_4_TOO = f"{_IN_BOOTED}; read in trees of v5.4, v5.15 and v6.6, too"
 _BELOW_MAX_PFN = "below max_pfn"
 # What takes isolated pages: without one of these, no page is isolated.
 _ISOLATION = (
@@ -266,7 +272,7 @@ _KPAGE = (
         known="kpage_read() uses snapshot_page(): read in v7.2 and v7.3",
     ),
 )
-_ZONE_ONLY = (Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE)),)
+_ZONE_ONLY = (Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE), known=_IN_5_15_TOO),)
 # PageHWPoison() reads the page itself, not its head.
 _UNPOISON: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()"),
@@ -516,6 +522,7 @@ WALKERS = (
                 since=(5, 10),
                 commit='fd476720c9ba ("mm,hwpoison-inject: don\'t pin for hwpoison_filter") '
                 "(in v5.10)",
+                known=_IN_5_15_TOO,
             ),
         ),
         module=True,
@@ -552,7 +559,7 @@ WALKERS = (
         file="mm/page_alloc.c",
         function="__pageblock_pfn_to_page",
         functions=("__pageblock_pfn_to_page",),
-        guards=(Guard((_IN_ZONE, "the pageblock begins online", _VALID), (Act.FLAGS,)),),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE, _VALID), (Act.FLAGS,), known=_IN_5_4_TOO),),
         stride=Stride.PAGEBLOCK,
         last=True,
         note="it only compares the zone with that of the first page",
@@ -565,8 +572,9 @@ WALKERS = (
         functions=("read_page_owner", "init_pages_in_zone"),
         guards=(
             Guard(
-                ("below max_pfn", "pfn_valid() of the first PFN of each MAX_ORDER block"),
+                (_BELOW_MAX_PFN, "pfn_valid() of the first PFN of each MAX_ORDER block"),
                 (Act.FLAGS,),
+                known=_IN_5_4_TOO,
             ),
         ),
         note="it checks PageBuddy(), and skips as many pages as a buddy's order says; it stops at "
@@ -728,7 +736,7 @@ WALKERS = (
         file="kernel/power/snapshot.c",
         function="saveable_page",
         functions=("saveable_page", "count_data_pages"),
-        guards=(Guard((_IN_ZONE, _VALID, _ONLINE), (Act.FLAGS, _ZONE)),),
+        guards=(Guard((_IN_ZONE, _VALID, _ONLINE), (Act.FLAGS, _ZONE), known=_IN_6_6_TOO),),
     ),
     Walker(
         name="hibernation-free",
@@ -737,7 +745,7 @@ WALKERS = (
         moved=((6, 5), "mm/page_alloc.c"),
         function="mark_free_pages",
         functions=("mark_free_pages",),
-        guards=(Guard((_IN_ZONE, _VALID), (Act.FLAGS, _ZONE)),),
+        guards=(Guard((_IN_ZONE, _VALID), (Act.FLAGS, _ZONE), known=_IN_6_6_TOO),),
     ),
     Walker(
         name="memory-offline",
@@ -757,13 +765,16 @@ WALKERS = (
                 since=(5, 5),
                 commit="c5e79ef561b0 (\"mm/memory_hotplug.c: don't allow to online/offline memory "
                 'blocks with holes") (in v5.5)',
-                known="the same in v5.10, v6.1 and v6.12; for_each_valid_pfn() since v6.16",
+                known="the same in v5.10, v6.1 and v6.12, and in trees of v5.15 and v6.6; "
+                "for_each_valid_pfn() since v6.16, read between v6.17 and v7.1",
             ),
             Guard(
                 (_RAM_SECTION, _ONLINE),
                 (Act.FLAGS, Act.HEAD),
-                since=(7, 2),
-                known="read in v6.12 and v7.2; it changed between them, without a trace",
+                since=(7, 1),
+                commit='9d80de66a046 ("mm/memory_hotplug: remove for_each_valid_pfn() usage") (in '
+                "v7.1)",
+                known="read in v7.2 and v7.3",
             ),
         ),
     ),
@@ -781,7 +792,33 @@ WALKERS = (
             "alloc_contig_pages_noprof",
             "alloc_contig_frozen_pages_noprof",
         ),
-        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE, "!PageReserved()", Act.HEAD)),),
+        guards=(
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                (Act.FLAGS, _ZONE, "!PageReserved()", Act.HEAD),
+                commit="f231fe4235e2 (\"hugetlbfs: don't access uninitialized memmaps in "
+                'pfn_range_valid_gigantic()") (in v5.4)',
+                known="page_count() and PageHuge(): read in v5.10",
+            ),
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                (Act.FLAGS, _ZONE, "!PageReserved()"),
+                since=(5, 13),
+                commit='eb14d4eefdc4 ("mm,page_alloc: drop unnecessary checks from '
+                'pfn_range_valid_contig") (in v5.13)',
+                known="neither of them: read at that commit and between v5.15 and v5.19",
+            ),
+            Guard(
+                (_IN_ZONE, _ONLINE),
+                (Act.FLAGS, _ZONE, "!PageReserved()", Act.HEAD),
+                since=(6, 3),
+                stable=((5, 15, 109), (6, 1, 26), (6, 2, 13)),
+                commit='4d73ba5fa710 ("mm: page_alloc: skip regions with hugetlbfs pages when '
+                'allocating 1G pages") (in v6.3), in stable trees, too',
+                known="PageHuge(): the same in v6.1.192, v6.12, v7.2 and v7.3; read in trees of "
+                "v5.15.y and v6.6, and between v6.16 and v7.0, too",
+            ),
+        ),
         note="it gives up on a block at the first page that a filter drops",
     ),
     Walker(
@@ -799,7 +836,7 @@ WALKERS = (
         file="mm/memory_hotplug.c",
         function="find_biggest_section_pfn",
         functions=("find_biggest_section_pfn", "find_smallest_section_pfn", "shrink_zone_span"),
-        guards=_ZONE_ONLY,
+        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, _ZONE), known=_IN_5_4_TOO),),
         stride=Stride.SUBSECTION,
         last=True,
     ),
@@ -827,7 +864,11 @@ WALKERS = (
         file="mm/compaction.c",
         function="isolate_freepages_block",
         functions=("isolate_freepages_block", "__pageblock_pfn_to_page"),
-        guards=(Guard((_IN_ZONE, "__pageblock_pfn_to_page()"), (Act.FLAGS, Act.LINK)),),
+        guards=(
+            Guard(
+                (_IN_ZONE, "__pageblock_pfn_to_page()"), (Act.FLAGS, Act.LINK), known=_IN_5_4_TOO
+            ),
+        ),
         note="it checks both ends of the pageblock, and trusts the pages between them",
     ),
     Walker(
@@ -840,6 +881,7 @@ WALKERS = (
             Guard(
                 (_IN_ZONE, "both ends of the pageblock are online"),
                 (Act.FLAGS, Act.HEAD),
+                known=_IN_5_4_TOO,
             ),
         ),
         stride=Stride.EIGHT,
@@ -875,7 +917,7 @@ WALKERS = (
         file="mm/page_isolation.c",
         function="set_migratetype_isolate",
         functions=("set_migratetype_isolate", *_ISOLATION),
-        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, Act.ZONE_LOCK)),),
+        guards=(Guard((_IN_ZONE, _ONLINE), (Act.FLAGS, Act.ZONE_LOCK), known=_IN_5_4_TOO),),
         stride=Stride.PAGEBLOCK,
         note="for alloc_contig_range() and offlining; it takes the first page that is online",
     ),
@@ -886,7 +928,13 @@ WALKERS = (
         moved=((5, 19), "mm/page_alloc.c"),
         function="has_unmovable_pages",
         functions=("has_unmovable_pages", *_ISOLATION),
-        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), ("!PageReserved()", Act.FLAGS, Act.HEAD)),),
+        guards=(
+            Guard(
+                (_IN_ZONE, _BLOCK_BEGINS_ONLINE),
+                ("!PageReserved()", Act.FLAGS, Act.HEAD),
+                known=_IN_5_4_TOO,
+            ),
+        ),
         note="it gives up on the pageblock at the first page that is reserved",
     ),
     Walker(
@@ -903,7 +951,8 @@ WALKERS = (
                 function="isolate_single_pageblock",
                 commit='b2c9e2fbba32 ("mm: make alloc_contig_range work at pageblock granularity") '
                 "(in v5.19)",
-                known="read in v6.1, v6.12, v7.2 and v7.3; before v7.3, it trusts any order",
+                known="read in v6.1, v6.12, v7.2 and v7.3, and in a tree of v6.6; before v7.3, it "
+                "trusts any order",
             ),
         ),
         beside=_SINCE_0_2,
@@ -914,7 +963,7 @@ WALKERS = (
         file="mm/page_isolation.c",
         function="__test_page_isolated_in_pageblock",
         functions=("__test_page_isolated_in_pageblock", *_ISOLATION),
-        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS,)),),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS,), known=_IN_5_4_TOO),),
     ),
     Walker(
         name="valid-zones",
@@ -953,7 +1002,8 @@ WALKERS = (
                 function="try_offline_memory_block",
                 commit='8dc4bb58a146 ("mm/memory_hotplug: extend offline_and_remove_memory() to '
                 'handle more than one memory block") (in v5.11), in the stable tree of v5.10, too',
-                known="the same in v5.10.223, v6.1, v6.12, v7.2 and v7.3",
+                known="the same in v5.10.223, v6.1, v6.12, v7.2 and v7.3; read in trees of v5.15 "
+                "and v6.6, too",
             ),
         ),
         stride=Stride.SECTION,
@@ -974,7 +1024,7 @@ WALKERS = (
                 function="auto_movable_zone_for_pfn",
                 commit='"mm/memory_hotplug: improved dynamic memory group aware "auto-movable" '
                 'online policy" (in v5.15)',
-                known="read in v6.1, v6.12, v7.2 and v7.3",
+                known="read in v6.1, v6.12, v7.2 and v7.3, and in a tree of v6.6",
             ),
         ),
         stride=Stride.SECTION,
@@ -1029,7 +1079,7 @@ WALKERS = (
         file="mm/page_owner.c",
         function="pagetypeinfo_showmixedcount_print",
         functions=("pagetypeinfo_showmixedcount_print", "read_page_owner"),
-        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS, _ZONE)),),
+        guards=(Guard((_IN_ZONE, _BLOCK_BEGINS_ONLINE), (Act.FLAGS, _ZONE), known=_IN_5_4_TOO),),
         note="it checks the first page of a pageblock, and trusts the others",
     ),
     Walker(
@@ -1103,7 +1153,7 @@ WALKERS = (
         file="arch/x86/mm/ioremap.c",
         function="__ioremap_check_ram",
         functions=("__ioremap_check_ram",),
-        guards=(Guard(("System RAM", _VALID), (Act.FLAGS,)),),
+        guards=(Guard(("System RAM", _VALID), (Act.FLAGS,), known=_IN_6_6_TOO),),
         note="the first page that is not reserved refuses the ioremap",
         beside=_SINCE_0_2,
     ),

@@ -76,7 +76,9 @@ SAME_ZONE = "page_zone() is the zone that is walked"
 SAME_NODE = "page_to_nid() is the node that is walked"
 NODE_WALK = "in a node that is online", ONLINE, f"then {SAME_NODE}", "then page_count() != 0"
 ZONE_WALK = ZONE, ONLINE, f"then {SAME_ZONE}", "then page_count() != 0"
+CONTIG = ZONE, ONLINE, f"then {SAME_ZONE}", "then !PageReserved()"
 LAST_SECTION = "below the end of max_pfn's section"
+RAM_BLOCK = "a section of System RAM without holes"
 FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
     "5.4.0": {
         "kpageflags": ("below max_pfn", ONLINE),
@@ -86,6 +88,9 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "hwpoison-inject": (VALID, "then folio_try_get()"),
         "page-idle": (VALID, "then PageLRU()"),
         "memory-offline": ("a section with System RAM", VALID),
+        "alloc-contig": CONTIG,
+        "compaction-ends": (ZONE, "the pageblock begins online", VALID),
+        "zone-shrink-ends": (ZONE, ONLINE, f"then {SAME_ZONE}"),
         "shuffle": (ZONE, "a section that is present"),
         "memory-offline-zone": None,
         "auto-movable": None,
@@ -105,6 +110,9 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "page-idle": (ONLINE, "then PageLRU()"),
         "split-huge-pages": (ZONE, VALID, "then get_page_unless_zero()", f"then {SAME_ZONE}"),
         "auto-movable": (ONLINE,),
+        "alloc-contig": CONTIG,
+        "memory-offline": (RAM_BLOCK, ONLINE, VALID),
+        "memory-offline-zone": (RAM_BLOCK, ONLINE),
         "virtio-mem-movable": ("memory of virtio-mem", ONLINE),
         "page-isolation-edges": None,
         "damon": None,
@@ -124,6 +132,7 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "split-huge-pages": (
             *(ZONE, ONLINE, "then !PageTail()", "then folio_try_get()", f"then {SAME_ZONE}"),
         ),
+        "memory-offline": (RAM_BLOCK, ONLINE, VALID),
         "kho-restore": None,
         "dma-debug": None,
     },
@@ -140,6 +149,8 @@ FOR_RELEASES: dict[str, dict[str, tuple[str, ...] | None]] = {
         "access-phys": None,
     },
     "6.18.36": {"damon": (ONLINE, "then folio_try_get()", "then PageLRU()"), "dma-debug": (VALID,)},
+    "7.0.0": {"memory-offline": (RAM_BLOCK, ONLINE, VALID)},
+    "7.1.0": {"memory-offline": (RAM_BLOCK, ONLINE)},
 }
 LAYOUTS = {
     "5.4": "x86-64-5.8-res",
@@ -147,6 +158,8 @@ LAYOUTS = {
     "6.6": "x86-64-6.6-like",
     "6.8": "x86-64-6.6-like",
     "6.18": "x86-64-6.12",
+    "7.0": "x86-64-6.12",
+    "7.1": "x86-64-6.12",
 }
 
 
@@ -175,6 +188,33 @@ def test_code_of_memory_failure_disables_pagesets_since_v5_11(
         guard = found[name].guard
         assert guard
         assert (Act.ZONE in guard.acts) is changes_pagesets, name
+
+
+@pytest.mark.parametrize(
+    ("layout", "release", "asks"),
+    [
+        ("5.4", "5.4.0", True),
+        ("5.4", "5.12.0", True),
+        ("5.15", "5.13.0", False),
+        ("5.15", "5.15.108", False),
+        ("5.15", "5.15.109", True),
+        ("6.6", "6.1.25", False),
+        ("6.6", "6.1.26", True),
+        ("6.6", "6.2.12", False),
+        ("6.6", "6.2.13", True),
+        ("6.6", "6.3.0", True),
+        ("6.6", "6.6.0", True),
+        ("6.18", "6.18.0", True),
+    ],
+)
+def test_contiguous_ranges_had_huge_pages_from_v5_13_to_v6_2(
+    layout: str, release: str, asks: bool
+) -> None:
+    # PageHuge() follows the compound link, as page_count() does.
+    found = {j.walker.name: j for j in walkers(released(LAYOUTS[layout], release)).walkers}
+    guard = found["alloc-contig"].guard
+    assert guard
+    assert (Act.HEAD in guard.acts) is asks
 
 
 def test_the_files_of_v5_4_end_with_max_pfn() -> None:
