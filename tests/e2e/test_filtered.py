@@ -15,13 +15,14 @@ import os
 import re
 import subprocess
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from drgn import sizeof
+from drgn import FaultError, Program, sizeof
 from support.elfheader import without_sections
 from support.guests import COMMAND_SECONDS, boot_alone
 
@@ -154,26 +155,54 @@ HUGE = Scenario(
 )
 
 
-def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_path: Path) -> None:
-    kernel = fetch_kernel("6.1")
-    whole, small = tmp_path / "whole", tmp_path / "small"
+@dataclass(frozen=True)
+class WithoutVmemmap:
+    """A whole dump, and one without so many pages of vmemmap."""
+
+    whole: Path
+    small: Path
+    excluded: int
+
+
+def without_unused_vmemmap(kernel: Kernel, directory: Path) -> WithoutVmemmap:
+    """Boot a guest, and have makedumpfile exclude vmemmap."""
+    directory.mkdir()
+    whole, small = directory / "whole", directory / "small"
     with boot_alone(kernel, HUGE) as guest:
         guest.dump(whole)
-    expected = check(kernel.vmlinux, whole)
     without_sections(whole)
-    program = makedumpfile(kernel)
-    words = ("-l", "-d", "31", "-e", "--work-dir", str(tmp_path), "-x", str(kernel.vmlinux))
-    command = program.command(*words, str(whole), str(small))
+    words = ("-l", "-d", "31", "-e", "--work-dir", str(directory), "-x", str(kernel.vmlinux))
+    command = makedumpfile(kernel).command(*words, str(whole), str(small))
     said = subprocess.run(
         command, check=True, capture_output=True, text=True, timeout=COMMAND_SECONDS
     )
     excluded = re.search(r"Excluded (\d+) unused vmemmap pages", said.stdout + said.stderr)
     assert excluded
-    prog = open_dump(small, kernel.vmlinux)
+    return WithoutVmemmap(whole, small, int(excluded[1]))
+
+
+def has_all(prog: Program, address: int, size: int) -> bool:
+    try:
+        prog.read(address, size)
+    except FaultError:
+        return False
+    return True
+
+
+def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_path: Path) -> None:
+    kernel = fetch_kernel("6.1")
     ram_pages = HUGE.memory_mib * MIB // 4096
+    for attempt in range(3):
+        dumps = without_unused_vmemmap(kernel, tmp_path / str(attempt))
+        prog = open_dump(dumps.small, kernel.vmlinux)
+        struct_page = sizeof(prog.type("struct page"))
+        # makedumpfile 1.7.2 counts pages, and keeps all of them, once in some dozen guests.
+        if not has_all(prog, prog["vmemmap"].value_(), ram_pages * struct_page):
+            break
+    expected = check(kernel.vmlinux, dumps.whole)
     gaps = [p for p in read_pages(prog, 0, ram_pages) if isinstance(p, UnreadablePages)]
     absent = sum(gap.end_pfn - gap.start_pfn for gap in gaps)
-    assert absent == int(excluded[1]) * 4096 // sizeof(prog.type("struct page")) > 0
+    assert absent == dumps.excluded * 4096 // struct_page > 0
     found = as_json.report_document(report.check(prog))
     for part in ("ranges", "findings"):
         assert found[part] == expected[part], part
