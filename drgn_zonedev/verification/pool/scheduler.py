@@ -121,6 +121,9 @@ def _listen(scan: _Scan[WorkT, ResultT], timeout: float | None) -> None:
         worker = next(w for w in scan.workers if w.connection is connection)
         try:
             _receive(worker, scan)
+            # An answer that is left there counts as work that the worker still has.
+            while worker.connection.poll():
+                _receive(worker, scan)
         except (EOFError, ConnectionError, _CannotOpenError) as e:
             scan.workers.remove(worker)
             scan.queue.again.update(worker.begun)
