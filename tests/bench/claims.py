@@ -62,7 +62,7 @@ CLAIMS = (
         "check --jobs 2, large kdump",
         "ratio",
         "at least",
-        1.6,
+        1.7,
     ),
     Claim(
         "on a small dump, the tool does not start processes to be slower",
