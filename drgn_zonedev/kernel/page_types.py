@@ -136,8 +136,8 @@ def _clear_bits(bits: Mapping[str, int], base: int) -> dict[str, PageType]:
 
 def _macros(prog: Program) -> dict[str, int]:
     # PG_kmemcg had 0x200 until Linux kernel commit 18b2db3b0385 ("mm: Convert
-    # page kmemcg type to a page memcg flag") (in v5.11). So had struct page no member
-    # memcg_data until bcfe06bf2622 ("mm: memcontrol: Use helpers to read page's memcg data").
+    # page kmemcg type to a page memcg flag") (in v5.11). struct page has memcg_data since
+    # bcfe06bf2622 ("mm: memcontrol: Use helpers to read page's memcg data"), in the same release.
     newer = prog.type("struct page").has_member("memcg_data") or section_flags(prog).taint
     if newer:
         return {"buddy": 0x80, "offline": 0x100, "table": 0x200, "guard": 0x400}

@@ -22,7 +22,7 @@ from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_p
 from drgn_zonedev.model import Missing, Unjudged
 from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.left_out import filtered_frames, frames_in_other_parts, segment_pages
-from drgn_zonedev.vmcore.reads import read_memory
+from drgn_zonedev.vmcore.reads import first_unreadable
 
 __all__ = ("missing_memory",)
 
@@ -71,7 +71,7 @@ def missing_memory(
 def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterator[Missing]:
     shift = snapshot.geometry.page_shift
     if address != page_layout(prog).page_address(u.start_pfn):
-        if _is_readable(prog, address):
+        if first_unreadable(prog, address, 1) is None:
             # It is there, and makes no sense.
             return
         where = _page_of(prog, address, shift)
@@ -92,14 +92,6 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
         for start, end in _runs(prog, sorted_set(frames[frames != UNMAPPED]), snapshot):
             why = _why(prog, snapshot, start, address)
             yield Missing(start << shift, end << shift, holds, why)
-
-
-def _is_readable(prog: Program, address: int) -> bool:
-    try:
-        read_memory(prog, address, 1)
-    except FaultError:
-        return False
-    return True
 
 
 def _page_of(prog: Program, address: int, shift: int) -> int | None:

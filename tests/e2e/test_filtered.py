@@ -196,7 +196,7 @@ def test_vmemmap_of_excluded_ram_is_missing_and_that_of_the_device_is_not(tmp_pa
         dumps = without_unused_vmemmap(kernel, tmp_path / str(attempt))
         prog = open_dump(dumps.small, kernel.vmlinux)
         struct_page = sizeof(prog.type("struct page"))
-        # makedumpfile 1.7.2 counts pages, and keeps all of them, once in some dozen guests.
+        # makedumpfile 1.7.2 counted pages, and kept all of them, of one guest among four.
         if not has_all(prog, prog["vmemmap"].value_(), ram_pages * struct_page):
             break
     expected = check(kernel.vmlinux, dumps.whole)
