@@ -26,6 +26,8 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "live_pgmap.h"
+
 /* nopl MARK(%rax) */
 #define MARK(number) ".byte 0x0f, 0x1f, 0x80; .long 0x7a6f6e" #number
 #define BEGIN_MARK MARK(01)
@@ -65,15 +67,6 @@ u64 zonedev_lines[24] __aligned(64);
 
 static struct dev_pagemap *held;
 static unsigned long left;
-
-static struct dev_pagemap *live_pgmap(unsigned long pfn)
-{
-#ifdef HAVE_ONE_ARGUMENT
-	return get_dev_pagemap(pfn);
-#else
-	return get_dev_pagemap(pfn, NULL);
-#endif
-}
 
 /* As get_dev_pagemap(pfn, pgmap) began, as long as it had that argument. */
 static __always_inline bool in_held(unsigned long pfn)

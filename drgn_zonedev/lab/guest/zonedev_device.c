@@ -31,6 +31,8 @@
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
+#include "live_pgmap.h"
+
 #define NAME "zonedev_device"
 #define MAX_RANGES 4
 
@@ -142,15 +144,6 @@ static void put(struct page *page, unsigned int order)
 {
 }
 #endif
-
-static struct dev_pagemap *live_pgmap(unsigned long pfn)
-{
-#ifdef HAVE_ONE_ARGUMENT
-	return get_dev_pagemap(pfn);
-#else
-	return get_dev_pagemap(pfn, NULL);
-#endif
-}
 
 #if defined(HAVE_LARGE_FOLIOS) && defined(CONFIG_DEVICE_PRIVATE)
 #define MAX_MIGRATED 64

@@ -33,6 +33,8 @@
 #include <linux/seq_file.h>
 #include <linux/uaccess.h>
 
+#include "live_pgmap.h"
+
 /* Walkers in a probe do not ask for every PFN: this is how far they go. */
 #define STRIDE 61
 #define NAP 500
@@ -50,15 +52,6 @@ struct counts {
 
 static bool (*kernel_pgmap_pfn_valid)(struct dev_pagemap *pgmap, unsigned long pfn);
 static long (*kernel_nofault)(void *to, const void *from, size_t size);
-
-static struct dev_pagemap *live_pgmap(unsigned long pfn)
-{
-#ifdef HAVE_ONE_ARGUMENT
-	return get_dev_pagemap(pfn);
-#else
-	return get_dev_pagemap(pfn, NULL);
-#endif
-}
 
 static void touch(struct counts *counts, unsigned long pfn)
 {

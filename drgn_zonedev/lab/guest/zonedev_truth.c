@@ -48,6 +48,8 @@
 #include <linux/vmalloc.h>
 #include <linux/xarray.h>
 
+#include "live_pgmap.h"
+
 static bool touch_valid;
 module_param(touch_valid, bool, 0444);
 MODULE_PARM_DESC(touch_valid, "read zone and node of every page with pfn_valid()");
@@ -87,15 +89,6 @@ struct run {
 };
 
 /* --- what differs between kernels: see Kbuild --- */
-
-static struct dev_pagemap *live_pgmap(unsigned long pfn)
-{
-#ifdef HAVE_ONE_ARGUMENT
-	return get_dev_pagemap(pfn);
-#else
-	return get_dev_pagemap(pfn, NULL);
-#endif
-}
 
 static struct dev_pagemap *pgmap_in(struct page *page)
 {

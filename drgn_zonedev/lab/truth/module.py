@@ -82,7 +82,7 @@ def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) ->
 
 
 def _sources(name: str) -> tuple[Path, ...]:
-    return _GUEST / f"{name}.c", _GUEST / "Kbuild"
+    return _GUEST / f"{name}.c", _GUEST / "live_pgmap.h", _GUEST / "Kbuild"
 
 
 def _recipe_digest(name: str) -> str:
