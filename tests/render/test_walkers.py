@@ -58,8 +58,8 @@ def test_text_says_which_guards_the_release_chose() -> None:
     assert "5.10.223-fake" in line
     assert line.endswith(
         "patched: kpagecgroup, memory-failure, soft-offline, unpoison, compaction, page-idle, "
-        "damon, split-huge-pages, memory-offline, kcore, page-isolation-edges, auto-movable, "
-        "virtio-mem-movable, virtio-mem-unplug, access-phys, kho-restore, dma-debug"
+        "damon, split-huge-pages, memory-offline, alloc-contig, kcore, page-isolation-edges, "
+        "auto-movable, virtio-mem-movable, virtio-mem-unplug, access-phys, kho-restore, dma-debug"
     )
     assert "[0x24400, 0x28000)  initializing (4)" in text
 
