@@ -41,8 +41,11 @@ _PACKAGE_OF = {
     "setpriv": "util-linux",
 }
 
-# Only needed to build a kernel from source.
-_BUILD_PACKAGE_OF = {"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"}
+# Only needed to build a kernel from source, or to filter a dump of arm64.
+_SELDOM_NEEDED = {
+    **{"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"},
+    "qemu-aarch64-static": "qemu-user-static",
+}
 
 DEBIAN_PACKAGES = (
     *("qemu-system-x86", "busybox-static", "kmod", "gcc", "make", "e2fsprogs", "xfsprogs"),
@@ -62,7 +65,7 @@ def find_tool(program: str) -> str:
     """Return the path of a host program, or raise LabError naming its package."""
     found = _which(program)
     if found is None:
-        package = {**_PACKAGE_OF, **_BUILD_PACKAGE_OF}.get(program, program)
+        package = {**_PACKAGE_OF, **_SELDOM_NEEDED}.get(program, program)
         raise LabError(f"{program} is not installed: apt-get install {package}")
     return found
 

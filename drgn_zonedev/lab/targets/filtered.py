@@ -13,7 +13,7 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite
 from drgn_zonedev.lab.host.errors import LabError, StepProgress
-from drgn_zonedev.lab.kernels.known import KERNELS, Kernel
+from drgn_zonedev.lab.kernels.known import ALL_KERNELS, Kernel
 from drgn_zonedev.lab.targets.program import DebianProgram, fetch_program
 
 __all__ = ("FORMATS", "NOT_POSSIBLE", "Format", "makedumpfile", "write_filtered")
@@ -23,7 +23,7 @@ _SECONDS = 240
 
 # A suite's makedumpfile supports the suite's kernel. Backports do not have their own; that of the
 # next release is newer than its kernel.
-_SUITE_OF = {"7.3": KERNELS["7.2"]}
+_CODENAMES = {"trixie-backports": "forky"}
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,11 @@ NOT_POSSIBLE: dict[tuple[str, str], str] = {
 
 def makedumpfile(kernel: Kernel, progress: StepProgress = None) -> DebianProgram:
     """Return the makedumpfile that is meant for a kernel."""
-    suite = _SUITE_OF.get(kernel.name, KERNELS.get(kernel.name))
+    suite = ALL_KERNELS.get(kernel.name)
     if suite is None:
         raise LabError(f"no Debian suite is known to have a makedumpfile for {kernel.release}")
-    return fetch_program("makedumpfile", Suite(suite.codename), progress)
+    codename = _CODENAMES.get(suite.codename, suite.codename)
+    return fetch_program("makedumpfile", Suite(codename, architecture=suite.architecture), progress)
 
 
 def write_filtered(program: DebianProgram, dump: Path, target: Path, form: Format) -> None:

@@ -3,7 +3,8 @@
 """
 A program of a Debian package with its libraries, without installing them.
 
-It runs on the host and in guests alike: its own dynamic loader starts it.
+It runs on the host and in guests alike: its own dynamic loader starts it. On the host, QEMU runs
+that of another architecture.
 """
 
 from __future__ import annotations
@@ -27,6 +28,21 @@ from drgn_zonedev.lab.machine.initramfs import Entry, file_entry
 __all__ = ("LOADER", "DebianProgram", "fetch_program")
 
 LOADER = "ld-linux-x86-64.so.2"
+"""The dynamic loader of amd64."""
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    loader: str
+    libraries: str
+    """The directory of libraries."""
+    emulator: tuple[str, ...] = ()
+
+
+_ARCHITECTURES = {
+    "amd64": _Architecture(LOADER, "x86_64-linux-gnu"),
+    "arm64": _Architecture("ld-linux-aarch64.so.1", "aarch64-linux-gnu", ("qemu-aarch64-static",)),
+}
 _LIBRARY = re.compile(r".*\.so(\.[\w.]+)?")
 # Of the dependencies, only libraries are needed: scripts are not run here.
 _LIBRARY_PACKAGE = re.compile(r"lib.+|zlib1g")
@@ -40,11 +56,22 @@ class DebianProgram:
     name: str
     version: str
     directory: Path
+    architecture: str = "amd64"
+    """Debian's name of what it was built for."""
+
+    @property
+    def _loader(self) -> str:
+        return _ARCHITECTURES[self.architecture].loader
 
     def command(self, *arguments: str) -> list[str]:
-        """Return what runs it on the host."""
-        loader = [str(self.directory / LOADER), "--library-path", str(self.directory)]
-        return [*loader, str(self.directory / self.name), *arguments]
+        """
+        Return what runs it on the host.
+
+        :raises LabError: if it is of another architecture, and the emulator is not installed
+        """
+        emulator = [find_tool(name) for name in _ARCHITECTURES[self.architecture].emulator]
+        loader = [str(self.directory / self._loader), "--library-path", str(self.directory)]
+        return [*emulator, *loader, str(self.directory / self.name), *arguments]
 
     def entries(self, where: str) -> list[Entry]:
         """Return it for a guest's initramfs, where ``guest_command(where)`` runs it."""
@@ -53,18 +80,20 @@ class DebianProgram:
 
     def guest_command(self, where: str) -> str:
         """Return the words that run it in a guest that has its ``entries(where)``."""
-        return f"/{where}/{LOADER} --library-path /{where} /{where}/{self.name}"
+        return f"/{where}/{self._loader} --library-path /{where} /{where}/{self.name}"
 
 
 def fetch_program(name: str, suite: Suite, progress: StepProgress = None) -> DebianProgram:
     """Return the program of the package of that name, downloading it if needed."""
-    directory = cache_dir() / "programs" / suite.codename / name
+    foreign = "" if suite.architecture == "amd64" else f"-{suite.architecture}"
+    directory = cache_dir() / "programs" / suite.codename / f"{name}{foreign}"
     if not directory.exists():
         with lock(cache_dir() / "lock", progress):
             if not directory.exists():
                 with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
                     _fetch(name, suite, Path(work), directory, progress)
-    return DebianProgram(name, (directory / "version").read_text().strip(), directory)
+    version = (directory / "version").read_text().strip()
+    return DebianProgram(name, version, directory, suite.architecture)
 
 
 def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: StepProgress) -> None:
@@ -79,7 +108,7 @@ def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: StepP
         deb = apt.download(found[package], work / "download")
         _unpack(deb, tree)
         shutil.rmtree(deb.parent)
-    _flatten(tree, name, flat)
+    _flatten(tree, name, flat, suite.architecture)
     (flat / "version").write_text(found[name].version + "\n")
     directory.parent.mkdir(parents=True, exist_ok=True)
     flat.rename(directory)
@@ -112,16 +141,17 @@ def _files(tree: Path) -> Iterable[Path]:
         yield from (Path(directory) / name for name in names)
 
 
-def _flatten(tree: Path, name: str, flat: Path) -> None:
+def _flatten(tree: Path, name: str, flat: Path, architecture: str) -> None:
     """Put the program and the libraries into one directory, without links."""
+    built_for = _ARCHITECTURES[architecture]
     for path in sorted(_files(tree)):
         program = path.name == name and path.parent.name in ("bin", "sbin")
         # Subdirectories hold plugins, which are not needed here.
-        library = _LIBRARY.fullmatch(path.name) and path.parent.name == "x86_64-linux-gnu"
-        loader = path.name == LOADER
+        library = _LIBRARY.fullmatch(path.name) and path.parent.name == built_for.libraries
+        loader = path.name == built_for.loader
         if (program or library or loader) and path.is_file():
             shutil.copyfile(path, flat / path.name)
             (flat / path.name).chmod(0o755)
-    for wanted in (name, LOADER):
+    for wanted in (name, built_for.loader):
         if not (flat / wanted).exists():
             raise LabError(f"the package {name} holds no {wanted}: its layout has changed")

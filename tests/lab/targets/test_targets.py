@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from drgn_zonedev.lab import KERNELS, LabError
+from drgn_zonedev.lab import KERNELS, Kernel, LabError
+from drgn_zonedev.lab.host.apt import Suite
 from drgn_zonedev.lab.targets import FORMATS, NOT_POSSIBLE, capture, filtered, image, program
 from drgn_zonedev.lab.targets.interpreter import interpreter_digest
 from drgn_zonedev.lab.targets.program import LOADER, DebianProgram
@@ -39,6 +40,25 @@ def test_a_program_runs_with_its_own_loader_and_libraries(tmp_path: Path) -> Non
     assert [entry.name for entry in found.entries("x")] == [f"x/{LOADER}", "x/tool"]
 
 
+def test_a_program_of_another_architecture_runs_in_an_emulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "find_tool", lambda name: f"/bin/{name}")
+    found = DebianProgram("tool", "1.2-3", tmp_path, "arm64")
+    loader = f"{tmp_path}/ld-linux-aarch64.so.1"
+    assert found.command("-v")[:2] == ["/bin/qemu-aarch64-static", loader]
+
+
+def test_a_kernel_has_the_makedumpfile_of_its_suite_and_architecture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Suite] = []
+    monkeypatch.setattr(filtered, "fetch_program", lambda _, suite, *rest: asked.append(suite))
+    for name in ("6.1", "7.3-arm64"):
+        filtered.makedumpfile(Kernel(name, "", "", Path(), Path(), None, (), None))
+    assert asked == [Suite("bookworm"), Suite("forky", architecture="arm64")]
+
+
 def test_a_filter_that_fails_is_quoted(tmp_path: Path) -> None:
     found = debian_program(tmp_path, 'printf "10%%\\r100%%\\nno memory map\\n"; exit 1')
     with pytest.raises(LabError, match=r"1\.2-3 failed: 10% / 100% / no memory map"):
@@ -52,21 +72,29 @@ def test_a_filter_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monkey
         filtered.write_filtered(found, tmp_path / "in", tmp_path / "out", FORMATS[0])
 
 
-def test_only_the_program_its_libraries_and_the_loader_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "libraries", "loader"),
+    [
+        ("amd64", "usr/lib/x86_64-linux-gnu", LOADER),
+        ("arm64", "usr/lib/aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
+    ],
+)
+def test_only_the_program_its_libraries_and_the_loader_are_kept(
+    architecture: str, libraries: str, loader: str, tmp_path: Path
+) -> None:
     tree, flat = tmp_path / "tree", tmp_path / "flat"
     flat.mkdir()
-    libraries = "usr/lib/x86_64-linux-gnu"
-    names = ["usr/bin/tool", "usr/bin/other", f"{libraries}/libx.so.1.2", f"lib64/{LOADER}"]
+    names = ["usr/bin/tool", "usr/bin/other", f"{libraries}/libx.so.1.2", f"lib64/{loader}"]
     for name in (*names, f"{libraries}/plugins/liby.so", f"{libraries}/libx.a"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
     (tree / libraries / "libx.so.1").symlink_to("libx.so.1.2")
-    program._flatten(tree, "tool", flat)
+    program._flatten(tree, "tool", flat, architecture)
     found = {path.name for path in flat.iterdir()}
-    assert found == {"tool", "libx.so.1", "libx.so.1.2", LOADER}
+    assert found == {"tool", "libx.so.1", "libx.so.1.2", loader}
     assert not any(path.is_symlink() for path in flat.iterdir())
     with pytest.raises(LabError, match="holds no another"):
-        program._flatten(tree, "another", flat)
+        program._flatten(tree, "another", flat, architecture)
 
 
 def test_packages_that_are_no_libraries_are_left_out() -> None:
