@@ -8,11 +8,12 @@ PFN, what the kernel itself says. Where it unmaps struct pages of a live device,
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
@@ -29,9 +30,12 @@ from drgn_zonedev.classification.reading import take_snapshot
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.commands.base import Session
 from drgn_zonedev.export.write import write_export
+from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.kernels.known import ARM64_KERNELS
 from drgn_zonedev.lab.scenarios.arm64 import arm64_scenarios
+from drgn_zonedev.lab.targets import Format, makedumpfile, write_filtered
 from drgn_zonedev.lab.verdict.agreement import compare
+from drgn_zonedev.lab.verdict.compare import judge
 from drgn_zonedev.lab.verdict.matrix import judge_guest
 from drgn_zonedev.model import Case, Range, Severity
 from drgn_zonedev.opening.core import open_dump
@@ -52,6 +56,7 @@ ALWAYS = {
     ),
     "7.3-arm64": ("fsdax-collision", "fsdax-partial", "init-in-flight", "empty"),
 }
+EXPORTED = {"6.12-arm64-16k": ("neighbour-gone",), "7.3-arm64": ("fsdax-collision",)}
 # With pages of 64K, which no distribution of the lab's has.
 BUILT = "7.3-arm64-64k"
 SECTION = 128 << 20
@@ -65,16 +70,16 @@ def page_size(kernel: str) -> int:
     return {"16k": 16384, "64k": 65536}.get(kernel.rpartition("-")[2], 4096)
 
 
-def guests() -> Iterator[tuple[str, str] | ParameterSet]:
+def guests(always: Mapping[str, Collection[str]]) -> Iterator[tuple[str, str] | ParameterSet]:
     for kernel in (*ARM64_KERNELS, BUILT):
         for name, scenario in arm64_scenarios(page_size(kernel)).items():
-            if name in ALWAYS.get(kernel, ()):
+            if name in always.get(kernel, ()):
                 yield kernel, name
             elif kernel not in scenario.impossible:
-                yield long_guest(kernel, name, f"of {', '.join(ALWAYS)}, a part is in every run")
+                yield long_guest(kernel, name, f"of {', '.join(always)}, a part is in every run")
 
 
-@each_guest(guests())
+@each_guest(guests(ALWAYS))
 def test_the_tool_agrees_on_arm64(booted: Booted) -> None:
     require_free(booted.guest)
     _, wrong = judge_guest(booted.guest)
@@ -146,21 +151,45 @@ def test_struct_pages_that_a_neighbour_took_along_are_named(booted: Booted) -> N
     assert error.end_pfn - error.start_pfn == gone
 
 
-@each_guest(
-    [
-        ("6.12-arm64-16k", "neighbour-gone"),
-        ("7.3-arm64", "fsdax-collision"),
-        long_guest(BUILT, "neighbour-gone", "pages of 4K and 16K are in every run"),
-    ]
-)
-def test_an_export_of_arm64_says_what_its_source_says(
+@each_guest(guests(EXPORTED))
+def test_a_dump_of_arm64_and_its_export_say_what_the_guest_says(
     booted: Booted, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     target = tmp_path_factory.mktemp("arm64") / "export"
     source = booted.program()
+    assert judge(booted.guest, source, check(source)) == []
     write_export(source, target)
     export = open_dump(target / "vmcore", target / "vmlinux")
     assert check_json(source) == check_json(export)
+
+
+FILTERED = "filtered dumps of x86-64 are in every run"
+
+
+@each_guest([long_guest(WITHOUT_ZONE_DEVICE, "empty", FILTERED)])
+def test_a_filtered_dump_of_arm64_says_what_the_whole_one_says(
+    booted: Booted, tmp_path: Path
+) -> None:
+    whole = check(booted.program())
+    for level in (1, 31):
+        target = tmp_path / f"level-{level}"
+        form = Format("zlib", "-c", level)
+        write_filtered(makedumpfile(booted.kernel), booted.for_makedumpfile, target, form)
+        filtered = check(open_dump(target, booted.kernel.vmlinux))
+        assert (filtered.ranges, filtered.findings) == (whole.ranges, whole.findings)
+        assert filtered.unjudged == whole.unjudged == ()
+
+
+@each_guest(
+    long_guest(kernel, "empty", FILTERED)
+    for kernel in ("6.12-arm64", "6.12-arm64-16k", "7.3-arm64")
+)
+def test_makedumpfile_refuses_arm64_with_addresses_of_52_bits(
+    booted: Booted, tmp_path: Path
+) -> None:
+    program, form = makedumpfile(booted.kernel), Format("zlib", "-c", 1)
+    with pytest.raises(LabError, match="and VA Bits 52 not supported"):
+        write_filtered(program, booted.for_makedumpfile, tmp_path / "filtered", form)
 
 
 @each_guest(
@@ -216,7 +245,7 @@ def ram_section(ranges: list[Range], start_pfn: int, pages: int) -> Range:
     whole = next(r for r in ranges if r.start_pfn <= start_pfn < r.end_pfn)
     assert whole.case is Case.ONLINE
     end_pfn = min(start_pfn + pages, whole.end_pfn)
-    return dataclasses.replace(whole, start_pfn=start_pfn, end_pfn=end_pfn)
+    return replace(whole, start_pfn=start_pfn, end_pfn=end_pfn)
 
 
 def spots(prog: Program, snapshot: Snapshot, range_: Range) -> set[Spot]:
