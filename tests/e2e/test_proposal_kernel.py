@@ -183,6 +183,8 @@ ASKED = "pfn_zone_device"
 
 # --- races ---
 
+RACE_SECONDS = 180
+
 
 def bad_touches(raced: Raced) -> dict[str, int]:
     found: dict[str, int] = {}
@@ -191,10 +193,10 @@ def bad_touches(raced: Raced) -> dict[str, int]:
     return found
 
 
-@pytest.mark.long("kernels that take long to build, and a minute of binding and unbinding each")
+@pytest.mark.long("kernels that take long to build, and minutes of binding and unbinding each")
 @pytest.mark.parametrize("processors", [1, 2])
 def test_what_two_bits_let_pass_is_initialised_whatever_happens_meanwhile(processors: int) -> None:
-    raced = run_races(_built("7.3-raced"), 60, processors=processors)
+    raced = run_races(_built("7.3-raced"), RACE_SECONDS, processors=processors)
     bad = bad_touches(raced)
     assert raced.rebound > 1
     threads = {race.lookup: race.touched for race in raced.races if race.where == "threads"}
@@ -207,10 +209,10 @@ def test_what_two_bits_let_pass_is_initialised_whatever_happens_meanwhile(proces
     assert bad["stale pfn_zone_device"] > 0
 
 
-@pytest.mark.long("kernels that take long to build, and a minute of binding and unbinding each")
+@pytest.mark.long("kernels that take long to build, and minutes of binding and unbinding each")
 @pytest.mark.parametrize("processors", [1, 2])
 def test_what_7_3_lets_pass_is_not_always_initialised(processors: int) -> None:
-    bad = bad_touches(run_races(_built("7.3-raced-taint"), 60, processors=processors))
+    bad = bad_touches(run_races(_built("7.3-raced-taint"), RACE_SECONDS, processors=processors))
     assert bad["reference"] == 0
     assert bad["pfn_to_online_page"] > 0
     assert bad["pfn_zone_device"] > 0
