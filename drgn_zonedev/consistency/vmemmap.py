@@ -14,7 +14,7 @@ page that stores some is free is decided by its own struct page.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,7 +43,6 @@ from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.exported import leaves_out_ram
 from drgn_zonedev.vmcore.pagetables import (
     UNMAPPED,
-    Mappings,
     TopLevel,
     page_mappings,
     top_level,
@@ -218,44 +217,92 @@ class _Window:
         return found
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Pages of vmemmap of a part of a range: what becomes a window."""
+
+    owner: Range
+    span: Span
+    first: int
+    end: int
+
+
 def _windows(vmemmap: _Vmemmap) -> Iterator[_Window]:
+    for pieces in _together(vmemmap):
+        first = pieces[0].first
+        found = page_mappings(vmemmap.scene.prog, first, pieces[-1].end)
+        if found is None:
+            return
+        pages = np.concatenate([np.arange(piece.first, piece.end) for piece in pieces])
+        rows = pages - first
+        frame, order, table = found.frame[rows], found.order[rows], found.table[rows]
+        place = containing(np.maximum(frame, table), vmemmap.starts, vmemmap.ends)
+        memory = _memory(vmemmap, pieces, pages, frame, table, place)
+        ends = np.cumsum([piece.end - piece.first for piece in pieces])[:-1]
+        columns = (np.split(column, ends) for column in (frame, order, table, place, memory))
+        for piece, *part in zip(pieces, *columns):
+            yield _Window(piece.owner, piece.span, piece.first, *part)
+
+
+def _together(vmemmap: _Vmemmap) -> Iterator[list[_Piece]]:
+    """Put pieces together that are so close to each other that their page tables are the same."""
+    gap = _WINDOW if walks_in_bulk(vmemmap.scene.prog) else 0
+    together: list[_Piece] = []
+    for piece in _pieces(vmemmap):
+        if together:
+            ahead = piece.first - together[-1].end
+            near = piece.end > together[-1].end and ahead <= gap
+            if not near or piece.end - together[0].first > _WINDOW:
+                yield together
+                together = []
+        together.append(piece)
+    if together:
+        yield together
+
+
+def _pieces(vmemmap: _Vmemmap) -> Iterator[_Piece]:
     # RAM comes first: then it is known which page frames hold its struct pages.
     for owner, span in sorted(vmemmap.owners, key=lambda each: each[0].case is not Case.ONLINE):
         low, high = vmemmap.pages(span)
         for first in range(low, high, _WINDOW):
-            found = page_mappings(vmemmap.scene.prog, first, min(first + _WINDOW, high))
-            if found is None:
-                return
-            frame, table = found.frame, found.table
-            place = containing(np.maximum(frame, table), vmemmap.starts, vmemmap.ends)
-            memory = _memory(vmemmap, owner, first, found, place)
-            yield _Window(owner, span, first, frame, found.order, table, place, memory)
+            yield _Piece(owner, span, first, min(first + _WINDOW, high))
 
 
 def _memory(
-    vmemmap: _Vmemmap, owner: Range, first: int, found: Mappings, place: np.ndarray
+    vmemmap: _Vmemmap,
+    pieces: list[_Piece],
+    page: np.ndarray,
+    frame: np.ndarray,
+    table: np.ndarray,
+    place: np.ndarray,
 ) -> np.ndarray:
-    frame = found.frame
+    counts = [piece.end - piece.first for piece in pieces]
+
+    def of_owners(values: Iterable[int], dtype: type) -> np.ndarray:
+        return np.repeat(np.array(list(values), dtype), counts)
+
     case, pgmap = vmemmap.cases[place], vmemmap.pgmaps[place]
 
     def is_case(*cases: Case) -> np.ndarray:
         return np.isin(case, [CASES.index(c) for c in cases])
 
-    offset = first * vmemmap.page_size - vmemmap.layout.vmemmap
-    pfn = (offset + np.arange(len(frame)) * vmemmap.page_size) // vmemmap.layout.size
-    pfn = np.maximum(pfn, owner.start_pfn)
-    same = pgmap == np.uint64(owner.pgmap or 0)
+    # Addresses do not fit into 64 bits with a sign.
+    offset = int(page[0]) * vmemmap.page_size - vmemmap.layout.vmemmap
+    pfn = (offset + (page - page[0]) * vmemmap.page_size) // vmemmap.layout.size
+    pfn = np.maximum(pfn, of_owners((p.owner.start_pfn for p in pieces), np.int64))
+    same = pgmap == of_owners((p.owner.pgmap or 0 for p in pieces), np.uint64)
     same_block = frame // vmemmap.block_pages == pfn // vmemmap.block_pages
     metadata = is_case(Case.METADATA)
     # An altmap's pages, before its zone is grown.
     growing = is_case(Case.INITIALIZING) & (pgmap != 0) & same
     # Blocks of which the altmap cannot be read may store it anywhere. A memmap_pages() that
     # failed may have left it on the device.
-    open_ = is_case(Case.UNKNOWN, Case.TEARDOWN) | growing | (owner.case is Case.ORPHAN)
+    failed = of_owners((p.owner.case is Case.ORPHAN for p in pieces), bool)
+    open_ = is_case(Case.UNKNOWN, Case.TEARDOWN) | growing | failed
     conditions = (
         (frame == UNMAPPED, MemmapMemory.UNMAPPED),
         # A dump may miss page tables, which are RAM; but not where no section is.
-        ((found.table >= 0) & (place < 0), MemmapMemory.ASTRAY),
+        ((table >= 0) & (place < 0), MemmapMemory.ASTRAY),
         (frame < 0, MemmapMemory.UNKNOWN),
         (is_case(Case.ONLINE) | is_case(Case.INITIALIZING) & (pgmap == 0), MemmapMemory.RAM),
         (metadata & (pgmap != 0) & same, MemmapMemory.ALTMAP),

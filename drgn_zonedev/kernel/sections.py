@@ -28,7 +28,7 @@ __all__ = ("Sections", "common_mem_map", "section_mem_map", "sections")
 # A section has holes at the ends of RAM and of devices; the largest machines have some
 # thousand of them. In a damaged kernel, half a million sections can have a hundred holes
 # each.
-_MAX_CHANGES = 1 << 14
+_MAX_CHANGES = 1 << 13
 
 # 64 TiB have half as many roots. With 52 bits of physical address, a damaged kernel can have
 # 131,072 invalid ones.

@@ -36,12 +36,14 @@ from support.memmapmachine import (
 
 from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.consistency import vmemmap
 from drgn_zonedev.consistency.claims import Scene
 from drgn_zonedev.consistency.vmemmap import MemmapAudit, audit_memmap
 from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.findings import KINDS
 from drgn_zonedev.model import Case, MemmapMemory, Severity
 from drgn_zonedev.report import check
+from drgn_zonedev.vmcore.pagetables import Mappings, page_mappings
 
 
 def scene(prog: Program) -> Scene:
@@ -282,3 +284,28 @@ def test_garbage_in_place_of_a_page_table_is_not_a_thousand_findings() -> None:
         DEVDAX + SECTION - 64,
     )
     assert finding.count == SECTION // 2
+
+
+def test_page_tables_of_many_ranges_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = memmap_machine("6.1")
+    # Every other subsection of some RAM.
+    for nr in (2, 3):
+        machine.kernel.section(nr, online=True, early=True, subsections=range(0, 64, 2))
+    of = scene(machine.tables.program())
+    assert len([r for r in of.ranges if r.case is Case.ONLINE]) > 64
+    asked: list[tuple[int, int]] = []
+
+    def counted(prog: Program, first: int, end: int) -> Mappings | None:
+        asked.append((first, end))
+        return page_mappings(prog, first, end)
+
+    monkeypatch.setattr(vmemmap, "page_mappings", counted)
+    parts = audit_memmap(of).parts
+    assert (parts[0].start_pfn, parts[0].end_pfn) == (0, 5 * SECTION)
+    assert {part.memory for part in parts} == {
+        MemmapMemory.RAM,
+        MemmapMemory.ALTMAP,
+        MemmapMemory.BLOCK,
+    }
+    # RAM, and the rest: all of it is within 16 GiB.
+    assert len(asked) == 2
