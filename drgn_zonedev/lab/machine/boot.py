@@ -30,6 +30,7 @@ from drgn_zonedev.lab.host.errors import (
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.kernels.addresses import function_address
 from drgn_zonedev.lab.kernels.known import Kernel
+from drgn_zonedev.lab.kernels.options import missing_options
 from drgn_zonedev.lab.machine.device_tree import make_device_tree
 from drgn_zonedev.lab.machine.gdbstub import fail_call, stopped_at
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot, build_initramfs
@@ -241,7 +242,11 @@ def _started(
                 raise _GuestFailed(f"the guest has ended: {e}") from e
 
 
-def _check_drivers(kernel: Kernel, scenario: Scenario) -> None:
+def _check_possible(kernel: Kernel, scenario: Scenario) -> None:
+    missing = missing_options(kernel, scenario.needs)
+    if missing:
+        options = ", ".join(f"CONFIG_{name}" for name in missing)
+        raise NotPossible(f"this kernel was built without {options}")
     if scenario.guest_modules and not is_of_the_lab(kernel):
         raise NotPossible("its driver is a module that is built only for the lab's own kernels")
     if scenario.breakpoint and binds_at_boot(kernel, "nd_pmem"):
@@ -322,7 +327,7 @@ def boot(
     :raises NotPossible: if this kernel does not support the scenario
     """
     check_host(kernel.architecture)
-    _check_drivers(kernel, scenario)
+    _check_possible(kernel, scenario)
     memory_mib = _enough_memory(scenario, memory_mib)
     chosen = accelerator(accel)
     names = (*scenario.guest_modules, *((TRUTH,) if truth else ()))

@@ -10,7 +10,7 @@ from drgn_zonedev.lab import SCENARIOS, LabError
 from drgn_zonedev.lab.host.errors import NotPossible
 from drgn_zonedev.lab.kernels.addresses import elf_functions, function_address
 from drgn_zonedev.lab.kernels.custom_kernel import bzimage_release, custom_kernel, vmlinux_release
-from drgn_zonedev.lab.machine.boot import _check_drivers
+from drgn_zonedev.lab.machine.boot import _check_possible
 from drgn_zonedev.lab.machine.initramfs import binds_at_boot
 
 RELEASE = "7.4.0-rc1-me+"
@@ -104,9 +104,9 @@ def test_a_missing_file_is_told(tmp_path: Path, bzimage: Path) -> None:
 def test_without_modules_a_driver_is_there_before_any_breakpoint(bzimage: Path) -> None:
     kernel = custom_kernel(bzimage, bzimage)
     assert binds_at_boot(kernel, "nd_pmem")
-    _check_drivers(kernel, SCENARIOS["fsdax-collision"])
+    _check_possible(kernel, SCENARIOS["fsdax-collision"])
     with pytest.raises(NotPossible, match="nd_pmem is built in"):
-        _check_drivers(kernel, SCENARIOS["teardown"])
+        _check_possible(kernel, SCENARIOS["teardown"])
 
 
 def test_functions_are_found_in_vmlinux(bzimage: Path, vmlinux: Path) -> None:

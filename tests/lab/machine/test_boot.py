@@ -26,7 +26,7 @@ SCENARIO = SCENARIOS["fsdax-collision"]
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where guests have their files; nothing needs to be installed."""
     monkeypatch.setattr(guest, "check_host", lambda architecture: None)
-    monkeypatch.setattr(guest, "_check_drivers", lambda kernel, scenario: None)
+    monkeypatch.setattr(guest, "_check_possible", lambda kernel, scenario: None)
     monkeypatch.setattr(guest, "build_initramfs", lambda kernel, scenario, truth: b"")
     monkeypatch.setattr(guest, "_work_directory", lambda: Path(tempdir(tmp_path)))
     monkeypatch.setattr(qemu, "find_tool", lambda program: "/usr/bin/setpriv")
