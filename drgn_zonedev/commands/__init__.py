@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from drgn_zonedev.util.parser import add_arguments
+
 if TYPE_CHECKING:
     from drgn_zonedev.commands.base import Command
 
@@ -49,5 +51,5 @@ def add_commands(subparsers: Any, names: Iterable[str] = COMMANDS) -> None:
         parser = subparsers.add_parser(
             command.name, help=command.help, description=command.help, allow_abbrev=False
         )
-        command.add_arguments(parser)
+        add_arguments(parser, command.arguments)
         parser.set_defaults(command=command)

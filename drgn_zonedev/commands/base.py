@@ -15,7 +15,7 @@ import contextlib
 import enum
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from drgn import Program
 from drgn_zonedev.commands.pager import page_text, pager_command
 from drgn_zonedev.render.screen import Screen, current_screen, has_colour
 from drgn_zonedev.util.output_files import output_file
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -47,8 +48,6 @@ __all__ = (
     "not_empty",
     "not_empty_path",
     "number",
-    "offer",
-    "offered",
     "output_arguments",
     "pfns",
     "print_result",
@@ -125,7 +124,7 @@ class Command:
 
     name: str
     help: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    arguments: tuple[Argument, ...]
     run: Callable[[Session, argparse.Namespace], Outcome]
     drgn_code: DrgnCode
     run_alone: Callable[[argparse.Namespace, Opener], Outcome] | None = None
@@ -142,41 +141,43 @@ class ShellCommand:
     opens_dumps: bool = False
 
 
-def output_arguments(parser: argparse.ArgumentParser, *formats: str) -> None:
+def output_arguments(*formats: str) -> tuple[Argument, ...]:
     """
-    Add ``--format``, ``--output``, ``--all``, ``--color`` and ``--no-pager``.
+    Get ``--format``, ``--output``, ``--all``, ``--color`` and ``--no-pager``.
 
     :param formats: Besides text and JSON.
     """
-    parser.add_argument(
-        "--format",
-        choices=("text", "json", *formats),
-        default="text",
-        help="default: %(default)s",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        type=not_empty,
-        help="write to FILE instead of standard output",
-    )
-    parser.add_argument(
-        "--all",
-        action="store_true",
-        help="show everything, even if it does not fit the terminal",
-    )
-    parser.add_argument(
-        "--color",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="colour text; auto, the default: on a terminal, unless NO_COLOR is set",
-    )
-    parser.add_argument(
-        "--no-pager",
-        action="store_true",
-        help="on a terminal, fold text to the screen instead of showing it in $PAGER (default: "
-        "less -FRX)",
+    return (
+        Argument(
+            "--format",
+            choices=("text", "json", *formats),
+            default="text",
+            help="default: %(default)s",
+        ),
+        Argument(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=not_empty,
+            help="write to FILE instead of standard output",
+        ),
+        Argument(
+            "--all",
+            action="store_true",
+            help="show everything, even if it does not fit the terminal",
+        ),
+        Argument(
+            "--color",
+            choices=("auto", "always", "never"),
+            default="auto",
+            help="colour text; auto, the default: on a terminal, unless NO_COLOR is set",
+        ),
+        Argument(
+            "--no-pager",
+            action="store_true",
+            help="on a terminal, fold text to the screen instead of showing it in $PAGER (default: "
+            "less -FRX)",
+        ),
     )
 
 
@@ -217,20 +218,6 @@ def print_text(text: str, *, end: str = "\n") -> None:
 
 STANDARD_OUTPUT = (None, "-")
 """The values of ``--output`` that mean standard output."""
-
-
-def offer(action: argparse.Action, candidates: Callable[[], Iterable[str]]) -> None:
-    """
-    Give completion the values of an argument. ``choices`` would list all of them in errors,
-    and would need them whenever the parser is made.
-    """
-    action.candidates = candidates  # type: ignore[attr-defined]
-
-
-def offered(action: argparse.Action) -> list[str]:
-    """Return the known values of an argument."""
-    candidates = getattr(action, "candidates", lambda: action.choices or ())
-    return [str(candidate) for candidate in candidates()]
 
 
 def _screen(args: argparse.Namespace, pager: str | None) -> Screen | None:

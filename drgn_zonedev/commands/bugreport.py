@@ -15,11 +15,11 @@ from drgn_zonedev.commands.base import (
     Session,
     UsageError,
     not_empty,
-    offer,
     output_arguments,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -33,17 +33,18 @@ def _slugs() -> Iterable[str]:
     return KINDS
 
 
-def _bugreport_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    action = parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument(
         "subject",
         metavar="FINDING|PFN",
         type=not_empty,
         nargs="?",
         help="the finding to report, such as orphan-section, or a PFN in it (default: the worst "
         "finding)",
-    )
-    offer(action, _slugs)
+        candidates=_slugs,
+    ),
+)
 
 
 def _bugreport(session: Session, args: argparse.Namespace) -> Outcome:
@@ -73,7 +74,7 @@ def _bugreport_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 BUGREPORT = Command(
     "bugreport",
     "write a finding as a bug report for a mailing list, without private data",
-    _bugreport_arguments,
+    _ARGUMENTS,
     _bugreport,
     DrgnCode(_bugreport_code, frozenset({"subject"})),
 )

@@ -18,24 +18,24 @@ from drgn_zonedev.commands.base import (
     Status,
     UsageError,
     not_empty,
-    offer,
     output_arguments,
     pfns,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code, print_value_code
-from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
+from drgn_zonedev.commands.jobs import JOBS, scanner_of
 from drgn_zonedev.commands.map import (
+    MAP,
     PICTURES,
     MapSubject,
     check_map_arguments,
     is_map,
-    map_arguments,
     map_code,
     map_text,
 )
 from drgn_zonedev.model import Finding, MemoryKind, Report, Severity
 from drgn_zonedev.render.screen import Screen
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from drgn_zonedev.comparison.known_report import KnownReport
     from drgn_zonedev.report import CheckedMemory
 
-__all__ = ("CHECK", "fail_on_argument", "failed", "fails")
+__all__ = ("CHECK", "FAIL_ON", "failed", "fails")
 
 
 def _fail_on(value: str) -> tuple[str, ...]:
@@ -89,45 +89,45 @@ class _Accumulate(argparse.Action):
         setattr(namespace, self.dest, values if before is self.default else (*before, *values))
 
 
-def fail_on_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--fail-on``, which :func:`fails()` understands."""
-    action = parser.add_argument(
-        "--fail-on",
-        metavar="WHAT",
-        type=_fail_on,
-        action=_Accumulate,
-        default=("error",),
-        help="exit with 1 if there is any of these: a comma-separated list of severities, case3, "
-        "case4, case5 and findings; a severity includes all that are worse (may be given more "
-        "than once; default: error)",
-    )
-    offer(action, _words)
+FAIL_ON = Argument(
+    "--fail-on",
+    metavar="WHAT",
+    type=_fail_on,
+    action=_Accumulate,
+    default=("error",),
+    help="exit with 1 if there is any of these: a comma-separated list of severities, case3, "
+    "case4, case5 and findings; a severity includes all that are worse (may be given more "
+    "than once; default: error)",
+    candidates=_words,
+)
+"""``--fail-on``, which :func:`fails()` understands."""
 
 
-def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser, "jsonl", "junit", *PICTURES)
-    map_arguments(parser)
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments("jsonl", "junit", *PICTURES),
+    MAP,
+    Argument(
         "--only",
         choices=[kind.value for kind in MemoryKind],
         help="verify only the memory of devices, or only RAM",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--pfns",
         metavar="START..END",
         type=pfns,
         help="check only these PFNs; END is not included",
-    )
-    fail_on_argument(parser)
-    parser.add_argument(
+    ),
+    FAIL_ON,
+    Argument(
         "--baseline",
         metavar="FILE",
         type=not_empty,
         help="let --fail-on count only what is not in this report, which check --format json wrote",
-    )
-    jobs_argument(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="show all evidence")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print the last line only")
+    ),
+    JOBS,
+    Argument("-v", "--verbose", action="store_true", help="show all evidence"),
+    Argument("-q", "--quiet", action="store_true", help="print the last line only"),
+)
 
 
 def fails(finding: Finding, fail_on: tuple[str, ...]) -> bool:
@@ -287,7 +287,7 @@ def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 CHECK = Command(
     "check",
     "classify all physical memory, verify the struct pages, and report",
-    _check_arguments,
+    _ARGUMENTS,
     _check,
     DrgnCode(
         _check_code,

@@ -21,7 +21,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_code
-from drgn_zonedev.commands.jobs import jobs_argument
+from drgn_zonedev.commands.jobs import JOBS
 from drgn_zonedev.commands.known_reports import (
     KnownDocument,
     document_of_file,
@@ -31,6 +31,7 @@ from drgn_zonedev.commands.known_reports import (
 )
 from drgn_zonedev.comparison.known_census import KnownCensus
 from drgn_zonedev.comparison.known_report import KnownReport
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -38,27 +39,28 @@ if TYPE_CHECKING:
 __all__ = ("DIFF",)
 
 
-def _diff_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    jobs_argument(parser)
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    JOBS,
+    Argument(
         "--pages",
         action="store_true",
         help="compare what pages are used for, instead of reports",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "old",
         metavar="OLD",
         type=not_empty,
         help="what check --format json or pages --format json wrote, a core dump or an export",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "new",
         metavar="NEW",
         type=not_empty,
         nargs="?",
         help="the same; default: the program that is selected",
-    )
+    ),
+)
 
 
 def _diff(session: Session, args: argparse.Namespace) -> Outcome:
@@ -196,7 +198,7 @@ def _census_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 DIFF = Command(
     "diff",
     "show what came, went or changed between two reports, dumps or kernels",
-    _diff_arguments,
+    _ARGUMENTS,
     _diff,
     DrgnCode(_diff_code, frozenset({"old"})),
     _diff_alone,

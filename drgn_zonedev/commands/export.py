@@ -19,6 +19,7 @@ from drgn_zonedev.commands.base import (
     pfns,
     print_text,
 )
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -42,20 +43,16 @@ def _out(text: str) -> str:
     return text
 
 
-def _export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+_ARGUMENTS = (
+    Argument(
         "out",
         metavar="OUT",
         type=_out,
         help="the directory to write, or, if it ends in .tar.xz, the archive",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace OUT if it is an earlier export"
-    )
-    parser.add_argument(
-        "--all-memmap", action="store_true", help="include the struct pages of RAM, too"
-    )
-    parser.add_argument(
+    ),
+    Argument("--force", action="store_true", help="replace OUT if it is an earlier export"),
+    Argument("--all-memmap", action="store_true", help="include the struct pages of RAM, too"),
+    Argument(
         "--pfns",
         metavar="START..END",
         type=pfns,
@@ -63,17 +60,18 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="include the struct pages of these PFNs, too, of RAM or not (may be given more than "
         "once)",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--margin",
         metavar="PAGES",
         type=_pages,
         default=512,
         help="struct pages to include on both sides of a device (default: %(default)s)",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--blank-names", action="store_true", help="leave out the names of devices and resources"
-    )
+    ),
+)
 
 
 def _export(session: Session, args: argparse.Namespace) -> Outcome:
@@ -133,7 +131,7 @@ def _export_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 EXPORT = Command(
     "export",
     "write a small vmcore with only the memory that the other commands read",
-    _export_arguments,
+    _ARGUMENTS,
     _export,
     DrgnCode(
         _export_code, frozenset({"out", "force", "all_memmap", "margin", "blank_names", "pfns"})

@@ -10,23 +10,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from drgn_zonedev.commands.base import Session
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn_zonedev.verification.task import ScanAll
 
-__all__ = ("jobs_argument", "scanner_of")
-
-
-def jobs_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--jobs``."""
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
-        "REPL, 1)",
-    )
+__all__ = ("JOBS", "scanner_of")
 
 
 def _jobs(text: str) -> int:
@@ -34,6 +23,17 @@ def _jobs(text: str) -> int:
     if jobs < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes")
     return jobs
+
+
+JOBS = Argument(
+    "-j",
+    "--jobs",
+    metavar="N",
+    type=_jobs,
+    help="read a core dump in N processes (default: as many as pay off, up to 8; in drgn's "
+    "REPL, 1)",
+)
+"""``--jobs``"""
 
 
 def scanner_of(session: Session, jobs: int | None) -> AbstractContextManager[ScanAll]:

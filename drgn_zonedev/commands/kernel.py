@@ -48,7 +48,7 @@ def _kernel_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 KERNEL = Command(
     "kernel",
     "show what zonedev knows about this kernel, and what was proven on a booted one",
-    output_arguments,
+    output_arguments(),
     _kernel,
     DrgnCode(_kernel_code, frozenset()),
 )

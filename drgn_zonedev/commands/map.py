@@ -16,6 +16,7 @@ from drgn import FaultError, Program
 from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
 from drgn_zonedev.commands.drgn_code import print_code
 from drgn_zonedev.render.screen import Screen, current_screen
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from drgn_zonedev.render.picture.scene import Picture
 
 __all__ = (
+    "MAP",
     "PICTURES",
     "MapSubject",
     "check_map_arguments",
     "html_map",
     "is_map",
-    "map_arguments",
     "map_code",
     "map_text",
 )
@@ -49,15 +50,14 @@ class MapSubject:
     scene: Picture
 
 
-def map_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--map``."""
-    parser.add_argument(
-        "--map",
-        action="store_true",
-        help="draw a picture of physical memory instead; with -o FILE.svg or --format svg, as "
-        "SVG, and with -o FILE.html or --format html, as a page that zooms from all memory to a "
-        "PFN",
-    )
+MAP = Argument(
+    "--map",
+    action="store_true",
+    help="draw a picture of physical memory instead; with -o FILE.svg or --format svg, as "
+    "SVG, and with -o FILE.html or --format html, as a page that zooms from all memory to a "
+    "PFN",
+)
+"""``--map``"""
 
 
 # Do not write a picture into a file with one of these names.

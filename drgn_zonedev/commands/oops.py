@@ -25,6 +25,7 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import print_code
 from drgn_zonedev.commands.inputs import input_data
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -38,16 +39,17 @@ __all__ = ("OOPS", "log_data")
 _ANOTHER = "give another log"
 
 
-def _oops_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument(
         "log",
         metavar="FILE",
         type=not_empty,
         nargs="?",
         help="a console log, the output of dmesg, or a mail that quotes it; - is standard input "
         "(default: the log in the program's memory)",
-    )
+    ),
+)
 
 
 def log_data(path: str) -> Data:
@@ -135,7 +137,7 @@ def _oops_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 OOPS = Command(
     "oops",
     "explain the addresses and struct pages of an oops in a log, with a dump or without",
-    _oops_arguments,
+    _ARGUMENTS,
     _oops,
     DrgnCode(_oops_code, frozenset({"log"})),
     _oops_alone,

@@ -19,7 +19,8 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_value_code
-from drgn_zonedev.commands.jobs import jobs_argument, scanner_of
+from drgn_zonedev.commands.jobs import JOBS, scanner_of
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn import Program
@@ -56,9 +57,9 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _pages_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser, "jsonl", "csv")
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments("jsonl", "csv"),
+    Argument(
         "pages",
         nargs="?",
         metavar="START..END",
@@ -66,40 +67,39 @@ def _pages_arguments(parser: argparse.ArgumentParser) -> None:
         help="list these pages instead; END is not included. Both are PFNs, physical addresses, "
         "addresses of struct pages, or resources in /proc/iomem, as 'pfn' takes them; a single one "
         "is that page, or all of that resource",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--as",
         dest="number_kind",
         choices=("pfn", "phys", "page"),
         help="take numbers as PFNs, physical addresses or addresses of struct pages, instead of "
         "guessing",
-    )
-    parser.add_argument("--by", choices=_BY, help="count pages by this, too")
-    jobs_argument(parser)
-    parser.add_argument(
+    ),
+    Argument("--by", choices=_BY, help="count pages by this, too"),
+    JOBS,
+    Argument(
         "--kind",
         metavar="KIND",
         choices=_KINDS,
         help="list only pages of this kind, such as anon or free: docs/pages.md has all",
-    )
-    parser.add_argument(
-        "--flag", metavar="F", type=not_empty, help="list only pages with this page flag"
-    )
-    parser.add_argument(
+    ),
+    Argument("--flag", metavar="F", type=not_empty, help="list only pages with this page flag"),
+    Argument(
         "--refcount",
         metavar="N",
         type=_count_test,
         help="list only pages with N references, or with more or fewer, such as '>1'",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--pgmap", metavar="P", type=number, help="list only pages of the pgmap at this address"
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--limit",
         metavar="N",
         type=_limit,
         help="list no more than N pages (default: all, but 1000 as text without --all)",
-    )
+    ),
+)
 
 
 def _pages(session: Session, args: argparse.Namespace) -> Outcome:
@@ -181,7 +181,7 @@ def _pages_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 PAGES = Command(
     "pages",
     "count all pages by what they are used for, or list some of them",
-    _pages_arguments,
+    _ARGUMENTS,
     _pages,
     DrgnCode(_pages_code, frozenset({"by"})),
 )

@@ -21,6 +21,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_value_code
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ("PFN",)
 
 
-def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument(
         "pfns",
         metavar="PFN",
         nargs="+",
@@ -42,14 +43,15 @@ def _pfn_arguments(parser: argparse.ArgumentParser) -> None:
         help="a PFN; the address of a struct page or folio; a physical address, if no memory has "
         "that PFN; the name of a resource in /proc/iomem, for its first page; or START..END, for "
         "the first page of each range there; in drgn's REPL, also a variable or an expression",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--as",
         dest="kind",
         choices=("pfn", "phys", "page"),
         help="take numbers as PFNs, physical addresses or addresses of struct pages, instead of "
         "guessing",
-    )
+    ),
+)
 
 
 def _pfn(session: Session, args: argparse.Namespace) -> Outcome:
@@ -157,5 +159,5 @@ def _is_pfn_or_pointer(word: str) -> bool:
 
 
 PFN = Command(
-    "pfn", "explain a PFN", _pfn_arguments, _pfn, DrgnCode(_pfn_code, frozenset({"pfns", "kind"}))
+    "pfn", "explain a PFN", _ARGUMENTS, _pfn, DrgnCode(_pfn_code, frozenset({"pfns", "kind"}))
 )

@@ -64,7 +64,7 @@ def _pgmaps_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 PGMAPS = Command(
     "pgmaps",
     "show every struct dev_pagemap",
-    output_arguments,
+    output_arguments(),
     _pgmaps,
     DrgnCode(_pgmaps_code, frozenset()),
 )

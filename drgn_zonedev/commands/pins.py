@@ -19,6 +19,7 @@ from drgn_zonedev.commands.base import (
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_value_code
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 __all__ = ("PINS",)
 
 
-def _pins_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument(
         "what",
         metavar="DEVICE|PGMAP|PFN",
         type=not_empty,
@@ -38,14 +39,15 @@ def _pins_arguments(parser: argparse.ArgumentParser) -> None:
         help="the name of a device or its disk (dax0.0, pmem0), or the address of its "
         "struct dev_pagemap, for all of its pages; or one page, as pfn takes it "
         "(default: all devices)",
-    )
-    parser.add_argument(
+    ),
+    Argument(
         "--as",
         dest="kind",
         choices=("pfn", "phys", "page"),
         help="take the number as a PFN, a physical address or the address of a struct page, "
         "instead of guessing",
-    )
+    ),
+)
 
 
 def _pins(session: Session, args: argparse.Namespace) -> Outcome:
@@ -76,7 +78,7 @@ def _pins_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 PINS = Command(
     "pins",
     "show which pages of devices are used, by whom, and who waits for that to end",
-    _pins_arguments,
+    _ARGUMENTS,
     _pins,
     DrgnCode(_pins_code, frozenset({"what", "kind"})),
 )

@@ -50,7 +50,7 @@ def _proposal_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 PROPOSAL = Command(
     "proposal",
     "try every way to build pfn_zone_device() on this memory",
-    output_arguments,
+    output_arguments(),
     _proposal,
     DrgnCode(_proposal_code, frozenset()),
 )

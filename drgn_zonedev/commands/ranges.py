@@ -18,17 +18,18 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.commands.map import (
+    MAP,
     PICTURES,
     MapSubject,
     check_map_arguments,
     is_map,
-    map_arguments,
     map_code,
     map_text,
 )
 from drgn_zonedev.commands.pgmaps import write_pgmaps
 from drgn_zonedev.model import lacks_memmap
 from drgn_zonedev.render.screen import Screen
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -36,15 +37,16 @@ if TYPE_CHECKING:
 __all__ = ("RANGES",)
 
 
-def _ranges_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser, *PICTURES)
-    map_arguments(parser)
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the evidence")
-    parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(*PICTURES),
+    MAP,
+    Argument("-v", "--verbose", action="store_true", help="show the evidence"),
+    Argument(
         "--access",
         action="store_true",
         help="read all struct pages, and also show pages whose memory must not be read",
-    )
+    ),
+)
 
 
 def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
@@ -119,7 +121,7 @@ def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 RANGES = Command(
     "ranges",
     "show the case of each range of physical memory, without reading struct pages",
-    _ranges_arguments,
+    _ARGUMENTS,
     _ranges,
     DrgnCode(_ranges_code, frozenset({"access", "verbose", "map"}), ("text", "json", *PICTURES)),
 )

@@ -20,6 +20,7 @@ from drgn_zonedev.commands.base import (
 )
 from drgn_zonedev.commands.drgn_code import print_of_kernel_code
 from drgn_zonedev.render.screen import Screen
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ("SECTIONS",)
 
 
-def _sections_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    parser.add_argument("nr", metavar="NR", type=number, nargs="*", help="show only these sections")
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument("nr", metavar="NR", type=number, nargs="*", help="show only these sections"),
+)
 
 
 def _sections(session: Session, args: argparse.Namespace) -> Outcome:
@@ -83,7 +85,7 @@ def _sections_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 SECTIONS = Command(
     "sections",
     "show sections, their flags and subsections",
-    _sections_arguments,
+    _ARGUMENTS,
     _sections,
     DrgnCode(_sections_code, frozenset({"nr"})),
 )

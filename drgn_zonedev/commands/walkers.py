@@ -14,11 +14,11 @@ from drgn_zonedev.commands.base import (
     Outcome,
     Session,
     Status,
-    offer,
     output_arguments,
     print_result,
 )
 from drgn_zonedev.commands.drgn_code import print_report_code
+from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -40,16 +40,17 @@ def _name(text: str) -> str:
     return text
 
 
-def _walkers_arguments(parser: argparse.ArgumentParser) -> None:
-    output_arguments(parser)
-    action = parser.add_argument(
+_ARGUMENTS = (
+    *output_arguments(),
+    Argument(
         "--walker",
         metavar="NAME",
         type=_name,
         action="append",
         help="show only this walker (may be given more than once)",
-    )
-    offer(action, _names)
+        candidates=_names,
+    ),
+)
 
 
 def _walkers(session: Session, args: argparse.Namespace) -> Outcome:
@@ -85,7 +86,7 @@ def _walkers_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
 WALKERS_COMMAND = Command(
     "walkers",
     "show which PFN walkers of the kernel would touch uninitialised or stale struct pages",
-    _walkers_arguments,
+    _ARGUMENTS,
     _walkers,
     DrgnCode(_walkers_code, frozenset({"walker"})),
 )

@@ -22,10 +22,11 @@ from drgn_zonedev.commands.base import (
     not_empty_path,
     print_text,
 )
-from drgn_zonedev.commands.check import fail_on_argument, fails
+from drgn_zonedev.commands.check import FAIL_ON, fails
 from drgn_zonedev.commands.inputs import refuse_overwriting
 from drgn_zonedev.model import MemoryKind
 from drgn_zonedev.util.output_files import output_file
+from drgn_zonedev.util.parser import Argument, add_arguments
 from drgn_zonedev.util.strings import printable
 
 if TYPE_CHECKING:
@@ -52,82 +53,8 @@ def add_survey_command(subparsers: Any) -> None:
         "report on all of them. `survey report` reports on what is in the store.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "paths",
-        metavar="PATH",
-        type=not_empty,
-        nargs="+",
-        help="a dump, a directory, a pattern, or @FILE, which lists these one per line; or only "
-        "the word report",
-    )
-    parser.add_argument(
-        "--store",
-        metavar="FILE",
-        type=not_empty_path,
-        default=Path("survey.db"),
-        help="SQLite database of the results (default: %(default)s)",
-    )
-    _check_options(parser)
-    _report_options(parser)
+    add_arguments(parser, _ARGUMENTS)
     parser.set_defaults(command=ShellCommand(_survey, opens_dumps=True))
-
-
-def _check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        help="check N dumps at a time (default: processors)",
-    )
-    parser.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        type=not_empty,
-        help="have the workers of a Dask cluster check the dumps, whose scheduler is at ADDRESS; "
-        "local starts one here",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        default=_HOUR,
-        help="stop the check of a dump after this time (default: an hour)",
-    )
-    parser.add_argument(
-        "--memory",
-        metavar="SIZE",
-        type=_size,
-        help="limit the memory that the check of a dump takes, such as 2G (default: an equal "
-        "share of what this machine has)",
-    )
-    parser.add_argument(
-        "--only",
-        choices=[kind.value for kind in MemoryKind],
-        help="verify only the memory of devices, or only RAM",
-    )
-    fail_on_argument(parser)
-
-
-def _report_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--html",
-        metavar="FILE",
-        type=not_empty,
-        help="write the report there, too, as one file with a section for each dump",
-    )
-    parser.add_argument(
-        "--export",
-        metavar="FORMAT",
-        choices=("jsonl", "parquet"),
-        help="write the tables of the store as files, too: jsonl, or parquet (needs pyarrow)",
-    )
-    parser.add_argument(
-        "--into",
-        metavar="DIR",
-        type=not_empty_path,
-        help="the directory of --export (default: survey-FORMAT)",
-    )
 
 
 def _jobs(text: str) -> int:
@@ -154,6 +81,77 @@ def _size(text: str) -> int:
     if not 0 < size < 1 << 60:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size, such as 500M or 2G")
     return size
+
+
+_ARGUMENTS = (
+    Argument(
+        "paths",
+        metavar="PATH",
+        type=not_empty,
+        nargs="+",
+        help="a dump, a directory, a pattern, or @FILE, which lists these one per line; or only "
+        "the word report",
+    ),
+    Argument(
+        "--store",
+        metavar="FILE",
+        type=not_empty_path,
+        default=Path("survey.db"),
+        help="SQLite database of the results (default: %(default)s)",
+    ),
+    Argument(
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=_jobs,
+        help="check N dumps at a time (default: processors)",
+    ),
+    Argument(
+        "--dask",
+        metavar="ADDRESS",
+        type=not_empty,
+        help="have the workers of a Dask cluster check the dumps, whose scheduler is at ADDRESS; "
+        "local starts one here",
+    ),
+    Argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=_HOUR,
+        help="stop the check of a dump after this time (default: an hour)",
+    ),
+    Argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="limit the memory that the check of a dump takes, such as 2G (default: an equal "
+        "share of what this machine has)",
+    ),
+    Argument(
+        "--only",
+        choices=[kind.value for kind in MemoryKind],
+        help="verify only the memory of devices, or only RAM",
+    ),
+    FAIL_ON,
+    Argument(
+        "--html",
+        metavar="FILE",
+        type=not_empty,
+        help="write the report there, too, as one file with a section for each dump",
+    ),
+    Argument(
+        "--export",
+        metavar="FORMAT",
+        choices=("jsonl", "parquet"),
+        help="write the tables of the store as files, too: jsonl, or parquet (needs pyarrow)",
+    ),
+    Argument(
+        "--into",
+        metavar="DIR",
+        type=not_empty_path,
+        help="the directory of --export (default: survey-FORMAT)",
+    ),
+)
 
 
 def _survey(args: argparse.Namespace) -> Outcome:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,12 @@ from drgn_zonedev.commands.base import (
     Status,
     UsageError,
     not_empty_path,
-    offer,
     print_text,
 )
 from drgn_zonedev.commands.inputs import OverwriteError, refuse_overwriting
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.util.output_files import identities, is_one_of, output_file
+from drgn_zonedev.util.parser import Argument, add_arguments
 
 if TYPE_CHECKING:
     from drgn_zonedev.lab.kernels.known import Kernel
@@ -47,39 +47,13 @@ def add_lab_command(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    verb = verbs.add_parser("list", help="show the kernels and scenarios")
-    verb.set_defaults(command=ShellCommand(_list))
-    verb = verbs.add_parser("fetch", help="download kernels and their symbols into the cache")
-    offer(verb.add_argument("names", metavar="KERNEL", nargs="+"), _kernel_names)
-    verb.add_argument("--refresh", action="store_true", help="look for newer versions")
-    verb.set_defaults(command=ShellCommand(_fetch))
-    verb = verbs.add_parser(
-        "build-kernel",
-        help="build kernels with changes of ours (a quarter of an hour for each source)",
-    )
-    action = verb.add_argument("names", metavar="KERNEL", nargs="*", help="default: all of them")
-    offer(action, _built_names)
-    verb.add_argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors")
-    verb.add_argument("--refresh", action="store_true", help="look for newer source")
-    verb.set_defaults(command=ShellCommand(_build_kernel))
-    verb = verbs.add_parser("run", help="boot every KERNEL into every SCENARIO, and check it")
-    _run_arguments(verb)
-    verb.set_defaults(command=ShellCommand(_run))
-    verb = verbs.add_parser(
-        "walk", help="run PFN walkers of real kernels on bad pages, and compare with the prediction"
-    )
-    action = verb.add_argument(
-        "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all trials"
-    )
-    offer(action, _kernel_and_scenario_names)
-    verb.add_argument("-v", "--verbose", action="store_true", help="show what the kernel printed")
-    _kernel_arguments(verb)
-    verb.set_defaults(command=ShellCommand(_walk))
-    verb = verbs.add_parser("shell", help="boot one kernel into one scenario, and start drgn on it")
-    action = verb.add_argument("names", metavar="KERNEL SCENARIO", nargs="+")
-    offer(action, _kernel_and_scenario_names)
-    _kernel_arguments(verb)
-    verb.set_defaults(command=ShellCommand(_shell))
+    for name, run, what, arguments in _VERBS:
+        verb = verbs.add_parser(name, help=what)
+        add_arguments(verb, arguments)
+        verb.set_defaults(command=ShellCommand(run))
+    for name in ("run", "walk", "shell"):
+        group = verbs.choices[name].add_argument_group("a kernel of your own, instead of KERNEL")
+        add_arguments(group, _OWN_KERNEL)
 
 
 def _kernel_names() -> list[str]:
@@ -98,61 +72,6 @@ def _kernel_and_scenario_names() -> list[str]:
     from drgn_zonedev.lab.scenarios import SCENARIOS
 
     return [*_kernel_names(), *SCENARIOS]
-
-
-def _run_arguments(verb: argparse.ArgumentParser) -> None:
-    action = verb.add_argument(
-        "names", metavar="KERNEL|SCENARIO", nargs="*", help="default: all kernels, all scenarios"
-    )
-    offer(action, _kernel_and_scenario_names)
-    verb.add_argument(
-        "-j", "--jobs", metavar="N", type=_positive, help="guests at a time (default: what fits)"
-    )
-    verb.add_argument("--junit", metavar="FILE", type=not_empty_path, help="write JUnit XML there")
-    verb.add_argument("--json", metavar="FILE", type=not_empty_path, help="write all reports there")
-    verb.add_argument(
-        "--dump", metavar="DIR", type=not_empty_path, help="keep an ELF dump of every guest there"
-    )
-    verb.add_argument(
-        "--export",
-        metavar="DIR",
-        type=not_empty_path,
-        help="keep a small export of every guest there, some ten kilobytes each, which needs no "
-        "vmlinux",
-    )
-    verb.add_argument(
-        "--truth",
-        action="store_true",
-        help="ask each kernel itself about every PFN, with a module that is built for it",
-    )
-    verb.add_argument("-v", "--verbose", action="store_true", help="show all reports and evidence")
-    _kernel_arguments(verb)
-
-
-def _kernel_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--arch",
-        choices=("amd64", "arm64", "ppc64el"),
-        help="default: that of the given kernels, otherwise amd64",
-    )
-    verb.add_argument(
-        "--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"
-    )
-    group = verb.add_argument_group("a kernel of your own, instead of KERNEL")
-    group.add_argument("--kernel", metavar="BZIMAGE", type=not_empty_path)
-    group.add_argument(
-        "--vmlinux", metavar="FILE", type=not_empty_path, help="with debugging symbols"
-    )
-    group.add_argument(
-        "--modules",
-        metavar="DIR",
-        type=not_empty_path,
-        help="lib/modules/RELEASE, or INSTALL_MOD_PATH of make modules_install "
-        "(default: everything is built in)",
-    )
-    group.add_argument(
-        "--system-map", metavar="FILE", type=not_empty_path, help="default: the symbols in vmlinux"
-    )
 
 
 def _positive(value: str) -> int:
@@ -441,3 +360,130 @@ def _shell(args: argparse.Namespace) -> Outcome:
     with boot(kernels[0], scenario, accel=args.accel, progress=_say) as guest:
         run_shell(guest)
     return Outcome(None)
+
+
+_KERNEL = (
+    Argument(
+        "--arch",
+        choices=("amd64", "arm64", "ppc64el"),
+        help="default: that of the given kernels, otherwise amd64",
+    ),
+    Argument("--accel", choices=("tcg", "kvm", "auto"), default="tcg", help="default: %(default)s"),
+)
+_OWN_KERNEL = (
+    Argument("--kernel", metavar="BZIMAGE", type=not_empty_path),
+    Argument("--vmlinux", metavar="FILE", type=not_empty_path, help="with debugging symbols"),
+    Argument(
+        "--modules",
+        metavar="DIR",
+        type=not_empty_path,
+        help="lib/modules/RELEASE, or INSTALL_MOD_PATH of make modules_install "
+        "(default: everything is built in)",
+    ),
+    Argument(
+        "--system-map", metavar="FILE", type=not_empty_path, help="default: the symbols in vmlinux"
+    ),
+)
+_VERBS: tuple[
+    tuple[str, Callable[[argparse.Namespace], Outcome], str, tuple[Argument, ...]], ...
+] = (
+    ("list", _list, "show the kernels and scenarios", ()),
+    (
+        "fetch",
+        _fetch,
+        "download kernels and their symbols into the cache",
+        (
+            Argument("names", metavar="KERNEL", nargs="+", candidates=_kernel_names),
+            Argument("--refresh", action="store_true", help="look for newer versions"),
+        ),
+    ),
+    (
+        "build-kernel",
+        _build_kernel,
+        "build kernels with changes of ours (a quarter of an hour for each source)",
+        (
+            Argument(
+                "names",
+                metavar="KERNEL",
+                nargs="*",
+                help="default: all of them",
+                candidates=_built_names,
+            ),
+            Argument("-j", "--jobs", metavar="N", type=_positive, help="default: processors"),
+            Argument("--refresh", action="store_true", help="look for newer source"),
+        ),
+    ),
+    (
+        "run",
+        _run,
+        "boot every KERNEL into every SCENARIO, and check it",
+        (
+            Argument(
+                "names",
+                metavar="KERNEL|SCENARIO",
+                nargs="*",
+                help="default: all kernels, all scenarios",
+                candidates=_kernel_and_scenario_names,
+            ),
+            Argument(
+                "-j",
+                "--jobs",
+                metavar="N",
+                type=_positive,
+                help="guests at a time (default: what fits)",
+            ),
+            Argument("--junit", metavar="FILE", type=not_empty_path, help="write JUnit XML there"),
+            Argument("--json", metavar="FILE", type=not_empty_path, help="write all reports there"),
+            Argument(
+                "--dump",
+                metavar="DIR",
+                type=not_empty_path,
+                help="keep an ELF dump of every guest there",
+            ),
+            Argument(
+                "--export",
+                metavar="DIR",
+                type=not_empty_path,
+                help="keep a small export of every guest there, some ten kilobytes each, which "
+                "needs no vmlinux",
+            ),
+            Argument(
+                "--truth",
+                action="store_true",
+                help="ask each kernel itself about every PFN, with a module that is built for it",
+            ),
+            Argument("-v", "--verbose", action="store_true", help="show all reports and evidence"),
+            *_KERNEL,
+        ),
+    ),
+    (
+        "walk",
+        _walk,
+        "run PFN walkers of real kernels on bad pages, and compare with the prediction",
+        (
+            Argument(
+                "names",
+                metavar="KERNEL|SCENARIO",
+                nargs="*",
+                help="default: all kernels, all trials",
+                candidates=_kernel_and_scenario_names,
+            ),
+            Argument("-v", "--verbose", action="store_true", help="show what the kernel printed"),
+            *_KERNEL,
+        ),
+    ),
+    (
+        "shell",
+        _shell,
+        "boot one kernel into one scenario, and start drgn on it",
+        (
+            Argument(
+                "names",
+                metavar="KERNEL SCENARIO",
+                nargs="+",
+                candidates=_kernel_and_scenario_names,
+            ),
+            *_KERNEL,
+        ),
+    ),
+)

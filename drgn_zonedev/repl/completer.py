@@ -33,7 +33,7 @@ def candidates(parser: argparse.ArgumentParser, line: str) -> list[str]:
     :param line: From ``%zonedev`` to the cursor.
     """
     # drgn imports this at the start of every session.
-    from drgn_zonedev.commands.base import offered
+    from drgn_zonedev.util.parser import offered
 
     if _is_beginning(line):
         return [_NAME]

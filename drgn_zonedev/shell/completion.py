@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.commands.base import Outcome, ShellCommand, offered, print_text
+from drgn_zonedev.commands.base import Outcome, ShellCommand, print_text
+from drgn_zonedev.util.parser import offered
 
 __all__ = ("SHELLS", "add_completion_command", "completion_script", "words_for")
 

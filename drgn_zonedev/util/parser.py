@@ -4,6 +4,8 @@
 Parser
 ------
 
+Arguments of commands are data, as those of drgn's own commands are.
+
 :class:`argparse.ArgumentParser` lets the last of several values of an option win. That is right for
 one that overrides a default, but with two dumps, or two ranges of PFNs, one is silently ignored.
 """
@@ -11,10 +13,38 @@ one that overrides a default, but with two dumps, or two ranges of PFNs, one is 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-__all__ = ("CommandParser",)
+__all__ = ("Argument", "CommandParser", "add_arguments", "offered")
+
+
+class Argument:
+    """
+    What ``ArgumentParser.add_argument()`` takes. ``candidates`` gives completion the values.
+    ``choices`` would list all of them in errors, and would need them whenever the parser is made.
+    """
+
+    def __init__(
+        self, *names: str, candidates: Callable[[], Iterable[str]] | None = None, **options: Any
+    ) -> None:
+        self.names = names
+        self.candidates = candidates
+        self.options = options
+
+
+def add_arguments(parser: argparse._ActionsContainer, arguments: Iterable[Argument]) -> None:
+    """Add arguments to a parser, or to a group of one."""
+    for argument in arguments:
+        action = parser.add_argument(*argument.names, **argument.options)
+        if argument.candidates is not None:
+            action.candidates = argument.candidates  # type: ignore[attr-defined]
+
+
+def offered(action: argparse.Action) -> list[str]:
+    """Return the known values of an argument."""
+    candidates = getattr(action, "candidates", lambda: action.choices or ())
+    return [str(candidate) for candidate in candidates()]
 
 
 class _StoreOnce(argparse.Action):
