@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite
-from drgn_zonedev.lab.host.errors import LabError
+from drgn_zonedev.lab.host.errors import LabError, StepProgress
+from drgn_zonedev.lab.host.lock import lock
 
 __all__ = (
     "ALL_KERNELS",
@@ -29,6 +32,7 @@ __all__ = (
     "check_space",
     "kernel_dir",
     "load_kernel",
+    "made_once",
     "replace_directory",
     "suite_of",
 )
@@ -192,6 +196,22 @@ def cache_dir() -> Path:
     # The XDG specification tells programs to ignore relative paths.
     root = Path(base) if os.path.isabs(base) else Path.home() / ".cache"
     return root / "drgn_zonedev"
+
+
+def made_once(made: Path, make: Callable[[Path], None], progress: StepProgress) -> Path:
+    """
+    Return a file or directory, making it if it is not there yet.
+
+    :param make: Makes it, by way of the temporary directory that it gets, in the cache.
+    """
+    if not made.exists():
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with lock(cache_dir() / "lock", progress):
+            # Another process may have made it while this one waited for the lock.
+            if not made.exists():
+                with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
+                    make(Path(work))
+    return made
 
 
 def kernel_dir(name: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from drgn_zonedev.lab.host.errors import LabError
 from drgn_zonedev.lab.host.tools import find_tool
 
-__all__ = ("destination", "unpack_members", "unpack_package")
+__all__ = ("destination", "unpack_everything", "unpack_members", "unpack_package")
 
 _MODULES = r"(?:usr/)?lib/modules/(?P<release>[^/]+)"
 _DESTINATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -46,8 +46,7 @@ def destination(member: str) -> str | None:
     if path.is_absolute() or ".." in path.parts:
         return None
     for pattern, template in _DESTINATIONS:
-        found = pattern.fullmatch(str(path))
-        if found:
+        if found := pattern.fullmatch(str(path)):
             return found.expand(template)
     return None
 
@@ -63,6 +62,15 @@ def unpack_members(archive: tarfile.TarFile, directory: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
+
+
+def unpack_everything(deb: Path, directory: Path) -> None:
+    """Unpack all of a Debian package."""
+    command = [find_tool("dpkg-deb"), "-x", str(deb), str(directory)]
+    try:
+        subprocess.run(command, check=True, timeout=60)
+    except subprocess.SubprocessError as e:
+        raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
 
 
 def unpack_package(deb: Path, directory: Path) -> None:

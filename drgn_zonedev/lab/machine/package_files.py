@@ -6,15 +6,13 @@ Files of Debian packages that guests get, without installing them.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
-from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
-from drgn_zonedev.lab.kernels.known import cache_dir
+from drgn_zonedev.lab.kernels.known import cache_dir, made_once
+from drgn_zonedev.lab.kernels.unpack import unpack_everything
 
 __all__ = ("fetch_busybox", "fetch_firmware")
 
@@ -24,7 +22,6 @@ _FIRMWARE = {
     "qemu-efi-aarch64": "usr/share/AAVMF/AAVMF_CODE.fd",
 }
 _CODENAME = "bookworm"
-_UNPACK_SECONDS = 60
 
 
 def fetch_firmware(package: str, progress: StepProgress = None) -> Path:
@@ -50,35 +47,17 @@ def fetch_busybox(architecture: str, progress: StepProgress = None) -> Path:
 
 
 def _fetch(package: str, file: str, suite: Suite, kept: Path, progress: StepProgress) -> Path:
-    if not kept.exists():
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        with lock(cache_dir() / "lock", progress):
-            # Another process may have fetched it while this one waited for the lock.
-            if not kept.exists():
-                with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
-                    _download(package, file, suite, Path(work), kept, progress)
-    return kept
+    def download(work: Path) -> None:
+        find_tool("dpkg-deb")  # Say so before downloading.
+        apt = private_apt(work / "apt", suite, find_mirror())
+        apt.update()
+        found = apt.show(package)[package]
+        report(progress, f"downloading {package} ({max(found.size >> 20, 1)} MiB)")
+        unpack_everything(apt.download(found, work / "download"), work / "tree")
+        unpacked = work / "tree" / file
+        if not unpacked.exists():
+            raise LabError(f"the package {package} holds no {file}: its layout has changed")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unpacked.replace(kept)
 
-
-def _download(
-    package: str, file: str, suite: Suite, work: Path, kept: Path, progress: StepProgress
-) -> None:
-    find_tool("dpkg-deb")  # Say so before downloading.
-    apt = private_apt(work / "apt", suite, find_mirror())
-    apt.update()
-    found = apt.show(package)[package]
-    report(progress, f"downloading {package} ({max(found.size >> 20, 1)} MiB)")
-    deb = apt.download(found, work / "download")
-    try:
-        subprocess.run(
-            [find_tool("dpkg-deb"), "-x", str(deb), str(work / "tree")],
-            check=True,
-            timeout=_UNPACK_SECONDS,
-        )
-    except subprocess.SubprocessError as e:
-        raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
-    unpacked = work / "tree" / file
-    if not unpacked.exists():
-        raise LabError(f"the package {package} holds no {file}: its layout has changed")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    unpacked.replace(kept)
+    return made_once(kept, download, progress)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import drgn_zonedev
 from drgn_zonedev.lab.host.errors import StepProgress, report
-from drgn_zonedev.lab.host.lock import lock
-from drgn_zonedev.lab.kernels.known import Kernel, cache_dir
+from drgn_zonedev.lab.kernels.known import Kernel, cache_dir, made_once
 from drgn_zonedev.lab.machine.boot import Guest, boot
 from drgn_zonedev.lab.scenarios import Scenario
 from drgn_zonedev.lab.targets.image import disk_device, file_image, make_image
@@ -40,23 +39,20 @@ _CHECK = ("check", "--format", "json")
 def python_image(progress: StepProgress = None) -> Path:
     """Return the disk from which guests run Python, making it if it is not in the cache."""
     image = cache_dir() / "programs" / f"python-{interpreter_digest()}.img"
-    if image.exists():
-        return image
-    with lock(cache_dir() / "lock", progress), _scratch() as work:
-        # Another process may have made it while this one waited for the lock.
-        if not image.exists():
-            report(progress, "packing Python for guests")
-            pack_interpreter(work / "tree")
-            make_image(work / "tree", work / "python.img")
-            image.parent.mkdir(parents=True, exist_ok=True)
-            (work / "python.img").replace(image)
-    return image
+
+    def make(work: Path) -> None:
+        report(progress, "packing Python for guests")
+        pack_interpreter(work / "tree")
+        make_image(work / "tree", work / "python.img")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        (work / "python.img").replace(image)
+
+    return made_once(image, make, progress)
 
 
-@contextmanager
 def boot_inside(
     kernel: Kernel, scenario: Scenario, progress: StepProgress = None
-) -> Iterator[Guest]:
+) -> AbstractContextManager[Guest]:
     """
     Boot a guest that has run ``zonedev -k check``, and is still in the same state.
 
@@ -64,32 +60,25 @@ def boot_inside(
     error, and ``["inside_status"]`` its exit status.
     """
     words = ("-m", "drgn_zonedev", "-k", "-s", "/extra/vmlinux", *_CHECK)
-    files = (kernel.vmlinux,)
-    with _boot_with_python(kernel, scenario, "inspect", words, files, progress) as guest:
-        yield guest
+    return _boot_with_python(kernel, scenario, "inspect", words, (kernel.vmlinux,), progress)
 
 
-@contextmanager
 def boot_inside_alone(
     kernel: Kernel, scenario: Scenario, progress: StepProgress = None
-) -> Iterator[Guest]:
+) -> AbstractContextManager[Guest]:
     """
     Like :func:`boot_inside()`, in a guest that has nothing but the kernel, Python and ours:
     no debugging symbols.
     """
     words = ("-m", "drgn_zonedev", "-k", *_CHECK)
-    with _boot_with_python(kernel, scenario, "inspect", words, (), progress) as guest:
-        yield guest
+    return _boot_with_python(kernel, scenario, "inspect", words, (), progress)
 
 
-@contextmanager
 def boot_observed(
     kernel: Kernel, scenario: Scenario, words: Sequence[str], progress: StepProgress = None
-) -> Iterator[Guest]:
+) -> AbstractContextManager[Guest]:
     """Boot a guest that also runs Python with these arguments, with output on its console."""
-    files = (kernel.vmlinux,)
-    with _boot_with_python(kernel, scenario, "observe", words, files, progress) as guest:
-        yield guest
+    return _boot_with_python(kernel, scenario, "observe", words, (kernel.vmlinux,), progress)
 
 
 @contextmanager
@@ -101,7 +90,9 @@ def _boot_with_python(
     files: Sequence[Path],
     progress: StepProgress,
 ) -> Iterator[Guest]:
-    with _scratch() as work:
+    # On the file system of the kernels, so that their symbols can be linked to.
+    with tempfile.TemporaryDirectory(prefix="inside-", dir=cache_dir()) as directory:
+        work = Path(directory)
         ours = (Path(drgn_zonedev.__file__).parent, _metadata(work))
         file_image([*files, *ours], work / "extra.img")
         images = (python_image(progress), work / "extra.img")
@@ -110,13 +101,6 @@ def _boot_with_python(
         timeout = _OBSERVER_TIMEOUT if step == "observe" else INSIDE_SECONDS
         with boot(kernel, longer, timeout=timeout, attempts=1, progress=progress) as guest:
             yield guest
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    # On the file system of the kernels, so that their symbols can be linked to.
-    with tempfile.TemporaryDirectory(prefix="inside-", dir=cache_dir()) as directory:
-        yield Path(directory)
 
 
 def _metadata(work: Path) -> Path:

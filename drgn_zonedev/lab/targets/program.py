@@ -12,17 +12,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from drgn_zonedev.lab.host.apt import Apt, Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
-from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool
-from drgn_zonedev.lab.kernels.known import cache_dir
+from drgn_zonedev.lab.kernels.known import cache_dir, made_once
+from drgn_zonedev.lab.kernels.unpack import unpack_everything
 from drgn_zonedev.lab.machine.initramfs import Entry, file_entry
 
 __all__ = ("LOADER", "DebianProgram", "fetch_program")
@@ -87,11 +85,7 @@ def fetch_program(name: str, suite: Suite, progress: StepProgress = None) -> Deb
     """Return the program of the package of that name, downloading it if needed."""
     foreign = "" if suite.architecture == "amd64" else f"-{suite.architecture}"
     directory = cache_dir() / "programs" / suite.codename / f"{name}{foreign}"
-    if not directory.exists():
-        with lock(cache_dir() / "lock", progress):
-            if not directory.exists():
-                with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
-                    _fetch(name, suite, Path(work), directory, progress)
+    made_once(directory, lambda work: _fetch(name, suite, work, directory, progress), progress)
     version = (directory / "version").read_text().strip()
     return DebianProgram(name, version, directory, suite.architecture)
 
@@ -106,7 +100,7 @@ def _fetch(name: str, suite: Suite, work: Path, directory: Path, progress: StepP
     found = apt.show(*packages)
     for package in packages:
         deb = apt.download(found[package], work / "download")
-        _unpack(deb, tree)
+        unpack_everything(deb, tree)
         shutil.rmtree(deb.parent)
     _flatten(tree, name, flat, suite.architecture)
     (flat / "version").write_text(found[name].version + "\n")
@@ -127,13 +121,6 @@ def _with_libraries(apt: Apt, name: str) -> list[str]:
 
 def _is_library(package: str) -> bool:
     return bool(_LIBRARY_PACKAGE.fullmatch(package)) and not _NOT_NEEDED.fullmatch(package)
-
-
-def _unpack(deb: Path, tree: Path) -> None:
-    try:
-        subprocess.run([find_tool("dpkg-deb"), "-x", str(deb), str(tree)], check=True, timeout=60)
-    except subprocess.SubprocessError as e:
-        raise LabError(f"{deb.name} cannot be unpacked: {e}") from e
 
 
 def _files(tree: Path) -> Iterable[Path]:

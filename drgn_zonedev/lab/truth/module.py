@@ -22,10 +22,9 @@ from pathlib import Path
 from drgn_zonedev.lab.host.apt import Apt, Mirror, Package, Suite, find_mirror, private_apt
 from drgn_zonedev.lab.host.boards import BOARDS, Board
 from drgn_zonedev.lab.host.errors import LabError, StepProgress, report
-from drgn_zonedev.lab.host.lock import lock
 from drgn_zonedev.lab.host.tools import find_tool, run_build
 from drgn_zonedev.lab.kernels.build import build_tree
-from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, cache_dir
+from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS, Kernel, made_once
 
 __all__ = ("TRUTH", "build_module", "guest_module", "is_of_the_lab")
 
@@ -68,17 +67,13 @@ def guest_module(kernel: Kernel, name: str, *, progress: StepProgress = None) ->
             f"{kernel.release} is not one of the lab's kernels: build {_GUEST} against its tree"
         )
     # In the kernel's directory, so that a newer kernel replaces it.
-    directory = kernel.vmlinux.parent
-    module = directory / f"{name}-{_recipe_digest(name)}.ko"
-    if module.exists():
-        return module
-    for program in (BOARDS[kernel.architecture].compiler, "make", "dpkg-deb"):
-        find_tool(program)
-    with lock(cache_dir() / "lock", progress):
-        if not module.exists():
-            with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache_dir()) as work:
-                _make_module(kernel, name, module, Path(work), progress)
-    return module
+    module = kernel.vmlinux.parent / f"{name}-{_recipe_digest(name)}.ko"
+    if not module.exists():
+        for program in (BOARDS[kernel.architecture].compiler, "make", "dpkg-deb"):
+            find_tool(program)
+    return made_once(
+        module, lambda work: _make_module(kernel, name, module, work, progress), progress
+    )
 
 
 def _sources(name: str) -> tuple[Path, ...]:
