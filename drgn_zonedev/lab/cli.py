@@ -96,14 +96,13 @@ def _list(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.verdict.matrix import scenarios_of
 
     print_text("kernels:")
-    for name, suite in KERNELS.items():
-        print_text(f"  {name:16} Debian {suite.codename}")
-    for name, suite in PLAIN_KERNELS.items():
-        print_text(f"  {name:16} Debian {suite.codename}, configured for any machine")
-    for name, suite in UNFIXED_KERNELS.items():
-        print_text(
-            f"  {name:16} Debian {suite.codename} without security updates: has a bug to find"
-        )
+    for kernels, what in (
+        (KERNELS, ""),
+        (PLAIN_KERNELS, ", configured for any machine"),
+        (UNFIXED_KERNELS, " without security updates: has a bug to find"),
+    ):
+        for name, suite in kernels.items():
+            print_text(f"  {name:16} Debian {suite.codename}{what}")
     for name, recipe in BUILT_KERNELS.items():
         made = f"{recipe.summary}: lab build-kernel"
         print_text(f"  {name:16} Debian {recipe.suite.codename} {made}")
@@ -130,8 +129,7 @@ def _fetch(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.kernels.fetch import fetch_kernel
 
     known = _kernel_names()
-    unknown = [name for name in args.names if name not in known]
-    if unknown:
+    if unknown := [name for name in args.names if name not in known]:
         raise UsageError(f"no kernel is called {unknown[0]!r}: choose among {', '.join(known)}")
     for name in args.names:
         kernel = fetch_kernel(name, refresh=args.refresh, progress=_say)
@@ -143,8 +141,7 @@ def _build_kernel(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.kernels.build import build_kernels
 
     known = _built_names()
-    unknown = [name for name in args.names if name not in known]
-    if unknown:
+    if unknown := [name for name in args.names if name not in known]:
         raise UsageError(
             f"no kernel that is built here is called {unknown[0]!r}: "
             f"choose among {', '.join(known)}"
@@ -181,8 +178,7 @@ def _run(args: argparse.Namespace) -> Outcome:
 def _cached_files(names: Sequence[str]) -> Iterator[Path]:
     from drgn_zonedev.lab.kernels.known import ALL_KERNELS, kernel_dir
 
-    chosen = [name for name in names if name in ALL_KERNELS] or ALL_KERNELS
-    for name in chosen:
+    for name in [name for name in names if name in ALL_KERNELS] or ALL_KERNELS:
         yield from kernel_dir(name).rglob("*")
 
 
@@ -319,8 +315,7 @@ def _split(
     from drgn_zonedev.lab.kernels.known import ALL_KERNELS, BUILT_KERNELS
 
     known = (*ALL_KERNELS, *BUILT_KERNELS)
-    unknown = [w for w in words if w not in known and w not in catalogue]
-    if unknown:
+    if unknown := [w for w in words if w not in known and w not in catalogue]:
         raise UsageError(f"no kernel or scenario is called {unknown[0]!r}: see zonedev lab list")
     words = list(dict.fromkeys(words))
     return [w for w in words if w in known], [catalogue[w] for w in words if w in catalogue]

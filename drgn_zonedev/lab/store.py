@@ -172,8 +172,7 @@ def store(kernel: Kernel, scenario: Scenario, target: Path) -> int:
         pfns = _RAM_PFNS.get(scenario.name, ())
         write_export(prog, work / "export", ExportOptions(pfns=pfns))
         expected = {**_expected(guest), "errors": list(_errors(prog, guest, pfns))}
-        wrong = list(_differences(work / "export", prog, expected))
-        if wrong:
+        if wrong := list(_differences(work / "export", prog, expected)):
             raise LabError("; ".join(wrong))
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)

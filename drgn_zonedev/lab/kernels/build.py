@@ -124,11 +124,7 @@ def build_kernels(
 
 def _common(name: str) -> tuple[str, Suite, tuple[str, ...]]:
     recipe = _recipe(name)
-    return _package(name), recipe.suite, recipe.configs
-
-
-def _package(name: str) -> str:
-    return f"linux-source-{name.partition('-')[0]}"
+    return f"linux-source-{name.partition('-')[0]}", recipe.suite, recipe.configs
 
 
 def _is_built(name: str) -> bool:
@@ -195,11 +191,7 @@ def _record(directory: Path) -> dict[str, object]:
 
 
 def _is_current(name: str, version: str) -> bool:
-    try:
-        built_kernel(name)
-    except LabError:
-        return False
-    return _record(kernel_dir(name)).get("version") == version
+    return _is_built(name) and _record(kernel_dir(name)).get("version") == version
 
 
 def _unpack(deb: Path, work: Path, progress: StepProgress) -> Path:

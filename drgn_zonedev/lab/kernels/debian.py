@@ -36,8 +36,7 @@ _NEEDED_BYTES = 3 << 30
 def image_release(metapackage: Package) -> str:
     """Return the kernel release that a metapackage stands for, from what it depends on."""
     for name in metapackage.depends:
-        found = re.fullmatch(r"linux-image-(\d.*?)(-unsigned|-dbg)?", name)
-        if found:
+        if found := re.fullmatch(r"linux-image-(\d.*?)(-unsigned|-dbg)?", name):
             return found[1]
     raise LabError(f"{metapackage.name} {metapackage.version} depends on no kernel image")
 
@@ -61,8 +60,7 @@ def _resolve(apt: Apt, flavour: str) -> tuple[str, list[Package]]:
         for name in metapackages[image_meta].depends
         if re.fullmatch(rf"linux-image-{re.escape(release)}(-unsigned)?", name)
     ]
-    images = apt.show(*names)
-    for image in images.values():
+    for image in apt.show(*names).values():
         names += parts_of_image(image, release)
     names.append(f"linux-image-{release}-dbg")
     packages = apt.show(*names)

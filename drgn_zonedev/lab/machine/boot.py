@@ -151,11 +151,9 @@ def _checker(
 
     def check() -> None:
         reported = _read(work / "facts.txt")
-        reason = failure(reported)
-        if reason:
+        if reason := failure(reported):
             raise _GuestFailed(f"the guest gave up: {reason}")
-        reason = inability(reported)
-        if reason:
+        if reason := inability(reported):
             raise NotPossible(reason)
         while wanted and waits_for_host(reported):
             command, arguments = wanted.pop(0)
@@ -211,9 +209,8 @@ def _started(
     cancelled: Cancelled,
 ) -> Iterator[Guest]:
     """Run one guest up to the state of its scenario."""
-    address, registers = None, BOARDS[kernel.architecture].registers
-    if scenario.breakpoint:
-        address = function_address(kernel, scenario.breakpoint)
+    registers = BOARDS[kernel.architecture].registers
+    address = function_address(kernel, scenario.breakpoint) if scenario.breakpoint else None
     with running(command, work) as process:
         check = _checker(process, scenario, work, timeout, cancelled)
         if scenario.failing_call and registers:
@@ -283,9 +280,8 @@ def _with_log(error: LabError, work: Path) -> LabError:
 def check_host(architecture: str = "amd64") -> None:
     """Raise LabError if the host does not have what every guest of an architecture needs."""
     require_qmp()
-    for program in (BOARDS[architecture].qemu, "setpriv"):
-        find_tool(program)
-    for program in {"amd64": ("busybox",), "arm64": ("fdtput",)}.get(architecture, ()):
+    others = {"amd64": ("busybox",), "arm64": ("fdtput",)}.get(architecture, ())
+    for program in (BOARDS[architecture].qemu, "setpriv", *others):
         find_tool(program)
 
 
@@ -337,9 +333,8 @@ def boot(
     for left in reversed(range(attempts)):
         work = _work_directory()
         (work / "initramfs").write_bytes(initramfs)
-        tree = None
-        if scenario.device_tree:
-            tree = make_device_tree(kernel, scenario, work, memory_mib)
+        has_tree = bool(scenario.device_tree)
+        tree = make_device_tree(kernel, scenario, work, memory_mib) if has_tree else None
         command = qemu_command(
             kernel,
             scenario,

@@ -63,8 +63,7 @@ class _Connection:
     def _receive(self) -> str:
         """Wait for a packet and acknowledge it."""
         while True:
-            found = re.search(rb"\$([^#]*)#..", self._received, re.DOTALL)
-            if found:
+            if found := re.search(rb"\$([^#]*)#..", self._received, re.DOTALL):
                 self._received = self._received[found.end() :]
                 self.socket.sendall(b"+")
                 return found[1].decode("latin-1")

@@ -65,8 +65,7 @@ def file_entry(name: str, data: bytes, permissions: int = 0o644) -> Entry:
 
 
 def _parents(names: Iterable[str]) -> list[str]:
-    found = {str(parent) for name in names for parent in Path(name).parents}
-    return sorted(found - {"."})
+    return sorted({str(parent) for name in names for parent in Path(name).parents} - {"."})
 
 
 def _padded(data: bytes) -> bytes:

@@ -70,8 +70,7 @@ def machine_arguments(kernel: Kernel, scenario: Scenario, memory_mib: int) -> di
     # With two processors in two threads, TCG sometimes executes a breakpoint that the kernel has
     # just patched out of its code (text_poke_bp()), and the guest dies at boot.
     cpu = _cpu(scenario) if kernel.architecture == "amd64" else BOARDS[kernel.architecture].cpu
-    smp = str(scenario.processors)
-    return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": smp}
+    return {"-M": scenario.machine, "-cpu": cpu, "-m": memory, "-smp": str(scenario.processors)}
 
 
 def _executing(scenario: Scenario, accel: str) -> tuple[str, ...]:

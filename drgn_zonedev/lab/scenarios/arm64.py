@@ -90,8 +90,7 @@ def arm64_scenarios(page: int) -> dict[str, Scenario]:
 
 
 def _with_zone_device(scenario: Scenario) -> Scenario:
-    impossible = {"6.1-arm64": _NO_ZONE_DEVICE, **scenario.impossible}
-    return replace(scenario, impossible=impossible)
+    return replace(scenario, impossible={"6.1-arm64": _NO_ZONE_DEVICE, **scenario.impossible})
 
 
 def _align(page: int) -> int:

@@ -75,11 +75,9 @@ def parse_zoneinfo(text: str) -> dict[tuple[int, str], dict[str, int]]:
     zones: dict[tuple[int, str], dict[str, int]] = {}
     current: dict[str, int] = {}
     for line in text.splitlines():
-        head = re.match(r"Node (\d+), zone +(\w+)", line)
-        if head:
+        if head := re.match(r"Node (\d+), zone +(\w+)", line):
             current = zones.setdefault((int(head[1]), head[2]), {})
-        number = re.match(r" +(spanned|present|managed|start_pfn):? +(\d+)$", line)
-        if number:
+        if number := re.match(r" +(spanned|present|managed|start_pfn):? +(\d+)$", line):
             current[number[1]] = int(number[2])
     return zones
 
@@ -147,15 +145,9 @@ def parse_facts(text: str) -> Facts:
     pattern = r"^== begin (\w+)\n(.*?)^== end \1$"
     for name, body in re.findall(pattern, text.replace("\r", ""), re.MULTILINE | re.DOTALL):
         facts[name] = _PARSERS.get(name, str)(body)
-    address = _frozen_at(text)
-    if address is not None:
-        facts["frozen"] = address
+    if frozen := re.search(r"^== frozen ([0-9a-f]+)\r?\n", text, re.MULTILINE):
+        facts["frozen"] = int(frozen[1], 16)
     return facts
-
-
-def _frozen_at(text: str) -> int | None:
-    found = re.search(r"^== frozen ([0-9a-f]+)\r?\n", text, re.MULTILINE)
-    return int(found[1], 16) if found else None
 
 
 def failure(text: str) -> str | None:

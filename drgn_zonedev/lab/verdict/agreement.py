@@ -125,15 +125,16 @@ class Truth:
 
 
 def _predicates(ours: Predicates, truth: Truth) -> Iterator[Disagreement]:
-    yield from differences("pfn_valid()", truth.pfn, ours.pfn_valid, truth.yes("valid"))
-    yield from differences("pfn_to_online_page()", truth.pfn, ours.online, truth.yes("online"))
-    yield from differences("get_dev_pagemap()", truth.pfn, ours.pgmap, truth.pgmap)
-    yield from differences(
-        "pgmap_pfn_valid()", truth.pfn, ours.pgmap_pfn_valid, truth.yes("pgmap_valid")
-    )
     # A kernel without pfn_zone_device() answers it like memory_failure() does.
-    theirs = truth.yes("valid") & (truth.pgmap != 0) & truth.yes("pgmap_valid")
-    yield from differences("pfn_zone_device()", truth.pfn, ours.zone_device, theirs)
+    zone_device = truth.yes("valid") & (truth.pgmap != 0) & truth.yes("pgmap_valid")
+    for about, mine, theirs in (
+        ("pfn_valid()", ours.pfn_valid, truth.yes("valid")),
+        ("pfn_to_online_page()", ours.online, truth.yes("online")),
+        ("get_dev_pagemap()", ours.pgmap, truth.pgmap),
+        ("pgmap_pfn_valid()", ours.pgmap_pfn_valid, truth.yes("pgmap_valid")),
+        ("pfn_zone_device()", ours.zone_device, zone_device),
+    ):
+        yield from differences(about, truth.pfn, mine, theirs)
 
 
 def _helpers(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:
@@ -169,14 +170,16 @@ def _own_answers(
 
 
 def _zone_device(ours: Predicates, ranges: Sequence[Range], truth: Truth) -> Iterator[Disagreement]:
-    pfn = truth.pfn
-    about = "the kernel's own pfn_zone_device()"
-    yield from differences(about, pfn, ours.zone_device, truth.yes("zone_device"))
-    about = "the kernel's own pfn_zone_device_reserved()"
-    yield from differences(about, pfn, ours.zone_device_reserved, truth.yes("reserved"))
-    about = "the kernel's own pfn_zone_device_claimed()"
-    claimed = claimed_by_case(ranges, pfn, ours.populated)
-    yield from differences(about, pfn, claimed, truth.yes("claimed"))
+    for function, mine, name in (
+        ("pfn_zone_device()", ours.zone_device, "zone_device"),
+        ("pfn_zone_device_reserved()", ours.zone_device_reserved, "reserved"),
+        (
+            "pfn_zone_device_claimed()",
+            claimed_by_case(ranges, truth.pfn, ours.populated),
+            "claimed",
+        ),
+    ):
+        yield from differences(f"the kernel's own {function}", truth.pfn, mine, truth.yes(name))
 
 
 def _pages(prog: Program, answers: Sequence[Answer]) -> Iterator[Disagreement]:

@@ -103,18 +103,18 @@ def bits_disagreements(
     prog: Program, snapshot: Snapshot, ranges: Sequence[Range]
 ) -> Iterator[Disagreement]:
     """Yield where the kernel's bits differ from our own pfn_zone_device()."""
-    models = models_of(prog)
-    if models:
+    if models := models_of(prog):
         yield from _model_marks(models, prog, snapshot, ranges)
     bits = kernel_bits(prog, snapshot)
     if bits is None:
         return
     ours = snapshot.predicates(bits.pfn)
-    about = "pfn_zone_device() by its bitmap"
-    yield from differences(about, bits.pfn, ours.zone_device, bits.zone_device)
-    about = "pfn_zone_device_claimed() by its bitmap"
     claimed = claimed_by_case(ranges, bits.pfn, ours.populated)
-    yield from differences(about, bits.pfn, claimed, bits.claimed)
+    for function, mine, theirs in (
+        ("pfn_zone_device()", ours.zone_device, bits.zone_device),
+        ("pfn_zone_device_claimed()", claimed, bits.claimed),
+    ):
+        yield from differences(f"{function} by its bitmap", bits.pfn, mine, theirs)
 
 
 def _model_marks(

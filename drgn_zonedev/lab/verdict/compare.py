@@ -33,10 +33,11 @@ def judge(guest: Guest, prog: Program, report: Report) -> list[str]:
 
     guest = as_arranged(guest, prog)
     unmapped = [(start, end) for start, end, _ in guest.scenario.unmapped]
+    unexpected = [f for f in report.findings if _spot(f) not in guest.scenario.errors]
     return [
         *compare_ranges(report.ranges, guest.scenario.expected),
         *_missing_errors(guest.scenario, report),
-        *error_differences(_unexpected(guest.scenario, report), proven_errors(prog, guest.facts)),
+        *error_differences(unexpected, proven_errors(prog, guest.facts)),
         *_unjudged(report, unmapped),
         *failed_proofs(guest, prog, report),
         *_mistakes(guest, prog),
@@ -52,10 +53,6 @@ def as_arranged(guest: Guest, prog: Program) -> Guest:
     if not poisoned or not poisons_struct_pages(prog):
         return guest
     return replace(guest, scenario=replace(guest.scenario, expected=poisoned))
-
-
-def _unexpected(scenario: Scenario, report: Report) -> Iterator[Finding]:
-    yield from (f for f in report.findings if _spot(f) not in scenario.errors)
 
 
 def _missing_errors(scenario: Scenario, report: Report) -> Iterator[str]:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,8 +121,7 @@ def debug_guest(guest: Guest) -> Program:
 def _debug_dump(guest: Guest, dump: Path) -> Program:
     import drgn
 
-    is_early = guest.scenario.early
-    vmcoreinfo = early_vmcoreinfo(guest.kernel).read_bytes() if is_early else None
+    vmcoreinfo = early_vmcoreinfo(guest.kernel).read_bytes() if guest.scenario.early else None
     prog = drgn.Program(vmcoreinfo=vmcoreinfo)
     prog.set_core_dump(dump)
     load_guest_symbols(prog, guest.kernel)
@@ -226,8 +225,7 @@ def _as_lab_errors() -> Iterator[None]:
     try:
         yield
     except (drgn.FaultError, OSError, LookupError, TypeError, ValueError) as e:
-        message = f"the guest could not be judged: {type(e).__name__}: {e}"
-        raise LabError(message) from e
+        raise LabError(f"the guest could not be judged: {type(e).__name__}: {e}") from e
 
 
 def _export(guest: Guest, directory: Path, found: Report, progress: StepProgress) -> None:
@@ -316,9 +314,5 @@ def run_matrix(
                 yield future.result()
         finally:
             stop.set()
-            _cancel(futures)
-
-
-def _cancel(futures: Sequence[Future[Cell]]) -> None:
-    for future in futures:
-        future.cancel()
+            for future in futures:
+                future.cancel()

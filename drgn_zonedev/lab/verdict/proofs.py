@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,29 +43,20 @@ def failed_proofs(guest: Guest, prog: Program, report: Report) -> Iterator[str]:
     :raises NotPossible: if a proof shows that this kernel does not support the scenario
     """
     case = _Case(guest.scenario, prog, report)
-    for name in guest.scenario.proofs:
-        wrong = PROOFS[name](case)
-        if wrong:
-            yield wrong
+    yield from filter(None, (PROOFS[name](case) for name in guest.scenario.proofs))
 
 
-def _compound(order: int) -> Callable[[_Case], str]:
-    def proof(case: _Case) -> str:
-        # Compound devmaps exist since v5.17.
-        if not case.report.kernel.features["vmemmap_shift"]:
-            return ""
-        orders = [pgmap.vmemmap_shift for pgmap in case.report.pgmaps]
-        return "" if orders == [order] else f"vmemmap_shift is {orders}, not [{order}]"
-
-    return proof
+def _compound(order: int, case: _Case) -> str:
+    # Compound devmaps exist since v5.17.
+    if not case.report.kernel.features["vmemmap_shift"]:
+        return ""
+    orders = [pgmap.vmemmap_shift for pgmap in case.report.pgmaps]
+    return "" if orders == [order] else f"vmemmap_shift is {orders}, not [{order}]"
 
 
-def _pgmaps(count: int) -> Callable[[_Case], str]:
-    def proof(case: _Case) -> str:
-        found = len(case.report.pgmaps)
-        return "" if found == count else f"{found} pgmaps, not {count}"
-
-    return proof
+def _pgmaps(count: int, case: _Case) -> str:
+    found = len(case.report.pgmaps)
+    return "" if found == count else f"{found} pgmaps, not {count}"
 
 
 def _findings(case: _Case, slug: str) -> list[Finding]:
@@ -89,8 +81,7 @@ def _preinit_section(case: _Case) -> str:
     flag = section_flags(case.prog).preinit
     if not flag:
         raise NotPossible("this kernel has no SECTION_IS_VMEMMAP_PREINIT")
-    words = sections(case.prog).word.tolist()
-    found = any(word & flag for word in words)
+    found = any(word & flag for word in sections(case.prog).word.tolist())
     return "" if found else "no section has SECTION_IS_VMEMMAP_PREINIT"
 
 
@@ -160,15 +151,12 @@ def _require_numa(case: _Case) -> None:
         raise NotPossible("this kernel is built without CONFIG_NUMA")
 
 
-def _nodes(count: int) -> Callable[[_Case], str]:
-    def proof(case: _Case) -> str:
-        from drgn.helpers.linux.mmzone import for_each_online_pgdat
+def _nodes(count: int, case: _Case) -> str:
+    from drgn.helpers.linux.mmzone import for_each_online_pgdat
 
-        _require_numa(case)
-        found = sum(bool(node.node_present_pages) for node in for_each_online_pgdat(case.prog))
-        return "" if found == count else f"{found} nodes have memory, not {count}"
-
-    return proof
+    _require_numa(case)
+    found = sum(bool(node.node_present_pages) for node in for_each_online_pgdat(case.prog))
+    return "" if found == count else f"{found} nodes have memory, not {count}"
 
 
 def _efi(case: _Case) -> str:
@@ -279,10 +267,10 @@ def _poisoned(case: _Case) -> str:
 
 
 PROOFS: dict[str, Callable[[_Case], str]] = {
-    "compound_2m": _compound(9),
+    "compound_2m": partial(_compound, 9),
     "device_on_node_1": _device_on_node_1,
     "efi": _efi,
-    "four_nodes": _nodes(4),
+    "four_nodes": partial(_nodes, 4),
     "fs_dax": _fs_dax,
     "handed_out": _handed_out,
     "huge_pages": _huge_pages,
@@ -290,14 +278,14 @@ PROOFS: dict[str, Callable[[_Case], str]] = {
     "logically_offline": _logically_offline,
     "reserved_without_zone": _reserved_without_zone,
     "self_hosted": _self_hosted,
-    "two_nodes": _nodes(2),
-    "compound_1g": _compound(18),
+    "two_nodes": partial(_nodes, 2),
+    "compound_1g": partial(_compound, 18),
     "dirty_reserve": _dirty_reserve,
     "done_up_to_watch": _done_up_to_watch,
     "five_levels": _five_levels,
-    "four_pgmaps": _pgmaps(4),
-    "no_pgmap": _pgmaps(0),
-    "one_pgmap": _pgmaps(1),
+    "four_pgmaps": partial(_pgmaps, 4),
+    "no_pgmap": partial(_pgmaps, 0),
+    "one_pgmap": partial(_pgmaps, 1),
     "p2pdma_in_use": _p2pdma_in_use,
     "pages_held": _pages_held,
     "pages_in_use": _pages_in_use,

@@ -51,8 +51,7 @@ def variant_differences(
         yes = Counter({case.value: n for case, n in verdict.pages(True).items()})
         if yes != wanted[name]:
             yield f"{name}: false yes for {_text(yes)}, not {_text(wanted[name])}"
-        no = {case.value: n for case, n in verdict.pages(False).items()}
-        if no:
+        if no := {case.value: n for case, n in verdict.pages(False).items()}:
             yield f"{name}: false no for {_text(no)}"
         taken = Counter({case.value: n for case, n in verdict.taken_for_ram.items()})
         if taken != as_ram[name]:
@@ -148,5 +147,4 @@ def _by_case(answers: Sequence[Answer], arranged: Sequence[Arranged]) -> Counter
 
 
 def _text(pages: Mapping[str, int]) -> str:
-    cases = [f"{n} {case}" for case, n in sorted(pages.items())]
-    return " and ".join(cases) or "none"
+    return " and ".join([f"{n} {case}" for case, n in sorted(pages.items())]) or "none"

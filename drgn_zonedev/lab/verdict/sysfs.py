@@ -65,8 +65,7 @@ def _blocks(snapshot: Snapshot, facts: Facts) -> Iterator[Disagreement]:
         states = ours.get(number, "no block"), theirs.get(number, "no block")
         if states[0] != states[1]:
             yield Disagreement(f"state of memory{number}", *states)
-    geometry = snapshot.geometry
-    size = snapshot.sections_per_block << geometry.section_size_bits
+    size = snapshot.sections_per_block << snapshot.geometry.section_size_bits
     if size != facts.get("memory_block_size", size):
         yield Disagreement("memory block size", hex(size), hex(facts["memory_block_size"]))
 

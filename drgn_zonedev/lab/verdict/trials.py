@@ -288,11 +288,10 @@ def predict_victims(prog: Program, victims: Sequence[int]) -> tuple[Prediction, 
         names = ("memory-failure",)
     rows = [j for j in walkers(prog).walkers if j.walker.name in names]
     exposures = [exposure for row in rows for exposure in row.exposures]
-    met = [
-        next((e.worst for e in exposures if e.start_pfn <= pfn < e.end_pfn), None)
+    return tuple(
+        Prediction(pfn, next((e.worst for e in exposures if e.start_pfn <= pfn < e.end_pfn), None))
         for pfn in victims
-    ]
-    return tuple(Prediction(pfn, outcome) for pfn, outcome in zip(victims, met))
+    )
 
 
 def judge_end(trial: Trial) -> Iterator[Disagreement]:
@@ -359,8 +358,7 @@ class _Table:
         """Whether a walker's guard lets PFNs pass, of which it may have read something before."""
         if name != "memory-failure-dax":
             return self.exposed(name, pfn)
-        passed = [(e.start_pfn, e.end_pfn) for e in self.exposures[name] if e.used]
-        return _inside(pfn, passed)
+        return _inside(pfn, [(e.start_pfn, e.end_pfn) for e in self.exposures[name] if e.used])
 
     def is_case(self, pfn: np.ndarray, *cases: Case) -> np.ndarray:
         return _inside(pfn, [(r.start_pfn, r.end_pfn) for r in self.ranges if r.case in cases])

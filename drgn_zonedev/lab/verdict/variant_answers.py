@@ -19,7 +19,7 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.lab.verdict.disagreement import Disagreement, differences
 from drgn_zonedev.model import Range
 from drgn_zonedev.pfn_proposal.marks import Marks
-from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
+from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked
 
 __all__ = ("Models", "answers_of", "model_disagreements", "models_of")
 
@@ -78,8 +78,4 @@ def answers_of(
 ) -> np.ndarray:
     """Return what a variant would answer for PFNs."""
     asked = Asked(snapshot, Marks(snapshot, ranges), snapshot.predicates(pfn))
-    return _variant(model).lookup(asked)
-
-
-def _variant(name: str) -> Variant:
-    return next(variant for variant in VARIANTS if variant.name == name)
+    return next(variant for variant in VARIANTS if variant.name == model).lookup(asked)
