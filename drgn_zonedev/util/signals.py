@@ -19,7 +19,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 __all__ = ("cleaning_up", "ending_at_once", "held_back", "nothing_to_clean_up")
@@ -97,36 +97,36 @@ def ending_at_once() -> Iterator[None]:
     Let signals end this process wherever it is, in C code, too: nothing is cleaned up.
     Those that are ignored remain so.
     """
-    if threading.current_thread() is not threading.main_thread():
+    with _handled_by(signal.SIG_DFL):
         yield
-        return
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, *_ENDING)}
-    ours = {n: handler for n, handler in handlers.items() if callable(handler)}
-    for each in ours:
-        signal.signal(each, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for each, handler in ours.items():
-            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Have signals wait for the end of what would print their exceptions, and go on."""
+    came: list[int] = []
+    try:
+        with _handled_by(lambda number, frame: came.append(number)):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(came[0])
+
+
+@contextlib.contextmanager
+def _handled_by(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         # They are for another one.
         yield
         return
-    came: list[int] = []
-    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, *_ENDING)}
-    ours = {n: handler for n, handler in handlers.items() if callable(handler)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, *_ENDING)}
+    ours = {n: old for n, old in before.items() if callable(old)}
     for each in ours:
-        signal.signal(each, lambda number, frame: came.append(number))
+        signal.signal(each, handler)
     try:
         yield
     finally:
-        for each, handler in ours.items():
-            signal.signal(each, handler)
-        if came:
-            signal.raise_signal(came[0])
+        for each, old in ours.items():
+            signal.signal(each, old)
