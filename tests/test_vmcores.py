@@ -20,10 +20,10 @@ from typing import Any
 import fastjsonschema
 import pytest
 from support.dumps import judge_dump
+from support.schema import load_schema
 
 from drgn_zonedev.export.store import StoredDump, stored_dumps
 from drgn_zonedev.lab import KERNELS
-from drgn_zonedev.render.as_json import load_schema
 from drgn_zonedev.util.intervals import difference
 
 VMCORES = Path(__file__).parents[1] / "vmcores"

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from drgn import Program
     from drgn.commands import DrgnCodeBuilder
 
-    from drgn_zonedev.comparison.baseline import Baselined
     from drgn_zonedev.comparison.known_report import KnownReport
     from drgn_zonedev.report import CheckedMemory
 
@@ -147,15 +146,14 @@ def failed(report: Report, fail_on: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class _Answer:
-    """``compared`` is with a baseline, if there is one."""
+    """``new`` are the findings that a baseline does not have, or not as bad."""
 
     checked: CheckedMemory
-    compared: Baselined | None
+    new: frozenset[Finding] | None
 
     def is_failure(self, finding: Finding, fail_on: tuple[str, ...]) -> bool:
         """Whether a finding decides the exit status."""
-        is_new = self.compared is None or self.compared.is_new(finding)
-        return is_new and fails(finding, fail_on)
+        return (self.new is None or finding in self.new) and fails(finding, fail_on)
 
 
 def _check(session: Session, args: argparse.Namespace) -> Outcome:
@@ -165,14 +163,14 @@ def _check(session: Session, args: argparse.Namespace) -> Outcome:
     if args.quiet and (is_map(args) or args.format != "text"):
         raise UsageError("--quiet prints a line of text: remove --map and --format")
     answer = _answer(session, args)
-    report, compared = answer.checked.report, answer.compared
+    report, new = answer.checked.report, answer.new
     is_failure = functools.partial(answer.is_failure, fail_on=args.fail_on)
     picture = functools.partial(_picture, session.prog, args, answer.checked)
     print_result(
         args,
         picture if args.map else functools.partial(_text, args, answer),
-        lambda: as_json.report_document(report, compared),
-        jsonl=lambda: _lines(report, compared),
+        lambda: as_json.report_document(report, new),
+        jsonl=lambda: _lines(report, new),
         junit=lambda: _junit(report, is_failure),
         **dict.fromkeys(PICTURES, picture),
     )
@@ -223,11 +221,11 @@ def _text(args: argparse.Namespace, answer: _Answer, screen: Screen | None) -> s
         nothing = "nothing could be judged: " if report.nothing_judged else ""
         return nothing + as_text.severities_text(report)
     whole = as_text.report_text(report, verbose=args.verbose, each=args.all, screen=screen)
-    if answer.compared is None:
+    if answer.new is None:
         return whole
     from drgn_zonedev.render.differences import baseline_text
 
-    return f"{whole}\n{baseline_text(args.baseline, report, answer.compared)}"
+    return f"{whole}\n{baseline_text(args.baseline, report, answer.new)}"
 
 
 # Import these only when asked for: they are rarely used, and slow to import.
@@ -239,16 +237,16 @@ def _baseline(path: str) -> KnownReport:
     return baseline_of_file(path)
 
 
-def _compared(baseline: KnownReport, report: Report) -> Baselined:
+def _compared(baseline: KnownReport, report: Report) -> frozenset[Finding]:
     from drgn_zonedev.commands.known_reports import compare_with
 
     return compare_with(baseline, report)
 
 
-def _lines(report: Report, compared: Baselined | None) -> str:
+def _lines(report: Report, new: frozenset[Finding] | None) -> str:
     from drgn_zonedev.render.as_lines import report_lines
 
-    return report_lines(report, compared)
+    return report_lines(report, new)
 
 
 def _junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:

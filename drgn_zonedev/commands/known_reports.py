@@ -11,7 +11,6 @@ from typing import Any, Union
 from drgn_zonedev.commands.base import Session, UsageError
 from drgn_zonedev.commands.inputs import input_data
 from drgn_zonedev.commands.jobs import scanner_of
-from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.comparison.differences import new_findings
 from drgn_zonedev.comparison.known_census import CENSUS_SCHEMA, KnownCensus, known_census
 from drgn_zonedev.comparison.known_report import (
@@ -20,7 +19,7 @@ from drgn_zonedev.comparison.known_report import (
     NotAReportError,
     known_report,
 )
-from drgn_zonedev.model import Report
+from drgn_zonedev.model import Finding, Report
 from drgn_zonedev.opening.failures import CannotJudgeError
 
 __all__ = (
@@ -136,9 +135,9 @@ def known_census_of_session(session: Session, by: str | None) -> KnownCensus:
     return known_census(census_document(census))
 
 
-def compare_with(baseline: KnownReport, report: Report) -> Baselined:
-    """Find out which findings of a report are new."""
+def compare_with(baseline: KnownReport, report: Report) -> frozenset[Finding]:
+    """Find out which findings of a report the baseline does not have, or not as bad."""
     from drgn_zonedev.render.as_json import report_document
 
     are_new = new_findings(baseline, known_report(report_document(report)))
-    return Baselined(frozenset(f for f, is_new in zip(report.findings, are_new) if is_new))
+    return frozenset(f for f, is_new in zip(report.findings, are_new) if is_new)

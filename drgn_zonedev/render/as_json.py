@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from importlib import resources
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from drgn_zonedev.findings import KINDS
@@ -28,14 +27,12 @@ from drgn_zonedev.model import (
     Provenance,
     Range,
     Report,
-    Scope,
     Severity,
     Unjudged,
 )
 
 if TYPE_CHECKING:
     from drgn_zonedev.classification.section_rows import SectionRow
-    from drgn_zonedev.comparison.baseline import Baselined
 
 __all__ = (
     "Document",
@@ -43,7 +40,6 @@ __all__ = (
     "finding_document",
     "gap_document",
     "kernel_document",
-    "load_schema",
     "pgmaps_document",
     "range_document",
     "ranges_document",
@@ -56,25 +52,21 @@ __all__ = (
 Document = dict[str, Any]
 
 
-def load_schema() -> Document:
-    """Get the JSON Schema that every document conforms to."""
-    schema: Document = json.loads(
-        resources.files("drgn_zonedev.render").joinpath("schema.json").read_text()
-    )
-    return schema
-
-
 def render(document: Document) -> str:
     """Get the text of a document."""
     return json.dumps(document, indent=2)
 
 
-def report_document(report: Report, compared: Baselined | None = None) -> Document:
-    """The document of ``check``; *compared* says which findings are new, if it was compared."""
+def report_document(report: Report, new: Collection[Finding] | None = None) -> Document:
+    """The document of ``check``; *new* are the findings that are new, if it was compared."""
     return {
         "schema": "drgn-zonedev/report/2",
         "kernel": kernel_document(report.kernel),
-        "scope": _scope(report.scope),
+        "scope": {
+            "only": report.scope.only.value if report.scope.only else None,
+            "start_pfn": report.scope.start_pfn,
+            "end_pfn": report.scope.end_pfn,
+        },
         "summary": {
             "pages_by_case": _pages_by_case(report.ranges),
             "findings_by_severity": _findings_by_severity(report.findings),
@@ -83,7 +75,7 @@ def report_document(report: Report, compared: Baselined | None = None) -> Docume
         "ranges": [range_document(r) for r in report.ranges],
         **({"memmap": [_memmap_part(p) for p in report.memmap]} if report.memmap else {}),
         "findings": [
-            {**finding_document(f), **({"new": compared.is_new(f)} if compared else {})}
+            {**finding_document(f), **({} if new is None else {"new": f in new})}
             for f in report.findings
         ],
         "unjudged": [unjudged_document(u) for u in report.unjudged],
@@ -112,14 +104,6 @@ def _provenance(origin: Provenance) -> Document:
         "build_id": origin.build_id,
         "crash_time": origin.crash_time,
         "types": origin.types,
-    }
-
-
-def _scope(scope: Scope) -> Document:
-    return {
-        "only": scope.only.value if scope.only else None,
-        "start_pfn": scope.start_pfn,
-        "end_pfn": scope.end_pfn,
     }
 
 
@@ -286,7 +270,7 @@ def range_document(range_: Range) -> Document:
 def finding_document(finding: Finding) -> Document:
     """One finding."""
     kind = KINDS[finding.slug]
-    document: Document = {
+    return {
         "slug": finding.slug,
         "severity": finding.severity.value,
         "case": finding.case.value,
@@ -299,10 +283,8 @@ def finding_document(finding: Finding) -> Document:
         "explanation": kind.explanation,
         "cure": kind.cure,
         "evidence": [evidence_document(e) for e in finding.evidence],
+        **({"known_bugs": list(finding.known_bugs)} if finding.known_bugs else {}),
     }
-    if finding.known_bugs:
-        document["known_bugs"] = list(finding.known_bugs)
-    return document
 
 
 def evidence_document(evidence: Evidence) -> Document:

@@ -12,22 +12,21 @@ what it is; each line conforms to ``schema.json`` by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from drgn_zonedev.comparison.baseline import Baselined
-from drgn_zonedev.model import Report
+from drgn_zonedev.model import Finding, Report
 from drgn_zonedev.render.as_json import Document, report_document
 
 __all__ = ("report_lines",)
 
 
-def report_lines(report: Report, compared: Baselined | None = None) -> str:
+def report_lines(report: Report, new: Collection[Finding] | None = None) -> str:
     """What ``check --format jsonl`` prints."""
-    return "\n".join(json.dumps(record) for record in _records(report, compared))
+    return "\n".join(json.dumps(record) for record in _records(report, new))
 
 
-def _records(report: Report, compared: Baselined | None) -> Iterator[Document]:
-    document = report_document(report, compared)
+def _records(report: Report, new: Collection[Finding] | None) -> Iterator[Document]:
+    document = report_document(report, new)
     yield {
         "record": "header",
         "schema": "drgn-zonedev/report-lines/2",

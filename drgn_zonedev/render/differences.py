@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
-from drgn_zonedev.comparison.baseline import Baselined
 from drgn_zonedev.comparison.differences import Change, Differences, RangeChange
 from drgn_zonedev.comparison.known_report import (
     KnownFinding,
@@ -17,7 +16,7 @@ from drgn_zonedev.comparison.known_report import (
     KnownRange,
     KnownReport,
 )
-from drgn_zonedev.model import Report
+from drgn_zonedev.model import Finding, Report
 from drgn_zonedev.render.as_json import Document
 from drgn_zonedev.render.cells import fitted_table, span
 from drgn_zonedev.render.finding_groups import group_findings, group_line
@@ -41,7 +40,10 @@ def differences_text(
     old: CompareSide, new: CompareSide, found: Differences, *, screen: Screen | None = None
 ) -> str:
     """What ``diff`` prints."""
-    parts = [f"{word}: {_side(side)}" for word, side in (("old", old), ("new", new))]
+    parts = [
+        printable(f"{word}: {side.name}: Linux {side.report.release} {side.report.architecture}")
+        for word, side in (("old", old), ("new", new))
+    ]
     if found.pgmaps:
         parts += ["", "PGMAPS", "", _pgmaps(found, screen)]
     if found.ranges:
@@ -52,17 +54,13 @@ def differences_text(
     return "\n".join([*parts, "", _summary(found)])
 
 
-def baseline_text(name: str, report: Report, compared: Baselined) -> str:
+def baseline_text(name: str, report: Report, found: Collection[Finding]) -> str:
     """What ``check --baseline`` says below the summary: which findings are new."""
-    new = [finding for finding in report.findings if compared.is_new(finding)]
+    new = [finding for finding in report.findings if finding in found]
     known = len(report.findings) - len(new)
     lines = [f"{known} of {len(report.findings)} findings are in {name}, {len(new)} are new"]
     lines += [f"new: {group_line(group)}" for group in group_findings(new)]
     return "\n".join(map(printable, lines))
-
-
-def _side(side: CompareSide) -> str:
-    return printable(f"{side.name}: Linux {side.report.release} {side.report.architecture}")
 
 
 def _summary(found: Differences) -> str:
@@ -112,9 +110,7 @@ def _fields(old: KnownPgmap, new: KnownPgmap) -> Iterator[str]:
 
 
 def _altmap(pgmap: KnownPgmap) -> str:
-    if pgmap.altmap is None:
-        return "none"
-    return "reserve {}, free {}, alloc {}".format(*pgmap.altmap)
+    return "reserve {}, free {}, alloc {}".format(*pgmap.altmap) if pgmap.altmap else "none"
 
 
 def _ranges(found: Differences, screen: Screen | None) -> str:

@@ -33,6 +33,7 @@ from support.guests import (
     require_free,
     zonedev,
 )
+from support.schema import load_schema
 from support.waiting import wait_until
 
 from drgn_zonedev.kernel.mmzone import section_flags, sparsemem_geometry
@@ -40,7 +41,6 @@ from drgn_zonedev.kernel.sections import Sections, sections
 from drgn_zonedev.lab import fetch_kernel
 from drgn_zonedev.lab.host.tools import find_tool
 from drgn_zonedev.lab.machine.qemu import running
-from drgn_zonedev.render.as_json import load_schema
 
 pytestmark = pytest.mark.qemu
 

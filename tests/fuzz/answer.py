@@ -25,9 +25,9 @@ from xml.etree import ElementTree
 import drgn
 import fastjsonschema
 from drgn.commands import CommandError, run_command
+from support.schema import load_schema
 
 from drgn_zonedev.opening.failures import CannotJudgeError
-from drgn_zonedev.render import as_json
 from drgn_zonedev.shell import cli
 from drgn_zonedev.util.strings import printable
 
@@ -174,7 +174,7 @@ def _documents(command: Sequence[str], answer: Answer) -> Iterator[tuple[str, st
 @lru_cache(maxsize=1)
 def _validate() -> Callable[[Any], Any]:
     # A validator that is compiled: there are many documents.
-    validate: Callable[[Any], Any] = fastjsonschema.compile(as_json.load_schema())
+    validate: Callable[[Any], Any] = fastjsonschema.compile(load_schema())
     return validate
 
 

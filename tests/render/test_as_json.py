@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from support.fakekernel import FakeKernel, collision, in_flight, partial
 from support.kernels import each_layout
-from support.schema import validated
+from support.schema import load_schema, validated
 
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.section_rows import section_rows
@@ -26,7 +26,7 @@ SCENES = {"collision": collision, "in_flight": in_flight, "partial": partial}
 
 
 def test_the_schema_is_a_schema() -> None:
-    jsonschema.Draft202012Validator.check_schema(as_json.load_schema())
+    jsonschema.Draft202012Validator.check_schema(load_schema())
 
 
 @each_layout

@@ -6,9 +6,10 @@ import json
 
 import jsonschema
 from support.fakekernel import partial
+from support.schema import load_schema
 
 from drgn_zonedev import check
-from drgn_zonedev.render.as_json import load_schema, report_document
+from drgn_zonedev.render.as_json import report_document
 from drgn_zonedev.render.as_lines import report_lines
 
 

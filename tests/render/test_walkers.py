@@ -9,12 +9,11 @@ import pytest
 from drgn.commands import CommandError, run_command
 from support.fakekernel import collision, in_flight, partial
 from support.kernels import each_layout
-from support.schema import validated
+from support.schema import load_schema, validated
 
 from drgn_zonedev import plugin
 from drgn_zonedev.export.store import StoredDump
 from drgn_zonedev.pfn_walkers import WALKERS, WalkersReport, WalkOutcome, walkers
-from drgn_zonedev.render import as_json
 from drgn_zonedev.render.screen import Screen, height, is_folded
 from drgn_zonedev.render.walkers import walkers_document, walkers_text
 
@@ -46,7 +45,7 @@ def test_the_document_holds_what_a_walker_meets() -> None:
 
 
 def test_the_schema_names_every_outcome() -> None:
-    items = as_json.load_schema()["$defs"]["walkers"]["properties"]["walkers"]["items"]
+    items = load_schema()["$defs"]["walkers"]["properties"]["walkers"]["items"]
     exposure = items["properties"]["exposures"]["items"]
     names = exposure["properties"]["outcomes"]["propertyNames"]["enum"]
     assert names == [outcome.name.lower().replace("_", "-") for outcome in WalkOutcome]
