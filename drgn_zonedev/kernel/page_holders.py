@@ -24,7 +24,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.tasks import Process, open_files
 from drgn_zonedev.vmcore.reads import need_object, read_memory
 
-__all__ = ("HeldPage", "HolderKind", "PageHolder", "held_pages", "page_holders")
+__all__ = ("HolderKind", "PageHolder", "held_pages", "page_holders")
 
 # A pipe has at most 2^20 pages for a process without privileges (fs.pipe-max-size), and at
 # most 2^31 bytes otherwise.
@@ -59,16 +59,6 @@ class PageHolder:
     address: int
 
 
-@dataclass(frozen=True)
-class HeldPage:
-    """
-    One reference to a page. ``is_pin`` says whether ``FOLL_PIN`` took it.
-    """
-
-    pfn: int
-    is_pin: bool
-
-
 @takes_program_or_default
 def page_holders(prog: Program, process: Process) -> Iterator[tuple[int, PageHolder]]:
     """
@@ -101,10 +91,12 @@ def _operations(prog: Program) -> dict[int, HolderKind]:
 
 
 @takes_program_or_default
-def held_pages(prog: Program, holder: PageHolder) -> Iterator[HeldPage]:
+def held_pages(prog: Program, holder: PageHolder) -> Iterator[int]:
     """
-    Iterate over the references to pages that a pipe or an io_uring keeps.
+    Iterate over the references to pages that a pipe or an io_uring keeps. Those of an
+    io_uring are pins (``FOLL_PIN``).
 
+    :return: Iterator of PFNs, one for each reference
     :raises FaultError: if they cannot be read
     :raises LookupError: if the debugging information does not say where they are
     """
@@ -113,7 +105,7 @@ def held_pages(prog: Program, holder: PageHolder) -> Iterator[HeldPage]:
     return _registered_pages(Object(prog, "struct io_ring_ctx *", holder.address))
 
 
-def _pipe_pages(pipe: Object) -> Iterator[HeldPage]:
+def _pipe_pages(pipe: Object) -> Iterator[int]:
     prog = pipe.prog_
     need_object(pipe[0])
     # Renamed in Linux kernel commit 8cefc107ca54 ("pipe: Use head and tail pointers for the
@@ -125,10 +117,10 @@ def _pipe_pages(pipe: Object) -> Iterator[HeldPage]:
     # pipe_buf_release() clears the operations of a buffer that was read.
     in_use = _column(raw, offsetof(type_, "ops")) != 0
     for address in _column(raw, offsetof(type_, "page"))[in_use].tolist():
-        yield HeldPage(_pfn(prog, address), is_pin=False)
+        yield _pfn(prog, address)
 
 
-def _registered_pages(context: Object) -> Iterator[HeldPage]:
+def _registered_pages(context: Object) -> Iterator[int]:
     prog = context.prog_
     need_object(context[0])
     vector = prog.type("struct bio_vec")
@@ -141,7 +133,7 @@ def _registered_pages(context: Object) -> Iterator[HeldPage]:
         at = vectors.address_ if vectors.type_.kind.name == "ARRAY" else vectors.value_()
         raw = _table(prog, at, count, sizeof(vector))
         for address in _column(raw, offsetof(vector, "bv_page")).tolist():
-            yield HeldPage(_pfn(prog, address), is_pin=True)
+            yield _pfn(prog, address)
 
 
 def _registered_buffers(context: Object) -> Iterator[Object]:

@@ -253,10 +253,6 @@ def _bases_of_events(
         yield from register_bases(registers, architecture, kernel, fields)
 
 
-def _says_something(dump: PageDump) -> bool:
-    return bool(dump.words) or dump.named or dump.refcount is not None
-
-
 def _known_bases(known: KnownKernel | None) -> tuple[tuple[Base, ...], bool] | None:
     return ((known.base,), False) if known is not None and known.base is not None else None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn_zonedev.oops_log.lines import LogLine
@@ -46,7 +46,6 @@ class Event:
     kind: EventKind
     line: int
     last_line: int
-    heading: str
     function: str | None = None
     trace: tuple[str, ...] = ()
     condition: str | None = None
@@ -130,11 +129,12 @@ def _belongs(
     if last is EventKind.LIST and kind in (EventKind.BUG, EventKind.WARNING):
         return near
     twice = (EventKind.FAULT, EventKind.GENERAL_PROTECTION)
-    return near and last in twice and kind in twice and not _has_trace(current)
-
-
-def _has_trace(lines: Iterable[LogLine]) -> bool:
-    return any(_AT.search(line.text) for line in lines)
+    return (
+        near
+        and last in twice
+        and kind in twice
+        and not any(_AT.search(line.text) for line in current)
+    )
 
 
 def _event(kind: EventKind, lines: Sequence[LogLine]) -> Event:
@@ -154,12 +154,10 @@ def _event(kind: EventKind, lines: Sequence[LogLine]) -> Event:
                 function = match[2]
             elif not trace or trace[-1] != match[2]:
                 trace.append(match[2])
-    heading = lines[0].text.strip()[:200]
     return Event(
         kind=kind,
         line=lines[0].number,
         last_line=lines[-1].starts[-1][1],
-        heading=heading,
         function=function,
         trace=tuple(trace),
         condition=condition,

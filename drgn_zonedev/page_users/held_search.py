@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.kernel.page_holders import HolderKind, PageHolder, held_pages, page_holders
+from drgn_zonedev.kernel.page_holders import PageHolder, held_pages, page_holders
 from drgn_zonedev.kernel.tasks import Process
 from drgn_zonedev.model import PgmapRange
 from drgn_zonedev.page_users.pins import Gap, OpenedBy, Searched
@@ -33,11 +33,6 @@ class Held:
     holder: PageHolder
     opened_by: tuple[OpenedBy, ...]
     pfns: np.ndarray
-
-    @property
-    def are_pins(self) -> bool:
-        """Whether its references are pins."""
-        return self.holder.kind is HolderKind.IO_URING
 
 
 def find_held(
@@ -69,7 +64,7 @@ def find_held(
 
 
 def _pages_of(prog: Program, holder: PageHolder, ranges: Sequence[PgmapRange]) -> np.ndarray:
-    pfns = np.array([page.pfn for page in held_pages(prog, holder)], np.int64)
+    pfns = np.fromiter(held_pages(prog, holder), np.int64)
     inside = np.zeros(len(pfns), bool)
     for range_ in ranges:
         inside |= (pfns >= range_.start_pfn) & (pfns < range_.end_pfn)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from drgn_zonedev.kernel.folio_counts import GUP_PIN_COUNTING_BIAS
 from drgn_zonedev.kernel.page_holders import PageHolder
 from drgn_zonedev.kernel.rmap import MappingKind
 from drgn_zonedev.kernel.tasks import Process
@@ -157,11 +156,6 @@ class UsedPages(OfPage):
     def has_unknown_user(self) -> bool:
         """Whether a reference, pin or mapping has no user that was found."""
         return bool(self.unknown_references or self.unknown_pins or self.unknown_mappings)
-
-    @property
-    def references_of_a_pin(self) -> int:
-        """How many references a pin of these folios takes."""
-        return 1 if self.order else GUP_PIN_COUNTING_BIAS
 
 
 @dataclass(frozen=True)

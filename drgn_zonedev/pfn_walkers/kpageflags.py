@@ -38,7 +38,6 @@ __all__ = (
     "has_kpage_read",
     "has_page",
     "kpage_end_pfn",
-    "kpage_flag_names",
     "kpage_prediction",
     "shows_devices",
 )
@@ -116,11 +115,6 @@ _COPIED = (
 )
 
 _CHUNK_PAGES = 1 << 16
-
-
-def kpage_flag_names(word: int) -> tuple[str, ...]:
-    """Get the names of the bits in a word of ``/proc/kpageflags``, without ``KPF_``."""
-    return tuple(name for name, bit in KPF.items() if word >> bit & 1)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ("ElfDump", "ProgramHeaders", "end_of_elf", "read_elf_dump", "read_program_headers")
+__all__ = ("ElfDump", "ProgramHeaders", "read_elf_dump", "read_program_headers")
 
 _EHDR = struct.Struct("<16sHHIQQQIHHHHHH")
 _PHDR = np.dtype(
@@ -72,7 +72,8 @@ class ElfDump:
     The addresses, ``physical`` and ``virtual``, whose contents are in an ELF dump.
     ``promised`` are all virtual addresses of its segments. ``excluded`` are the physical
     addresses whose contents the headers say are not in the file; ``reads_zeros`` is true
-    if there are any. ``ends`` is the result of :func:`end_of_elf()`.
+    if there are any. ``ends`` are the size of the file, and
+    the size that its program headers claim, in bytes: if the second is larger, it was cut off.
     """
 
     physical: Covered
@@ -97,15 +98,6 @@ class ElfDump:
 def _touch(covered: Covered, frames: np.ndarray, page_size: int) -> np.ndarray:
     start = frames.astype(np.uint64) * np.uint64(page_size)
     return covered.touch(start, start + np.uint64(page_size))
-
-
-def end_of_elf(path: Path) -> tuple[int, int] | None:
-    """
-    Get the size of an ELF dump, and the size that its program headers claim, in bytes. If
-    the second is larger, the file was cut off. ``None`` for any other file.
-    """
-    dump = read_elf_dump(path)
-    return dump.ends if dump else None
 
 
 def read_elf_dump(path: Path) -> ElfDump | None:

@@ -56,7 +56,10 @@ def leaves_something_out(prog: Program) -> bool:
 
 @takes_program_or_default
 def end_of_dump(prog: Program) -> tuple[int, int] | None:
-    """Like :func:`~drgn_zonedev.vmcore.elf.end_of_elf()`, for the program's core dump."""
+    """
+    Get the size of the program's core dump and the size that its headers claim, in bytes, if it is
+    an ELF dump.
+    """
     file = _dump_file(prog)
     return file.ends if isinstance(file, ElfDump) else None
 

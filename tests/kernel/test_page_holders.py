@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from support.usedpages import FIRST, Machine, machine
 
-from drgn_zonedev.kernel.page_holders import HeldPage, HolderKind, held_pages, page_holders
+from drgn_zonedev.kernel.page_holders import HolderKind, held_pages, page_holders
 from drgn_zonedev.kernel.tasks import Process, for_each_process
 
 BOTH = pytest.mark.parametrize("layout", ["6.1", "7.2"])
 
 
-def held(made: Machine) -> list[tuple[int, HolderKind, list[HeldPage]]]:
+def held(made: Machine) -> list[tuple[int, HolderKind, list[int]]]:
     prog = made.kernel.program()
     first: Process = next(iter(for_each_process(prog)))
     return [
@@ -26,7 +26,7 @@ def test_a_pipe_holds_what_was_not_read(layout: str) -> None:
     pipe = made.users.pipe(made.first, [FIRST, FIRST + 1, FIRST + 2])
     buffers = made.kernel.member("pipe_inode_info", pipe, "bufs")
     made.kernel.poke_member("pipe_buffer", buffers, "ops", 0)
-    pages = [HeldPage(FIRST + i, is_pin=False) for i in (1, 2)]
+    pages = [FIRST + i for i in (1, 2)]
     assert held(made) == [(3, HolderKind.PIPE, pages)]
 
 
@@ -34,7 +34,7 @@ def test_a_pipe_holds_what_was_not_read(layout: str) -> None:
 def test_a_ring_pins_what_is_registered(layout: str) -> None:
     made = machine(layout)
     made.users.ring(made.first, [FIRST, FIRST + 7])
-    pages = [HeldPage(FIRST + i, is_pin=True) for i in (0, 7)]
+    pages = [FIRST + i for i in (0, 7)]
     assert held(made) == [(3, HolderKind.IO_URING, pages)]
 
 

@@ -12,7 +12,6 @@ from support.kernels import each_layout
 from drgn_zonedev.pfn_walkers.kpageflags import (
     KPF,
     kpage_end_pfn,
-    kpage_flag_names,
     kpage_prediction,
 )
 
@@ -21,6 +20,11 @@ FLAGS, LINK, COUNTS, PRIVATE, MAPPING = 0, 1, 6, 5, 3
 FREE = 0xFFFFFFFF
 RAM = 0x1234
 RESERVED = 1 << KPF["RESERVED"]
+
+
+def kpage_flag_names(word: int) -> tuple[str, ...]:
+    """Get the names of the bits in a word of ``/proc/kpageflags``, without ``KPF_``."""
+    return tuple(name for name, bit in KPF.items() if word >> bit & 1)
 
 
 def nothing(layout: str) -> int:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.dumpfiles import Machine, write_kdump
 
-from drgn_zonedev.vmcore.elf import ElfDump, end_of_elf, read_elf_dump
+from drgn_zonedev.vmcore.elf import ElfDump, read_elf_dump
 
 PAGE = 4096
 PT_NULL, PT_LOAD, PT_NOTE = 0, 1, 4
@@ -25,6 +25,11 @@ ELF64_LSB, ELF64_MSB, ELF32_LSB = b"\x7fELF\x02\x01", b"\x7fELF\x02\x02", b"\x7f
 
 # p_type, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz
 Segment = tuple[int, int, int, int, int, int]
+
+
+def end_of(path: Path) -> tuple[int, int] | None:
+    found = read_elf_dump(path)
+    return found.ends if found else None
 
 
 def load(
@@ -138,7 +143,7 @@ def test_segments_end_with_the_file(tmp_path: Path) -> None:
     ]
     found = dump(path, segments, size=5 * PAGE)
     assert absent(found, 0x13, 0x14, 0x20) == [False, True, True]
-    assert end_of_elf(path) == (5 * PAGE, 10 * PAGE)
+    assert end_of(path) == (5 * PAGE, 10 * PAGE)
 
 
 def test_file_that_is_whole_is_as_long_as_it_claims(tmp_path: Path) -> None:
@@ -146,16 +151,16 @@ def test_file_that_is_whole_is_as_long_as_it_claims(tmp_path: Path) -> None:
         tmp_path / "vmcore", [load(0, PAGE, PAGE), load(0, 2 * PAGE, 0, PAGE, offset=1 << 40)]
     )
     # What has no contents may begin anywhere.
-    assert end_of_elf(path) == (1 << 20, 2 * PAGE)
+    assert end_of(path) == (1 << 20, 2 * PAGE)
 
 
 def test_file_without_contents_has_no_end(tmp_path: Path) -> None:
-    assert end_of_elf(elf(tmp_path / "vmcore", [load(0, PAGE, 0, PAGE)])) is None
+    assert end_of(elf(tmp_path / "vmcore", [load(0, PAGE, 0, PAGE)])) is None
 
 
 def test_end_beyond_all_files_is_the_last_address(tmp_path: Path) -> None:
     path = elf(tmp_path / "vmcore", [load(0, PAGE, NO_ADDRESS, offset=PAGE)])
-    assert end_of_elf(path) == (1 << 20, NO_ADDRESS)
+    assert end_of(path) == (1 << 20, NO_ADDRESS)
 
 
 def test_segment_that_ends_beyond_the_address_space_is_cut_there(tmp_path: Path) -> None:
@@ -177,7 +182,6 @@ def test_more_segments_than_fit_into_the_header(tmp_path: Path) -> None:
 def test_other_machines_are_none(ident: bytes, tmp_path: Path) -> None:
     path = elf(tmp_path / "vmcore", [load(0, PAGE, PAGE)], ident=ident)
     assert read_elf_dump(path) is None
-    assert end_of_elf(path) is None
 
 
 def test_program_headers_of_another_size_are_none(tmp_path: Path) -> None:
@@ -192,7 +196,6 @@ def test_other_files_are_none(tmp_path: Path) -> None:
     kdump = write_kdump(Machine(), tmp_path / "kdump")
     for path in (kdump, tmp_path, tmp_path / "missing"):
         assert read_elf_dump(path) is None
-        assert end_of_elf(path) is None
 
 
 @pytest.mark.parametrize("size", [0, 5, 63, 64, 119])
@@ -220,7 +223,7 @@ def test_later_piece_of_a_flattened_dump_counts(tmp_path: Path) -> None:
     assert found.reads_zeros
     assert absent(found, 0x10, 0x11) == [False, True]
     # The size of the file is not that of the dump.
-    assert end_of_elf(path) is None
+    assert end_of(path) is None
 
 
 def test_flattened_dump_that_is_cut_off_is_read_up_to_there(tmp_path: Path) -> None:

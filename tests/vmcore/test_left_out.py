@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from drgn_zonedev.vmcore.elf import end_of_elf, read_elf_dump
+from drgn_zonedev.vmcore.elf import read_elf_dump
 from drgn_zonedev.vmcore.kdump import lacks_its_bitmaps
 
 LOAD, NOTE = 1, 4
 PAGE, PAGES = 0x1000, 16
+
+
+def end_of(path: Path) -> tuple[int, int] | None:
+    found = read_elf_dump(path)
+    return found.ends if found else None
 
 
 def elf(path: Path, segments: list[tuple[int, int, int, int]], count: int | None = None) -> Path:
@@ -83,13 +88,13 @@ def test_end_of_a_dump_is_compared_with_its_headers(tmp_path: Path) -> None:
     # All contents begin at offset 0 of this file.
     dump = elf(tmp_path / "dump", [(LOAD, 0, 0x2000, 0x9000), (LOAD, 0x9000, 0x1000, 0x1000)])
     headers = dump.stat().st_size
-    assert end_of_elf(dump) == (headers, 0x2000)
+    assert end_of(dump) == (headers, 0x2000)
     os.truncate(dump, 0x2000)
-    assert end_of_elf(dump) == (0x2000, 0x2000)
-    assert end_of_elf(elf(tmp_path / "empty", [(LOAD, 0, 0, 0x1000)])) is None
-    assert end_of_elf(tmp_path / "missing") is None
+    assert end_of(dump) == (0x2000, 0x2000)
+    assert end_of(elf(tmp_path / "empty", [(LOAD, 0, 0, 0x1000)])) is None
+    assert end_of(tmp_path / "missing") is None
     huge = elf(tmp_path / "huge", [(LOAD, 0, 2**64 - 1, 2**64 - 1)])
-    assert end_of_elf(huge) == (huge.stat().st_size, 2**64 - 1)
+    assert end_of(huge) == (huge.stat().st_size, 2**64 - 1)
 
 
 def test_flattened_dumps_leave_out_what_their_last_headers_say(tmp_path: Path) -> None:
@@ -109,7 +114,7 @@ def test_flattened_dumps_leave_out_what_their_last_headers_say(tmp_path: Path) -
     assert left_out(flattened) == [10, 11]
     write((0, b"KDUMP   ".ljust(4096, b"\0")))
     assert read_elf_dump(flattened) is None
-    assert end_of_elf(flattened) is None
+    assert end_of(flattened) is None
     write((0, dump[:64]))
     assert read_elf_dump(flattened) is None
 
