@@ -304,6 +304,10 @@ class Pgmap(Result):
     records_progress: bool = True
     resource: str | None = None
 
+    def contains(self, pfn: int) -> bool:
+        """Whether a PFN is in one of the ranges."""
+        return any(r.start_pfn <= pfn < r.end_pfn for r in self.ranges)
+
     @property
     def is_settled(self) -> bool:
         """

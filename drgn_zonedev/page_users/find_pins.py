@@ -98,8 +98,7 @@ def _subject(
     pgmaps = with_devices(prog, snapshot.pgmaps)
     if what is None:
         return _Subject(pgmaps, None)
-    named = tuple(pgmap for pgmap in pgmaps if kind is None and _is_meant(pgmap, what))
-    if named:
+    if named := tuple(pgmap for pgmap in pgmaps if kind is None and _is_meant(pgmap, what)):
         return _Subject(named, None)
     if isinstance(what, Pgmap):
         raise ValueError(f"pgmap {what.address:#x} is not in pgmap_array any more")
@@ -110,7 +109,7 @@ def _subject(
     except ValueError as e:
         known = _known_names(pgmaps)
         raise ValueError(f"{e}; devices: {listed(known)}" if known else str(e)) from e
-    owners = tuple(pgmap for pgmap in pgmaps if _has(pgmap, page.pfn))
+    owners = tuple(pgmap for pgmap in pgmaps if pgmap.contains(page.pfn))
     if not owners:
         raise ValueError(
             f"PFN {page.pfn:#x} is not device memory: give a page of a device, or its name"
@@ -152,10 +151,6 @@ def _number(text: str) -> int | None:
         except ValueError:
             continue
     return None
-
-
-def _has(pgmap: Pgmap, pfn: int) -> bool:
-    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
 
 
 def _initialised(pgmap: Pgmap, range_: Range) -> Iterator[tuple[int, int]]:

@@ -42,7 +42,7 @@ class Question:
     @cached_property
     def pgmap(self) -> Pgmap | None:
         """The pgmap in ``pgmap_array``."""
-        return next((p for p in self.snapshot.pgmaps if _has(p, self.pfn)), None)
+        return next((p for p in self.snapshot.pgmaps if p.contains(self.pfn)), None)
 
     @property
     def held(self) -> Pgmap | None:
@@ -77,21 +77,21 @@ class Question:
         offset = offsetof(self.prog.type("struct mem_section"), member)
         return int(self.snapshot.sections.address[self.row]) + offset
 
-    def bitmap(self, index: int) -> int:
-        """Address of the word of a bitmap: 0 is ``subsection_map``, the others would follow it."""
+    def bitmap(self, index: int) -> tuple[int, int]:
+        """
+        Addresses of the pointer to the bitmaps, and of the word of one: 0 is ``subsection_map``,
+        the others would follow it.
+        """
         offset = offsetof(self.prog.type("struct mem_section_usage"), "subsection_map")
         geometry = self.snapshot.geometry
         size = -(-geometry.subsections_per_section // 64) * 8
         word = geometry.subsection_map_index(self.pfn) // 64
-        return int(self.snapshot.sections.usage[self.row]) + offset + index * size + word * 8
+        usage = int(self.snapshot.sections.usage[self.row])
+        return self.section_member("usage"), usage + offset + index * size + word * 8
 
     def dev_pagemap(self, pgmap: Pgmap) -> Object:
         """The ``struct dev_pagemap``."""
         return Object(self.prog, "struct dev_pagemap", address=pgmap.address)
-
-
-def _has(pgmap: Pgmap, pfn: int) -> bool:
-    return any(r.start_pfn <= pfn < r.end_pfn for r in pgmap.ranges)
 
 
 def called(q: Question, calls: Iterable[str]) -> Iterator[str]:
@@ -145,15 +145,13 @@ def _section(q: Question) -> Iterator[int]:
 def _pfn_valid(q: Question) -> Iterator[int]:
     yield from _section(q)
     if not q.flag(q.snapshot.flags.early):
-        yield q.section_member("usage")
-        yield q.bitmap(0)
+        yield from q.bitmap(0)
 
 
 def _pfn_to_online_page(q: Question) -> Iterator[int]:
     yield from _section(q)
     if q.flag(q.snapshot.flags.online):
-        yield q.section_member("usage")
-        yield q.bitmap(0)
+        yield from q.bitmap(0)
         # online_device_section() reads the word again.
         yield q.section_member("section_mem_map")
 
@@ -161,21 +159,18 @@ def _pfn_to_online_page(q: Question) -> Iterator[int]:
 def _posted_bit(q: Question) -> Iterator[int]:
     # As posted: it looks up the section again after pfn_valid().
     yield from _root(q)
-    yield q.section_member("usage")
-    yield q.bitmap(1)
+    yield from q.bitmap(1)
 
 
 def _first_bit(q: Question) -> Iterator[int]:
     # test_subsection() of lab/patches/pfn_zone_device.edit does not check subsection_map.
     yield from _section(q)
-    yield q.section_member("usage")
-    yield q.bitmap(1)
+    yield from q.bitmap(1)
 
 
 def _second_bit(q: Question) -> Iterator[int]:
     yield from _section(q)
-    yield q.section_member("usage")
-    yield q.bitmap(2)
+    yield from q.bitmap(2)
 
 
 def _get_dev_pagemap(q: Question) -> Iterator[int]:
