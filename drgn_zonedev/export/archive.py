@@ -153,8 +153,7 @@ def _opened(archive: Path) -> Iterator[BinaryIO]:
     # Opening a FIFO would wait for a writer.
     descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BadStreamError("it is not a regular file")
         # Given less than a header, the decoder only asks for more.
         if os.pread(descriptor, len(MAGIC), 0) != MAGIC:

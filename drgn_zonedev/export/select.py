@@ -204,8 +204,7 @@ def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
         recorder.keep(found.ranges[0].address_of_().value_(), len(pgmap.ranges) * _RANGE_SIZE)
     if pgmap.ops_address:
         _keep_object(recorder, found.ops.read_())
-    info = slab_object_info(prog, pgmap.address)
-    if info:
+    if info := slab_object_info(prog, pgmap.address):
         c_string(info.slab_cache.name)
 
 

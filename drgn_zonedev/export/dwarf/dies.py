@@ -68,23 +68,21 @@ class Tree:
 
     def add_variable(self, name: str, type_: Type, address: int) -> None:
         """Add a variable at an address as in the file, not relocated."""
-        die = Die(dw.TAG_variable)
-        die.add(dw.AT_name, dw.FORM_strp, name)
+        die = Die(dw.TAG_variable, [(dw.AT_name, dw.FORM_strp, name)])
         self._set_type(die, type_, by_value=True)
         die.add(dw.AT_location, dw.FORM_exprloc, address)
         self.top.append(die)
 
     def add_function(self, name: str, type_: Type, address: int | None) -> None:
         """Add a function."""
-        die = Die(dw.TAG_subprogram)
-        die.add(dw.AT_name, dw.FORM_strp, name)
+        die = Die(dw.TAG_subprogram, [(dw.AT_name, dw.FORM_strp, name)])
         if address is not None:
             die.add(dw.AT_low_pc, dw.FORM_addr, address)
         self._describe_function(die, type_)
         self.top.append(die)
 
-    def _new(self, tag: int, key: object = None) -> Die:
-        die = Die(tag)
+    def _new(self, tag: int, key: object = None, *attributes: Attribute) -> Die:
+        die = Die(tag, list(attributes))
         self.top.append(die)
         if key is not None:
             self._known[key] = die
@@ -131,17 +129,18 @@ class Tree:
         key = (type_.kind, type_.name, type_.size)
         if key in self._known:
             return self._known[key]
-        die = self._new(dw.TAG_base_type, key)
-        die.add(dw.AT_name, dw.FORM_strp, type_.name)
-        die.add(dw.AT_byte_size, dw.FORM_udata, type_.size)
-        die.add(dw.AT_encoding, dw.FORM_udata, _encoding(type_))
-        return die
+        return self._new(
+            dw.TAG_base_type,
+            key,
+            (dw.AT_name, dw.FORM_strp, type_.name),
+            (dw.AT_byte_size, dw.FORM_udata, type_.size),
+            (dw.AT_encoding, dw.FORM_udata, _encoding(type_)),
+        )
 
     def _typedef(self, type_: Type, *, by_value: bool) -> Die:
         key = (TypeKind.TYPEDEF, type_.name)
         if key not in self._known:
-            die = self._new(dw.TAG_typedef, key)
-            die.add(dw.AT_name, dw.FORM_strp, type_.name)
+            die = self._new(dw.TAG_typedef, key, (dw.AT_name, dw.FORM_strp, type_.name))
             self._set_type(die, type_.type, by_value=by_value)
         elif by_value:
             # It may be known from a pointer only.
@@ -187,8 +186,10 @@ class Tree:
         key = (type_.kind, type_.tag)
         die = self._known.get(key) or self._new(_TAGS[type_.kind], key)
         if not die.attributes:
-            die.add(dw.AT_name, dw.FORM_strp, type_.tag)
-            die.add(dw.AT_declaration, dw.FORM_flag_present, 1)
+            die.attributes += [
+                (dw.AT_name, dw.FORM_strp, type_.tag),
+                (dw.AT_declaration, dw.FORM_flag_present, 1),
+            ]
         wanted = by_value or type_.tag in self._complete or type_.kind is TypeKind.ENUM
         if wanted and type_.is_complete() and id(die) not in self._filled:
             die.attributes.pop()
@@ -221,11 +222,10 @@ class Tree:
             die.add(dw.AT_byte_size, dw.FORM_udata, type_.type.size)
             self._set_type(die, type_.type, by_value=True)
         for enumerator in type_.enumerators or ():
-            child = Die(dw.TAG_enumerator)
-            child.add(dw.AT_name, dw.FORM_strp, enumerator.name)
             form = dw.FORM_sdata if enumerator.value < 0 else dw.FORM_udata
-            child.add(dw.AT_const_value, form, enumerator.value)
-            die.children.append(child)
+            name = (dw.AT_name, dw.FORM_strp, enumerator.name)
+            value = (dw.AT_const_value, form, enumerator.value)
+            die.children.append(Die(dw.TAG_enumerator, [name, value]))
 
 
 def _encoding(type_: Type) -> int:

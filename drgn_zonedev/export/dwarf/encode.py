@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from drgn_zonedev.export.dwarf import constants as dw
-from drgn_zonedev.export.dwarf.dies import Die
+from drgn_zonedev.export.dwarf.dies import Attribute, Die
 from drgn_zonedev.export.elf_writer import Encoding
 
 __all__ = ("DwarfSections", "encode_dwarf", "sleb128", "uleb128")
@@ -131,11 +131,12 @@ class _Writer:
 
 
 def _unit(top: Sequence[Die]) -> Die:
-    unit = Die(dw.TAG_compile_unit, children=list(top))
-    unit.add(dw.AT_producer, dw.FORM_strp, "zonedev export")
-    unit.add(dw.AT_language, dw.FORM_udata, dw.LANG_C11)
-    unit.add(dw.AT_name, dw.FORM_strp, "vmlinux")
-    return unit
+    attributes: list[Attribute] = [
+        (dw.AT_producer, dw.FORM_strp, "zonedev export"),
+        (dw.AT_language, dw.FORM_udata, dw.LANG_C11),
+        (dw.AT_name, dw.FORM_strp, "vmlinux"),
+    ]
+    return Die(dw.TAG_compile_unit, attributes, list(top))
 
 
 def encode_dwarf(encoding: Encoding, top: Sequence[Die]) -> DwarfSections:
