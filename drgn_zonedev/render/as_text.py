@@ -193,24 +193,20 @@ def _views(
     kernel = report.kernel
     alone = [FindingGroup((finding,)) for finding in report.findings]
     groups = alone if each else group_findings(report.findings)
-    views: list[tuple[str, Callable[[Screen | None], str]]] = []
-    if report.pgmaps:
-        views.append(("PGMAPS", lambda screen: _pgmaps_alone(kernel, report.pgmaps, screen)))
-    views.append(
+    views: list[tuple[str, object, Callable[[Screen | None], str]]] = [
+        ("PGMAPS", report.pgmaps, lambda screen: _pgmaps_alone(kernel, report.pgmaps, screen)),
         (
             "RANGES",
+            True,
             lambda screen: ranges_text(
                 kernel, report.ranges, verbose=verbose, screen=screen, pgmaps=report.pgmaps
             ),
-        )
-    )
-    if report.findings:
-        views.append(("FINDINGS", lambda screen: _findings_text(groups, verbose, screen)))
-    if report.unjudged:
-        views.append(("NOT JUDGED", lambda screen: _unjudged(report.unjudged, screen)))
-    if report.missing:
-        views.append(("MISSING MEMORY", lambda screen: _missing(report.missing, screen)))
-    return views
+        ),
+        ("FINDINGS", report.findings, lambda screen: _findings_text(groups, verbose, screen)),
+        ("NOT JUDGED", report.unjudged, lambda screen: _unjudged(report.unjudged, screen)),
+        ("MISSING MEMORY", report.missing, lambda screen: _missing(report.missing, screen)),
+    ]
+    return [(title, view) for title, has_any, view in views if has_any]
 
 
 def kernel_name(kernel: KernelFacts) -> str:
@@ -293,8 +289,7 @@ def pgmaps_text(
     if sum(shares) > room:
         return texts[0]
     screens = [Screen(lines, screen.columns) for lines in shares]
-    parts = (_pgmaps_alone(kernel, found, screens[0]), _devices_text(found, screens[1]))
-    return "\n\n".join(parts)
+    return f"{_pgmaps_alone(kernel, found, screens[0])}\n\n{_devices_text(found, screens[1])}"
 
 
 def _devices_text(pgmaps: Sequence[Pgmap], screen: Screen | None) -> str:
@@ -420,24 +415,21 @@ def _why(range_: Range) -> str:
 def evidence_lines(evidence: Iterable[Evidence]) -> Iterator[str]:
     """Render a line per fact: what it is, its address, and its value."""
     for fact in evidence:
-        text = f"    {fact.what}"
-        if fact.address is not None:
-            text += f" @ {fact.address:#x}"
-        if fact.value is not None:
-            # All other values are words or addresses.
-            is_count = fact.kind is EvidenceKind.PAGE_COUNT
-            text += f" = {fact.value if is_count else hex(fact.value)}"
-        if fact.expected is not None:
-            text += f", expected {fact.expected:#x}"
-        if fact.note:
-            text += f": {fact.note}"
-        yield printable(text)
+        # All other values are words or addresses.
+        form = "d" if fact.kind is EvidenceKind.PAGE_COUNT else "#x"
+        parts = (
+            f"    {fact.what}",
+            "" if fact.address is None else f" @ {fact.address:#x}",
+            "" if fact.value is None else f" = {fact.value:{form}}",
+            "" if fact.expected is None else f", expected {fact.expected:#x}",
+            f": {fact.note}" if fact.note else "",
+        )
+        yield printable("".join(parts))
 
 
 def _findings_text(groups: Sequence[FindingGroup], verbose: bool, screen: Screen | None) -> str:
     if screen is None or len(groups) <= screen.lines:
-        lines = [line for group in groups for line in _group(group, verbose)]
-        text = "\n".join(lines)
+        text = "\n".join(line for group in groups for line in _group(group, verbose))
         if screen and screen.is_endless:
             return wrapped(text, screen)
         if screen is None or height(text, screen) <= screen.lines:
@@ -496,8 +488,7 @@ def _group(group: FindingGroup, verbose: bool) -> Iterator[str]:
     finding = group.first
     yield _finding_line(finding) if len(group.findings) == 1 else group_line(group)
     # The evidence of the range is shown with the range: here, show that of the finding.
-    shown = finding.evidence if verbose else _own_evidence(finding)
-    yield from evidence_lines(shown)
+    yield from evidence_lines(finding.evidence if verbose else _own_evidence(finding))
     yield from advice_lines(finding) if verbose else bug_lines(finding.known_bugs)
 
 
@@ -636,7 +627,7 @@ def _sections_table(rows: Sequence[SectionRow], screen: Screen | None) -> str:
                 row.nr,
                 span(row.start_pfn, row.end_pfn),
                 f"{row.address:#x}",
-                "|".join(row.flags if screen is None else map(_short_flag, row.flags)),
+                "|".join(_SHORT_FLAGS.get(f, f) if screen else f for f in row.flags),
                 row.memory_block or "-",
                 _bar(row),
             )
@@ -656,10 +647,6 @@ _SHORT_FLAGS = {
     "TAINT_ZONE_DEVICE": "TAINT",
     "IS_VMEMMAP_PREINIT": "PREINIT",
 }
-
-
-def _short_flag(flag: str) -> str:
-    return _SHORT_FLAGS.get(flag, flag)
 
 
 def _bar(row: SectionRow) -> str:

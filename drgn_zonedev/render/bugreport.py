@@ -86,26 +86,24 @@ def _lines(report: BugReport) -> Iterator[str]:
         ("What would touch these struct pages", _walkers(report)),
         ("What helps", _filled(kind.cure)),
     ):
-        yield ""
-        yield f"{title}:"
+        yield from ("", f"{title}:")
         yield from (f"  {line}" if line else "" for line in lines)
-    yield ""
-    yield f"Found by zonedev ({finding.severity.value}: {finding.slug})."
+    yield from ("", f"Found by zonedev ({finding.severity.value}: {finding.slug}).")
 
 
 def _filled(text: str) -> list[str]:
     return textwrap.wrap(text, _COLUMNS - 2, break_long_words=False, break_on_hyphens=False)
 
 
-def _kernel(report: BugReport) -> Iterator[str]:
+def _kernel(report: BugReport) -> list[str]:
     kernel = report.kernel
-    yield f"Linux {kernel.release}, {kernel.architecture}"
-    yield f"pages of {kernel.page_size >> 10} KiB, struct page of {kernel.sizeof_page} bytes"
-    yield (
+    return [
+        f"Linux {kernel.release}, {kernel.architecture}",
+        f"pages of {kernel.page_size >> 10} KiB, struct page of {kernel.sizeof_page} bytes",
         f"sections of {kernel.section_size >> 20} MiB, "
-        f"subsections of {kernel.subsection_size >> 20} MiB"
-    )
-    yield from (f"{name}: {'yes' if has else 'no'}" for name, has in kernel.features.items())
+        f"subsections of {kernel.subsection_size >> 20} MiB",
+        *(f"{name}: {'yes' if has else 'no'}" for name, has in kernel.features.items()),
+    ]
 
 
 def _where(report: BugReport) -> Iterator[str]:
@@ -170,5 +168,4 @@ def _walkers(report: BugReport) -> Iterator[str]:
         yield "none of the walkers of PFNs that zonedev knows"
     for walker in report.walkers:
         uses = "uses it" if walker.uses else "reads its flags"
-        text = f"{walker.name}: {walker.function}() {uses}: {walker.outcome}"
-        yield from _filled(text)
+        yield from _filled(f"{walker.name}: {walker.function}() {uses}: {walker.outcome}")

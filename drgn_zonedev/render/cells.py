@@ -141,5 +141,4 @@ def advice_lines(finding: Finding) -> Iterator[str]:
 
 def kind_lines(slug: str) -> Iterator[str]:
     """Get the explanation and the cure of a kind of findings."""
-    yield f"    why: {KINDS[slug].explanation}"
-    yield f"    cure: {KINDS[slug].cure}"
+    yield from (f"    why: {KINDS[slug].explanation}", f"    cure: {KINDS[slug].cure}")

@@ -30,7 +30,10 @@ def census_changes_text(
     old: CensusSide, new: CensusSide, found: CensusChanges, *, screen: Screen | None = None
 ) -> str:
     """What ``diff`` prints of censuses."""
-    parts = [f"{word}: {_side(side)}" for word, side in (("old", old), ("new", new))]
+    parts = [
+        printable(f"{word}: {side.name}: {side.census.total_pages:,} pages")
+        for word, side in (("old", old), ("new", new))
+    ]
     if found.kinds:
         rows = [(printable(change.pages.kind), *_numbers(change)) for change in found.kinds]
         table = fitted_table(("KIND", "WAS", "IS", "CHANGE"), rows, screen)
@@ -39,10 +42,6 @@ def census_changes_text(
         title = found.by.replace("_", "-").upper() if found.by else "NODE AND ZONE"
         parts += ["", f"BY {title}", "", _groups(found, screen)]
     return "\n".join([*parts, "", _summary(found.groups)])
-
-
-def _side(side: CensusSide) -> str:
-    return printable(f"{side.name}: {side.census.total_pages:,} pages")
 
 
 def _groups(found: CensusChanges, screen: Screen | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from drgn_zonedev.explanation.explain import Explanation
 from drgn_zonedev.explanation.neighbours import Border
-from drgn_zonedev.explanation.struct_page import PageField, PageWords
+from drgn_zonedev.explanation.struct_page import PageWords
 from drgn_zonedev.render.as_json import (
     Document,
     evidence_document,
@@ -90,17 +90,16 @@ def _page(page: PageWords) -> Document:
         "refcount": page.refcount,
         "mapcount": page.mapcount,
         "contents": page.contents,
-        "fields": [_field(f) for f in page.fields],
-    }
-
-
-def _field(field: PageField) -> Document:
-    return {
-        "name": field.name,
-        "offset": field.offset,
-        "size": field.size,
-        "value": hex(field.value),
-        "meaning": field.meaning,
-        "expected": field.expected,
-        "differs": field.differs,
+        "fields": [
+            {
+                "name": f.name,
+                "offset": f.offset,
+                "size": f.size,
+                "value": hex(f.value),
+                "meaning": f.meaning,
+                "expected": f.expected,
+                "differs": f.differs,
+            }
+            for f in page.fields
+        ],
     }

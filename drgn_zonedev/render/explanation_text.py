@@ -118,9 +118,11 @@ def _brief_answers(e: Explanation, screen: Screen) -> str:
 
 
 def _views(e: Explanation) -> Iterator[_View]:
-    yield _View("RANGE", lambda screen: _range(e, screen))
-    yield _View("WHAT THE KERNEL WOULD SAY", lambda screen: _predicates(e, screen), weight=3)
-    yield _View("STRUCT PAGE", lambda screen: _page(e, screen), weight=2)
+    yield from (
+        _View("RANGE", lambda screen: _range(e, screen)),
+        _View("WHAT THE KERNEL WOULD SAY", lambda screen: _predicates(e, screen), weight=3),
+        _View("STRUCT PAGE", lambda screen: _page(e, screen), weight=2),
+    )
     if e.findings:
         yield _View("FINDINGS", lambda screen: _findings(e.findings, screen), weight=2)
     if e.walkers or e.walkers_error:
@@ -156,15 +158,6 @@ def _placed(rows: Sequence[_Line], room: int) -> list[int]:
     return placed([""] * len(rows), [row.rank for row in rows], room)
 
 
-def _table(
-    headers: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    screen: Screen | None,
-    least: Sequence[str] = (),
-) -> list[str]:
-    return fitted_rows(headers, rows, screen, least)
-
-
 def _text(text: str, screen: Screen | None) -> str:
     if screen is None:
         return text
@@ -179,7 +172,7 @@ def _range(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         rows.insert(0, ("below", _span(below.beyond), *_what(e, below.beyond)))
     if above:
         rows.append(("above", _span(above.beyond), *_what(e, above.beyond)))
-    header, *lines = _table(("", "PFNS", "SIZE", "CASE", "WHY"), rows, screen, ("SIZE",))
+    header, *lines = fitted_rows(("", "PFNS", "SIZE", "CASE", "WHY"), rows, screen, ("SIZE",))
     yield _Line(header, kind="")
     for line, row in zip(lines, rows):
         yield _Line(line, 0 if row[0] == "this" else 1, "ranges")
@@ -221,7 +214,7 @@ def _predicates(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         rows.append((f"{p.name}()", answer, because, first))
         rows += [("", "", "", other) for other in others]
     headers = ("PREDICATE", "ANSWER", "WHY", "READ FROM")
-    header, *lines = _table(headers, rows, screen, ("READ FROM",))
+    header, *lines = fitted_rows(headers, rows, screen, ("READ FROM",))
     yield _Line(header, kind="")
     for line, row in zip(lines, rows):
         if not line:
@@ -269,7 +262,7 @@ def _page(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         ranks.append(("DIFFERS", "ok", "").index(mark))
     headers = ["AT", "FIELD", "VALUE", "MEANING", "PROMISED"]
     headers.insert(4 if scrolls else 5, "")
-    header, *lines = _table(headers, rows, screen, ("MEANING", "AT"))
+    header, *lines = fitted_rows(headers, rows, screen, ("MEANING", "AT"))
     yield _Line(header, kind="")
     for line, rank in zip(lines, ranks):
         yield _Line(line, rank, "fields")
@@ -293,7 +286,7 @@ def _walkers(e: Explanation, screen: Screen | None) -> Iterator[_Line]:
         (w.name, f"{w.function}()", "uses it" if w.uses else "reads its flags", w.outcome)
         for w in e.walkers
     ]
-    header, *lines = _table(("WALKER", "IN", "", "AND"), rows, screen, ("IN",))
+    header, *lines = fitted_rows(("WALKER", "IN", "", "AND"), rows, screen, ("IN",))
     yield _Line(header, kind="")
     for line, walker in zip(lines, e.walkers):
         yield _Line(line, 0 if walker.uses else 1, "walkers")

@@ -87,11 +87,8 @@ def where_text(group: FindingGroup) -> str:
     if len(group.findings) == 1:
         return text
     how = ", ".join(_runs(group.findings))
-    return f"{text}: {len(group.findings):,} runs, {how}, {_pages(group.pages)}"
-
-
-def _pages(count: int) -> str:
-    return f"{count:,} {'page' if count == 1 else 'pages'}"
+    pages = f"{group.pages:,} {'page' if group.pages == 1 else 'pages'}"
+    return f"{text}: {len(group.findings):,} runs, {how}, {pages}"
 
 
 def _runs(findings: Sequence[Finding]) -> Iterator[str]:

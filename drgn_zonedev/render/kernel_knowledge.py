@@ -30,7 +30,13 @@ def kernel_knowledge_text(known: KernelKnowledge) -> str:
         for c in known.checks
     ]
     rules = [
-        (r.memory, r.finding, r.word, f"{r.commit} ({r.release})", _proof(r.is_proven))
+        (
+            r.memory,
+            r.finding,
+            r.word,
+            f"{r.commit} ({r.release})",
+            "booted" if r.is_proven else "by reading",
+        )
         for r in known.rules
     ]
     sections: list[tuple[str, Sequence[tuple[str, ...]]]] = [
@@ -44,10 +50,6 @@ def kernel_knowledge_text(known: KernelKnowledge) -> str:
     if not known.has_zone_device:
         lines.append("    none about device memory: there is none")
     return "\n".join(lines)
-
-
-def _proof(is_proven: bool) -> str:
-    return "booted" if is_proven else "by reading"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

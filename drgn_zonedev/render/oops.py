@@ -40,20 +40,14 @@ def oops_document(log: OopsLog, explanations: Sequence[Explanation] | None = Non
 
     :param explanations: Of the PFNs, if there is a dump.
     """
-    document: Document = {
+    return {
         "schema": "drgn-zonedev/oops/1",
         "addresses": [_address(address) for address in log.addresses],
         "pages": [_page(page) for page in log.pages],
         "known_bugs": list(known_bugs_of_log(log)),
         "boots": [_boot(boot) for boot in log.boots],
+        **({} if explanations is None else {"explanations": [*map(_explanation, explanations)]}),
     }
-    if explanations is not None:
-        document["explanations"] = [_explanation(e) for e in explanations]
-    return document
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else hex(value)
 
 
 def _address(address: LoggedAddress) -> Document:
@@ -75,7 +69,7 @@ def _page(page: LoggedPage) -> Document:
         "pfn": page.pfn,
         "node": page.node,
         "zone": page.zone,
-        "flags": _hex(page.flags),
+        "flags": None if page.flags is None else hex(page.flags),
         "words": [hex(word) for word in page.words],
     }
 
@@ -90,19 +84,18 @@ def _boot(boot: Boot) -> Document:
             for base in boot.bases
         ],
         "layout": boot.fields.source,
-        "events": [_event(event) for event in boot.events],
+        "events": [
+            {
+                "line": event.line,
+                "kind": event.kind.value,
+                "function": event.function,
+                "trace": list(event.trace),
+                "condition": event.condition,
+            }
+            for event in boot.events
+        ],
         "reserved_holes": [list(span) for span in boot.reserved_holes],
         "missing": [need.name.lower().replace("_", "-") for need in boot.needs],
-    }
-
-
-def _event(event: Event) -> Document:
-    return {
-        "line": event.line,
-        "kind": event.kind.value,
-        "function": event.function,
-        "trace": list(event.trace),
-        "condition": event.condition,
     }
 
 
@@ -131,8 +124,7 @@ def oops_text(
     """
     shown = [boot for boot in log.boots if boot.addresses or boot.pages or boot.events]
     blocks = [block for boot in shown for block in _blocks(boot, screen)]
-    bugs = list(_bugs(log))
-    if bugs:
+    if bugs := list(_bugs(log)):
         blocks.append("\n".join(["KNOWN BUGS", "", *bugs]))
     if explanations:
         blocks.append("\n".join(["IN THE DUMP", "", *_explained(explanations)]))
@@ -154,8 +146,7 @@ def _blocks(boot: Boot, screen: Screen | None) -> Iterator[str]:
         ("WHAT THIS MEANS", _meanings(boot)),
         ("WHAT IS MISSING", (need.value for need in boot.needs)),
     ):
-        found = _folded(list(lines), title, screen)
-        if found:
+        if found := _folded(list(lines), title, screen):
             yield "\n".join([title, "", *found])
 
 
@@ -185,12 +176,10 @@ def _events(events: Iterable[Event]) -> Iterator[str]:
 
 def _addresses(boot: Boot, screen: Screen | None) -> Iterator[str]:
     shown = [a for a in boot.addresses if a.kind is not AddressKind.OTHER]
-    rows = [_row(boot, address) for address in shown]
-    if rows:
+    if rows := [_row(boot, address) for address in shown]:
         headers = ("LINE", "ADDRESS", "IN", "IS", "PFN", "PHYSICAL", "MEMBER")
         yield from fitted_table(headers, rows, screen, ("PHYSICAL",)).split("\n")
-    others = len(boot.addresses) - len(shown)
-    if others:
+    if others := len(boot.addresses) - len(shown):
         yield f"{others} other addresses are neither in vmemmap, as far as known, nor poison"
 
 
@@ -217,16 +206,14 @@ def _pages(boot: Boot) -> Iterator[str]:
 
 def _page_line(page: LoggedPage) -> str:
     pfn = "an unknown PFN" if page.pfn is None else f"PFN {page.pfn:#x}"
-    parts = [f"line {page.line}: {pfn}"]
-    if page.address is not None:
-        parts.append(f"struct page at {page.address:#x}")
-    if page.node is not None:
-        parts.append(f"node {page.node}")
-    if page.zone is not None:
-        parts.append(f"zone {page.zone}")
-    if page.flag_names:
-        parts.append("|".join(page.flag_names))
-    return ", ".join(parts)
+    parts = (
+        f"line {page.line}: {pfn}",
+        "" if page.address is None else f"struct page at {page.address:#x}",
+        "" if page.node is None else f"node {page.node}",
+        "" if page.zone is None else f"zone {page.zone}",
+        "|".join(page.flag_names),
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _page_facts(boot: Boot, page: LoggedPage) -> Iterator[str]:
@@ -257,17 +244,18 @@ def _meanings(boot: Boot) -> Iterator[str]:
     for pattern in patterns:
         yield f"{pattern.value}: {pattern.meaning}"
     faults = [a for a in boot.addresses if a.name in ("fault", "CR2", "DAR", "badaddr")]
-    unmapped = dict.fromkeys(a.pfn for a in faults if a.pfn is not None)
-    for pfn in unmapped:
+    for pfn in dict.fromkeys(a.pfn for a in faults if a.pfn is not None):
         yield f"the fault is in vmemmap: the struct page of PFN {pfn:#x} is not mapped there"
 
 
 def _bugs(log: OopsLog) -> Iterator[str]:
     for slug in known_bugs_of_log(log):
         bug = BUGS[slug]
-        yield f"{slug}: {bug.mechanism}"
-        yield f"    {fix_text(bug)}; {bug.cure}"
-        yield f"    how sure: {bug.sure.value}{f'; {bug.note}' if bug.note else ''}"
+        yield from (
+            f"{slug}: {bug.mechanism}",
+            f"    {fix_text(bug)}; {bug.cure}",
+            f"    how sure: {bug.sure.value}{f'; {bug.note}' if bug.note else ''}",
+        )
         holes = [span for boot in log.boots for span in boot.reserved_holes]
         if slug == _OF_HOLES and holes:
             spans = ", ".join(f"[{start:#x}, {end:#x})" for start, end in holes)
@@ -283,6 +271,5 @@ def _explained(explanations: Iterable[Explanation]) -> Iterator[str]:
         yield printable(f"PFN {e.pfn:#x}: {e.verdict}")
         for finding in e.findings:
             yield printable(f"    {finding.severity.value}: {finding.slug}: {finding.message}")
-        names = ", ".join(walker.name for walker in e.walkers)
-        if names:
+        if names := ", ".join(walker.name for walker in e.walkers):
             yield printable(f"    walkers that would touch it: {names}")

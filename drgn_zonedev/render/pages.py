@@ -71,8 +71,7 @@ def _device_line(use: DeviceUse) -> str:
 
 
 def _bar(share: float) -> str:
-    eighths = round(share * _BAR * 8)
-    full, rest = divmod(eighths, 8)
+    full, rest = divmod(round(share * _BAR * 8), 8)
     return _BLOCKS[8] * full + (_BLOCKS[rest] if rest else "")
 
 
@@ -126,16 +125,14 @@ def census_document(census: Census) -> Document:
 
 
 def _group(census: Census, group: PageGroup) -> Document:
-    document: Document = {
+    return {
         "kind": group.kind.value,
         "node": group.node,
         "zone": group.zone,
         "order": group.order,
         "pages": group.pages,
+        **({census.by.key: _label(group.label)} if census.by and census.by.key != "order" else {}),
     }
-    if census.by and census.by.key != "order":
-        document[census.by.key] = _label(group.label)
-    return document
 
 
 def _label(label: object) -> object:

@@ -53,7 +53,10 @@ def pins_text(pins: Pins, *, screen: Screen | None = None) -> str:
     # Gaps are named as far as they take no more than a third of the screen.
     ending = [wrapped(line, screen) for line in last]
     if sum(height(line, screen) for line in ending) > screen.lines // 3:
-        ending = [cut(_gaps_line(pins), screen), wrapped(last[-1], screen)]
+        ending = [
+            cut(f"NOT SEARCHED: {_plural(len(pins.gaps), 'part')}: users may be missing", screen),
+            wrapped(last[-1], screen),
+        ]
     room = screen.lines - 1 - sum(height(line, screen) for line in ending)
     shown = placed([""] * len(lines), [line.rank for line in lines], max(room, 1))
     kept = [cut(texts[i], screen) for i in shown]
@@ -85,10 +88,6 @@ def _plural(count: int, noun: str) -> str:
 def _gap_line(gap: Gap) -> str:
     at = "" if gap.address is None else f" at {gap.address:#x}"
     return printable(f"NOT SEARCHED: {gap.searched.value}{at}: {gap.reason}")
-
-
-def _gaps_line(pins: Pins) -> str:
-    return f"NOT SEARCHED: {_plural(len(pins.gaps), 'part')}: users may be missing"
 
 
 # A pgmap.
@@ -247,16 +246,12 @@ def pins_document(pins: Pins) -> Document:
         "not_searched": [
             {
                 "searched": gap.searched.name.lower(),
-                "address": _hex(gap.address),
+                "address": None if gap.address is None else hex(gap.address),
                 "reason": gap.reason,
             }
             for gap in pins.gaps
         ],
     }
-
-
-def _hex(value: int | None) -> str | None:
-    return None if value is None else hex(value)
 
 
 def _pgmap(pgmap: PgmapPins) -> Document:

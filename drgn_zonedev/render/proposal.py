@@ -107,9 +107,7 @@ def _counts(v: Verdict) -> tuple[object, ...]:
 
 
 def _cases(pages: Mapping[Case, int]) -> str:
-    if not pages:
-        return "-"
-    return ", ".join(f"{count} {case_text(c)}" for c, count in pages.items())
+    return ", ".join(f"{count} {case_text(c)}" for c, count in pages.items()) or "-"
 
 
 def _costs(report: ProposalReport, screen: Screen | None) -> str:
@@ -150,8 +148,7 @@ def _slab(memory: MemoryCost) -> str:
     if memory.slab is None:
         return "not known"
     before, after = memory.slab
-    same = "stays in" if before == after else f"kmalloc-{before} becomes"
-    return f"{same} kmalloc-{after}"
+    return f"{'stays in' if before == after else f'kmalloc-{before} becomes'} kmalloc-{after}"
 
 
 def _ram(report: ProposalReport) -> Iterator[str]:
@@ -172,12 +169,10 @@ def _mistakes(verdict: Verdict) -> Iterator[str]:
     yield f"{variant.name}: set {variant.set}; cleared {variant.cleared}"
     for wrong in verdict.wrong[:_EXAMPLES]:
         meaning = _meaning(wrong)
-        case = case_text(wrong.case)
         answer = "yes" if wrong.answer else "no"
-        where = span(wrong.start_pfn, wrong.end_pfn)
-        yield f"  {where} {case}, {wrong.pages} pages: {answer}, {meaning}"
-    more = verdict.wrong[_EXAMPLES:]
-    if more:
+        where = f"{span(wrong.start_pfn, wrong.end_pfn)} {case_text(wrong.case)}"
+        yield f"  {where}, {wrong.pages} pages: {answer}, {meaning}"
+    if more := verdict.wrong[_EXAMPLES:]:
         yield f"  {len(more)} more ranges, {sum(w.pages for w in more)} pages"
 
 
@@ -247,7 +242,16 @@ def _verdict(verdict: Verdict) -> Document:
         "right": verdict.right,
         "false_yes": {case.value: count for case, count in verdict.pages(True).items()},
         "false_no": {case.value: count for case, count in verdict.pages(False).items()},
-        "wrong": [_wrong(w) for w in verdict.wrong],
+        "wrong": [
+            {
+                "start_pfn": w.start_pfn,
+                "end_pfn": w.end_pfn,
+                "case": w.case.value,
+                "number": w.case.number,
+                "answer": w.answer,
+            }
+            for w in verdict.wrong
+        ],
         "taken_for_ram": {case.value: count for case, count in verdict.taken_for_ram.items()},
         "lost_ram": verdict.lost_ram,
         "lookup": {
@@ -276,16 +280,6 @@ def _work(work: LookupWork) -> Document:
         "rcu": work.rcu,
         "percpu": work.percpu,
         "atomics": work.atomics,
-    }
-
-
-def _wrong(wrong: Wrong) -> Document:
-    return {
-        "start_pfn": wrong.start_pfn,
-        "end_pfn": wrong.end_pfn,
-        "case": wrong.case.value,
-        "number": wrong.case.number,
-        "answer": wrong.answer,
     }
 
 

@@ -243,8 +243,7 @@ def more(
     counts = Counter(map(kind, rest)).most_common()
     for n in range(min(len(counts), _MAX_KINDS), 0, -1):
         named = [f"{count:,} {name}" for name, count in counts[:n]]
-        others = sum(count for _, count in counts[n:])
-        if others:
+        if others := sum(count for _, count in counts[n:]):
             named.append(f"{others:,} others")
         line = f"... {len(rest):,} more {things}: {', '.join(named)}{hint}"
         if height(line, screen) == 1:

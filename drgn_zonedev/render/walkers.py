@@ -281,14 +281,11 @@ def _verdict(report: WalkersReport) -> Iterator[str]:
         + (f"; {looks} more would read some and use nothing" if looks else "")
     )
     here = [j for j in report.walkers if j.present is not False]
-    untraced = [j.walker.name for j in here if j.untraced]
-    if untraced:
+    if untraced := [j.walker.name for j in here if j.untraced]:
         yield f"{_UNTRACED}: {', '.join(untraced)}"
-    skipped = [j.walker.name for j in here if j.unjudged]
-    if skipped:
+    if skipped := [j.walker.name for j in here if j.unjudged]:
         yield f"not judged on this kernel: {', '.join(skipped)}"
-    unsure = [j.walker.name for j in here if j.by_release and not j.unjudged]
-    if unsure:
+    if unsure := [j.walker.name for j in here if j.by_release and not j.unjudged]:
         yield (
             f"guards chosen by the release ({printable(report.kernel.release)}), perhaps wrong if "
             f"this kernel was patched: {', '.join(unsure)}"
@@ -347,18 +344,17 @@ def _judgement_document(judgement: Judgement) -> Document:
         "offset": judgement.offset,
         "proof": judgement.proof,
         "note": walker.note,
-        "exposures": [_exposure_document(e) for e in judgement.exposures],
-    }
-
-
-def _exposure_document(exposure: Exposure) -> Document:
-    return {
-        "start_pfn": exposure.start_pfn,
-        "end_pfn": exposure.end_pfn,
-        "case": exposure.case.value,
-        "number": exposure.case.number,
-        "touched": exposure.touched,
-        "used": exposure.used,
-        "outcomes": {_word(outcome): count for outcome, count in exposure.outcomes.items()},
-        "contents": {kind.value: count for kind, count in exposure.contents.items()},
+        "exposures": [
+            {
+                "start_pfn": e.start_pfn,
+                "end_pfn": e.end_pfn,
+                "case": e.case.value,
+                "number": e.case.number,
+                "touched": e.touched,
+                "used": e.used,
+                "outcomes": {_word(outcome): count for outcome, count in e.outcomes.items()},
+                "contents": {kind.value: count for kind, count in e.contents.items()},
+            }
+            for e in judgement.exposures
+        ],
     }

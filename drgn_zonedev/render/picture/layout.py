@@ -78,8 +78,7 @@ def grid(scene: Picture, columns: int, max_rows: int | None) -> Grid:
         row_pages = columns * cell_pages
         touched = _touched(spans, row_pages)
         if max_rows is None or len(touched) <= _MOST_FOLDED * max_rows or row_pages >= last_pfn:
-            painted = _paint(spans, columns, cell_pages, touched)
-            rows = _rows(scene, row_pages, touched, painted)
+            rows = _rows(scene, row_pages, touched, _paint(spans, columns, cell_pages, touched))
             if max_rows is None or len(rows) <= max_rows or row_pages >= last_pfn:
                 return Grid(columns, cell_pages, rows)
         cell_pages *= 2

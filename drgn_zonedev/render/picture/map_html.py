@@ -21,7 +21,7 @@ from typing import Any
 
 from drgn_zonedev.census.counting import CHUNK_PAGES
 from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
-from drgn_zonedev.model import Access, Range
+from drgn_zonedev.model import Access
 from drgn_zonedev.render.as_text import kernel_name, provenance_text
 from drgn_zonedev.render.finding_groups import FindingGroup, group_line
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
@@ -119,12 +119,11 @@ def _document(scene: Picture, title: str, details: MapDetails) -> dict[str, Any]
         ],
         "kind_spans": list(_kind_spans(details.kinds.spans)),
         "kind_pages": [CHUNK_PAGES, details.kinds.every * CHUNK_PAGES],
-        "pages": {str(pfn): _printable_lines(text) for pfn, text in details.explained.items()},
+        "pages": {
+            str(pfn): "\n".join(map(printable, text.split("\n")))
+            for pfn, text in details.explained.items()
+        },
     }
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def _ranges(scene: Picture, numbers: Mapping[str, int]) -> Iterator[int]:
@@ -133,7 +132,7 @@ def _ranges(scene: Picture, numbers: Mapping[str, int]) -> Iterator[int]:
         # A damaged dump may have ranges that overlap.
         start = max(r.start_pfn, end)
         if start < r.end_pfn:
-            yield from (start - end, r.end_pfn - start, *_looks(r), owner)
+            yield from (start - end, r.end_pfn - start, mark_of_range(r), _RANK[r.access], owner)
             yield numbers[printable(r.reason)]
             end = r.end_pfn
 
@@ -147,10 +146,6 @@ def _kind_spans(spans: Sequence[KindSpan]) -> Iterator[int]:
         yield from (span.start_pfn - end, span.end_pfn - span.start_pfn)
         yield from (_KIND_RANK[span.kind], span.pages)
         end = span.end_pfn
-
-
-def _looks(range_: Range) -> tuple[int, int]:
-    return mark_of_range(range_), _RANK[range_.access]
 
 
 def _pgmap(scene: Picture, number: int) -> dict[str, Any]:

@@ -71,8 +71,7 @@ def svg_text(scene: Picture) -> str:
     """Draw a scene as an SVG document."""
     drawn = grid(scene, _COLUMNS, _MAX_ROWS)
     strips = _strips(scene)
-    also = [part.mark for s in strips for part in s.parts]
-    marks = legend_marks(drawn, also)
+    marks = legend_marks(drawn, [part.mark for s in strips for part in s.parts])
     blocks = [
         _heading(scene, drawn),
         _legend(marks),
@@ -368,8 +367,7 @@ def _zooms(scene: Picture, strips: Sequence[Strip]) -> _Block:
         block.element.set("transform", f"translate(0 {_n(y)})")
         group.append(block.element)
         y += block.height
-    left_out = len(scene.pgmaps) - len(strips)
-    if left_out:
+    if left_out := len(scene.pgmaps) - len(strips):
         words = f"{left_out:,} more pgmaps are not drawn: zonedev pgmaps --all lists them."
         _text(group, _MARGIN, y + 12, words, fill=_SOFT)
         y += 24
@@ -449,8 +447,7 @@ def _troubles(scene: Picture) -> _Block:
     shown = chosen([kind for _, kind, _ in found], [rank for _, _, rank in found], _MAX_TROUBLES)
     for i in shown:
         words = trouble_words(scene, found[i][0])
-        line = _text(group, _MARGIN, y, _fit(words, _INNER))
-        _child(line, "title").text = words
+        _child(_text(group, _MARGIN, y, _fit(words, _INNER)), "title").text = words
         y += 18
     if len(shown) < len(found):
         count = f"{len(found) - len(shown):,} more are not shown: --all lists them in text."
