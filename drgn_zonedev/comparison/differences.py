@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, TypeVar
 
 from drgn_zonedev.comparison.known_report import (
@@ -66,7 +67,7 @@ class Differences:
 
 def report_differences(old: KnownReport, new: KnownReport) -> Differences:
     """Compare two reports of the same scope."""
-    pgmaps = _changes(old.pgmaps, new.pgmaps, (_pfns, _device))
+    pgmaps = _changes(old.pgmaps, new.pgmaps, (attrgetter("spans"), attrgetter("device")))
     findings = _changes(
         old.findings, new.findings, (_place, _about_no_page, _overlap_key(old, new))
     )
@@ -108,14 +109,6 @@ def _either(change: Change[_T]) -> _T:
 
 def _worst_first(finding: KnownFinding) -> tuple[int, int, str]:
     return _SEVERITIES.index(finding.severity), finding.start_pfn, finding.slug
-
-
-def _pfns(pgmap: KnownPgmap) -> Hashable:
-    return pgmap.spans
-
-
-def _device(pgmap: KnownPgmap) -> Hashable:
-    return pgmap.device
 
 
 def _place(finding: KnownFinding) -> Hashable:
@@ -167,8 +160,7 @@ def _without_words(item: object) -> object:
     if not isinstance(item, KnownFinding):
         return item
     # Releases of the tool word the same in other ways.
-    about_no_page = item.start_pfn == item.end_pfn
-    said = item.message if about_no_page else ""
+    said = item.message if item.start_pfn == item.end_pfn else ""
     return item.slug, item.severity, item.start_pfn, item.end_pfn, item.count, said
 
 

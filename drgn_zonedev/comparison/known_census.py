@@ -88,8 +88,7 @@ def _pages_like(group: dict[str, Any], by: str | None) -> PagesLike:
 def _label(label: Any) -> int | str | None:
     if isinstance(label, dict):
         use = "in use" if label["in_use"] else "idle"
-        words = (label["device"] or "?", value_of(str, label["type"]), use)
-        return " ".join(words)
+        return " ".join((label["device"] or "?", value_of(str, label["type"]), use))
     if isinstance(label, list):
         return "|".join(label)
     if label is not None and not isinstance(label, (int, str)):

@@ -104,7 +104,6 @@ _MAX_REPORT, _MAX_ERRORS = 64 << 20, 1 << 16
 _CHILD = str(Path(__file__).with_name("child.py"))
 _TICK = 0.02
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_PREFIXES = ("zonedev: ", "error: ")
 
 
 def _never() -> bool:
@@ -212,8 +211,7 @@ def _wait_a_tick(process: subprocess.Popen[bytes]) -> None:
 def _family(pid: int) -> Iterator[int]:
     yield pid
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")
-        for task in tasks:
+        for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as f:
                 for child in f.read().split():
                     yield from _family(int(child))
@@ -272,6 +270,4 @@ def _last_line(directory: Path) -> str:
     with (directory / _ERRORS).open("rb") as f:
         lines = f.read(_MAX_ERRORS).decode(errors="backslashreplace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "")
-    for prefix in _PREFIXES:
-        last = last[len(prefix) :] if last.startswith(prefix) else last
-    return printable(last)
+    return printable(last.removeprefix("zonedev: ").removeprefix("error: "))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import sys
@@ -210,12 +211,7 @@ def _some(dumps: Iterator[Found]) -> Iterable[Found]:
     first = next(dumps, None)
     if first is None:
         raise UsageError("no dump of a kernel was found: give other paths")
-    return _with_first(first, dumps)
-
-
-def _with_first(first: Found, others: Iterator[Found]) -> Iterator[Found]:
-    yield first
-    yield from others
+    return itertools.chain((first,), dumps)
 
 
 def _complain(message: str) -> None:

@@ -162,10 +162,10 @@ _SEEN = "SELECT count(*), coalesce(sum(ending <> 'judged'), 0) FROM dumps WHERE 
 def _machines(connection: sqlite3.Connection) -> list[MachineCount]:
     sizes = [row[0] for row in connection.execute(_DEVICE_BYTES)]
     bounds = [(-1, 0), *zip(_SIZES, (*_SIZES[1:], None))]
-    counts = []
-    for least, most in bounds:
-        fitting = sum(least < size and (most is None or size <= most) for size in sizes)
-        counts.append(MachineCount(least, most, fitting))
+    counts = [
+        MachineCount(least, most, sum(least < n and (most is None or n <= most) for n in sizes))
+        for least, most in bounds
+    ]
     return [count for count in counts if count.dumps]
 
 

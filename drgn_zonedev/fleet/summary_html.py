@@ -91,32 +91,34 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><tr>{head}</tr>\n{body}</table>\n" if body else "<p>none</p>\n"
 
 
-def _summary(summary: Summary) -> Iterator[str]:
-    yield f"<p>{_text(last_line(summary))}</p>\n<h2>Kernels</h2>\n"
-    yield _table(
-        ("kernel", "builds", "dumps", "with errors", "not judged"),
-        ((k.release, k.builds, k.dumps, k.with_errors, k.not_judged) for k in summary.kernels),
-    )
-    yield "<h2>Findings</h2>\n"
-    yield _table(
-        ("severity", "finding", "kernel", "dumps", "pages", "new"),
-        ((f.severity, f.slug, f.release, f.dumps, f.pages, "" if summary.is_first_run else f.new)
-         for f in summary.findings),
-    )  # fmt: skip
-    yield "<h2>Known bugs</h2>\n"
-    yield _table(("bug", "kernel", "dumps"), ((b.bug, b.release, b.dumps) for b in summary.bugs))
-    yield "<h2>Device memory</h2>\n"
-    yield _table(("of a machine", "dumps"), ((machine_text(m), m.dumps) for m in summary.machines))
-    yield "<h2>Not judged</h2>\n"
-    yield _table(
-        ("ending", "dump", "why"), ((f.ending, f.path, f.reason) for f in summary.failures)
-    )
+def _summary(summary: Summary) -> list[str]:
+    return [
+        f"<p>{_text(last_line(summary))}</p>\n<h2>Kernels</h2>\n",
+        _table(
+            ("kernel", "builds", "dumps", "with errors", "not judged"),
+            ((k.release, k.builds, k.dumps, k.with_errors, k.not_judged) for k in summary.kernels),
+        ),
+        "<h2>Findings</h2>\n",
+        _table(
+            ("severity", "finding", "kernel", "dumps", "pages", "new"),
+            ((f.severity, f.slug, f.release, f.dumps, f.pages,
+              "" if summary.is_first_run else f.new) for f in summary.findings),
+        ),
+        "<h2>Known bugs</h2>\n",
+        _table(("bug", "kernel", "dumps"), ((b.bug, b.release, b.dumps) for b in summary.bugs)),
+        "<h2>Device memory</h2>\n",
+        _table(("of a machine", "dumps"), ((machine_text(m), m.dumps) for m in summary.machines)),
+        "<h2>Not judged</h2>\n",
+        _table(("ending", "dump", "why"), ((f.ending, f.path, f.reason) for f in summary.failures)),
+    ]  # fmt: skip
 
 
 def _section(connection: sqlite3.Connection, row: Sequence[object]) -> Iterator[str]:
     number, path, release, build_id, crashed, ending, reason, page_size, findings, errors = row
     found = (
-        _counted_findings(findings) if ending == "judged" else f'<span class="bad">{ending}</span>'
+        f"{findings} finding{'' if findings == 1 else 's'}"
+        if ending == "judged"
+        else f'<span class="bad">{ending}</span>'
     )
     mark = f', <span class="error">{errors} errors</span>' if errors else ""
     yield f"<details id=d{number}><summary>{_text(path)}: {found}{mark}</summary>\n"
@@ -134,10 +136,6 @@ def _section(connection: sqlite3.Connection, row: Sequence[object]) -> Iterator[
     if isinstance(findings, int) and findings > len(rows):
         yield f"<p>and {findings - len(rows)} more, in the store</p>\n"
     yield "</details>\n"
-
-
-def _counted_findings(count: object) -> str:
-    return f"{count} finding{'' if count == 1 else 's'}"
 
 
 _Range = tuple[str, int, int]
