@@ -237,7 +237,9 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll, wanted: Scope) 
             retries += 1
             continue
         retries += snapshot.retries
-        errors.append(_errors(verification))
+        errors.append(
+            frozenset(_error_id(f) for f in verification.findings if f.severity is Severity.ERROR)
+        )
         known = errors[-2] if len(errors) > 1 else frozenset()
         quiet = events is not None and events == uevent_seqnum(prog)
         # What was wrong for a moment only does not look the same another time.
@@ -325,10 +327,6 @@ _ErrorId = tuple[str, int, int, Optional[int]]
 
 def _error_id(finding: Finding) -> _ErrorId:
     return finding.slug, finding.start_pfn, finding.end_pfn, finding.pgmap
-
-
-def _errors(verification: Verification) -> frozenset[_ErrorId]:
-    return frozenset(_error_id(f) for f in verification.findings if f.severity is Severity.ERROR)
 
 
 def _without_torn_errors(

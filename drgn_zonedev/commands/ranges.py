@@ -96,8 +96,7 @@ def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
     builder.add_from_import("drgn_zonedev", "classify")
     builder.append("ranges = classify()\n")
     if args.access:
-        module = "drgn_zonedev.verification.page_access"
-        builder.add_from_import(module, "with_page_access")
+        builder.add_from_import("drgn_zonedev.verification.page_access", "with_page_access")
         builder.add_from_import("drgn", "get_default_prog")
         builder.append("ranges = with_page_access(get_default_prog(), ranges)\n")
     if not is_map(args):

@@ -63,8 +63,7 @@ class _Blocks:
 
     @cached_property
     def start(self) -> np.ndarray:
-        ids = self.scene.snapshot.memory_blocks.id[self.rows]
-        return ids.astype(np.int64) * self.pages
+        return self.scene.snapshot.memory_blocks.id[self.rows].astype(np.int64) * self.pages
 
     @cached_property
     def address(self) -> np.ndarray:

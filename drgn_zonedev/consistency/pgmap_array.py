@@ -29,8 +29,7 @@ def _array_entries(scene: Scene) -> Iterator[Finding]:
     claims = [c for c in scene.snapshot.stray_claims if scene.is_near(c[1].start_pfn, c[1].end_pfn)]
     notes = {a: _stray_note(scene, a) for a in {a for a, _ in claims} - torn}
     for address, span in claims:
-        note = notes.get(address)
-        if note:
+        if note := notes.get(address):
             start, end = span.start_pfn, span.end_pfn
             entry = Evidence(f"pgmap_array[{start:#x}]", value=address, note=note)
             yield make_finding(

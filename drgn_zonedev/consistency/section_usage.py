@@ -40,7 +40,7 @@ def _dead_usages(scene: Scene) -> Iterator[Finding]:
     for row in scene.rows_where(there & impossible):
         yield _finding(scene, row, "not the address of an object of the kernel")
     for row in scene.rows_where(there & ~impossible & ~sections.usage_readable):
-        if _is_unmapped(scene, int(sections.usage[row])):
+        if _frame_behind(scene, int(sections.usage[row])) == UNMAPPED:
             yield _finding(scene, row, "not mapped, by the page tables")
     # Those of boot are not in a slab, and devices never take them away.
     added = there & ~impossible & sections.usage_readable & ~scene.has_flag(flags.early)
@@ -50,10 +50,6 @@ def _dead_usages(scene: Scene) -> Iterator[Finding]:
         state = _not_linear(scene, usage) or _not_allocated(scene.prog, usage)
         if state:
             yield _finding(scene, row, state)
-
-
-def _is_unmapped(scene: Scene, address: int) -> bool:
-    return _frame_behind(scene, address) == UNMAPPED
 
 
 def _frame_behind(scene: Scene, address: int) -> int:
@@ -128,8 +124,7 @@ def _shared_usages(scene: Scene) -> Iterator[Finding]:
     near = np.flatnonzero(np.diff(sections.usage[rows]) < np.uint64(size))
     others = {int(rows[i + 1]): int(rows[i]) for i in near}
     others = {**others, **{int(rows[i]): int(rows[i + 1]) for i in near}}
-    focused = set(scene.rows_where(has_map))
-    for row in sorted(focused & others.keys()):
+    for row in sorted(set(scene.rows_where(has_map)) & others.keys()):
         state = f"that of section {sections.nr[others[row]]} as well"
         yield _finding(scene, row, state, "section-usage-shared")
 

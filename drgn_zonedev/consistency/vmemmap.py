@@ -359,8 +359,7 @@ def _found(vmemmap: _Vmemmap, window: _Window, slug: str, mask: np.ndarray) -> I
     if len(runs) > _MAX_RUNS:
         # Garbage in place of a page table.
         pages = sum(end - start for start, end in (_pfns(vmemmap, window, run) for run in runs))
-        whole = (runs[0][0], runs[-1][1])
-        yield from _finding(vmemmap, window, slug, whole, pages)
+        yield from _finding(vmemmap, window, slug, (runs[0][0], runs[-1][1]), pages)
         return
     for run in runs:
         yield from _finding(vmemmap, window, slug, run)

@@ -171,8 +171,7 @@ def _ram_without_resource(scene: Scene) -> Iterator[Finding | Unjudged]:
         )
         yield Unjudged(0, 0, reason, address)
         return
-    lost = missing(hot_added, system_ram(scene))
-    yield from _parts(scene, "ram-without-resource", lost, ())
+    yield from _parts(scene, "ram-without-resource", missing(hot_added, system_ram(scene)), ())
 
 
 def _ram_beyond_max_pfn(scene: Scene) -> Iterator[Finding]:

@@ -188,8 +188,7 @@ class BtfTypes:
         return self.prog.enum_type(t.name or None, compatible, enumerators)
 
     def _forward(self, t: BtfType, depth: int) -> Type:
-        defined = self._defined(t)
-        if defined:
+        if defined := self._defined(t):
             return self._type(defined[0], depth)
         make = self.prog.union_type if t.kind_flag else self.prog.struct_type
         return make(t.name)

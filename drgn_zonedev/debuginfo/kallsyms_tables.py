@@ -101,8 +101,7 @@ def read_kallsyms(memory: Memory, known: Mapping[str, int]) -> KernelSymbols:
     :param known: Addresses that ``VMCOREINFO`` has, which they are held against.
     :raises DebugInfoError: if there are none, or they are damaged or of another kernel
     """
-    tables = _named_tables(known)
-    if tables:
+    if tables := _named_tables(known):
         return read_tables(memory, tables, known)
     for guess in _search(memory, known):
         with contextlib.suppress(DebugInfoError):
@@ -222,8 +221,7 @@ def _tables_around(memory: Memory, digits: int) -> Iterator[Tables]:
         index = memory.numbers(at, 256, 2)
         with contextlib.suppress(DebugInfoError):
             token_texts(table, index)
-            names = _names_before(memory, token_table)
-            yield from _orders(memory, names, token_table, at)
+            yield from _orders(memory, _names_before(memory, token_table), token_table, at)
             return
 
 

@@ -69,8 +69,7 @@ class KernelObjects:
         return Object(self.prog, self._prototype(name), address=symbols[0].address)
 
     def _prototype(self, name: str) -> Type:
-        ids = self.types.btf.find(BtfKind.FUNC, name)
-        if ids:
+        if ids := self.types.btf.find(BtfKind.FUNC, name):
             made = self.types.type(self.types.btf.type(ids[0]).reference)
             if made.kind != TypeKind.FUNCTION:
                 raise DebugInfoError(f"BTF is damaged: {name} is not a function")
@@ -101,8 +100,7 @@ class KernelObjects:
         found = self.symbols.named(name)
         if len(found) != 1:
             return None
-        per_cpu = self.types.btf.find(BtfKind.VAR, name)
-        if per_cpu:
+        if per_cpu := self.types.btf.find(BtfKind.VAR, name):
             made = self.types.type(self.types.btf.type(per_cpu[0]).reference)
         elif name in self.variables:
             try:

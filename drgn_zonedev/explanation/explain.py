@@ -183,8 +183,8 @@ def _findings(
     prog: Program, snapshot: Snapshot, ranges: list[Range], judged: PageVerdict | None, pfn: int
 ) -> tuple[Finding, ...]:
     # Findings about this page, and about the structures that it depends on.
-    here = inconsistencies_at(prog, snapshot, ranges, pfn)
-    return (*(judged.findings if judged else ()), *here)
+    own = judged.findings if judged else ()
+    return (*own, *inconsistencies_at(prog, snapshot, ranges, pfn))
 
 
 def _page(prog: Program, snapshot: Snapshot, pages: Pages, judged: PageVerdict | None) -> PageWords:
@@ -272,22 +272,16 @@ def _verdict(
         return f"{verdict} The struct page is not readable here."
     if not promise:
         return f"{verdict} It holds: {page.contents}."
-    warnings = (*_of_page(page, walkers), *_of_memory(range_.access))
-    return " ".join([verdict, *warnings])
+    of_memory = _WARNINGS.get(range_.access, "")
+    return " ".join(filter(None, [verdict, *_of_page(page, walkers), of_memory]))
 
 
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:
     # Warnings about a page whose struct page is promised to be initialised.
     if page.false_zone:
         yield f"page_zone() is not a zone: the page has {page.zone}, and node {page.node}."
-    dying = [f"{w.function}() ({w.name})" for w in walkers if w.dies]
-    if dying:
+    if dying := [f"{w.function}() ({w.name})" for w in walkers if w.dies]:
         yield f"The kernel oopses on it in {', '.join(dying)}."
-
-
-def _of_memory(access: Access) -> Iterator[str]:
-    if access in _WARNINGS:
-        yield _WARNINGS[access]
 
 
 def _see_pins(

@@ -66,6 +66,5 @@ def exposed_walkers(
 
 
 def _exposed(judgement: Judgement, exposure: Exposure) -> ExposedWalker:
-    name, function = judgement.walker.name, judgement.function
-    worst = exposure.worst
-    return ExposedWalker(name, function, bool(exposure.used), worst.value, worst in FATAL)
+    name, worst = judgement.walker.name, exposure.worst
+    return ExposedWalker(name, judgement.function, bool(exposure.used), worst.value, worst in FATAL)

@@ -115,8 +115,7 @@ def read_log_of(prog: Program, data: Data | None = None) -> OopsLog:
     known = known_kernel(prog)
     if data is None:
         return read_log(log_of_dump(prog), known)
-    alone = read_log(data)
-    for boot in alone.boots:
+    for boot in read_log(data).boots:
         _require_same_kernel(prog, boot.kernel)
         assert known.base is not None
         for base in boot.bases:

@@ -250,8 +250,7 @@ def _resolve_resource(prog: Program, name: str, resources: Resources) -> Subject
 
 
 def _named(resources: Sequence[Resource], name: str) -> list[Resource]:
-    exact = [r for r in resources if r.name == name]
-    if exact:
+    if exact := [r for r in resources if r.name == name]:
         return exact
     similar = [r for r in resources if name.lower() in r.name.lower()]
     names = list(dict.fromkeys(r.name for r in similar))

@@ -79,8 +79,7 @@ class PageWords:
 
 def zone_name(prog: Program, zone: int) -> str:
     """Get the name of a zone by its number in ``enum zone_type``."""
-    zones = prog.constant("__MAX_NR_ZONES").type_
-    for name, value in zones.enumerators or ():
+    for name, value in prog.constant("__MAX_NR_ZONES").type_.enumerators or ():
         if value == zone and name.startswith("ZONE_"):
             return str(name)
     return f"{zone}, not a zone"
@@ -157,8 +156,7 @@ def _next_to_rules(
 
 def _owner(fields: Sequence[PageField], bits: Bits) -> PageField:
     # A rule is about the smallest field that has all its bits, or the first one that has some.
-    whole = [f for f in fields if bits.within(f.bits)]
-    if whole:
+    if whole := [f for f in fields if bits.within(f.bits)]:
         return min(whole, key=lambda f: bin(f.bits.mask).count("1"))
     wanted = bits.in_word(bits.mask)
     return next(

@@ -96,8 +96,7 @@ _DEPTH = 8
 
 
 def _members(btf: Btf, type_id: int, offset: int, depth: int) -> Iterator[tuple[str, int]]:
-    found = list(btf.members(btf.type(type_id)))
-    for member in reversed(found):
+    for member in reversed(list(btf.members(btf.type(type_id)))):
         at = offset + member.bit_offset
         if member.name:
             yield member.name, at
@@ -110,8 +109,7 @@ def _of_dwarf(paths: Sequence[str]) -> PageFields:
     try:
         for path in paths:
             # The program has no modules that the file could match.
-            module = prog.extra_module(path, create=True)
-            module.try_file(path, force=True)
+            prog.extra_module(path, create=True).try_file(path, force=True)
         return page_fields_of_types(prog, f"of {names}")
     except (LookupError, MissingDebugInfoError, OSError) as e:
         raise CannotOpenError(

@@ -152,8 +152,7 @@ def device_subsystem(dev: Object) -> str:
     :param dev: ``struct device *``
     """
     for member in ("bus", "class"):
-        subsystem = dev.member_(member).read_()
-        if subsystem:
+        if subsystem := dev.member_(member).read_():
             return c_string(subsystem.name)
     return ""
 

@@ -191,8 +191,7 @@ def for_each_dev_pagemap_owner(prog: Program, pgmaps: frozenset[int]) -> Iterato
     :param pgmaps: Addresses of ``struct dev_pagemap``.
     :return: Iterator of ``struct device *``
     """
-    owners = {dev.value_(): dev for _, dev in _all_owners(prog, pgmaps)}
-    yield from owners.values()
+    yield from {dev.value_(): dev for _, dev in _all_owners(prog, pgmaps)}.values()
 
 
 _Owners = Iterator[tuple[int, Object]]

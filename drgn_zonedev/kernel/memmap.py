@@ -547,8 +547,7 @@ def _head_pgmap(prog: Program, pages: Pages, address: int) -> int:
     if pages.start_pfn <= pfn < pages.end_pfn:
         return int(pages.pgmap[pfn - pages.start_pfn])
     try:
-        raw = read_memory(prog, address + layout.pgmap_word * 8, 8)
-        return int.from_bytes(raw, "little")
+        return int.from_bytes(read_memory(prog, address + layout.pgmap_word * 8, 8), "little")
     except FaultError:
         return 0
 

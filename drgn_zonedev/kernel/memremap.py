@@ -410,7 +410,10 @@ def _ranges_of(pgmap: Object, value: Object) -> tuple[tuple[PgmapRange, ...], bo
         raise ValueError(f"nr_range of pgmap {pgmap.value_():#x} is {nr_range}")
     ranges = [_pfn_range(pgmap.ranges[i], shift) for i in range(nr_range)]
     in_progress = _range_in_progress(pgmap, nr_range, shift)
-    if in_progress is None or any(_overlap(in_progress, done) for done in ranges):
+    if in_progress is None or any(
+        in_progress.start_pfn < done.end_pfn and done.start_pfn < in_progress.end_pfn
+        for done in ranges
+    ):
         return tuple(ranges), False
     return (*ranges, in_progress), True
 
@@ -419,10 +422,6 @@ def _pfn_range(range_: Object, shift: int) -> PgmapRange:
     # struct range and struct resource are inclusive at both ends.
     range_ = read_object(range_)
     return PgmapRange(range_.start.value_() >> shift, (range_.end.value_() + 1) >> shift)
-
-
-def _overlap(a: PgmapRange, b: PgmapRange) -> bool:
-    return a.start_pfn < b.end_pfn and b.start_pfn < a.end_pfn
 
 
 def _range_in_progress(pgmap: Object, nr_range: int, shift: int) -> PgmapRange | None:

@@ -102,8 +102,7 @@ def _use_of_mapping(mapping: int, flags: set[str]) -> PageUse:
 def _use_of_file(flags: set[str]) -> PageUse:
     if "PG_swapbacked" in flags:
         return PageUse.SHMEM
-    written = flags & {"PG_dirty", "PG_writeback"}
-    return PageUse.WRITTEN_FILE if written else PageUse.FILE
+    return PageUse.WRITTEN_FILE if flags & {"PG_dirty", "PG_writeback"} else PageUse.FILE
 
 
 def _set(prog: Program, page: Pages) -> set[str]:

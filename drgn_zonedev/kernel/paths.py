@@ -103,8 +103,7 @@ def _path(dentry: Object, mount: Object) -> str:
     if operations and operations.d_dname.value_():
         return f"[{c_string(dentry.d_sb.s_type.name)}]"
     deleted = " (deleted)" if _is_unlinked(dentry) else ""
-    names = list(_names(dentry, mount))
-    return f"/{'/'.join(reversed(names))}{deleted}"
+    return f"/{'/'.join(reversed(list(_names(dentry, mount))))}{deleted}"
 
 
 def _is_unlinked(dentry: Object) -> bool:

@@ -79,7 +79,8 @@ def _blocks_of_cpu(
     except FaultError:
         return
     lists = pages.lists
-    per_order, size = _pcp_types(prog), sizeof(prog.type("struct list_head"))
+    per_order = int(prog.constant("MIGRATE_PCPTYPES").value_())
+    size = sizeof(prog.type("struct list_head"))
     for index in range(lists.type_.length or 0):
         order = _order_of_list(prog, index, per_order)
         for pfn in _pages_on_list(prog, lists.address_ + index * size):
@@ -88,10 +89,6 @@ def _blocks_of_cpu(
                 return
             room -= 1 << order
             yield pfn, order
-
-
-def _pcp_types(prog: Program) -> int:
-    return int(prog.constant("MIGRATE_PCPTYPES").value_())
 
 
 def _order_of_list(prog: Program, index: int, per_order: int) -> int:

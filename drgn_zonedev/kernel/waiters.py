@@ -88,8 +88,7 @@ def page_waiters(prog: Program) -> Iterator[tuple[int, Object]]:
             # page->_refcount up to Linux kernel commit 38607c62b34b ("fs/dax: properly refcount
             # fs dax pages") (in v6.15), the page since.
             pfn = (waiting.key.flags.value_() - layout.vmemmap) // layout.size
-            task = Object(prog, "struct task_struct *", waiting.wq_entry.private.value_())
-            yield pfn, task
+            yield pfn, Object(prog, "struct task_struct *", waiting.wq_entry.private.value_())
 
 
 def _busy_queues(table: Object) -> Iterator[Object]:

@@ -125,8 +125,7 @@ def _numbered_registers(line: LogLine) -> Iterator[Mention]:
         first = int(match[1]) if match[1] else 0
         group = 2 if match[1] else 3
         for i, word in enumerate(_WORD.finditer(line.text, *match.span(group))):
-            name = f"GPR{first + i:02}"
-            yield _mention(line, word.start(), word[0], Said.REGISTER, name)
+            yield _mention(line, word.start(), word[0], Said.REGISTER, f"GPR{first + i:02}")
 
 
 def _mention(line: LogLine, offset: int, digits: str, role: Said, name: str) -> Mention:

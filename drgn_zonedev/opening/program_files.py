@@ -19,8 +19,7 @@ __all__ = ("program_files",)
 
 def program_files(prog: Program) -> Iterator[Path]:
     """Get the core dump and the debugging files of a program, whether given or found."""
-    core = core_dump_path(prog)
-    if core:
+    if core := core_dump_path(prog):
         yield Path(core)
     for module in prog.modules():
         for path in (module.loaded_file_path, module.debug_file_path):

@@ -98,8 +98,7 @@ def _require_same_build(prog: drgn.Program) -> None:
         except LookupError:
             return None
 
-    differing = differing_address(vmcoreinfo_symbols(vmcoreinfo), look_up)
-    if differing:
+    if differing := differing_address(vmcoreinfo_symbols(vmcoreinfo), look_up):
         name, there, here = differing
         raise CannotJudgeError(
             f"{prog.main_module().debug_file_path} is of another build: it has {name} at "

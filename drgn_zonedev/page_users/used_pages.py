@@ -129,8 +129,7 @@ def used_pages(
     """
     hits = tuple(_hits(search, window, folios))
     holds = tuple(hold for hold in (_hold(folios, file) for file in held) if len(hold.rows))
-    runs = _runs(window, folios, hits, holds)
-    yield from _described(search, window, runs, hits, holds)
+    yield from _described(search, window, _runs(window, folios, hits, holds), hits, holds)
 
 
 @dataclass(frozen=True)

@@ -219,10 +219,6 @@ def _present(prog: Program, walker: Walker) -> bool | None:
     return False if any(lacks_function(prog, name) for name in walker.functions) else None
 
 
-def _is_untraced(prog: Program, walker: Walker) -> bool:
-    return not walker.module and any(is_untraced(prog, name) for name in walker.functions)
-
-
 def _guard(prog: Program, walker: Walker, release: KernelRelease) -> Guard | None:
     fitting = [guard for guard in walker.guards if _fits(prog, guard, release)]
     return fitting[-1] if fitting else None
@@ -280,7 +276,9 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: KernelRelease) -> 
     return Judgement(
         walker=walker,
         present=present,
-        untraced=present is None and _is_untraced(prog, walker),
+        untraced=present is None
+        and not walker.module
+        and any(is_untraced(prog, name) for name in walker.functions),
         guard=guard,
         by_release=_is_by_release(prog, walker, guard),
         unjudged=unjudged,

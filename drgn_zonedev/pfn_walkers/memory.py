@@ -457,5 +457,4 @@ def _in_memmap(snapshot: Snapshot, pages: Pages) -> np.ndarray:
     offset = pages.head - np.uint64(layout.vmemmap)
     pfn = offset // np.uint64(layout.size)
     good = (offset % np.uint64(layout.size) == 0) & (pfn < np.uint64(snapshot.geometry.max_pfn))
-    asked = snapshot.predicates(np.where(good, pfn, 0).astype(np.int64))
-    return good & asked.pfn_valid
+    return good & snapshot.predicates(np.where(good, pfn, 0).astype(np.int64)).pfn_valid

@@ -67,7 +67,6 @@ from drgn_zonedev.util.strings import printable
 if TYPE_CHECKING:
     import socket
 
-    from drgn_zonedev.verification.task import ScanAll
 
 __all__ = ("main", "make_parser")
 
@@ -126,8 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    command = _only_command(words)
-    if command:
+    if command := _only_command(words):
         # Making the parsers of all commands takes longer than most commands do.
         with contextlib.suppress(_NotParsedError):
             return _parse(_parser_of(command), words)
@@ -154,8 +152,7 @@ class _OneCommandParser(CommandParser):
 
 
 def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    misplaced = option_before_its_command(parser, words)
-    if misplaced:
+    if misplaced := option_before_its_command(parser, words):
         parser.error(misplaced)
     args, rest = _parse_known(parser, words)
     if rest:
@@ -164,10 +161,9 @@ def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Na
         parser.error("give a COMMAND, such as check: zonedev --help lists them")
     if args.pause and not args.qemu:
         parser.error("--pause is for a guest: it needs --qemu")
-    if isinstance(args.command, ShellCommand) and not args.command.opens_dumps:
-        given = given_options(parser, args)
-        if given:
-            parser.error(f"this command reads no program: remove {', '.join(given)}")
+    reads_none = isinstance(args.command, ShellCommand) and not args.command.opens_dumps
+    if reads_none and (given := given_options(parser, args)):
+        parser.error(f"this command reads no program: remove {', '.join(given)}")
     return args
 
 
@@ -218,7 +214,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     command: Command | ShellCommand = args.command
     if isinstance(command, ShellCommand):
         return command.run(args)
-    if command.run_alone is not None and not _selects_program(args):
+    if command.run_alone is not None and not (args.live or args.core or args.qemu):
         return command.run_alone(args, functools.partial(_opened_dump, args))
     with contextlib.ExitStack() as stack:
         monitor = stack.enter_context(_connect(args.qemu)) if args.qemu else None
@@ -244,9 +240,13 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
             prog = _open(args, files, monitor)
         scan_all = None
         if hasattr(args, "jobs"):
-            scan_all = stack.enter_context(_scanner(prog, args.jobs))
+            from drgn_zonedev.verification.pool.scanner import scanner
+
+            scan_all = stack.enter_context(scanner(prog, args.jobs))
         if monitor:
-            stack.enter_context(_interruptible(monitor))
+            from drgn_zonedev.opening.guest import interruptible
+
+            stack.enter_context(interruptible(monitor))
         with opening():
             set_search(prog, _symbol_search(args))
             load_types(prog, files.symbols, choice, files.names)
@@ -258,10 +258,6 @@ def _opened(args: argparse.Namespace, monitor: socket.socket | None) -> Iterator
             opener = functools.partial(_opened_dump, args)
             yield Session(prog, scan_all, opener, args.core or args.qemu)
         warn_if_damaged(prog, files.names.get(files.core or ""))
-
-
-def _selects_program(args: argparse.Namespace) -> bool:
-    return bool(args.live or args.core or args.qemu)
 
 
 @contextlib.contextmanager
@@ -284,12 +280,6 @@ def _connect(address: str) -> socket.socket:
     from drgn_zonedev.opening.guest import connect_guest
 
     return connect_guest(address)
-
-
-def _interruptible(monitor: socket.socket) -> contextlib.AbstractContextManager[None]:
-    from drgn_zonedev.opening.guest import interruptible
-
-    return interruptible(monitor)
 
 
 def _run_paused(run: Callable[[], Outcome], address: str, monitor: socket.socket) -> Outcome:
@@ -383,9 +373,11 @@ def make_parser() -> argparse.ArgumentParser:
     from drgn_zonedev.shell.completion import add_completion_command
     from drgn_zonedev.shell.demo import add_demo_command
     from drgn_zonedev.shell.help import add_help_command
+    from drgn_zonedev.util.tool_version import tool_version
 
     parser = _without_commands(CommandParser)
-    parser.add_argument("--version", action="version", version=_version())
+    versions = f"zonedev {tool_version()} (drgn {drgn.__version__})"
+    parser.add_argument("--version", action="version", version=versions)
     subparsers = parser.add_subparsers(metavar="COMMAND")
     add_commands(subparsers)
     add_demo_command(subparsers)
@@ -511,12 +503,6 @@ def _symbol_search(args: argparse.Namespace) -> SymbolSearch:
     )
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return f"zonedev {version('drgn-zonedev')} (drgn {drgn.__version__})"
-
-
 def _open(args: argparse.Namespace, files: _Files, monitor: socket.socket | None) -> drgn.Program:
     vmcoreinfo = None if args.vmcoreinfo is None else read_vmcoreinfo(args.vmcoreinfo)
     if files.core:
@@ -528,12 +514,6 @@ def _open(args: argparse.Namespace, files: _Files, monitor: socket.socket | None
 
         return open_guest(args.qemu, monitor, vmcoreinfo)
     return open_live(vmcoreinfo)
-
-
-def _scanner(prog: drgn.Program, jobs: int | None) -> contextlib.AbstractContextManager[ScanAll]:
-    from drgn_zonedev.verification.pool.scanner import scanner
-
-    return scanner(prog, jobs)
 
 
 _OF_ODD_LAYOUTS = (

@@ -24,8 +24,7 @@ def add_help_command(subparsers: Any, parser: argparse.ArgumentParser) -> None:
     command.add_argument("words", metavar="COMMAND", nargs="*", help="such as check, or lab run")
 
     def run(args: argparse.Namespace) -> Outcome:
-        rest = _behind_command(parser, args.words)
-        if rest:
+        if rest := _behind_command(parser, args.words):
             command.error(f"unrecognized arguments: {' '.join(rest)}")
         # It prints, and ends the program.
         parser.parse_args([*args.words, "--help"])

@@ -44,8 +44,7 @@ def hint_of_rest(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
     if any(_action(parser, option) for option in options):
         return ": options that select the program come before the command"
     for option in options:
-        owners = _owners(parser, option)
-        if owners:
+        if owners := _owners(parser, option):
             return f": {option} is an option of {_some(owners)}"
     return ""
 

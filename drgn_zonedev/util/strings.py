@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 
-from drgn import FaultError, IntegerLike, Object, Program, Type, TypeKind
+from drgn import FaultError, IntegerLike, Object, Program, TypeKind
 from drgn.helpers.common.prog import takes_program_or_default
 
 __all__ = ("c_string", "printable", "string_at", "string_or")
@@ -51,7 +51,8 @@ def string_at(prog: Program, address: IntegerLike) -> str:
     if not 0 <= address < 1 << 64:
         # An offset was added to a garbage pointer.
         raise FaultError("beyond the end of the address space", address % (1 << 64))
-    return c_string(Object(prog, _name_type(prog), address=address))
+    type_ = prog.array_type(prog.int_type("char", 1, True), _MAX_LENGTH)
+    return c_string(Object(prog, type_, address=address))
 
 
 def c_string(string: Object) -> str:
@@ -66,10 +67,6 @@ def c_string(string: Object) -> str:
         address = string.value_()
         return string_at(string.prog_, address) if address else ""
     return printable(string.string_()[:_MAX_LENGTH].decode(errors="backslashreplace"))
-
-
-def _name_type(prog: Program) -> Type:
-    return prog.array_type(prog.int_type("char", 1, True), _MAX_LENGTH)
 
 
 def string_or(string: Object, fallback: str) -> str:

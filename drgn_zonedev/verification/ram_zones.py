@@ -41,7 +41,7 @@ def ram_promises(
     layout, kinds, marks = page_layout(prog), kinds_of_ram(prog), access_marks(prog)
     per_frame = max(prog["PAGE_SIZE"].value_() // layout.size, 1)
     known = knows_zones(zones)
-    found = _zones_of_ram(layout, zones)
+    found = [z for z in zones.found if z.number != layout.zone_device] if zones else []
     nodes = _online_nodes(prog, found)
     numbers = prog.constant("__MAX_NR_ZONES").value_()
     for part_start, part_end in _parts(found, end_pfn):
@@ -63,10 +63,6 @@ def ram_promises(
             pages_per_frame=per_frame,
             marks=marks,
         )
-
-
-def _zones_of_ram(layout: PageLayout, zones: Zones | None) -> list[Zone]:
-    return [z for z in zones.found if z.number != layout.zone_device] if zones else []
 
 
 def _online_nodes(prog: Program, zones: Sequence[Zone]) -> tuple[int, ...]:

@@ -289,8 +289,7 @@ def _at(places: tuple[Span, ...], claims: _Claims) -> Iterator[Span]:
         return
     for start, filled, _, delta in claims.rows():
         offset = (start - delta) % (1 << 64)
-        found = list(intersection((offset, offset + filled - start), places))
-        if found:
+        if found := list(intersection((offset, offset + filled - start), places)):
             yield start + found[0][0] - offset, start + found[-1][1] - offset
 
 

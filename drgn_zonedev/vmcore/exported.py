@@ -55,8 +55,7 @@ def with_memmap_line(vmcoreinfo: bytes, *, all_memmap: bool, pfns: Iterable[Span
 @takes_program_or_default
 def leaves_out_ram(prog: Program) -> bool:
     """Return whether a program is an export that was made without the struct pages of all RAM."""
-    found = _LINE.search(prog["VMCOREINFO"].string_())
-    if found:
+    if found := _LINE.search(prog["VMCOREINFO"].string_()):
         return found[1] == b"devices"
     meta = _meta(prog)
     option = _OPTION.search(meta)

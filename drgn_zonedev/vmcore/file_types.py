@@ -27,7 +27,7 @@ _ELF, _ET_OFFSET, _ET_CORE = b"\x7fELF", 16, 4
 def no_dump(path: str) -> str | None:
     """Say why a file is not a dump and what to do, if it is easily mistaken for one."""
     head = _head(path)
-    packer = _compressed_with(head)
+    packer = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
     if packer:
         return f"it is compressed with {packer}: unpack it first"
     if head.startswith(_ELF) and not _is_core(head):
@@ -69,10 +69,6 @@ def _head(path: str) -> bytes:
             return f.read(0x400)
     except OSError:
         return b""
-
-
-def _compressed_with(head: bytes) -> str | None:
-    return next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
 
 
 def _is_core(head: bytes) -> bool:

@@ -63,8 +63,7 @@ class KdumpFile:
             return np.zeros(len(frames), bool)
         absent = (frames < self.start_pfn) | (frames >= self.end_pfn)
         rows = np.flatnonzero(~absent)
-        bits = frames[rows].astype(np.int64)
-        absent[rows] = ~self._is_set(bits)
+        absent[rows] = ~self._is_set(frames[rows].astype(np.int64))
         return absent
 
     def filtered_frames(self, frames: np.ndarray, page_size: int) -> np.ndarray:
