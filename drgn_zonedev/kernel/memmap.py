@@ -36,6 +36,7 @@ from drgn.helpers.linux.mm import compound_head, pfn_to_page
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memremap import has_zone_device
 from drgn_zonedev.kernel.sections import section_mem_map
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.absence import absent_pages, next_present_page
 from drgn_zonedev.vmcore.reads import read_memory
 
@@ -127,6 +128,7 @@ class PageLayout:
 
 
 @takes_program_or_default
+@once_per_program
 def page_layout(prog: Program) -> PageLayout:
     """
     Get the layout of ``struct page`` in this kernel.
@@ -134,13 +136,6 @@ def page_layout(prog: Program) -> PageLayout:
     :raises LookupError: if the debugging information lacks what is needed
     :raises BadDataError: if ``struct page`` has a size that no kernel has
     """
-    try:
-        return prog.cache["zonedev_page_layout"]
-    except KeyError:
-        return prog.cache.setdefault("zonedev_page_layout", _page_layout(prog))
-
-
-def _page_layout(prog: Program) -> PageLayout:
     page = prog.type("struct page")
     if sizeof(page) not in _PAGE_SIZES:
         raise BadDataError(

@@ -34,6 +34,7 @@ from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.xarray import XArrayEntries, no_entries, xa_entries, xa_lookup
 from drgn_zonedev.model import Altmap, Pgmap, PgmapRange, RefState
 from drgn_zonedev.util.handles import bind
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.reads import need_object, null_pointer, read_object
 
 __all__ = (
@@ -298,16 +299,13 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
     return unsigned - (unsigned >> (bits - 1) << bits)
 
 
+@once_per_program
 def _per_cpu_offsets(prog: Program) -> np.ndarray:
     # Settled at boot, so read once: large machines have more than a thousand CPUs, and a
     # pgmap has a counter on each.
-    try:
-        return prog.cache["zonedev_per_cpu_offsets"]
-    except KeyError:
-        null = Object(prog, "char *", 0)
-        cpus = possible_cpus(prog)
-        offsets = np.array([per_cpu_ptr(null, cpu).value_() for cpu in cpus], np.uint64)
-        return prog.cache.setdefault("zonedev_per_cpu_offsets", offsets)
+    null = Object(prog, "char *", 0)
+    cpus = possible_cpus(prog)
+    return np.array([per_cpu_ptr(null, cpu).value_() for cpu in cpus], np.uint64)
 
 
 def dev_pagemap_type(pgmap: Object) -> str:

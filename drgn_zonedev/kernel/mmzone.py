@@ -45,6 +45,7 @@ from drgn.helpers.linux.mmzone import (
 
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memremap import find_dev_pagemap, get_dev_pagemap
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = (
@@ -110,6 +111,7 @@ class Geometry:
 
 
 @takes_program_or_default
+@once_per_program
 def sparsemem_geometry(prog: Program) -> Geometry:
     """
     Get the sizes of pages, subsections and sections.
@@ -118,22 +120,19 @@ def sparsemem_geometry(prog: Program) -> Geometry:
     :raises BadDataError: if the sizes in VMCOREINFO are impossible, ``mem_section`` is
         something else, or the kernel is one that nothing here can read
     """
-    try:
-        return prog.cache["zonedev_geometry"]
-    except KeyError:
-        _refuse_unreadable_kernels(prog)
-        geometry = Geometry(
-            page_shift=prog["PAGE_SHIFT"].value_(),
-            section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
-            max_physmem_bits=prog["MAX_PHYSMEM_BITS"].value_(),
-        )
-        # The sizes may come from the dump.
-        page_shift, section_bits = geometry.page_shift, geometry.section_size_bits
-        in_order = page_shift <= _SUBSECTION_SHIFT <= section_bits <= geometry.max_physmem_bits
-        if not in_order or geometry.max_physmem_bits > _MAX_PHYSMEM_BITS:
-            raise BadDataError(f"impossible sizes in VMCOREINFO: {geometry}") from None
-        _require_mem_section(prog)
-        return prog.cache.setdefault("zonedev_geometry", geometry)
+    _refuse_unreadable_kernels(prog)
+    geometry = Geometry(
+        page_shift=prog["PAGE_SHIFT"].value_(),
+        section_size_bits=prog["SECTION_SIZE_BITS"].value_(),
+        max_physmem_bits=prog["MAX_PHYSMEM_BITS"].value_(),
+    )
+    # The sizes may come from the dump.
+    page_shift, section_bits = geometry.page_shift, geometry.section_size_bits
+    in_order = page_shift <= _SUBSECTION_SHIFT <= section_bits <= geometry.max_physmem_bits
+    if not in_order or geometry.max_physmem_bits > _MAX_PHYSMEM_BITS:
+        raise BadDataError(f"impossible sizes in VMCOREINFO: {geometry}")
+    _require_mem_section(prog)
+    return geometry
 
 
 def _refuse_unreadable_kernels(prog: Program) -> None:
@@ -198,19 +197,13 @@ class SectionFlags:
 
 
 @takes_program_or_default
+@once_per_program
 def section_flags(prog: Program) -> SectionFlags:
     """
     Get the section flags of this kernel.
 
     :raises LookupError: if the kernel was not built with ``CONFIG_SPARSEMEM``
     """
-    try:
-        return prog.cache["zonedev_section_flags"]
-    except KeyError:
-        return prog.cache.setdefault("zonedev_section_flags", _section_flags(prog))
-
-
-def _section_flags(prog: Program) -> SectionFlags:
     # Since Linux kernel commit ed7802dd48f7 ("mm: memory_hotplug: enumerate all
     # supported section flags") (in v6.0), the flags are an anonymous enum.
     try:

@@ -17,6 +17,7 @@ from drgn import Program, TypeKind, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.page_types import PageType, page_types
+from drgn_zonedev.util.once import once_per_program
 
 __all__ = ("PageKinds", "flag_mask", "kinds_of_ram")
 
@@ -69,19 +70,13 @@ class PageKinds:
 
 
 @takes_program_or_default
+@once_per_program
 def kinds_of_ram(prog: Program) -> PageKinds:
     """
     Get how pages say what they are in this kernel.
 
     :raises LookupError: if the debugging information does not have ``enum pageflags``
     """
-    try:
-        return prog.cache["zonedev_page_kinds"]
-    except KeyError:
-        return prog.cache.setdefault("zonedev_page_kinds", _page_kinds(prog))
-
-
-def _page_kinds(prog: Program) -> PageKinds:
     page, types = prog.type("struct page"), page_types(prog)
     all_flags = (1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1
     upper_bytes = tuple(sorted(t.value >> 24 for t in types.by_name.values()))

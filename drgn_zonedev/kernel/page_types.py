@@ -20,6 +20,7 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.mmzone import section_flags
+from drgn_zonedev.util.once import once_per_program
 
 __all__ = ("PageType", "PageTypes", "page_types")
 
@@ -88,19 +89,13 @@ class PageTypes:
 
 
 @takes_program_or_default
+@once_per_program
 def page_types(prog: Program) -> PageTypes:
     """
     Get the page types of this kernel.
 
     :raises LookupError: if the debugging information lacks what is needed
     """
-    try:
-        return prog.cache["zonedev_page_types"]
-    except KeyError:
-        return prog.cache.setdefault("zonedev_page_types", _page_types(prog))
-
-
-def _page_types(prog: Program) -> PageTypes:
     numbers = _enumerators(prog, "PGTY_buddy", _PREFIX)
     if numbers:
         numbers.pop(_UNDERFLOW, None)

@@ -24,6 +24,7 @@ import numpy as np
 from drgn import FaultError, IntegerLike, Object, Program, offsetof, sizeof
 
 from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.reads import read_memory
 
 __all__ = (
@@ -208,7 +209,7 @@ def xa_lookup(xa: Object, index: IntegerLike) -> int:
     """
     index = operator.index(index)
     prog = xa.prog_
-    layout = _layout(prog)
+    layout = _xa_node_layout(prog)
     entry, node, offset, shift = xa.xa_head.value_(), 0, 0, -1
     while xa_is_node(entry):
         parent, node = node, entry - 2
@@ -273,16 +274,13 @@ class _Layout:
         return max(self.slots_end, self.parent + 8, self.shift + 1, self.offset + 1)
 
 
-def _layout(prog: Program) -> _Layout:
-    try:
-        return prog.cache["zonedev_xa_node"]
-    except KeyError:
-        node = prog.type("struct xa_node")
-        shift, offset, parent, slots = (
-            offsetof(node, name) for name in ("shift", "offset", "parent", "slots")
-        )
-        layout = _Layout(shift, offset, parent, slots, sizeof(node.member("slots").type) // 8)
-        return prog.cache.setdefault("zonedev_xa_node", layout)
+@once_per_program
+def _xa_node_layout(prog: Program) -> _Layout:
+    node = prog.type("struct xa_node")
+    shift, offset, parent, slots = (
+        offsetof(node, name) for name in ("shift", "offset", "parent", "slots")
+    )
+    return _Layout(shift, offset, parent, slots, sizeof(node.member("slots").type) // 8)
 
 
 @dataclass(frozen=True)
@@ -319,7 +317,7 @@ _Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _walk(prog: Program, root: int) -> XArrayEntries:
     # Walk the tree level by level.
-    layout = _layout(prog)
+    layout = _xa_node_layout(prog)
     zero = np.zeros(1, np.uint64)
     level = _Nodes(np.array([root], np.uint64), zero, zero, zero)
     raw, readable = read_records(prog, level.address, layout.size)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from drgn import Architecture, FaultError, Program
 
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.raw import read_raw
 
 __all__ = ("EntryFormat", "EntryKind", "SwapFormat", "entry_format", "has_entry_format")
@@ -125,6 +126,7 @@ def has_entry_format(prog: Program) -> bool:
     return prog.platform.arch in _FORMATS
 
 
+@once_per_program
 def entry_format(prog: Program) -> EntryFormat:
     """
     Get the format of this kernel's page tables. Use it where :func:`has_entry_format()`.
@@ -133,11 +135,8 @@ def entry_format(prog: Program) -> EntryFormat:
     :raises ValueError: if VMCOREINFO makes no sense
     """
     # Settled at boot.
-    if "zonedev_entry_format" not in prog.cache:
-        assert prog.platform is not None
-        prog.cache["zonedev_entry_format"] = _FORMATS[prog.platform.arch](prog)
-    found: EntryFormat = prog.cache["zonedev_entry_format"]
-    return found
+    assert prog.platform is not None
+    return _FORMATS[prog.platform.arch](prog)
 
 
 def _x86_64(prog: Program) -> EntryFormat:

@@ -17,6 +17,7 @@ import numpy as np
 from drgn import Program, ProgramFlags
 from drgn.helpers.common.prog import takes_program_or_default
 
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.core_path import core_dump_path
 from drgn_zonedev.vmcore.elf import ElfDump, read_elf_dump
 from drgn_zonedev.vmcore.kdump import KdumpFile, read_kdump_header
@@ -160,14 +161,8 @@ def is_in_scraps(prog: Program) -> bool:
     return bool(2 * within.sum() > len(within))
 
 
+@once_per_program
 def _dump_file(prog: Program) -> _DumpFile:
-    try:
-        return prog.cache["zonedev_dump_file"]
-    except KeyError:
-        return prog.cache.setdefault("zonedev_dump_file", _read_dump_file(prog))
-
-
-def _read_dump_file(prog: Program) -> _DumpFile:
     core = core_dump_path(prog)
     if prog.flags & ProgramFlags.IS_LIVE or not core:
         return None
