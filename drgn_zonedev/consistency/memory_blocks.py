@@ -98,10 +98,6 @@ class _Blocks:
         return Evidence(what, int(self.address[row]) + offset, value, note=note)
 
 
-def _blocks(scene: Scene) -> _Blocks:
-    return _Blocks(scene)
-
-
 def _zones_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
     # Without CONFIG_MEMORY_HOTPLUG, the debugging information does not have their type either.
     if not len(scene.snapshot.memory_blocks):
@@ -112,7 +108,7 @@ def _zones_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
     read = scene.snapshot.zones or zones(scene.prog)
     if not block_type.has_member("zone") or read.unreadable or scene.snapshot.hotplug_in_progress:
         return
-    blocks = _blocks(scene)
+    blocks = _Blocks(scene)
     word, readable = _column(blocks, "zone")
     nid, has_nid = _column(blocks, "nid")
     known = readable & has_nid & blocks.online
@@ -158,7 +154,7 @@ def _unreadable(blocks: _Blocks, rows: np.ndarray) -> Iterator[Unjudged]:
 
 
 def _memmaps_of_blocks(scene: Scene) -> Iterator[Finding | Unjudged]:
-    blocks, size = _blocks(scene), page_layout(scene.prog).size
+    blocks, size = _Blocks(scene), page_layout(scene.prog).size
     page_size = 1 << scene.snapshot.geometry.page_shift
     rows = np.flatnonzero(blocks.hot_added & (blocks.memmap_pages != MEMMAP_UNREADABLE))
     # Otherwise, the memmaps of two blocks share a page, and neither stores its own.
