@@ -114,7 +114,7 @@ _ERRORS = (
         "are taken on the head. A page that is idle at 1 (device-dax; up to v6.14 also fsdax) "
         "never drops to 0 while its pgmap is alive.",
         "page->_refcount is below what the type of the memory allows",
-        "A reference was dropped once too often: look for users of the device that unpin twice. "
+        "A reference was dropped one time too many: look for users of the device that unpin twice. "
         "zonedev pins shows who uses its pages.",
     ),
     Kind(
@@ -151,7 +151,7 @@ _ERRORS = (
         "tails of compound device pages do not link to their head",
         "prep_compound_tail() links every tail of a compound page to its head; compound_head() "
         "follows the link without checking it.",
-        "compound_head, or compound_info, does not point to the head that vmemmap_shift says",
+        "compound_head, or compound_info, does not point to the head that vmemmap_shift gives",
         _REWRITTEN,
     ),
     Kind(
@@ -166,12 +166,12 @@ _ERRORS = (
     Kind(
         "device-folio-tails",
         Severity.ERROR,
-        "a folio of device memory that is in use has tails that do not belong to it, or none",
+        "a folio of device memory that is in use has no tails, or tails that do not belong to it",
         "zone_device_page_init() makes a folio of the order that its driver asks for. Before Linux "
         'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
-        'folios") (in v6.19), a page that was handed out alone kept PG_head and the order of a '
-        "folio that had been there: it is freed as all of that.",
-        "PG_head and a reference of the head, the order in its first tail, and the links of as "
+        'folios") (in v6.19), a page that was handed out alone kept PG_head and the order of an '
+        "earlier folio, so freeing it frees that whole folio.",
+        "PG_head and a reference of the head, the order in its first tail, and the links of that "
         "many pages",
         "Update the kernel, or look for a driver that splits folios without "
         "folio_split_unmapped().",
@@ -188,9 +188,9 @@ _ERRORS = (
     Kind(
         "vmemmap-alias",
         Severity.ERROR,
-        "struct pages share memory that must not share it",
-        "Only the tails of one compound device page may share their vmemmap, from its second "
-        "page on (vmemmap_populate_compound_pages()). If any other struct pages share memory, "
+        "struct pages share memory, although they must not",
+        "Only the tails of one compound device page may share their vmemmap, beginning with its "
+        "second page (vmemmap_populate_compound_pages()). If any other struct pages share memory, "
         "each owner overwrites what the other one wrote.",
         "the page tables map both struct pages to the same physical page",
         _REPORT,
@@ -200,8 +200,8 @@ _ERRORS = (
         "metadata-page-uninitialized",
         Severity.ERROR,
         "memmap_init_range() never wrote these struct pages",
-        "move_pfn_range_to_zone() initialises the part of an altmap that holds the memmap, from "
-        "the end of its reserve on, before memmap_init_zone_device() begins.",
+        "move_pfn_range_to_zone() initialises the part of an altmap that holds the memmap, which "
+        "follows the reserve, before memmap_init_zone_device() begins.",
         "neither the zone nor the list head is what memmap_init_range() writes",
         _UNBIND,
     ),
@@ -225,7 +225,7 @@ _ERRORS = (
         "metadata-page-node",
         Severity.ERROR,
         "pages of the altmap belong to a node whose ZONE_DEVICE does not span them",
-        "They get the node whose ZONE_DEVICE was grown for their device.",
+        "move_pfn_range_to_zone() gives them the node whose ZONE_DEVICE it grew for their device.",
         "ZONE_DEVICE of the node page_to_nid() does not span the range",
         _REWRITTEN,
     ),
@@ -251,9 +251,10 @@ _ERRORS = (
         Severity.ERROR,
         "these PFNs are valid, but their struct pages are not mapped",
         "populate_section_memmap() maps the memmap before a subsection becomes valid, and "
-        "section_deactivate() makes it invalid first. pfn_valid() is true here, and reading the "
-        "struct page faults. Where a page of vmemmap holds the struct pages of more than one "
-        "subsection (pages of 16 KiB and more), removing one device can take it away from another.",
+        "section_deactivate() makes the subsection invalid before it unmaps the memmap. Here, "
+        "pfn_valid() is true, but reading the struct page faults. Where a page of vmemmap holds "
+        "the struct pages of more than one subsection (pages of 16 KiB and more), removing one "
+        "device can unmap the struct pages of another.",
         "the page tables do not map the page of vmemmap",
         _REPORT,
     ),
@@ -262,8 +263,8 @@ _ERRORS = (
         Severity.ERROR,
         "the page allocator has free pages that store these struct pages",
         "The next user of such a page overwrites struct pages that are in use.",
-        "PageBuddy() of the page that the page tables map to vmemmap, or of the block that it is "
-        "in",
+        "PageBuddy() of the page that the page tables map to vmemmap, or of the free block that "
+        "holds it",
         _REPORT,
     ),
     Kind(
@@ -272,7 +273,7 @@ _ERRORS = (
         "these struct pages are in memory that cannot hold any",
         "vmemmap_populate() takes RAM that is online, pages of the device's own altmap, or the "
         "head of the memory block itself. Anything else must not hold struct pages: the data of a "
-        "device, RAM that is offline, a hole. A page table in a hole cannot map any, either.",
+        "device, RAM that is offline, a hole. Nor can a page table in a hole map any.",
         "the PFN that the page tables map to vmemmap, or that of the page table, and the case of "
         "the memory there",
         _REPORT,
@@ -281,23 +282,23 @@ _ERRORS = (
         "vmemmap-top-entry",
         Severity.ERROR,
         "the page tables of some tasks do not lead to these struct pages",
-        "On x86-64, each task has a copy of the entries at the top of the kernel's page tables, "
-        "which is written when one is added (sync_global_pgds(); since v6.17, "
-        "arch_sync_kernel_mappings()). Without it, reading the struct pages faults in that task, "
-        "and in no other.",
-        "the entry in a table on pgd_list differs from that in swapper_pg_dir, in a dump: of a "
-        "running kernel, tables come and go",
+        "On x86-64, each task has a copy of the top-level entries of the kernel's page tables. The "
+        "kernel updates the copies when it adds an entry (sync_global_pgds(); since v6.17, "
+        "arch_sync_kernel_mappings()). A task whose copy lacks an entry faults when it reads the "
+        "struct pages; other tasks do not.",
+        "in a dump, an entry of a table on pgd_list differs from that of swapper_pg_dir. Running "
+        "kernels are not checked, because their tables come and go",
         'Update the kernel: since Linux kernel commit 6659d0279980 ("x86/mm/64: define '
-        'ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()") (in v6.17), no way of '
-        "populating vmemmap leaves it out.",
+        'ARCH_PAGE_TABLE_SYNC_MASK and arch_sync_kernel_mappings()") (in v6.17), every way of '
+        "populating vmemmap updates the copies.",
     ),
     # Structures.
     Kind(
         "pgmap-array-entry",
         Severity.ERROR,
         "pgmap_array holds a pgmap for PFNs that are not in its ranges",
-        "memremap_pages() stores a pgmap for its own ranges, and erases it before it is freed: "
-        "get_dev_pagemap() returns whatever the entry points to.",
+        "memremap_pages() stores a pgmap for its own ranges, and erases the entry before the pgmap "
+        "is freed: get_dev_pagemap() returns whatever the entry points to.",
         "the entry of pgmap_array, and the ranges of the pgmap that it points to",
         "Find out whether the pgmap was freed (look up its slab object), or overwritten.",
     ),
@@ -324,9 +325,9 @@ _ERRORS = (
         "the pgmap has fewer references than it took for its pages",
         "memremap_pages() takes one, and one for each page or compound page. For device-private "
         "and coherent memory, zone_device_page_init() takes one for each page that it hands out "
-        "instead, and for P2PDMA, p2pmem_alloc_mmap() does so besides. A page that is in use "
-        "without one outlives memunmap_pages().",
-        "the percpu_ref, counted, and the pages of folios that have a reference",
+        "instead, and for P2PDMA, p2pmem_alloc_mmap() also takes one. A page in use without a "
+        "reference outlives memunmap_pages().",
+        "the count of the percpu_ref, and the pages of folios that have a reference",
         "Look for a page that was freed as a larger folio than it was handed out as (before Linux "
         'kernel commit 12b2285bf3d1 ("mm/zone_device: reinitialize large zone device private '
         'folios") (in v6.19), a page that had been in a larger folio kept its order), or for a '
@@ -345,8 +346,8 @@ _ERRORS = (
         "device-unpopulated",
         Severity.ERROR,
         "a live pgmap is complete, but these subsections of it are not populated",
-        "sparse_add_section() sets the bits before the range is initialised, and they are "
-        "cleared only after the pgmap's reference was killed: pfn_valid() is false for memory "
+        "sparse_add_section() sets their bits before the range is initialised, and they are "
+        "cleared only after the pgmap's reference is killed. Here, pfn_valid() is false for memory "
         "that is in use.",
         "SECTION_HAS_MEM_MAP and subsection_map of the section",
         _REPORT,
@@ -374,7 +375,7 @@ _ERRORS = (
     Kind(
         "section-mem-map",
         Severity.ERROR,
-        "this section's section_mem_map differs from that of all others",
+        "this section's section_mem_map differs from that of all other sections",
         "With CONFIG_SPARSEMEM_VMEMMAP, sparse_encode_mem_map() gives every section the same "
         "value: vmemmap. The kernel's pfn_to_page() does not read it, but debuggers and "
         "makedumpfile do.",
@@ -395,10 +396,10 @@ _ERRORS = (
         Severity.ERROR,
         "the usage of a section is in memory that is not allocated",
         "section_activate() takes it from a slab, and section_deactivate() sets the pointer to "
-        "NULL when it frees it: pfn_section_valid() reads memory of another user here. Before "
-        'Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing memory_section->'
-        'usage") (in v6.8), it could read it after it was freed.',
-        "mem_section.usage, and what the slab that it is in, or its page, says of that memory",
+        "NULL when it frees the usage. Here, pfn_section_valid() reads another user's memory. "
+        'Before Linux kernel commit 5ec8e8ea8b77 ("mm/sparsemem: fix race in accessing '
+        'memory_section->usage") (in v6.8), it could read a usage that had just been freed.',
+        "mem_section.usage, and the state of that memory according to its slab or page",
         _REPORT,
     ),
     Kind(
@@ -406,8 +407,8 @@ _ERRORS = (
         Severity.ERROR,
         "two sections have the same usage",
         "Each section has one of its own: boot divides an array among its sections, and "
-        "section_activate() takes one from a slab. With the same one, subsections that are added "
-        "to one section are valid in the other, and removing one section frees that of both.",
+        "section_activate() takes one from a slab. If two sections share one, subsections added to "
+        "one section are valid in the other, and removing either section frees the usage of both.",
         "mem_section.usage, and the number of the other section",
         _REPORT,
     ),
@@ -459,10 +460,10 @@ _ERRORS = (
         Severity.ERROR,
         "the page allocator has free pages that store the memmap of their memory block",
         "With memmap_on_memory, the head of a hotplugged block stores the struct pages of the "
-        "block. online_pages() leaves it out, so that none of it is ever free. The next user of "
+        "block. online_pages() leaves the head out, so none of it is ever free. The next user of "
         "such a page overwrites struct pages.",
         "PageBuddy() of a page at the head of an online memory block, whose altmap (before v6.6, "
-        "nr_vmemmap_pages) says how long that is",
+        "nr_vmemmap_pages) says how long the head is",
         _REPORT,
     ),
     Kind(
@@ -472,18 +473,18 @@ _ERRORS = (
         "A block with an altmap (before v6.6, with nr_vmemmap_pages) stores its memmap in its own "
         "head, and a block without one does not store any of it. Offlining or removing the "
         "block frees the wrong memory.",
-        "the page tables lead from the struct pages of the block to other pages than those at its "
-        "head, or to pages of the block although it has no altmap",
+        "the page tables lead from the struct pages of the block to pages outside its head, or, "
+        "although it has no altmap, to pages of the block",
         _REPORT,
     ),
     Kind(
         "block-zone",
         Severity.ERROR,
         "a memory block is not in the zone that it names",
-        "memory_block_online() stores the zone to which the pages of a hotplugged block went, and "
-        "memory_block_offline() takes them from there. A block of boot names a zone only if all "
-        "its pages are in it.",
-        "memory_block->zone is not the zone of a node, or does not span the block, or is none "
+        "memory_block_online() stores the zone that got the pages of a hotplugged block, and "
+        "memory_block_offline() takes them out of that zone. A block that existed at boot names a "
+        "zone only if all its pages are in it.",
+        "memory_block->zone is not the zone of a node, or does not span the block, or is NULL "
         "although the block was hotplugged and is online",
         _REPORT,
     ),
@@ -492,11 +493,11 @@ _ERRORS = (
         "zone-pages",
         Severity.ERROR,
         "a zone has more pages than it can have",
-        "A zone spans its present pages, and has given some of them to the page allocator: those "
-        "are its managed pages. Watermarks and the shares of all memory are computed from these "
-        "numbers. Nothing onlines the pages of ZONE_DEVICE, so none of them are present.",
-        "managed_pages is at most present_pages, and present_pages at most spanned_pages, while "
-        "mem_hotplug_lock is free; those of ZONE_DEVICE are 0",
+        "A zone spans its present pages, and the page allocator manages some of those. Watermarks, "
+        "and limits that are a share of all memory, are computed from these numbers. Nothing "
+        "onlines the pages of ZONE_DEVICE, so none of them are present.",
+        "managed_pages exceeds present_pages, or present_pages exceeds spanned_pages, while "
+        "mem_hotplug_lock is free; or ZONE_DEVICE has managed or present pages",
         "Look for a driver that returns more pages than it took: balloons and virtio-mem call "
         "adjust_managed_page_count().",
     ),
@@ -505,13 +506,13 @@ _ERRORS = (
         Severity.ERROR,
         "a zone's count of free blocks is wrong",
         "The buddy allocator sets PageBuddy() of a block and increments nr_free of its order when "
-        "it puts the block on a free list, and undoes both when it takes it off, under "
-        "zone->lock. Pages on per-CPU lists are in neither. If nr_free is too small, the allocator "
-        "misses blocks; if it is too large, the allocator looks for blocks that are not there, or "
-        "a page was handed out that is still free.",
-        "free_area[order].nr_free, and the struct pages of the zone with PageBuddy() and that "
-        "order in private, all of which were read, while zone->lock is free; of a running kernel, "
-        "the same difference each of three times",
+        "it puts the block on a free list, and undoes both when it takes the block off, under "
+        "zone->lock. Neither covers pages on per-CPU lists. If nr_free is too small, the allocator "
+        "misses blocks. If it is too large, the allocator looks for blocks that are not there, or "
+        "has handed out a page that is still on a free list.",
+        "free_area[order].nr_free, and the number of struct pages in the zone with PageBuddy() and "
+        "that order in private. All struct pages of the zone were read, and zone->lock is free; in "
+        "a running kernel, three counts in a row show the same difference",
         "Look for a block of that order that was freed or taken twice, and for a stray write to a "
         "struct page or to the zone.",
     ),
@@ -520,7 +521,8 @@ _ERRORS = (
         Severity.ERROR,
         "a node does not span one of its zones",
         "resize_pgdat_range() grows a node together with its zone, and update_pgdat_span() shrinks "
-        "it to what its zones still span. A walk over the PFNs of the node misses the rest.",
+        "it to what its zones still span. Here, a walk over the PFNs of the node misses some of "
+        "the zone.",
         "node_start_pfn and node_spanned_pages of the node, zone_start_pfn and spanned_pages of "
         "the zone, while mem_hotplug_lock is free",
         _REPORT,
@@ -528,7 +530,7 @@ _ERRORS = (
     Kind(
         "node-pages",
         Severity.ERROR,
-        "the present pages of a node are not those of its zones",
+        "a node's count of present pages is not the sum of its zones' counts",
         "Boot and adjust_present_page_count() count every present page once for its zone, and "
         "once for its node.",
         "node_present_pages is not the sum of present_pages, while mem_hotplug_lock is free",
@@ -539,31 +541,31 @@ _ERRORS = (
         Severity.ERROR,
         "no zone spans this RAM, although it is online",
         "Boot gives every page of RAM to a zone, and move_pfn_range_to_zone() grows the zone "
-        "before hot-added memory goes online. The page allocator takes such a page for a bad one, "
-        "and compaction, hibernation and kdump do not see it.",
-        "no span of a zone other than ZONE_DEVICE has the PFNs; they are System RAM in the "
-        "resource tree, or in hot-added sections that are online",
+        "before hot-added memory goes online. The page allocator treats such a page as bad, and "
+        "compaction, hibernation and kdump do not see it.",
+        "no zone but ZONE_DEVICE spans the PFNs; they are System RAM in the resource tree, or in "
+        "hot-added sections that are online",
         _REPORT,
     ),
     Kind(
         "ram-without-resource",
         Severity.ERROR,
         "hot-added RAM is not System RAM in the resource tree",
-        "add_memory_resource() gets a resource with IORESOURCE_SYSTEM_RAM, which is removed after "
-        "the memory. kexec, kdump and /dev/mem know RAM from it alone.",
-        "a memory block has the PFNs, their sections were hot-added, and iomem_resource has no "
+        "add_memory_resource() takes a resource with IORESOURCE_SYSTEM_RAM, which is removed only "
+        "after the memory. kexec, kdump and /dev/mem recognise RAM only by such a resource.",
+        "a memory block covers the PFNs, their sections were hot-added, and iomem_resource has no "
         "resource with IORESOURCE_SYSTEM_RAM there",
         _REPORT,
     ),
 )
 
 _MEMORY_ERROR = (
-    "Find out what wrote there, by the words around it, or whether the memory itself flips bits: "
-    "see whether the words differ in one bit, and run a memory test."
+    "Look at the words around it to find out what wrote there. If a word differs from its promise "
+    "in only one bit, suspect the memory, and run a memory test."
 )
 _DOUBLE_USE = (
-    "Look for code that frees a page twice, or uses it after that: boot with page_owner=on and "
-    "init_on_free=1, or build with CONFIG_PAGE_TABLE_CHECK or KASAN, and let it happen again."
+    "Look for code that frees a page twice, or uses it after freeing it. To catch it, reproduce "
+    "this with page_owner=on and init_on_free=1, or with CONFIG_PAGE_TABLE_CHECK or KASAN."
 )
 
 _RAM_ERRORS = (
@@ -572,9 +574,9 @@ _RAM_ERRORS = (
         "ram-page-uninitialized",
         Severity.ERROR,
         "these struct pages of online RAM hold a pattern: they were never initialised, or were "
-        "taken for those of removed memory",
-        "__init_single_page() writes every struct page before its section is online, and leaves "
-        "_mapcount at -1 and zone and node in the flags. All ones are PAGE_POISON_PATTERN "
+        "wiped like those of removed memory",
+        "__init_single_page() writes every struct page before its section is online: _mapcount is "
+        "-1, and the flags hold the zone and node. All ones are PAGE_POISON_PATTERN "
         "(CONFIG_DEBUG_VM), 0xfd is PAGE_UNUSED of x86-64, which fills the vmemmap that no section "
         "uses.",
         "all words of the struct page are 0, all ones, or 0xfd in each byte",
@@ -584,7 +586,8 @@ _RAM_ERRORS = (
         "ram-page-node",
         Severity.ERROR,
         "these pages of RAM belong to a node that is not online",
-        "set_page_links() writes the node of the memory. page_pgdat() of another one is NULL.",
+        "set_page_links() writes the node of the memory. page_pgdat() is NULL for a node that is "
+        "not online.",
         "page_to_nid() of page->flags, and node_states[N_ONLINE]",
         _MEMORY_ERROR,
     ),
@@ -593,17 +596,17 @@ _RAM_ERRORS = (
         Severity.ERROR,
         "these pages of online RAM say that they are device pages",
         "move_pfn_range_to_zone() gives RAM its zone when it is set online. is_zone_device_page() "
-        "is true here, and who frees the page calls the operations of the pgmap that it points to.",
-        "page_zonenum() is ZONE_DEVICE, but no pgmap has the memory, and its section is online",
+        "is true here, and freeing the page calls the operations of the pgmap that it points to.",
+        "page_zonenum() is ZONE_DEVICE, but no pgmap claims the memory, and its section is online",
         _REPORT,
     ),
     Kind(
         "ram-page-zone",
         Severity.ERROR,
         "these pages of RAM are in a zone that does not span them",
-        "Only reserved pages of holes have the zone and node of memory beside them. The page "
-        "allocator frees a page to the zone of its flags, whose pageblocks and free lists are not "
-        "about this memory.",
+        "Only reserved pages in holes have the zone and node of neighbouring memory. The page "
+        "allocator frees a page to the zone in its flags, whose pageblocks and free lists do not "
+        "cover this memory.",
         "page_zone() of page->flags, and the spans of all zones",
         _MEMORY_ERROR,
     ),
@@ -611,33 +614,33 @@ _RAM_ERRORS = (
         "ram-hole-zone",
         Severity.ERROR,
         "these reserved pages are in a zone that this kernel does not have",
-        "memmap_init_reserved_pages() looks for the zone of each reserved page that is "
-        "not initialised yet, and writes MAX_NR_ZONES if no zone spans it (with "
-        "CONFIG_DEFERRED_STRUCT_PAGE_INIT, up to v7.3 at least: it was never fixed). page_zone() "
-        "is what lies behind pgdat->node_zones[].",
-        "page_zonenum() is not a zone, or where its bits are too few to show that, one that is "
-        "neither here nor near; PG_reserved is set",
+        "memmap_init_reserved_pages() looks for the zone of each reserved page that is not "
+        "initialised yet, and writes MAX_NR_ZONES if no zone spans it. This happens with "
+        "CONFIG_DEFERRED_STRUCT_PAGE_INIT, and is not fixed up to v7.3. page_zone() then points "
+        "past the end of pgdat->node_zones[].",
+        "PG_reserved is set, and page_zonenum() is not a zone; where it has too few bits to show "
+        "that, it is a zone that is neither here nor nearby",
         "Do not offline, soft-offline or unpoison these pages: get_hwpoison_page() calls "
-        "zone_pcp_disable(page_zone(page)) before it looks at the page, so that writing one of "
-        "them to hard_offline_page, soft_offline_page or unpoison-pfn makes Linux 7.2 and 7.3 "
-        "panic. The fix: a reserved page that no zone spans keeps what "
-        "init_unavailable_range() gave it.",
+        "zone_pcp_disable(page_zone(page)) before it looks at the page, so passing one of them to "
+        "hard_offline_page, soft_offline_page or unpoison-pfn makes Linux 7.2 and 7.3 panic. The "
+        "fix: a reserved page that no zone spans keeps the zone that init_unavailable_range() gave "
+        "it.",
     ),
     Kind(
         "ram-tail-link",
         Severity.ERROR,
         "these tails of a compound page do not lead to its head",
-        "prep_compound_tail() links every tail to the head, where compound_head() finds "
-        "references, locks and flags.",
+        "prep_compound_tail() links every tail to the head, which holds the references, locks and "
+        "flags; compound_head() follows the link.",
         "the link of the tail, and PG_head, the order, and the links of the other tails",
         _MEMORY_ERROR,
     ),
     Kind(
         "ram-stray-tail",
         Severity.ERROR,
-        "these pages say that they are tails, but no compound page has them",
-        "compound_head() follows the link of whatever has bit 0 set in this word: references and "
-        "locks are taken elsewhere.",
+        "these pages say that they are tails, but are not in a compound page",
+        "compound_head() follows every link with bit 0 set, so references and locks are taken on "
+        "another page.",
         "bit 0 of the compound link, and the pages around it, which are in no compound page",
         _MEMORY_ERROR,
     ),
@@ -647,7 +650,7 @@ _RAM_ERRORS = (
         "the head of a compound page does not have PG_head",
         "prep_compound_page() sets it before it links the tails, and it is cleared after "
         "they are unlinked.",
-        "PG_head of page->flags is clear, and the tails behind the page lead to it",
+        "PG_head of page->flags is clear, and the tails after the page lead to it",
         _MEMORY_ERROR,
     ),
     Kind(
@@ -655,8 +658,8 @@ _RAM_ERRORS = (
         Severity.ERROR,
         "pages that are not the head of a compound page have PG_head",
         "Only prep_compound_page() sets it, for pages whose tails it links. Freeing such a page "
-        "frees what lies behind it as well.",
-        "PG_head of page->flags is set, and the pages behind it do not lead to it",
+        "also frees the pages after it.",
+        "PG_head of page->flags is set, and the pages after it do not lead to it",
         _MEMORY_ERROR,
     ),
     Kind(
@@ -664,7 +667,7 @@ _RAM_ERRORS = (
         Severity.ERROR,
         "the order of a compound page does not match the number of its tails",
         "prep_compound_head() writes the order into the first tail, when all tails are linked. "
-        "Freeing the page frees as many pages as that says. 0 is legal while a compound page "
+        "Freeing the page frees as many pages as the order says. 0 is legal while a compound page "
         "is made or freed.",
         "compound_order(), and the number of tails that lead to the head",
         _MEMORY_ERROR,
@@ -690,26 +693,26 @@ _RAM_ERRORS = (
         "ram-page-refcount",
         Severity.ERROR,
         "the reference count of these pages of RAM is impossible",
-        "A reference count is never negative, that of a tail is 0, and a reserved page is never "
-        "without references.",
+        "A reference count is never negative; a tail has no references, and a reserved page always "
+        "has one.",
         "page->_refcount",
-        "A reference was dropped once too often: " + _DOUBLE_USE[0].lower() + _DOUBLE_USE[1:],
+        "A reference was dropped one time too many: " + _DOUBLE_USE[0].lower() + _DOUBLE_USE[1:],
     ),
     Kind(
         "ram-page-mapcount",
         Severity.ERROR,
         "these pages of RAM were unmapped more often than mapped, or have a page type that the "
         "kernel does not have",
-        "_mapcount starts at -1. Below that there are page types; tails have none.",
+        "_mapcount starts at -1. Values below that are page types, which tails do not have.",
         "page->_mapcount",
         _MEMORY_ERROR,
     ),
     Kind(
         "ram-reserved-flags",
         Severity.ERROR,
-        "reserved pages have flags of pages that the page allocator gave away",
-        "A reserved page is not on the LRU lists, no slab page, not swap-backed, and not "
-        "in a compound page: free_pages_prepare() refuses PG_reserved.",
+        "reserved pages have flags that they must not have",
+        "A reserved page is not on an LRU list, in a slab, swap-backed, or in a compound page. "
+        "free_pages_prepare() refuses PG_reserved.",
         "page->flags",
         _DOUBLE_USE,
     ),
@@ -717,8 +720,8 @@ _RAM_ERRORS = (
         "ram-lru-type",
         Severity.ERROR,
         "pages on the LRU lists have a page type, or are slab pages",
-        "Pages on the LRU lists belong to files or processes, which count mappings where "
-        "others have their type.",
+        "Pages on the LRU lists belong to files or processes, and count mappings in the word that "
+        "holds the type of other pages.",
         "PG_lru of page->flags, and page->_mapcount or PG_slab",
         _DOUBLE_USE,
     ),
@@ -726,8 +729,8 @@ _RAM_ERRORS = (
         "ram-free-order",
         Severity.ERROR,
         "a free block has an impossible order",
-        "__free_one_page() makes blocks that are aligned to their size, end within their zone, "
-        "and have nothing but free pages.",
+        "__free_one_page() makes blocks that are aligned to their size, end within their zone, and "
+        "consist of free pages only.",
         "page->private of the first page, its PFN, and the pages of the block",
         _DOUBLE_USE,
     ),
@@ -735,8 +738,8 @@ _RAM_ERRORS = (
         "ram-free-refcount",
         Severity.ERROR,
         "pages of a free block have references",
-        "Pages are freed when the last reference is dropped. The holder of another one uses memory "
-        "that the next allocation gives away.",
+        "Pages are freed when the last reference is dropped. Whoever holds another reference uses "
+        "memory that the next allocation hands out.",
         "page->_refcount is not 0 within a block of PageBuddy()",
         _DOUBLE_USE,
     ),
@@ -745,7 +748,7 @@ _RAM_ERRORS = (
         Severity.ERROR,
         "pages of a free block are mapped, or have a page type",
         "Only the first page of a free block has a type, PageBuddy().",
-        "page->_mapcount is not -1 behind the first page of a block",
+        "page->_mapcount is not -1 in a page after the first of a block",
         _DOUBLE_USE,
     ),
     Kind(
@@ -790,8 +793,8 @@ _WARNINGS = (
         "case4-initializing",
         Severity.WARNING,
         "claimed by a pgmap, but its memmap is not initialised yet",
-        "memmap_init_zone_device() runs without a lock for seconds per TiB; meanwhile, "
-        "pfn_valid() and get_dev_pagemap() succeed. nr_range is incremented after it.",
+        "memmap_init_zone_device() runs without a lock for seconds per TiB; meanwhile, pfn_valid() "
+        "and get_dev_pagemap() succeed. nr_range is incremented afterwards.",
         "the PFN is in ranges[nr_range] of a live pgmap",
         _PFN_WALKERS,
     ),
@@ -799,13 +802,13 @@ _WARNINGS = (
         "case4-deferred",
         Severity.WARNING,
         "boot has not initialised the struct pages of this RAM yet",
-        "With CONFIG_DEFERRED_STRUCT_PAGE_INIT, boot initialises a part of the highest zone of "
-        "each node, and deferred_init_memmap() the rest, in a thread for each node. It sets "
-        "first_deferred_pfn to ULONG_MAX before it begins. pfn_to_online_page() succeeds "
+        "With CONFIG_DEFERRED_STRUCT_PAGE_INIT, boot initialises only a part of the highest zone "
+        "of each node; deferred_init_memmap() initialises the rest, in a thread for each node. It "
+        "sets first_deferred_pfn to ULONG_MAX before it begins. pfn_to_online_page() succeeds "
         "meanwhile. Struct pages of reserved memory are initialised early.",
         "the static key deferred_pages is enabled, and the PFN is above first_deferred_pfn of its "
         "node, or in the highest zone of a node whose thread is running (pgdat_init_n_undone)",
-        "Look at this memory once page_alloc_init_late() is through. Code that runs before it "
+        "Look at this memory once page_alloc_init_late() has finished. Code that runs before it "
         "must not walk PFNs.",
     ),
     Kind(
@@ -878,10 +881,10 @@ _WARNINGS = (
     Kind(
         "altmap-unaccounted",
         Severity.WARNING,
-        "the pages allocated from the altmap are not the size of the memmap that it should hold",
-        "On x86-64, every section that only this device covers takes its memmap from the "
-        "altmap; the others take nothing from it. On arm64, parts of sections that were hot-added "
-        "do so, too. Of other architectures, nothing is said.",
+        "the pages allocated from the altmap do not match the memmap that it should hold",
+        "On x86-64, every section that only this device covers takes its memmap from the altmap; "
+        "the others take nothing from it. On arm64, hot-added parts of sections do so, too. Other "
+        "architectures are not judged.",
         "alloc of the altmap, and the sections that were hot-added",
         "Compare with the page tables: the rest of the memmap is in RAM, or was not freed.",
     ),
@@ -890,8 +893,8 @@ _WARNINGS = (
         Severity.WARNING,
         "these struct pages are where another device, or another memory block, stores its own",
         "Where a page of vmemmap holds the struct pages of more than one subsection (pages of 16 "
-        "KiB and more), the second device finds the page mapped and uses it. "
-        "vmemmap_free() does not count the users: removing the first device takes the page along.",
+        "KiB and more), the second device finds the page mapped and uses it. vmemmap_free() does "
+        "not count the users: removing the first device frees the page.",
         "the PFN that the page tables map to vmemmap is in the altmap of another pgmap, or in "
         "another memory block",
         "Do not remove the other device while this one is in use; use a memmap in RAM for both.",
@@ -902,7 +905,7 @@ _WARNINGS = (
         "this RAM is online, but beyond max_pfn",
         "/proc/kpageflags and others end at max_pfn. arch_add_memory() of arm64 and riscv sets it "
         "to the end of the memory that was added last, even if other memory lies above that.",
-        "max_pfn is at most the PFN",
+        "the PFN is not below max_pfn",
         "Do not rely on max_pfn as the end of memory. Adding the highest memory last raises it "
         "again.",
     ),
@@ -913,30 +916,30 @@ _INFOS = (
         "memmap-count",
         Severity.INFO,
         "the kernel's count of pages that store struct pages is wrong",
-        "nr_memmap_pages and nr_memmap_boot_pages of /proc/vmstat count the pages that struct "
-        "pages have to themselves, wherever those are, and page_ext. Pages that all optimised "
-        "hugetlb pages of a zone share are not counted.",
-        "both counters, and the page frames that the page tables lead to, each once",
-        "Do not rely on these counters here: a part of the memmap was freed without being "
-        "accounted for, or the other way round.",
+        "nr_memmap_pages and nr_memmap_boot_pages of /proc/vmstat count the pages, wherever they "
+        "are, that hold only struct pages, and those of page_ext. They do not count pages that all "
+        "optimised hugetlb pages of a zone share.",
+        "both counters, and the number of different page frames that the page tables lead to",
+        "Do not rely on these counters here: memmap was freed without being subtracted, or "
+        "subtracted without being freed.",
     ),
     Kind(
         "pgmap-references-extra",
         Severity.INFO,
         "the pgmap has more references than its pages in use account for",
-        "get_dev_pagemap() takes a reference while a page is looked at. A page that is being "
-        "handed out has one already, and one that is being freed still has it. A reference that "
-        "stays keeps memunmap_pages() waiting.",
-        "the percpu_ref, counted, and the pages of folios that have a reference",
+        "get_dev_pagemap() takes a reference while its caller looks at a page. A page that is "
+        "being handed out has one already, and one that is being freed still has it. A reference "
+        "that stays keeps memunmap_pages() waiting.",
+        "the count of the percpu_ref, and the pages of folios that have a reference",
         "If the device cannot be removed, look for code that took a reference and did not drop it.",
     ),
     Kind(
         "device-migratetype",
         Severity.INFO,
         "pageblocks of device memory are not MIGRATE_MOVABLE",
-        "memmap_init_zone_device() makes them movable. Kernels with compound device pages did so "
-        "for each struct page that they wrote, and so missed the pageblocks of tails that "
-        "share their vmemmap. Nothing allocates from these pageblocks.",
+        "memmap_init_zone_device() makes them movable. It did so for each struct page that it "
+        "wrote, so kernels with compound device pages missed the pageblocks of tails that share "
+        "their vmemmap. Nothing allocates from these pageblocks.",
         "mem_section_usage.pageblock_flags",
         "None is needed.",
     ),
@@ -955,11 +958,11 @@ KINDS = {kind.slug: kind for kind in _ERRORS + _RAM_ERRORS + _WARNINGS + _INFOS}
 
 UNDETECTABLE = (
     (
-        "nr_range of a complete pgmap counted down",
-        "a running memremap_pages() looks the same: its last range is case 4.",
+        "nr_range of a complete pgmap that was decremented",
+        "a running memremap_pages() looks the same, so the last range is case 4.",
     ),
     (
-        "a reference killed, or __PERCPU_REF_DEAD set by accident",
+        "a reference that was killed, or __PERCPU_REF_DEAD that was set, by accident",
         "a running memunmap_pages() looks the same.",
     ),
     (
@@ -975,7 +978,8 @@ UNDETECTABLE = (
         "any number of references may be held.",
     ),
     (
-        "PG_locked, PG_dirty, PG_hwpoison and the other flags, and the last CPU and PID",
+        "PG_locked, PG_dirty, PG_hwpoison and the other flags, and the last CPU and PID, in "
+        "page->flags",
         "faults, file systems and memory_failure() set them.",
     ),
     (
@@ -996,12 +1000,12 @@ UNDETECTABLE = (
     ),
     (
         "a subsection bit set where there is no memory, in an early section",
-        "RAM also sets bits at boot, and nothing records for which subsections. In a hot-added "
-        "section it is orphan-section.",
+        "boot also sets the bits of RAM, and nothing records which. In a hot-added section, such a "
+        "bit is an orphan-section.",
     ),
     (
-        "reserve and free of an altmap changed by the same amount in opposite directions, if the "
-        "pages between were written by memmap_init_range() or hold anything",
+        "reserve and free of an altmap, one too high and the other too low by as much, if the "
+        "pages in between are reserved now, or look initialised",
         "only these two numbers say where the reserve ends.",
     ),
     (
@@ -1018,7 +1022,7 @@ UNDETECTABLE = (
     ),
     (
         "the zone that a memory block names while it is not online",
-        "it is stored before the state of the block says so.",
+        "it is stored before the state of the block changes.",
     ),
     (
         "first_deferred_pfn, once boot has initialised all struct pages",
@@ -1034,14 +1038,14 @@ UNDETECTABLE = (
         "they belong to the user of the page.",
     ),
     (
-        "in RAM: PageBuddy() taken from a free block, or an order that is too low",
-        "pages on the lists of CPUs and those that are just allocated look the same; the free "
-        "lists of the zone count one block more than there is.",
+        "in RAM: PageBuddy() cleared in a free block, or an order that is too low",
+        "pages on per-CPU lists, and pages that were just allocated, look the same. Only nr_free "
+        "of the zone counts one block too many.",
     ),
     (
-        "in RAM: a reference count that is wrong but not negative, or a count of mappings that is",
-        "any number may be held, and 0 is that of frozen pages, of slabs since v6.14, and of pages "
-        "on the lists of CPUs.",
+        "in RAM: a reference count or a mapping count that is wrong, but possible",
+        "any number may be held, and frozen pages, pages on per-CPU lists, and since v6.14 slabs "
+        "have 0.",
     ),
     (
         "in RAM: an order of 0 in a compound page",
@@ -1060,7 +1064,7 @@ UNDETECTABLE = (
         "init_unavailable_range() gives holes the zone and node of other memory.",
     ),
     (
-        "in RAM: the struct pages of tails that a hugetlb page shares, but for one of each",
+        "in RAM: all but one of the struct pages of hugetlb tails that share their memory",
         "they are the same memory.",
     ),
 )

@@ -48,16 +48,17 @@ def _rules() -> Iterator[str]:
     yield from f"""
 ## The rules
 
-What a struct page must hold, word by word. A page that breaks a rule about its zone or node, and
-one about its way to the pgmap or its list as well, was never written:
+This is what a struct page must hold, word by word. A page that breaks both a rule about its zone
+or node, and one about its pgmap or its list, was never written:
 {never_written}.
-A page that breaks only one of these is reported for that rule alone, because its other words mean
-nothing then. `zonedev pfn` compares all of them.
+A page that breaks only one of these is reported for that rule alone, because its other words then
+mean nothing. `zonedev pfn` compares all of them.
 
-In RAM, what a page is says the page itself, together with those around it: `PG_head`, the order and
-the links of tails outvote each other, as do a free block's order and its pages. A page that holds
-nothing but a pattern is [{NEVER_WRITTEN[RamPages]}](#{NEVER_WRITTEN[RamPages]}) and nothing else. A
-page in the wrong zone or node, and a tail that leads elsewhere, are reported for that alone.
+In RAM, only a page and its neighbours show what kind of page it is. If `PG_head`, the order and
+the links of tails disagree, the majority decides; so it does between a free block's order and its
+pages. A page that holds only a pattern is reported as
+[{NEVER_WRITTEN[RamPages]}](#{NEVER_WRITTEN[RamPages]}) and nothing else. A page in the wrong zone
+or node, or a tail that leads elsewhere, is reported for that alone.
 
 | finding | pages | word | promise | if | written by | kernel commit |
 |---|---|---|---|---|---|---|""".split("\n")

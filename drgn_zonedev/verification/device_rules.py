@@ -97,11 +97,11 @@ _FOLIOS = Condition(
     "fsdax and device-private memory, since v6.15: drivers build folios", builds_folios
 )
 _NO_FOLIOS = Condition(
-    "but not fsdax and device-private memory since v6.15: drivers build folios",
+    "not fsdax and device-private memory since v6.15: drivers build folios",
     lambda layout, promise: not builds_folios(layout, promise),
 )
 _NO_FOLIOS_NO_ORDER = Condition(
-    "up to v6.5: the order lies there since",
+    "up to v6.5: later, the order is there",
     lambda layout, promise: not (builds_folios(layout, promise) or order_is_in_flags(layout)),
 )
 _IDLE_AT_ONE = Condition("device-dax; up to v6.14, fsdax", is_idle_at_one)

@@ -59,7 +59,7 @@ class Area(enum.Enum):
     RAM_UNRESERVED = "page of RAM without `PG_reserved`"
     RAM_RESERVED = "page of RAM with `PG_reserved`"
     RAM_HEAD = "head in RAM"
-    RAM_SINGLE = "page in no compound page and no free block"
+    RAM_SINGLE = "page outside compound pages and free blocks"
     RAM_TYPED = "page with a type, or with `PG_slab`"
     RAM_FIRST_TAIL = "first tail in RAM"
     RAM_TAIL = "tail in RAM"
@@ -69,7 +69,7 @@ class Area(enum.Enum):
     FREE_HEAD = "first page of a free block"
     FREE_INSIDE = "other page of a free block"
 
-    # That of an Enum is a function in Python.
+    # Enum.__hash__ is a function in Python, which is slow.
     __hash__ = object.__hash__
 
 

@@ -72,9 +72,9 @@ def _excluded_by_reserved(kinds: PageKinds) -> int:
 
 
 def _excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> int:
-    """Flags that no tail ever has, not even while its folio is split: all are of the head."""
+    """Flags that only heads have, even while a folio is split."""
     if first and layout.order_offset == layout.flags_word * 8:
-        # The order lies over the low ones.
+        # The order is stored over the low flags.
         return layout.pg_reserved
     return layout.pg_reserved | kinds.lru | kinds.writeback
 
@@ -110,15 +110,15 @@ _MEMCG = Word("page->memcg_data", lambda _, promise: _ram(promise).kinds.memcg_o
 
 _NODES = Computed("the nodes that are online", lambda place: place.promise.nodes)
 _ZONES = Computed("the zones that span it", lambda place: _ram(place.promise).zones or ())
-_HOLE_ZONES = Computed("the zones there are", lambda place: _ram(place.promise).hole_zones or ())
+_HOLE_ZONES = Computed("the zones that exist", lambda place: _ram(place.promise).hole_zones or ())
 _HEAD = Computed("its head", lambda place: _place(place).link, Varies.BY_PAGE)
 _SIZE = Computed(
-    "that of as many pages as link to the head",
+    "the order of all pages that link to the head",
     lambda place: _place(place).window.compound.order,
     Varies.BY_PAGE,
 )
 _SOUND_ORDER = Computed(
-    "one whose pages are free, and that the PFN is aligned to",
+    "one whose pages are free, and to which the PFN is aligned",
     lambda place: _place(place).window.free.order,
     Varies.BY_PAGE,
 )
@@ -129,7 +129,7 @@ _ZONES_KNOWN = Condition(
     "all zones can be read", lambda _, promise: _ram(promise).zones is not None
 )
 _ORDER_ELSEWHERE = Condition(
-    "up to v6.5: the order lies there since", lambda layout, _: not order_is_in_flags(layout)
+    "up to v6.5: later, the order is there", lambda layout, _: not order_is_in_flags(layout)
 )
 
 # Commits.
