@@ -39,7 +39,7 @@ def _out(text: str) -> str:
 
     name = Path(not_empty(text)).name
     if name in SUFFIXES:
-        raise argparse.ArgumentTypeError(f"there is no name in front of {name}: give NAME{name}")
+        raise argparse.ArgumentTypeError(f"expected a name before {name}, such as NAME{name}")
     return text
 
 
@@ -51,14 +51,14 @@ _ARGUMENTS = (
         help="the directory to write, or, if it ends in .tar.xz, the archive",
     ),
     Argument("--force", action="store_true", help="replace OUT if it is an earlier export"),
-    Argument("--all-memmap", action="store_true", help="include the struct pages of RAM, too"),
+    Argument("--all-memmap", action="store_true", help="also include the struct pages of RAM"),
     Argument(
         "--pfns",
         metavar="START..END",
         type=pfns,
         action="append",
         default=[],
-        help="include the struct pages of these PFNs, too, of RAM or not (may be given more than "
+        help="also include the struct pages of these PFNs, in RAM or not (may be given more than "
         "once)",
     ),
     Argument(
@@ -86,7 +86,7 @@ def _export(session: Session, args: argparse.Namespace) -> Outcome:
     if args.all_memmap and leaves_out_ram(session.prog):
         raise UsageError(
             "this export left out the struct pages of RAM, which --all-memmap would include: "
-            "export the dump that it was made of, or remove --all-memmap"
+            "export the dump that it was made from, or remove --all-memmap"
         )
     options = ExportOptions(args.all_memmap, args.margin, args.blank_names, tuple(args.pfns))
     try:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Exports in one compressed file, to keep or to mail. The same export always makes the
-same file.
+Exports in one compressed file, to keep or to mail. Packing the same export twice gives the same
+file.
 
-Archives come from strangers. Unpacking reads one once, front to back, and limits what
-it may hold by its size: an archive of up to 1 MiB holds at most 256 MiB.
+Archives come from strangers. Unpacking reads an archive once, front to back, and limits its
+contents by its size: an archive of up to 1 MiB may unpack to 256 MiB.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ _MAX_HEADERS = 16
 
 _MAX_SIZES = {"meta.json": 64 << 20, "vmlinux": 64 << 20, "vmcore": 1 << 32}
 
-# Stored dumps are packed 40:1 to 110:1. What is packed into 1 MiB and unpacks to
-# 256 MiB takes half a second.
+# Stored dumps are packed 40:1 to 110:1. Unpacking 1 MiB to 256 MiB takes half a second.
 _MAX_RATIO = 256
 _MIN_LIMIT = 256 << 20
 
@@ -75,7 +74,7 @@ def pack(directory: Path, archive: Path) -> None:
         allowed = _most(file.tell())
     if too_large or sum(sizes.values()) + _MAX_TAIL > allowed:
         archive.unlink()
-        raise ArchiveError("it would be too large to be unpacked again: export to a directory")
+        raise ArchiveError("it would be too large to unpack: export to a directory")
 
 
 def _write_members(directory: Path, sizes: dict[str, int], file: BinaryIO) -> None:
@@ -95,9 +94,8 @@ def unpack(archive: Path, directory: Path) -> None:
     """
     Unpack an export.
 
-    Writes the files of an export and no others, as plain files with the mode of the
-    archive. They may be in a directory of the archive; other plain files in it are
-    skipped.
+    Writes only the files of an export, as plain files with the mode of the archive. They may be in
+    a directory inside the archive. Other plain files in the archive are skipped.
 
     :raises ArchiveError: if a file is missing or damaged, or the archive has a member
         that is not a plain file or a directory
@@ -110,19 +108,19 @@ def unpack(archive: Path, directory: Path) -> None:
             if header.is_directory or header.name not in FILES:
                 continue
             if header.name not in missing:
-                raise BadHeaderError(f"{header.name} is in it twice")
+                raise BadHeaderError(f"it contains {header.name} twice")
             missing.remove(header.name)
             with create_file(directory / header.name, mode) as target:
                 target.writelines(contents)
         if missing:
-            raise BadHeaderError(f"{min(missing)} is not in it")
+            raise BadHeaderError(f"it does not contain {min(missing)}")
 
 
 def beginnings(archive: Path, size: int) -> dict[str, bytes]:
     """
     Return how each file of an archive begins, by name. The archive is read to its end.
 
-    :param size: At most so many bytes.
+    :param size: How many bytes to return of each file, at most.
     :raises ArchiveError: as :func:`unpack()` does
     :raises OSError: if the archive cannot be read
     """
@@ -145,7 +143,7 @@ def _understood() -> Iterator[None]:
     except (BadHeaderError, BadStreamError) as e:
         raise ArchiveError(f"this is not a packed export: {e}") from e
     except MemoryError as e:
-        raise ArchiveError("there is too little memory to unpack it") from e
+        raise ArchiveError("there is not enough memory to unpack it") from e
 
 
 @contextlib.contextmanager
@@ -155,7 +153,7 @@ def _opened(archive: Path) -> Iterator[BinaryIO]:
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise BadStreamError("it is not a regular file")
-        # Given less than a header, the decoder only asks for more.
+        # The decoder only asks for more if it is given less than a header.
         if os.pread(descriptor, len(MAGIC), 0) != MAGIC:
             raise BadStreamError("it is not compressed with xz")
         yield file
@@ -168,7 +166,7 @@ def _most(size: int) -> int:
 def _members(file: BinaryIO) -> Iterator[tuple[Header, Iterator[bytes]]]:
     # Contents that the caller does not read are skipped.
     stream = XzStream(file, _most(os.fstat(file.fileno()).st_size))
-    # One more block ends it.
+    # One more block ends the archive.
     for _ in range(_MAX_HEADERS + 1):
         block = stream.read_whole(BLOCK)
         if is_end(block):
@@ -176,13 +174,13 @@ def _members(file: BinaryIO) -> Iterator[tuple[Header, Iterator[bytes]]]:
             return
         header = parse_header(block)
         if header.size > _MAX_SIZES.get(header.name, _MIN_LIMIT):
-            raise BadHeaderError(f"{header.name} claims {header.size} bytes")
+            raise BadHeaderError(f"{header.name} claims to have {header.size} bytes")
         contents = _contents(stream, header.size)
         yield header, contents
         for _piece in contents:
             pass
         stream.read_whole(padding(header.size))
-    raise BadHeaderError(f"more than {_MAX_HEADERS} files are in it")
+    raise BadHeaderError(f"it contains more than {_MAX_HEADERS} files")
 
 
 def _contents(stream: XzStream, size: int) -> Iterator[bytes]:
@@ -199,5 +197,5 @@ def _read_end(stream: XzStream) -> None:
     while piece := stream.read(_CHUNK):
         tail += len(piece)
         if tail > _MAX_TAIL or piece.strip(b"\0"):
-            raise BadHeaderError("data follows its end")
+            raise BadHeaderError("data follows the end of the archive")
     stream.finish()

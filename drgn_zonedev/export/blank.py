@@ -4,9 +4,9 @@
 Blank names
 -----------
 
-Blanks the names in an export, and checks that none is left. Those that the analysis reads are
-replaced by as many ``x``. Then everything that was written is searched for every known name,
-except the kernel's own constants: strings in its image and its modules, and the identifiers of
+Blanks the names in an export, and checks that none is left. Each letter of a name that the analysis
+reads is replaced by ``x``. Then everything that was written is searched for all known names.
+Constants of the kernel are allowed: strings in its image and its modules, and the identifiers of
 its debugging information.
 """
 
@@ -40,17 +40,17 @@ __all__ = ("NameLeftError", "require_no_names")
 # A name this short may also be a number, and the memory map has every number.
 _NUMBER_SIZE = 4
 
-# Those of modules are within 2 GiB of the kernel wherever code has to be.
+# Modules are within 2 GiB of the kernel on architectures where code must be near it.
 _MAX_MODULES = 1 << 31
 
 _IDENTIFIER = re.compile(rb"[A-Za-z_]\w*")
 
-# A word that cannot be part of our own sentences: letters, and other characters.
+# A word with letters and other characters, which our own sentences cannot contain.
 _DISTINCT = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z_ ]).{4,}", re.DOTALL)
 
 
 class NameLeftError(Exception):
-    """A name is left in an export, or could not be found where it is shown."""
+    """A name is left in an export, or the analysis shows one whose place in memory is not known."""
 
 
 def require_no_names(
@@ -64,13 +64,13 @@ def require_no_names(
     Make sure that no name is left in what was written.
 
     :param recorded: The program that reads what is exported.
-    :param report: What the analysis said of that.
-    :param names: Those that were found before, and were blanked.
+    :param report: The analysis of that program.
+    :param names: The names that were found before, and blanked.
     :raises NameLeftError: for the first one that is left
     """
     for text in _shown(recorded, report):
         if not is_public(text.encode()) and text not in constant_names(source):
-            raise NameLeftError(f"where the name {text} is stored could not be found")
+            raise NameLeftError(f"cannot find where the name {text} is stored")
     known = {n.text: n for n in (*other_names(source), *printed_names(source), *names)}
     own = {n.address for n in (*known.values(), *names)}
     _search_memory(source, directory / "vmcore", known, own)
@@ -92,7 +92,7 @@ def _shown(prog: Program, report: Report) -> Iterator[str]:
 
 def _left(name: PrivateName, where: str) -> NameLeftError:
     text = printable(name.text.decode(errors="backslashreplace"))
-    return NameLeftError(f"{text}, a name of {name.of}, is left {where}")
+    return NameLeftError(f"{text}, the name of {name.of}, is still {where}")
 
 
 def _search_memory(
@@ -114,9 +114,8 @@ def _search_memory(
 
 
 def _modules(prog: Program) -> Iterator[Span]:
-    # In the module's own order since Linux kernel commit ac3b43283923 ("module: replace
-    # module_layout with module_memory") (in v6.4), which keeps the bounds of data apart
-    # where that is in vmalloc() memory.
+    # Since Linux kernel commit ac3b43283923 ("module: replace module_layout with
+    # module_memory") (in v6.4), mod_tree has separate bounds for data in vmalloc() memory.
     for prefix in ("", "data_"):
         try:
             tree = prog["mod_tree"]

@@ -6,9 +6,9 @@ vmcore
 
 Writes an ELF core dump out of runs of memory.
 
-Every run is a segment of its own with exactly the bytes that were kept: what is
-left out is in no segment, so reading it faults. Structures lie scattered, and
-there can be more segments than the ELF header can count.
+Every run is a segment of its own, with exactly the bytes that were kept. What is left out is not in
+any segment, so reading it faults. Structures are scattered, so there can be more segments than the
+ELF header can count.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def write_core(
     Write a core dump.
 
     :param runs: What to write, and how to read it.
-    :return: What could not be read any more, and is not in the dump.
+    :return: The runs that can no longer be read, and are not in the dump.
     """
     note = encoding.note(b"VMCOREINFO", 0, vmcoreinfo)
     # The headers are written last, when it is known what could be read.
@@ -71,7 +71,7 @@ def write_core(
 def _write_run(
     file: BinaryIO, run: MemoryRun, read: Read, written: dict[tuple[int, int], int]
 ) -> int | None:
-    # Struct pages of compound device pages share memory; so do their segments.
+    # Struct pages of compound device pages share memory, so their segments share file contents.
     if run.paddr is not None and (run.paddr, run.size) in written:
         return written[run.paddr, run.size]
     offset = file.tell()
@@ -93,7 +93,7 @@ def _headers(encoding: Encoding, segments: list[Segment]) -> bytes:
     program_headers = b"".join(map(encoding.segment, segments))
     if count < PN_XNUM:
         return encoding.header(ET_CORE, count) + program_headers
-    # The true number is in sh_info of a section header that is there for that only.
+    # The true number is in sh_info of a section header that exists only for this.
     shoff = EHDR_SIZE + len(program_headers)
     section = encoding.section(0, 0, 0, 0, 0, 0, 0, count, 0, 0)
     return encoding.header(ET_CORE, PN_XNUM, shoff, shnum=1) + program_headers + section

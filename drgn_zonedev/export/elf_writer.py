@@ -67,14 +67,14 @@ class Encoding:
     def header(
         self, kind: int, phnum: int, shoff: int = 0, shnum: int = 0, shstrndx: int = 0
     ) -> bytes:
-        """Return an ELF header; program headers follow right behind it."""
+        """Return an ELF header, which program headers follow directly."""
         ident = b"\x7fELF" + bytes([2, 1 if self.little else 2, 1, 0]) + bytes(8)
         sizes = (EHDR_SIZE, PHDR_SIZE if phnum else 0, phnum, SHDR_SIZE, shnum, shstrndx)
         phoff = EHDR_SIZE if phnum else 0
         return ident + self.pack("HHIQQQI6H", kind, self.machine, 1, 0, phoff, shoff, 0, *sizes)
 
     def segment(self, s: Segment) -> bytes:
-        """Return a program header. Everything is readable, nothing else matters."""
+        """Return a program header. All segments are readable; other flags do not matter."""
         return self.pack(
             "IIQQQQQQ", s.type, 4, s.offset, s.vaddr, s.paddr, s.filesz, s.memsz, s.align
         )

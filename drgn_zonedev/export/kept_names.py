@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-What debugging information an export keeps, by name. Names that a kernel does not have
-are skipped.
+The names whose debugging information an export keeps. Names that a kernel does not have are
+skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from drgn_zonedev.pfn_walkers.table import WALKERS
 __all__ = ("CONSTANTS", "FUNCTIONS", "SYMBOLS", "TYPES", "VARIABLES", "MissingNames")
 
 TYPES = (
-    # What drgn's C needs, whatever is debugged.
+    # What drgn needs of C, whatever is debugged.
     *("char", "signed char", "unsigned char", "short", "unsigned short", "int", "unsigned int"),
     *("long", "unsigned long", "long long", "unsigned long long", "_Bool"),
     *("size_t", "ptrdiff_t", "phys_addr_t", "pfn_t", "gfp_t", "atomic_t", "atomic_long_t"),
@@ -50,7 +50,7 @@ TYPES = (
     *("struct kmem_cache", "struct kmem_cache_cpu", "struct kmem_cache_node"),
     *("struct slub_percpu_sheaves", "struct slab_sheaf", "struct node_barn"),
     *("freelist_aba_t", "struct mm_struct", "enum memory_block_state"),
-    # Those of CONFIG_SLAB, up to v6.7: drgn looks for free ones in the arrays of nodes, too.
+    # With CONFIG_SLAB, up to v6.7, drgn also looks for free objects in the arrays of nodes.
     *("freelist_idx_t", "struct array_cache", "struct alien_cache"),
 )
 
@@ -90,7 +90,7 @@ VARIABLES = (
     *("empty_zero_page", "shmem_aops", "init_uts_ns"),
 )
 
-# Only a function distinguishes some kernels from others.
+# Some kernels differ only in having one of these functions.
 FUNCTIONS = (
     "vmemmap_populate",
     "pfn_to_online_page",
@@ -101,7 +101,7 @@ FUNCTIONS = (
     "get_dev_pagemap",
     "move_pfn_range_to_zone",
     "memory_failure",
-    # Every kernel has it: if an export keeps it, it keeps those of the walkers, too.
+    # Every kernel has these. An export that has one of them also has those of the walkers.
     *sorted({walker.beside for walker in WALKERS}),
     *sorted({name for walker in WALKERS for name in (*walker.functions, *walker.needs)}),
     *sorted({g.function for walker in WALKERS for g in walker.guards if g.function}),
@@ -111,7 +111,8 @@ SYMBOLS = (
     "devm_action_release",
     "devm_kmalloc_release",
     "devm_memremap_pages_release",
-    # A global function is the architecture's own; copies of the generic one are local.
+    # If the symbol is global, the function is the architecture's own; copies of the generic one are
+    # local.
     "pfn_valid",
 )
 
@@ -126,7 +127,7 @@ _KEYWORDS = {
 
 @dataclass(frozen=True)
 class MissingNames:
-    """Collects what a program is asked for and does not have."""
+    """Collects the names that a program is asked for, but does not have."""
 
     types: set[str] = field(default_factory=set)
     objects: set[str] = field(default_factory=set)
@@ -156,7 +157,7 @@ class MissingNames:
         return []
 
     def present_in(self, prog: Program) -> MissingNames:
-        """Return what another program does have."""
+        """Return those of the names that another program has."""
         return MissingNames(
             {name for name in self.types if _has(prog.type, name)},
             {name for name in self.objects if _has(prog.object, name)},

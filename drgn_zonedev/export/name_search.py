@@ -4,8 +4,7 @@
 Search for names
 ----------------
 
-Looks for strings in the memory that a finished vmcore holds, wherever they are, without
-knowing what that memory is.
+Looks for strings anywhere in the memory of a finished vmcore, without knowing what that memory is.
 """
 
 from __future__ import annotations
@@ -37,15 +36,16 @@ class Occurrence:
 
 def occurrences(vmcore: Path, encoding: Encoding, texts: Collection[bytes]) -> Iterator[Occurrence]:
     """
-    Find strings in a vmcore of :func:`~.core_writer.write_core()`: whole ones, which begin
-    behind a NUL and end before one. What is not in the dump counts as NULs.
+    Find whole strings in a vmcore of :func:`~.core_writer.write_core()`: they begin after a NUL and
+    end before one. Memory that is not in the dump counts as NULs.
     """
     wanted, keys = set(texts), _keys(texts)
     longest = max(map(len, wanted), default=0)
     with vmcore.open("rb") as file:
         memory = _Memory(file, encoding)
         for start, end in memory.chunks(0):
-            # One byte in front tells whether a string begins; the rest is that of the last.
+            # The byte before the chunk tells whether a string begins; the bytes after it complete
+            # the last string.
             data = b"\0" * (not memory.has(start - 1)) + memory.read(
                 start - memory.has(start - 1), min(end + longest, memory.end(start))
             )
@@ -56,7 +56,7 @@ def occurrences(vmcore: Path, encoding: Encoding, texts: Collection[bytes]) -> I
 
 
 def pointed_to(vmcore: Path, encoding: Encoding, addresses: Collection[int]) -> set[int]:
-    """Return those of some addresses that a pointer in a vmcore holds."""
+    """Return the given addresses to which a pointer in a vmcore leads."""
     wanted = np.array(sorted(addresses), np.uint64)
     found: set[int] = set()
     with vmcore.open("rb") as file:
@@ -70,12 +70,13 @@ def pointed_to(vmcore: Path, encoding: Encoding, addresses: Collection[int]) -> 
 
 
 def _keys(texts: Collection[bytes]) -> np.ndarray:
-    # The first bytes of each, with the NUL and nothing behind it.
+    # The first bytes of each, up to the NUL.
     return np.array([int.from_bytes(text[:_KEY_SIZE], "little") for text in texts], np.uint32)
 
 
 def _candidates(data: bytes, keys: np.ndarray, count: int) -> list[int]:
-    # Where strings begin that have one of these keys. The byte at 0 is in front of the first.
+    # Offsets of strings that begin with one of these keys. The byte at 0 is before the first
+    # string.
     found = np.frombuffer(data + bytes(_KEY_SIZE), np.uint8)
     begins = np.flatnonzero((found[:count] == 0) & (found[1 : count + 1] != 0)) + 1
     key = np.zeros(len(begins), np.uint32)
@@ -101,7 +102,7 @@ class _Memory:
         self._stretches = union((s, s + n) for s, n in zip(self._start, self._size))
 
     def chunks(self, overlap: int) -> Iterator[Span]:
-        """Cut all of it into spans of addresses that can be handled at once."""
+        """Cut all memory into spans of addresses that are small enough to handle at once."""
         for start, end in self._stretches:
             for at in range(start, end, _CHUNK):
                 yield at, min(at + _CHUNK + overlap, end)
@@ -111,16 +112,16 @@ class _Memory:
         return self._stretches[index] if index >= 0 else (0, 0)
 
     def has(self, address: int) -> bool:
-        """Return whether an address is in it."""
+        """Return whether an address is in the vmcore."""
         start, end = self._stretch(address)
         return start <= address < end
 
     def end(self, address: int) -> int:
-        """Return the end of the contiguous memory that an address is in."""
+        """Return the end of the contiguous memory around an address."""
         return self._stretch(address)[1]
 
     def read(self, start: int, end: int) -> bytes:
-        """Read addresses that are all in it."""
+        """Read addresses that are all in the vmcore."""
         data = bytearray()
         while start < end:
             index = bisect_right(self._start, start) - 1
@@ -140,7 +141,7 @@ def _loads(file: BinaryIO, encoding: Encoding) -> np.ndarray:
     layout = np.dtype(
         [("type", order + "u4"), ("flags", order + "u4"), *((w, order + "u8") for w in words)]
     )
-    # The first segment is the note, and its contents follow behind all headers.
+    # The first segment is the note, whose contents follow the headers.
     first = np.frombuffer(_read(file, EHDR_SIZE, PHDR_SIZE), layout)[0]
     count = (int(first["offset"]) - EHDR_SIZE) // PHDR_SIZE
     headers = np.frombuffer(_read(file, EHDR_SIZE, count * PHDR_SIZE), layout)

@@ -4,11 +4,11 @@
 Private names
 -------------
 
-Where a kernel keeps the names that an export would reveal: of devices and disks, of
-the resources that drivers claim, and of the host.
+Finds the names in a kernel's memory that an export would reveal: of devices and disks, of the
+resources that drivers claim, and of the host.
 
-Names are read as far as they can be: a list that breaks off, or a string whose end is
-missing, hides nothing of what came before.
+Names are read as far as possible: if a list breaks off, or the end of a string is missing, what
+came before is still found.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = (
     "printed_names",
 )
 
-# What c_string() reads of a name.
+# How much of a name c_string() reads.
 _MAX_LENGTH = 512
 
-# RAM that drivers add has their names: System RAM (kmem), System RAM (virtio_mem). Memory blocks
-# have only numbers. "?" stands for a name that cannot be read.
+# RAM that drivers add is named after them: System RAM (kmem), System RAM (virtio_mem). Names of
+# memory blocks have only a number. "?" stands for a name that cannot be read.
 _PUBLIC = re.compile(rb"System RAM(?: \(\w+\))?|memory\d+|\(none\)|\?|x*")
 
 _Pointers = Iterator[tuple[int, str]]
@@ -52,7 +52,7 @@ _DAMAGE = (FaultError, LookupError, AttributeError)
 
 @dataclass(frozen=True)
 class PrivateName:
-    """A name as it is in memory, without its NUL; ``of`` says what has that name."""
+    """A name as it is in memory, without its NUL; ``of`` says what it is the name of."""
 
     text: bytes
     address: int
@@ -73,17 +73,17 @@ def image(prog: Program) -> Span:
 
 
 def is_public(text: bytes) -> bool:
-    """Return whether a name reveals nothing: of RAM, blanked, or unreadable."""
+    """Return whether a name reveals nothing: it is RAM's, blanked, or unreadable."""
     return _PUBLIC.fullmatch(text) is not None
 
 
 def printed_names(prog: Program) -> tuple[PrivateName, ...]:
-    """Find the names that the analysis reads: of pgmaps' owners, their disks, and resources."""
+    """Find the names that the analysis reads: of owners of pgmaps, their disks, and resources."""
     return tuple(_outside_the_image(prog, _printed(prog)))
 
 
 def constant_names(prog: Program) -> frozenset[str]:
-    """Find those of them that are in the kernel's image, as they are printed."""
+    """Find the names that the analysis reads from the kernel's image, as they are printed."""
     start, end = image(prog)
     inside = {address for address, _ in _printed(prog) if start <= address < end}
     return frozenset(string_at(prog, address) for address in inside)
@@ -98,16 +98,16 @@ def _printed(prog: Program) -> _Pointers:
 
 
 def other_names(prog: Program) -> tuple[PrivateName, ...]:
-    """Find all others: of every device that can be reached, and of the host."""
+    """Find the other names: of every device that can be reached, and of the host."""
     devices = {dev.value_(): dev for dev in _all_devices(prog)}
     found = _outside_the_image(prog, _names_of_devices(devices.values()))
-    # Far behind damage, anything looks like a device.
+    # After damage, anything may look like a device.
     likely = (name for name in found if name.text.isascii() and name.text.decode().isprintable())
     return (*likely, *_host_names(prog))
 
 
 def _outside_the_image(prog: Program, pointers: Iterable[tuple[int, str]]) -> Iterator[PrivateName]:
-    # What is in the kernel's image is a constant.
+    # Names in the kernel's image are constants.
     start, end = image(prog)
     for address, of in dict.fromkeys(pointers):
         if address and not start <= address < end:
@@ -118,7 +118,7 @@ def _outside_the_image(prog: Program, pointers: Iterable[tuple[int, str]]) -> It
 
 def _text(prog: Program, address: int) -> bytes:
     text = bytearray()
-    # Byte by byte, as drgn reads strings: an export has no more of them.
+    # Byte by byte, as drgn reads strings: an export does not have the bytes after them.
     with contextlib.suppress(FaultError):
         while len(text) < _MAX_LENGTH:
             byte = read_raw(prog, address + len(text), 1)

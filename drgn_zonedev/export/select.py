@@ -4,9 +4,8 @@
 Selection
 ---------
 
-Reads, through a recorder, everything that an export is to hold: what our own
-analysis reads, what drgn's helpers read to answer the same questions, and the
-memory map around devices.
+Reads everything that an export will contain through a recorder: what our own analysis reads, what
+drgn's helpers read to answer the same questions, and the memory map around devices.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ from drgn_zonedev.verification.context import Progress
 
 __all__ = ("ExportOptions", "select")
 
-# The time to explain a PFN grows with the number of ranges, and hundreds of them explain nothing
-# more: the stored dumps have up to fourteen.
+# The time to explain a PFN grows with the number of ranges, and explaining hundreds of them reads
+# nothing new: the stored dumps have up to fourteen.
 _MAX_EXPLAINED = 16
 
 _MAX_NODES = 1 << 16
 
-# The modules of a distribution's kernel, with the names of their sections.
+# Enough for the modules of a distribution's kernel, with the names of their sections.
 _MAX_READS = 1 << 17
 
 _RANGE_SIZE = 16
@@ -66,8 +65,8 @@ class ExportOptions:
     """
     What to put into an export.
 
-    ``margin`` is in struct pages on each side of every device range; ``pfns`` are half-open
-    ranges of PFNs whose struct pages are wanted besides, those of RAM too.
+    ``margin`` is the number of struct pages to keep on each side of every device range; ``pfns``
+    are half-open ranges of PFNs whose struct pages to keep as well, even in RAM.
     """
 
     all_memmap: bool = False
@@ -101,8 +100,8 @@ def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Re
 
 @contextlib.contextmanager
 def _tolerance() -> Iterator[None]:
-    # People export damaged kernels. Helpers may fail on them in any way (drgn's own
-    # raise bare Exceptions, too), and fail in the same way on the export.
+    # People export damaged kernels. Helpers may fail on them in any way (drgn's own also raise bare
+    # Exceptions), and will fail in the same way on the export.
     with contextlib.suppress(Exception):
         yield
 
@@ -127,7 +126,8 @@ def _limits(recorder: Recorder) -> None:
 
 
 def _version(recorder: Recorder) -> None:
-    # Distributions say there which stable release they built. Names of hosts lie beside it.
+    # Distributions store there which stable release they built. The names of the host are next to
+    # it.
     c_string(recorder.prog["init_uts_ns"].name.version)
 
 
@@ -141,11 +141,11 @@ def _memory_blocks(recorder: Recorder) -> None:
     block_type = prog.type("struct memory_block")
     for block in for_each_memory_block(prog):
         for member in block_type.members or ():
-            # The device is most of the structure, and does not describe memory.
+            # The device is most of the structure, and says nothing about memory.
             if member.name not in (None, "dev"):
                 recorder.keep(block.value_() + member.offset, sizeof(member.type))
         with _tolerance():
-            # But drgn's kmem -n prints its name: memory0, memory1 and so on.
+            # But drgn's kmem -n prints the device's name: memory0, memory1 and so on.
             init_name, name = block.dev.init_name.read_(), block.dev.kobj.name.read_()
             c_string(init_name or name)
 
@@ -178,7 +178,7 @@ def _modules(recorder: Recorder) -> None:
 def _explanations(recorder: Recorder, report: Report) -> None:
     prog, snapshot = recorder.prog, take_snapshot(recorder.prog)
     spans = [(r.start_pfn, r.end_pfn) for r in report.ranges]
-    # What is wrong with RAM is looked at page by page.
+    # People look at errors in RAM page by page.
     spans += [(f.start_pfn, f.end_pfn) for f in report.findings if f.case is Case.ONLINE]
     for start, end in [span for span in spans if span[0] < span[1]][:_MAX_EXPLAINED]:
         for pfn in (start, end - 1):
@@ -231,7 +231,7 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
 
 
 def _memmap_ranges(prog: Program, report: Report, options: ExportOptions) -> tuple[Span, ...]:
-    # Only readable sections tell where memory is; a damaged structure may claim more.
+    # Only readable sections show where memory is; a damaged structure may claim more.
     pages = sparsemem_geometry(prog).pages_per_section
     known = union((nr * pages, (nr + 1) * pages) for nr in sections(prog).nr.tolist())
     mapped = [r for r in report.ranges if r.memmap is not Memmap.UNMAPPED]
@@ -253,7 +253,7 @@ def _memmap(prog: Program, start_pfn: int, end_pfn: int) -> None:
 
 
 def _forget_devices(recorder: Recorder) -> None:
-    # for_each_device_with_resources() reads what lies between the two links of a device.
+    # for_each_device_with_resources() also reads what is between the two links of a device.
     entry, resources = device_links(recorder.prog)
     links: list[Span] = []
     for dev in for_each_device(recorder.prog):
@@ -265,11 +265,11 @@ def _forget_devices(recorder: Recorder) -> None:
 
 
 def _forget_guesses(recorder: Recorder, report: Report) -> None:
-    # Words that were read as a guess, and do not belong to a pgmap, may be private.
+    # Words that were read on a guess, and do not belong to a pgmap, may be private.
     prog = recorder.prog
     for pgmap in report.pgmaps:
         recorder.forget_words(guessed_words(prog, pgmap.address))
-    # A word that was a wrong guess for one device may belong to another.
+    # A wrong guess for one device may belong to another one.
     for pgmap in report.pgmaps:
         if pgmap.device:
             dev = Object(prog, "struct device *", pgmap.device.address)
@@ -281,8 +281,8 @@ def _forget_guesses(recorder: Recorder, report: Report) -> None:
 
 
 def _forget_neighbours(recorder: Recorder) -> None:
-    # sections() reads usages that lie close together in one go. What lies between two
-    # of them in a slab has another owner.
+    # sections() reads usages that are close together at once. What is between two of them in a slab
+    # has another owner.
     usage_type = recorder.prog.type("struct mem_section_usage")
     offset, size = offsetof(usage_type, "subsection_map"), sizeof(usage_type)
     usages = sorted_set(sections(recorder.prog).usage)

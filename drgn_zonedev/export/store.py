@@ -4,9 +4,9 @@
 Stored Dumps
 ------------
 
-Directories of exports that are kept to be checked again and again. Each dump is
-a directory with ``dump.tar.xz``, or what that holds (``vmcore``, ``vmlinux`` and
-``meta.json``), and ``expected.json``, which says what a check must find in it.
+Directories of exports that are kept to be checked again. Each dump is a directory with
+``dump.tar.xz``, or its contents (``vmcore``, ``vmlinux`` and ``meta.json``), and with
+``expected.json``, which says what a check must find in the dump.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ ARCHIVE, EXPECTED = "dump.tar.xz", "expected.json"
 
 @dataclass(frozen=True)
 class StoredDump:
-    """One of them."""
+    """One of these dumps."""
 
     path: Path
 
     @property
     def name(self) -> str:
-        """Its directory's name."""
+        """The name of its directory."""
         return self.path.name
 
     def expected(self) -> dict[str, Any]:
         """
-        Read what a check must find in it.
+        Read what a check must find in the dump.
 
         :raises ValueError: if it is not JSON, or has another schema
         """
@@ -73,13 +73,13 @@ class StoredDump:
 
     @contextlib.contextmanager
     def program(self) -> Iterator[Program]:
-        """Open it with its symbols."""
+        """Open the dump with its symbols."""
         with self.files() as files:
             yield open_dump(files / "vmcore", files / "vmlinux")
 
 
 def is_export(path: Path) -> bool:
-    """Return whether a path is an export: its directory, or an archive with all of it."""
+    """Return whether a path is an export: a directory, or an archive."""
     if os.path.isdir(path):
         return any(os.path.exists(path / name) for name in (ARCHIVE, "vmcore"))
     return is_archive_name(path) and os.path.exists(path)
@@ -102,12 +102,12 @@ def unpacked(export: Path) -> Iterator[Path]:
 
 
 def stored_dumps(directory: Path) -> list[StoredDump]:
-    """Find all of them in a directory."""
+    """Find all stored dumps in a directory."""
     return [StoredDump(path.parent) for path in sorted(directory.glob(f"*/{EXPECTED}"))]
 
 
 def default_directory() -> Path | None:
-    """Find the dumps that come with this package: in it, or in the checkout that it is in."""
+    """Find the dumps that come with this package: in the package, or in its checkout."""
     package = Path(__file__).parents[1]
     for place in (package / "vmcores", package.parent / "vmcores"):
         if stored_dumps(place):

@@ -4,11 +4,11 @@
 Trace
 -----
 
-A second program with the memory of the first. It records what is read: that is what
-an analysis needs.
+A second program with the memory of the first, which records what is read: that is what an analysis
+needs.
 
-Its debugging information is the small vmlinux of the export, so that whatever works
-here works on the export, too.
+Its debugging information is the small vmlinux of the export, so whatever works here also works on
+the export.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from drgn_zonedev.vmcore.raw import read_raw
 
 __all__ = ("MemoryRun", "Recorder")
 
-# Everything that kernels of the supported architectures map is in the upper
-# half. A dump by QEMU would show physical memory at virtual address 0.
+# Kernels of the supported architectures map everything in the upper half. At virtual address 0,
+# QEMU's dumps have physical memory.
 _KERNEL_START = 1 << 63
 _END = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class MemoryRun:
-    """Bytes to keep; ``paddr`` is ``None`` if nothing tells where they are."""
+    """Bytes to keep; ``paddr`` is ``None`` if their physical address is not known."""
 
     vaddr: int
     paddr: int | None
@@ -46,7 +46,7 @@ class Recorder:
     """
     Records what is read through its program.
 
-    :param vmcoreinfo: That of the source, or better.
+    :param vmcoreinfo: VMCOREINFO of the source, with what this tool adds to it.
     :param blanks: Spans of virtual memory that read as ``x``.
     """
 
@@ -62,14 +62,14 @@ class Recorder:
         self._kept: frozenset[Span] = frozenset()
         self._faulted: set[Span] = set()
         self._tables: set[Span] = set()
-        # On a running kernel, everything is decided by what the first read returned.
+        # On a running kernel, the first read of some memory counts.
         self._live = bool(source.flags & ProgramFlags.IS_LIVE)
         self._reads_left: int | None = None
         self._first: dict[Span, bytes] = {}
         self._sorted_first: list[tuple[Span, int]] = []
 
     def keep(self, address: int, size: int) -> None:
-        """Keep some memory if it can be read."""
+        """Keep memory if it can be read."""
         try:
             self.prog.read(address, size)
         except FaultError:
@@ -78,8 +78,8 @@ class Recorder:
     @contextlib.contextmanager
     def at_most(self, reads: int) -> Iterator[None]:
         """
-        Make all memory unreadable after so many reads: drgn's helpers follow a damaged
-        structure as long as it leads anywhere, without end if it is a loop.
+        Make all memory unreadable after a number of reads: drgn's helpers follow a damaged
+        structure as long as it leads anywhere, and never stop in a loop.
         """
         self._reads_left = reads
         try:
@@ -90,7 +90,7 @@ class Recorder:
     def _read_virtual(self, address: int, count: int, offset: int, physical: bool) -> bytes:
         if self._reads_left is not None:
             if not self._reads_left:
-                raise FaultError("more was read than there can be", address)
+                raise FaultError("reached the limit of reads", address)
             self._reads_left -= 1
         span = address, address + count
         if span in self._first:
@@ -111,7 +111,7 @@ class Recorder:
         return data
 
     def read(self, address: int, count: int) -> bytes:
-        """Read without a trace; blanks are filled in."""
+        """Read without recording; blanks read as ``x``."""
         return self._blanked(address, read_raw(self.source, address, count))
 
     def _blanked(self, address: int, data: bytes) -> bytes:
@@ -124,12 +124,12 @@ class Recorder:
         self._sorted_first = sorted((span, number) for number, span in enumerate(self._first))
 
     def read_run(self, run: MemoryRun) -> bytes:
-        """Read what is to be written for a run; see :meth:`sort_first_reads()`."""
+        """Read the bytes to write for a run; see :meth:`sort_first_reads()`."""
         data = bytearray(self.read(run.vaddr, run.size))
         run_end = run.vaddr + run.size
         low = bisect_left(self._sorted_first, ((run.vaddr, 0), 0))
         high = bisect_left(self._sorted_first, ((run_end, 0), 0))
-        # In the order of reading: of reads that overlap, the last one counts.
+        # In the order of reading: where reads overlap, the last one counts.
         for span, _ in sorted(self._sorted_first[low:high], key=itemgetter(1)):
             start, end = span
             if end <= run_end:
@@ -137,7 +137,7 @@ class Recorder:
         return bytes(data)
 
     def read_table(self, run: MemoryRun) -> bytes:
-        """Read what is to be written for a run of page tables."""
+        """Read the bytes to write for a run of page tables."""
         assert run.paddr is not None
         data = read_raw(self.source, run.paddr, run.size, physical=True)
         # A damaged name may point there, too.
@@ -145,10 +145,10 @@ class Recorder:
 
     def narrow(self, starts: frozenset[int], objects: Sequence[Span]) -> None:
         """
-        Forget what lies between objects that were read in one go.
+        Forget what is between objects that were read at once.
 
         :param starts: Where such reads start.
-        :param objects: What to keep of them: sorted and disjoint.
+        :param objects: The parts to keep, sorted and disjoint.
         """
         wide = {span for span in self._read if span[0] in starts}
         self._read -= wide
@@ -156,22 +156,22 @@ class Recorder:
             self._read.update(intersection(span, objects))
 
     def was_read(self, span: Span) -> bool:
-        """Return whether some memory was read in one go."""
+        """Return whether exactly this memory was read at once."""
         return span in self._read
 
     def keep_all(self) -> None:
-        """Keep what was read so far, whatever is forgotten later."""
+        """Protect what was read so far from being forgotten later."""
         self._kept = frozenset(self._read)
 
     def forget_words(self, addresses: frozenset[int]) -> None:
-        """Forget words that were read one by one; other reads of the same memory count."""
+        """Forget words that were read one by one; keep other reads of the same memory."""
         self._read -= {(address, address + 8) for address in addresses} - self._kept
 
     def runs(self) -> tuple[list[MemoryRun], list[MemoryRun]]:
         """
-        Return the memory that was read, and the page tables that lead there.
+        Return the memory that was read, and the page tables that map it.
 
-        What faulted is looked up, too: the export has to fault for the same reason.
+        Addresses that faulted are translated, too: the export must fault for the same reason.
         """
         page_size = self.prog["PAGE_SIZE"].value_()
         where = self._translate(page_size)
@@ -191,7 +191,7 @@ class Recorder:
     def _translate(self, page_size: int) -> dict[int, int]:
         where: dict[int, int] = {}
         looked_up: set[int] = set()
-        # Looking up reads memory that has to be looked up in turn.
+        # Translating reads memory that must be translated, too.
         for _ in range(8):
             wanted = {
                 page

@@ -4,12 +4,12 @@
 ustar
 -----
 
-Headers of tar archives, as POSIX defines them for ustar, and as GNU tar and the
-seventh edition of Unix write them for plain files.
+Headers of tar archives, as POSIX defines them for ustar, and as GNU tar and V7 tar write them for
+plain files.
 
 :mod:`tarfile` follows every extension wherever it leads: sizes in base 256, sparse
-files, names and attributes of a gigabyte. An export needs none of them, so none is
-read here.
+files, names and attributes of a gigabyte. An export does not need extensions, so they are refused
+here.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _REFUSED = {
 
 
 class BadHeaderError(Exception):
-    """A block is not a header that an archive of plain files has."""
+    """A block is not a header of a plain file or a directory."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of a member: the last part of its path, and its size in bytes."""
+    """A member of an archive: the last part of its path, and its size in bytes."""
 
     name: str
     size: int
@@ -54,7 +54,7 @@ class Header:
 
 
 def is_end(block: bytes) -> bool:
-    """Return whether a block is one of those that end an archive."""
+    """Return whether a block marks the end of an archive."""
     return block == _ZEROS
 
 
@@ -67,7 +67,7 @@ def parse_header(block: bytes) -> Header:
     """
     Read the header of a plain file or a directory.
 
-    :raises BadHeaderError: if it is damaged, or of anything else
+    :raises BadHeaderError: if it is damaged, or the header of anything else
     """
     _verify(block)
     path = block[:100].split(b"\0")[0].decode("utf-8", "backslashreplace")
@@ -75,7 +75,7 @@ def parse_header(block: bytes) -> Header:
     name = path.rstrip("/").rpartition("/")[2]
     if kind not in (*_FILES, _DIRECTORY):
         raise BadHeaderError(f"{name} is {_REFUSED.get(kind, f'an extension, {_HINT}')}")
-    # Before there was a type for them, directories were files with such a name.
+    # V7 tar has no type for directories, and writes them as files with such a name.
     is_directory = kind == _DIRECTORY or path.endswith("/")
     if is_directory and size:
         raise BadHeaderError(f"{name} is a directory with contents")
@@ -83,14 +83,14 @@ def parse_header(block: bytes) -> Header:
 
 
 def _verify(block: bytes) -> None:
-    # The field counts as spaces in the sum.
+    # In the sum, the checksum field counts as spaces.
     total = sum(block) - sum(block[_CHECKSUM]) + 8 * ord(" ")
     if _octal(block[_CHECKSUM], "checksum") != total:
         raise BadHeaderError("the checksum of a header is wrong")
 
 
 def _octal(field: bytes, what: str) -> int:
-    # GNU tar writes what does not fit, and what is negative, in base 256.
+    # GNU tar writes numbers that do not fit, or are negative, in base 256.
     found = _OCTAL.fullmatch(field)
     if not found:
         raise BadHeaderError(f"the {what} in a header is not an octal number")

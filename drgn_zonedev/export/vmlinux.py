@@ -47,7 +47,7 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class _Image:
-    """Where the kernel's image is in its file, and how far from there it runs."""
+    """The file addresses of the kernel's image, and the offset at which it runs."""
 
     bias: int
     start: int
@@ -59,12 +59,12 @@ class _Image:
 
 
 def _image(prog: Program, symbols: list[Symbol]) -> _Image:
-    # drgn looks for the symbol at an address only in files that span it.
+    # drgn looks for the symbol at an address only in files whose range has that address.
     start, end = _extent(prog, symbols)
     try:
         module = prog.main_module()
     except LookupError:
-        # Nothing looked for vmlinux, and drgn has made no modules.
+        # drgn has not created modules, because nothing looked for vmlinux.
         bias, build_id = _kernel_offset(prog), vmcoreinfo_build_id(_vmcoreinfo(prog)) or b""
     else:
         known = (module.debug_file_bias, module.loaded_file_bias, _kernel_offset(prog))
@@ -83,7 +83,7 @@ def _extent(prog: Program, symbols: list[Symbol]) -> Span:
 
 
 def _kernel_offset(prog: Program) -> int:
-    # As drgn relocates vmlinux. Whatever does not say so does not move its kernel.
+    # drgn relocates vmlinux by this. A kernel without KERNELOFFSET is not relocated.
     found = re.search(rb"^KERNELOFFSET=([0-9a-f]{1,16})$", _vmcoreinfo(prog), re.MULTILINE)
     return int(found[1], 16) if found else 0
 
@@ -98,7 +98,7 @@ def _vmcoreinfo(prog: Program) -> bytes:
 
 @dataclass(frozen=True)
 class Vmlinux:
-    """The file, and the build ID in it."""
+    """The contents of the file, and its build ID."""
 
     contents: bytes
     build_id: bytes
@@ -108,14 +108,14 @@ def build_vmlinux(prog: Program, more: MissingNames | None = None) -> Vmlinux:
     """
     Build the file.
 
-    :param more: What is wanted besides what :mod:`.names` lists.
+    :param more: Names to keep in addition to those of :mod:`.kept_names`.
     """
     more = more or MissingNames()
     assert prog.platform is not None
     symbols = _symbols(prog, more)
     encoding, image = Encoding(prog.platform), _image(prog, symbols)
     dwarf = encode_dwarf(encoding, _tree(prog, image, more).top)
-    # drgn ignores a file without one, but not all kernels tell theirs.
+    # drgn ignores a file without a build ID, but not all kernels have one.
     build_id = image.build_id or hashlib.sha1(dwarf.info + dwarf.str).digest()
     sections = _sections(encoding, image, build_id, dwarf)
     sections += _symbol_table(encoding, image, symbols)
@@ -137,13 +137,13 @@ def _tree(prog: Program, image: _Image, more: MissingNames) -> Tree:
 
 
 def _add_traces(tree: Tree, prog: Program) -> None:
-    # DWARF has functions that are inlined everywhere, without an address. Without it, what
-    # tells that the kernel has them is not in an export.
+    # DWARF lists functions that are inlined everywhere, without an address. If the source has no
+    # DWARF, an export does not have what shows that the kernel has them.
     takes_anything = prog.function_type(prog.void_type(), (), True)
     for name in names.FUNCTIONS:
         if name not in prog and has_function(prog, name):
             tree.add_function(name, takes_anything, None)
-    # Nor does what an export lacks tell whether the kernel has it.
+    # A name that is missing in an export does not show that the kernel does not have it.
     untraced = [untraced_constant(name) for name in names.FUNCTIONS if is_untraced(prog, name)]
     if untraced:
         enumerators = [TypeEnumerator(name, nr) for nr, name in enumerate(untraced)]
@@ -152,7 +152,7 @@ def _add_traces(tree: Tree, prog: Program) -> None:
 
 
 def _add_object(tree: Tree, image: _Image, name: str, found: Object) -> None:
-    # A function that was cut in two, or inlined, has no address of its own.
+    # A function that was split, or inlined, does not have an address of its own.
     address = None if found.address_ is None else image.file_address(found.address_)
     if found.type_.kind is TypeKind.FUNCTION:
         tree.add_function(name, found.type_, address)
@@ -168,7 +168,7 @@ def _symbols(prog: Program, more: MissingNames) -> list[Symbol]:
     for key in (*names.SYMBOLS, *names.VARIABLES, *names.FUNCTIONS, *more.symbols):
         with contextlib.suppress(LookupError):
             symbol = prog.symbol(key)
-            # One without a size would name everything up to the next one.
+            # A symbol without a size would name everything up to the next one.
             if symbol.size:
                 found[symbol.address, symbol.name] = symbol
     return [found[key] for key in sorted(found)]

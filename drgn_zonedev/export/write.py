@@ -4,8 +4,8 @@
 Export
 ------
 
-Writes the part of a kernel's memory that this tool reads, with debugging information
-of its own, as a vmcore that drgn opens like any other.
+Writes the part of a kernel's memory that this tool reads, with its own debugging information, as a
+vmcore that drgn opens like any other.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ __all__ = ("EXPORT_SCHEMA", "Export", "ExportOptions", "is_earlier_export", "wri
 
 EXPORT_SCHEMA = "drgn-zonedev/export/1"
 
-# How any version of this begins its meta.json.
+# The beginning of meta.json, whatever version of this wrote it.
 _META = re.compile(rb'\{\s*"schema": "drgn-zonedev/export/\d+"')
 _META_SIZE = 256
 
-# A program that was not read from a file: only its user could read it.
+# For a program that is not a file: only its user may read the export.
 _PRIVATE = 0o600
 
-# Each try asks for what the one before missed.
+# Each try adds the names that the one before missed.
 _MAX_TRIES = 4
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written. ``report`` is what the analysis says of it."""
+    """What was written. ``report`` is the analysis of it."""
 
     path: Path
     meta: dict[str, Any]
@@ -83,16 +83,16 @@ def write_export(
     progress: Progress = no_progress,
 ) -> Export:
     """
-    Export a kernel's memory map to a new directory, or to one file if that is named
-    ``.tar.xz`` or ``.txz``. It has the mode of the core dump.
+    Export a kernel's memory map to a new directory, or to one file if its name ends in ``.tar.xz``
+    or ``.txz``. It gets the mode of the core dump.
 
-    :param force: Replace what is there if it is an earlier export, and nothing else.
+    :param force: Replace *path* if it is an earlier export, but nothing else.
     :raises FileExistsError: if *path* exists and may not be replaced, or is a file that
         *prog* is read from
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     :raises ValueError: if this architecture cannot be exported
-    :raises ArchiveError: if it is too large for one file
-    :raises NameLeftError: if a name is left that *options* say to blank
+    :raises ArchiveError: if the export is too large for one file
+    :raises NameLeftError: if *options* say to blank names, and one is left
     """
     options, target = options or ExportOptions(), Path(path)
     if is_one_of(target, identities(program_files(prog))):
@@ -145,7 +145,7 @@ def _source_mode(prog: Program) -> int:
 
 
 def _searchable(mode: int) -> int:
-    # Who may read the files may look for them; the owner may remove them.
+    # Whoever may read the files may search the directory; the owner may remove them.
     return mode | (mode & 0o444) >> 2 | 0o700
 
 
@@ -177,7 +177,7 @@ def _record(
         write_file(vmlinux, file.contents, mode)
         recorder = Recorder(prog, _vmcoreinfo(prog, file.build_id, options), blanks)
         _load(recorder.prog, vmlinux)
-        # The neighbour of a pgmap in a slab may belong to a module.
+        # Loading symbols reads modules, and a pgmap's neighbour in a slab may belong to one.
         recorder.keep_all()
         asked = MissingNames()
         asked.watch(recorder.prog)
@@ -191,8 +191,8 @@ def _record(
 
 def _load(prog: Program, vmlinux: Path) -> None:
     next(prog.loaded_modules())[0].try_file(vmlinux)
-    # As plain drgn does, which walks the list of modules, too. A damaged list may claim
-    # more memory than the machine has.
+    # Plain drgn walks the list of modules, too. A damaged list may claim more memory than the
+    # machine has.
     with contextlib.suppress(FaultError, MemoryError, MissingDebugInfoError):
         prog.load_debug_info([vmlinux])
 
@@ -263,8 +263,7 @@ def _extents(runs: list[MemoryRun]) -> Iterable[Span]:
 
 
 def _memmap_pfns(prog: Program, runs: list[MemoryRun]) -> list[Span]:
-    # PFNs of whole struct pages in the export; what helpers read of single ones
-    # besides does not count.
+    # PFNs whose whole struct page is in the export; parts that helpers read do not count.
     layout, max_pfn = page_layout(prog), sparsemem_geometry(prog).max_pfn
     spans = []
     for start, end in union(_extents(runs)):

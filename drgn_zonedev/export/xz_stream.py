@@ -4,8 +4,8 @@
 xz
 --
 
-One xz stream, read front to back with bounds: :mod:`lzma`'s own file object takes as
-much memory as a stream asks for, and reads any number of streams.
+One xz stream, read front to back with limits: :mod:`lzma`'s own file object takes as much memory as
+a stream asks for, and reads any number of streams.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import BinaryIO
 __all__ = ("MAGIC", "BadStreamError", "CutOffError", "XzStream")
 
 MAGIC = b"\xfd7zXZ\0"
-"""How a file in this format begins."""
+"""The first bytes of a file in this format."""
 
 _CHUNK = 1 << 20
 
@@ -25,7 +25,7 @@ _MAX_MEMORY = 80 << 20
 
 
 class BadStreamError(Exception):
-    """A file is not one xz stream, or holds more than it may."""
+    """A file is not one xz stream, or unpacks to more than the limit."""
 
 
 class CutOffError(BadStreamError):
@@ -34,10 +34,10 @@ class CutOffError(BadStreamError):
 
 class XzStream:
     """
-    What is in an xz stream.
+    Reads the contents of an xz stream.
 
     :param file: The compressed file.
-    :param most: How many bytes it may hold.
+    :param most: How many bytes it may unpack to.
     """
 
     def __init__(self, file: BinaryIO, most: int) -> None:
@@ -48,7 +48,7 @@ class XzStream:
 
     def read(self, size: int) -> bytes:
         """
-        Read some bytes, at least one and at most ``size``; none at the end of the stream.
+        Read at least one byte and at most ``size``, or none at the end of the stream.
 
         :raises BadStreamError: if the stream is damaged or cut off, or holds too much
         """
@@ -66,18 +66,18 @@ class XzStream:
             if not data:
                 raise CutOffError("the file is cut off")
         try:
-            # One more byte than there may be shows that there are too many.
+            # One byte above the limit shows that there are too many.
             piece = self._xz.decompress(data, min(_CHUNK, self._left + 1))
         except lzma.LZMAError as e:
             raise BadStreamError(str(e)) from e
         self._left -= len(piece)
         if self._left < 0:
-            raise BadStreamError(f"more than {self._most >> 20} MiB are in it")
+            raise BadStreamError(f"it unpacks to more than {self._most >> 20} MiB")
         return piece
 
     def read_whole(self, size: int) -> bytes:
         """
-        Read exactly so many bytes.
+        Read exactly ``size`` bytes.
 
         :raises BadStreamError: as :meth:`read()` does, and if there are fewer
         """
@@ -91,9 +91,9 @@ class XzStream:
 
     def finish(self) -> None:
         """
-        See that the stream ends here, and the file with it.
+        Make sure that the stream and the file end here.
 
-        :raises BadStreamError: if it does not
+        :raises BadStreamError: if they do not
         """
         if self.read(1) or self._xz.unused_data or self._file.read(1):
-            raise BadStreamError("something follows behind the archive")
+            raise BadStreamError("data follows the end of the archive")

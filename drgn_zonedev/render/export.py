@@ -28,7 +28,9 @@ def export_text(path: Path, meta: dict[str, Any]) -> str:
         other = "other RAM" if options.get("pfns") else "RAM"
         lines.append(f"not included: the struct pages of {other}, which --all-memmap includes")
     if meta["unreadable"]:
-        lines.append(f"missing, as in the source: {len(meta['unreadable'])} (see meta.json)")
+        lines.append(
+            f"could not be read from the source: {len(meta['unreadable'])} (see meta.json)"
+        )
     lines.append(f"open it with: {_opened_with(path)}")
     return "\n".join(printable(line) for line in lines)
 

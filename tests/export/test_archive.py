@@ -153,7 +153,7 @@ def test_archive_that_is_cut_off_is_told_from_another_file(tmp_path: Path) -> No
 
 def test_missing_file_is_one_clear_error(tmp_path: Path) -> None:
     archive = _tarfile(tmp_path / "dump.tar.xz", [tarfile.TarInfo("vmcore")])
-    with pytest.raises(ArchiveError, match=r"not a packed export: meta\.json is not in it"):
+    with pytest.raises(ArchiveError, match=r"not a packed export: it does not contain meta\.json"):
         unpack(archive, tmp_path)
 
 

@@ -67,7 +67,7 @@ def test_helper_that_goes_on_for_ever_is_stopped() -> None:
     with recorder.at_most(2):
         recorder.prog.read(START, 1)
         recorder.prog.read(START, 1)
-        with pytest.raises(FaultError, match="more was read than there can be"):
+        with pytest.raises(FaultError, match="reached the limit of reads"):
             recorder.prog.read(START, 1)
     assert recorder.prog.read(START, 1) == b"\3"
 

@@ -4,11 +4,11 @@
 Debugging information entries
 -----------------------------
 
-The types that an export keeps, taken out of a program's debugging information
-and made into a tree that :mod:`drgn_zonedev.export.dwarf.encode` can write.
+Copies the types that an export keeps from a program's debugging information into a tree that
+:mod:`drgn_zonedev.export.dwarf.encode` can write.
 
-A type that only pointers lead to stays a declaration, unless it was asked for:
-otherwise ``struct page`` alone would drag in half of the kernel.
+A type that is only pointed to stays a declaration, unless its name is asked for: otherwise ``struct
+page`` alone would pull in half of the kernel.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Tree:
         self._filled: set[int] = set()
 
     def add_type(self, type_: Type) -> Die | None:
-        """Copy a type, complete if the program has it complete. ``None`` is ``void``."""
+        """Copy a type, completely if the program has a complete one. ``None`` is ``void``."""
         return self._use(type_, by_value=True)
 
     def add_variable(self, name: str, type_: Type, address: int) -> None:
-        """Add a variable at an address as in the file, not relocated."""
+        """Add a variable at its address in the file, which is not relocated."""
         die = Die(dw.TAG_variable, [(dw.AT_name, dw.FORM_strp, name)])
         self._set_type(die, type_, by_value=True)
         die.add(dw.AT_location, dw.FORM_exprloc, address)
@@ -143,7 +143,7 @@ class Tree:
             die = self._new(dw.TAG_typedef, key, (dw.AT_name, dw.FORM_strp, type_.name))
             self._set_type(die, type_.type, by_value=by_value)
         elif by_value:
-            # It may be known from a pointer only.
+            # So far, it may be known only from a pointer.
             self._use(type_.type, by_value=True)
         return self._known[key]
 
@@ -179,7 +179,7 @@ class Tree:
 
     def _tagged(self, type_: Type, *, by_value: bool) -> Die:
         if type_.tag is None:
-            # Only one place can use it: who refers to it has a name, or is known.
+            # An unnamed type is used in only one place, which has a name or is known already.
             die = self._new(_TAGS[type_.kind])
             self._fill(die, type_)
             return die

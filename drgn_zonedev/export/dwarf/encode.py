@@ -104,7 +104,7 @@ class _Writer:
             self.info += b"\0"
 
     def resolve(self) -> None:
-        """Fill in the references, which may lead forward."""
+        """Fill in the references, which may point forward."""
         for position, die in self._references:
             target = self._encoding.pack("I", self._offsets[id(die)])
             self.info[position : position + 4] = target
