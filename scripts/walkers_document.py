@@ -20,36 +20,37 @@ def document() -> str:
 _INTRODUCTION = """# The walkers
 
 The PFN walkers of the kernel that `zonedev walkers` judges: where they are, what they check before
-they read a struct page, and what they do with it. What is checked in the struct page itself comes
-after *then*. A walker with several guards has the last one that this kernel has, by a function, a
-feature, or else the release. Stable trees take fixes: where it was found from which release on, the
-third number counts, and where a kernel does not say it (Ubuntu's 5.15.0-91), it is not judged.
+they read a struct page, and what they do with it. After *then* come the checks of the struct page
+itself. If a walker has several guards, the last one that the kernel has counts; a function, a
+feature, or else the release shows which it has. Stable trees take fixes: where it was found from
+which stable release on a guard is there, the third number of the release counts, and a kernel that
+does not show it (Ubuntu's 5.15.0-91) is not judged.
 
-*Known* names the sources that were read, and the commit, and nothing else is known of a guard:
-releases between those were not read, and v5.4 only where it is named. A *tree* of a release has
-changes of a vendor, or is from the weeks after it. What was booted is what *Proof* names.
+*Known* names the commit, and the sources that were read; nothing else is known of a guard. Releases
+in between were not read, and v5.4 only where it is named. A *tree* of a release has changes of a
+vendor, or is from the weeks after the release. *Proof* names the kernels that were booted.
 
-`page_zone()` of a struct page whose zone does not exist leads behind `node_zones[]`. Comparing it
-with the zone that is walked is harmless. Who *changes the per-CPU pagesets of its zone* follows a
-word that lies there; who *takes the lock of its zone* writes there.
+If the zone of a struct page does not exist, `page_zone()` points past the end of `node_zones[]`.
+Comparing it with the zone that is walked is harmless. A walker that *changes the per-CPU pagesets
+of its zone* follows a word that lies there; one that *takes the lock of its zone* writes there.
 
-Left out is what asks about a PFN and reads nothing of its struct page: `mark_nosave_pages()` and
-the other loops of hibernation that end in a bitmap, `page_ext_from_phys()`, virtio-mem's test
-whether a block is offline. So is what runs at boot only, before there is device memory, and what
-finds its PFNs in a list of its own (allocation tags)."""
+Left out are walkers that ask about a PFN, but do not read its struct page: `mark_nosave_pages()`
+and the other loops of hibernation that end in a bitmap, `page_ext_from_phys()`, and virtio-mem's
+test whether a block is offline. Also left out are those that run only at boot, before there is
+device memory, and those that find their PFNs in a list of their own (allocation tags)."""
 
 _OUTCOMES = """
 ## What can happen
 
-From the worst to the best. With those in bold, the kernel dies, or may.
+From the worst to the best. In bold are those that kill the kernel, or may.
 """
 
 
 _CHANGES = """
 ## First releases
 
-Of each guard that older kernels do not have. Where no release is named, the debugging
-information shows the guard, or no kernel that is read is older.
+These are the first releases of guards that older kernels do not have. Where no release is named,
+the debugging information shows the guard, or every kernel that can be read has it.
 
 | walker | since | commit |
 |---|---|---|"""

@@ -140,7 +140,7 @@ def walkers(prog: Program, *, progress: Progress = no_progress) -> WalkersReport
     are not promised to be initialised.
 
     :param progress: Called with the bytes of memmap that were just read, and all there are.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)

@@ -161,7 +161,7 @@ def kpage_prediction(
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN; the files may end before that.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     return predict(prog, take_snapshot(prog), require_number(start_pfn), require_number(end_pfn))
 
@@ -332,7 +332,7 @@ class _Seen:
     def _alone(self) -> np.ndarray:
         """
         Tails that are further from their head than its folio has pages: device folios that were
-        handed out again in other sizes leave some. The one right behind it counts as a tail.
+        handed out again in other sizes leave some. The one right after it counts as a tail.
         """
         if not self.rules.snapshots:
             return np.zeros(len(self.row), bool)

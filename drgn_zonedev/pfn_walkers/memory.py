@@ -276,7 +276,7 @@ def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list
     """
     Get the ranges whose struct pages a kernel may not have initialised, or not rightly: all
     that are not promised, and RAM in online sections that no zone spans, such as what
-    firmware keeps behind the end of RAM. An unreadable zone may span anything.
+    firmware keeps after the end of RAM. An unreadable zone may span anything.
     """
     walked, zone_device = zones_with_ram(prog, snapshot), page_layout(prog).zone_device
     found = [r for r in ranges if _is_unpromised(snapshot, r)]

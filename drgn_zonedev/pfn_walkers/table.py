@@ -4,9 +4,9 @@
 The table
 ---------
 
-The walkers, as data. Most guards have not changed since pgmaps have ranges (v5.10).
-Where a guard changed without a trace in the debugging information, the release
-decides which one applies, and the output says so.
+The walkers, as data. Most guards have not changed since pgmaps got ranges (v5.10). If a guard
+changed without a trace in the debugging information, the release decides which one applies, and the
+output says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = (
 Does = tuple[Union[Act, str], ...]
 
 ONLY_STABLE: Release = (1 << 16, 0)
-"""``since`` of a guard that no release of Linus's has."""
+"""``since`` of a guard that only stable trees have."""
 
 _IN_BOOTED = "the same in v5.10, v6.1, v6.12, v7.2 and v7.3"
 
@@ -57,9 +57,9 @@ class Guard:
     passes them: acts, and between them names of ``FILTERS``, which drop pages before the
     following acts. A kernel has this guard if it has the ``feature`` (one of ``FEATURES``)
     or the ``function``, with as many ``parameters``; if neither decides, from the release
-    ``since`` on, and from the releases ``stable`` of their trees. ``commit`` is the one that
-    made it so, as far as it was found; ``known`` says which sources were read. No guard is known
-    from more than that: what was booted is in the walker's ``proof``.
+    ``since`` on, and from the releases ``stable`` of their trees. ``commit`` introduced the guard,
+    if that was found; ``known`` says which sources were read. Nothing else is known about a guard;
+    ``proof`` of the walker names the kernels that were booted.
     """
 
     steps: tuple[str, ...]
@@ -74,7 +74,7 @@ class Guard:
 
     @property
     def source(self) -> str:
-        """The source of all that is known of it."""
+        """The source of everything known about it."""
         return "; ".join(filter(None, (self.commit, self.known)))
 
     @property
@@ -133,11 +133,11 @@ class Walker:
 
 @dataclass(frozen=True)
 class Trace:
-    """A function that is in a kernel exactly if another one is, which it calls."""
+    """A function that a kernel has exactly if it has another one, which the first one calls."""
 
     function: str
     parameters: int | None = None
-    """How many it has, if it had others before it called the other one."""
+    """How many parameters it has, if it had another number before it called the other one."""
 
 
 # BTF and kallsyms have no trace of a function that is inlined wherever it is called.
@@ -153,8 +153,8 @@ TRACES = {
     "find_biggest_section_pfn": Trace("remove_pfn_range_from_zone"),
     "shrink_zone_span": Trace("remove_pfn_range_from_zone"),
     # It has two parameters since Linux kernel commit 0ed950d1f281 ("mm,hwpoison: make
-    # get_hwpoison_page() call get_any_page()") (in v5.14). HWPoisonHandlable() came in v5.13,
-    # which has three, as v5.11 has: there, it has no trace.
+    # get_hwpoison_page() call get_any_page()") (in v5.14). HWPoisonHandlable() came in v5.13, where
+    # get_hwpoison_page() has three parameters, as in v5.11: it leaves no trace there.
     "HWPoisonHandlable": Trace("get_hwpoison_page", parameters=2),
     "__reset_isolation_pfn": Trace("reset_isolation_suitable"),
     "isolate_freepages_block": Trace("reset_isolation_suitable"),
@@ -173,8 +173,8 @@ TRACES = {
     "__ioremap_check_ram": Trace("__ioremap_collect_map_flags"),
 }
 
-# A function that the kernel has is among its symbols if other files call it, or if data
-# has its address: it cannot be inlined everywhere.
+# These functions are always among the kernel's symbols: other files call them, or data has their
+# address, so they cannot be inlined everywhere.
 NEVER_INLINED = frozenset(
     (
         *("kpageflags_read", "kpagecount_read", "kpagecgroup_read", "read_page_owner"),
@@ -223,19 +223,19 @@ _DAMON_FIX = (
 )
 _VIRTIO_MEM = "memory of virtio-mem"
 _VIRTIO_MEM_KNOWN = "read in v6.1, v6.12, v7.2 and v7.3"
-# Vendors' trees, and for v6.6 one of the weeks between it and v6.7-rc1.
+# These are vendors' trees, and for v6.6 one from the weeks between it and v6.7-rc1.
 _IN_6_6_TOO = f"{_IN_BOOTED}; read in a tree of v6.6, too"
 _IN_5_15_TOO = f"{_IN_BOOTED}; read in trees of v5.15 and v6.6, too"
 _IN_5_4_TOO = f"{_IN_BOOTED}; read in trees of v5.4, v5.15 and v6.6, too"
 _BELOW_MAX_PFN = "below max_pfn"
-# What takes isolated pages: without one of these, no page is isolated.
+# Without one of these functions, the kernel does not isolate pages.
 _ISOLATION = (
     *("start_isolate_page_range", "offline_pages", "alloc_contig_pages"),
     *("alloc_contig_pages_noprof", "alloc_contig_frozen_pages_noprof"),
 )
 # Exports of version 0.1 do not say which of these walkers the kernel has.
 _SINCE_0_2 = "kvfree"
-# Those of its development versions do not say it of this one.
+# Exports of its development versions do not say it for this one.
 _SINCE_VALID_ZONES = "vunmap"
 
 # What "zonedev lab walk" compares (lab/verdict/trials.py), and the kernels on which it did so. On
@@ -247,12 +247,12 @@ _PROVED_6_12 = (
 )
 _PROVED = ("5.10.0-32-cloud-amd64", "6.1.0-56-cloud-amd64", *_PROVED_6_12)
 _KPAGE_PROOF = Proof(
-    "a guest of the lab with this kernel read the file: each word outside of RAM is as predicted",
+    "a guest of the lab with this kernel read the file: each word outside RAM is as predicted",
     _PROVED,
 )
 _VISIT_PROOF = Proof(
-    "a guest of the lab with this kernel sent it to each kind of page: its guard is as stated "
-    "here; what it does after that is reasoned",
+    "a guest of the lab with this kernel ran it on each kind of page: its guard is as stated here; "
+    "what it does after that is reasoned",
     _PROVED_6_12,
 )
 
@@ -282,7 +282,7 @@ _UNPOISON_5_11: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()", Act.HEAD, Act.ZONE),
     *(Act.MARK, Act.REFERENCE),
 )
-# Since it checks PageReserved(), reserved pages of a zone that does not exist are safe from it.
+# It checks PageReserved() now, so it does not use the zone of reserved pages.
 _UNPOISON_LATER: Does = (
     *(Act.FLAGS, Act.LINK, "PageHWPoison()", Act.HEAD, "!PageReserved()", Act.ZONE),
     *(Act.MARK, Act.REFERENCE),
@@ -427,7 +427,7 @@ WALKERS = (
         ),
         proof=_VISIT_PROOF,
         note="up to v6.2, it checks everything that can be checked before it reads; since v6.3, "
-        "action_result() asks pfn_to_nid() of all that a live pgmap has, initialised or not",
+        "action_result() calls pfn_to_nid() for every PFN of a live pgmap, initialised or not",
     ),
     Walker(
         name="soft-offline",
@@ -527,7 +527,8 @@ WALKERS = (
         ),
         module=True,
         needs=("memory_failure",),
-        note="without a filter, it computes the head, does not use it, and calls memory_failure()",
+        note="without a filter, it computes the head but does not use it, and calls "
+        "memory_failure()",
     ),
     Walker(
         name="compaction",
@@ -873,7 +874,7 @@ WALKERS = (
     ),
     Walker(
         name="compaction-hints",
-        what="compaction: is a skipped pageblock worth a look again?",
+        what="compaction: is a skipped pageblock worth another look?",
         file="mm/compaction.c",
         function="__reset_isolation_pfn",
         functions=("__reset_isolation_pfn", "__pageblock_pfn_to_page"),
@@ -982,8 +983,8 @@ WALKERS = (
             ),
         ),
         stride=Stride.MAX_ORDER,
-        note="whoever may read sysfs calls it; it reads the span and the name of what it takes for "
-        "the zone. Where CONFIG_HOLES_IN_ZONE was set (before v5.15, not on x86), it asks "
+        note="anyone who can read sysfs can call it; it reads the span and the name of what it "
+        "takes for the zone. With CONFIG_HOLES_IN_ZONE (before v5.15, not on x86), it asks "
         "pfn_valid()",
         beside=_SINCE_VALID_ZONES,
     ),
@@ -1123,12 +1124,12 @@ WALKERS = (
                 known="read in v6.18, v7.2 and v7.3",
             ),
         ),
-        note="since v6.18, it reads nothing but page->private unless that has the magic",
+        note="since v6.18, it reads only page->private, unless that has the magic number",
         beside=_SINCE_0_2,
     ),
     Walker(
         name="dma-debug",
-        what="the DMA API's debugging: is what is mapped as MMIO RAM?",
+        what="the DMA API's debugging: is memory that is mapped as MMIO really RAM?",
         file="kernel/dma/debug.c",
         function="debug_dma_map_phys",
         # Without CONFIG_DMA_API_DEBUG, debug_dma_map_phys() is an empty inline function.

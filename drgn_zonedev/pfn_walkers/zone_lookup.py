@@ -5,7 +5,7 @@ Looking Up Zones
 ----------------
 
 What ``page_zone()`` leads to, if the page says a zone or node that does not exist:
-``&NODE_DATA(nid)->node_zones[zone]``, which lies behind the array, or behind NULL. And what
+``&NODE_DATA(nid)->node_zones[zone]``, which is past the end of the array, or near NULL. And what
 ``page_to_nid()`` does.
 """
 

@@ -65,7 +65,7 @@ def test_text_says_which_guards_the_release_chose() -> None:
 
 def test_text_explains_the_outcomes_that_it_names() -> None:
     text = walkers_text(walkers(collision("6.12").program()))
-    assert "stale: it takes a struct page of another time for this one" in text
+    assert "stale: it takes a stale struct page for a current one" in text
     assert "wild-pointer: " not in text
 
 
