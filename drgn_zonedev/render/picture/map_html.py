@@ -4,8 +4,8 @@
 Map as HTML
 -----------
 
-The picture as one HTML file, which zooms from all memory to a page. It needs no network, and
-its policy forbids any request and any script but its own: names in it are of strangers.
+The picture as one HTML file, which zooms from all memory to a page. It needs no network, and its
+policy forbids all requests and foreign scripts, because names in it come from strangers.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from drgn_zonedev.util.strings import printable
 __all__ = ("MapDetails", "NodeSpan", "map_html")
 
 NodeSpan = tuple[int, int, int]
-"""The number of a node, and the PFNs that it spans: the first, and the one behind the last."""
+"""The number of a node, and the PFNs that it spans: the first, and the one after the last."""
 
-# Those that matter most come first: a pixel has one colour. Each with its ink and hatching.
+# The most important ones come first, because a pixel has one colour. Each has its ink and hatching.
 _ACCESSES = {
     Access.HWPOISON: ("#c44f00", "#ffffff", "cross"),
     Access.UNKNOWN: ("#ffffff", "#000000", "cross"),
@@ -52,8 +52,8 @@ _RANK = {access: rank for rank, access in enumerate(_ACCESSES)}
 @dataclass(frozen=True)
 class MapDetails:
     """
-    What a map shows besides the scene: what each node spans, where in RAM pages of which kind
-    are, and what ``pfn`` says of some PFNs.
+    What a map shows besides the scene: the spans of nodes, the kinds of RAM's pages, and the
+    answers of ``pfn`` for some PFNs.
     """
 
     nodes: Sequence[NodeSpan] = ()
@@ -70,7 +70,7 @@ def map_html(scene: Picture, details: MapDetails = MapDetails()) -> str:
         "@@TITLE@@": escape(title),
         "@@SCRIPT_HASH@@": f"'sha256-{digest}'",
         "@@SCRIPT@@": script,
-        # Last: what is in it is not looked at again.
+        # This comes last, so that its contents are not replaced.
         "@@DATA@@": _in_html(_document(scene, title, details)),
     }
     page = _part("map.html")
@@ -84,7 +84,7 @@ def _part(name: str) -> str:
 
 
 def _in_html(document: Mapping[str, Any]) -> str:
-    # No text may end the element that it is in.
+    # Text must not end the element that contains it.
     return json.dumps(document, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -40,7 +40,7 @@ class Picture:
     """
     Sorted ranges that do not overlap, and pgmaps by their first PFN.
 
-    ``findings`` is ``None`` if nothing was verified; in ``groups``, equal ones are together.
+    ``findings`` is ``None`` if nothing was verified; ``groups`` has equal findings together.
     ``error_findings`` are the errors that have
     pages, by their first PFN; ``error_starts`` are these PFNs, ``error_ends`` the largest end of
     the errors up to each, and ``errors`` their PFN ranges, disjoint and sorted. ``starts`` are

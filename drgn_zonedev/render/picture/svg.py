@@ -274,7 +274,7 @@ def _legend(marks: Sequence[int]) -> _Block:
         _text(group, x + 9, y + 12, look.letter, 11, fill=look.ink, text_anchor="middle")
         _text(group, x + 25, y + 12, look.name)
         x += width
-    rules = "A cell shows the first of these that it holds. No PFN walker may read a capital."
+    rules = "A cell shows the first of these in it; PFN walkers must not read the capital ones."
     _text(group, _MARGIN, y + 34, rules, fill=_SOFT)
     return _Block(group, y + 54)
 

@@ -280,6 +280,6 @@ def _wrapped_legend(legend: Sequence[_Piece], terminal: Terminal) -> list[str]:
         if lines[-1] and len(_plain(lines[-1])) + len(text) > terminal.width:
             lines.append([])
         lines[-1] += [(text, sgr), ("  ", "")]
-    rules = "A cell shows the first of these that it holds. No walker may read a capital."
+    rules = "A cell shows the first of these in it; walkers must not read the capital ones."
     drawn = [(_coloured(line) if terminal.colour else _plain(line)).rstrip() for line in lines]
     return [*drawn, *_wrapped(rules, terminal).split("\n")]
