@@ -276,7 +276,7 @@ def _chosen(args: argparse.Namespace) -> tuple[list[Kernel], list[Scenario]]:
     names, scenarios = _split(args.names, catalogue)
     if args.kernel or args.vmlinux or args.modules or args.system_map:
         if architecture != "amd64":
-            raise UsageError("a kernel of your own is for amd64 only: leave --arch out")
+            raise UsageError("your own kernel must be for amd64: remove --arch")
         kernels = [_own(args, names)]
     else:
         usual = {"amd64": KERNELS, "arm64": ARM64_KERNELS, "ppc64el": PPC64EL_KERNELS}

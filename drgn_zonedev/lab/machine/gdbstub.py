@@ -84,7 +84,7 @@ class _Connection:
             raise LabError(f"QEMU's gdb server has gone: {e}") from e
 
     def answer(self, payload: str) -> str:
-        """Like `ask`, of a guest that ran until now: that it has stopped is said in between."""
+        """Like `ask`, for a running guest: in between, QEMU reports that it has stopped."""
         reply = self.ask(payload)
         while reply.startswith("T"):
             reply = self._receive()

@@ -155,7 +155,7 @@ def has_module(kernel: Kernel, name: str) -> bool:
 def base_modules(kernel: Kernel) -> tuple[str, ...]:
     """
     Return what a guest loads for every scenario. Without qemu_fw_cfg, it cannot tell QEMU its
-    VMCOREINFO; kernels for a machine where it cannot anyway have no libnvdimm, either.
+    VMCOREINFO; kernels for machines without it do not have libnvdimm, either.
     """
     return _BASE_MODULES if BOARDS[kernel.architecture].has_vmcoreinfo else ()
 

@@ -148,7 +148,7 @@ def blocks(memory: MemoryArea) -> MemoryArea:
 
 def stored_memmap(block: MemoryArea, rest: str) -> tuple[Expected, ...]:
     """
-    Return what a memory block is that stores its own memmap: `rest`, behind the struct pages of all
+    Return what a memory block is that stores its own memmap: `rest`, after the struct pages of all
     of it.
     """
     end = block.start + block.size // PAGE * STRUCT_PAGE

@@ -2,7 +2,7 @@
 
 """
 The scenarios of arm64, for pages of 4K, 16K or 64K. The device tree describes persistent memory
-behind RAM, or ACPI tables do, with firmware. A module of the lab is the driver of memory of other
+after RAM, or ACPI tables do, with firmware. A module of the lab is the driver of memory of other
 types.
 """
 
@@ -108,7 +108,7 @@ def _of_collision(page: int) -> tuple[Scenario, ...]:
     reserve_end = _COLLIDING.start + max(8 * KIB, page)
     collision = _scenario(
         name="fsdax-collision",
-        summary="fsdax behind the end of RAM, sharing its first section with it",
+        summary="fsdax after the end of RAM, sharing its first section with it",
         kernel_args=_RAM,
         device_tree=(_COLLIDING,),
         modules=_PMEM,

@@ -392,7 +392,7 @@ _ALL = (
     ),
     Scenario(
         name="acpi-hole",
-        summary="a plain guest of 1 GiB, with ACPI tables behind its last RAM, where no zone is",
+        summary="a plain guest of 1 GiB, with ACPI tables after its last RAM, where no zone is",
         victims=(_ACPI_TABLES_PFN,),
         needs=("DEFERRED_STRUCT_PAGE_INIT",),
         proofs=("no_pgmap", "reserved_without_zone"),

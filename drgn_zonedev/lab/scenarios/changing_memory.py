@@ -74,7 +74,7 @@ CHANGING_MEMORY: tuple[Scenario, ...] = (
     ),
     Scenario(
         name="hmem-ram",
-        summary="hmem given to the system as RAM: what is no whole memory block stays behind",
+        summary="hmem given to the system as RAM, except what does not fill a memory block",
         kernel_args=_SOFT_RESERVED_ARGS,
         modules=_HMEM_MODULES,
         steps=(("dax_device", "dax0.0", "device_dax"), *_HMEM_AS_RAM),

@@ -58,7 +58,7 @@ def slow_disk() -> tuple[str, ...]:
 
 
 CXL_WINDOW = align_up(DEVICE_MEMORY + 15 * GIB + 4 * GIB + MIB, 256 * MIB)
-"""Where a guest of 1 GiB has CXL memory: behind the memory slots, for which QEMU sets aside what is
+"""Where a guest of 1 GiB has CXL memory: after the memory slots, for which QEMU sets aside what is
 between RAM and ``maxmem`` and 1 GiB for each slot, and the registers of the host bridges."""
 
 CXL_MACHINE = "q35,nvdimm=on,cxl=on,cxl-fmw.0.targets.0=cxl.1,cxl-fmw.0.size=4G"
@@ -101,7 +101,7 @@ def numa(memory_mib: int, nodes: int) -> tuple[str, ...]:
 
 
 def numa_ram(*nodes_mib: int) -> tuple[str, ...]:
-    """Return NUMA nodes that have RAM each, one behind the other."""
+    """Return NUMA nodes that have RAM each, one after the other."""
     arguments: list[str] = []
     for node, mib in enumerate(nodes_mib):
         arguments += ["-object", f"memory-backend-ram,id=ram{node},size={mib}M"]

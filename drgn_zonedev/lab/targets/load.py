@@ -62,7 +62,7 @@ class Defect:
     slug: str
 
 
-# In the hole behind the last RAM of 1 GiB: nothing but a defect changes there.
+# In the hole after the last RAM of 1 GiB: nothing but a defect changes there.
 DEFECTS = (
     Defect(0x3FFF0, 0, b"\xff" * STRUCT_PAGE, "ram-page-uninitialized"),
     Defect(0x3FFF4, 0, b"\xfd" * STRUCT_PAGE, "ram-page-uninitialized"),

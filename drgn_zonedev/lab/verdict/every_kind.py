@@ -27,7 +27,7 @@ __all__ = ("kind_disagreements",)
 _DECIDED: tuple[tuple[str, int, PageKind], ...] = (
     ("answers", Is.MEMMAP, PageKind.VMEMMAP),
     ("answers", Is.BUDDY, PageKind.FREE),
-    # Those behind the first page of a free block.
+    # Those after the first page of a free block.
     ("uses", Use.BUDDY, PageKind.FREE),
     ("answers", Is.PCP, PageKind.PCP_FREE),
     ("answers", Is.UNACCEPTED, PageKind.UNACCEPTED),

@@ -43,7 +43,7 @@ _FLAGS = {
 
 
 def page_disagreements(prog: Program, frozen: Frozen) -> Iterator[Disagreement]:
-    """Yield what the tool reads otherwise than the kernel, of all PFNs that it answered for."""
+    """Yield where the tool and the kernel differ, for all PFNs that the kernel answered for."""
     pfn = frozen.pfn
     theirs = {name: frozen.column(name) for name in ("zone", "nid", "order", "buddy_order")}
     answers = frozen.column("answers")

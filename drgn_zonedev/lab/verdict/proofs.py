@@ -258,7 +258,7 @@ def _poisoned(case: _Case) -> str:
     bit = case.prog.constant("PG_hwpoison").value_()
     (step,) = (step for step in case.scenario.steps if step[0] == "hard_offline")
     for pfn in (int(word, 16) for word in step[1:]):
-        # Of a page of 2 MiB, some kernels mark the head instead.
+        # For a page of 2 MiB, some kernels mark the head instead.
         pages = (pfn_to_page(case.prog, p) for p in (pfn, pfn & ~0x1FF))
         flags = [page.flags.f if hasattr(page.flags, "f") else page.flags for page in pages]
         if not any(word >> bit & 1 for word in flags):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Where a guest's kernel is wrong by what it says itself, so that ``error`` findings are right.
+Where a guest's kernel is wrong by its own answers, so that ``error`` findings are right.
 
 Debian's kernels are healthy but for one bug: struct pages of reserved memory that no zone spans may
 have a zone that does not exist (see the scenario ``acpi-hole``).
@@ -27,7 +27,7 @@ __all__ = ("ProvenErrors", "error_differences", "pages_in_no_zone", "proven_erro
 
 _Spans = Sequence[tuple[int, int]]
 # As e820__print_table() logs it; the second address is the last one of the entry. 7.3 says "device
-# reserved", behind two spaces.
+# reserved", after two spaces.
 _E820 = re.compile(
     rb"BIOS-e820: \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] +(?:device )?(?:reserved|ACPI)"
 )
@@ -47,7 +47,7 @@ class ProvenErrors:
 
 def proven_errors(prog: Program, facts: Facts) -> ProvenErrors:
     """
-    Find out where the kernel is wrong, by what it says itself.
+    Find out where the kernel is wrong, by its own answers.
 
     If it was not asked about every struct page, it may be wrong wherever it can have that bug:
     in memory that firmware keeps for itself.

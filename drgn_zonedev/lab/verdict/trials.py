@@ -84,7 +84,7 @@ PROVED = ("kpageflags", "kpagecount", *dict.fromkeys(n for names in _ROWS.values
 """The walkers of our table that trials compare with what a kernel did."""
 
 # The answer of each walker to a page that its guard rejects; any other answer means that it read
-# the struct page. From mm/memory-failure.c: memory_failure() and, of what is not online,
+# the struct page. From mm/memory-failure.c: memory_failure() and, for memory that is not online,
 # memory_failure_dev_pagemap(); soft_offline_page(); unpoison_memory().
 _ENXIO, _EIO = "No such device or address", "Input/output error"
 _REJECTED = {
@@ -118,7 +118,7 @@ class Prediction:
 
     @property
     def is_panic(self) -> bool:
-        """Whether the guest is to end of it."""
+        """Whether the guest should die of it."""
         from drgn_zonedev.pfn_walkers import FATAL
 
         return self.outcome in FATAL
@@ -147,7 +147,7 @@ class Trial:
     panic: str = ""
     """How the guest ended, if it did."""
     console: str = ""
-    """All that such a guest printed."""
+    """Everything that such a guest printed."""
     predicted: tuple[Prediction, ...] = ()
     """What was said of the scenario's victims, before memory failure handled them."""
     marked: MarkedPages | None = None
@@ -179,8 +179,8 @@ def walked_spans(scenario: Scenario) -> tuple[tuple[int, int], ...]:
     """
     Return the PFNs of which the files are read, in whole sections; empty: all of them.
 
-    Where a device is far up, as memory is that no CPU can address, the files have gigabytes of
-    words about nothing in between: the guest would read them for an hour.
+    If a device is at high addresses, such as memory that no CPU can address, the files have
+    gigabytes of words about nothing before it, which the guest would read for an hour.
     """
     if all(e.end_pfn < _FAR for e in scenario.expected):
         return ()
@@ -279,12 +279,12 @@ def _run_fatal_trial(
 
 
 def predict_victims(prog: Program, victims: Sequence[int]) -> tuple[Prediction, ...]:
-    """Say what the table says that memory failure does to PFNs."""
+    """Say what memory failure does to PFNs, by the table."""
     from drgn_zonedev.pfn_walkers import walkers
 
     names = _ROWS["memory_failure"]
     if shows_devices(prog):
-        # There, memory_failure() asks pfn_zone_device() of what is not RAM before all else.
+        # There, memory_failure() first asks pfn_zone_device() about everything that is not RAM.
         names = ("memory-failure",)
     rows = [j for j in walkers(prog).walkers if j.walker.name in names]
     exposures = [exposure for row in rows for exposure in row.exposures]
@@ -447,7 +447,7 @@ def _guards(
         if _is_ambiguous(visit, bool(of.online[row]), bool(of.pfn_valid[row])):
             continue
         if scenario.xfs_mib and good[row] and visit.said == _ENXIO:
-            continue  # XFS says so, too, of a page that no file has.
+            continue  # XFS also says so for a page that is not in a file.
         passed = visit.said not in _REJECTED[visit.walker]
         names = _ROWS[visit.walker]
         # The table is about bad pages. Good pages must pass: RAM with all guards, and device memory
