@@ -55,7 +55,7 @@ def _require_room_for_numpy() -> None:
     with open("/proc/self/statm", encoding="ascii") as f:
         used = int(f.read().split()[0]) * resource.getpagesize()
     if soft != resource.RLIM_INFINITY and soft - used < _ROOM_FOR_NUMPY:
-        raise MemoryError(f"{soft >> 20} MiB of memory are too little")
+        raise MemoryError(f"{soft >> 20} MiB of memory is not enough")
 
 
 def _room(limit: int) -> int:

@@ -78,7 +78,7 @@ class Case(enum.Enum):
         return self is other or (isinstance(other, str) and self.value == other)
 
     def __hash__(self) -> int:
-        # That of the string, which it equals.
+        # It equals the string, so it needs the same hash.
         return hash(self._value_)
 
     @property
@@ -434,8 +434,8 @@ class PageCounts:
     """
     Numbers of struct pages of one kind.
 
-    ``torn`` of those that are ``verified`` changed each time that they were read, so
-    nothing is held against them. ``not_exported`` are those that an export leaves out.
+    Of the ``verified`` ones, ``torn`` changed each time that they were read, so they are not
+    judged. ``not_exported`` are those that an export leaves out.
     """
 
     verified: int = 0

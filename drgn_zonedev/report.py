@@ -111,7 +111,7 @@ def check(
     :param jobs: How many processes go through the struct pages of a core dump, if
         there are enough of them; ``None`` for as many as are worth it. They open the
         dump again, and know nothing of memory segments that were added to *prog*.
-    :raises LookupError: if the debugging information lacks what is needed, or the
+    :raises LookupError: if the debugging information does not have what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     :raises ValueError: if *jobs* is less than 1, *only* is neither, *pfns* are empty or
         reversed, or there is no memory at them
@@ -259,7 +259,7 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)
     if lacks_memmap(ranges):
-        # What is where is not known.
+        # It is not known where memory is, so PFNs cannot limit anything.
         scope = EVERYTHING
     here = functools.partial(range_of_pfn, prog, snapshot, ranges)
     wanted = ranges_in(scope, ranges, here)
@@ -332,8 +332,8 @@ def _error_id(finding: Finding) -> _ErrorId:
 def _without_torn_errors(
     verification: Verification, changes: Changes, lasting: frozenset[_ErrorId]
 ) -> Verification:
-    # Nothing may be held against what came, went or changed while it was read, nor
-    # against what was not always so.
+    # Structures that came, went or changed while they were read must not be called wrong, and
+    # errors that not every reading showed must not be reported.
     findings, unjudged = [], list(verification.unjudged)
     for finding in verification.findings:
         torn = _depends_on(finding, changes) or _error_id(finding) not in lasting

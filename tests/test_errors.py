@@ -37,7 +37,7 @@ from drgn_zonedev.shell import cli, completion
 # After the colon comes what to do about it.
 ADVICE = re.compile(
     r"[:;,] .*\b(apt-get install|build it|check|choose|give|install|is QEMU running|make room|"
-    r"needs|pip install|run|see|take|takes|try|unpack|use|export it)\b"
+    r"needs|pip install|remove|run|see|take|takes|try|unpack|use|export it)\b"
 )
 
 VMCORES = Path(__file__).parents[1] / "vmcores"
@@ -231,7 +231,7 @@ def test_compressed_dump_is_to_be_unpacked(
 def test_dump_and_vmlinux_that_are_swapped(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vmcore, vmlinux = str(whole / "vmcore"), str(whole / "vmlinux")
     line = _error(capsys, 2, "-c", vmlinux, "-s", vmcore, "check")
-    assert line.endswith(": -c takes the dump, and -s its vmlinux")
+    assert line.endswith(": give the dump to -c, and its vmlinux to -s")
     assert f"{vmcore} (a dump, which -c takes)" in _error(
         capsys, 3, "-c", vmcore, "-s", vmcore, "check"
     )
@@ -242,7 +242,7 @@ def test_architecture_that_the_dump_contradicts(
     architecture: str, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = _error(capsys, 2, "--architecture", architecture, "-c", str(whole), "check")
-    assert f"says that it is of x86_64, not {architecture}: take --architecture away" in line
+    assert f"says that it is of x86_64, not {architecture}: remove --architecture" in line
     # What the dump itself says may be said.
     assert cli.main(["--architecture", "x86_64", "-c", str(whole), "pgmaps"]) == 0
 

@@ -96,7 +96,7 @@ def counts(
 
 
 def cut_count(work: Count, pages: int) -> Iterator[Count]:
-    """Cut work in pieces of about so many pages, between chunks: no block is cut."""
+    """Cut work in pieces of about this many pages, between chunks: no block is cut."""
     if not work.stretch.is_read:
         yield work
         return
@@ -280,8 +280,8 @@ def _add(
 
 
 def _different_zones(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The zone IDs that there are, and the place of that of each page. There are few, so that
-    # nothing need be sorted.
+    # The different zone IDs, and the index of each page's ID in them. There are few, so sorting is
+    # not needed.
     most = int(ids.max())
     if most >= _FEW_ZONES:
         zones, which = np.unique(ids, return_inverse=True)

@@ -240,7 +240,7 @@ class _Look:
     # What single pages and heads are used for.
 
     def use_of_heads(self) -> np.ndarray:
-        """The codes of every other page, a head with the struct page behind it."""
+        """The codes of every other page, a head with the struct page after it."""
         kind = self._kinds_of_mappings()
         self._set_slabs(kind)
         self._set_types(kind)
@@ -263,7 +263,7 @@ class _Look:
 
     def _kinds_of_mappings(self) -> np.ndarray:
         kind = np.full(len(self.pages.words), _KERNEL, np.uint8)
-        # What tails have there is none of theirs.
+        # In tails, this word is not their own mapping.
         rows = rows_of((self.mapping != 0) & ~self.tail)
         if len(rows):
             kind[rows] = self._kinds_of_mapped(rows)
@@ -321,7 +321,7 @@ class _Look:
         ):
             if type_ is not None:
                 found[type_.matches(types)] = name.code
-        # PG_slab is no page type: _mapcount of such a page may hold anything.
+        # PG_slab is not a page type, so _mapcount of such a page may hold anything.
         found[kind[rows] == PageKind.SLAB.code] = PageKind.SLAB.code
         kind[rows] = found
 
@@ -329,7 +329,7 @@ class _Look:
 
     @cached_property
     def _heads(self) -> np.ndarray:
-        """Rows of heads that are no copies of one."""
+        """Rows of heads that are not copies of another head."""
         rows, copies = self._flagged_heads, self._copies[0]
         return rows[~np.isin(rows, copies, assume_unique=True)] if len(copies) else rows
 
@@ -377,7 +377,7 @@ class _Look:
             kind[rows] = self._kinds_of_heads(kind[rows], self.pages.words, rows)
 
     def _kinds_of_heads(self, kind: np.ndarray, words: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        # By what the struct page behind each head says.
+        # By what the struct page after each head says.
         raw, mark = words.view(np.uint8), self.words.huge_mark
         if mark is not None:
             huge = (raw[rows + 1, mark.offset] & np.uint8(mark.mask)) == mark.value
@@ -516,7 +516,7 @@ class _Look:
 
 
 def _fill(column: np.ndarray, rows: np.ndarray, sizes: np.ndarray, value: np.uint64) -> None:
-    # Of all rows of blocks that do not overlap.
+    # Blocks do not overlap.
     if len(rows):
         np.copyto(column, value, where=_inside(len(column), rows, rows + sizes))
 
@@ -554,10 +554,10 @@ def _outside(look: _Look, heads: np.ndarray) -> _Outside:
     unique, which = np.unique(heads, return_inverse=True)
     size = layout.size
     first, readable = read_records(look.prog, unique, size)
-    # Apart from the first read: behind the last page, there may be no memmap.
+    # Apart from the first read: after the last page, there may be no memmap.
     second, _ = read_records(look.prog, unique + np.uint64(size), size)
     raw = np.stack([first, second], axis=1).reshape(-1, size)
-    # Each head, and the struct page behind it, as pages of their own.
+    # Each head, and the struct page after it, as pages of their own.
     pages = Pages(0, len(raw), raw.view("<u8"), layout)
     there = _Look(look.prog, look.words, look.mappings, pages, NO_PAGE_MARKS, 0, Buffers())
     kinds, at = there.use_of_heads(), np.arange(0, len(raw), 2)

@@ -4,8 +4,8 @@
 Grouping
 --------
 
-What pages are grouped by, besides kind, node and zone: a number for each page, which stands for
-something that is named when all pages are counted.
+Labels by which pages are grouped, besides kind, node and zone. While pages are counted, a label is
+a number; it gets its name afterwards.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_PFNS, _NO_VALUES = np.empty(0, np.int64), np.empty(0, np.uint64)
 
 
 class By(enum.Enum):
-    """What pages can be grouped by; the value is what users call it."""
+    """What pages can be grouped by. The value is the name that users give."""
 
     ORDER = "order"
     MIGRATETYPE = "migratetype"
@@ -50,8 +50,8 @@ class By(enum.Enum):
 @dataclass(frozen=True)
 class Labels:
     """
-    How to label pages. ``mask`` are the page flags, for :data:`By.FLAGS`. For labels that places
-    have, such as memory blocks, ``values[i]`` is that of the PFNs from ``starts[i]`` on.
+    How to label pages. ``mask`` has the bits of page flags, for :data:`By.FLAGS`. If labels depend
+    on the PFN, as with memory blocks, ``values[i]`` is the label of PFNs from ``starts[i]`` on.
     """
 
     by: By
@@ -60,20 +60,20 @@ class Labels:
     values: np.ndarray = field(default_factory=lambda: _NO_VALUES)
 
     def at(self, pfn: np.ndarray) -> np.ndarray:
-        """The labels of places."""
+        """Get the labels of PFNs."""
         if not len(self.starts):
             return np.full(len(pfn), NO_LABEL, np.uint64)
         row = np.searchsorted(self.starts, pfn, side="right") - 1
         return np.where(row < 0, np.uint64(NO_LABEL), self.values[row])
 
     def within(self, start_pfn: int, end_pfn: int) -> Labels:
-        """Those of places that some PFNs are in."""
+        """Get only the labels for a range of PFNs."""
         first = max(int(np.searchsorted(self.starts, start_pfn, side="right")) - 1, 0)
         last = int(np.searchsorted(self.starts, end_pfn))
         return Labels(self.by, self.mask, self.starts[first:last], self.values[first:last])
 
     def parts(self, start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
-        """Yield the labels of the places in a range of PFNs, and how many pages each has."""
+        """Yield the labels in a range of PFNs, and how many pages have each."""
         inside = self.starts[(self.starts > start_pfn) & (self.starts < end_pfn)]
         borders = np.r_[start_pfn, inside, end_pfn]
         yield from zip(self.at(borders[:-1]).tolist(), np.diff(borders).tolist())
@@ -81,9 +81,9 @@ class Labels:
 
 def labels_by(prog: Program, snapshot: Snapshot, by: By) -> Labels:
     """
-    Get how to label this kernel's pages.
+    Find out how to label this kernel's pages.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     if by is By.FLAGS:
         return Labels(by, mask=(1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1)
@@ -119,7 +119,7 @@ def _of_pageblocks(prog: Program, snapshot: Snapshot) -> Labels:
 
 
 def _places(by: By, starts: np.ndarray, values: np.ndarray) -> Labels:
-    # Where one ends and the next one begins, the latter counts.
+    # If one label ends where the next one begins, the latter counts.
     last = np.append(np.diff(starts) != 0, True)[: len(starts)]
     return Labels(by, 0, starts[last], values[last])
 
@@ -139,8 +139,9 @@ class PgmapLabel:
 
 def label_names(prog: Program, by: By, pgmaps: tuple[Pgmap, ...]) -> Callable[[Bin], object]:
     """
-    Get what names the label of a bin: the name of a migratetype or a slab cache, names of flags,
-    the number of a memory block, or a :class:`PgmapLabel`; ``None`` for :data:`NO_LABEL`.
+    Get a function that returns the meaning of a bin's label: the name of a migratetype or a slab
+    cache, names of flags, the number of a memory block, or a :class:`PgmapLabel`; ``None`` for
+    :data:`NO_LABEL`.
     """
     known = {p.address: p for p in pgmaps}
     names: dict[By, _Name] = {
@@ -179,7 +180,7 @@ def use_of_kind(kind: PageKind) -> PageUse:
 
 def _migratetype(prog: Program, number: int) -> str:
     for name, value in prog.constant("MIGRATE_MOVABLE").type_.enumerators or ():
-        # MIGRATE_PCPTYPES is a number of them.
+        # MIGRATE_PCPTYPES is the number of some of them.
         if value == number and name not in ("MIGRATE_PCPTYPES", "MIGRATE_TYPES"):
             return str(name)
     return str(number)

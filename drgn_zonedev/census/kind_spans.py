@@ -60,7 +60,7 @@ def kind_spans(
     Get the kinds of RAM's pages whose struct pages can be read.
 
     :param most: Make spans so long that there are about as many, or fewer.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     stretches = [stretch for stretch in plan(prog, snapshot, ranges) if stretch.kind is None]
     pages = sum(stretch.pages for stretch in stretches)

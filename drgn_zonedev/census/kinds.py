@@ -87,7 +87,7 @@ class KindWords:
     kernel that does not have them; ``rmappable`` is one of the first tail. Page types are
     ``None`` likewise. ``slab_cache_word`` is the index of ``slab->slab_cache``, and ``shmem`` the
     address of ``shmem_aops``, which ``a_ops`` (an offset in bytes) of a mapping has.
-    ``end_of_types`` is the least ``_mapcount`` that is no page type.
+    ``end_of_types`` is the least ``_mapcount`` that is not a page type.
     """
 
     layout: PageLayout

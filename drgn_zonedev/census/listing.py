@@ -4,7 +4,7 @@
 Lists of Pages
 --------------
 
-Lists pages one by one, with what each is and whose, and gives the kinds of pages as arrays.
+Lists pages one by one, with their kinds and owners, and gives the kinds of pages as arrays.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class ListedPage:
     """
     A page. ``address`` is that of its ``struct page``. ``flags`` are the names that apply,
     ``refcount`` is that of the head, and ``mapcount`` how often the page itself is mapped; these
-    and ``order`` are ``None`` where the struct page says nothing. ``range`` has its case and
-    access.
+    and ``order`` are ``None`` if the struct page tells nothing. ``range`` has its case and access.
     """
 
     # There can be millions of them.
@@ -129,7 +128,7 @@ def page_kinds(prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike) -> K
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     :raises ValueError: if there is no PFN in the range
     """
     start, end = require_number(start_pfn), require_number(end_pfn)
@@ -148,7 +147,7 @@ def for_each_page_of_kind(prog: Program, kind: str | PageKind) -> Iterator[Objec
 
     :param kind: Its name, such as ``anon``.
     :return: Iterator of ``struct page *``.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     :raises ValueError: if there is no such kind
     """
     wanted, layout = PageKind(kind), page_layout(prog)
@@ -162,7 +161,7 @@ def list_pages(prog: Program, query: PageQuery, limit: int | None = None) -> Pag
     """
     List pages.
 
-    :param limit: No more than so many; the others are counted.
+    :param limit: List at most this many; only count the others.
     :raises ValueError: if there is no such pgmap
     """
     search = _Search(prog, take_snapshot(prog))
@@ -223,7 +222,7 @@ class _Part:
 
     @cached_property
     def flags(self) -> np.ndarray:
-        """Those of the head: a tail has no flags of its own, but for ``PG_hwpoison``."""
+        """The flags of the head: a tail has only ``PG_hwpoison`` of its own."""
         poison = np.uint64(self.poison)
         return (self.heads.flags & ~poison) | (self.pages.flags & poison)
 
@@ -316,7 +315,7 @@ class _Search:
             )
 
     def listed(self, part: _Part, row: int) -> ListedPage:
-        """Get all about one page."""
+        """Get everything about one page."""
         pfn, kind = part.start_pfn + row, PAGE_KINDS[part.kind[row]]
         range_, address = self._range(pfn), self.words.layout.page_address(pfn)
         if part.decided is None:
@@ -335,7 +334,7 @@ class _Search:
         )
 
     def _flags(self, part: _Part, row: int, kind: PageKind) -> tuple[str, ...]:
-        # Thousands of pages have the same.
+        # Thousands of pages have the same owner.
         key = int(part.flags[row]) & self._all_flags, use_of_kind(kind)
         names = self._names_of_flags.get(key)
         if names is None:
@@ -380,7 +379,7 @@ def _clipped(range_: Range, start: int, end: int) -> Range:
 
 
 def _alike(stretch: Stretch, start: int, end: int, kind: PageKind) -> Iterator[_Part]:
-    # A dump may lack the struct pages of terabytes.
+    # The struct pages of terabytes may be missing in a dump.
     for first in range(start, end, _ALIKE_PAGES):
         stop = min(first + _ALIKE_PAGES, end)
         yield _Part(first, stop, stretch, np.full(stop - first, kind.code, np.uint8), None)

@@ -24,7 +24,7 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)
 
 
 class KnownMappings:
-    """What was found out about mappings: the last one of each slot is kept."""
+    """A cache of what is known about mappings: each slot keeps the last one."""
 
     def __init__(self, prog: Program, words: KindWords) -> None:
         self._prog = prog
@@ -35,8 +35,8 @@ class KnownMappings:
     def ask(self, mapping: np.ndarray) -> np.ndarray:
         """
         Which addresses of a ``struct address_space`` have ``shmem_aops``: :data:`SHMEM` or
-        :data:`OTHER`, or :data:`UNKNOWN` where they cannot be read, or symbols do not say where
-        ``shmem_aops`` is.
+        :data:`OTHER`, or :data:`UNKNOWN` if they cannot be read, or the address of ``shmem_aops``
+        is not known.
         """
         if not len(mapping):
             return np.empty(0, np.uint8)

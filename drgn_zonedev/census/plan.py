@@ -97,7 +97,7 @@ def _stretch(
     return Stretch(start, end, _KINDS.get(case, PageKind.UNINITIALISED))
 
 
-# Of the others, nothing promises that the struct page is initialised.
+# In the other cases, the kernel does not promise an initialised struct page.
 _KINDS = {Case.OFFLINE: PageKind.OFFLINE_SECTION, Case.METADATA: PageKind.METADATA}
 
 
@@ -119,7 +119,7 @@ def _device(pgmap: Pgmap, range_: Range) -> DevicePages:
 
 
 def find_marks(prog: Program, snapshot: Snapshot) -> tuple[PageMarks, tuple[str, ...]]:
-    """Get what no struct page says of itself, and what of it is not known."""
+    """Get what struct pages do not show themselves, and which part of that is not known."""
     zones = snapshot.zones.found if snapshot.zones else ()
     frames, complete = frames_behind(prog, present_spans(snapshot))
     max_order = kinds_of_ram(prog).max_order
@@ -154,7 +154,7 @@ def _of_blocks(blocks: np.ndarray | None) -> np.ndarray:
 
 
 def _spans(spans: np.ndarray) -> np.ndarray:
-    # In ascending order; of those that overlap, which only damaged ones do, the first counts.
+    # In ascending order. Only damaged ones overlap; then the first one counts.
     spans = spans[np.argsort(spans[:, 0], kind="stable")]
     if not len(spans):
         return spans.astype(np.int64)

@@ -115,7 +115,7 @@ def page_census(
         through since the last call, and with how many there are.
     :param jobs: How many processes go through the struct pages of a core dump; see
         :func:`~drgn_zonedev.report.check()`.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     :raises ValueError: if *jobs* is less than 1, or *by* is anything else
     """
     with scanner(prog, jobs) as scan_all:

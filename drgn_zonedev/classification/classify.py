@@ -119,7 +119,7 @@ _VERDICTS = {
     ),
     "usage_unreadable": _Verdict(Case.UNKNOWN, "the section's subsection_map cannot be used"),
     "array_unreadable": _Verdict(
-        Case.UNKNOWN, "pgmap_array cannot be read here: a pgmap may claim the memory, or none"
+        Case.UNKNOWN, "pgmap_array cannot be read here: not known whether a pgmap claims the memory"
     ),
     "block_memmap": _Verdict(
         Case.METADATA,
@@ -127,18 +127,19 @@ _VERDICTS = {
     ),
     "deferred_running": _Verdict(
         Case.INITIALIZING,
-        "RAM whose struct pages deferred_init_memmap() is initialising: nothing says how far it is",
+        "RAM whose struct pages deferred_init_memmap() is initialising: its progress is not "
+        "recorded",
     ),
     "deferred": _Verdict(
         Case.INITIALIZING,
-        "RAM above first_deferred_pfn: boot has not initialised its struct pages yet, but for "
-        "those of reserved memory",
+        "RAM above first_deferred_pfn: boot has not initialised its struct pages yet, except those "
+        "of reserved memory",
     ),
     "online": _Verdict(Case.ONLINE, "populated subsections of an online section, no pgmap"),
     "ghost": _Verdict(
         Case.GHOST,
         "a hole in an early section where a device was removed: no pgmap, but inside ZONE_DEVICE; "
-        "only struct pages show which of them it never initialised",
+        "only struct pages show which ones it had initialised",
     ),
     "desertion_unsure": _Verdict(
         Case.UNKNOWN,
@@ -210,7 +211,7 @@ def classify_pfn(prog: Program, pfn: IntegerLike) -> Range | None:
     Get the range that contains a PFN, with the evidence for this PFN.
 
     :return: ``None`` if there is neither a present section nor a pgmap.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     snapshot = take_snapshot(prog)
     found = range_of_pfn(prog, snapshot, classify_snapshot(prog, snapshot), require_number(pfn))

@@ -146,7 +146,7 @@ def _fact(type_: Type, member: str, part: _Part) -> Iterator[str]:
         if type_.has_member(member):
             yield f"{type_.tag}.{member} {offsetof(type_, member) if part.offsets else ''}"
     except LookupError:
-        # The debugging information lacks the type of a member.
+        # The debugging information does not have the type of a member.
         yield f"{type_.tag}.{member} -"
 
 

@@ -80,9 +80,12 @@ def what_is_missing(e: Exception) -> str:
         return f"the debugging information is incomplete: {e}"
     option = _OPTIONS.get(name)
     if option:
-        return f"the kernel was built without {option}, or its debugging information lacks {name}"
+        return (
+            f"the kernel was built without {option}, or its debugging information does not have "
+            f"{name}"
+        )
     return (
-        f"the debugging information lacks {name}, which the kernel's debugging package has "
+        f"the debugging information does not have {name}, which the kernel's debugging package has "
         "(Debian: linux-image-...-dbg, Fedora: kernel-debuginfo), if CONFIG_DEBUG_INFO is not "
         "reduced"
     )

@@ -4,9 +4,9 @@
 Odd Layouts
 -----------
 
-Checks that the debugging information describes structures that a kernel can have. A damaged
-vmlinux can turn a counter into an array, and code that uses it then raises any exception.
-This check distinguishes that from a bug of ours.
+Checks that the debugging information describes structures that a kernel can have. A damaged vmlinux
+can turn a counter into an array, and code that uses it may then raise any exception. This check
+tells that from a bug of ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MEMBERS = {
     "dev_pagemap": (
         (_STRUCT, ("altmap",)),
         # Since Linux kernel commit b80892ca022e ("memremap: remove support for external
-        # pgmap refcounts") (in v5.17), it is in the pgmap.
+        # pgmap refcounts") (in v5.17), ref is in the pgmap.
         (_STRUCT | _POINTER, ("ref",)),
         (_INT, ("type", "flags", "nr_range", "vmemmap_shift")),
         (_POINTER, ("ops", "owner")),

@@ -60,7 +60,7 @@ def take_snapshot(prog: Program) -> Snapshot:
     """
     Read the sections, pgmaps and memory blocks of a program.
 
-    :raises LookupError: if the debugging information lacks one of them, or the
+    :raises LookupError: if the debugging information does not have one of them, or the
         kernel was built without ``CONFIG_SPARSEMEM``
     :raises MissingSymbolsError: if there is no debugging information
     """

@@ -48,7 +48,8 @@ class Snapshot:
     arrays could not be read, and ``unreadable_zones`` the nodes whose zones could
     not be read, with the address that faulted. Spans are sorted and disjoint.
     ``zones``, ``nodes`` and ``resources``, which have no names, are ``None`` if the debugging
-    information lacks them. ``deferred`` is RAM whose struct pages boot has not initialised yet.
+    information does not have them. ``deferred`` is RAM whose struct pages boot has not initialised
+    yet.
     """
 
     geometry: Geometry

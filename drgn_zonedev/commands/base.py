@@ -133,7 +133,7 @@ class Command:
 @dataclass(frozen=True)
 class ShellCommand:
     """
-    A subcommand of the shell only. If it ``opens_dumps``, the options in front of it say how;
+    A subcommand of the shell only. If it ``opens_dumps``, the options before it say how;
     otherwise there must be none.
     """
 

@@ -105,7 +105,9 @@ def _print(args: argparse.Namespace, old: KnownDocument, new: KnownDocument, nam
         return _print_census(args, old, new, name)
     if isinstance(old, KnownReport) and isinstance(new, KnownReport) and not args.pages:
         return _print_report(args, old, new, name)
-    raise UsageError("there is a report of check, and a census of pages: give two of a kind")
+    raise UsageError(
+        "one is a report of check, the other a census of pages: give two of the same kind"
+    )
 
 
 def _print_census(
@@ -141,7 +143,9 @@ def _print_report(
     )
 
     if old.scope != new.scope:
-        raise UsageError("the reports are of different parts of memory: check both alike")
+        raise UsageError(
+            "the reports are about different parts of memory: check the same part in both"
+        )
     sides = CompareSide(args.old, old), CompareSide(name, new)
     found = report_differences(old, new)
     print_result(

@@ -59,7 +59,7 @@ def python_code(
     return builder.get()
 
 
-# What is about a terminal does not matter to code.
+# Options of the terminal do not matter for code.
 _NEVER_MATTER = ("command", "drgn", "format", "output", "all", "no_pager", "color")
 
 
@@ -80,7 +80,7 @@ def print_code(
     Write code that prints a text or a document, as ``--format`` and ``--output`` ask for.
 
     :param text: A module, a function in it, and its arguments.
-    :param document: Likewise.
+    :param document: The same, for JSON.
     """
     is_json = _is_json(args)
     module, function, arguments = document if is_json else text

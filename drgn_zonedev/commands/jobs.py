@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""In how many processes a command reads a core dump: ``--jobs``."""
+"""``--jobs``: how many processes read a core dump."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ JOBS = Argument(
 
 
 def scanner_of(session: Session, jobs: int | None) -> AbstractContextManager[ScanAll]:
-    """Get what goes through the struct pages of a session."""
+    """Get the function that scans the struct pages of a session."""
     from drgn_zonedev.verification.pool.scanner import scanner
 
     if session.scan_all is not None:
-        # The command line did not wait for the debugging symbols.
+        # The command line starts processes before the debugging symbols are loaded.
         return contextlib.nullcontext(session.scan_all)
-    # A REPL starts no processes unless asked to.
+    # A REPL starts processes only if asked to.
     return scanner(session.prog, jobs or 1)

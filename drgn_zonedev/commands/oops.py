@@ -62,7 +62,7 @@ def log_data(path: str) -> Data:
     if not data:
         raise UsageError(f"{'standard input' if path == '-' else path} is empty: {_ANOTHER}")
     if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        # What PowerShell's > writes.
+        # PowerShell's > writes UTF-16.
         return data[:].decode("utf-16", "replace").encode()
     return data
 

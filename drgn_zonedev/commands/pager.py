@@ -19,7 +19,7 @@ from collections.abc import Iterator
 __all__ = ("page_text", "pager_command")
 
 _DEFAULT = "less -FRX"
-# What a shell says of a command that it cannot find or run.
+# Exit statuses of a shell that cannot run, or cannot find, a command.
 _NOT_RUN = (126, 127)
 
 

@@ -102,14 +102,14 @@ def _ranges(session: Session, snapshot: Snapshot) -> list[Range]:
 
 
 def _evaluated(session: Session, word: str) -> Any:
-    """Get the value of an expression of drgn's REPL, or the word if it is none."""
+    """Get the value of an expression of drgn's REPL, or the word itself if it is not one."""
     if not session.variables or _is_number(word):
         return word
     try:
         names = {n.id for n in ast.walk(ast.parse(word, mode="eval")) if isinstance(n, ast.Name)}
     except (SyntaxError, ValueError):
         return word
-    # A resource may have a name that looks like one.
+    # The name of a resource may look like an expression.
     if not names or not any(name in session.variables for name in names):
         return word
     try:
@@ -152,7 +152,7 @@ def _is_pfn_or_pointer(word: str) -> bool:
 
     from drgn_zonedev.explanation.resolve import resolve
 
-    # Code is for the default program, which there need not be yet.
+    # The code is for drgn's default program, which may not exist yet.
     with contextlib.suppress(ValueError, LookupError, FaultError, NoDefaultProgramError):
         return resolve(word).kind != "physical address"
     return False

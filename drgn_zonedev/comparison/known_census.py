@@ -99,5 +99,5 @@ def _label(label: Any) -> int | str | None:
 def _count(value: object) -> int:
     count = value_of(int, value)
     if count < 0:
-        raise ValueError(f"expected a number from 0 on, got {count}")
+        raise ValueError(f"expected a number of 0 or more, got {count}")
     return count

@@ -109,7 +109,7 @@ class Scene:
     @cached_property
     def resources(self) -> Resources:
         """
-        :raises LookupError: if the debugging information lacks them
+        :raises LookupError: if the debugging information does not have them
         """
         return self.snapshot.resources or unnamed_iomem_resources(self.prog)
 

@@ -4,10 +4,10 @@
 Zones and Nodes
 ---------------
 
-Compares what zones and nodes say of RAM with each other, with the memory that is online, with
+Compares what zones and nodes say about RAM with each other, with the memory that is online, with
 ``System RAM`` in the resource tree, and with ``max_pfn``.
 
-All of them change under ``mem_hotplug_lock``: nothing is compared while it is held. Zones and
+All of these change under ``mem_hotplug_lock``, so nothing is compared while it is held. Zones and
 nodes span holes, and may overlap.
 """
 
@@ -51,7 +51,7 @@ def _is_device(scene: Scene, zone: Zone) -> bool:
 
 
 def _unreadable(scene: Scene) -> Iterator[Unjudged]:
-    # The snapshot reports what depends on ZONE_DEVICE.
+    # The snapshot reports an unreadable ZONE_DEVICE.
     device = zone_device_number(scene.prog)
     lost = {z.nid: z.address for z in _zones(scene).unreadable if z.number != device}
     lost.update({n.nid: n.address for n in _nodes(scene).unreadable})

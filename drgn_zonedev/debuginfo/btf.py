@@ -73,7 +73,7 @@ class BtfKind(enum.IntEnum):
     ENUM64 = 19
 
 
-# The words behind the first three of a type: how many, and how many for each of vlen.
+# The words after the first three of a type: how many, and how many for each of vlen.
 _WORDS: dict[int, tuple[int, int]] = {
     BtfKind.INT: (1, 0),
     BtfKind.ARRAY: (3, 0),
@@ -94,7 +94,7 @@ class BtfType:
     One ``struct btf_type``.
 
     :ivar reference: ``size`` or ``type``, whichever the kind has.
-    :ivar words: What comes behind it.
+    :ivar words: What comes after it.
     """
 
     id: int
@@ -360,7 +360,7 @@ def _starts(words: np.ndarray, counts: dict[int, tuple[int, int]]) -> list[int]:
         starts.append(at)
         size = sizes[at]
         if not size:
-            raise DebugInfoError(f"BTF is damaged: type {len(starts)} is of no kind that is known")
+            raise DebugInfoError(f"BTF is damaged: type {len(starts)} has an unknown kind")
         at += size
     if at != end or len(starts) > _MAX_TYPES:
         raise DebugInfoError("BTF is damaged: its last type ends midway")
@@ -387,7 +387,7 @@ def _known_kind(info: int) -> BtfKind:
     try:
         return BtfKind(_kind(info))
     except ValueError:
-        raise DebugInfoError(f"BTF has a kind {_kind(info)}, which is not known") from None
+        raise DebugInfoError(f"BTF has a kind {_kind(info)}, which is unknown") from None
 
 
 def _signed(value: int, bits: int) -> int:

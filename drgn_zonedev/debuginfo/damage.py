@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""The one exception of this room, and zeros that stand for what is missing."""
+"""The exception of this package, and a check for zeros in place of missing pages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class DebugInfoError(BadDataError):  # type: ignore[misc]  # drgn's stubs lack i
 
 def require_contents(data: bytes, address: int, what: str) -> None:
     """
-    Refuse data in which a whole page is zeros: in ELF dumps, filters leave pages out like that.
+    Refuse data in which a whole page is zeros: pages that a filter left out of an ELF dump read so.
 
-    :param address: Of the data.
-    :param what: Of which no page is zeros.
-    :raises DebugInfoError: if there is one
+    :param address: The address of the data.
+    :param what: What the data is part of, for the message. None of its pages are zeros.
+    :raises DebugInfoError: if a page is zeros
     """
     for at in range(-address % _PAGE, len(data) - _PAGE + 1, _PAGE):
         if not any(data[at : at + _PAGE]):

@@ -4,11 +4,11 @@
 Tables of kallsyms
 ------------------
 
-Finds the tables that the kernel's symbols are in, and reads them.
+Finds and reads the tables of the kernel's symbols.
 
 ``VMCOREINFO`` has their addresses since Linux kernel commits 5fd8fea935a1 ("vmcoreinfo:
 include kallsyms symbols") and f09bddbd8661 ("vmcoreinfo: add kallsyms_num_syms symbol")
-(in v6.0). Before, the image is searched for them.
+(in v6.0). In older kernels, the image is searched for the tables.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ("Memory", "Tables", "read_kallsyms", "read_tables")
 ReadMemory = Callable[[int, int], bytes]
 """Reads memory, an address and a size; raises :class:`DebugInfoError` if it cannot."""
 
-# Names have some 4 MB; what lies between them and the tokens has as much at most.
+# Names take some 4 MB, and what is between them and the tokens no more than that.
 _MAX_NAMES = 1 << 26
 
 _MAX_TOKENS = 1 << 12
@@ -44,7 +44,7 @@ _INDEX = 256 * 2
 # Where the image of a kernel begins, and its size: 60 MB, if everything is built in.
 _START = "_stext"
 _MAX_IMAGE = 1 << 28
-# What follows a longer part that cannot be read is not of the image.
+# The image does not continue after a longer part that cannot be read.
 _MAX_HOLE = 1 << 24
 _CHUNK = 1 << 20
 _PAGE = 1 << 12
@@ -60,7 +60,7 @@ _MAX_MARKERS = MAX_SYMBOLS // _MARKED
 
 @dataclass(frozen=True)
 class Memory:
-    """Where a kernel's memory comes from; all of them have 64 bits."""
+    """How to read the memory of a 64-bit kernel."""
 
     read: ReadMemory
     byteorder: Literal["little", "big"] = "little"
@@ -82,7 +82,7 @@ class Tables:
 
     :ivar relative_base: ``None`` since Linux kernel commit a081b5789255 ("kallsyms: Get
         rid of kallsyms relative base") (in v7.0): each offset is relative to its own place.
-    :ivar addresses: In place of offsets, if ``CONFIG_KALLSYMS_BASE_RELATIVE=n``.
+    :ivar addresses: Replaces the offsets if ``CONFIG_KALLSYMS_BASE_RELATIVE=n``.
     """
 
     names: int
@@ -98,8 +98,8 @@ def read_kallsyms(memory: Memory, known: Mapping[str, int]) -> KernelSymbols:
     """
     Find the tables, and read the symbols in them.
 
-    :param known: Addresses that ``VMCOREINFO`` has, which they are held against.
-    :raises DebugInfoError: if there are none, or they are damaged or of another kernel
+    :param known: Addresses in ``VMCOREINFO``, with which the symbols are compared.
+    :raises DebugInfoError: if there are no tables, or they are damaged or of another kernel
     """
     if tables := _named_tables(known):
         return read_tables(memory, tables, known)
@@ -128,14 +128,14 @@ def _named_tables(known: Mapping[str, int]) -> Tables | None:
 
 def read_tables(memory: Memory, tables: Tables, known: Mapping[str, int]) -> KernelSymbols:
     """
-    Read the symbols, and hold them against addresses that are known.
+    Read the symbols, and compare them with the known addresses.
 
     :raises DebugInfoError: if they are damaged, or of another kernel
     """
     count = memory.number(tables.num_syms, 4)
     span = tables.token_table - tables.names
     if not count:
-        raise DebugInfoError("kallsyms reads as zeros: the dump left the kernel's image out")
+        raise DebugInfoError("kallsyms reads as zeros: the dump left out the kernel's image")
     if not 0 < count <= MAX_SYMBOLS or not count < span <= _MAX_NAMES:
         raise DebugInfoError(f"kallsyms is damaged: {count} symbols in {span} bytes")
     index = memory.numbers(tables.token_index, 256, 2)
@@ -152,7 +152,7 @@ def read_tables(memory: Memory, tables: Tables, known: Mapping[str, int]) -> Ker
 
 
 def _ways(memory: Memory, tables: Tables, count: int) -> Iterator[np.ndarray]:
-    # What an offset means depends on the configuration.
+    # The meaning of an offset depends on the configuration.
     if tables.addresses is not None:
         yield memory.numbers(tables.addresses, count, 8).astype(np.uint64)
     if tables.offsets is None:
@@ -172,8 +172,8 @@ def _ways(memory: Memory, tables: Tables, count: int) -> Iterator[np.ndarray]:
 
 
 def _search(memory: Memory, known: Mapping[str, int]) -> Iterator[Tables]:
-    # The tokens of digits are the digits, one behind the other: 12 bytes of them are
-    # rarely anything else, and what lies around them tells.
+    # Each digit is its own token, and these are in order: 12 such bytes are rarely anything else,
+    # and the bytes around them show whether they are.
     if _START not in known:
         raise DebugInfoError("VMCOREINFO says neither where kallsyms is nor where the kernel is")
     for digits in _find(memory, known[_START], _DIGITS):
@@ -182,7 +182,7 @@ def _search(memory: Memory, known: Mapping[str, int]) -> Iterator[Tables]:
 
 
 def _find(memory: Memory, start: int, wanted: bytes) -> Iterator[int]:
-    # The image has holes, which cannot be read.
+    # The image has holes that cannot be read.
     last, hole = b"", 0
     for chunk in range(start, start + _MAX_IMAGE, _CHUNK):
         contents = _read_pages(memory, chunk)
@@ -226,7 +226,7 @@ def _tables_around(memory: Memory, digits: int) -> Iterator[Tables]:
 
 
 def _names_before(memory: Memory, token_table: int) -> tuple[int, int, int]:
-    """Find names, the number of them and where that is, by the markers before the tokens."""
+    """Find the names, their count and its address, by the markers before the tokens."""
     size = min(_MAX_MARKERS * 4, token_table)
     words = memory.numbers(token_table - size, size // 4, 4).astype(np.int64)
     # They may end with padding, and begin with 0.
@@ -244,7 +244,7 @@ def _names_before(memory: Memory, token_table: int) -> tuple[int, int, int]:
             if -(-count // _MARKED) == len(markers) and _is_marked(window[at:], int(markers[1])):
                 names = latest - _MAX_MARKED_BYTES + at
                 return names, count, names - back
-    raise DebugInfoError("kallsyms is damaged: what the markers are of is not before them")
+    raise DebugInfoError("kallsyms is damaged: the names are not before their markers")
 
 
 def _is_marked(packed: bytes, marker: int) -> bool:

@@ -4,7 +4,7 @@
 /proc/kallsyms
 --------------
 
-The symbols of the running kernel as it lists them, for kernels whose tables cannot be read
+Reads the symbols of the running kernel from /proc/kallsyms, for kernels whose tables cannot be read
 through /proc/kcore.
 """
 
@@ -26,9 +26,9 @@ from drgn_zonedev.debuginfo.symbol_table import (
 
 __all__ = ("parse_kallsyms",)
 
-# "ffffffff81000000 T _stext": where the letter is, and where the name begins.
+# "ffffffff81000000 T _stext": the columns of the letter and the name.
 _ADDRESS, _LETTER, _NAME = 16, 17, 19
-# Symbols of modules come behind the kernel's own.
+# Symbols of modules come after the kernel's own.
 _MODULE = b"\t["
 
 _CHARACTERS = tuple(bytes([code]) for code in range(256))
@@ -36,9 +36,9 @@ _CHARACTERS = tuple(bytes([code]) for code in range(256))
 
 def parse_kallsyms(text: bytes, known: Mapping[str, int]) -> KernelSymbols:
     """
-    Read the symbols in what /proc/kallsyms has, without those of modules.
+    Read the symbols in the text of /proc/kallsyms, without those of modules.
 
-    :param known: Addresses that ``VMCOREINFO`` has, which they are held against.
+    :param known: Addresses in ``VMCOREINFO``, with which the symbols are compared.
     :raises DebugInfoError: if they are hidden, or not those of the kernel
     """
     own = _own_lines(text)
@@ -46,7 +46,7 @@ def parse_kallsyms(text: bytes, known: Mapping[str, int]) -> KernelSymbols:
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
     if not 0 < len(ends) <= MAX_SYMBOLS or (ends - starts <= _NAME).any():
-        raise DebugInfoError("/proc/kallsyms is not lines of addresses, letters and names")
+        raise DebugInfoError("/proc/kallsyms is not a list of addresses, letters and names")
     addresses = _addresses(data, starts)
     if not addresses.any():
         raise DebugInfoError("/proc/kallsyms hides addresses: try as root")
@@ -71,7 +71,7 @@ def _addresses(data: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _names(text: bytes, starts: np.ndarray, ends: np.ndarray) -> SymbolNames:
-    # As in kallsyms' own tables, the letter is right in front of the name.
+    # As in kallsyms' own tables, the letter is right before the name.
     data = np.frombuffer(text, np.uint8).copy()
     data[starts + _NAME - 1] = data[starts + _LETTER]
     packed, begins = data.tobytes(), starts + _NAME - 1

@@ -15,7 +15,7 @@ __all__ = ("UNKNOWN_LAYOUT", "has_unknown_layout")
 
 UNKNOWN_LAYOUT = (
     "GCC has randomised the layout of some structs (CONFIG_RANDSTRUCT), which BTF does not "
-    "describe: do not rely on what is said of devices and modules"
+    "describe: do not rely on answers about devices and modules"
 )
 
 # TAINT_RANDSTRUCT, which a kernel has from the start.

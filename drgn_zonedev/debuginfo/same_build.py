@@ -4,7 +4,7 @@
 One Build
 ---------
 
-Tells whether what VMCOREINFO says and what a kernel's image holds are of one build.
+Checks whether VMCOREINFO and a kernel's image are of the same build.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ __all__ = ("differing_address", "note_build_id", "vmcoreinfo_build_id")
 
 _BUILD_ID = re.compile(rb"^BUILD-ID=((?:[0-9a-f]{2})+)$", re.MULTILINE)
 _NT_GNU_BUILD_ID = 3
-# Symbols whose address VMCOREINFO tells (VMCOREINFO_SYMBOL()): that of an array, such as
-# mem_section, is where its contents are, which a pointer of that name is not.
+# Symbols whose address is in VMCOREINFO (VMCOREINFO_SYMBOL()). mem_section is left out: if it is a
+# pointer, VMCOREINFO has the address that it points to.
 _ADDRESSES = (
     *("_stext", "init_uts_ns", "swapper_pg_dir", "init_top_pgt", "node_online_map"),
     *("node_data", "contig_page_data"),
@@ -35,7 +35,7 @@ def vmcoreinfo_build_id(vmcoreinfo: bytes) -> bytes | None:
 
 
 def note_build_id(notes: bytes, byteorder: Literal["little", "big"]) -> bytes | None:
-    """Get the build ID in a kernel's ``.notes``, or ``None`` if there is none, or damage."""
+    """Get the build ID in a kernel's ``.notes``, or ``None`` if it is missing or damaged."""
     at = 0
     while at + 12 <= len(notes):
         sizes = (notes[at + i : at + i + 4] for i in (0, 4, 8))
@@ -54,9 +54,9 @@ def differing_address(
     """
     Find a symbol that is not where VMCOREINFO says.
 
-    :param known: Of :func:`.vmcoreinfo_symbols()`.
+    :param known: The result of :func:`.vmcoreinfo_symbols()`.
     :param look_up: Gets the address of a symbol by its name, or ``None``.
-    :return: Its name, where VMCOREINFO has it, and where it is found.
+    :return: Its name, its address in VMCOREINFO, and the address that was looked up.
     """
     for name in _ADDRESSES:
         found = look_up(name)

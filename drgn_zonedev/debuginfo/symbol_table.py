@@ -4,10 +4,10 @@
 Symbol Table
 ------------
 
-The symbols that a kernel carries within itself, for its own ``%pS`` (``kallsyms``).
+The symbols that a kernel carries for its own ``%pS`` (``kallsyms``).
 
-Names stay as they are, compressed: a program asks for some tens of 200,000. What finds
-them is a sum over the characters of each name, made of the sums of its tokens.
+Names stay compressed, because a program asks for only some tens of 200,000. They are found by a sum
+over the characters of each name, which is computed from the sums of its tokens.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ __all__ = (
 )
 
 MAX_SYMBOLS = 1 << 22
-"""The most symbols that are read; a kernel with everything has some 300,000."""
+"""The most symbols that are read; a kernel with everything built in has some 300,000."""
 
-# The table of tokens, of which each but the last few has some characters.
+# How many tokens the table has.
 _TOKENS = 256
 
-# What is larger is a hole between two parts of the image, and no symbol.
+# A larger distance is a hole between two parts of the image, not a symbol.
 _MAX_SYMBOL_BYTES = 1 << 26
 
 
@@ -46,7 +46,7 @@ class KernelSymbol:
     """
     A symbol.
 
-    :ivar letter: What nm(1) calls it: ``t`` or ``T`` is text, a capital letter is global.
+    :ivar letter: Its letter in nm(1): ``t`` or ``T`` is text; capital letters are global.
     :ivar size: Up to the next symbol, padding included.
     """
 
@@ -59,7 +59,7 @@ class KernelSymbol:
 @dataclass(frozen=True, eq=False, repr=False)
 class SymbolNames:
     """
-    The names of symbols, each behind its letter.
+    The names of symbols, each after its letter.
 
     :ivar packed: The tokens of each name begin at ``starts`` and end at ``ends``.
     """
@@ -78,7 +78,7 @@ class SymbolNames:
         return b"".join(map(self.tokens.__getitem__, packed)).decode("ascii", "backslashreplace")
 
     def rows(self, name: str) -> list[int]:
-        """Find which ones have a name, whatever their letters."""
+        """Find the rows that have a name, whatever their letters."""
         rows = np.flatnonzero(self.sums == _sum(name.encode())).tolist()
         return [row for row in rows if self[row][1:] == name]
 
@@ -88,8 +88,8 @@ class KernelSymbols:
     """
     The symbols of a kernel, without those of its modules.
 
-    :ivar order: Sorts the addresses.
-    :ivar lowest: What is below it is not an address: per-CPU symbols may begin at 0.
+    :ivar order: Indices that sort the addresses.
+    :ivar lowest: Values below it are not addresses: per-CPU symbols may begin at 0.
     """
 
     names: SymbolNames
@@ -104,11 +104,11 @@ class KernelSymbols:
         return (self._symbol(row) for row in range(len(self)))
 
     def named(self, name: str) -> tuple[KernelSymbol, ...]:
-        """Find all symbols of a name: static ones may share it."""
+        """Find all symbols with a name, which static ones may share."""
         return tuple(self._symbol(row) for row in self.names.rows(name))
 
     def at(self, address: int) -> tuple[KernelSymbol, ...]:
-        """Find the symbols that contain an address; they begin at one address."""
+        """Find the symbols that contain an address; all of them begin at the same address."""
         end = self._behind(address)
         if not end or address < self.lowest:
             return ()
@@ -136,16 +136,16 @@ def token_texts(table: bytes, index: np.ndarray) -> tuple[bytes, ...]:
     """
     Get the texts of the 256 tokens.
 
-    :param table: ``kallsyms_token_table``; may go on behind its end.
+    :param table: ``kallsyms_token_table``, possibly with other data after its end.
     :param index: ``kallsyms_token_index``
     :raises DebugInfoError: if they do not belong together
     """
     texts = table.split(b"\0", _TOKENS)[:_TOKENS]
     lengths = np.array([len(text) + 1 for text in texts])
     if len(texts) != _TOKENS or len(index) != _TOKENS or index[0]:
-        raise DebugInfoError("kallsyms is damaged: its tokens are not 256")
+        raise DebugInfoError("kallsyms is damaged: it does not have 256 tokens")
     if (np.cumsum(lengths)[:-1] != index[1:]).any():
-        raise DebugInfoError("kallsyms is damaged: the index of its tokens is not theirs")
+        raise DebugInfoError("kallsyms is damaged: the index of its tokens does not match them")
     return tuple(texts)
 
 
@@ -153,7 +153,7 @@ def symbol_names(packed: bytes, count: int, tokens: tuple[bytes, ...]) -> Symbol
     """
     Find where each name begins.
 
-    :param packed: ``kallsyms_names``; may go on behind its end.
+    :param packed: ``kallsyms_names``, possibly with other data after its end.
     :raises DebugInfoError: if there are fewer names
     """
     starts, ends = _bounds(packed, count)
@@ -162,7 +162,7 @@ def symbol_names(packed: bytes, count: int, tokens: tuple[bytes, ...]) -> Symbol
 
 def kernel_symbols(names: SymbolNames, addresses: np.ndarray, start: int) -> KernelSymbols:
     """
-    Put names and addresses together, as many of each.
+    Combine names with as many addresses.
 
     :param start: ``_stext``
     """
@@ -172,20 +172,20 @@ def kernel_symbols(names: SymbolNames, addresses: np.ndarray, start: int) -> Ker
 
 def agrees(names: SymbolNames, addresses: np.ndarray, known: Mapping[str, int]) -> bool:
     """
-    Whether symbols are of the kernel that is known to have some addresses, ``_stext`` among
-    them.
+    Return whether symbols belong to the kernel with the ``known`` addresses, which include
+    ``_stext``.
     """
     rows = {name: names.rows(name) for name in known}
     wanted = {name: found[0] for name, found in rows.items() if len(found) == 1}
     right = {name for name, row in wanted.items() if int(addresses[row]) == known[name]}
-    # mem_section, where it is a pointer, is in VMCOREINFO by its value.
+    # If mem_section is a pointer, VMCOREINFO has its value, not its address.
     return "_stext" in right and 2 * len(right) > len(wanted)
 
 
 def name_sums(
     packed: bytes, tokens: tuple[bytes, ...], starts: np.ndarray, ends: np.ndarray
 ) -> np.ndarray:
-    """Get the sum of each name, without the letter that its first token begins with."""
+    """Get the sum of each name, without the letter at the start of its first token."""
     if not len(starts):
         return np.zeros(0, np.int32)
     weights = np.array([_sum(text) for text in tokens], np.int32)
@@ -198,7 +198,7 @@ def name_sums(
 
 
 def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
-    # Where the length of each name is, and the end.
+    # Offsets of the length of each name, and of the end.
     places = [0]
     at = 0
     try:
@@ -221,5 +221,5 @@ def _bounds(packed: bytes, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum(text: bytes) -> int:
-    # Of cubes: of characters alone, too many names would be alike.
+    # A sum of cubes: with a plain sum, too many names would be alike.
     return sum(c * c * c for c in text) & 0x7FFFFFFF

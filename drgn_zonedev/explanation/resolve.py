@@ -317,8 +317,8 @@ def _end(prog: Program, text: str, kind: str | None) -> int:
     if value == 0:
         return 0
     try:
-        # The page that the address of the end lies in counts, unless that is its first byte. Behind
-        # the end, there may be no PFN.
+        # The page that contains the end address counts, unless that is its first byte. There may be
+        # no PFN after the end.
         return resolve_pfn(prog, value - 1, kind)[0] + 1
     except ValueError:
         # It says what is wrong with the number that was given.

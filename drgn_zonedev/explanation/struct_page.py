@@ -122,8 +122,8 @@ def decode_page(
 
 
 def _is_poisoned(page: _Page) -> bool:
-    # PageHWPoison(). For hugetlb pages (is_page_hwpoison()) and compound pages of devices, the
-    # head has the flag, and nothing else says which of its pages it is.
+    # PageHWPoison(). In hugetlb pages (is_page_hwpoison()) and compound pages of devices, the head
+    # has the flag, and nothing shows which page is meant.
     try:
         bit = 1 << page.prog.constant("PG_hwpoison").value_()
     except LookupError:

@@ -35,7 +35,7 @@ class Ending(enum.Enum):
 
     JUDGED = "judged"
     NOT_JUDGED = "not judged"
-    """It can be opened, but not judged, such as for want of debugging symbols."""
+    """It can be opened, but not judged; for example, debugging symbols are missing."""
     NOT_OPENED = "not opened"
     TIMEOUT = "timeout"
     """It took longer than its limit."""
@@ -54,10 +54,10 @@ LIMITED = (Ending.TIMEOUT, Ending.MEMORY)
 @dataclass(frozen=True)
 class Limits:
     """
-    What the check of one dump may take.
+    The limits for the check of one dump.
 
-    :ivar seconds: Of time on the clock.
-    :ivar memory: Of the processes together, in bytes; 0 for as much as there is.
+    :ivar seconds: Wall-clock time.
+    :ivar memory: Of all its processes together, in bytes; 0 for no limit.
     """
 
     seconds: float
@@ -69,7 +69,7 @@ class Task:
     """
     A dump to check.
 
-    :ivar arguments: Of ``zonedev``, in front of the command.
+    :ivar arguments: Of ``zonedev``, before the command.
     :ivar options: Of ``check``.
     """
 
@@ -82,7 +82,7 @@ class Task:
 @dataclass(frozen=True)
 class Checked:
     """
-    What came of it.
+    The result of a check.
 
     :ivar reason: One line: why it was not judged, or what the check warns of.
     :ivar report: What ``check --format json`` prints, if it got that far.
@@ -160,7 +160,7 @@ def _run(task: Task, directory: Path, is_stopping: Callable[[], bool]) -> _Watch
     try:
         return _watch(process, task.limits, is_stopping)
     finally:
-        # Whatever it has started ends, too.
+        # The processes that it has started end, too.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -216,7 +216,7 @@ def _family(pid: int) -> Iterator[int]:
                 for child in f.read().split():
                     yield from _family(int(child))
     except OSError:
-        # It ended meanwhile.
+        # It has ended in the meantime.
         return
 
 
@@ -266,7 +266,7 @@ def _error(directory: Path) -> str:
 
 
 def _last_line(directory: Path) -> str:
-    # Above an error are warnings.
+    # Warnings come before the error.
     with (directory / _ERRORS).open("rb") as f:
         lines = f.read(_MAX_ERRORS).decode(errors="backslashreplace").splitlines()
     last = next((line for line in reversed(lines) if line.strip()), "")

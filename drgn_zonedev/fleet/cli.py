@@ -160,7 +160,7 @@ def _survey(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.fleet.store import StoreError
 
     if args.core or args.live or args.qemu:
-        raise UsageError("survey takes its dumps as arguments: take -c, -k or --qemu away")
+        raise UsageError("survey takes its dumps as arguments: remove -c, -k or --qemu")
     try:
         if args.paths == [_REPORT]:
             return _report(args)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
-"""Which kernel a dump is of, by its ``VMCOREINFO``, without opening it with drgn."""
+"""Reads which kernel a dump is of from its ``VMCOREINFO``, without drgn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BEGINNING = 1 << 20
 
 def dumped_kernel(found: Found) -> DumpedKernel:
     """
-    Read which kernel a dump is of.
+    Find out which kernel a dump is of.
 
     :raises OSError: if it cannot be read
     """
@@ -35,6 +35,6 @@ def _note_in_archive(path: Path) -> bytes | None:
     try:
         vmcore = beginnings(path, _BEGINNING).get("vmcore", b"")
     except ArchiveError:
-        # The check says what is wrong with it.
+        # The check reports what is wrong with the archive.
         return None
     return vmcoreinfo_note(lambda offset, size: vmcore[offset : offset + size])

@@ -43,7 +43,7 @@ class SurveyQuestion:
     """
     What is asked of every dump.
 
-    :ivar arguments: Of ``zonedev``, in front of the command.
+    :ivar arguments: Of ``zonedev``, before the command.
     :ivar options: Of ``check``.
     :ivar versions: Of the programs that answer.
     """

@@ -60,7 +60,7 @@ class BugCount:
 
 @dataclass(frozen=True)
 class MachineCount:
-    """How many dumps have device memory of at least so many bytes, and less than the next."""
+    """How many dumps have device memory of at least this many bytes, and less than the next."""
 
     least: int
     most: int | None

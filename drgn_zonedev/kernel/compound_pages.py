@@ -138,7 +138,7 @@ def compound_pages(prog: Program, pages: Pages) -> CompoundPages:
     heads = compound_heads(prog, pages)
     unique, which = np.unique(heads, return_inverse=True)
     raw, readable = read_records(prog, unique, pages.layout.size)
-    # Apart from the first read: behind the last page, there may be no memmap.
+    # Apart from the first read: after the last page, there may be no memmap.
     after, _ = read_records(prog, unique + np.uint64(pages.layout.size), pages.layout.size)
     head, second = (
         Pages(pages.start_pfn, pages.end_pfn, words.view("<u8")[which], pages.layout)

@@ -120,7 +120,7 @@ def _symbol_in(module: Object, address: int) -> tuple[str, int] | None:
     rows = raw.reshape(count, size)
 
     def column(member: str) -> np.ndarray:
-        # Of unsigned integers.
+        # Only for unsigned integers.
         info = symbol_type.member(member)
         length = sizeof(info.type)
         part = rows[:, info.offset : info.offset + length]

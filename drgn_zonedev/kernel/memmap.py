@@ -133,7 +133,7 @@ def page_layout(prog: Program) -> PageLayout:
     """
     Get the layout of ``struct page`` in this kernel.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     :raises BadDataError: if ``struct page`` has a size that no kernel has
     """
     page = prog.type("struct page")

@@ -143,7 +143,7 @@ def pgmap_array_entries(prog: Program) -> XArrayEntries:
     Read all of ``pgmap_array``: which PFNs it holds which ``struct dev_pagemap *`` for,
     and which PFNs could not be read. Without ``CONFIG_ZONE_DEVICE``, it holds nothing.
 
-    :raises ObjectNotFoundError: if the debugging information lacks ``pgmap_array``
+    :raises ObjectNotFoundError: if the debugging information does not have ``pgmap_array``
     """
     if not has_zone_device(prog):
         return no_entries()
@@ -283,7 +283,7 @@ def _percpu_ref_count(ref: Object, data: Object, word: int, atomic: bool) -> int
         return int(count)
     mask = prog["__PERCPU_REF_ATOMIC_DEAD"].value_()
     if not word & ~mask:
-        # alloc_percpu_gfp() never gives this; what is at the start of per-CPU memory is no counter.
+        # alloc_percpu_gfp() never gives this; the start of per-CPU memory is not a counter.
         raise FaultError("there is no per-CPU counter", 0)
     # PERCPU_COUNT_BIAS: in percpu mode the atomic counter starts there.
     bits = 8 * prog.type("unsigned long").size
@@ -322,7 +322,7 @@ def dev_pagemap_type(pgmap: Object) -> str:
     try:
         return str(pgmap.type.format_(type_name=False))
     except AttributeError:
-        # The debugging information lacks enum memory_type.
+        # The debugging information does not have enum memory_type.
         return "?"
 
 
@@ -331,7 +331,7 @@ def pgmap_vmemmap_shift(pgmap: Object) -> int:
     Get the order of the compound pages that a pgmap's memmap is made of.
 
     :param pgmap: ``struct dev_pagemap *``
-    :raises LookupError: if the debugging information lacks the member, which the kernel has
+    :raises LookupError: if the debugging information does not have the member, which the kernel has
     """
     require_struct(pgmap, _PGMAP)
     # Added in Linux kernel commit c4386bd8ee3a ("mm/memremap: add ZONE_DEVICE
@@ -512,7 +512,7 @@ def require_percpu_ref(prog: Program) -> None:
     """
     Look up what :func:`percpu_ref_state()` needs.
 
-    :raises LookupError: if the debugging information lacks it
+    :raises LookupError: if the debugging information does not have it
     """
     prog.type("struct percpu_ref")
     prog["__PERCPU_REF_DEAD"]
@@ -522,7 +522,7 @@ def _ref_state(pgmap: Object) -> RefState:
     try:
         ref = pgmap_ref(pgmap)
     except AttributeError:
-        # The debugging information lacks struct percpu_ref.
+        # The debugging information does not have struct percpu_ref.
         return RefState("unreadable", None, None)
     return percpu_ref_state(ref)
 

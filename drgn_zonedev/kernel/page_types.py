@@ -94,7 +94,7 @@ def page_types(prog: Program) -> PageTypes:
     """
     Get the page types of this kernel.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     numbers = _enumerators(prog, "PGTY_buddy", _PREFIX)
     if numbers:

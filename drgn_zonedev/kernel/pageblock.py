@@ -115,7 +115,7 @@ def _room(prog: Program, pages: int) -> int:
 
 
 def _room_for_flags(prog: Program, sections: Sections) -> int | None:
-    # sparse_init_nid() lays the usages of a node's sections one behind the other.
+    # sparse_init_nid() lays the usages of a node's sections one after the other.
     try:
         early = np.uint64(section_flags(prog).early)
         offset = offsetof(prog.type("struct mem_section_usage"), "pageblock_flags")

@@ -93,7 +93,7 @@ def _blocks_of_cpu(
 
 def _order_of_list(prog: Program, index: int, per_order: int) -> int:
     # pindex_to_order(): higher orders since Linux kernel commit 44042b449872 ("mm/page_alloc:
-    # allow high-order pages to be stored on the per-cpu lists") (in v5.14). The lists behind those
+    # allow high-order pages to be stored on the per-cpu lists") (in v5.14). The lists after those
     # of PAGE_ALLOC_COSTLY_ORDER have transparent huge pages.
     order = index // per_order
     return order if order <= _COSTLY_ORDER else hpage_pmd_order(prog)

@@ -43,6 +43,6 @@ def task_page_tables(prog: Program) -> Iterator[int]:
     for node in list_nodes(prog, prog["pgd_list"].address_of_()):
         pfn, misplaced = divmod(node - layout.lru_offset - layout.vmemmap, layout.size)
         if misplaced or pfn < 0:
-            # What follows is no list of struct pages.
+            # The list does not continue with struct pages.
             return
         yield pfn

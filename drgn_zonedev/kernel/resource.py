@@ -104,7 +104,7 @@ def iomem_resources(prog: Program) -> Resources:
     """
     Get all resources below ``iomem_resource``.
 
-    :raises LookupError: if the debugging information lacks it
+    :raises LookupError: if the debugging information does not have it
     """
     return with_names(prog, unnamed_iomem_resources(prog))
 

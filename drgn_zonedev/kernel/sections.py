@@ -256,7 +256,7 @@ def _section_roots(prog: Program) -> Iterator[tuple[int, int, int, int | None]]:
 
 def _read_roots(prog: Program, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # The pointers, and which of them could be read. A dump leaves out pages, and an export what is
-    # behind the last root: so only one page is looked at pointer by pointer.
+    # after the last root: so only one page is looked at pointer by pointer.
     roots, readable = np.zeros(len(places), np.uint64), np.zeros(len(places), bool)
     edges = np.flatnonzero(np.diff(places // np.uint64(SMALLEST_PAGE))) + 1
     may_be_partial = True

@@ -65,7 +65,7 @@ def for_each_process(prog: Program) -> Iterator[Process]:
     """
     Iterate over the processes of user space, like the kernel's ``for_each_process()``.
 
-    :raises FaultError: at one that cannot be read
+    :raises FaultError: at a process that cannot be read
     """
     tasks = prog["init_task"].tasks.address_of_()
     for leader in list_entries(prog, "struct task_struct", tasks, "tasks"):
@@ -110,7 +110,7 @@ def uninterruptible_threads(prog: Program, process: Process) -> Iterator[Object]
     as those that wait for I/O do.
 
     :return: Iterator of ``struct task_struct *``
-    :raises FaultError: at one that cannot be read
+    :raises FaultError: at a thread that cannot be read
     """
     head = Object(prog, "struct task_struct *", process.task).signal.thread_head.address_of_()
     # Renamed in Linux kernel commit 2f064a59a11f ("sched: Change task_struct::state") (in

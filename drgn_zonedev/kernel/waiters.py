@@ -34,7 +34,7 @@ def removal_waiters(pgmap: Object) -> Iterator[Object]:
 
     :param pgmap: ``struct dev_pagemap *``
     :return: Iterator of ``struct task_struct *``
-    :raises FaultError: if they cannot be read
+    :raises FaultError: if the tasks cannot be read
     """
     require_struct(pgmap, "struct dev_pagemap")
     yield from _queued(pgmap.done.wait)
@@ -60,7 +60,7 @@ def _queued(queue: Object) -> Iterator[Object]:
     # Use simple wait queues") (in v5.7).
     simple = queue.type_.has_member("task_list")
     head = queue.task_list if simple else queue.head
-    # Zeros are a queue that was never initialised.
+    # A queue of zeros was never initialised.
     if not read_word(queue.prog_, head.address_):
         return
     tag, link = ("swait_queue", "task_list") if simple else ("wait_queue_entry", "entry")
@@ -77,7 +77,7 @@ def page_waiters(prog: Program) -> Iterator[tuple[int, Object]]:
 
     :return: Iterator of (PFN, ``struct task_struct *``)
     :raises FaultError: if a wait queue cannot be read
-    :raises LookupError: if the debugging information lacks ``bit_wait_table``
+    :raises LookupError: if the debugging information does not have ``bit_wait_table``
     """
     layout, bits = page_layout(prog), prog.type("struct wait_bit_queue_entry")
     for head in _busy_queues(prog["bit_wait_table"]):

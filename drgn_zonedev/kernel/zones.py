@@ -57,7 +57,7 @@ class Zone:
 
 @dataclass(frozen=True)
 class UnreadableZone:
-    """A ``struct zone`` that cannot be read, and the address that faulted."""
+    """A ``struct zone`` that cannot be read, with the address that faulted."""
 
     nid: int
     number: int
@@ -68,7 +68,7 @@ class UnreadableZone:
 class Zones:
     """
     Zones with a span that is not empty, and zones that cannot be read, by node and number.
-    ``spanless`` are those that have pages all the same.
+    ``spanless`` are zones without a span that have pages nevertheless.
     """
 
     found: tuple[Zone, ...]

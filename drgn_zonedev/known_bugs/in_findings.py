@@ -59,7 +59,7 @@ def _value(finding: Finding) -> int | None:
 
 
 def _is_skipped_tail(finding: Finding, pgmaps: _Pgmaps, kernel: KernelFacts) -> bool:
-    # A tail behind the second page of vmemmap of its compound page.
+    # A tail after the second page of vmemmap of its compound page.
     pgmap = pgmaps.get(finding.pgmap or 0)
     for i, range_ in enumerate(pgmap.ranges if pgmap else ()):
         if pgmap and range_.start_pfn <= finding.start_pfn < range_.end_pfn:

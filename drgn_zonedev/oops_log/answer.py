@@ -70,11 +70,11 @@ class Need(enum.Enum):
     """Information that is missing in the log; the value is the text to show."""
 
     BASE = (
-        "the PFN of an address in vmemmap: KASLR can have moved it. A dump of this boot (-c), "
-        "or a page dump of it that has pfn: and an address, gives its base"
+        "the PFN of an address in vmemmap: KASLR may have moved vmemmap. A dump of this boot (-c), "
+        "or a page dump with pfn: and an address, gives its base"
     )
-    ADDRESSES = "addresses: this log has none of an oops, and no page dump"
-    WORDS = "the struct page that was poisoned or overwritten: its address is in no register"
+    ADDRESSES = "addresses: this log has neither an oops with addresses nor a page dump"
+    WORDS = "the struct page that was poisoned or overwritten: its address is not in a register"
     EXACT = "the exact address: s390x reports only the page of vmemmap that it is in"
     SAME_BOOT = "one base of vmemmap: the page dumps of this log give several"
 

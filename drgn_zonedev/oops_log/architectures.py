@@ -4,8 +4,8 @@
 Architectures of Logs
 ---------------------
 
-Describes each architecture for reading its logs: the look of an oops, where vmemmap can be,
-and the values of poisoned pointers.
+Describes how to read the logs of each architecture: how an oops looks, where vmemmap can be, and
+which values poisoned pointers have.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class LogArchitecture:
     """
     An architecture as its logs show it.
 
-    ``areas`` is where vmemmap is by default, whatever of it is in use. ``movable`` says
-    that KASLR can move it. ``most_pfns`` bounds the PFNs behind a base that the log gives.
-    ``illegal_pointer`` is CONFIG_ILLEGAL_POINTER_VALUE, which list and tail poison add to.
-    ``alignment`` is what a base is a multiple of.
+    ``areas`` is where vmemmap can be by default. ``movable`` says that KASLR can move it.
+    ``most_pfns`` bounds the PFNs after a base that the log gives. ``illegal_pointer`` is
+    CONFIG_ILLEGAL_POINTER_VALUE, to which list and tail poison add an offset. Bases are multiples
+    of ``alignment``.
     """
 
     name: str
@@ -89,8 +89,8 @@ ARCHITECTURES = {
                 r"|\bppc64(?:le)?\b|kernel data access on (?:read|write)"
                 r"|\[c000[0-9a-f]{12}\] \[c0[0-9a-f]{14}\]"
             ),
-            # RADIX_VMEMMAP_START, and that of the hash MMU with 64K pages, since the
-            # regions were made one 0xc00x (in v5.2). Nothing randomises it.
+            # RADIX_VMEMMAP_START, which is also that of the hash MMU with 64K pages since v5.2,
+            # when all regions became 0xc00x. Nothing randomises it.
             (VmemmapArea(0xC00C000000000000, 1 << 40),),
             movable=False,
             most_pfns=1 << 40,
@@ -103,7 +103,7 @@ ARCHITECTURES = {
             re.compile(
                 r"\bKrnl (?:PSW|GPRS|Code) ?:|\bFailing address: [0-9a-f]|\bs390x\b|\bTEID:"
             ),
-            # setup_kernel_memory_layout() places it by how much memory there is.
+            # setup_kernel_memory_layout() places it according to the size of memory.
             (),
             movable=True,
             most_pfns=1 << 28,
@@ -128,8 +128,8 @@ ARCHITECTURES = {
 }
 
 
-# So many more lines that look like one architecture's than like any other's. The patterns take
-# most of the time of a log with an oops in each megabyte.
+# One architecture is certain if it matches this many more lines than any other. Matching takes most
+# of the time for a log with an oops in each megabyte.
 _ENOUGH = 16
 
 

@@ -86,7 +86,7 @@ _FUNCTION = re.compile(r"(\? )?\b([A-Za-z_][\w.]{1,100})\+0x[0-9a-f]{1,6}/0x[0-9
 _AT = re.compile(r"\bRIP: |\bpc : |\bepc ?: |\bNIP \[|\bKrnl PSW|\bWARNING: ")
 _CONDITION = re.compile(r"page dumped because: (.{1,200})")
 
-# A trace has at most so many lines.
+# A trace has at most this many lines.
 _MOST_LINES = 200
 
 

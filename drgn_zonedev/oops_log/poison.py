@@ -42,7 +42,7 @@ _MEANINGS = {
     Pattern.LIST_POISON: "LIST_POISON: the entry was deleted from its list already, or was never "
     "on one",
     Pattern.TAIL_MAPPING: "TAIL_MAPPING: page->mapping of a tail of a compound page",
-    Pattern.PAGE_POISON: "PAGE_POISON (0xaa): contents of a page that is free",
+    Pattern.PAGE_POISON: "PAGE_POISON (0xaa): contents of a free page",
     Pattern.SLAB_POISON: "slab poison (0x6b, 0x5a): an object that was freed, or never initialised",
 }
 
@@ -91,8 +91,8 @@ def poison_at(
 
 def wrapped_member(address: int) -> int | None:
     """
-    Get the offset in ``struct page`` that a small address is of, if the page's address is
-    compound_head() of all ones, to which the offset was added.
+    Get the offset in ``struct page`` from a small address, if the kernel added the offset to
+    compound_head() of all ones.
     """
     offset = (address + 2) & _ALL
     return offset if 8 <= offset < 64 and offset % 4 == 0 else None

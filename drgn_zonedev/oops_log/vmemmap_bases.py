@@ -176,7 +176,7 @@ def _unmoved(
     if kernel.kaslr_disabled:
         return "the log says that KASLR is disabled"
     if kernel.kasan:
-        return "KASAN switches the randomisation of memory off"
+        return "KASAN disables the randomisation of memory"
     if any(a in _DIRECT_MAP for a in addresses) and any(a in _VMALLOC for a in addresses):
         return "the direct map and vmalloc are at their defaults"
     return None

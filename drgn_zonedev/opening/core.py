@@ -170,7 +170,7 @@ def _refuse_another_architecture(core: str, name: str, platform: drgn.Platform) 
     if prog.platform and prog.platform.arch not in (platform.arch, drgn.Architecture.UNKNOWN):
         architecture, other = prog.platform.arch.name.lower(), platform.arch.name.lower()
         raise CannotOpenError(
-            f"{name} says that it is of {architecture}, not {other}: take --architecture away"
+            f"{name} says that it is of {architecture}, not {other}: remove --architecture"
         )
 
 
@@ -265,5 +265,5 @@ def reopen(dump: Dump) -> drgn.Program:
     prog.set_core_dump(dump.path)
     _distrust(prog)
     if prog["VMCOREINFO"].string_() != dump.vmcoreinfo:
-        raise ValueError(f"{dump.path} is another dump now")
+        raise ValueError(f"{dump.path} was replaced by another dump")
     return prog

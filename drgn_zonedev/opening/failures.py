@@ -20,8 +20,8 @@ __all__ = (
 )
 
 INCOMPLETE = (
-    "take the dump whole and with less left out (parts of a split one: makedumpfile "
-    "--reassemble), or look at the running kernel"
+    "use a complete dump with less left out (makedumpfile --reassemble joins the parts of a split "
+    "one), or the running kernel"
 )
 """What to do about a dump without memory that everything else depends on."""
 
@@ -83,8 +83,8 @@ def require_page_tables(prog: Program, name: str) -> None:
     except NotImplementedError as e:
         arch = prog.platform.arch.name.lower()
         raise CannotJudgeError(
-            f"drgn cannot translate virtual addresses of {arch}, so that nothing can be said of "
-            f"{name}: run zonedev -k on that machine"
+            f"drgn cannot translate virtual addresses of {arch}, so {name} cannot be "
+            f"judged: run zonedev -k on that machine"
         ) from e
     except Exception:
         # Anything else is about the address.

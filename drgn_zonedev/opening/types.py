@@ -4,8 +4,8 @@
 Source of Types
 ---------------
 
-Chooses the source of types and symbols: vmlinux, which has most of them, or else BTF and
-kallsyms in the kernel's own memory.
+Chooses the source of types and symbols: vmlinux, which has more of them, or BTF and kallsyms in the
+kernel's own memory.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_types(
 
     :param symbols: The files given by ``-s``. If one is not of this kernel, that is an
         error; BTF does not replace it.
-    :param names: Names of files in errors, for those that are copies.
+    :param names: Names to show in errors, for files that are copies.
     :raises CannotOpenError: if one of the files cannot be used
     :raises CannotJudgeError: if the kernel's types cannot be found
     """

@@ -77,7 +77,7 @@ def used_folios(window: Window) -> tuple[FolioCounts, tuple[Gap, ...]]:
         parts.append(_selected(folios, _may_be_used(window, folios)))
         if not folios.readable.all():
             address = pages.layout.page_address(int(folios.pfn[~folios.readable][0]))
-            gaps.append(Gap(Searched.STRUCT_PAGES, address, "a large folio is not all there"))
+            gaps.append(Gap(Searched.STRUCT_PAGES, address, "a large folio is incomplete"))
     return _joined(parts), tuple(gaps)
 
 
@@ -97,7 +97,7 @@ def has_references_besides_mappings(window: Window, folios: FolioCounts) -> bool
 
 
 def _other_references(window: Window, folios: FolioCounts) -> np.ndarray:
-    # Besides those of mappings and pins.
+    # References other than those of mappings and pins.
     of_pin = np.where(folios.order > 0, 1, GUP_PIN_COUNTING_BIAS)
     others = folios.references - window.idle - folios.pins * of_pin
     if window.are_counted:

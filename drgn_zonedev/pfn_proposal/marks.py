@@ -60,7 +60,7 @@ def _words(count: int, first: int, end: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Marks:
-    """What would be set for a program's memory, by when the kernel would set and clear it."""
+    """The bits that would be set for a program's memory, by when the kernel changes them."""
 
     snapshot: Snapshot
     ranges: Sequence[Range]

@@ -128,7 +128,7 @@ def proposal(prog: Program, *, progress: Progress = no_progress) -> ProposalRepo
 
     :param progress: Called with the bytes of memmap that were just verified, and the
         total: the struct pages of devices, and of holes in early sections.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     snapshot = take_snapshot(prog)
     ranges = classify_snapshot(prog, snapshot)

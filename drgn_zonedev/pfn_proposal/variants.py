@@ -24,7 +24,7 @@ __all__ = ("VARIANTS", "Asked", "Variant")
 
 @dataclass(frozen=True)
 class Asked:
-    """PFNs, and everything that a lookup could check."""
+    """PFNs, and all data that a lookup could check."""
 
     snapshot: Snapshot
     marks: Marks
@@ -76,9 +76,9 @@ class Variant:
     """
     A way to build ``pfn_zone_device()``.
 
-    ``bitmaps`` is the number of bits per subsection besides that of ``subsection_map``.
-    ``calls`` names the functions that a lookup calls, in order; ``again`` those for
-    another PFN of the same range, if the walker keeps the pgmap and its reference: see
+    ``bitmaps`` is the number of bits per subsection in addition to ``subsection_map``. ``calls``
+    names the functions that a lookup calls, in order; ``again`` names those for another PFN of the
+    same range, if the walker keeps the pgmap and its reference: see
     :mod:`drgn_zonedev.pfn_proposal.cost`.
 
     ``lookup`` computes the answer, and ``owned`` the other bit of a variant with two.
@@ -171,7 +171,7 @@ VARIANTS = (
         name="taint+pgmap",
         what="pfn_valid(), not pfn_to_online_page(), and get_dev_pagemap(), as since v5.12",
         lookup=_taint_pgmap,
-        set="SECTION_TAINT_ZONE_DEVICE early, where a device ends inside of a section",
+        set="SECTION_TAINT_ZONE_DEVICE early, where a device ends inside a section",
         cleared="with the section",
         bitmaps=0,
         calls=("pfn_valid", "pfn_to_online_page", *_GET_PUT),
@@ -202,7 +202,8 @@ VARIANTS = (
         what="the same, and not in altmap->reserve: with patch 3/3, the whole series",
         lookup=_late_reserve,
         set="after memmap_init_zone_device(), for the whole range",
-        cleared="in section_deactivate(); get_dev_pagemap() fails before, for a killed reference",
+        cleared="in section_deactivate(); get_dev_pagemap() fails earlier, once the reference is "
+        "killed",
         bitmaps=1,
         calls=(*_LATE, "get_dev_pagemap", "reserve", "put_dev_pagemap"),
         again=_LATE,

@@ -124,7 +124,7 @@ def _evidence(report: BugReport) -> Iterator[str]:
     if report.contents is not None:
         yield from _filled(f"struct page of PFN {pfn:#x} holds: {report.contents}")
     if report.words is None:
-        yield "its words are left out: they can be anybody's data"
+        yield "its words are left out: they may be private data"
         return
     for i in range(0, len(report.words), 2):
         pair = " ".join(f"{word:016x}" for word in report.words[i : i + 2])
@@ -165,7 +165,7 @@ def _walkers(report: BugReport) -> Iterator[str]:
     if report.walkers_error is not None:
         yield from _filled(f"not known: {report.walkers_error}")
     elif not report.walkers:
-        yield "none of the walkers of PFNs that zonedev knows"
+        yield "none of the PFN walkers that zonedev knows"
     for walker in report.walkers:
         uses = "uses it" if walker.uses else "reads its flags"
         yield from _filled(f"{walker.name}: {walker.function}() {uses}: {walker.outcome}")

@@ -40,7 +40,7 @@ class FindingGroup:
 
     @property
     def end_pfn(self) -> int:
-        """The PFN behind the last run."""
+        """The PFN after the last run."""
         return max(f.end_pfn for f in self.findings)
 
     @property

@@ -4,7 +4,7 @@
 Logs of Oopses
 --------------
 
-What ``oops`` prints, as text and as JSON. Text of a log is as untrusted as that of a dump.
+What ``oops`` prints, as text and as JSON. Logs are as untrusted as dumps.
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ def oops_text(
     if explanations:
         blocks.append("\n".join(["IN THE DUMP", "", *_explained(explanations)]))
     if not blocks:
-        return "This log has no oops, no page dump, and no registers."
+        return "This log has no oops, page dump or registers."
     return "\n\n".join(blocks)
 
 
-# Rows of a table on a screen, of which there are up to five.
+# Rows of each table on a screen; there are up to five tables.
 _ROWS = 8
 
 
@@ -262,7 +262,7 @@ def _bugs(log: OopsLog) -> Iterator[str]:
             yield f"    PFNs that boot reserves where there is no RAM: {spans}"
 
 
-# The bug that is about what boot reserves.
+# The bug that is about pages that boot reserves.
 _OF_HOLES = "zone-of-reserved-hole"
 
 

@@ -69,7 +69,7 @@ class Screen:
 
 
 def current_screen() -> Screen | None:
-    """Get the size of the terminal on standard output, or ``None`` if that is no terminal."""
+    """Get the size of the terminal on standard output, or ``None`` if that is not a terminal."""
     if not sys.stdout.isatty():
         return None
     size = shutil.get_terminal_size()

@@ -116,7 +116,7 @@ def _as_option(words: Sequence[str]) -> Sequence[str]:
 
 
 def _hint(words: Sequence[str]) -> str:
-    # Only expressions of variables that there are were taken for Python.
+    # Expressions are taken for Python only if their variables exist.
     if words[0] == "pfn" and any(set(word) & set(".[(") for word in words[1:]):
         return "; Python objects go to explain(), from drgn_zonedev"
     return ""

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             args, f"the debugging information is incomplete: {e}: {_WHOLE}", Status.NOT_JUDGED
         )
     except drgn.FaultError as e:
-        message = f"what everything else depends on is not readable: {e}: {INCOMPLETE}"
+        message = f"a structure that everything depends on cannot be read: {e}: {INCOMPLETE}"
         return _complain(args, message, Status.NOT_JUDGED)
     except OSError as e:
         return _complain(args, f"reading memory fails: {e.strerror or e}", Status.NOT_JUDGED)
@@ -163,7 +163,7 @@ def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Na
         parser.error("--pause is for a guest: it needs --qemu")
     reads_none = isinstance(args.command, ShellCommand) and not args.command.opens_dumps
     if reads_none and (given := given_options(parser, args)):
-        parser.error(f"this command reads no program: remove {', '.join(given)}")
+        parser.error(f"this command does not read a program: remove {', '.join(given)}")
     return args
 
 
@@ -272,7 +272,7 @@ def _odd_layouts_reported(prog: drgn.Program) -> Iterator[None]:
         odd = odd_member(prog) or odd_variable(prog)
         if odd is None:
             raise
-        message = f"no kernel has {odd} as the debugging information gives it: {_WHOLE}"
+        message = f"no kernel has {odd} as the debugging information describes it: {_WHOLE}"
         raise CannotJudgeError(message) from e
 
 

@@ -34,7 +34,7 @@ def add_help_command(subparsers: Any, parser: argparse.ArgumentParser) -> None:
 
 
 def _behind_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> Sequence[str]:
-    """Get the words behind the name of a command. A name that is wrong is for argparse."""
+    """Get the words after the name of a command. A name that is wrong is for argparse."""
     for i, word in enumerate(words):
         commands = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
         if not commands:

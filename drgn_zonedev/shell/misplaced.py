@@ -4,7 +4,7 @@
 Misplaced Options
 -----------------
 
-Says where an option belongs that was given in front of its command, or behind another one.
+Says where an option belongs that was given before its command, or after another one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MANY = 4
 
 
 def option_before_its_command(parser: argparse.ArgumentParser, words: Sequence[str]) -> str | None:
-    """Get the complaint about the first option in front of the command that is one of commands."""
+    """Get the complaint about the first option before the command that is one of commands."""
     left = iter(words)
     for word in left:
         if not word.startswith("-") or word in ("-", "--"):
@@ -50,7 +50,7 @@ def hint_of_rest(parser: argparse.ArgumentParser, rest: Sequence[str]) -> str:
 
 
 def given_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[str]:
-    """Name the options in front of the command that were given."""
+    """Name the options before the command that were given."""
     return [
         action.option_strings[-1]
         for action in parser._actions

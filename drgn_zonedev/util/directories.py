@@ -174,7 +174,7 @@ def _move(temporary: Path, target: Path, replaced: Collection[str]) -> None:
         # An empty directory can be replaced by renaming; with anything in it, this fails.
         temporary.rename(target)
         return
-    # Out of the way first.
+    # Move the old directory out of the way.
     old = temporary.with_name(temporary.name + ".old")
     target.rename(old)
     try:

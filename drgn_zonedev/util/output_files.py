@@ -49,7 +49,7 @@ def _identities(path: Path) -> Iterator[Identity]:
         else:
             yield from _identity(status)
     except OSError:
-        # Opening it says what is wrong.
+        # Opening the file will report the error.
         return
 
 
@@ -100,7 +100,7 @@ def output_file(path: PathLike) -> Iterator[TextIO]:
 
 
 def _target(path: str) -> str | None:
-    """Get the path behind all links, or nothing if it leads to no regular file."""
+    """Get the path behind all links, or nothing if it does not lead to a regular file."""
     if not path or path.endswith("/"):
         return None
     path = os.path.join(os.getcwd(), path)
@@ -143,6 +143,6 @@ def _umask() -> int:
 
 
 def _remove(temporary: str) -> None:
-    # It is gone if it was moved.
+    # The file is gone if it has replaced the target.
     with contextlib.suppress(OSError):
         os.unlink(temporary)

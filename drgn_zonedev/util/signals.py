@@ -118,7 +118,7 @@ def _handled_by(
     handler: Callable[[int, FrameType | None], None] | signal.Handlers,
 ) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        # They are for another one.
+        # Only the main thread gets signals.
         yield
         return
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, *_ENDING)}

@@ -7,8 +7,8 @@ Checks
 Some rules of the table, put together word by word, so that few comparisons of whole columns
 tell whether pages keep them all.
 
-Where a rule allows several values, checks demand the first one: a page that does not have it
-may still keep the rule. None that breaks a rule passes.
+Where a rule allows several values, checks demand the first one, so a page that fails may still keep
+the rule. A page that breaks a rule never passes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Checks:
 
     @property
     def alike(self) -> bool:
-        """Whether all pages must hold the same."""
+        """Whether all pages must hold the same words."""
         return all(varies is not Varies.BY_PAGE for _, varies, _ in self.placed)
 
     @property
@@ -58,7 +58,7 @@ class Checks:
         )
 
     def without(self, index: int, mask: int) -> Checks:
-        """These checks, and that some bits of a word are clear."""
+        """Get these checks, and one that some bits of a word are clear."""
         known, wanted = self.masked.get(index, (0, 0))
         satisfiable = self.satisfiable and not wanted & mask
         masked = {**self.masked, index: (known | mask, wanted)}
@@ -66,11 +66,11 @@ class Checks:
 
 
 def checks_of(layout: PageLayout, promise: Promise, rules: Iterable[Rule]) -> Checks:
-    """Put rules about the same pages together."""
+    """Combine rules about the same pages."""
     words = _Words()
     least, counted, placed = [], [], []
     known = [(rule.word.bits(layout, promise), rule) for rule in rules]
-    # Those about a part of what another one is about come behind it.
+    # Rules about a whole word come before rules about a part of it.
     for bits, rule in sorted(known, key=lambda each: -bin(each[0].mask).count("1")):
         if rule.varies is not Varies.BY_RANGE:
             placed.append((bits.offset // 8, rule.varies, rule.expected))
@@ -94,7 +94,7 @@ def checks_of(layout: PageLayout, promise: Promise, rules: Iterable[Rule]) -> Ch
 
 
 class _Words:
-    """What is demanded of words so far."""
+    """The demands on words so far."""
 
     def __init__(self) -> None:
         self.masked: dict[int, tuple[int, int]] = {}
@@ -102,12 +102,12 @@ class _Words:
         self.satisfiable = True
 
     def demand(self, bits: Bits, values: tuple[int, ...], other: bool) -> None:
-        """Demand the first of some values, or another one than that."""
+        """Demand that bits hold the first of some values, or, if ``other``, none of them."""
         index, mask = bits.offset // 8, bits.in_word(bits.mask)
         wanted = [*_in_place(bits, values)]
         known, before = self.masked.get(index, (0, 0))
         if mask & ~known == 0:
-            # It is demanded already that they are one of the values.
+            # Earlier demands already determine these bits.
             self.satisfiable &= (before & mask in wanted) is not other
         elif other:
             self.unlike += [(index, mask, value) for value in wanted]
@@ -118,7 +118,7 @@ class _Words:
 
 
 def _in_place(bits: Bits, values: tuple[int, ...]) -> Iterator[int]:
-    # Values as they lie in the 64-bit word; what does not fit in the bits is never found there.
+    # Values at their place in the 64-bit word. The bits can never hold a value that does not fit.
     for value in values:
         unsigned = value & (1 << 8 * bits.size) - 1
         if unsigned << bits.shift & ~bits.mask == 0:

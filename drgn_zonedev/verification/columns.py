@@ -4,9 +4,9 @@
 Columns
 -------
 
-Words of many struct pages, each as a column: a word of every page lies in a cache line of its
-own, so a word that is gone through more than once is copied. What all pages have in common is
-found without writing anything: a bitwise "or" and a bitwise "and" of them all.
+Words of many struct pages as columns. A word of every page is in another cache line, so a word that
+is scanned more than once is copied. A bitwise "or" and a bitwise "and" of all pages show what they
+have in common without writing anything.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ("Buffers", "Columns", "Rows", "buffers_of", "rows_of")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
-# Truth values in a word. It is not worth while for fewer than these.
+# Truth values in a word. For fewer than this, the detour does not pay.
 _GROUP, _FEW = 8, 1024
 
 
 def rows_of(truth: np.ndarray) -> np.ndarray:
-    """Where something is true: ``np.flatnonzero()``, but many times faster where little is."""
+    """Like ``np.flatnonzero()``, but many times faster if few values are true."""
     grouped = len(truth) // _GROUP * _GROUP
     if grouped < _FEW or truth.itemsize != 1 or not truth.flags.c_contiguous:
         return _nonzero(truth)
@@ -42,15 +42,15 @@ def _nonzero(column: np.ndarray) -> np.ndarray:
 
 def buffers_of(prog: Program) -> Buffers:
     """
-    Get the buffers of a program, for what does not yield before it is done with them: to make new
-    ones takes as long as to go through them, because of page faults.
+    Get the buffers of a program, for code that does not yield while it uses them. Making new ones
+    takes as long as scanning them, because of page faults.
     """
     found: Buffers = prog.cache.setdefault("zonedev_buffers", Buffers())
     return found
 
 
 class Buffers:
-    """Arrays that are used again, by what they are for."""
+    """Arrays that are reused, by purpose."""
 
     def __init__(self) -> None:
         self._kept = dict[object, np.ndarray]()
@@ -72,7 +72,7 @@ class _Table:
         self._equal: dict[tuple[int, int, int], np.ndarray] = {}
 
     def word(self, index: int) -> np.ndarray:
-        """A word of each page; do not write it."""
+        """A word of each page; do not change the array."""
         column = self._columns.get(index)
         if column is None:
             column = self._columns[index] = self._read(index)
@@ -86,11 +86,11 @@ class _Table:
         raise NotImplementedError
 
     def common(self, index: int, mask: int) -> int | None:
-        """Get what all pages have in some bits of a word, if that is cheap to find out."""
+        """Get the common value of some bits of a word in all pages, if it is cheap to find."""
         return None
 
     def equal(self, index: int, mask: int, value: int) -> np.ndarray:
-        """Which pages have a value in some bits of a word; do not write it."""
+        """Which pages have a value in some bits of a word; do not change the array."""
         equal = self._equal.get((index, mask, value))
         if equal is None:
             column = self._source(index) if mask == _WHOLE else self.masked(index, mask)
@@ -98,7 +98,7 @@ class _Table:
         return equal
 
     def _source(self, index: int) -> np.ndarray:
-        # Of a word that is gone through once.
+        # For a word that is scanned once.
         return self.word(index)
 
     def half(self, index: int) -> np.ndarray:
@@ -106,7 +106,7 @@ class _Table:
         return self.word(index // 2).view(np.int32)[index % 2 :: 2]
 
     def at_least(self, index: int, least: int) -> np.ndarray:
-        """Which pages have no less in a half of a word; do not write it."""
+        """Which pages have at least a value in a half of a word; do not change the array."""
         if index % 2:
             # Compared faster as a part of the whole word.
             return self.word(index // 2).view(np.int64) >= least << 32
@@ -198,7 +198,7 @@ class Rows(_Table):
     @property
     def words(self) -> np.ndarray:
         """All words of each page."""
-        # Many times faster than by an index.
+        # Many times faster than indexing.
         return self._of.words.take(self._rows, axis=0)
 
     def _read(self, index: int) -> np.ndarray:

@@ -120,7 +120,7 @@ def find_compound_pages(
 def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, int] | None:
     """
     Get the head and the end of the compound page that a PFN is in, if it began before that:
-    as the page in front of it and the head say.
+    as the page before it and the head say.
     """
     if not pfn or not _may_be_compound(prog, layout, pfn - 1):
         return None
@@ -136,7 +136,7 @@ def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, i
 
 
 def _may_be_compound(prog: Program, layout: PageLayout, pfn: int) -> bool:
-    # Most are not.
+    # Two words rule out most pages.
     address = layout.page_address(pfn)
     try:
         return bool(
@@ -156,7 +156,7 @@ def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> 
     head = int(values[counts.argmax()])
     last = int(np.flatnonzero(links == head)[-1])
     if 2 * int(counts.max()) <= last + 1:
-        # It would have all pages up to there.
+        # The tails of a real head would be all pages up to the last one.
         return []
     first = next(read_pages(prog, head, head + 2, layout=pages.layout))
     if not isinstance(first, Pages) or len(first.words) < 2:
@@ -227,7 +227,7 @@ def _order(prog: Program, pages: Pages, links: np.ndarray, row: int, said: int) 
 
 
 def _agrees(prog: Program, pages: Pages, links: np.ndarray, row: int, order: int) -> bool:
-    # Most of so many tails link to the head, and the page behind them does not.
+    # Most of so many tails link to the head, and the page after them does not.
     pfn, size = pages.start_pfn + row, 1 << order
     tails = links[row + 1 : row + size]
     if pfn & size - 1 or 2 * int((tails == pfn).sum()) <= len(tails):

@@ -100,7 +100,7 @@ _Broken = list[tuple[Rule, np.ndarray]]
 
 
 def _broken(subject: _Subject) -> _Broken:
-    # The rules that a page breaks.
+    # The rules that pages break, and which pages break them.
     every = ((rule, subject.broken(rule)) for rule in subject.rules)
     return [(rule, wrong) for rule, wrong in every if wrong.any()]
 

@@ -4,15 +4,15 @@
 Fast Path
 ---------
 
-Tells at the speed of memory whether struct pages keep all :mod:`.rules`.
+Finds out, as fast as memory can be read, whether struct pages keep all :mod:`.rules`.
 
-It may say no of pages that do: then :mod:`.deviations` takes them apart, and it alone
-decides what is wrong. It never says yes of a page that deviates.
+It may answer no for pages that do: :mod:`.deviations` then compares them page by page, and alone
+decides what is wrong. It never answers yes for a page that breaks a rule.
 
-Idle device pages hold the same bytes. If the first one keeps the rules, and each is
-what the one before it is, the others keep them as well, unless a rule demands
-something else of each page. Pages that differ, because they are in use, are
-compared by columns, under masks that leave out what users may change.
+Idle device pages hold the same bytes. If the first one keeps the rules, and each equals the one
+before it, the others keep them as well, unless a rule demands another value of each page. Pages
+that differ, because they are in use, are compared by columns, with masks that leave out what users
+may change.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ __all__ = ("FastPath", "cached_fast_path", "make_fast_path")
 FastPath = Callable[[np.ndarray, int, bytes], bool]
 """
 Takes the start PFNs of blocks of struct pages that were read, the number of pages
-in a block, and the memory of all of them; tells whether they are as promised.
-Compound pages may not begin inside of a block, unless one begins at its start and
-the block is made of whole ones.
+in a block, and the memory of all of them; returns whether they are as promised. Compound pages must
+not begin inside a block, unless one begins at its start and the block consists of whole compound
+pages.
 """
 
 
 def make_fast_path(layout: PageLayout, promise: Promise) -> FastPath:
-    """Make a fast path for the pages of one promise; those of RAM have one of their own."""
+    """Make a fast path for the pages of one promise. RAM has its own, elsewhere."""
     if isinstance(promise, RamPages):
         return _look_at_all
     period, areas = periodic_areas(layout, promise)
@@ -74,7 +74,7 @@ def cached_fast_path() -> Callable[[PageLayout, Promise], FastPath]:
 
 @dataclass(frozen=True)
 class _AreaChecks:
-    """What to compare of the pages at the indices of ``span``."""
+    """The comparisons for the pages at the indices of ``span``."""
 
     span: range
     checks: Checks
@@ -88,7 +88,7 @@ def _checks(
 
 
 class _Columns:
-    """Compares columns, in buffers that are used again."""
+    """Compares columns, in buffers that are reused."""
 
     def __init__(self, layout: PageLayout, promise: Promise) -> None:
         self.layout = layout
@@ -100,9 +100,9 @@ class _Columns:
         """
         Whether pages keep the rules.
 
-        :param words: Of each block, of some of its pages.
+        :param words: The words of some pages of each block.
         :param starts: PFNs of the blocks.
-        :param first: Where in a block these pages are.
+        :param first: Index of the first of these pages in a block.
         """
         if not (
             checks.satisfiable
@@ -120,7 +120,7 @@ class _Columns:
         )
 
     def _place(self, words: np.ndarray, starts: np.ndarray, first: int, varies: Varies) -> Place:
-        # What varies by compound page is the same in all of a block.
+        # A value that varies by compound page is the same for a whole block.
         pages = words.shape[1] if varies is Varies.BY_PAGE else 1
         pfn = starts[:, None] + np.arange(first, first + pages)
         return Place(self.layout, self._promise, pfn)
@@ -143,8 +143,7 @@ class _Columns:
 
 
 def _repeats(raw: bytes, size: int, start: int, end: int) -> bool:
-    # Compares the bytes with themselves, one struct page further on; not a byte of
-    # them is copied.
+    # Compares the bytes with those one struct page further on, without copying any.
     return raw.startswith(memoryview(raw)[start : end - size], start + size)
 
 
@@ -171,7 +170,7 @@ class _Uniform:
 
 
 class _Compound:
-    """Compound pages of ``size`` pages from ``first_pfn`` on: rules depend on the index."""
+    """Compound pages of ``size`` pages, beginning at ``first_pfn``: rules depend on the index."""
 
     def __init__(
         self, columns: _Columns, areas: list[_AreaChecks], first_pfn: int, size: int
@@ -195,7 +194,7 @@ class _Compound:
         return all(self._keep(area, words, starts, first) for area in self._areas)
 
     def _others_repeat(self, raw: bytes, blocks: int, count: int, others: int) -> bool:
-        # The pages of the last area: then it is enough to look at one in each block.
+        # If the pages of the last area repeat, it is enough to compare one in each block.
         size = self._columns.layout.size
         return self._areas[-1].checks.alike and all(
             _repeats(raw, size, (block + others) * size, (block + count) * size)

@@ -4,7 +4,7 @@
 Free Areas
 ----------
 
-How many free blocks each zone counts, against those that were found among its struct pages.
+Compares each zone's count of free blocks with the blocks found among its struct pages.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _lasts(
     ranges: Sequence[Range],
     wrong: tuple[int, ...],
 ) -> bool | None:
-    # Whether a zone keeps a difference. If it changes all the time, that is not known.
+    # Whether a zone keeps a difference, or None if its counts keep changing.
     for _ in range(_RECOUNTS):
         before = zone_nr_free(prog, zone.address)
         found = _found(zone, _recount(prog, zone, ranges), len(before))

@@ -68,7 +68,7 @@ def free_pages(pages: Pages, kinds: PageKinds, end_pfn: int) -> FreePages:
 
 
 def may_go_on(pages: Pages, kinds: PageKinds) -> bool:
-    """Return whether a free block that begins in some pages may go on behind the last one."""
+    """Return whether a free block that begins in some pages may go on after the last one."""
     heads = pages.pfn[block_heads(pages, kinds)]
     # Blocks are aligned to their size.
     possible = {pages.end_pfn >> order << order for order in range(1, kinds.max_order + 1)}

@@ -95,7 +95,7 @@ def _contents_evidence(
 
 
 def counted_pages(contents: Contents, count: int) -> Evidence:
-    """Get the fact that so many struct pages of a range hold something."""
+    """Get the fact that this many struct pages of a range hold something."""
     return Evidence(f"struct pages: {contents.value}", value=count, kind=EvidenceKind.PAGE_COUNT)
 
 

@@ -25,11 +25,11 @@ __all__ = ("divide_hole",)
 # have some thousand holes, but a damaged one can have a ghost on every second page.
 _MAX_CUTS = 1 << 14
 
-_GHOST_REASON = "a hole in an early section whose struct pages a departed device left behind"
+_GHOST_REASON = "a hole in an early section, with struct pages that a removed device left behind"
 _HOLE_REASON = "a boot-time hole in an early section"
 _TOO_MANY = (
-    "what devices left alternates with holes from boot more often than on any machine: from "
-    "here on, the two are not distinguished"
+    "struct pages of devices alternate with boot-time holes more often than on any machine: from "
+    "here on, they are not distinguished"
 )
 
 # Start, end, and whether a device left it: None if that could not be read.

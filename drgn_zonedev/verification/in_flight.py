@@ -18,7 +18,7 @@ Splitting a folio unlinks its tails, in ascending order since v6.15, and makes p
 them. Meanwhile the head has no reference, but ``PG_locked``: ``folio_ref_freeze()``.
 
 ``PG_head`` is set before the first link, and cleared after the last one. In between, the head
-has no tail, is on no list (``LIST_POISON1``), and the page behind it has no reference either.
+has no tail, is on no list (``LIST_POISON1``), and the page after it has no reference either.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def compounds_in_flight(window: RamWindow) -> Iterator[Span]:
     """Get the PFNs of a window whose compound pages are being made, split or freed."""
     yield from _being_split(window)
     for row in np.flatnonzero(_is_head_alone(window)).tolist():
-        # At least.
+        # It has two pages at least.
         yield window.pages.start_pfn + row, window.pages.start_pfn + row + 2
     unlinked = window.tail & ~window.leads_to_head
     for head in sorted_set(window.compound.head[unlinked]).tolist():
@@ -66,7 +66,7 @@ def _being_split(window: RamWindow) -> Iterator[Span]:
     pages, compound = window.pages, window.compound
     flags = np.uint64(pages.layout.pg_head | window.promise.kinds.locked)
     heads = ((pages.flags & flags) == flags) & (pages.refcount == 0) & ~pages.is_tail
-    # What is no tail any more holds no order.
+    # A page that is no longer a tail does not hold an order.
     still = np.r_[window.leads_to_head[1:] & (compound.head[1:] == pages.pfn[:-1]), False]
     orders = np.where(still, said_orders(pages), 0)
     for row in np.flatnonzero(heads & ~window.typed).tolist():

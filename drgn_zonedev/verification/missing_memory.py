@@ -35,7 +35,7 @@ _FILTERED = (
     "with a version that knows this kernel"
 )
 _CUT_OFF = (
-    "the dump is filtered or incomplete: filter less, or see whether there was space enough to "
+    "the dump is filtered or incomplete: filter less, or check whether there was enough space to "
     "save it"
 )
 _OTHER_PART = (
@@ -72,7 +72,7 @@ def _of(prog: Program, snapshot: Snapshot, u: Unjudged, address: int) -> Iterato
     shift = snapshot.geometry.page_shift
     if address != page_layout(prog).page_address(u.start_pfn):
         if first_unreadable(prog, address, 1) is None:
-            # It is there, and makes no sense.
+            # The memory is in the dump, but is damaged.
             return
         where = _page_of(prog, address, shift)
         holds = f"a structure at {address:#x}"

@@ -124,7 +124,7 @@ def access_among(
 
 
 def _runs(pfns: np.ndarray) -> Iterator[Span]:
-    # Of PFNs in ascending order.
+    # PFNs are in ascending order.
     if len(pfns):
         breaks = np.flatnonzero(np.diff(pfns) != 1) + 1
         first, last = pfns[np.r_[0, breaks]], pfns[np.r_[breaks, len(pfns)] - 1]
@@ -187,7 +187,7 @@ def with_page_access(prog: Program, ranges: Iterable[Range]) -> list[Range]:
     Cut ranges where struct pages say that their memory must not be read, and look at nothing else
     of them. Struct pages that cannot be read say nothing.
 
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     layout, marks = page_layout(prog), access_marks(prog)
     found: list[Range] = []

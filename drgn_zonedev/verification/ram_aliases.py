@@ -80,7 +80,7 @@ class RamSpans:
 
 def find_ram_aliases(prog: Program, start_pfn: int, end_pfn: int) -> RamAliases:
     """Find aliases in a range of RAM, and around it; none, if nothing can be translated."""
-    # Pages share memory with those in front of them, in the same hugetlb page.
+    # Pages share memory with those before them, in the same hugetlb page.
     size = 1 << _GIGANTIC_ORDER
     start, end = start_pfn // size * size, -(-end_pfn // size) * size
     found = _aliases(prog, page_layout(prog), start, end)
@@ -164,7 +164,7 @@ def _came_before(frames: np.ndarray) -> np.ndarray:
     again = frames != UNMAPPED
     ordered = np.sort(frames[again])
     if (ordered[1:] != ordered[:-1]).all():
-        # Faster than to find the first ones of all.
+        # Faster than finding the first page of each frame.
         return np.zeros(len(frames), bool)
     _, first = np.unique(frames, return_index=True)
     again[first] = False
@@ -182,7 +182,7 @@ def _may_share(prog: Program) -> bool:
 def _are_hugetlb(
     prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray
 ) -> np.ndarray:
-    # Whether the struct page in front of each is a tail of an optimised page that goes on.
+    # Whether the struct page before each is a tail of an optimised page that goes on.
     size = np.uint64(layout.size)
     address = np.uint64(layout.vmemmap) + (aliases[:, 0] - 1).astype(np.uint64) * size
     raw, readable = read_records(prog, address, layout.size)

@@ -99,7 +99,7 @@ class _Runs:
 
     def index(self, pages: int) -> np.ndarray:
         """
-        The index of each tail behind its head; of those that a block of so many pages begins
+        The index of each tail after its head; of those that a block of so many pages begins
         with, a large one.
         """
         ahead = np.where(self.first % pages == 0, 1 << MAX_FOLIO_ORDER, 1)
@@ -115,7 +115,7 @@ class _Look:
     def __init__(self, ram: FastRam, starts: np.ndarray, columns: Columns) -> None:
         self.layout, self.kinds, self.ram = ram.layout, ram.kinds, ram
         self.starts, self.columns = starts, columns
-        # In each block.
+        # Pages in each block.
         self.pages = len(columns) // len(starts)
         self.flags = columns.word(self.layout.flags_word)
         self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
@@ -256,7 +256,7 @@ class _Look:
     def _wrong_links(
         self, heads: np.ndarray, first: np.ndarray, last: np.ndarray
     ) -> Iterator[np.ndarray]:
-        # Of tails behind another page of their block, which is their head.
+        # Of tails after another page of their block, which is their head.
         yield np.setxor1d(heads, first - 1, assume_unique=True)
         bad = ~(self._leads_to_previous(first) & self._fits(first, last))
         for start, end in zip(first[bad].tolist(), last[bad].tolist()):

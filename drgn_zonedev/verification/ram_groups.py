@@ -47,7 +47,7 @@ class Group(enum.Enum):
     FREE_HEAD = (Area.FREE_HEAD,)
     FREE_INSIDE = (Area.FREE_INSIDE,)
 
-    # That of an Enum is a function in Python.
+    # Enum.__hash__ is a function in Python, which is slow.
     __hash__ = object.__hash__
 
 
@@ -132,7 +132,7 @@ class Kept:
 
     def _keeps(self, rule: Rule, words: np.ndarray) -> np.ndarray:
         if rule.varies is not Varies.BY_RANGE:
-            # It is for others to say.
+            # Other checks decide about this rule.
             return np.zeros(len(words), bool)
         found = part_of(self.layout, self.promise, rule, words)
         place = Place(self.layout, self.promise, np.empty(0, np.int64))

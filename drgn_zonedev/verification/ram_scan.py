@@ -118,7 +118,7 @@ class _Scan:
         self.done, self.windows = Scanned(), set[_Window]()
 
     def go_through(self, starts: np.ndarray, count: int) -> None:
-        """Read so many struct pages from each of some PFNs on, and look at them."""
+        """Read this many struct pages from each of some PFNs on, and look at them."""
         # What was read is not kept here, so that the next read takes its place.
         try:
             raw = read_blocks(self._prog, self._layout, starts.tolist(), count)
@@ -158,7 +158,7 @@ class _Scan:
             numbers.update((zones << np.uint64(_ORDER_BITS) | orders).tolist())
         return Counter({divmod(both, 1 << _ORDER_BITS): n for both, n in numbers.items()})
 
-    # Where the pages in front of the first one, or behind the last one, have a say.
+    # Where the pages before the first one, or after the last one, have a say.
 
     def _at_begin(self, block: _Window) -> Iterator[_Window]:
         begin, first = block[0], self._promise.around[0]

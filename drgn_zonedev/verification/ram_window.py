@@ -4,8 +4,8 @@
 A Window of RAM
 ---------------
 
-Struct pages of RAM next to each other, and what each of them is by what they say
-together: what is promised of it depends on that.
+Contiguous struct pages of RAM, and what kind of page each one is. What the kernel promises about a
+page depends on its kind, which only the pages together show.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NO_PAGE = -1
 
 @dataclass(frozen=True)
 class RamWindow:
-    """Struct pages that begin and end where free blocks do, and what they make together."""
+    """Struct pages that begin and end where free blocks do, with what they form."""
 
     pages: Pages
     promise: RamPages
@@ -70,17 +70,17 @@ class RamWindow:
 
     @cached_property
     def unwritten(self) -> np.ndarray:
-        """Pages that hold nothing but a pattern."""
+        """Which pages hold only a pattern."""
         return is_unwritten(self.pages)
 
     @property
     def asked(self) -> np.ndarray:
-        """Which pages are to be judged; the others are there to judge them by."""
+        """Which pages are judged; the others help to judge them."""
         pfn = self.pages.pfn
         return (pfn >= self.promise.start_pfn) & (pfn < self.promise.end_pfn)
 
     def area(self, area: Area) -> np.ndarray:
-        """Which pages are in an area; do not write it."""
+        """Which pages are in an area; do not change the array."""
         if area not in self._areas:
             self._areas[area] = _AREAS[area](self)
         return self._areas[area]
@@ -103,12 +103,12 @@ class RamWindow:
 
     @cached_property
     def reserved(self) -> np.ndarray:
-        """Which pages are ``PG_reserved``: none of a compound page or a free block ever is."""
+        """Which pages are ``PG_reserved``, other than those of compound pages and free blocks."""
         return self._has(self.pages.layout.pg_reserved) & self.single
 
     @cached_property
     def single(self) -> np.ndarray:
-        """Which pages are in no compound page and in no free block."""
+        """Which pages are in neither a compound page nor a free block."""
         return (self.compound.head == _NO_PAGE) & ~self.free.any
 
     @property
@@ -121,7 +121,7 @@ class RamWindow:
     def idle_tail(self) -> np.ndarray:
         """Tails whose ``mapping`` only ``prep_compound_tail()`` writes."""
         kinds = self.promise.kinds
-        # Without PGTY_hugetlb, prep_compound_gigantic_page() did not write it at all.
+        # In kernels without PGTY_hugetlb, prep_compound_gigantic_page() did not write mapping.
         written = (kinds.known_types is not None) | (self.compound.order <= kinds.max_order)
         return (self.index >= first_idle_tail(self.pages.layout)) & written
 
@@ -159,22 +159,22 @@ class RamPlace(Place):
 
     @cached_property
     def link(self) -> np.ndarray:
-        """The compound link that each page has as a tail."""
+        """The compound link that each page must have if it is a tail."""
         compound = self.window.compound
         return link_to(self.layout, compound.head, compound.order)
 
 
 def first_idle_tail(layout: PageLayout) -> int:
     """
-    Get the index of the first tail that is in ``Area.RAM_IDLE_TAIL``: free_tail_page_prepare()
-    leaves out those that struct folio and hugetlb use.
+    Get the index of the first tail in ``Area.RAM_IDLE_TAIL``: free_tail_page_prepare() does not
+    check the tails that struct folio and hugetlb use.
     """
     return 3 if layout.folio_pages <= 2 else max(layout.folio_pages, 4)
 
 
 def window_of(promise: RamPages, pfn: int, block: tuple[int, int]) -> tuple[int, int]:
     """
-    Get the PFNs whose struct pages are looked at together with that of one.
+    Get the PFNs whose struct pages are read together with that of ``pfn``.
 
     :param block: PFNs whose struct pages can be read, none of which is an alias.
     """
@@ -186,27 +186,27 @@ def window_of(promise: RamPages, pfn: int, block: tuple[int, int]) -> tuple[int,
 
 
 def window_size(promise: RamPages) -> int:
-    """How many struct pages are looked at together: no free block is larger."""
+    """How many struct pages are read together: no free block is larger."""
     return 1 << max(promise.kinds.max_order, 9)
 
 
 def read_window(
     prog: Program, layout: PageLayout, promise: RamPages, start_pfn: int, end_pfn: int
 ) -> list[RamWindow]:
-    """Read a window: what of it can be read."""
+    """Read the readable parts of a window."""
     parts: list[PagesOrGap] = list(read_pages(prog, start_pfn, end_pfn, layout=layout))
     return [ram_window(prog, part, promise) for part in parts if isinstance(part, Pages)]
 
 
 def ram_window(prog: Program, pages: Pages, promise: RamPages) -> RamWindow:
-    """Find what struct pages make together."""
+    """Find the compound pages and free blocks that struct pages form."""
     free = free_pages(pages, promise.kinds, promise.zone_end)
     compound = find_compound_pages(prog, pages, promise.kinds, free.any)
     return RamWindow(pages, promise, compound, free)
 
 
 def window_around(prog: Program, page: Pages, promise: RamPages) -> RamWindow:
-    """Get the window that a struct page is in, or that page alone if it cannot be read."""
+    """Get the window around a struct page, or only that page if the window cannot be read."""
     layout, pfn = page.layout, page.start_pfn
     here = (promise.start_pfn, promise.end_pfn)
     for window in read_window(prog, layout, promise, *window_of(promise, pfn, here)):

@@ -36,7 +36,7 @@ def ram_promises(
     Nothing around the pages may be looked at.
 
     :param zones: ``None`` if the debugging information does not have them.
-    :raises LookupError: if the debugging information lacks what is needed
+    :raises LookupError: if the debugging information does not have what is needed
     """
     layout, kinds, marks = page_layout(prog), kinds_of_ram(prog), access_marks(prog)
     per_frame = max(prog["PAGE_SIZE"].value_() // layout.size, 1)
@@ -73,7 +73,7 @@ def _online_nodes(prog: Program, zones: Sequence[Zone]) -> tuple[int, ...]:
 
 
 def _parts(zones: Sequence[Zone], end_pfn: int) -> Iterator[tuple[int, int]]:
-    # Between the borders of zones, up to the first one behind the end.
+    # Between the borders of zones, up to the first one after the end.
     borders = sorted({border for z in zones for border in (z.start_pfn, z.end_pfn)} - {0})
     yield from zip([0, *borders], [*borders, max(end_pfn, *borders, 0) + 1])
 

@@ -8,7 +8,7 @@ Compares the references that a pgmap has with those that its pages account for.
 
 ``memremap_pages()`` takes one, and one for each page or compound page, but not of device-private
 and coherent memory: there, ``zone_device_page_init()`` takes one for each page that it hands out,
-and ``free_zone_device_folio()`` drops it. So does P2PDMA, besides. Each reference is taken before
+and ``free_zone_device_folio()`` drops it. P2PDMA also does this. Each reference is taken before
 the page has one, and dropped after the page's last: there are never too few.
 """
 
@@ -55,7 +55,7 @@ def pages_in_use(layout: PageLayout, words: np.ndarray) -> int:
     Count the pages of folios that have a reference: ``1 << folio_order()`` of each.
 
     :param words: Struct pages that follow each other, a row each; no folio begins in the last row
-        and ends behind it.
+        and ends after it.
     """
     refcount = words.view("<i4")[:, layout.refcount_offset // 4]
     if not refcount.any():
@@ -63,7 +63,7 @@ def pages_in_use(layout: PageLayout, words: np.ndarray) -> int:
     is_tail = (words[:, layout.compound_word] & np.uint64(1)).astype(bool)
     rows = np.flatnonzero((refcount > 0) & ~is_tail)
     if not layout.pgmap_in_folio or layout.order_offset is None:
-        # Drivers build no folios.
+        # Drivers do not build folios.
         return len(rows)
     head = (words[rows, layout.flags_word] & np.uint64(layout.pg_head)) != 0
     head &= rows + 1 < len(words)
@@ -98,7 +98,7 @@ def broken_folios(
     for start, end in _together(pfn[used & is_tail]):
         yield "device-page-refcount", start, end
     for row in np.flatnonzero(used & is_head & ~is_tail).tolist():
-        # A folio is not looked at behind the end of its block.
+        # A folio is not looked at after the end of its block.
         size = _broken_size(layout, int(pfn[row]), words[row : row + count - row % count])
         if size:
             yield "device-folio-tails", int(pfn[row]), int(pfn[row]) + size

@@ -52,7 +52,7 @@ class Runs:
     end_pfn: int = 0
 
     def extend(self, other: Runs) -> None:
-        """Append runs that lie behind these; a run that was cut in two becomes one."""
+        """Append runs that lie after these; a run that was cut in two becomes one."""
         if not other.number:
             return
         kept = list(other.kept)

@@ -65,7 +65,7 @@ def _begin(layout: PageLayout) -> Do[Work, Scanned]:
 
 
 def pieces(work: Work, pages: int) -> Iterator[Work]:
-    """Cut work in pieces of at most so many struct pages, which is one or more."""
+    """Cut work in pieces of at most this many struct pages, which is one or more."""
     if isinstance(work.promise, RamPages):
         yield from _groups(work, pages)
         return

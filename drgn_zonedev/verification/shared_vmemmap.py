@@ -4,11 +4,10 @@
 Shared vmemmap
 --------------
 
-Which struct pages share their memory, as the page tables say, and which of them
-may: tails of one compound device page, from the second page of its vmemmap on.
+Finds the struct pages that share their memory, by the page tables. Only tails of one
+compound device page may do so, beginning with the second page of its vmemmap.
 
-One struct page for each piece of memory is verified; the others would say the
-same.
+One struct page is verified for each piece of memory; the others would show the same.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ __all__ = ("NO_ALIASES", "Aliases", "Backing", "find_aliases", "illegal_aliases"
 @dataclass(frozen=True)
 class Backing:
     """
-    A range whose struct pages are promised, and how far its compound pages of
-    ``vmemmap_shift`` (0 for none) are counted from.
+    A range with promised struct pages, and the PFN from which its compound pages of
+    ``vmemmap_shift`` (0 for none) are counted.
     """
 
     range: Range
@@ -51,8 +50,7 @@ class Aliases:
     illegal ones: a virtual page number, sorted; that of the first page with the
     same frame; and the frame. ``per_page`` is the number of struct pages in a page
     of vmemmap, and ``base`` the page number that the struct page of PFN 0 would be
-    in. Legal aliases are as many as the machine is large: they are looked up again
-    where one must know.
+    in. The number of legal aliases grows with the machine, so they are looked up again when needed.
     """
 
     prog: Program | None
@@ -80,7 +78,7 @@ class Aliases:
                     yield UnreadablePages(first, end, gap.address, gap.reason)
 
     def shared_with(self, pfn: int) -> int:
-        """How many more struct pages have the memory of one."""
+        """How many other struct pages share the memory of one."""
         for backing in self.backings:
             if backing.range.start_pfn <= pfn < backing.range.end_pfn and self._shares(backing):
                 return sum(
@@ -103,7 +101,7 @@ class Aliases:
 _EMPTY = np.empty(0, np.int64)
 
 NO_ALIASES = Aliases(None, (), (), _EMPTY, _EMPTY, _EMPTY, per_page=0, base=0)
-"""Nothing is shared, or nothing is known of it."""
+"""Nothing is shared, or sharing is not known."""
 
 # Struct pages whose page tables are looked at together, which sets how much memory
 # that takes. Two to this power are 16 GiB of device memory, and no compound page is
@@ -137,7 +135,7 @@ def find_aliases(prog: Program, backings: Sequence[Backing]) -> Aliases:
         return nothing
     layout, page_size = page_layout(prog), prog["PAGE_SIZE"].value_()
     if page_size % layout.size or layout.vmemmap % page_size:
-        # Then struct pages lie across pages, and the kernel never shares those.
+        # Then struct pages cross page boundaries, and the kernel never shares them.
         return nothing
     base, per_page = layout.vmemmap // page_size, page_size // layout.size
     found = Aliases(prog, tuple(backings), whole, _EMPTY, _EMPTY, _EMPTY, per_page, base)
@@ -199,7 +197,7 @@ def _legal(found: Aliases, illegal: np.ndarray) -> tuple[tuple[np.ndarray, ...],
             assert found.prog is not None
             window = _window(found.prog, backing, start, end, found.base)
             window = _without(window, illegal)
-            # A page between two ranges is looked at once.
+            # A page that belongs to two ranges is looked at once.
             own = ~window.legal & (window.page > last)
             twice.append(_seen_before(seen, window.frame[own]))
             last = int(window.page[-1]) if len(window.page) else last
@@ -237,7 +235,7 @@ def _between(shared: np.ndarray, start_pfn: int, end_pfn: int, found: Aliases) -
 
 
 def _joined(spans: np.ndarray) -> np.ndarray:
-    # Windows are ours; what lies together is one span.
+    # Windows are an artefact; adjacent spans become one.
     if not len(spans):
         return spans
     apart = spans[1:, 0] != spans[:-1, 1]
@@ -270,7 +268,7 @@ def _illegal_pages(found: Aliases, twice: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def illegal_aliases(aliases: Aliases) -> Iterator[Finding]:
-    """Report pages of vmemmap that share what they must not share."""
+    """Report pages of vmemmap that share memory illegally."""
     bad = np.arange(len(aliases.page))
     if not len(bad):
         return

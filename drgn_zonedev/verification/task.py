@@ -26,7 +26,7 @@ class _Work(Protocol):
 
 class _Result(Protocol):
     def extend(self, other: Any) -> None:
-        """Append what came of the work behind this."""
+        """Append what came of the work after this."""
 
 
 WorkT = TypeVar("WorkT", bound=_Work)
@@ -44,9 +44,9 @@ Begin = Callable[[], Do[WorkT, ResultT]]
 @dataclass(frozen=True)
 class ScanTask(Generic[WorkT, ResultT]):
     """
-    What is done with works. ``cut`` cuts one in pieces of about so many struct pages. ``begin`` is
-    called once in each process, and gets what does pieces there: it is a function of a module, or
-    a :func:`functools.partial` of one. ``nothing`` gets the result of no piece.
+    How to do works. ``cut`` cuts a work into pieces of about this many struct pages. ``begin`` is
+    called once in each process, and returns the function that does pieces there; it is a module's
+    function, or a :func:`functools.partial` of one. ``nothing`` returns the result of no piece.
     """
 
     cut: Callable[[WorkT, int], Iterable[WorkT]]
@@ -56,8 +56,8 @@ class ScanTask(Generic[WorkT, ResultT]):
 
 class ScanAll(Protocol):
     """
-    Goes through several works, and yields what came of each, in order. The last argument is
-    called with the number of struct pages that were gone through.
+    Does several works, and yields the result of each, in order. The last argument is called with
+    the number of struct pages that were scanned.
     """
 
     def __call__(

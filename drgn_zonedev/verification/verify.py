@@ -4,7 +4,7 @@
 Verification
 ------------
 
-The struct pages of each range against what its case promises.
+Compares the struct pages of each range with what its case promises.
 
 A ``device`` range promises initialised struct pages, so a deviation is an
 error. The other cases promise nothing: there, a finding says that walkers can
@@ -96,7 +96,7 @@ __all__ = (
     "verify_snapshot",
 )
 
-# Of other cases, the kernel does not say what struct pages hold, or leaves it to their users.
+# For other cases, the kernel makes no promise, or leaves the struct pages to their users.
 PROMISED = (Case.DEVICE, Case.METADATA, Case.ONLINE)
 
 
@@ -124,8 +124,8 @@ def verify(prog: Program, ranges: list[Range]) -> Verification:
     Verify the struct pages of ranges that :func:`~drgn_zonedev.classification.classify.classify`
     returned. Ranges of a pgmap that has gone since then are unjudged.
 
-    :raises LookupError: if the debugging information lacks what is needed
-    :raises TypeError: if there is anything else than ranges
+    :raises LookupError: if the debugging information does not have what is needed
+    :raises TypeError: if anything but a range is given
     """
     for range_ in ranges:
         if not isinstance(range_, Range):
@@ -164,7 +164,7 @@ def begin_verification(
     scan_all: ScanAll,
 ) -> BegunVerification:
     """
-    Begin what :func:`finish_verification()` ends.
+    Begin a verification that :func:`finish_verification()` completes.
 
     :param progress: Called with the number of bytes of struct pages that were gone
         through since the last call, and with how many there are.
@@ -243,7 +243,7 @@ def _exported(context: Context, range_: Range) -> tuple[Span, ...]:
 
 
 def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> Iterator[Scanned]:
-    # What came of all works of each range.
+    # Joins the results of all works of each range.
     for of_range in works:
         whole = Scanned()
         for _ in of_range:
@@ -421,7 +421,7 @@ def _initialized_by_driver(pgmap: Pgmap, range_: Range) -> tuple[int, int]:
 
 
 def _judge(context: Context, range_: Range, scanned: Scanned, pages: int) -> None:
-    # What came of so many pages of a range.
+    # Adds the results of scanning ``pages`` pages of a range.
     results = context.results
     scanned.insert_gaps(list(context.aliases.absent(range_, scanned.gaps)))
     missing = sum(gap.end_pfn - gap.start_pfn for gap in scanned.gaps)

@@ -65,7 +65,7 @@ class Scanned:
     broken_folios: list[BrokenFolio] = field(default_factory=list)
 
     def extend(self, other: Scanned) -> None:
-        """Append what came of the work behind this."""
+        """Append what came of the work after this."""
         for slug, runs in other.runs.items():
             self.runs.setdefault(slug, Runs()).extend(runs)
         self.append_gaps(other.gaps)

@@ -41,9 +41,8 @@ _MAX_WINDOWS = 64
 @takes_program_or_default
 def absent_pages(prog: Program, first: int, end: int) -> np.ndarray:
     """
-    Return which pages of virtual memory certainly cannot be read from a core dump: they are
-    not mapped, or the dump does not contain the memory that they are mapped to, or
-    not the page tables.
+    Return which pages of virtual memory certainly cannot be read from a core dump: they are not
+    mapped, or the dump does not have the memory that they are mapped to, or the page tables.
 
     :param first: Virtual page number: the address divided by the page size.
     :param end: One more than the last.

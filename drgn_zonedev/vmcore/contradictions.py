@@ -12,7 +12,8 @@ which.
 Headers contradict each other where
 
 - one virtual address has contents at two places of the file;
-- one physical address has, and they differ: /proc/vmcore holds the kernel's image twice;
+- one physical address has contents at two places, and they differ (equal ones are legal:
+  /proc/vmcore holds the kernel's image twice);
 - one place of the file holds two physical addresses, or the headers themselves;
 - a virtual address is at another place of its page than the physical one;
 - the segment that drgn reads has no contents, and another one has, or its contents end
@@ -225,7 +226,7 @@ def _disagree(claims: _Claims) -> bool:
 
 
 def _double_contents(rows: list[_Claim], differ: _Differ) -> Iterator[Span]:
-    # Sweep over the borders; active are the segments with contents between two of them.
+    # Sweep over the borders, keeping the segments that have contents between two of them.
     borders = [
         (at, step, delta)
         for start, filled, _, delta in rows
@@ -244,8 +245,8 @@ def _double_contents(rows: list[_Claim], differ: _Differ) -> Iterator[Span]:
 
 
 def _hidden_contents(rows: list[_Claim]) -> Iterator[Span]:
-    # Sweep over the borders; active are the segments between two of them, of which drgn
-    # reads the last in the file.
+    # Sweep over the borders, keeping the segments between two of them, of which drgn reads the last
+    # in the file.
     parts = [
         (start, end, i, is_filled)
         for i, (first, filled, last, _) in enumerate(rows)

@@ -105,7 +105,7 @@ def read_elf_dump(path: Path) -> ElfDump | None:
     headers, size = _load_headers(path)
     if not len(headers):
         return None
-    # drgn does not read what the file contains behind p_memsz.
+    # drgn does not read what the file contains after p_memsz.
     filled = np.minimum(headers["filesz"], headers["memsz"])
     if size is not None:
         # The file may have been cut off.

@@ -31,7 +31,7 @@ def no_dump(path: str) -> str | None:
     if packer:
         return f"it is compressed with {packer}: unpack it first"
     if head.startswith(_ELF) and not _is_core(head):
-        return "it is an ELF file, but no dump: -c takes the dump, and -s its vmlinux"
+        return "it is an ELF file, but not a dump: give the dump to -c, and its vmlinux to -s"
     return None
 
 

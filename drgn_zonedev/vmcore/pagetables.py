@@ -256,7 +256,7 @@ class _Walk:
         for at, count, leaf, _ in self._leaves(self._read_top(), 0, self._format.top_bits):
             if isinstance(leaf, _UnreadableTable):
                 address = self._asked + at << self._format.page_shift
-                raise FaultError("a page table cannot be read, or there is no end of them", address)
+                raise FaultError("a page table cannot be read, or the tables do not end", address)
             if isinstance(leaf, int):
                 yield self._asked + at, np.arange(leaf, leaf + count)
                 continue

@@ -99,7 +99,7 @@ def assert_no_worse(found: Report, expected: Report, name: str) -> None:
     known = {(f.slug, f.start_pfn) for f in expected.findings}
     assert {(f.slug, f.start_pfn) for f in found.findings if f.severity.value == "error"} <= known
     told = Counter(
-        u.reason.partition("debugging information lacks ")[2].partition(",")[0]
+        u.reason.partition("debugging information does not have ")[2].partition(",")[0]
         for u in found.unjudged
         if u.start_pfn == u.end_pfn
     )

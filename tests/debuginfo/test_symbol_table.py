@@ -84,5 +84,5 @@ def test_index_of_other_tokens_is_damage() -> None:
     assert len(token_texts(table, index)) == 256
     with pytest.raises(DebugInfoError, match="index"):
         token_texts(table, index + 2 * (index > 100))
-    with pytest.raises(DebugInfoError, match="not 256"):
+    with pytest.raises(DebugInfoError, match="256 tokens"):
         token_texts(table[:100], index)

@@ -38,7 +38,7 @@ def test_compressed_dump_is_to_be_unpacked(packer: str, tmp_path: Path) -> None:
 def test_program_is_no_dump() -> None:
     reason = no_dump(sys.executable)
     assert reason is not None
-    assert "ELF file, but no dump" in reason
+    assert "ELF file, but not a dump" in reason
 
 
 def test_relocatable_big_endian_file_is_no_dump_and_its_core_may_be(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 Pieces
 ------
 
-How much work a process gets at a time, which limits how many processes get any.
+How much work a process gets at a time. This also limits how many processes get any.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ PIECE_BYTES = 8 << 20
 
 
 def piece_pages(page_size: int) -> int:
-    """Get the number of struct pages of a size in bytes that are a piece."""
+    """Get how many struct pages of a size in bytes make a piece."""
     return max(1, PIECE_BYTES // page_size)
 
 
 def number_of_pieces(size: int) -> int:
-    """Get the number of pieces in so many bytes of struct pages."""
+    """Get the number of pieces in this many bytes of struct pages."""
     return -(-size // PIECE_BYTES)

@@ -64,7 +64,7 @@ def team() -> Iterator[list[Worker]]:
 
 def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
     """
-    Start workers until there are so many, or no more can start. It takes them some
+    Start workers until there are this many, or no more can start. It takes them some
     tenths of a second to be of use, and *prog* need not have its debugging symbols yet.
     """
     while len(workers) < number:
@@ -77,7 +77,7 @@ def start_workers(prog: Program, workers: list[Worker], number: int) -> None:
 
 
 def _start(dump: Dump) -> Worker:
-    # Most checks start no process.
+    # Imported here, because most checks do not start processes.
     import socket
     import subprocess
     from multiprocessing.connection import Connection
@@ -91,7 +91,7 @@ def _start(dump: Dump) -> Worker:
             pass_fds=[theirs.fileno()],
             # A terminal's Ctrl-C is for us; we end them.
             start_new_session=True,
-            # Nothing but memory is read.
+            # Workers only read memory, and do not need plugins.
             env={**os.environ, "DRGN_DISABLE_PLUGINS": "*", "DRGN_PLUGINS": ""},
         )
         connection = Connection(ours.detach())

@@ -9,8 +9,8 @@ takes its time to decompress, and each process does that for its part.
 
 A worker is a new Python that opens the dump itself: a handle of libkdumpfile does not
 survive fork(), and its cache is not safe for threads. Results are put together in
-order, so the answer is that of one process. If a worker dies or cannot open the dump,
-the others do its work, or this process, which works as well.
+order, so the answer is that of one process. If a worker dies or cannot open the dump, the others or
+this process, which also works, do its work.
 
 :class:`concurrent.futures.ProcessPoolExecutor` and loky start their workers for a task,
 with all that its function imports, and fail every task that is not done when one worker
@@ -54,15 +54,15 @@ def scan_in_processes(
     workers: list[Worker],
 ) -> Iterator[ResultT]:
     """
-    Do a task in this process and those of *workers*, and end these. Workers that are ready begin
-    at once, this process when it is asked for the first result.
+    Do a task in this process and in *workers*, and end the workers. Workers that are ready begin at
+    once; this process begins when it is asked for the first result.
     """
     pages = piece_pages(page_layout(prog).size)
     pieces = ((nr, piece) for nr, work in enumerate(works) for piece in task.cut(work, pages))
     scan = _Scan(task.begin, _Queue(pieces), workers, progress)
     share = sum(work.pages for work in works) // pages // (len(workers) + 1)
     _listen(scan, 0)
-    # Some may turn out to be slow: half of a share is left for all to end at the same time.
+    # Some workers may be slow: half of a share is held back, so that all end at the same time.
     _feed(scan, max(_AT_ONCE, min(_AT_FIRST, share // 2)))
     return _whole(_in_order(prog, scan), task, len(works), workers)
 
@@ -87,7 +87,7 @@ def _whole(
 
 
 def _in_order(prog: Program, scan: _Scan[WorkT, ResultT]) -> Iterator[tuple[int, ResultT]]:
-    # Yields the number of the work that a piece is of, and what came of the piece.
+    # Yields the number of the work that a piece belongs to, and the result of the piece.
     do = scan.begin()
     yielded = 0
     while True:
@@ -105,7 +105,6 @@ def _in_order(prog: Program, scan: _Scan[WorkT, ResultT]) -> Iterator[tuple[int,
 
 
 def _feed(scan: _Scan[WorkT, ResultT], at_once: int) -> None:
-    # Give workers something to do.
     for worker in scan.workers:
         while worker.ready and len(worker.begun) < at_once:
             following = scan.queue.take()
@@ -155,7 +154,7 @@ class _Queue(Generic[WorkT]):
 
 @dataclass
 class _Scan(Generic[WorkT, ResultT]):
-    """What is to do, who does it, and what came of each piece that was not yielded yet."""
+    """The work to do, who does it, and the results that were not yielded yet."""
 
     begin: Begin[WorkT, ResultT]
     queue: _Queue[WorkT]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-A process that goes through struct pages for another one: see
+A process that scans struct pages for another one: see
 :mod:`~drgn_zonedev.verification.pool.scheduler`.
 
-It opens the same core dump, and needs no debugging symbols: what it must know of
-``struct page`` comes with the task, so it can start before they are loaded.
+It opens the same core dump, but does not need debugging symbols: what it must know about ``struct
+page`` comes with the task, so it can start before the symbols are loaded.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from drgn_zonedev.opening.core import Dump, reopen
 __all__ = ("main",)
 
 
-# What most tasks need: there is time for it, until the symbols are loaded elsewhere.
+# Most tasks need these; there is time to import them while the other process loads symbols.
 _IMPORTED_EARLY = "drgn_zonedev.verification.scan"
 
 
 def main(fd: int) -> None:
     """
-    Do what comes over a socket until it is closed.
+    Do the work that comes over a socket, until it is closed.
 
     The first message is a :class:`~drgn_zonedev.opening.core.Dump`, and
-    the answer is why it cannot be opened, or nothing. The second one is what begins a
-    :class:`~drgn_zonedev.verification.task.ScanTask`. Each one behind that is a number and a piece
-    of work, and the answer is the number and what came of it.
+    the answer is why it cannot be opened, or nothing. The second one is ``begin`` of a
+    :class:`~drgn_zonedev.verification.task.ScanTask`. Each one after that is a number and a piece
+    of work, and the answer is the number and the result.
     """
     with Connection(fd) as connection:
         try:
@@ -37,7 +37,7 @@ def main(fd: int) -> None:
             try:
                 prog = reopen(dump)
             except Exception as e:
-                # What libelf and libkdumpfile do not like has no type of its own.
+                # Errors of libelf and libkdumpfile do not have types of their own.
                 connection.send(str(e) or type(e).__name__)
                 return
             importlib.import_module(_IMPORTED_EARLY)

@@ -110,7 +110,7 @@ def test_another_dump_of_the_same_name_is_refused(prog: Program, connect: Connec
     connection = connect()
     dump: Dump = dump_of(prog)
     connection.send(dataclasses.replace(dump, vmcoreinfo=dump.vmcoreinfo + b"X=1\n"))
-    assert answer(connection) == f"{dump.path} is another dump now"
+    assert answer(connection) == f"{dump.path} was replaced by another dump"
 
 
 def test_worker_ends_when_the_connection_does(prog: Program, connect: Connect) -> None:
