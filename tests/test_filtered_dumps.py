@@ -233,7 +233,7 @@ def test_struct_pages_that_were_left_out_are_told_by_any_number_of_jobs(
     assert "left out of the dump" in gap.reason
 
 
-@pytest.mark.parametrize(("hole", "cure"), [(True, "filter less (-d 1)"), (False, "space enough")])
+@pytest.mark.parametrize(("hole", "cure"), [(True, "filter less (-d 1)"), (False, "enough space")])
 def test_structure_that_was_filtered_is_told_from_one_that_is_in_no_segment(
     hole: bool, cure: str, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ def pack(directory: Path, archive: Path) -> None:
     with create_file(archive, mode) as file:
         if not too_large:
             _write_members(directory, sizes, file)
-        allowed = _most(file.tell())
+        allowed = _unpacked_limit(file.tell())
     if too_large or sum(sizes.values()) + _MAX_TAIL > allowed:
         archive.unlink()
         raise ArchiveError("it would be too large to unpack: export to a directory")
@@ -101,7 +101,7 @@ def unpack(archive: Path, directory: Path) -> None:
         that is not a plain file or a directory
     :raises OSError: if the archive cannot be read, or the files cannot be written
     """
-    with _understood(), _opened(archive) as file:
+    with _as_archive_errors(), _open_compressed(archive) as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         missing = set(FILES)
         for header, contents in _members(file):
@@ -125,7 +125,7 @@ def beginnings(archive: Path, size: int) -> dict[str, bytes]:
     :raises OSError: if the archive cannot be read
     """
     found: dict[str, bytes] = {}
-    with _understood(), _opened(archive) as file:
+    with _as_archive_errors(), _open_compressed(archive) as file:
         for header, contents in _members(file):
             start = b""
             while len(start) < size and (piece := next(contents, b"")):
@@ -135,7 +135,7 @@ def beginnings(archive: Path, size: int) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _understood() -> Iterator[None]:
+def _as_archive_errors() -> Iterator[None]:
     try:
         yield
     except CutOffError as e:
@@ -147,7 +147,7 @@ def _understood() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(archive: Path) -> Iterator[BinaryIO]:
+def _open_compressed(archive: Path) -> Iterator[BinaryIO]:
     # Opening a FIFO would wait for a writer.
     descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
@@ -159,13 +159,13 @@ def _opened(archive: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _most(size: int) -> int:
+def _unpacked_limit(size: int) -> int:
     return max(_MAX_RATIO * size, _MIN_LIMIT)
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[Header, Iterator[bytes]]]:
     # Contents that the caller does not read are skipped.
-    stream = XzStream(file, _most(os.fstat(file.fileno()).st_size))
+    stream = XzStream(file, _unpacked_limit(os.fstat(file.fileno()).st_size))
     # One more block ends the archive.
     for _ in range(_MAX_HEADERS + 1):
         block = stream.read_whole(BLOCK)

@@ -90,7 +90,7 @@ def _shown(prog: Program, report: Report) -> Iterator[str]:
         return
 
 
-def _left(name: PrivateName, where: str) -> NameLeftError:
+def _left_error(name: PrivateName, where: str) -> NameLeftError:
     text = printable(name.text.decode(errors="backslashreplace"))
     return NameLeftError(f"{text}, the name of {name.of}, is still {where}")
 
@@ -110,7 +110,7 @@ def _search_memory(
     led_to = pointed_to(vmcore, encoding, short) if short else set()
     for at, name in found:
         if at not in short or at in led_to:
-            raise _left(name, f"in memory at {at:#x}")
+            raise _left_error(name, f"in memory at {at:#x}")
 
 
 def _modules(prog: Program) -> Iterator[Span]:
@@ -130,7 +130,7 @@ def _modules(prog: Program) -> Iterator[Span]:
 def _search_vmlinux(vmlinux: Path, known: dict[bytes, PrivateName]) -> None:
     for text in sorted(known.keys() & set(vmlinux.read_bytes().split(b"\0"))):
         if not _IDENTIFIER.fullmatch(text):
-            raise _left(known[text], "in vmlinux")
+            raise _left_error(known[text], "in vmlinux")
 
 
 def _search_meta(meta: Path, known: dict[bytes, PrivateName]) -> None:
@@ -139,7 +139,7 @@ def _search_meta(meta: Path, known: dict[bytes, PrivateName]) -> None:
         text = printable(name.text.decode(errors="backslashreplace"))
         whole = re.compile(rf"(?<![\w.:-]){re.escape(text)}(?![\w:-])")
         if text in texts or (_DISTINCT.fullmatch(text) and any(map(whole.search, texts))):
-            raise _left(name, "in meta.json")
+            raise _left_error(name, "in meta.json")
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -94,7 +94,7 @@ class _Memory:
 
     def __init__(self, file: BinaryIO, encoding: Encoding) -> None:
         self._file = file
-        loads = _loads(file, encoding)
+        loads = _load_segments(file, encoding)
         order = np.lexsort((loads["filesz"], loads["vaddr"]))
         self._start = loads["vaddr"][order].tolist()
         self._size = loads["filesz"][order].tolist()
@@ -135,7 +135,7 @@ class _Memory:
         return bytes(data)
 
 
-def _loads(file: BinaryIO, encoding: Encoding) -> np.ndarray:
+def _load_segments(file: BinaryIO, encoding: Encoding) -> np.ndarray:
     words = ("offset", "vaddr", "paddr", "filesz", "memsz", "align")
     order = encoding.order
     layout = np.dtype(

@@ -81,25 +81,25 @@ def select(recorder: Recorder, options: ExportOptions, progress: Progress) -> Re
     reads = _most_reads(recorder.prog)
     steps = (_sections, _xarrays, _memory_blocks, _nodes, _resources, _modules, _limits, _version)
     for step in steps:
-        with _tolerance(), recorder.at_most(reads):
+        with _ignored_errors(), recorder.at_most(reads):
             step(recorder)
-    with _tolerance():
+    with _ignored_errors():
         _explanations(recorder, report)
     with recorder.at_most(reads):
         for pgmap in report.pgmaps:
-            with _tolerance():
+            with _ignored_errors():
                 _pgmap(recorder, pgmap)
     for start, end in _memmap_ranges(recorder.prog, report, options):
         _memmap(recorder.prog, start, end)
     _forget_neighbours(recorder)
-    with _tolerance(), recorder.at_most(reads):
+    with _ignored_errors(), recorder.at_most(reads):
         _forget_devices(recorder)
         _forget_guesses(recorder, report)
     return report
 
 
 @contextlib.contextmanager
-def _tolerance() -> Iterator[None]:
+def _ignored_errors() -> Iterator[None]:
     # People export damaged kernels. Helpers may fail on them in any way (drgn's own also raise bare
     # Exceptions), and will fail in the same way on the export.
     with contextlib.suppress(Exception):
@@ -144,7 +144,7 @@ def _memory_blocks(recorder: Recorder) -> None:
             # The device is most of the structure, and says nothing about memory.
             if member.name not in (None, "dev"):
                 recorder.keep(block.value_() + member.offset, sizeof(member.type))
-        with _tolerance():
+        with _ignored_errors():
             # But drgn's kmem -n prints the device's name: memory0, memory1 and so on.
             init_name, name = block.dev.init_name.read_(), block.dev.kobj.name.read_()
             c_string(init_name or name)
@@ -154,7 +154,7 @@ def _nodes(recorder: Recorder) -> None:
     for pgdat in for_each_online_pgdat(recorder.prog):
         _keep_object(recorder, pgdat)
         for zone in pgdat.node_zones:
-            with _tolerance():
+            with _ignored_errors():
                 c_string(zone.name)
 
 
@@ -163,9 +163,9 @@ def _resources(recorder: Recorder) -> None:
     _keep_object(recorder, root)
     for resource in for_each_resource_below(root):
         _keep_object(recorder, resource)
-        with _tolerance():
+        with _ignored_errors():
             c_string(resource.name)
-    with _tolerance():
+    with _ignored_errors():
         c_string(root.name)
 
 
@@ -182,9 +182,9 @@ def _explanations(recorder: Recorder, report: Report) -> None:
     spans += [(f.start_pfn, f.end_pfn) for f in report.findings if f.case is Case.ONLINE]
     for start, end in [span for span in spans if span[0] < span[1]][:_MAX_EXPLAINED]:
         for pfn in (start, end - 1):
-            with _tolerance():
+            with _ignored_errors():
                 explain_subject(prog, snapshot, resolve(prog, pfn))
-            with _tolerance():
+            with _ignored_errors():
                 _describe_page(prog, pfn)
 
 
@@ -210,7 +210,7 @@ def _pgmap(recorder: Recorder, pgmap: Pgmap) -> None:
 
 def _xarrays(recorder: Recorder) -> None:
     for name in ("pgmap_array", "memory_blocks"):
-        with _tolerance():
+        with _ignored_errors():
             xa = recorder.prog[name]
             recorder.keep(xa.address_of_().value_(), sizeof(xa))
             _xa_nodes(recorder, xa.xa_head.value_())
@@ -226,7 +226,7 @@ def _xa_nodes(recorder: Recorder, head: int) -> None:
         seen.add(entry)
         node = Object(prog, "struct xa_node *", entry - 2)
         _keep_object(recorder, node)
-        with _tolerance():
+        with _ignored_errors():
             entries += node.slots.value_()
 
 
@@ -273,9 +273,9 @@ def _forget_guesses(recorder: Recorder, report: Report) -> None:
     for pgmap in report.pgmaps:
         if pgmap.device:
             dev = Object(prog, "struct device *", pgmap.device.address)
-            with _tolerance():
+            with _ignored_errors():
                 dev.kobj.kset.value_()
-            with _tolerance():
+            with _ignored_errors():
                 device_subsystem(dev)
                 tuple(owned_pgmaps(dev, frozenset((pgmap.address,))))
 

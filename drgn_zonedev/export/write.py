@@ -106,7 +106,7 @@ def write_export(
             pack(directory, archive)
     else:
         replaced = FILES if replace else ()
-        with new_directory(target, replaced=replaced, mode=_searchable(mode)) as directory:
+        with new_directory(target, replaced=replaced, mode=_directory_mode(mode)) as directory:
             meta, report = _fill(directory, prog, options, mode, progress)
     return Export(target, meta, report)
 
@@ -144,7 +144,7 @@ def _source_mode(prog: Program) -> int:
         return _PRIVATE
 
 
-def _searchable(mode: int) -> int:
+def _directory_mode(mode: int) -> int:
     # Whoever may read the files may search the directory; the owner may remove them.
     return mode | (mode & 0o444) >> 2 | 0o700
 

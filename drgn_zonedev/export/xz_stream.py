@@ -37,13 +37,13 @@ class XzStream:
     Reads the contents of an xz stream.
 
     :param file: The compressed file.
-    :param most: How many bytes it may unpack to.
+    :param limit: How many bytes it may unpack to.
     """
 
-    def __init__(self, file: BinaryIO, most: int) -> None:
+    def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
         self._xz = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_MEMORY)
-        self._most = self._left = most
+        self._limit = self._left = limit
         self._piece = memoryview(b"")
 
     def read(self, size: int) -> bytes:
@@ -72,7 +72,7 @@ class XzStream:
             raise BadStreamError(str(e)) from e
         self._left -= len(piece)
         if self._left < 0:
-            raise BadStreamError(f"it unpacks to more than {self._most >> 20} MiB")
+            raise BadStreamError(f"it unpacks to more than {self._limit >> 20} MiB")
         return piece
 
     def read_whole(self, size: int) -> bytes:

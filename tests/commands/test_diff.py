@@ -226,9 +226,9 @@ def test_census_is_not_compared_with_a_report_or_with_other_groups(
     flags = write_census(tmp_path / "flags.json", "--by", "flags")
     report = write_report(tmp_path / "report.json", capsys)
     assert cli.main(["diff", census, report]) == 2
-    assert "two of a kind" in capsys.readouterr().err
+    assert "two of the same kind" in capsys.readouterr().err
     assert cli.main(["diff", "--pages", report, report]) == 2
-    assert "two of a kind" in capsys.readouterr().err
+    assert "two of the same kind" in capsys.readouterr().err
     assert cli.main(["diff", census, flags]) == 2
     assert "the same --by" in capsys.readouterr().err
     assert cli.main(["check", "--baseline", census]) == 2

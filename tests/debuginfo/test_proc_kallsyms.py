@@ -35,10 +35,10 @@ def test_symbols_are_the_kernels_own(text: bytes) -> None:
     [
         (b"0000000000000000 T _stext\n" * 3, "hides addresses: try as root"),
         (TEXT.replace(b"82abcdef", b"82abcdee").replace(b"81000000 T", b"81000010 T"), "disagrees"),
-        (b"", "not lines"),
-        (b"\n\n\n", "not lines"),
-        (b"ffffffff81000000 T\n", "not lines"),
-        (MODULE, "not lines"),
+        (b"", "not a list"),
+        (b"\n\n\n", "not a list"),
+        (b"ffffffff81000000 T\n", "not a list"),
+        (MODULE, "not a list"),
     ],
 )
 def test_what_cannot_be_used_is_refused(text: bytes, why: str) -> None:
