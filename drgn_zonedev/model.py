@@ -122,9 +122,9 @@ class Access(enum.Enum):
     HWPOISON = "hwpoison"
     """PageHWPoison(), or that of its compound page: reading it may raise a machine check."""
     UNACCEPTED = "unaccepted"
-    """The firmware has not accepted it yet (PageUnaccepted())."""
+    """The guest has not accepted it yet (PageUnaccepted())."""
     MMIO = "MMIO"
-    """It belongs to a PCI device, which reading may disturb (P2PDMA)."""
+    """It belongs to a PCI device, where a read may have side effects (P2PDMA)."""
     NO_MEMORY = "no memory"
     """Processors have nothing there (device-private memory)."""
     STRUCT_PAGES = "holds struct pages"
@@ -160,7 +160,7 @@ class MemmapPart:
     page_size: int | None
 
     def is_like(self, other: MemmapPart) -> bool:
-        """Return whether both are the same but for where they are."""
+        """Return whether both are equal except for their PFNs."""
         return (self.memory, self.page_size) == (other.memory, other.page_size)
 
 
@@ -510,7 +510,7 @@ class Scope:
 
     @property
     def pfns(self) -> tuple[int, int]:
-        """The PFNs, half-open; more than there can be if it is not restricted to some."""
+        """The PFNs, half-open; without a restriction, more than any machine has."""
         if self.start_pfn is None or self.end_pfn is None:
             return 0, _END
         return self.start_pfn, self.end_pfn
@@ -521,16 +521,16 @@ class Scope:
         return self.only is None and self.start_pfn is None
 
     def includes(self, case: Case, pgmap: int | None) -> bool:
-        """Whether memory of some case is of its kind. What is unknown may be of any kind."""
+        """Whether memory of a case is of the kind to look at. Unknown memory is of every kind."""
         if self.only is None or case is Case.UNKNOWN:
             return True
         is_ram = case in (Case.ONLINE, Case.OFFLINE)
-        # Of hotplugged RAM, and RAM whose initialisation was deferred.
+        # The memmap of hotplugged RAM, and RAM whose initialisation was deferred.
         is_ram |= pgmap is None and case in (Case.METADATA, Case.INITIALIZING)
         return is_ram == (self.only is MemoryKind.RAM)
 
     def overlaps(self, start_pfn: int, end_pfn: int) -> bool:
-        """Whether any of some PFNs is in it."""
+        """Whether any PFN of a range is in the scope."""
         return start_pfn < self.pfns[1] and self.pfns[0] < end_pfn
 
 

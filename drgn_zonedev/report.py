@@ -106,11 +106,11 @@ def check(
 
     :param only: ``devices`` or ``ram``, to verify nothing else.
     :param pfns: The first PFN to look at, and one more than the last.
-    :param progress: Called with the number of bytes of struct pages that were gone
-        through since the last call, and with how many there are.
-    :param jobs: How many processes go through the struct pages of a core dump, if
-        there are enough of them; ``None`` for as many as are worth it. They open the
-        dump again, and know nothing of memory segments that were added to *prog*.
+    :param progress: Called with the number of bytes of struct pages that were scanned since the
+        last call, and with their total number.
+    :param jobs: How many processes scan the struct pages of a core dump, if there are enough of
+        them; ``None`` for as many as pay off. They open the dump again, and do not see memory
+        segments that were added to *prog*.
     :raises LookupError: if the debugging information does not have what is needed, or the
         kernel was built without ``CONFIG_SPARSEMEM`` or ``CONFIG_ZONE_DEVICE``
     :raises ValueError: if *jobs* is less than 1, *only* is neither, *pfns* are empty or
@@ -170,7 +170,7 @@ def check_with(
     """
     Like :func:`check()`.
 
-    :param scan_all: Who goes through the struct pages of which something is promised.
+    :param scan_all: Scans the struct pages that have promises.
     :raises NoMemoryError: if there is nothing at the PFNs of the scope
     """
     return check_memory(prog, progress, scan_all, scope).report
@@ -184,7 +184,7 @@ def check_memory(
     source: str | None = None,
 ) -> CheckedMemory:
     """
-    Like :func:`check_with()`, for callers who ask more of the same structures.
+    Like :func:`check_with()`, for callers that use the same structures for more.
 
     :param source: What the user calls the program, if that is not the path of its dump.
     """
@@ -242,7 +242,7 @@ def _judge(prog: Program, progress: Progress, scan_all: ScanAll, wanted: Scope) 
         )
         known = errors[-2] if len(errors) > 1 else frozenset()
         quiet = events is not None and events == uevent_seqnum(prog)
-        # What was wrong for a moment only does not look the same another time.
+        # A momentary error does not look the same in another reading.
         if not changes and (quiet or errors[-1] <= known):
             break
         retries += not last
@@ -270,7 +270,7 @@ def _look(prog: Program, progress: Progress, scan_all: ScanAll, scope: Scope) ->
         None,
         lambda: begin_verification(prog, snapshot, wanted.ranges, progress, scan_all),
     )
-    # Other processes go through struct pages meanwhile.
+    # Other processes scan struct pages in the meantime.
     structures = inconsistencies(prog, snapshot, ranges, scope.pfns)
     verified = _finished(begun, wanted.ranges)
     blocks = with_unread(verified.value.free_blocks, scope, ranges)

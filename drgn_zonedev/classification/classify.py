@@ -299,8 +299,8 @@ def _hot_added(snapshot: Snapshot, pfn: int) -> bool:
 class _Atoms:
     """
     Columns; ``section`` and ``interval`` are indices, -1 for none. An atom may consist of
-    many equal sections; ``section`` is the first of them. The others say whether the atom
-    is inside of such spans.
+    many equal sections; ``section`` is the first of them. The others say whether the atom is inside
+    such spans.
     """
 
     start: np.ndarray
@@ -336,7 +336,7 @@ def _cut(snapshot: Snapshot, intervals: list[_Interval], parts: MappedParts) -> 
 
 
 def _spans(snapshot: Snapshot) -> dict[str, np.ndarray]:
-    # By the column of _Atoms that says which atoms are inside of them. All are disjoint.
+    # Disjoint spans, by the column of _Atoms that says which atoms are inside them.
     pages, deferred = snapshot.geometry.pages_per_section, snapshot.deferred
     return {
         "unreadable": _columns((a * pages, b * pages) for a, b, _ in snapshot.sections.unreadable),

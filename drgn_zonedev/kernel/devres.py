@@ -6,7 +6,7 @@ Managed Device Resources
 
 The ``drgn_zonedev.kernel.devres`` module finds the device behind a pgmap.
 
-Who calls ``devm_memremap_pages()`` leaves a managed action in the ``struct
+A caller of ``devm_memremap_pages()`` leaves a managed action in the ``struct
 device``'s ``devres_head`` (:linux:`drivers/base/devres.c`). Everything that
 this needs is in the debugging information of vmlinux, so it works for drivers
 whose modules have none.
@@ -45,7 +45,7 @@ __all__ = (
     "owned_pgmaps",
 )
 
-# Where the drivers of device memory bind, those with the fewest devices first.
+# Buses on which drivers of device memory bind, those with the fewest devices first.
 _BUSES = ("dax", "nd", "cxl", "virtio", "pci")
 
 # The parents of device memory that ndctl and cxl call regions.
@@ -56,14 +56,14 @@ _IN_REGION = re.compile(r"(?:dax|pfn|btt|namespace)([0-9]{1,9})\.[0-9]{1,9}$")
 
 _T = TypeVar("_T")
 
-# A driver of device memory manages a dozen.
+# A driver of device memory manages a dozen resources.
 _MAX_RESOURCES = 1 << 12
 
-# Of what kmalloc() does not take from the page allocator, and can hold a pgmap.
+# Orders of kmalloc()'s slab objects that can hold a pgmap.
 _KMALLOC_ORDERS = range(7, 14)
 
-# What reading damaged memory ends in. Names are a convenience: what was found before is
-# still good.
+# Errors from reading damaged memory. Names are a convenience, so what was found before them is
+# kept.
 _DAMAGE = (FaultError, LookupError, AttributeError)
 
 
@@ -137,7 +137,7 @@ def _resource_of(node: Object, layout: _DevresLayout) -> _Resource:
 def _function_address(prog: Program, name: str) -> int | None:
     # By symbol: the debugging information of a function that is only an
     # address (devm_kmalloc_release() is empty) need not hold one.
-    # drgn goes through all symbols for that, and there is a question per device.
+    # drgn searches all symbols for that, and this is asked for each device.
     known = prog.cache.setdefault("zonedev_functions", {})
     if name not in known:
         try:
@@ -198,7 +198,7 @@ _Owners = Iterator[tuple[int, Object]]
 
 
 def _all_owners(prog: Program, pgmaps: frozenset[int]) -> _Owners:
-    # What costs least comes first.
+    # The cheapest walk comes first.
     walks = (_owners_of_memory, _owners_on_buses, _owners_anywhere)
     return chain.from_iterable(walk(prog, pgmaps) for walk in walks if pgmaps)
 
@@ -314,7 +314,7 @@ def _device_at(head: Object) -> Object:
 
 
 def _device_of(node: Object) -> Object | None:
-    # The list goes round: one of what look like nodes is the head, which is in the device.
+    # The list is circular: one of its apparent nodes is the head, which is in the device.
     kset = node.prog_["devices_kset"].value_()
     devices = (_device_at(other) for other in _ring(node))
     return next((dev for dev in devices if _is_device(dev, kset)), None)
@@ -323,7 +323,7 @@ def _device_of(node: Object) -> Object | None:
 def _is_device(dev: Object, kset: int) -> bool:
     with contextlib.suppress(FaultError):
         return bool(dev.kobj.kset.value_() == kset)
-    # Exports of version 0.1 hold of a device only what names it.
+    # Exports of version 0.1 have only the names of a device.
     with contextlib.suppress(FaultError):
         return device_subsystem(dev) in _BUSES
     return False

@@ -385,8 +385,8 @@ def read_pages(
     Everything that can be read is yielded as :class:`Pages`, in ascending order
     and in chunks. What cannot be read, down to one page of the memmap, is yielded
     as :class:`UnreadablePages`: it may be unmapped, filtered out of a dump, or
-    on a device whose memory is not in the dump. A core dump mostly says what it
-    lacks, so that there can be terabytes of it.
+    on a device whose memory is not in the dump. A core dump usually records what it does not have,
+    so that may be terabytes.
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN.
@@ -407,7 +407,7 @@ def read_pages(
                 yield gap
                 gap = None
             yield part
-            # Its memory is used for the next chunk; new memory takes as long as to read it.
+            # The next chunk reuses this memory: new memory would take as long as reading.
             del part
         start = chunk_end
         if gap:
@@ -418,7 +418,7 @@ def read_pages(
 
 
 def _next_chunk(prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int, chunk: int) -> int:
-    # The first chunk that is not certainly absent, so that gaps do not take their time.
+    # The first chunk that is not certainly absent: gaps are skipped without reading.
     if start_pfn == end_pfn:
         return end_pfn
     page_size = prog["PAGE_SIZE"].value_()
@@ -451,7 +451,7 @@ def _read_chunk(
     # The dump's own headers locate most gaps; reading ever smaller parts locates the rest.
     for first, last, absent in _runs(prog, layout, start_pfn, end_pfn):
         if absent:
-            # The words of the fault are worth one more read.
+            # Read once more, only to get the message of the fault.
             try:
                 _read(prog, layout, first, first + 1)
             except FaultError as e:

@@ -4,11 +4,11 @@
 Fast Path of RAM
 ----------------
 
-Finds at the speed of memory the struct pages of RAM that may break :mod:`.ram_rules`, and
-counts the free blocks on the way.
+Finds the struct pages of RAM that may break :mod:`.ram_rules`, as fast as memory can be read, and
+counts free blocks on the way.
 
-It may suspect pages that keep them: :mod:`.deviations` looks at all that lies around those,
-and it alone decides. It never passes over a page that deviates.
+It may suspect pages that keep the rules: :mod:`.deviations` looks at everything around those, and
+alone decides. It never misses a page that breaks a rule.
 
 What a page holds by itself is compared with the rules about its group (:mod:`.ram_groups`), as
 whole columns for what most pages are, and page by page for what few are: heads, pages with
@@ -37,8 +37,8 @@ __all__ = ("Cover", "FastRam", "Glance")
 
 Cover = Callable[[int], Optional[tuple[int, int]]]
 """
-Takes a PFN; tells the head and the end of the compound page that the page before it says
-that it is in, if that is one.
+Takes a PFN; returns the head and the end of the compound page that the page before it is in, if
+that continues at the PFN.
 """
 
 _ONE = np.uint64(1)
@@ -91,7 +91,7 @@ class FastRam:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Rows of tails; and of the first and the last ones of those that follow each other."""
+    """Rows of tails, and of the first and the last tail of each run of them."""
 
     rows: np.ndarray
     first: np.ndarray
@@ -99,8 +99,8 @@ class _Runs:
 
     def index(self, pages: int) -> np.ndarray:
         """
-        The index of each tail after its head; of those that a block of so many pages begins
-        with, a large one.
+        The distance of each tail from its head; a large number for tails at the beginning of a
+        block of ``pages`` pages, whose head is not in it.
         """
         ahead = np.where(self.first % pages == 0, 1 << MAX_FOLIO_ORDER, 1)
         return self.rows - np.repeat(self.first - ahead, self.last - self.first + 1)
@@ -172,7 +172,7 @@ class _Look:
         return self.ram.groups[group].passes(self.columns)
 
     def _broken(self, group: Group, rows: np.ndarray) -> np.ndarray:
-        # Those of some pages of a group that break its rules.
+        # The rows, among those of a group, of pages that break its rules.
         return rows[self.ram.groups[group].broken(self.columns.at(rows))] if len(rows) else rows
 
     def _broken_of_rows(self, group: Group, rows: np.ndarray) -> np.ndarray:
@@ -202,7 +202,7 @@ class _Look:
         yield self._unwritten(elsewhere)
 
     def _wrong_reserved(self) -> np.ndarray:
-        # No head or tail is one of them, so they are found without asking whether it is.
+        # Heads and tails must not be reserved, so they need not be excluded.
         reserved = self.columns.masked(self.layout.flags_word, self.layout.pg_reserved) != 0
         if np.count_nonzero(reserved) > _FEW * len(reserved):
             reserved &= ~self._passes(Group.RESERVED)
@@ -235,7 +235,8 @@ class _Look:
         return _Runs(rows, rows[borders[:-1]], rows[borders[1:] - 1])
 
     def _wrong_begin(self, first: np.ndarray, last: np.ndarray) -> Iterator[np.ndarray]:
-        # Pages at the begin of a block that are in a compound page from before it, or say so.
+        # Pages at the beginning of a block that are, or claim to be, in a compound page that begins
+        # before it.
         at_begin = first % self.pages == 0
         lengths = dict(zip(first[at_begin].tolist(), (last - first + 1)[at_begin].tolist()))
         # Short blocks lie between aliases: they begin with a head, or their first tail says so.
@@ -256,7 +257,7 @@ class _Look:
     def _wrong_links(
         self, heads: np.ndarray, first: np.ndarray, last: np.ndarray
     ) -> Iterator[np.ndarray]:
-        # Of tails after another page of their block, which is their head.
+        # For tails whose head is in the same block.
         yield np.setxor1d(heads, first - 1, assume_unique=True)
         bad = ~(self._leads_to_previous(first) & self._fits(first, last))
         for start, end in zip(first[bad].tolist(), last[bad].tolist()):
@@ -322,7 +323,7 @@ class _Look:
             return
         used = np.empty(len(self.tail) + 1, np.uint8)
         np.logical_not(self._passes(Group.FREE_INSIDE), out=used[:-1].view(bool))
-        # Of each block, and between it and the next one.
+        # The pages within each block, and those between it and the next one.
         borders = np.stack([rows + 1, behind], axis=1).ravel()
         found = rows_of(np.bitwise_or.reduceat(used, borders)[::2])
         for start, end in zip(rows[found].tolist(), behind[found].tolist()):

@@ -4,9 +4,8 @@
 Promised Struct Pages
 ---------------------
 
-Going through the struct pages of which something is promised. This is most of the
-work, so it is cut in pieces, which are plain data: they can be done here or in
-another process, and what comes of them is put together in order.
+Scans the struct pages that have promises. This is most of the work, so it is cut into pieces of
+plain data, which can be done here or in another process. Their results are joined in order.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def pieces(work: Work, pages: int) -> Iterator[Work]:
 
 
 def _groups(work: Work, pages: int) -> Iterator[Work]:
-    # Of whole spans: free blocks are not cut.
+    # Spans are not cut, because free blocks must not be.
     counts = work.spans[:, 1] - work.spans[:, 0]
     number = (np.cumsum(counts) - 1) // max(pages, 1)
     for rows in np.split(work.spans, np.flatnonzero(np.diff(number)) + 1):
@@ -83,7 +82,7 @@ def _groups(work: Work, pages: int) -> Iterator[Work]:
 
 
 def _pieces(promise: Promise, spans: np.ndarray, pages: int) -> Iterator[Work]:
-    # In struct pages from the first one on: where spans end, where pieces do, and both.
+    # Offsets in struct pages: the ends of spans, the ends of pieces, and both.
     lengths = spans[:, 1] - spans[:, 0]
     ends = np.cumsum(lengths)
     borders = np.arange(pages, ends[-1], pages)
@@ -108,8 +107,8 @@ def scan(
     """
     Read struct pages, and find those that are not as promised.
 
-    :param layout: That of *prog*, which needs no debugging symbols then.
-    :param progress: Called with the number of struct pages that were gone through.
+    :param layout: The layout of *prog*, which then does not need debugging symbols.
+    :param progress: Called with the number of struct pages that were scanned.
     :param chunk: Struct pages per read.
     :param fast_path: Tells what needs no closer look.
     """
@@ -121,7 +120,7 @@ def scan(
     for starts, count in _blocks(work, chunk):
         raw = _read(prog, layout, starts, count)
         if raw is None:
-            # Part by part, it turns out what it is that cannot be read.
+            # Reading part by part shows what cannot be read.
             for start in starts.tolist():
                 for part in read_pages(prog, start, start + count, chunk=chunk, layout=layout):
                     _look(prog, work.promise, part, done)
