@@ -4,7 +4,7 @@
 Counting Pages
 --------------
 
-Goes through the struct pages of stretches, and counts pages. A :class:`Count` is plain data, so
+Scans the struct pages of stretches, and counts pages. A :class:`Count` is plain data, so
 that it can be done here or in another process: :data:`COUNTING` is the task.
 """
 
@@ -45,7 +45,7 @@ __all__ = (
 )
 
 CHUNK_PAGES = 1 << 15
-"""Struct pages that are read at once: no block of the buddy allocator lies in two chunks."""
+"""Struct pages that are read at once: no block of the buddy allocator is in two chunks."""
 
 # Above all zone IDs of 1024 nodes.
 _FEW_ZONES = 1 << 14
@@ -64,11 +64,11 @@ class Count:
 
     @property
     def pages(self) -> int:
-        """Number of struct pages to go through."""
+        """Number of struct pages to scan."""
         return self.stretch.pages if self.stretch.is_read else 0
 
     def within(self, start_pfn: int, end_pfn: int) -> Count:
-        """The same for some of the PFNs."""
+        """Get the same work for a part of the PFNs."""
         span = start_pfn, end_pfn
         stretch = dataclasses.replace(self.stretch, start_pfn=start_pfn, end_pfn=end_pfn)
         labels = self.labels and self.labels.within(*span)
@@ -77,19 +77,19 @@ class Count:
 
 @dataclass
 class Counted:
-    """What came of it."""
+    """The result of counting."""
 
     bins: Counter[Bin] = field(default_factory=Counter)
 
     def extend(self, other: Counted) -> None:
-        """Add what came of other pages."""
+        """Add the result for other pages."""
         self.bins.update(other.bins)
 
 
 def counts(
     stretches: Sequence[Stretch], marks: PageMarks, words: KindWords, labels: Labels | None
 ) -> Iterator[Count]:
-    """Get what there is to count in some stretches."""
+    """Get the work of counting stretches."""
     for stretch in stretches:
         whole = Count(stretch, marks, words, labels)
         yield whole.within(stretch.start_pfn, stretch.end_pfn)
@@ -133,8 +133,8 @@ def count(
     """
     Count pages.
 
-    :param prog: It needs no debugging symbols.
-    :param progress: Called with the number of struct pages that were gone through.
+    :param prog: Needs no debugging symbols.
+    :param progress: Called with the number of struct pages that were scanned.
     """
     done, stretch = Counted(), work.stretch
     if not stretch.is_read:
@@ -167,14 +167,14 @@ COUNTING = ScanTask(cut_count, _begin, Counted)
 def read_aligned(
     prog: Program, layout: PageLayout, start_pfn: int, end_pfn: int
 ) -> Iterator[PagesOrGap]:
-    """Read struct pages like :func:`read_pages`, in chunks that cut no block."""
+    """Read struct pages like :func:`read_pages`, in chunks that do not cut blocks."""
     border = min(-(-start_pfn // CHUNK_PAGES) * CHUNK_PAGES, end_pfn)
     for start, end in ((start_pfn, border), (border, end_pfn)):
         yield from read_pages(prog, start, end, chunk=CHUNK_PAGES, layout=layout)
 
 
 def _count_alike(done: Counted, work: Count, start: int, end: int, kind: PageKind) -> None:
-    # Pages whose struct page says nothing.
+    # Pages whose struct page tells nothing.
     for label, pages in _place_labels(work, start, end):
         done.bins[Bin(kind.code, NO_ZONE, 0, label, None, False)] += pages
 

@@ -4,10 +4,10 @@
 Deciding Kinds
 --------------
 
-Decides the kinds of RAM's pages, some thousand struct pages at a time, at the speed of memory:
-few words decide, and most of those are copied to columns of bytes.
+Decides the kinds of RAM's pages, some thousand struct pages at a time, as fast as memory can be
+read: few words decide, and most of those are copied to columns of bytes.
 
-Codes of kinds ascend by precedence, so that the lesser of two codes is right.
+Codes of kinds ascend by precedence, so the lesser of two codes is right.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PFNS = np.array([1, 1, 0])
 _ONE = np.uint64(1)
 # Truth values in a word, and all of them true.
 _GROUP, _ALL = 8, np.uint64(0x0101010101010101)
-# Spans that are faster gone through one by one than in a column.
+# Up to this many spans, a loop is faster than a column.
 _FEW_SPANS = 32
 # PAGE_MAPPING_FLAGS
 _MAPPING_BITS = 3
@@ -43,7 +43,7 @@ _NO_ROWS, _NO_ADDRESSES = np.empty(0, np.int64), np.empty(0, np.uint64)
 
 _KERNEL = PageKind.KERNEL.code
 _FREE = PageKind.FREE.code
-# PAGE_MAPPING_ANON and PAGE_MAPPING_KSM; PAGE_MAPPING_MOVABLE alone is of drivers.
+# PAGE_MAPPING_ANON and PAGE_MAPPING_KSM; PAGE_MAPPING_MOVABLE alone means a driver's page.
 _OF_MAPPING_BITS = np.array(
     [k.code for k in (PageKind.KERNEL, PageKind.ANON, PageKind.KERNEL, PageKind.KSM)], np.uint8
 )
@@ -58,7 +58,7 @@ _OF_ANSWERS[[SHMEM, OTHER, UNKNOWN]] = (
 @dataclass(frozen=True)
 class PageMarks:
     """
-    What no struct page says of itself: half-open ranges of PFNs and an order, a row each, in
+    What struct pages do not show themselves: rows of half-open ranges of PFNs with an order, in
     ascending order. ``hot_added`` is memory that boot did not know.
     """
 
@@ -69,7 +69,7 @@ class PageMarks:
     hot_added: np.ndarray = field(default_factory=lambda: _NO_SPANS)
 
     def within(self, start_pfn: int, end_pfn: int) -> PageMarks:
-        """Those that some PFNs are in."""
+        """Get the marks within a range of PFNs."""
         return PageMarks(
             *(
                 _within(spans, start_pfn, end_pfn)
@@ -156,7 +156,7 @@ def decide(
 def of_one_kind(
     prog: Program, words: KindWords, mappings: KnownMappings, pages: Pages, kind: PageKind
 ) -> Decided:
-    """Get pages that are all of a kind, whatever their struct pages hold."""
+    """Get pages of one kind, whatever their struct pages hold."""
     look = _Look(prog, words, mappings, pages, NO_PAGE_MARKS, pages.end_pfn, Buffers())
     return Decided(pages, np.full(len(pages.words), kind.code, np.uint8), look, NO_PAGE_MARKS)
 
@@ -193,7 +193,7 @@ class _Look:
             _lower(kind, spans[:, :2] - self.pages.start_pfn, name.code)
         return kind
 
-    # Columns, copied: they are gone through more than once.
+    # Copied columns, which are scanned more than once.
 
     def _column(self, name: str, index: int) -> np.ndarray:
         column = self.buffers.get(name, len(self.pages.words))
@@ -410,7 +410,7 @@ class _Look:
 
     @cached_property
     def _outside(self) -> _Outside:
-        # Of the tails whose heads lie elsewhere, in order.
+        # For the tails whose heads are elsewhere, in order.
         _, heads = self._tails
         _, inside = self._places(heads)
         return _outside(self, heads[~inside])
@@ -540,8 +540,8 @@ def _lower(kind: np.ndarray, spans: np.ndarray, code: int) -> None:
 @dataclass(frozen=True)
 class _Outside:
     """
-    What heads that lie elsewhere say, an element for each of their tails: the kind and the order
-    of their compound page, and their words.
+    What heads outside these pages say, with an element for each of their tails: the kind and the
+    order of the compound page, and the words of the head.
     """
 
     kinds: np.ndarray

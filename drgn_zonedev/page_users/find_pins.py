@@ -45,7 +45,7 @@ __all__ = ("find_pins",)
 # Pages that are looked at together: 2 GiB of them, if they have 4 KiB.
 _WINDOW = 1 << 19
 
-# Runs of pages that are used differently, of one pgmap: more than anybody reads.
+# The most runs of differently used pages of a pgmap: more than anyone reads.
 _MOST_USES = 1 << 16
 _TOO_MANY = f"more than {_MOST_USES} runs of pages are used differently: ask about a PFN"
 
@@ -60,8 +60,8 @@ def find_pins(
     kind: str | None = None,
 ) -> Pins:
     """
-    Find what keeps the pages of devices: their references, pins and mappings, whose these are,
-    and who waits until there are none.
+    Find what keeps the pages of devices in use: their references, pins and mappings, who has these,
+    and who waits until they are gone.
 
     :param what: The name of a device or its disk, the address of a ``struct dev_pagemap``, or a
         :class:`~drgn_zonedev.model.Pgmap`, for all of its pages; anything that
@@ -154,7 +154,7 @@ def _number(text: str) -> int | None:
 
 
 def _initialised(pgmap: Pgmap, range_: Range) -> Iterator[tuple[int, int]]:
-    # In a device that is being removed, the altmap's pages are not told apart.
+    # For a device that is being removed, the altmap's pages are not separate.
     for i, own in enumerate(pgmap.ranges[: pgmap.nr_range]):
         start, end = max(range_.start_pfn, pgmap.pfn_first(i)), min(range_.end_pfn, own.end_pfn)
         if start < end:
@@ -165,7 +165,7 @@ def _initialised(pgmap: Pgmap, range_: Range) -> Iterator[tuple[int, int]]:
 
 
 class _PinSearch:
-    """Looks for the users of some pgmaps' pages, and keeps what several of them need."""
+    """Looks for the users of pgmaps' pages, and keeps data that several searches need."""
 
     def __init__(self, prog: Program, snapshot: Snapshot, subject: _Subject) -> None:
         self._prog = prog
@@ -238,7 +238,7 @@ class _PinSearch:
                 yield self._folio_of(pfn)
 
     def _folio_of(self, pfn: int) -> tuple[int, int]:
-        # The first page of its folio counts for all of it.
+        # The count of a folio's first page is that of all its pages.
         pages = next(read_pages(self._prog, pfn, pfn + 1))
         if isinstance(pages, UnreadablePages) or not pages.is_tail[0]:
             return pfn, pfn + 1

@@ -43,7 +43,7 @@ __all__ = (
 # Types whose pages are mapped without a reference or a count before v6.15.
 _UNCOUNTED = ("MEMORY_DEVICE_FS_DAX", "MEMORY_DEVICE_GENERIC", "MEMORY_DEVICE_DEVDAX")
 
-# An odd number, so that multiplying by it loses nothing.
+# An odd number, so multiplying by it loses no bits.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -134,7 +134,7 @@ def used_pages(
 
 @dataclass(frozen=True)
 class _Hold:
-    """What holds folios: the index of one for each reference, ascending."""
+    """The holders of folios: the index of a folio for each reference, ascending."""
 
     held: Held
     rows: np.ndarray
@@ -213,7 +213,7 @@ def _runs(
     begins = np.ones(len(rows), bool)
     begins[1:] = pfn[1:] != (pfn + (1 << order))[:-1]
     mapping, index = folios.mapping[rows], folios.index[rows]
-    # Without a file, there is no position in it.
+    # Pages without a file have no position in one.
     place = np.where(mapping > 1, index - pfn.astype(np.uint64), index)
     columns = (
         *(order, folios.references[rows], folios.pins[rows], folios.mappings[rows]),
@@ -330,7 +330,7 @@ def _unknown_mappings(mapped_by: Sequence[MappedBy], order: int, mappings: int) 
 
 
 def merged(uses: Iterable[UsedPages]) -> tuple[UsedPages, ...]:
-    """Join uses that are the same, and next to each other."""
+    """Join equal uses that are adjacent."""
     joined: list[UsedPages] = []
     for use in uses:
         if joined and _is_continued(joined[-1], use):

@@ -4,8 +4,8 @@
 Compound Links
 --------------
 
-Which pages make compound pages together: ``PG_head``, the order in the first tail, and
-the links of all tails say the same three times, so a word that is wrong is outvoted.
+Finds the compound pages that pages form. ``PG_head``, the order in the first tail, and the links of
+all tails say the same three times, so a single wrong word is outvoted.
 
 A link is the address of the head, or since Linux kernel commit 8c846c879e22 ("mm: rework
 compound_head() for power-of-2 sizeof(struct page)") (in v7.1) a mask for the address of
@@ -63,7 +63,7 @@ class _Compound:
 
 
 def is_unwritten(pages: Pages) -> np.ndarray:
-    """Which struct pages hold nothing but a pattern, as before they are initialised."""
+    """Which struct pages hold only a pattern, as they do before they are initialised."""
     first = pages.words[:, 0]
     unwritten = np.any([first == pattern for pattern in _PATTERNS], axis=0)
     rows = np.flatnonzero(unwritten)
@@ -119,8 +119,8 @@ def find_compound_pages(
 
 def compound_before(prog: Program, layout: PageLayout, pfn: int) -> tuple[int, int] | None:
     """
-    Get the head and the end of the compound page that a PFN is in, if it began before that:
-    as the page before it and the head say.
+    Get the head and the end of the compound page that a PFN is in, if that begins before it, by the
+    page before it and the head.
     """
     if not pfn or not _may_be_compound(prog, layout, pfn - 1):
         return None
@@ -148,7 +148,7 @@ def _may_be_compound(prog: Program, layout: PageLayout, pfn: int) -> bool:
 
 
 def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> list[_Compound]:
-    # A compound page that begins before these pages, as most of the links say that lead there.
+    # A compound page that begins before these pages, if most of the links to there agree.
     outside = links[(links >= 0) & (links < pages.start_pfn)]
     if not len(outside):
         return []
@@ -160,7 +160,7 @@ def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> 
         return []
     first = next(read_pages(prog, head, head + 2, layout=pages.layout))
     if not isinstance(first, Pages) or len(first.words) < 2:
-        # Nothing says how far it goes but its tails.
+        # Only its tails show how far it goes.
         return [_Compound(head, (pages.start_pfn + last - head).bit_length(), False)]
     if int(linked_heads(first)[1]) != head and not _has_head_flag(first)[0]:
         return []
@@ -227,7 +227,7 @@ def _order(prog: Program, pages: Pages, links: np.ndarray, row: int, said: int) 
 
 
 def _agrees(prog: Program, pages: Pages, links: np.ndarray, row: int, order: int) -> bool:
-    # Most of so many tails link to the head, and the page after them does not.
+    # Most tails of that order link to the head, and the page after them does not.
     pfn, size = pages.start_pfn + row, 1 << order
     tails = links[row + 1 : row + size]
     if pfn & size - 1 or 2 * int((tails == pfn).sum()) <= len(tails):
@@ -240,7 +240,7 @@ def _agrees(prog: Program, pages: Pages, links: np.ndarray, row: int, order: int
 
 
 def _link(prog: Program, pages: Pages, pfn: int) -> int | None:
-    # Of a page that lies elsewhere, if it can be read.
+    # For a page outside these, if it can be read.
     page = next(read_pages(prog, pfn, pfn + 1, layout=pages.layout))
     return int(linked_heads(page)[0]) if isinstance(page, Pages) else None
 

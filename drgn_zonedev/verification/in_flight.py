@@ -5,14 +5,15 @@ In Flight
 ---------
 
 Finds compound pages that the kernel was making, splitting or freeing when it was stopped, for
-a dump or by ``--pause``. That is not a defect, and a second look at the same memory says no more.
+a dump or by ``--pause``. That is not a defect, and another look at the same memory shows nothing
+new.
 
 ``prep_compound_page()`` links the tails in ascending order, and then writes the order;
 freeing clears the order first since Linux kernel commit ebc1baf5c9b4 ("mm: free up a word in
 the first tail page") (in v6.6), and then the links, in ascending order, too. So the tails
 without a link are the last ones, which hold what they held when they were free, or the first
-ones, whose links are 0. One such tail alone is rather a damaged one: a kernel has hundreds of
-instructions more for the others.
+ones, whose links are 0. A single such tail is more likely a damaged one: the kernel spends hundreds
+of instructions on the others.
 
 Splitting a folio unlinks its tails, in ascending order since v6.15, and makes pages in use of
 them. Meanwhile the head has no reference, but ``PG_locked``: ``folio_ref_freeze()``.
@@ -95,7 +96,7 @@ def _is_head_alone(window: RamWindow) -> np.ndarray:
 def _is_half_linked(window: RamWindow, rows: np.ndarray, unlinked: np.ndarray) -> bool:
     without, index = np.flatnonzero(unlinked), window.index[rows]
     first, last = int(without[0]), int(without[-1])
-    # Of a compound page that is larger than the window, the rest may be like this part.
+    # If a compound page is larger than the window, the rest may be like this part.
     begins = index[first] == 1 or first == 0
     ends = last == len(rows) - 1
     is_whole = len(rows) == 1 << int(window.compound.order[rows[0]])
@@ -113,7 +114,7 @@ def _are_unused(window: RamWindow, rows: np.ndarray) -> bool:
 
 
 def _has_order(window: RamWindow, rows: np.ndarray, index: np.ndarray) -> bool:
-    # Up to v6.5, what was freed keeps the order that it had.
+    # Up to v6.5, a freed page keeps its order.
     layout = window.pages.layout
     if layout.order_offset is None or not order_is_in_flags(layout):
         return False

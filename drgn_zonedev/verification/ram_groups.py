@@ -4,11 +4,11 @@
 Groups of Pages of RAM
 ----------------------
 
-Sorts pages as the fast path does, by which rules of :mod:`.ram_rules` are about them, and finds
-those that break one.
+Groups pages, as the fast path needs them, by the rules of :mod:`.ram_rules` that are about
+them, and finds those that break one.
 
-Where a page belongs is left to :mod:`.ram_fastpath`: rules about its compound link, and about
-orders, are not among them.
+Rules about compound links and orders are not among these: :mod:`.ram_fastpath` decides which
+group a page is in.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _PLACED = (TAIL_LINK, ORDER, BUDDY_ORDER)
 
 
 class Groups:
-    """What is promised of the pages of each group; put together when it is asked for."""
+    """The promises about each group of pages, which are combined when they are needed."""
 
     def __init__(self, layout: PageLayout, promise: RamPages, about: tuple[Rule, ...]) -> None:
         self._layout, self._promise = layout, promise
@@ -73,7 +73,7 @@ class Groups:
 
 
 def groups_of(layout: PageLayout, promise: RamPages) -> Groups:
-    """Get the groups of pages of RAM; those of promises that differ by place only are the same."""
+    """Get the groups of pages of RAM, which are the same for promises that differ only in place."""
     anywhere = dataclasses.replace(promise, start_pfn=0, end_pfn=0, around=(0, 0), zone_end=0)
     return _groups(layout, anywhere, rules.RULES)
 
@@ -85,7 +85,7 @@ def _groups(layout: PageLayout, promise: RamPages, table: tuple[Rule, ...]) -> G
 
 @dataclass(frozen=True)
 class Kept:
-    """Tells which pages keep all of some rules."""
+    """Finds the pages that keep all of some rules."""
 
     layout: PageLayout
     promise: RamPages
@@ -119,7 +119,7 @@ class Kept:
         return found
 
     def without(self, index: int, mask: int) -> Kept:
-        """Tells which pages keep the rules, and have none of some bits of a word."""
+        """Finds the pages that keep the rules, and have none of some bits of a word."""
         return dataclasses.replace(self, checks=self.checks.without(index, mask))
 
     def broken(self, table: Columns | Rows) -> np.ndarray:

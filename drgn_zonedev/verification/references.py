@@ -8,8 +8,8 @@ Compares the references that a pgmap has with those that its pages account for.
 
 ``memremap_pages()`` takes one, and one for each page or compound page, but not of device-private
 and coherent memory: there, ``zone_device_page_init()`` takes one for each page that it hands out,
-and ``free_zone_device_folio()`` drops it. P2PDMA also does this. Each reference is taken before
-the page has one, and dropped after the page's last: there are never too few.
+and ``free_zone_device_folio()`` drops it. P2PDMA also does this. Each reference is taken before the
+page gets one, and dropped after the page's last one, so there are never too few.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _MAX_ORDER = 22
 
 def counts_pages_in_use(layout: PageLayout, memory_type: str) -> bool:
     """
-    Return whether a pgmap has a reference for each page of it that has one, so that the pages tell
-    how many there must be.
+    Return whether a pgmap has a reference for each of its pages that has one, so the pages show how
+    many there must be.
 
     P2PDMA pages are idle at 1 until Linux kernel commit b7e282378773 ("mm/mm_init: move p2pdma
     page refcount initialisation to p2pdma") (in v6.15), the release of ``folio->pgmap``.
@@ -80,12 +80,12 @@ def broken_folios(
     layout: PageLayout, starts: np.ndarray, words: np.ndarray
 ) -> Iterator[BrokenFolio]:
     """
-    Find folios that have a reference, and tails that do not link to them: the order of a head is
-    what is left of a folio that was there before. Of free folios, anything may be left. And find
-    tails that have a reference of their own.
+    Find folios that have a reference, and tails that do not link to them: the order of such a head
+    is left over from an earlier folio. Free folios may have anything left over. Also find tails
+    that have references of their own.
 
     :param starts: PFN of the first page of each block.
-    :param words: Struct pages of all blocks, a row each; blocks are as long as each other.
+    :param words: Struct pages of all blocks, a row each; all blocks have the same length.
     """
     refcount = words.view("<i4")[:, layout.refcount_offset // 4]
     if not layout.pgmap_in_folio or layout.order_offset is None or not refcount.any():
@@ -98,7 +98,7 @@ def broken_folios(
     for start, end in _together(pfn[used & is_tail]):
         yield "device-page-refcount", start, end
     for row in np.flatnonzero(used & is_head & ~is_tail).tolist():
-        # A folio is not looked at after the end of its block.
+        # Only the part of a folio in its block is looked at.
         size = _broken_size(layout, int(pfn[row]), words[row : row + count - row % count])
         if size:
             yield "device-folio-tails", int(pfn[row]), int(pfn[row]) + size
@@ -162,7 +162,7 @@ _UNCOUNTED = "the references of the pgmap cannot be counted: its per-CPU counter
 
 
 def _live(pgmaps: Iterable[Pgmap], ranges: Iterable[Range]) -> Iterator[Pgmap]:
-    # Of the devices whose struct pages were looked at.
+    # For the devices whose struct pages were looked at.
     shown = {r.pgmap for r in ranges if r.case is Case.DEVICE}
     return (p for p in pgmaps if p.address in shown and p.ref.state == "live")
 

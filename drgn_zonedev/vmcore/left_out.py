@@ -34,7 +34,7 @@ __all__ = (
     "tells_what_is_absent",
 )
 
-# Why memory faults for which an ELF dump has a segment without contents.
+# The reason for a fault on memory that has a segment without contents in an ELF dump.
 LEFT_OUT = "left out of the dump"
 
 _SMALLEST_PAGE = 4096
@@ -151,8 +151,8 @@ def next_segment_page(prog: Program, first: int, end: int) -> int:
 
 def is_in_scraps(prog: Program) -> bool:
     """
-    Return whether most of what an ELF dump has ends within pages: then it is what somebody
-    read, byte by byte, and no kernel or hypervisor wrote it.
+    Return whether most contents of an ELF dump end within pages: then a program wrote what it had
+    read, and not a kernel or hypervisor.
     """
     file = _dump_file(prog)
     if not isinstance(file, ElfDump) or not len(file.virtual.furthest):
