@@ -75,7 +75,7 @@ def _like(word: str, names: Iterable[str]) -> str:
 
 
 class _Accumulate(argparse.Action):
-    """Each time, add to what was given before; the default is not added to."""
+    """Adds to the values that were given before; the first one replaces the default."""
 
     def __call__(
         self,

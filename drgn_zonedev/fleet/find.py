@@ -55,11 +55,11 @@ def find_dumps(words: Iterable[str], complain: Complain) -> Iterator[Found]:
     """
     Find dumps, each file once, however many links lead to it.
 
-    Directories are searched with everything below them; symbolic links are followed, into no
-    loop; devices and pipes are not opened.
+    Directories are searched with everything below them; symbolic links are followed, but not into
+    loops; devices and pipes are not opened.
 
-    :param words: Paths of dumps and directories, patterns, and ``@FILE``, which lists some, a
-        line each.
+    :param words: Paths of dumps and directories, patterns, and ``@FILE``, which lists some, one per
+        line.
     :param complain: Called with what cannot be searched, and what was named but is not a dump.
     """
     seen: set[tuple[int, int]] = set()
@@ -169,7 +169,7 @@ def _is_new(status: os.stat_result, seen: set[tuple[int, int]]) -> bool:
 
 
 def dump_format(path: str) -> str | None:
-    """Tell the format of a dump; ``None`` if it is not one, or cannot be read."""
+    """Get the format of a dump; ``None`` if it is not one, or cannot be read."""
     try:
         if is_packed_export(path):
             return PACKED_EXPORT

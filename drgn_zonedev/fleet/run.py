@@ -55,7 +55,7 @@ class SurveyQuestion:
 
     @property
     def key(self) -> str:
-        """What an answer depends on besides the dump, as JSON. It may have more time."""
+        """What an answer depends on besides the dump, as JSON. Limits are not part of it."""
         return json.dumps([self.arguments, self.options, self.versions])
 
 
@@ -141,7 +141,7 @@ def _answer(
 
 
 def _of_copy(checked: Checked, path: str) -> Checked:
-    # Its report says where it comes from: the rest is the same.
+    # Only the source in the report differs.
     document = json.loads(checked.report or b"{}")
     if "provenance" not in document:
         return checked

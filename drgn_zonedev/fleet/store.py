@@ -4,8 +4,8 @@
 The Store of a Survey
 ---------------------
 
-One SQLite file, which a survey that ends at any moment leaves as it was after some dump.
-``schema.sql`` describes it, and docs/fleet.md for people.
+One SQLite file. A survey that ends at any moment leaves it as it was after some dump. See
+``schema.sql`` and docs/fleet.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x7A646576  # "zdev"
 _LONGEST_WAIT = 60
 _LARGEST = (1 << 63) - 1
-# What every row of one report has.
+# Columns that all rows of a report have.
 _Row = tuple[Any, ...]
 
 
@@ -115,7 +115,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 class Store:
     """
-    An open store. Any thread of the process may ask; one writes.
+    An open store. Any thread of the process may read; one writes.
 
     :ivar connection: For queries.
     """
@@ -125,7 +125,7 @@ class Store:
         self._lock = threading.Lock()
 
     def begin_run(self, question: str) -> int:
-        """Begin a run, or go on with one that asked the same and was interrupted."""
+        """Begin a run, or continue an interrupted one that asked the same."""
         last = self.connection.execute(
             "SELECT id, question, ended FROM runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
@@ -139,12 +139,12 @@ class Store:
         return cursor.lastrowid
 
     def end_run(self, run: int) -> None:
-        """Say that a run got through all dumps."""
+        """Record that a run has checked all dumps."""
         with self._transaction():
             self.connection.execute("UPDATE runs SET ended = ? WHERE id = ?", (_now(), run))
 
     def knows(self, found: Found, quick_key: str, question: str, limits: Limits) -> bool:
-        """Return whether the answer about a dump would be what it was."""
+        """Return whether the stored answer about a dump is still valid."""
         with self._lock:
             row = self.connection.execute(
                 "SELECT quick_key, question, ending, limits FROM dumps WHERE location = ?",
@@ -158,7 +158,7 @@ class Store:
         return ending is not Ending.CHANGED and not is_limited
 
     def same_content(self, content: str, question: str) -> tuple[int, Checked] | None:
-        """Find a dump of the same bytes, of which the same was asked, that was judged."""
+        """Find a judged dump with the same bytes, for the same question."""
         with self._lock:
             row = self.connection.execute(
                 "SELECT dumps.id, reason, document, seconds, peak FROM dumps"
@@ -179,7 +179,7 @@ class Store:
             )
 
     def put(self, entry: DumpRecord, run: int) -> None:
-        """Keep what is known of a dump, in place of what was known before."""
+        """Store what is known of a dump, replacing what was known before."""
         report = entry.checked.report
         document = json.loads(report) if report else None
         with self._transaction():
@@ -228,7 +228,7 @@ class Store:
         (number,) = self.connection.execute(
             "SELECT id FROM dumps WHERE location = ?", (values["location"],)
         ).fetchone()
-        # It may have been the same as others before.
+        # Dumps that were the same as this one before may differ from it now.
         self.connection.execute(
             "UPDATE dumps SET same_as = NULL WHERE same_as = ? AND content IS NOT ?",
             (number, entry.content),
@@ -286,7 +286,7 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> int:
-    # A damaged structure may say more than SQLite holds.
+    # A number in a damaged structure may be too large for SQLite.
     return min(int(value), _LARGEST)
 
 

@@ -256,7 +256,7 @@ def reopen(dump: Dump) -> drgn.Program:
     """
     Open a core dump again, without its debugging symbols.
 
-    :raises ValueError: if the file is another one now
+    :raises ValueError: if another file has replaced it
     """
     architecture, flags = dump.platform
     platform = drgn.Platform(drgn.Architecture[architecture], drgn.PlatformFlags(flags))

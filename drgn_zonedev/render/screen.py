@@ -64,7 +64,7 @@ class Screen:
 
     @property
     def endless(self) -> Screen:
-        """A screen that is as wide, and scrolls."""
+        """A screen of the same width that scrolls."""
         return replace(self, lines=_ENDLESS)
 
 
