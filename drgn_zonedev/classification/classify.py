@@ -34,8 +34,8 @@ from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.model import Case, Memmap, Pgmap, Range, Unjudged
 from drgn_zonedev.util.handles import bind
-from drgn_zonedev.util.intervals import Span, containing, union
-from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.util.intervals import Span, union
+from drgn_zonedev.util.sets import containing, sorted_set
 
 __all__ = ("classify", "classify_pfn", "classify_snapshot", "range_of_pfn", "undecided")
 

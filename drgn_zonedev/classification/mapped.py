@@ -20,7 +20,7 @@ from drgn import BadDataError, Program
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.vmemmap import UNKNOWN, VmemmapRules, vmemmap_rules
-from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.sets import containing
 from drgn_zonedev.vmcore.pagetables import page_frames
 
 __all__ = ("MappedParts", "mapped_parts")

@@ -24,8 +24,7 @@ from drgn_zonedev.kernel.memory_blocks import MEMMAP_UNREADABLE
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.zones import Zone, zones
 from drgn_zonedev.model import Evidence, Finding, Unjudged
-from drgn_zonedev.util.intervals import containing
-from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.util.sets import containing, sorted_set
 from drgn_zonedev.vmcore.pagetables import UNMAPPED, page_frames, walks_in_bulk
 
 __all__ = ("BLOCK_CHECKS",)

@@ -38,8 +38,8 @@ from drgn_zonedev.model import (
     Range,
     Unjudged,
 )
-from drgn_zonedev.util.intervals import Span, containing, union
-from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.util.intervals import Span, union
+from drgn_zonedev.util.sets import containing, sorted_set
 from drgn_zonedev.vmcore.exported import leaves_out_ram
 from drgn_zonedev.vmcore.pagetables import (
     UNMAPPED,

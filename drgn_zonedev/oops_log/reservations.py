@@ -11,14 +11,10 @@ oops about one need not have its PFN in a register, but the boot log lists them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from drgn_zonedev.oops_log.lines import LogLine
-
-if TYPE_CHECKING:
-    # Imports numpy, which is slow, and not needed for other logs.
-    from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.util.intervals import Span, difference, union
 
 __all__ = ("reserved_outside_ram",)
 
@@ -46,30 +42,5 @@ def reserved_outside_ram(lines: Iterable[LogLine], page_size: int) -> tuple[Span
                 found.append((start // page_size, last // page_size + 1))
     if not ram:
         return ()
-    outside = (part for span in reserved for part in _without(span, ram))
-    return tuple(_joined(sorted(outside)))
-
-
-def _without(span: Span, others: Iterable[Span]) -> list[Span]:
-    parts = [span]
-    for start, end in others:
-        parts = [
-            part
-            for low, high in parts
-            for part in ((low, min(high, start)), (max(low, end), high))
-            if part[0] < part[1]
-        ]
-    return parts
-
-
-def _joined(spans: Iterable[Span]) -> Iterator[Span]:
-    last: Span | None = None
-    for start, end in spans:
-        if last is not None and start <= last[1]:
-            last = (last[0], max(last[1], end))
-            continue
-        if last is not None:
-            yield last
-        last = (start, end)
-    if last is not None:
-        yield last
+    known = union(ram)
+    return union(part for span in reserved for part in difference(span, known))

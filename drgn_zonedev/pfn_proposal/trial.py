@@ -37,8 +37,7 @@ from drgn_zonedev.pfn_proposal.cost import Lookup, MemoryCost, lookup_cost, memo
 from drgn_zonedev.pfn_proposal.marks import Marks
 from drgn_zonedev.pfn_proposal.variants import VARIANTS, Asked, Variant
 from drgn_zonedev.util.handles import Result
-from drgn_zonedev.util.intervals import containing
-from drgn_zonedev.util.sets import sorted_set
+from drgn_zonedev.util.sets import containing, sorted_set
 from drgn_zonedev.verification.context import Progress, no_progress
 from drgn_zonedev.verification.verify import verify_snapshot
 

@@ -35,7 +35,7 @@ from drgn_zonedev.pfn_walkers.memory import (
     UNREADABLE,
     UnpromisedMemory,
 )
-from drgn_zonedev.util.intervals import containing
+from drgn_zonedev.util.sets import containing
 
 __all__ = ("FEATURES", "FILTERS", "STEPS", "unknown_here")
 

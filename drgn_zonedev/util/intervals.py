@@ -12,9 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
-__all__ = ("Span", "containing", "difference", "intersection", "pages", "union")
+__all__ = ("Span", "difference", "intersection", "pages", "union")
 
 Span = tuple[int, int]
 
@@ -58,16 +56,3 @@ def pages(span: Span, page_size: int) -> Iterator[Span]:
         border = min((start // page_size + 1) * page_size, end)
         yield start, border
         start = border
-
-
-def containing(values: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """
-    Get the index of the span that contains each value, or -1.
-
-    :param start: Starts of the spans, which are sorted and disjoint.
-    :param end: Ends of the spans.
-    """
-    if not len(start):
-        return np.full(len(values), -1)
-    index = np.searchsorted(start, values, side="right") - 1
-    return np.where((index >= 0) & (values < end[index]), index, -1)

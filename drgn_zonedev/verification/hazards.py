@@ -20,7 +20,8 @@ from drgn import Program
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import head_pgmaps
 from drgn_zonedev.model import Case, Evidence, EvidenceKind, Finding, Memmap, Pgmap, Range
-from drgn_zonedev.util.intervals import Span, containing, intersection, union
+from drgn_zonedev.util.intervals import Span, intersection, union
+from drgn_zonedev.util.sets import containing
 from drgn_zonedev.verification.context import Context, Reader, raw_page, read_range, reread_range
 from drgn_zonedev.verification.dangling import dangling_pgmap
 from drgn_zonedev.verification.holes import divide_hole

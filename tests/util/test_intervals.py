@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drgn_zonedev.util.intervals import Span, containing, difference, intersection, pages, union
+from drgn_zonedev.util.intervals import Span, difference, intersection, pages, union
 
 SPAN = st.tuples(st.integers(0, 60), st.integers(0, 60))
 
@@ -45,13 +44,3 @@ def test_pages_cut_at_every_border(span: Span) -> None:
     found = list(pages(span, 8))
     assert addresses(found) == addresses([span])
     assert all(start // 8 == (end - 1) // 8 for start, end in found)
-
-
-@given(st.lists(SPAN), st.lists(st.integers(-5, 65)))
-def test_a_value_is_in_the_one_span_that_contains_it(spans: list[Span], values: list[int]) -> None:
-    disjoint = union(spans)
-    start, end = np.array(disjoint, np.int64).reshape(-1, 2).T
-    wanted = [
-        next((i for i, (a, b) in enumerate(disjoint) if a <= value < b), -1) for value in values
-    ]
-    assert containing(np.array(values, np.int64), start, end).tolist() == wanted
