@@ -73,7 +73,7 @@ def report_differences(old: KnownReport, new: KnownReport) -> Differences:
     )
     return Differences(
         tuple(sorted(pgmaps, key=lambda change: _either(change).spans)),
-        tuple(_ranges(old.ranges, new.ranges)),
+        _ranges(old.ranges, new.ranges),
         tuple(sorted(findings, key=lambda change: _worst_first(_either(change)))),
     )
 
@@ -164,17 +164,15 @@ def _without_words(item: object) -> object:
     return item.slug, item.severity, item.start_pfn, item.end_pfn, item.count, said
 
 
-def _ranges(old: Sequence[KnownRange], new: Sequence[KnownRange]) -> Iterator[RangeChange]:
-    last: RangeChange | None = None
+def _ranges(old: Sequence[KnownRange], new: Sequence[KnownRange]) -> tuple[RangeChange, ...]:
+    merged: list[RangeChange] = []
     for change in _pieces(old, new):
+        last = merged[-1] if merged else None
         if last and last.end_pfn == change.start_pfn and _said(last) == _said(change):
-            last = RangeChange(last.start_pfn, change.end_pfn, last.old, last.new)
-            continue
-        if last:
-            yield last
-        last = change
-    if last:
-        yield last
+            merged.pop()
+            change = RangeChange(last.start_pfn, change.end_pfn, last.old, last.new)
+        merged.append(change)
+    return tuple(merged)
 
 
 def _pieces(old: Sequence[KnownRange], new: Sequence[KnownRange]) -> Iterator[RangeChange]:

@@ -9,6 +9,7 @@ Looks for strings anywhere in the memory of a finished vmcore, without knowing w
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -142,12 +143,7 @@ def _load_segments(file: BinaryIO, encoding: Encoding) -> np.ndarray:
         [("type", order + "u4"), ("flags", order + "u4"), *((w, order + "u8") for w in words)]
     )
     # The first segment is the note, whose contents follow the headers.
-    first = np.frombuffer(_read(file, EHDR_SIZE, PHDR_SIZE), layout)[0]
+    first = np.frombuffer(os.pread(file.fileno(), PHDR_SIZE, EHDR_SIZE), layout)[0]
     count = (int(first["offset"]) - EHDR_SIZE) // PHDR_SIZE
-    headers = np.frombuffer(_read(file, EHDR_SIZE, count * PHDR_SIZE), layout)
+    headers = np.frombuffer(os.pread(file.fileno(), count * PHDR_SIZE, EHDR_SIZE), layout)
     return headers[(headers["type"] == PT_LOAD) & (headers["filesz"] > 0)]
-
-
-def _read(file: BinaryIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    return file.read(size)

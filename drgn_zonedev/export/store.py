@@ -65,11 +65,9 @@ class StoredDump:
             raise ValueError(f"{self.path / EXPECTED} is not of schema {EXPECTED_SCHEMA}")
         return document
 
-    @contextlib.contextmanager
-    def files(self) -> Iterator[Path]:
+    def files(self) -> contextlib.AbstractContextManager[Path]:
         """Yield a directory with its ``vmcore`` and ``vmlinux``, unpacked if need be."""
-        with unpacked(self.path) as directory:
-            yield directory
+        return unpacked(self.path)
 
     @contextlib.contextmanager
     def program(self) -> Iterator[Program]:
@@ -109,7 +107,5 @@ def stored_dumps(directory: Path) -> list[StoredDump]:
 def default_directory() -> Path | None:
     """Find the dumps that come with this package: in the package, or in its checkout."""
     package = Path(__file__).parents[1]
-    for place in (package / "vmcores", package.parent / "vmcores"):
-        if stored_dumps(place):
-            return place
-    return None
+    places = (package / "vmcores", package.parent / "vmcores")
+    return next(filter(stored_dumps, places), None)

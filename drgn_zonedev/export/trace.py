@@ -215,17 +215,14 @@ def _physical(where: dict[int, int], address: int, page_size: int) -> int | None
     return where[page] + offset if page in where else None
 
 
-def _merged(runs: Iterator[MemoryRun]) -> Iterator[MemoryRun]:
-    last: MemoryRun | None = None
+def _merged(runs: Iterator[MemoryRun]) -> list[MemoryRun]:
+    merged: list[MemoryRun] = []
     for run in runs:
-        if last and _follows(last, run):
-            last = MemoryRun(last.vaddr, last.paddr, last.size + run.size)
-            continue
-        if last:
-            yield last
-        last = run
-    if last:
-        yield last
+        if merged and _follows(merged[-1], run):
+            last = merged.pop()
+            run = MemoryRun(last.vaddr, last.paddr, last.size + run.size)
+        merged.append(run)
+    return merged
 
 
 def _follows(last: MemoryRun, run: MemoryRun) -> bool:

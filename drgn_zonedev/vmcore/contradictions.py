@@ -24,6 +24,7 @@ Such memory faults when it is read, for drgn's own code as for ours.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 from collections import Counter
@@ -145,7 +146,7 @@ def contradictions(headers: ProgramHeaders, path: Path) -> Contradictions:
     located = (loads["paddr"] != _LAST) & bool(loads["paddr"].any())
     physical = _claims(loads[located], "paddr", filled[located])
     shared = _shared_places(headers, physical if located.any() else virtual)
-    compare = _Comparison(path).differ
+    compare = functools.partial(_differ, path)
     moved = (loads["vaddr"] ^ loads["paddr"]) % np.uint64(_PAGE) > 0
     return Contradictions(
         virtual=union(
@@ -294,27 +295,21 @@ def _at(places: tuple[Span, ...], claims: _Claims) -> Iterator[Span]:
             yield start + found[0][0] - offset, start + found[-1][1] - offset
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Compares what a dump contains twice."""
+def _differ(path: Path, span: Span, deltas: Collection[int]) -> bool:
+    """
+    Tell whether addresses have different contents at their places in the file.
 
-    path: Path
-
-    def differ(self, span: Span, deltas: Collection[int]) -> bool:
-        """
-        Tell whether addresses have different contents at their places in the file.
-
-        :param deltas: Differences between an address and its offset in the file.
-        """
-        start, end = span
-        step = max(_PAGE, (end - start) // _SAMPLES // _PAGE * _PAGE)
-        with self.path.open("rb") as file:
-            for at in range(start, end, step):
-                size = min(_PAGE, end - at)
-                offsets = [(at - delta) % (1 << 64) for delta in deltas]
-                if len({_read(file.fileno(), offset, size) for offset in offsets}) > 1:
-                    return True
-        return False
+    :param deltas: Differences between an address and its offset in the file.
+    """
+    start, end = span
+    step = max(_PAGE, (end - start) // _SAMPLES // _PAGE * _PAGE)
+    with path.open("rb") as file:
+        for at in range(start, end, step):
+            size = min(_PAGE, end - at)
+            offsets = [(at - delta) % (1 << 64) for delta in deltas]
+            if len({_read(file.fileno(), offset, size) for offset in offsets}) > 1:
+                return True
+    return False
 
 
 def _read(fd: int, offset: int, size: int) -> bytes:
