@@ -18,7 +18,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
@@ -60,15 +60,12 @@ def _bugreport(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 def _bugreport_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev.explanation.bug_report", "bug_report")
-    builder.append(f"report = bug_report({'' if args.subject is None else repr(args.subject)})\n")
-    module = "drgn_zonedev.render.bugreport"
-    print_code(
+    write_code(
         builder,
-        args,
-        (module, "bugreport_text", "report"),
-        (module, "bugreport_document", "report"),
+        f"report = bug_report({'' if args.subject is None else repr(args.subject)})\n",
+        "drgn_zonedev.explanation.bug_report:bug_report",
     )
+    print_rendered_code(builder, args, "bugreport")
 
 
 BUGREPORT = Command(

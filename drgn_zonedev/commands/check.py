@@ -22,7 +22,7 @@ from drgn_zonedev.commands.base import (
     pfns,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code, print_value_code
+from drgn_zonedev.commands.drgn_code import JSON, TEXT, print_code, print_value_code, write_code
 from drgn_zonedev.commands.jobs import JOBS, scanner_of
 from drgn_zonedev.commands.map import (
     MAP,
@@ -256,21 +256,20 @@ def _junit(report: Report, is_failure: Callable[[Finding], bool]) -> str:
 
 
 def _check_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "check")
     options = {
         "only": args.only and repr(args.only),
         "pfns": args.pfns and "({:#x}, {:#x})".format(*args.pfns),
     }
     given = ", ".join(f"{name}={value}" for name, value in options.items() if value)
-    builder.append(f"report = check({given})\n")
+    write_code(builder, f"report = check({given})\n", "drgn_zonedev:check")
     if is_map(args):
         parts = ("kernel", "ranges", "pgmaps", "findings", "provenance")
         map_code(builder, args, ", ".join(f"report.{part}" for part in parts))
     else:
         _text_code(builder, args)
     if args.fail_on != ("error",):
-        builder.add_from_import("drgn_zonedev.commands.check", "failed")
-        builder.append(f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n')
+        code = f'if failed(report, {args.fail_on!r}):\n    print("there are findings")\n'
+        write_code(builder, code, "drgn_zonedev.commands.check:failed")
 
 
 def _text_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:

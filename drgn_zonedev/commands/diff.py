@@ -20,7 +20,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 from drgn_zonedev.commands.jobs import JOBS
 from drgn_zonedev.commands.known_reports import (
     KnownDocument,
@@ -161,42 +161,38 @@ def _diff_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
         if is_json(args.old) and isinstance(document_of_file(args.old), KnownCensus):
             _census_code(builder, args)
             return
-    known = "drgn_zonedev.comparison.known_report"
-    builder.add_from_import("drgn_zonedev", "check")
-    builder.add_from_import("drgn_zonedev.commands.known_reports", "known_report_of_file")
-    builder.add_from_import("drgn_zonedev.comparison.differences", "report_differences")
-    builder.add_from_import(known, "known_report")
-    builder.add_from_import("drgn_zonedev.render.as_json", "report_document")
-    builder.append(
+    write_code(
+        builder,
         f"old = known_report_of_file({args.old!r})\n"
         "new = known_report(report_document(check()))\n"
-        "found = report_differences(old, new)\n"
+        "found = report_differences(old, new)\n",
+        "drgn_zonedev:check",
+        "drgn_zonedev.commands.known_reports:known_report_of_file",
+        "drgn_zonedev.comparison.differences:report_differences",
+        "drgn_zonedev.comparison.known_report:known_report",
+        "drgn_zonedev.render.as_json:report_document",
+        "drgn_zonedev.render.differences:CompareSide",
     )
-    builder.add_from_import("drgn_zonedev.render.differences", "CompareSide")
     sides = f"CompareSide({args.old!r}, old), CompareSide('this program', new), found"
-    module = "drgn_zonedev.render.differences"
-    print_code(
-        builder, args, (module, "differences_text", sides), (module, "differences_document", sides)
-    )
+    print_rendered_code(builder, args, "differences", sides)
 
 
 def _census_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "page_census")
-    builder.add_from_import("drgn_zonedev.commands.known_reports", "document_of_file")
-    builder.add_from_import("drgn_zonedev.comparison.census_changes", "census_changes")
-    builder.add_from_import("drgn_zonedev.comparison.known_census", "known_census")
-    builder.add_from_import("drgn_zonedev.render.pages", "census_document")
-    builder.append(
+    write_code(
+        builder,
         f"old = document_of_file({args.old!r})\n"
         "by = old.by and old.by.replace('_', '-')\n"
         "new = known_census(census_document(page_census(by)))\n"
-        "found = census_changes(old, new)\n"
+        "found = census_changes(old, new)\n",
+        "drgn_zonedev:page_census",
+        "drgn_zonedev.commands.known_reports:document_of_file",
+        "drgn_zonedev.comparison.census_changes:census_changes",
+        "drgn_zonedev.comparison.known_census:known_census",
+        "drgn_zonedev.render.census_changes:CensusSide",
+        "drgn_zonedev.render.pages:census_document",
     )
-    module = "drgn_zonedev.render.census_changes"
-    builder.add_from_import(module, "CensusSide")
     sides = f"CensusSide({args.old!r}, old), CensusSide('this program', new), found"
-    text, document = (f"census_changes_{what}" for what in ("text", "document"))
-    print_code(builder, args, (module, text, sides), (module, document, sides))
+    print_rendered_code(builder, args, "census_changes", sides)
 
 
 DIFF = Command(

@@ -28,9 +28,10 @@ __all__ = (
     "TEXT",
     "print_code",
     "print_of_kernel_code",
-    "print_report_code",
+    "print_rendered_code",
     "print_value_code",
     "python_code",
+    "write_code",
 )
 
 TEXT, JSON = "drgn_zonedev.render.as_text", "drgn_zonedev.render.as_json"
@@ -53,9 +54,12 @@ def python_code(
     else:
         # For other output, such as JUnit, run the command itself.
         line = shlex.join(["zonedev", *(word for word in words if word != "--drgn")])
-        builder.add_from_import("drgn", "get_default_prog")
-        builder.add_from_import("drgn.commands", "run_command")
-        builder.append(f"result = run_command(get_default_prog(), {line!r})\n")
+        write_code(
+            builder,
+            f"result = run_command(get_default_prog(), {line!r})\n",
+            "drgn:get_default_prog",
+            "drgn.commands:run_command",
+        )
     return builder.get()
 
 
@@ -68,6 +72,17 @@ def _is_expressed(command: Command, args: argparse.Namespace) -> bool:
         return False
     known = {*_NEVER_MATTER, *command.drgn_code.expresses}
     return not any(value for name, value in vars(args).items() if name not in known)
+
+
+def write_code(builder: DrgnCodeBuilder, code: str, *imports: str) -> None:
+    """
+    Write code, and import what it uses.
+
+    :param imports: ``module:name`` of each
+    """
+    for each in imports:
+        builder.add_from_import(*each.split(":"))
+    builder.append(code)
 
 
 def print_code(
@@ -130,8 +145,14 @@ def print_of_kernel_code(
     print_code(builder, args, text, (JSON, f"{name}_document", arguments))
 
 
-def print_report_code(builder: DrgnCodeBuilder, args: argparse.Namespace, name: str) -> None:
-    """Write code that prints ``report``, which has its own module in ``render``."""
+def print_rendered_code(
+    builder: DrgnCodeBuilder, args: argparse.Namespace, name: str, arguments: str = "report"
+) -> None:
+    """
+    Write code that prints what has its own module in ``render``.
+
+    :param name: Of the module; it is also the prefix of the functions there.
+    """
     module = f"drgn_zonedev.render.{name}"
     text, document = (f"{name}_{what}" for what in ("text", "document"))
-    print_code(builder, args, (module, text, "report"), (module, document, "report"))
+    print_code(builder, args, (module, text, arguments), (module, document, arguments))

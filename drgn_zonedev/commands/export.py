@@ -19,6 +19,7 @@ from drgn_zonedev.commands.base import (
     pfns,
     print_text,
 )
+from drgn_zonedev.commands.drgn_code import write_code
 from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
@@ -118,13 +119,15 @@ def _about_force(args: argparse.Namespace) -> str:
 
 
 def _export_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.export.write", "ExportOptions", "write_export")
-    builder.add_from_import("drgn_zonedev.render.export", "export_text")
     options = f"{args.all_memmap!r}, {args.margin!r}, {args.blank_names!r}, {tuple(args.pfns)!r}"
-    builder.append(
+    write_code(
+        builder,
         f"done = write_export(get_default_prog(), {args.out!r}, ExportOptions({options}), "
-        f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n"
+        f"force={args.force!r})\nprint(export_text(done.path, done.meta))\n",
+        "drgn:get_default_prog",
+        "drgn_zonedev.export.write:ExportOptions",
+        "drgn_zonedev.export.write:write_export",
+        "drgn_zonedev.render.export:export_text",
     )
 
 

@@ -15,7 +15,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -38,11 +38,9 @@ def _kernel(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 def _kernel_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev.verification.kernel_knowledge", "kernel_knowledge")
-    builder.append("known = kernel_knowledge()\n")
-    module = "drgn_zonedev.render.kernel_knowledge"
-    text, document = (f"kernel_knowledge_{what}" for what in ("text", "document"))
-    print_code(builder, args, (module, text, "known"), (module, document, "known"))
+    module = "drgn_zonedev.verification.kernel_knowledge"
+    write_code(builder, "known = kernel_knowledge()\n", f"{module}:kernel_knowledge")
+    print_rendered_code(builder, args, "kernel_knowledge", "known")
 
 
 KERNEL = Command(

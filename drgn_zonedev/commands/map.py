@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from drgn import FaultError, Program
 
 from drgn_zonedev.commands.base import STANDARD_OUTPUT, UsageError
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_code, write_code
 from drgn_zonedev.render.screen import Screen, current_screen
 from drgn_zonedev.util.parser import Argument
 
@@ -184,17 +184,20 @@ def map_code(builder: DrgnCodeBuilder, args: argparse.Namespace, contents: str) 
 
     :param contents: The arguments of ``make_scene()``.
     """
-    builder.add_from_import("drgn_zonedev.render.picture.scene", "make_scene")
-    builder.append(f"scene = make_scene({contents})\n")
+    imported = "drgn_zonedev.render.picture.scene:make_scene"
+    write_code(builder, f"scene = make_scene({contents})\n", imported)
     form = _form(args)
     drawn_by = "drgn_zonedev.render.picture.svg", "svg_text", "scene"
     if form == "text":
         drawn_by = _terminal_code(builder, args)
     if form == "html":
-        builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot")
-        builder.add_from_import("drgn", "get_default_prog")
-        builder.add_from_import("drgn_zonedev.commands.map", "MapSubject")
-        builder.append("prog = get_default_prog()\n")
+        write_code(
+            builder,
+            "prog = get_default_prog()\n",
+            "drgn:get_default_prog",
+            "drgn_zonedev.classification.reading:take_snapshot",
+            "drgn_zonedev.commands.map:MapSubject",
+        )
         drawn_by = (
             "drgn_zonedev.commands.map",
             "html_map",

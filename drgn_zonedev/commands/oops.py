@@ -23,7 +23,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 from drgn_zonedev.commands.inputs import input_data
 from drgn_zonedev.util.parser import Argument
 
@@ -118,20 +118,16 @@ def _print(
 
 
 def _oops_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import(
-        "drgn_zonedev.explanation.logged", "explain_logged_pages", "read_log_of"
-    )
-    if args.log is None:
-        builder.append("log = read_log_of()\n")
-    else:
+    if args.log is not None:
         builder.add_from_import("drgn_zonedev.commands.oops", "log_data")
-        builder.append(f"log = read_log_of(log_data({args.log!r}))\n")
-    builder.append("explanations = explain_logged_pages(log)\n")
-    module = "drgn_zonedev.render.oops"
-    arguments = "log, explanations"
-    print_code(
-        builder, args, (module, "oops_text", arguments), (module, "oops_document", arguments)
+    data = "" if args.log is None else f"log_data({args.log!r})"
+    write_code(
+        builder,
+        f"log = read_log_of({data})\nexplanations = explain_logged_pages(log)\n",
+        "drgn_zonedev.explanation.logged:explain_logged_pages",
+        "drgn_zonedev.explanation.logged:read_log_of",
     )
+    print_rendered_code(builder, args, "oops", "log, explanations")
 
 
 OOPS = Command(

@@ -18,7 +18,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_value_code
+from drgn_zonedev.commands.drgn_code import print_value_code, write_code
 from drgn_zonedev.commands.jobs import JOBS, scanner_of
 from drgn_zonedev.util.parser import Argument
 
@@ -173,8 +173,8 @@ def _query(prog: Program, args: argparse.Namespace) -> PageQuery:
 
 
 def _pages_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "page_census")
-    builder.append(f"census = page_census({f'by={args.by!r}' if args.by else ''})\n")
+    code = f"census = page_census({f'by={args.by!r}' if args.by else ''})\n"
+    write_code(builder, code, "drgn_zonedev:page_census")
     print_value_code(builder, args, "census", "drgn_zonedev.render.pages")
 
 

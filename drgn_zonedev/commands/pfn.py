@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from drgn_zonedev.classification.snapshot import Snapshot
     from drgn_zonedev.explanation.resolve import Subject
-    from drgn_zonedev.model import Range
 
 __all__ = ("PFN",)
 
@@ -78,6 +77,7 @@ def _pfn(session: Session, args: argparse.Namespace) -> Outcome:
 def _subjects(
     session: Session, snapshot: Snapshot, word: str, kind: str | None
 ) -> Iterator[Subject]:
+    from drgn_zonedev.classification.classify import classify_snapshot
     from drgn_zonedev.explanation.resolve import Subject, resolve
 
     prog, (start_word, dots, end_word) = session.prog, word.partition("..")
@@ -87,18 +87,13 @@ def _subjects(
     start, end = (resolve(prog, w, kind or "pfn").pfn for w in (start_word, end_word))
     if end <= start:
         raise UsageError(f"no PFN is in {word}: END, which is not included, must be above START")
-    runs = [r for r in _ranges(session, snapshot) if r.start_pfn < end and start < r.end_pfn]
+    ranges = classify_snapshot(prog, snapshot)
+    runs = [r for r in ranges if r.start_pfn < end and start < r.end_pfn]
     if not runs:
         raise UsageError(f"there is no memory at PFNs {start:#x} to {end - 1:#x}")
     for r in runs:
         first, last = max(r.start_pfn, start), min(r.end_pfn, end)
         yield Subject(first, "PFN", f"the first of {last - first} PFNs of its case in {word}")
-
-
-def _ranges(session: Session, snapshot: Snapshot) -> list[Range]:
-    from drgn_zonedev.classification.classify import classify_snapshot
-
-    return classify_snapshot(session.prog, snapshot)
 
 
 def _evaluated(session: Session, word: str) -> Any:

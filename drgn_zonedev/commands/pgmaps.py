@@ -16,7 +16,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_of_kernel_code
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code, write_code
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -48,11 +48,13 @@ def _pgmaps(session: Session, args: argparse.Namespace) -> Outcome:
 
 def write_pgmaps(builder: DrgnCodeBuilder, named_by: str = "with_devices") -> None:
     """Write code that gets the pgmaps, and the names of their devices by a function."""
-    builder.add_from_import("drgn", "get_default_prog")
-    builder.add_from_import("drgn_zonedev.classification.reading", "take_snapshot", named_by)
-    builder.append(
+    write_code(
+        builder,
         "pgmaps = take_snapshot(get_default_prog()).pgmaps\n"
-        f"pgmaps = {named_by}(get_default_prog(), pgmaps)\n"
+        f"pgmaps = {named_by}(get_default_prog(), pgmaps)\n",
+        "drgn:get_default_prog",
+        "drgn_zonedev.classification.reading:take_snapshot",
+        f"drgn_zonedev.classification.reading:{named_by}",
     )
 
 

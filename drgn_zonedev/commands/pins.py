@@ -18,7 +18,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_value_code
+from drgn_zonedev.commands.drgn_code import print_value_code, write_code
 from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def _status(pins: Pins) -> Status:
 
 
 def _pins_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "find_pins")
     arguments = ", ".join(repr(value) for value in (args.what, args.kind) if value)
-    builder.append(f"pins = find_pins({arguments})\n")
+    write_code(builder, f"pins = find_pins({arguments})\n", "drgn_zonedev:find_pins")
     print_value_code(builder, args, "pins", "drgn_zonedev.render.pins")
 
 

@@ -16,7 +16,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_report_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 
 if TYPE_CHECKING:
     from drgn.commands import DrgnCodeBuilder
@@ -42,9 +42,8 @@ def _proposal(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 def _proposal_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "proposal")
-    builder.append("report = proposal()\n")
-    print_report_code(builder, args, "proposal")
+    write_code(builder, "report = proposal()\n", "drgn_zonedev:proposal")
+    print_rendered_code(builder, args, "proposal")
 
 
 PROPOSAL = Command(

@@ -16,7 +16,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_of_kernel_code
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code, write_code
 from drgn_zonedev.commands.map import (
     MAP,
     PICTURES,
@@ -93,12 +93,14 @@ def _ranges(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 def _ranges_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "classify")
-    builder.append("ranges = classify()\n")
+    write_code(builder, "ranges = classify()\n", "drgn_zonedev:classify")
     if args.access:
-        builder.add_from_import("drgn_zonedev.verification.page_access", "with_page_access")
-        builder.add_from_import("drgn", "get_default_prog")
-        builder.append("ranges = with_page_access(get_default_prog(), ranges)\n")
+        write_code(
+            builder,
+            "ranges = with_page_access(get_default_prog(), ranges)\n",
+            "drgn:get_default_prog",
+            "drgn_zonedev.verification.page_access:with_page_access",
+        )
     if not is_map(args):
         _text_code(builder, args)
         return

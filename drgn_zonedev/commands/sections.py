@@ -18,7 +18,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_of_kernel_code
+from drgn_zonedev.commands.drgn_code import print_of_kernel_code, write_code
 from drgn_zonedev.render.screen import Screen
 from drgn_zonedev.util.parser import Argument
 
@@ -76,9 +76,9 @@ def _require_sections(prog: Program, numbers: Sequence[int]) -> None:
 
 
 def _sections_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev.classification.section_rows", "section_rows")
     condition = f" if row.nr in {args.nr!r}" if args.nr else ""
-    builder.append(f"sections = [row for row in section_rows(){condition}]\n")
+    code = f"sections = [row for row in section_rows(){condition}]\n"
+    write_code(builder, code, "drgn_zonedev.classification.section_rows:section_rows")
     print_of_kernel_code(builder, args, "sections")
 
 

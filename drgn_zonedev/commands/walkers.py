@@ -17,7 +17,7 @@ from drgn_zonedev.commands.base import (
     output_arguments,
     print_result,
 )
-from drgn_zonedev.commands.drgn_code import print_report_code
+from drgn_zonedev.commands.drgn_code import print_rendered_code, write_code
 from drgn_zonedev.util.parser import Argument
 
 if TYPE_CHECKING:
@@ -72,15 +72,15 @@ def _walkers(session: Session, args: argparse.Namespace) -> Outcome:
 
 
 def _walkers_code(builder: DrgnCodeBuilder, args: argparse.Namespace) -> None:
-    builder.add_from_import("drgn_zonedev", "walkers")
-    builder.append("report = walkers()\n")
+    write_code(builder, "report = walkers()\n", "drgn_zonedev:walkers")
     if args.walker:
-        builder.add_from_import("dataclasses", "replace")
-        builder.append(
+        write_code(
+            builder,
             f"chosen = [j for j in report.walkers if j.walker.name in {args.walker!r}]\n"
-            "report = replace(report, walkers=tuple(chosen))\n"
+            "report = replace(report, walkers=tuple(chosen))\n",
+            "dataclasses:replace",
         )
-    print_report_code(builder, args, "walkers")
+    print_rendered_code(builder, args, "walkers")
 
 
 WALKERS_COMMAND = Command(
