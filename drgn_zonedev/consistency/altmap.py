@@ -84,7 +84,8 @@ def _expected_alloc(scene: Scene, claim: Claim) -> set[int] | None:
     for start in starts[~whole].tolist() if rules.partial_altmap else ():
         first, end = max(start, claim.range.start_pfn), min(start + pages, claim.range.end_pfn)
         of_part = _pages_of_part(scene.prog, first, end)
-        # One larger page may hold the struct pages of the whole section, for whoever came first.
+        # One larger page may hold the struct pages of the whole section; it belongs to the first
+        # user.
         taken = set(of_part) if rules.base_pages else {0, *of_part, of_section}
         sums = {known + more for known in sums for more in taken}
     return sums
@@ -111,7 +112,7 @@ def _pages_of_whole_sections(prog: Program, starts: np.ndarray, pages: int) -> s
 
 
 def _pages_of_part(prog: Program, start_pfn: int, end_pfn: int) -> range:
-    # A page at either end that others share may have been there already.
+    # A page at either end that is shared may have been there already.
     layout, size = page_layout(prog), prog["PAGE_SIZE"].value_()
     first, end = layout.memmap_pages(start_pfn, end_pfn, size)
     shared = {

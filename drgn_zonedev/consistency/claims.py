@@ -4,7 +4,7 @@
 Claims
 ------
 
-The input of the checks, and the evidence that they show from it.
+The input of the checks, and the evidence that they take from it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Scene:
     focus: Span = (0, END)
 
     def is_near(self, start_pfn: int, end_pfn: int) -> bool:
-        """Return whether a range, or where it would be if it is empty, is in focus."""
+        """Return whether a range is in focus; an empty one counts as the PFN where it is."""
         return start_pfn < self.focus[1] and self.focus[0] < max(end_pfn, start_pfn + 1)
 
     @cached_property

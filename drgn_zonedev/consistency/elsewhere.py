@@ -61,7 +61,7 @@ def _resources(scene: Scene) -> Iterator[Finding | Unjudged]:
                 "device-in-ram",
                 Case.DEVICE,
                 max(start, resource.start) >> shift,
-                # It may end within a page.
+                # A resource may end within a page.
                 -(-min(end, resource.end) >> shift),
                 pgmap=claim.pgmap.address,
                 evidence=(

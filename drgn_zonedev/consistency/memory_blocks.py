@@ -36,8 +36,8 @@ _BLOCKS_AT_ONCE = 64
 @dataclass(frozen=True)
 class _Blocks:
     """
-    Memory blocks that are where memory can be, a row per block; ``hot_added`` are those that
-    were not there at boot, and have no part of a device.
+    Memory blocks at PFNs where memory can be, a row per block; ``hot_added`` are those that did not
+    exist at boot, and do not overlap a device.
     """
 
     scene: Scene
@@ -127,7 +127,7 @@ def _misplaced(blocks: _Blocks, rows: np.ndarray, zone: Zone | None, nid: np.nda
     start, hot_added = blocks.start[rows], blocks.hot_added[rows]
     end = start + blocks.pages
     if zone is None:
-        # A block of boot that is in several zones has none.
+        # A block that existed at boot and is in several zones names none.
         named = _column(blocks, "zone")[0][rows] != 0
         return hot_added | named
     whole = (start >= zone.start_pfn) & (end <= zone.end_pfn) & (nid == np.uint64(zone.nid))
@@ -195,8 +195,8 @@ def _elsewhere(blocks: _Blocks, rows: np.ndarray, frames: np.ndarray) -> np.ndar
     in_head = (frames >= start) & (frames < start + stored)
     in_block = (frames >= start) & (frames < start + blocks.pages)
     with_altmap = (stored[:, 0] > 0) & ((frames >= 0) & ~in_head).any(axis=1)
-    # Hugetlb replaces pages of the memmap by any other pages, one by one. Only what a hotplug
-    # stored lies in one piece.
+    # Hugetlb replaces single pages of the memmap by any other pages. Only a memmap that a hotplug
+    # stored is contiguous.
     one_piece = (np.diff(frames, axis=1) == 1).all(axis=1)
     without = (stored[:, 0] == 0) & in_block.all(axis=1) & one_piece
     too_long = stored[:, 0] >= blocks.pages

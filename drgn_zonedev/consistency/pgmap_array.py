@@ -38,7 +38,7 @@ def _array_entries(scene: Scene) -> Iterator[Finding]:
 
 
 def _stray_note(scene: Scene, address: int) -> str | None:
-    # A pgmap that cannot be read says nothing: it is unjudged.
+    # A pgmap that cannot be read proves nothing: it is unjudged.
     try:
         return _ranges_note(dev_pagemap_info(Object(scene.prog, "struct dev_pagemap *", address)))
     except FaultError:

@@ -26,7 +26,7 @@ from drgn_zonedev.vmcore.pagetables import UNKNOWN, UNMAPPED, page_frames, walks
 
 __all__ = ("USAGE_CHECKS",)
 
-# What a slab says of an object takes a millisecond.
+# Asking a slab about an object takes a millisecond.
 _MOST_OBJECTS = 64
 _KERNEL_START = np.uint64(1 << 63)
 
@@ -42,7 +42,7 @@ def _dead_usages(scene: Scene) -> Iterator[Finding]:
     for row in scene.rows_where(there & ~impossible & ~sections.usage_readable):
         if _frame_behind(scene, int(sections.usage[row])) == UNMAPPED:
             yield _finding(scene, row, "not mapped, by the page tables")
-    # Those of boot are not in a slab, and devices never take them away.
+    # Usages from boot are not in a slab, and removing devices never frees them.
     added = there & ~impossible & sections.usage_readable & ~scene.has_flag(flags.early)
     claimed = scene.rows_where(added & scene.claimed)
     for row in (*claimed, *scene.rows_where(added & ~scene.claimed))[:_MOST_OBJECTS]:
@@ -82,12 +82,12 @@ def _is_missing(e: Exception) -> bool:
 
 
 def _not_allocated(prog: Program, address: int) -> str | None:
-    # What the memory is instead of an object that is allocated; None if that is not known.
+    # What the memory is, if it is not an allocated object; None if that is not known.
     try:
         found = slab_object(prog, address)
         if found is not None:
             return _not_an_object(found, address)
-        # A section of boot that was removed and came back keeps that of boot.
+        # A section from boot that was removed and added again keeps its usage from boot.
         if leaves_out_ram(prog) or _is_reserved(prog, address):
             return None
     except Exception as e:

@@ -4,8 +4,8 @@
 vmemmap
 -------
 
-Audits the memory behind struct pages: whether the page tables map all of it, in those of every
-task as well, and whether it is memory that can store struct pages.
+Audits the memory behind struct pages: whether the page tables, including those of every task, map
+all of it, and whether it can store struct pages.
 
 Page tables decide, and where the other structures say that struct pages must be. Only whether a
 page that stores some is free is decided by its own struct page.
@@ -55,7 +55,7 @@ __all__ = ("MemmapAudit", "audit_memmap")
 # Pages of vmemmap that are looked at together: the struct pages of 16 GiB.
 _WINDOW = 1 << 16
 
-# What is initialised and stays: a hotplug of other memory does not change it.
+# Initialised memory that stays: a hotplug of other memory does not change it.
 _SETTLED = (Case.DEVICE, Case.ONLINE)
 # Unless a hotplug is in progress, these have struct pages as well.
 _OTHERS = (
@@ -68,7 +68,7 @@ _OTHERS = (
     Case.INITIALIZING,
 )
 
-# Of one kind in a window. Beyond that, they are reported together.
+# Findings of one kind in a window. Beyond that, they are reported together.
 _MAX_RUNS = 32
 
 _MEMORIES = tuple(MemmapMemory)
@@ -172,7 +172,7 @@ class _Vmemmap:
     def ends(self) -> np.ndarray:
         return np.array([r.end_pfn for r in self.scene.ranges], np.int64)
 
-    # Of the ranges, and of memory that is in none.
+    # Columns with a row for each range, and one for memory that is in none.
 
     @cached_property
     def cases(self) -> np.ndarray:
@@ -245,7 +245,7 @@ def _windows(vmemmap: _Vmemmap) -> Iterator[_Window]:
 
 
 def _together(vmemmap: _Vmemmap) -> Iterator[list[_Piece]]:
-    """Put pieces together that are so close to each other that their page tables are the same."""
+    """Join pieces that are so close that they share page tables."""
     gap = _WINDOW if walks_in_bulk(vmemmap.scene.prog) else 0
     together: list[_Piece] = []
     for piece in _pieces(vmemmap):
@@ -295,7 +295,7 @@ def _memory(
     metadata = is_case(Case.METADATA)
     # An altmap's pages, before its zone is grown.
     growing = is_case(Case.INITIALIZING) & (pgmap != 0) & same
-    # Blocks of which the altmap cannot be read may store it anywhere. A memmap_pages() that
+    # Blocks whose altmap cannot be read may store their memmap anywhere. A memmap_pages() that
     # failed may have left it on the device.
     failed = of_owners((p.owner.case is Case.ORPHAN for p in pieces), bool)
     open_ = is_case(Case.UNKNOWN, Case.TEARDOWN) | growing | failed
@@ -403,7 +403,8 @@ def _what_is_there(vmemmap: _Vmemmap, window: _Window, row: int) -> Iterator[Evi
 
 
 def _free(vmemmap: _Vmemmap, window: _Window) -> Iterator[Finding]:
-    # What stores struct pages is never freed. Pages on the lists of CPUs do not say that they are.
+    # Pages that store struct pages must never be free. Pages on per-CPU lists do not show that they
+    # are.
     rows = np.flatnonzero(window.is_in(MemmapMemory.RAM))
     if not len(rows) or leaves_out_ram(vmemmap.scene.prog):
         return
@@ -474,7 +475,7 @@ def _is_complete(vmemmap: _Vmemmap, parts: list[MemmapPart]) -> bool:
     whole = scene.focus == (0, END) and walks_in_bulk(scene.prog) and not scene.torn.any()
     still = not (scene.snapshot.hotplug_in_progress or leaves_out_ram(scene.prog))
     known = all(part.memory is not MemmapMemory.UNKNOWN for part in parts)
-    # Elsewhere, struct pages may be mapped, or not any more.
+    # Elsewhere, struct pages may or may not be mapped.
     judged = all(r.case in (*_SETTLED, *_OTHERS) for r in scene.ranges)
     return bool(parts) and whole and still and known and judged
 
@@ -495,7 +496,7 @@ def _counters(vmemmap: _Vmemmap, frames: _Frames) -> Iterator[Finding]:
             "nr_memmap_pages + nr_memmap_boot_pages", value=counted, expected=found - shared
         )
         detail = f"it counts {counted} pages, and there are {found - shared}"
-        # Without RAM, this cannot be told, whatever is at PFN 0: arm64 has no memory there.
+        # Without RAM, this is not known. Do not look at PFN 0: arm64 has no memory there.
         yield make_finding("memmap-count", Case.ONLINE, 0, 0, detail=detail, evidence=(fact,))
 
 
@@ -509,7 +510,8 @@ def _top_levels(vmemmap: _Vmemmap) -> Iterator[Finding | Unjudged]:
         return
     if not (walks_in_bulk(prog) and copies_kernel_entries(prog)):
         return
-    # Tasks end meanwhile: their page tables are freed, and the list leads to other pages.
+    # Tasks may end in the meantime: then their page tables are freed, and the list leads to other
+    # pages.
     if prog.flags & ProgramFlags.IS_LIVE:
         return
     try:

@@ -106,7 +106,7 @@ def explain(
 
 
 def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Explanation:
-    """Explain a page that is resolved already, from a snapshot that is taken already."""
+    """Like :func:`explain`, for a resolved page and an existing snapshot."""
     pfn = subject.pfn
     geometry, layout = sparsemem_geometry(prog), page_layout(prog)
     ranges = _divided_at(prog, snapshot, classify_snapshot(prog, snapshot), pfn)
@@ -160,7 +160,7 @@ _ACCESS_OF_TYPES = {"offline": Access.OFFLINE, "unaccepted": Access.UNACCEPTED}
 
 
 def _access(range_: Range | None, page: PageWords | None) -> Access:
-    # What a struct page says counts where it is promised to be initialised.
+    # The contents of a struct page count only if it is promised to be initialised.
     if range_ is None:
         return Access.NO_MEMORY
     if page is None or range_.case not in _PROMISES or range_.access is not Access.READABLE:
@@ -287,7 +287,7 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
 def _see_pins(
     prog: Program, snapshot: Snapshot, range_: Range | None, page: PageWords | None, pfn: int
 ) -> str:
-    # Where the question is who uses it.
+    # Cases in which it matters who uses the page.
     if page is None or range_ is None or range_.case not in (Case.DEVICE, Case.TEARDOWN):
         return ""
     pgmap = next((p for p in snapshot.pgmaps if p.address == range_.pgmap), None)

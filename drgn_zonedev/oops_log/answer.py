@@ -177,7 +177,7 @@ class OopsLog:
 
     @property
     def pfns(self) -> tuple[int, ...]:
-        """Every PFN that is known, once: where it faulted first, then what is printed."""
+        """Every known PFN, once: those of faults first, then those that are printed."""
         faults = (a.pfn for a in self.addresses if a.role is Said.FAULT)
         others = (a.pfn for a in self.addresses)
         found = (*faults, *(p.pfn for p in self.pages), *others)
@@ -371,7 +371,7 @@ class _Reader:
         return None, None
 
     def _in_area(self, value: int) -> bool:
-        # Where vmemmap is by default, though it may have been moved.
+        # The default address of vmemmap, which may have been moved.
         if self.bases or self.architecture is None:
             return False
         if self.kernel.kaslr_offset and not self.kernel.kasan:

@@ -122,7 +122,7 @@ def _belongs(
     kind: EventKind,
     line: LogLine,
 ) -> bool:
-    # Both lines of a kernel that says it twice, and the BUG() that follows on a list's report.
+    # Both lines of a kernel that reports twice, and the BUG() that follows the report of a list.
     if not found or current is None:
         return False
     last, near = found[-1][0], line.number - current[0].number < 12

@@ -54,7 +54,7 @@ class Base:
 def log_bases(
     dumps: Iterable[PageDump], architecture: LogArchitecture | None, fields: PageFields
 ) -> Iterator[Base]:
-    """Get every base that a page dump gives, which has a PFN and an address."""
+    """Get every base from page dumps with a PFN and an address."""
     alignment = architecture.alignment if architecture else 1 << 15
     most = architecture.most_pfns if architecture else 1 << 34
     for dump in dumps:
@@ -75,7 +75,7 @@ def _addresses(dump: PageDump, fields: PageFields) -> Iterator[tuple[int, str]]:
         yield link, f"page->lru, which is linked to itself, and PFN {dump.pfn:#x}"
 
 
-# No list head is so low, not even on s390x, whose kernel's addresses are.
+# No list head is this low, not even on s390x, where kernel addresses are low.
 _USER = 1 << 32
 
 
@@ -93,7 +93,7 @@ def linked_to_itself(dump: PageDump, fields: PageFields) -> int | None:
     return next_ - at
 
 
-# Smaller numbers than that are in registers for many reasons, and so are powers of two.
+# Smaller numbers and powers of two are in registers for many reasons.
 _LEAST_PFN = 0x1000
 
 
@@ -106,8 +106,8 @@ def register_bases(
     """
     Get every base by which one register holds the PFN of the struct page in another one.
 
-    What walks PFNs has both. That a pair fits by chance is less likely than one in a hundred
-    thousand, by the alignment that a base has.
+    Code that walks PFNs has both. Because bases are aligned, a pair fits by chance in less than one
+    of a hundred thousand cases.
     """
     if architecture is None:
         return
@@ -144,7 +144,7 @@ def default_bases(
     """
     Get the default bases of an architecture, if KASLR cannot have moved them.
 
-    :param addresses: All of the log, which show where the direct map and vmalloc are.
+    :param addresses: All addresses of the log, which show where the direct map and vmalloc are.
     """
     if architecture is None:
         return ()

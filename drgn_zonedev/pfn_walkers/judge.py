@@ -246,9 +246,9 @@ def _has_parameters(prog: Program, guard: Guard) -> bool:
     try:
         type_ = prog.function(guard.function).type_
     except LookupError:
-        # What shows the function has no types: the last guard counts.
+        # The function is shown without its type: the last guard counts.
         return True
-    # Nor has an export of what had none: void (...)
+    # An export of such a kernel has no type either: void (...)
     return type_.is_variadic or len(type_.parameters) == guard.parameters
 
 

@@ -214,7 +214,7 @@ class _Rules:
     entire_mapcount: int | None
     fake_heads: bool
     snapshots: bool
-    """``snapshot_page()`` takes a tail that its head's folio does not reach for a page."""
+    """``snapshot_page()`` takes a tail beyond the end of its head's folio for a page."""
 
 
 def _rules(prog: Program) -> _Rules:

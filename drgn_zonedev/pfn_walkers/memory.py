@@ -4,10 +4,9 @@
 Unpromised Memory
 -----------------
 
-Memory with unpromised struct pages, as runs of PFNs that no guard can distinguish. RAM
-is among it where its struct pages say a zone or node that does not exist.
-Predicates are evaluated once for each run, so that the size of the memory does not matter;
-the struct pages are read once, for all walkers.
+Memory with unpromised struct pages, as runs of PFNs that no guard can distinguish. It includes RAM
+whose struct pages name a zone or node that does not exist. Predicates are evaluated once for each
+run, so the size of the memory does not matter. The struct pages are read once, for all walkers.
 """
 
 from __future__ import annotations
@@ -60,13 +59,14 @@ TAIL, IN_ZONE, REFERENCED, RESERVED, POISONED, CHARGED = (1 << bit for bit in ra
 WILD, NEAR, HELD, ON_LRU, FREE, MOVABLE = (1 << bit for bit in range(14, 20))
 # The struct pages exist, but could not be read here.
 UNREADABLE = 1 << 20
-# Their zone or node does not exist: what is taken for it, or its per-CPU pagesets fault.
+# Their zone or node does not exist; reading what is taken for the zone, or its per-CPU pagesets,
+# faults.
 FALSE_ZONE, FAULTING_ZONE = 1 << 21, 1 << 22
 # A kexec handed the page over: KHO_PAGE_MAGIC in the lower half of page->private.
 HANDED_OVER = 1 << 23
 # Their node can never exist.
 FALSE_NODE = 1 << 24
-# A node spans them, and is the one that they say.
+# The node that they name spans them.
 IN_NODE = 1 << 25
 _KHO_MAGIC = 0x4B484F50
 _CONTENTS_MASK = 0xFF
@@ -262,7 +262,7 @@ def unpromised_memory(
 
 
 def _unpromised(parts: np.ndarray) -> np.ndarray:
-    # Of RAM, struct pages whose zone does not exist.
+    # For RAM, only struct pages whose zone does not exist.
     case, page = parts[:, 2], parts[:, 4]
     return parts[(case != CASES.index(Case.ONLINE)) | (page & FALSE_ZONE != 0)]
 
@@ -274,9 +274,9 @@ def _unread_ram(parts: np.ndarray) -> tuple[Span, ...]:
 
 def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list[Range]:
     """
-    Get the ranges whose struct pages a kernel may not have initialised, or not rightly: all
-    that are not promised, and RAM in online sections that no zone spans, such as what
-    firmware keeps after the end of RAM. An unreadable zone may span anything.
+    Get the ranges whose struct pages a kernel may not have initialised, or wrongly: all without a
+    promise, and RAM in online sections that no zone spans, such as memory that firmware keeps after
+    the end of RAM. An unreadable zone may span anything.
     """
     walked, zone_device = zones_with_ram(prog, snapshot), page_layout(prog).zone_device
     found = [r for r in ranges if _is_unpromised(snapshot, r)]
@@ -292,7 +292,7 @@ def suspects(prog: Program, snapshot: Snapshot, ranges: Sequence[Range]) -> list
 
 def _is_unpromised(snapshot: Snapshot, range_: Range) -> bool:
     if range_.case is Case.METADATA and range_.pgmap is None:
-        # The head of a memory block is as good as its RAM.
+        # The head of a memory block counts as RAM.
         return not snapshot.is_online(range_.start_pfn)
     return range_.case in UNPROMISED
 
