@@ -177,7 +177,7 @@ def _build(names: Sequence[str], work: Path, jobs: int, progress: StepProgress) 
 
 @contextmanager
 def _work(cache: Path) -> Iterator[Path]:
-    for leftover in cache.glob("build-*"):  # Of a process that was killed.
+    for leftover in cache.glob("build-*"):  # Left by a process that was killed.
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
     check_space(cache, _NEEDED_BYTES, "a build")

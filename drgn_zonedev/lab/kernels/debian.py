@@ -100,7 +100,7 @@ def install_kernel(name: str, suite: Suite, progress: StepProgress = None) -> Ke
         raise LabError(f"cannot make {cache}: {e.strerror}; set XDG_CACHE_HOME") from e
     with lock(cache / "lock", progress):
         check_space(cache, _NEEDED_BYTES, "a kernel")
-        for leftover in cache.glob("fetch-*"):  # Of a process that was killed.
+        for leftover in cache.glob("fetch-*"):  # Left by a process that was killed.
             shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as directory:
             return _install(name, suite, mirror, Path(directory), progress)

@@ -44,8 +44,8 @@ __all__ = ("SCENARIOS",)
 _E820 = ("nd_e820", "nd_pmem")
 _NFIT = ("nfit", "nd_pmem", "device_dax", "dax_pmem")
 
-# Boot RAM declared persistent. It begins in the middle of a section, which so has two owners, and
-# ends with a section.
+# Boot RAM declared persistent. It begins in the middle of a section, which therefore has two
+# owners, and ends with a section.
 _COLLIDING = MemoryArea(0x24000000, 192 * MIB)
 _COLLIDING_ARGS = ("memmap=192M!0x24000000",)
 _COLLIDING_HEAD = head(_COLLIDING.start, "online")
@@ -448,7 +448,7 @@ _ALL = (
         kernel_args=("hugetlb_free_vmemmap=on", "hugepagesz=1G", "hugepages=1"),
         steps=(("hugepages", "1048576", "0"),),
         memory_mib=_TWO_ZONES_MIB,
-        # Its first page is refused as well, with PG_head, when its tails are none anymore.
+        # Its first page is refused as well, with PG_head, once its tails are no longer tails.
         errors=(("ram-stray-head", _LOST_PFN, _LOST_PFN + 1),),
         proofs=("lost_hugepage",),
         needs=("SPARSEMEM_VMEMMAP_PREINIT",),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 
 """
-Run the tool inside of the guest, on the guest's own /proc/kcore.
+Run the tool inside the guest, on the guest's own /proc/kcore.
 """
 
 from __future__ import annotations
