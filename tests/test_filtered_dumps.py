@@ -198,7 +198,7 @@ def test_section_that_was_left_out_is_not_taken_for_none(
         # Behind the last section, nobody needs to ask.
         assert not any(predicate(prog, 1 << 33) for predicate in PREDICATES)
         # Stored dumps lack vmemmap_base.
-        prog.cache["zonedev_page_layout"] = layout
+        prog.cache["drgn_zonedev.kernel.memmap.page_layout"] = layout
         assert resolve_pfn(prog, pfn) == (pfn, "PFN")
         answers = {p.name: p.answer for p in predicates(prog, pfn, UNREAD)}
         for name in ("present_section", "valid_section", "pfn_section_valid", "pfn_zone_device"):

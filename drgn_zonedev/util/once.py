@@ -18,7 +18,7 @@ _F = TypeVar("_F", bound=Callable[[Program], Any])
 
 def once_per_program(function: _F) -> _F:
     """Keep the result of a function in :attr:`drgn.Program.cache`. What it raises is not kept."""
-    key = f"zonedev_{function.__name__.lstrip('_')}"
+    key = f"{function.__module__}.{function.__name__}"
 
     @functools.wraps(function)
     def kept(prog: Program) -> Any:
