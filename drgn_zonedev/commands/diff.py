@@ -106,7 +106,8 @@ def _print(args: argparse.Namespace, old: KnownDocument, new: KnownDocument, nam
     if isinstance(old, KnownReport) and isinstance(new, KnownReport) and not args.pages:
         return _print_report(args, old, new, name)
     raise UsageError(
-        "one is a report of check, the other a census of pages: give two of the same kind"
+        "a report of check cannot be compared with a census of pages: give two of the same kind, "
+        "and --pages only for censuses"
     )
 
 
