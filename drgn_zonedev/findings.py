@@ -693,8 +693,8 @@ _RAM_ERRORS = (
         "ram-page-refcount",
         Severity.ERROR,
         "the reference count of these pages of RAM is impossible",
-        "A reference count is never negative; a tail has no references, and a reserved page always "
-        "has one.",
+        "A reference count is never negative; a tail has no references, and a reserved page "
+        "has at least one.",
         "page->_refcount",
         "A reference was dropped one time too many: " + _DOUBLE_USE[0].lower() + _DOUBLE_USE[1:],
     ),

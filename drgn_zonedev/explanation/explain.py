@@ -279,7 +279,7 @@ def _verdict(
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:
     # Warnings about a page whose struct page is promised to be initialised.
     if page.false_zone:
-        yield f"page_zone() is not a zone: the page is in node {page.node}, zone {page.zone}."
+        yield f"page_zone() is not a zone: page->flags say node {page.node}, zone {page.zone}."
     if dying := [f"{w.function}() ({w.name})" for w in walkers if w.dies]:
         yield f"The kernel oopses on it in {', '.join(dying)}."
 

@@ -173,8 +173,8 @@ TRACES = {
     "__ioremap_check_ram": Trace("__ioremap_collect_map_flags"),
 }
 
-# These functions are always among the kernel's symbols: other files call them, or data has their
-# address, so they cannot be inlined everywhere.
+# If a kernel has one of these functions, it is among the symbols: other files call it, or data has
+# its address, so it cannot be inlined everywhere.
 NEVER_INLINED = frozenset(
     (
         *("kpageflags_read", "kpagecount_read", "kpagecgroup_read", "read_page_owner"),

@@ -72,7 +72,7 @@ def _excluded_by_reserved(kinds: PageKinds) -> int:
 
 
 def _excluded_of_tails(layout: PageLayout, kinds: PageKinds, *, first: bool) -> int:
-    """Flags that only heads have, even while a folio is split."""
+    """Flags of heads that tails never have, not even while their folio is split."""
     if first and layout.order_offset == layout.flags_word * 8:
         # The order is stored over the low flags.
         return layout.pg_reserved
@@ -113,7 +113,7 @@ _ZONES = Computed("the zones that span it", lambda place: _ram(place.promise).zo
 _HOLE_ZONES = Computed("the zones that exist", lambda place: _ram(place.promise).hole_zones or ())
 _HEAD = Computed("its head", lambda place: _place(place).link, Varies.BY_PAGE)
 _SIZE = Computed(
-    "the order of all pages that link to the head",
+    "the order of a compound page with as many pages as link to the head",
     lambda place: _place(place).window.compound.order,
     Varies.BY_PAGE,
 )

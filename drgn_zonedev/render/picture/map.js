@@ -370,7 +370,7 @@ function listLegend() {
     item.append(key, ` ${kind.name}`);
     kindList.append(item);
   });
-  byId("legend").replaceChildren(list, kindList, element("p", kindsNote(), { class: "soft" }), element("p", "PFN walkers must not read struct pages whose kind has a capital letter.", { class: "soft" }));
+  byId("legend").replaceChildren(list, kindList, element("p", kindsNote(), { class: "soft" }), element("p", "PFN walkers must not read the struct pages of a case with a capital letter.", { class: "soft" }));
 }
 
 // Going somewhere.
