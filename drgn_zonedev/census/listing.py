@@ -334,7 +334,7 @@ class _Search:
         )
 
     def _flags(self, part: _Part, row: int, kind: PageKind) -> tuple[str, ...]:
-        # Thousands of pages have the same owner.
+        # Thousands of pages have the same flags.
         key = int(part.flags[row]) & self._all_flags, use_of_kind(kind)
         names = self._names_of_flags.get(key)
         if names is None:

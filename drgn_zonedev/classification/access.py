@@ -38,6 +38,6 @@ def metadata_access(case: Case, memory_type: str | None) -> Access:
     if case is Case.METADATA:
         return Access.STRUCT_PAGES
     if case is Case.INITIALIZING and memory_type is None:
-        # Only its struct page would say that the firmware has not accepted it yet.
+        # Only its struct page would say that the guest has not accepted it yet.
         return Access.UNKNOWN
     return _BY_TYPE.get(memory_type or "", Access.READABLE)

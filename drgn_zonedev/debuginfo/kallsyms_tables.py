@@ -172,8 +172,8 @@ def _ways(memory: Memory, tables: Tables, count: int) -> Iterator[np.ndarray]:
 
 
 def _search(memory: Memory, known: Mapping[str, int]) -> Iterator[Tables]:
-    # Each digit is its own token, and these are in order: 12 such bytes are rarely anything else,
-    # and the bytes around them show whether they are.
+    # Each digit is its own token, and these are in order: 20 such bytes are rarely anything else,
+    # and the bytes around them show whether they are tokens.
     if _START not in known:
         raise DebugInfoError("VMCOREINFO says neither where kallsyms is nor where the kernel is")
     for digits in _find(memory, known[_START], _DIGITS):

@@ -5,7 +5,7 @@ Exports in one compressed file, to keep or to mail. Packing the same export twic
 file.
 
 Archives come from strangers. Unpacking reads an archive once, front to back, and limits its
-contents by its size: an archive of up to 1 MiB may unpack to 256 MiB.
+contents by its size: an archive of up to 1 MiB may unpack to at most 256 MiB.
 """
 
 from __future__ import annotations

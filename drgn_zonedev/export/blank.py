@@ -4,7 +4,7 @@
 Blank names
 -----------
 
-Blanks the names in an export, and checks that none is left. Each letter of a name that the analysis
+Blanks the names in an export, and checks that none is left. Each byte of a name that the analysis
 reads is replaced by ``x``. Then everything that was written is searched for all known names.
 Constants of the kernel are allowed: strings in its image and its modules, and the identifiers of
 its debugging information.

@@ -386,7 +386,7 @@ def read_pages(
     and in chunks. What cannot be read, down to one page of the memmap, is yielded
     as :class:`UnreadablePages`: it may be unmapped, filtered out of a dump, or
     on a device whose memory is not in the dump. A core dump usually records what it does not have,
-    so that may be terabytes.
+    so one of these may span terabytes.
 
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last PFN.

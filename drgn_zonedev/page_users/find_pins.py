@@ -154,7 +154,7 @@ def _number(text: str) -> int | None:
 
 
 def _initialised(pgmap: Pgmap, range_: Range) -> Iterator[tuple[int, int]]:
-    # For a device that is being removed, the altmap's pages are not separate.
+    # The range of a device that is being removed includes the altmap's pages.
     for i, own in enumerate(pgmap.ranges[: pgmap.nr_range]):
         start, end = max(range_.start_pfn, pgmap.pfn_first(i)), min(range_.end_pfn, own.end_pfn)
         if start < end:

@@ -4,9 +4,9 @@
 Columns
 -------
 
-Words of many struct pages as columns. A word of every page is in another cache line, so a word that
-is scanned more than once is copied. A bitwise "or" and a bitwise "and" of all pages show what they
-have in common without writing anything.
+Words of many struct pages as columns. The same word of two pages is rarely in one cache line, so a
+word that is scanned more than once is copied. A bitwise "or" and a bitwise "and" of all pages show
+what they have in common without writing anything.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Compares the references that a pgmap has with those that its pages account for.
 
 ``memremap_pages()`` takes one, and one for each page or compound page, but not of device-private
 and coherent memory: there, ``zone_device_page_init()`` takes one for each page that it hands out,
-and ``free_zone_device_folio()`` drops it. P2PDMA also does this. Each reference is taken before the
+and ``free_zone_device_folio()`` drops it. P2PDMA has both kinds. Each reference is taken before the
 page gets one, and dropped after the page's last one, so there are never too few.
 """
 

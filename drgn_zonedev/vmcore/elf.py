@@ -72,8 +72,8 @@ class ElfDump:
     The addresses, ``physical`` and ``virtual``, whose contents are in an ELF dump.
     ``promised`` are all virtual addresses of its segments. ``excluded`` are the physical
     addresses whose contents the headers say are not in the file; ``reads_zeros`` is true
-    if there are any. ``ends`` are the size of the file, and
-    the size that its program headers claim, in bytes: if the second is larger, it was cut off.
+    if there are any. ``ends`` are the size of the file, and the size that its program headers
+    claim, in bytes: if the second is larger, the file was cut off.
     """
 
     physical: Covered

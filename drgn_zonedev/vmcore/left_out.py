@@ -151,8 +151,8 @@ def next_segment_page(prog: Program, first: int, end: int) -> int:
 
 def is_in_scraps(prog: Program) -> bool:
     """
-    Return whether most contents of an ELF dump end within pages: then a program wrote what it had
-    read, and not a kernel or hypervisor.
+    Return whether most contents of an ELF dump end within pages: then no kernel or hypervisor wrote
+    it, but a program that kept only what it had read.
     """
     file = _dump_file(prog)
     if not isinstance(file, ElfDump) or not len(file.virtual.furthest):

@@ -78,7 +78,7 @@ def _executing(scenario: Scenario, accel: str) -> tuple[str, ...]:
         # Without sleep, an idle guest's clock goes on at once to the next timer.
         return ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off")
     if scenario.processors > 1:
-        # In one thread, the others see changed code at once.
+        # In one thread, all processors see changed code at once.
         return ("-accel", "tcg,thread=single")
     return ("-accel", accel)
 
