@@ -4,8 +4,8 @@
 Kinds by Place
 --------------
 
-Where in RAM pages of which kind are, for pictures: as exactly as a few thousand spans say. Of
-more RAM than takes some seconds to read, samples.
+Finds which kinds of pages are where in RAM, for pictures, as exactly as a few thousand spans can
+show. If reading all RAM would take more than some seconds, it takes samples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST_READ = 1 << 26
 
 @dataclass(frozen=True)
 class KindSpan:
-    """PFNs of which ``pages`` are of a kind, and fewer of any other."""
+    """PFNs of which ``pages`` are of one kind, and fewer are of any other."""
 
     start_pfn: int
     end_pfn: int

@@ -131,7 +131,7 @@ def take_census(
     """
     Like :func:`page_census()`.
 
-    :param scan_all: Who goes through the struct pages.
+    :param scan_all: Scans the struct pages.
     """
     snapshot = take_snapshot(prog)
     stretches = plan(prog, snapshot, classify_snapshot(prog, snapshot))

@@ -79,7 +79,7 @@ def _repeat(number: int) -> None:
 
 
 def _is_ending() -> bool:
-    # Whoever is cleaning up handles it at the time, or what came of it meanwhile.
+    # Code that cleans up handles the exception, or another one that was raised since.
     e = sys.exc_info()[1]
     while e is not None and not isinstance(e, (KeyboardInterrupt, SystemExit)):
         e = e.__context__

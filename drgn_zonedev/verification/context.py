@@ -52,15 +52,15 @@ def no_progress(done: int, total: int) -> None:
 
 
 """
-Called with the number of bytes of struct pages that were gone through since the
-last call, and with how many there are.
+Called with the number of bytes of struct pages that were scanned since the last call, and with
+their total number.
 """
 
 
 @dataclass
 class Results:
     """
-    Collects while the ranges are gone through; ``cuts`` counts those in holes. ``free`` and
+    Collects results while the ranges are scanned; ``cuts`` counts cuts in holes. ``free`` and
     ``unread`` make :class:`~drgn_zonedev.model.FreeBlocks`. ``in_use`` counts pages in use of each
     pgmap, and ``seen`` those that were looked at.
     """
@@ -96,8 +96,8 @@ class Results:
 @dataclass(frozen=True)
 class Context:
     """
-    ``progress`` is called with the number of struct pages that were gone through.
-    ``scanned`` yields what came of each range of which something is promised. ``exported``
+    ``progress`` is called with the number of struct pages that were scanned.
+    ``scanned`` yields the result for each range that has promises. ``exported``
     are the PFNs of RAM whose struct pages an export has; ``None``: nothing was left out.
     """
 

@@ -47,7 +47,7 @@ def divide_hole(context: Context, range_: Range) -> list[Range]:
     most = max(_MAX_CUTS - results.cuts, 0) + 1
     parts: list[_Part] = []
     for pages in read_range(context, range_):
-        # The rest is still gone through, to tell what of it can be read.
+        # The rest is still read, to find out which part of it can be.
         if len(parts) <= most:
             _append(parts, (_end(parts, range_), pages.start_pfn, None))
             for part in _runs(pages, most + 2):

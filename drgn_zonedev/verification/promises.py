@@ -107,10 +107,9 @@ class MetadataPages:
 @dataclass(frozen=True)
 class RamPages:
     """
-    Pages of RAM that is online, ``[start_pfn, end_pfn)``, of which those that are aliases are
-    left out.
+    Pages of online RAM, ``[start_pfn, end_pfn)``, without those that are aliases.
 
-    ``around`` are the PFNs that may be looked at to judge those at its ends: no alias is among
+    ``around`` are the PFNs that may be read to judge the pages at its ends: no alias is among
     them. ``zone_end`` is where the next zone begins. ``zones`` are those whose spans have all of
     the pages, ``hole_zones`` those that a reserved page may have where no zone is, as
     :func:`zone_id()` says; both are ``None`` if not all zones could be read. ``nodes`` are

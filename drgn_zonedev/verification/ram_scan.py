@@ -84,7 +84,7 @@ def scan_ram(
     Go through struct pages of RAM.
 
     :param spans: Half-open ranges of PFNs, a row each; no free block lies in two of them.
-    :param progress: Called with the number of struct pages that were gone through.
+    :param progress: Called with the number of struct pages that were scanned.
     """
     scan = _Scan(prog, layout, promise)
     for starts, count in batches(spans, 1, 1 << CHUNK_ORDER):

@@ -26,7 +26,7 @@ class _Work(Protocol):
 
 class _Result(Protocol):
     def extend(self, other: Any) -> None:
-        """Append what came of the work after this."""
+        """Append the result of the work after this."""
 
 
 WorkT = TypeVar("WorkT", bound=_Work)
@@ -34,8 +34,8 @@ ResultT = TypeVar("ResultT", bound=_Result)
 
 Do = Callable[[Program, WorkT, Callable[[int], None]], ResultT]
 """
-Goes through struct pages with a program, which needs no debugging symbols. The third argument is
-called with the number of struct pages that were gone through.
+Scans struct pages with a program, which needs no debugging symbols. The third argument is
+called with the number of struct pages that were scanned.
 """
 
 Begin = Callable[[], Do[WorkT, ResultT]]

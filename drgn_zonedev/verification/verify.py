@@ -166,9 +166,9 @@ def begin_verification(
     """
     Begin a verification that :func:`finish_verification()` completes.
 
-    :param progress: Called with the number of bytes of struct pages that were gone
-        through since the last call, and with how many there are.
-    :param scan_all: Who goes through the struct pages of which something is promised.
+    :param progress: Called with the number of bytes of struct pages that were scanned
+        since the last call, and with their total number.
+    :param scan_all: Scans the struct pages that have promises.
     """
     context = _context(prog, snapshot)
     claims = {p.address: union((r.start_pfn, r.end_pfn) for r in p.ranges) for p in snapshot.pgmaps}

@@ -47,7 +47,7 @@ class Work:
 @dataclass
 class Scanned:
     """
-    What came of it. ``torn`` counts pages that looked wrong, and changed while they were read
+    The result of a scan. ``torn`` counts pages that looked wrong, and changed while they were read
     again; ``free`` counts free blocks by zone ID and order; ``access`` has pages whose memory
     must not be read; ``in_use`` counts pages of folios with references, where the pgmap has one
     for each, and ``broken_folios`` are kinds of findings about folios, each with its PFNs.
@@ -65,7 +65,7 @@ class Scanned:
     broken_folios: list[BrokenFolio] = field(default_factory=list)
 
     def extend(self, other: Scanned) -> None:
-        """Append what came of the work after this."""
+        """Append the result of the work after this."""
         for slug, runs in other.runs.items():
             self.runs.setdefault(slug, Runs()).extend(runs)
         self.append_gaps(other.gaps)

@@ -41,12 +41,12 @@ _PROBABLY_WORTH_A_WORKER = 256 << 20
 @contextlib.contextmanager
 def scanner(prog: Program, jobs: int | None) -> Iterator[ScanAll]:
     """
-    Get what goes through struct pages in *jobs* processes, all of which are ended
+    Get the function that scans struct pages in *jobs* processes, all of which are ended
     afterwards. They start now, while *prog* may still be without its debugging symbols.
 
     :param jobs: No more than there are pieces of work, and four for each core.
-        ``None`` for as many as there are cores for, and as the work is worth;
-        before it is known how much there is, no more than one is started.
+        ``None`` for as many as there are cores, and as pay off;
+        until the amount of work is known, no more than one is started.
     :raises ValueError: if *jobs* is less than 1
     """
     if jobs is not None and jobs < 1:
