@@ -496,7 +496,7 @@ def _counters(vmemmap: _Vmemmap, frames: _Frames) -> Iterator[Finding]:
             "nr_memmap_pages + nr_memmap_boot_pages", value=counted, expected=found - shared
         )
         detail = f"it counts {counted} pages, and there are {found - shared}"
-        # Without RAM, this is not known. Do not look at PFN 0: arm64 has no memory there.
+        # This is about RAM, whatever is at PFN 0: arm64 has no memory there.
         yield make_finding("memmap-count", Case.ONLINE, 0, 0, detail=detail, evidence=(fact,))
 
 

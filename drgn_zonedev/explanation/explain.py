@@ -287,7 +287,7 @@ def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]
 def _see_pins(
     prog: Program, snapshot: Snapshot, range_: Range | None, page: PageWords | None, pfn: int
 ) -> str:
-    # Cases in which it matters who uses the page.
+    # A hint at pins, where it matters who uses the page.
     if page is None or range_ is None or range_.case not in (Case.DEVICE, Case.TEARDOWN):
         return ""
     pgmap = next((p for p in snapshot.pgmaps if p.address == range_.pgmap), None)
