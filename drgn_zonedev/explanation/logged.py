@@ -146,8 +146,7 @@ def _require_same_kernel(prog: Program, kernel: LogKernel) -> None:
     if kernel.kaslr_offset is not None and offset is not None and kernel.kaslr_offset != offset:
         raise OtherKernelError(
             f"KASLR moved the kernel by {kernel.kaslr_offset:#x} in the log, and by {offset:#x} in "
-            "the dump: they are of different boots: give the dump of this boot, or no "
-            "dump"
+            "the dump: they are of different boots: give the dump of this boot, or no dump"
         )
 
 

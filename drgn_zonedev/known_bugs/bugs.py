@@ -126,9 +126,8 @@ BUGS = {
         KnownBug(
             slug="zone-of-reserved-hole",
             mechanism="with CONFIG_DEFERRED_STRUCT_PAGE_INIT, the loop over zones that initialises "
-            "a reserved page breaks at the zone that spans it; if none does, the page "
-            "gets the zone number MAX_NR_ZONES, and page_zone() points past the end of "
-            "the array",
+            "a reserved page breaks at the zone that spans it; if none does, the page gets the "
+            "zone number MAX_NR_ZONES, and page_zone() points past the end of the array",
             consequence="memory_failure() and soft_offline_page() of such a PFN call "
             "zone_pcp_disable(page_zone(page)): an oops in 7.2 and 7.3, by chance none in 6.1 and "
             "6.12",
@@ -145,12 +144,12 @@ BUGS = {
         KnownBug(
             slug="memory-failure-node",
             mechanism="memory_failure_dev_pagemap() also calls action_result() for PFNs that "
-            "pgmap_pfn_valid() refuses, and update_per_node_mf_stats() calls "
-            "pfn_to_nid(), which reads the struct page. Those of an altmap's reserve, "
-            "and those that memremap_pages() has not reached, are not initialised",
+            "pgmap_pfn_valid() refuses, and update_per_node_mf_stats() calls pfn_to_nid(), which "
+            "reads the struct page. Those of an altmap's reserve, and those that memremap_pages() "
+            "has not reached, are not initialised",
             consequence="a memory error in the reserve of a namespace with map=dev is counted for "
-            "an arbitrary node: an oops at the offset of mf_stats if that node does "
-            "not exist, and a VM_BUG_ON_PAGE() with CONFIG_DEBUG_VM",
+            "an arbitrary node: an oops at the offset of mf_stats if that node does not exist, and "
+            "a VM_BUG_ON_PAGE() with CONFIG_DEBUG_VM",
             cure="create the namespace with map=mem, or zero the memory where its struct pages "
             "will be",
             introduced=BugCommit(

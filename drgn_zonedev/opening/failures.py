@@ -83,8 +83,8 @@ def require_page_tables(prog: Program, name: str) -> None:
     except NotImplementedError as e:
         arch = prog.platform.arch.name.lower()
         raise CannotJudgeError(
-            f"drgn cannot translate virtual addresses of {arch}, so {name} cannot be "
-            f"judged: run zonedev -k on that machine"
+            f"drgn cannot translate virtual addresses of {arch}, so {name} cannot be judged: run "
+            "zonedev -k on that machine"
         ) from e
     except Exception:
         # Anything else is about the address.

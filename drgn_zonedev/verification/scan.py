@@ -110,7 +110,7 @@ def scan(
     :param layout: The layout of *prog*, which then does not need debugging symbols.
     :param progress: Called with the number of struct pages that were scanned.
     :param chunk: Struct pages per read.
-    :param fast_path: Tells what needs no closer look.
+    :param fast_path: Returns whether pages need no closer look.
     """
     if isinstance(work.promise, RamPages):
         return scan_ram(prog, layout, work.promise, work.spans, progress)
