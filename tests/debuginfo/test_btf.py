@@ -126,7 +126,7 @@ def test_unknown_kind_is_skipped_where_the_header_says_how() -> None:
 def test_unknown_kind_without_its_layout_is_refused() -> None:
     writer = BtfWriter()
     writer.raw("later", 20 << 24, 0)
-    with pytest.raises(DebugInfoError, match="type 1 is of no kind"):
+    with pytest.raises(DebugInfoError, match="type 1 has an unknown kind"):
         parse_btf(writer.bytes())
 
 
