@@ -249,15 +249,17 @@ def _together(vmemmap: _Vmemmap) -> Iterator[list[_Piece]]:
     gap = _WINDOW if walks_in_bulk(vmemmap.scene.prog) else 0
     together: list[_Piece] = []
     for piece in _pieces(vmemmap):
-        if together:
-            ahead = piece.first - together[-1].end
-            near = piece.end > together[-1].end and ahead <= gap
-            if not near or piece.end - together[0].first > _WINDOW:
-                yield together
-                together = []
+        if together and not _are_close(together, piece, gap):
+            yield together
+            together = []
         together.append(piece)
     if together:
         yield together
+
+
+def _are_close(together: list[_Piece], piece: _Piece, gap: int) -> bool:
+    last = together[-1].end
+    return last < piece.end <= together[0].first + _WINDOW and piece.first - last <= gap
 
 
 def _pieces(vmemmap: _Vmemmap) -> Iterator[_Piece]:
