@@ -14,7 +14,14 @@ from pathlib import Path
 
 from drgn_zonedev.lab.host.errors import LabError
 
-__all__ = ("DEBIAN_PACKAGES", "find_tool", "missing_tools", "run_build", "run_tool")
+__all__ = (
+    "DEBIAN_PACKAGES",
+    "find_tool",
+    "missing_seldom_needed",
+    "missing_tools",
+    "run_build",
+    "run_tool",
+)
 
 _PACKAGE_OF = {
     "qemu-system-x86_64": "qemu-system-x86",
@@ -43,7 +50,10 @@ _PACKAGE_OF = {
 
 # Only needed to build a kernel from source, or to filter a dump of arm64.
 _SELDOM_NEEDED = {
-    **{"bc": "bc", "bison": "bison", "flex": "flex", "ld": "binutils"},
+    "bc": "bc",
+    "bison": "bison",
+    "flex": "flex",
+    "ld": "binutils",
     "qemu-aarch64-static": "qemu-user-static",
 }
 
@@ -119,4 +129,13 @@ def run_build(
 
 def missing_tools() -> list[tuple[str, str]]:
     """Return ``(program, Debian package)`` of everything that is not installed."""
-    return [item for item in _PACKAGE_OF.items() if _which(item[0]) is None]
+    return _missing(_PACKAGE_OF)
+
+
+def missing_seldom_needed() -> list[tuple[str, str]]:
+    """Like :func:`missing_tools()`, of what only building a kernel or filtering arm64 needs."""
+    return _missing(_SELDOM_NEEDED)
+
+
+def _missing(packages: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [item for item in packages.items() if _which(item[0]) is None]

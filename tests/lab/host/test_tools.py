@@ -27,9 +27,17 @@ def test_every_package_of_the_lab_is_missed_when_nothing_is_installed() -> None:
     assert set(DEBIAN_PACKAGES) <= {package for _, package in missing_tools()}
 
 
+@pytest.mark.usefixtures("_nothing_is_installed")
+def test_what_only_long_tests_need_is_missed_apart() -> None:
+    seldom = {package for _, package in tools.missing_seldom_needed()}
+    assert seldom >= {"bc", "bison", "flex", "qemu-user-static"}
+    assert not seldom & {package for _, package in missing_tools()}
+
+
 def test_nothing_is_missed_when_everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda program, path=None: f"/bin/{program}")
     assert missing_tools() == []
+    assert tools.missing_seldom_needed() == []
 
 
 def test_tools_of_the_administrator_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
