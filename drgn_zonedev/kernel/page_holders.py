@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Object, Program, offsetof, sizeof
+from drgn import Object, Program, TypeKind, offsetof, sizeof
 from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import page_layout
@@ -145,6 +145,11 @@ def _registered_buffers(context: Object) -> Iterator[Object]:
     table = context.buf_table.nodes if nodes else context.user_bufs
     number = min(count.value_(), _MAX_REGISTERED)
     if not number or not table:
+        return
+    if table.type_.type.kind != TypeKind.POINTER:
+        # A table of the structures before 41edf1a5ec96 ("io_uring: keep table of pointers to
+        # ubufs") (in v5.13), which is in v5.10.162 and later, too.
+        yield from (table + index for index in range(number))
         return
     for address in np.frombuffer(read_memory(prog, table.value_(), 8 * number), "<u8").tolist():
         if not address:
