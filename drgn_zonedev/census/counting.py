@@ -231,7 +231,7 @@ def _labels(work: Count, decided: Decided) -> np.ndarray | None:
         device = work.stretch.device
         return np.full(len(pages.words), device.pgmap if device else NO_LABEL, np.uint64)
     if labels.by is By.FLAGS:
-        return decided.heads.flags & np.uint64(labels.mask)
+        return labels.of_flags(decided.heads)
     if labels.by is By.SLAB_CACHE:
         word, slab = work.words.slab_cache_word, decided.kind == PageKind.SLAB.code
         caches = decided.heads.words[:, word] if word is not None else np.uint64(NO_LABEL)
@@ -346,7 +346,7 @@ def _labels_of_heads(
     if labels is None or labels.by is By.ORDER:
         return None
     if labels.by is By.FLAGS:
-        return heads.flags & np.uint64(labels.mask)
+        return labels.of_flags(heads)
     if labels.by is By.PGMAP:
         return np.full(len(pfn), device.pgmap, np.uint64)
     if labels.by is By.SLAB_CACHE:

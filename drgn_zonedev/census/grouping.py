@@ -10,6 +10,7 @@ a number; it gets its name afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,15 +19,18 @@ import numpy as np
 from drgn import FaultError, Object, Program
 
 from drgn_zonedev.census.bins import NO_LABEL, Bin
-from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.kernel.page_flags import PageUse, flag_names
+from drgn_zonedev.kernel.memmap import Pages
+from drgn_zonedev.kernel.page_flags import PageUse, PageUses, flag_names, page_uses
 from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.util.strings import c_string
 
-__all__ = ("By", "Labels", "PgmapLabel", "label_names", "labels_by", "use_of_kind")
+__all__ = ("By", "Labels", "PgmapLabel", "label_names", "labels_by")
 
+
+# In labels, the use is below the flags.
+_USE_BITS = 8
 
 _NO_PFNS, _NO_VALUES = np.empty(0, np.int64), np.empty(0, np.uint64)
 
@@ -50,14 +54,22 @@ class By(enum.Enum):
 @dataclass(frozen=True)
 class Labels:
     """
-    How to label pages. ``mask`` has the bits of page flags, for :data:`By.FLAGS`. If labels depend
-    on the PFN, as with memory blocks, ``values[i]`` is the label of PFNs from ``starts[i]`` on.
+    How to label pages. ``mask`` has the bits of page flags, and ``uses`` decides which of their
+    names apply, for :data:`By.FLAGS`. If labels depend on the PFN, as with memory blocks,
+    ``values[i]`` is the label of PFNs from ``starts[i]`` on.
     """
 
     by: By
     mask: int = 0
+    uses: PageUses | None = None
     starts: np.ndarray = field(default_factory=lambda: _NO_PFNS)
     values: np.ndarray = field(default_factory=lambda: _NO_VALUES)
+
+    def of_flags(self, heads: Pages) -> np.ndarray:
+        """Get the labels of pages by the flags of their heads."""
+        assert self.uses is not None
+        use = self.uses.of(heads).astype(np.uint64)
+        return (heads.flags & np.uint64(self.mask)) << np.uint64(_USE_BITS) | use
 
     def at(self, pfn: np.ndarray) -> np.ndarray:
         """Get the labels of PFNs."""
@@ -70,7 +82,8 @@ class Labels:
         """Get only the labels for a range of PFNs."""
         first = max(int(np.searchsorted(self.starts, start_pfn, side="right")) - 1, 0)
         last = int(np.searchsorted(self.starts, end_pfn))
-        return Labels(self.by, self.mask, self.starts[first:last], self.values[first:last])
+        starts, values = self.starts[first:last], self.values[first:last]
+        return dataclasses.replace(self, starts=starts, values=values)
 
     def parts(self, start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int]]:
         """Yield the labels in a range of PFNs, and how many pages have each."""
@@ -86,7 +99,7 @@ def labels_by(prog: Program, snapshot: Snapshot, by: By) -> Labels:
     :raises LookupError: if the debugging information does not have what is needed
     """
     if by is By.FLAGS:
-        return Labels(by, mask=(1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1)
+        return Labels(by, (1 << prog.constant("__NR_PAGEFLAGS").value_()) - 1, page_uses(prog))
     if by is By.MEMORY_BLOCK:
         return _of_memory_blocks(snapshot)
     return _of_pageblocks(prog, snapshot) if by is By.MIGRATETYPE else Labels(by)
@@ -121,7 +134,7 @@ def _of_pageblocks(prog: Program, snapshot: Snapshot) -> Labels:
 def _places(by: By, starts: np.ndarray, values: np.ndarray) -> Labels:
     # If one label ends where the next one begins, the latter counts.
     last = np.append(np.diff(starts) != 0, True)[: len(starts)]
-    return Labels(by, 0, starts[last], values[last])
+    return Labels(by, starts=starts[last], values=values[last])
 
 
 @dataclass(frozen=True)
@@ -146,9 +159,7 @@ def label_names(prog: Program, by: By, pgmaps: tuple[Pgmap, ...]) -> Callable[[B
     known = {p.address: p for p in pgmaps}
     names: dict[By, _Name] = {
         By.MIGRATETYPE: lambda b: _migratetype(prog, b.label),
-        By.FLAGS: lambda b: flag_names(
-            prog, b.label, _USES.get(PAGE_KINDS[b.kind], PageUse.UNMAPPED)
-        ),
+        By.FLAGS: lambda b: _names_of_flags(prog, b.label),
         By.SLAB_CACHE: lambda b: _cache_name(prog, b.label),
         By.PGMAP: lambda b: _pgmap_label(known, b),
         By.MEMORY_BLOCK: lambda b: b.label,
@@ -160,22 +171,9 @@ def label_names(prog: Program, by: By, pgmaps: tuple[Pgmap, ...]) -> Callable[[B
 _Name = Callable[[Bin], object]
 
 
-_USES = {
-    PageKind.FREE: PageUse.FREE,
-    PageKind.OFFLINE: PageUse.MOVABLE,
-    PageKind.SLAB: PageUse.SLAB,
-    PageKind.PAGE_TABLE: PageUse.TABLE,
-    PageKind.THP: PageUse.ANON,
-    PageKind.ANON: PageUse.ANON,
-    PageKind.KSM: PageUse.ANON,
-    PageKind.FILE: PageUse.FILE,
-    PageKind.SHMEM: PageUse.SHMEM,
-}
-
-
-def use_of_kind(kind: PageKind) -> PageUse:
-    """Get the use of pages of a kind, as far as the names of their flags depend on it."""
-    return _USES.get(kind, PageUse.UNMAPPED)
+def _names_of_flags(prog: Program, label: int) -> tuple[str, ...]:
+    flags, use = divmod(label, 1 << _USE_BITS)
+    return flag_names(prog, flags, PageUse(use))
 
 
 def _migratetype(prog: Program, number: int) -> str:

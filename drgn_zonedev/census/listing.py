@@ -20,7 +20,6 @@ from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.census.counting import ChunkReader, read_aligned
 from drgn_zonedev.census.deciding import Decided, PageMarks
-from drgn_zonedev.census.grouping import use_of_kind
 from drgn_zonedev.census.kinds import PAGE_KINDS, KindWords, PageKind, kind_words
 from drgn_zonedev.census.owners import Owner, file_owner, pgmap_owner, slab_owner
 from drgn_zonedev.census.plan import Stretch, find_marks, plan
@@ -30,7 +29,7 @@ from drgn_zonedev.classification.reading import take_snapshot, with_names_if_kno
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.arguments import require_number
 from drgn_zonedev.kernel.memmap import Pages, page_layout
-from drgn_zonedev.kernel.page_flags import PageUse, flag_names
+from drgn_zonedev.kernel.page_flags import PageUse, PageUses, flag_names, page_uses
 from drgn_zonedev.model import Pgmap, Range
 from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.columns import Buffers
@@ -182,7 +181,8 @@ def list_pages(prog: Program, query: PageQuery, limit: int | None = None) -> Pag
 class _Part:
     """
     Some of the pages of a stretch, from row ``first`` of what is ``decided`` on; that is ``None``
-    where their struct pages say nothing. ``poison`` is the mask of ``PG_hwpoison``.
+    where their struct pages say nothing. ``poison`` is the mask of ``PG_hwpoison``, and
+    ``deciding_uses`` says which names of flags apply.
     """
 
     start_pfn: int
@@ -192,6 +192,7 @@ class _Part:
     decided: Decided | None
     first: int = 0
     poison: int = 0
+    deciding_uses: PageUses | None = None
 
     def matches(self, query: PageQuery) -> np.ndarray:
         found = np.ones(len(self.kind), bool)
@@ -225,6 +226,12 @@ class _Part:
         """The flags of the head: a tail has only ``PG_hwpoison`` of its own."""
         poison = np.uint64(self.poison)
         return (self.heads.flags & ~poison) | (self.pages.flags & poison)
+
+    @cached_property
+    def uses(self) -> np.ndarray:
+        """The values of :class:`PageUse`."""
+        assert self.deciding_uses is not None
+        return self.deciding_uses.of(self.heads)
 
     @cached_property
     def order(self) -> np.ndarray:
@@ -311,7 +318,8 @@ class _Search:
             says = stretch.kind not in (PageKind.UNINITIALISED, PageKind.OFFLINE_SECTION)
             known = decided if says else None
             yield _Part(
-                begin, stop, stretch, decided.kind[rows], known, rows.start, self.words.hwpoison
+                *(begin, stop, stretch, decided.kind[rows], known, rows.start),
+                *(self.words.hwpoison, page_uses(self.prog)),
             )
 
     def listed(self, part: _Part, row: int) -> ListedPage:
@@ -325,7 +333,7 @@ class _Search:
             pfn=pfn,
             address=address,
             kind=kind,
-            flags=self._flags(part, row, kind),
+            flags=self._flags(part, row),
             refcount=int(part.heads.refcount[row]),
             mapcount=max(mapcount + 1, 0),
             order=int(part.order[row]),
@@ -333,9 +341,9 @@ class _Search:
             range=range_,
         )
 
-    def _flags(self, part: _Part, row: int, kind: PageKind) -> tuple[str, ...]:
+    def _flags(self, part: _Part, row: int) -> tuple[str, ...]:
         # Thousands of pages have the same flags.
-        key = int(part.flags[row]) & self._all_flags, use_of_kind(kind)
+        key = int(part.flags[row]) & self._all_flags, PageUse(part.uses[row])
         names = self._names_of_flags.get(key)
         if names is None:
             names = self._names_of_flags[key] = flag_names(self.prog, *key)

@@ -20,7 +20,8 @@ from drgn_zonedev.vmcore.reads import need_object
 
 __all__ = ("Owner", "file_owner", "pgmap_owner", "slab_owner")
 
-_UNREADABLE = (FaultError, LookupError, BadDataError, ValueError)
+# Debugging information may have a type without its members.
+_UNREADABLE = (AttributeError, BadDataError, FaultError, LookupError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)

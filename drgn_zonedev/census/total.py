@@ -9,6 +9,7 @@ Counts all pages by kind, node and zone, and by more if asked.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -168,17 +169,21 @@ def _groups(
         # Devices are distinguished only when grouping by pgmap.
         merged[each if is_device else each._replace(device=None, in_use=False)] += pages
     name = label_names(prog, by, pgmaps) if by else None
+    found: Counter[PageGroup] = Counter()
     for each in sorted(merged, key=_sort_key):
         node, number = divmod(each.zone, layout.zone_mask + 1)
         known = each.zone != NO_ZONE
-        yield PageGroup(
+        # Different labels can have the same name.
+        group = PageGroup(
             kind=PAGE_KINDS[each.kind],
             node=node if known else None,
             zone=zone_type_name(prog, number) if known else None,
             order=each.order if by is By.ORDER and known else None,
-            pages=merged[each],
+            pages=0,
             label=name(each) if name else None,
         )
+        found[group] += merged[each]
+    yield from (dataclasses.replace(group, pages=pages) for group, pages in found.items())
 
 
 def _sort_key(each: Bin) -> tuple[int, ...]:

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 from drgn import Program
+from drgn.helpers.common.prog import takes_program_or_default
 
 from drgn_zonedev.kernel.memmap import Pages
-from drgn_zonedev.kernel.page_types import page_types
+from drgn_zonedev.kernel.page_kinds import flag_mask
+from drgn_zonedev.kernel.page_types import PageTypes, page_types
+from drgn_zonedev.util.once import once_per_program
 
-__all__ = ("PageUse", "flag_names", "page_use")
+__all__ = ("PageUse", "PageUses", "flag_names", "page_use", "page_uses")
 
 
 class PageUse(enum.Enum):
@@ -55,7 +60,9 @@ _NAMES = {
     PageUse.TABLE: ("PG_pinned", "PG_savepinned"),
     PageUse.SLAB: ("PG_slob_free",),
     PageUse.ANON: ("PG_swapcache", "PG_anon_exclusive"),
-    PageUse.SHMEM: ("PG_swapcache", "PG_mappedtodisk", "PG_readahead"),
+    # Dropping caches gives PG_reclaim to what is dirty, as shared memory is: see
+    # invalidate_mapping_pages(). It has PG_readahead only while it is in the swap cache.
+    PageUse.SHMEM: ("PG_swapcache", "PG_mappedtodisk"),
     # "PG_readahead is only used for reads; PG_reclaim is only for writes".
     PageUse.WRITTEN_FILE: ("PG_checked", "PG_mappedtodisk"),
     PageUse.FILE: ("PG_checked", "PG_mappedtodisk", "PG_readahead"),
@@ -75,38 +82,78 @@ _USES_OF_TYPES = {
 _MAPPING_FLAGS, _ANON, _MOVABLE = 3, 1, 2
 
 
+@dataclass(frozen=True)
+class PageUses:
+    """
+    Which words of heads decide their uses, as plain data: masks of ``page->flags``, and page types.
+    """
+
+    slab: int
+    swapcache: int
+    swapbacked: int
+    written: int
+    types: PageTypes
+
+    def of(self, heads: Pages) -> np.ndarray:
+        """
+        Decide the uses of pages: the values of :class:`PageUse`, as ``np.uint8``.
+
+        :param heads: The pages, or their heads.
+        """
+        flags, mapping = heads.flags, heads.words[:, heads.layout.mapping_word]
+        bits, is_mapped = mapping & np.uint64(_MAPPING_FLAGS), mapping != 0
+        swapbacked = (flags & np.uint64(self.swapbacked)) != 0
+        in_swap = swapbacked & ((flags & np.uint64(self.swapcache)) != 0)
+        # PAGE_MAPPING_DAX_SHARED is 1 alone.
+        is_anon = ((bits & np.uint64(_ANON)) != 0) & (mapping != _ANON)
+        # From the last that decides to the first.
+        tests = [
+            (PageUse.FILE, is_mapped),
+            (PageUse.WRITTEN_FILE, is_mapped & ((flags & np.uint64(self.written)) != 0)),
+            (PageUse.SHMEM, is_mapped & swapbacked),
+            # A page of the swap cache need not have a mapping.
+            (PageUse.ANON, is_anon | (in_swap & ~is_mapped)),
+            (PageUse.MOVABLE, bits == _MOVABLE),
+            *self._of_types(heads),
+            (PageUse.SLAB, (flags & np.uint64(self.slab)) != 0),
+        ]
+        found = np.full(len(flags), PageUse.UNMAPPED.value, np.uint8)
+        for use, fits in tests:
+            found[fits] = use.value
+        return found
+
+    def _of_types(self, heads: Pages) -> Iterator[tuple[PageUse, np.ndarray]]:
+        for name, type_ in reversed(tuple(self.types.by_name.items())):
+            # hugetlb pages have mappings, too.
+            if name != "hugetlb":
+                use = _USES_OF_TYPES.get(name, PageUse.UNKNOWN)
+                yield use, type_.matches(heads.mapcount)
+
+
+@takes_program_or_default
+@once_per_program
+def page_uses(prog: Program) -> PageUses:
+    """
+    Get what decides the uses of this kernel's pages.
+
+    :raises LookupError: if the debugging information does not have ``enum pageflags``
+    """
+    return PageUses(
+        slab=flag_mask(prog, "PG_slab"),
+        swapcache=flag_mask(prog, "PG_swapcache"),
+        swapbacked=flag_mask(prog, "PG_swapbacked"),
+        written=flag_mask(prog, "PG_dirty") | flag_mask(prog, "PG_writeback"),
+        types=page_types(prog),
+    )
+
+
 def page_use(prog: Program, head: Pages) -> PageUse:
     """
     Decide the use of a page.
 
     :param head: The page or its head, alone.
     """
-    flags, page_type = _set(prog, head), page_types(prog).of(head)
-    if "PG_slab" in flags:
-        return PageUse.SLAB
-    # hugetlb pages have mappings, too.
-    if page_type not in (None, "hugetlb"):
-        return _USES_OF_TYPES.get(str(page_type), PageUse.UNKNOWN)
-    return _use_of_mapping(int(head.words[0, head.layout.mapping_word]), flags)
-
-
-def _use_of_mapping(mapping: int, flags: set[str]) -> PageUse:
-    if mapping & _MAPPING_FLAGS == _MOVABLE:
-        return PageUse.MOVABLE
-    # PAGE_MAPPING_DAX_SHARED is 1 alone.
-    if mapping & _ANON and mapping != _ANON:
-        return PageUse.ANON
-    return _use_of_file(flags) if mapping else PageUse.UNMAPPED
-
-
-def _use_of_file(flags: set[str]) -> PageUse:
-    if "PG_swapbacked" in flags:
-        return PageUse.SHMEM
-    return PageUse.WRITTEN_FILE if flags & {"PG_dirty", "PG_writeback"} else PageUse.FILE
-
-
-def _set(prog: Program, page: Pages) -> set[str]:
-    return {name for names in _names_of_bits(prog, int(page.flags[0])) for name in names}
+    return PageUse(page_uses(prog).of(head)[0])
 
 
 def flag_names(prog: Program, flags: int, use: PageUse) -> tuple[str, ...]:

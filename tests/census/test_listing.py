@@ -9,13 +9,14 @@ import json
 import numpy as np
 import pytest
 from support.fakekernel import FakeKernel, collision
-from support.fakekernel.ram import PLACES, busy_ram
+from support.fakekernel.ram import FLAGS, MAPPING, PLACES, busy_ram
 from support.schema import validated
 
 from drgn_zonedev import for_each_page_of_kind, page_census, page_kinds
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.census.listing import NOWHERE, list_pages
 from drgn_zonedev.census.query import PageQuery, parse_count_test
+from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.render.as_json import render
 from drgn_zonedev.render.page_list import (
     page_list_csv,
@@ -27,6 +28,8 @@ from drgn_zonedev.render.page_list import (
 from drgn_zonedev.render.screen import Screen
 
 START, END = 0x40000, 0x48000
+# An address of a struct address_space.
+FILE = 0xFFFF888000000000
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,38 @@ def test_each_page_is_listed_with_what_it_says(kernel: FakeKernel) -> None:
         assert (page.refcount, page.mapcount, page.order) == (2, 0, 9)
         assert set(page.flags or ()) == {"PG_head", "PG_uptodate", "PG_lru", "PG_swapbacked"}
         assert page.range.case.value == "online"
+
+
+# Pages by their offsets: mapping, and flags by the names that apply.
+FLAGGED: dict[int, tuple[int, set[str]]] = {
+    # Of a file, and while it is written; of the swap cache.
+    PLACES["lru"]: (FILE, {"mappedtodisk", "readahead", "checked"}),
+    PLACES["lru"] + 1: (FILE, {"dirty", "reclaim"}),
+    PLACES["lru"] + 2: (0, {"swapbacked", "swapcache"}),
+    # Large folios of a file, of shared memory, and of processes.
+    PLACES["folio"]: (FILE, {"head", "lru", "mappedtodisk", "checked"}),
+    PLACES["mapped"]: (FILE, {"head", "lru", "swapbacked", "swapcache", "reclaim"}),
+    PLACES["hugetlb"]: (FILE | 1, {"head", "anon_exclusive"}),
+}
+
+
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_flags_have_the_names_that_apply_to_the_page_everywhere(layout: str) -> None:
+    kernel = busy_ram(layout)
+    for offset, (mapping, names) in FLAGGED.items():
+        flags = sum(1 << kernel.layout.constant(f"PG_{name}") for name in names)
+        flags |= kernel.page_links("ZONE_DMA32")
+        kernel.poke_page_word(START + offset, FLAGS, flags)
+        kernel.poke_page_word(START + offset, MAPPING, mapping)
+    prog = kernel.program()
+    groups = {group.label for group in page_census(prog, "flags").groups}
+    for offset, (_, names) in FLAGGED.items():
+        pfn, wanted = START + offset, {f"PG_{name}" for name in names}
+        (page,) = list_pages(prog, PageQuery(pfn, pfn + 1)).pages
+        explained = explain(prog, pfn).page
+        assert explained is not None
+        assert set(page.flags or ()) == set(explained.flags) == wanted
+        assert page.flags in groups
 
 
 def test_filters_leave_what_fits(kernel: FakeKernel) -> None:

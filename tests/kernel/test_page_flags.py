@@ -97,7 +97,9 @@ PAGES = [
     # Anonymous pages, and shared memory: PageSwapCache() asks PG_swapbacked.
     ("swapcache", {"mapping": ANON, "also": ("swapbacked",)}, LAYOUTS),
     ("swapcache", {"mapping": FILE, "also": ("swapbacked",)}, LAYOUTS),
+    ("swapcache", {"also": ("swapbacked",)}, LAYOUTS),
     ("anon_exclusive", {"mapping": ANON, "also": ("swapbacked",)}, LAYOUTS[1:]),
+    ("reclaim", {"mapping": FILE, "also": ("swapbacked", "dirty")}, LAYOUTS),
     ("reclaim", {"mapping": ANON, "also": ("swapbacked", "writeback")}, LAYOUTS),
     # Files.
     ("checked", {"mapping": FILE}, LAYOUTS),
