@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import functools
 from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ("tool_version",)
 
 
+@functools.cache
 def tool_version() -> str:
     """Get the version, or ``unknown`` if the package runs from a directory."""
     try:
