@@ -10,8 +10,9 @@ Evaluate the guard of every walker on the unpromised memory of a program.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -192,7 +193,9 @@ def _memory(
 
 def _judge_all(memory: UnpromisedMemory, table: Sequence[Walker]) -> tuple[Judgement, ...]:
     release = kernel_release(memory.prog)
-    return tuple(_judge(memory, walker, release) for walker in table)
+    # Dozens of walkers do the same few things.
+    outcomes_of = cache(partial(outcomes, memory))
+    return tuple(_judge(memory, outcomes_of, walker, release) for walker in table)
 
 
 def _system_ram(snapshot: Snapshot) -> tuple[tuple[int, int], ...] | None:
@@ -260,7 +263,12 @@ def _is_by_release(prog: Program, walker: Walker, guard: Guard | None) -> bool:
     )
 
 
-def _judge(memory: UnpromisedMemory, walker: Walker, release: KernelRelease) -> Judgement:
+_OutcomesOf = Callable[[frozenset[Act]], np.ndarray]
+
+
+def _judge(
+    memory: UnpromisedMemory, outcomes_of: _OutcomesOf, walker: Walker, release: KernelRelease
+) -> Judgement:
     prog = memory.prog
     guard, present = _guard(prog, walker, release), _present(prog, walker)
     if _was_removed(prog, walker, release):
@@ -287,7 +295,9 @@ def _judge(memory: UnpromisedMemory, walker: Walker, release: KernelRelease) -> 
         stride=stride,
         offset=offset,
         proof=_proof(prog, walker) if present and judged else None,
-        exposures=_exposures(memory, guard, stride, offset) if guard and judged else (),
+        exposures=_exposures(memory, outcomes_of, guard, stride, offset)
+        if guard and judged
+        else (),
     )
 
 
@@ -329,7 +339,7 @@ def _file(prog: Program, walker: Walker, function: str, release: KernelRelease) 
 
 
 def _exposures(
-    memory: UnpromisedMemory, guard: Guard, stride: int, offset: int
+    memory: UnpromisedMemory, outcomes_of: _OutcomesOf, guard: Guard, stride: int, offset: int
 ) -> tuple[Exposure, ...]:
     runs = memory.runs
     if not len(runs):
@@ -338,7 +348,7 @@ def _exposures(
     touched = pages > 0
     for step in guard.steps:
         touched &= STEPS[step](memory)
-    used, outcome = _walk(memory, guard, touched)
+    used, outcome = _walk(memory, outcomes_of, guard, touched)
     rows = np.flatnonzero(touched)
     # A range of the memory's classification becomes one exposure again.
     apart = (runs.start[rows[1:]] != runs.end[rows[:-1]]) | (np.diff(runs.case[rows]) != 0)
@@ -350,18 +360,18 @@ def _exposures(
 
 
 def _walk(
-    memory: UnpromisedMemory, guard: Guard, touched: np.ndarray
+    memory: UnpromisedMemory, outcomes_of: _OutcomesOf, guard: Guard, touched: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Get which of the touched runs are used, and the outcome of each."""
     used, acts = touched.copy(), frozenset[Act]()
-    outcome = outcomes(memory, acts)
+    outcome = outcomes_of(acts)
     for filtered, group in groupby(guard.does, key=lambda each: isinstance(each, str)):
         if filtered:
             for name in group:
                 used &= FILTERS[str(name)](memory)
         else:
             acts |= {act for act in group if isinstance(act, Act)}
-            outcome = np.where(used, outcomes(memory, acts), outcome)
+            outcome = np.where(used, outcomes_of(acts), outcome)
     return used, np.where(used, outcome, dropped(outcome))
 
 

@@ -109,7 +109,7 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
     contents = runs.contents()
 
     def holds(*kinds: Contents) -> np.ndarray:
-        return np.isin(contents, [CONTENTS.index(kind) for kind in kinds])
+        return np.array([kind in kinds for kind in CONTENTS])[contents]
 
     def of(case: Case) -> np.ndarray:
         return runs.case == CASES.index(case)
@@ -157,5 +157,7 @@ def outcomes(memory: UnpromisedMemory, acts: frozenset[Act]) -> np.ndarray:
 
 def dropped(outcome: np.ndarray) -> np.ndarray:
     """Get the outcome of runs whose struct pages are dropped: nothing of them is used."""
-    unused = np.isin(outcome, [OUTCOMES.index(o) for o in (WalkOutcome.GARBAGE, WalkOutcome.STALE)])
+    unused = (outcome == OUTCOMES.index(WalkOutcome.GARBAGE)) | (
+        outcome == OUTCOMES.index(WalkOutcome.STALE)
+    )
     return np.where(unused, OUTCOMES.index(WalkOutcome.DROPPED), outcome)
