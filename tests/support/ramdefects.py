@@ -56,11 +56,18 @@ class RamDefects:
         self.page_bytes = prog.type("struct page").size or 0
         self.vmemmap = int(prog["vmemmap"].value_())
         self.in_flags = self.family in ("6.12", "7.2")
+        self._flags: dict[str, int] = {}
 
     # Reading.
 
     def flag(self, *names: str) -> int:
-        return sum(1 << int(self.prog.constant(f"PG_{name}").value_()) for name in names)
+        return sum(self._flag(name) for name in names)
+
+    def _flag(self, name: str) -> int:
+        # Kept: spots() asks for each page.
+        if name not in self._flags:
+            self._flags[name] = 1 << int(self.prog.constant(f"PG_{name}").value_())
+        return self._flags[name]
 
     def address(self, pfn: int, word: int) -> int:
         return self.vmemmap + self.page_bytes * pfn + 8 * word

@@ -140,7 +140,10 @@ class Layout:
 
     def enum_of(self, name: str) -> str | None:
         """Key of the enumeration that defines an enumerator."""
-        return next((key for key, names in self.enums.items() if name in names), None)
+        for key, names in self.enums.items():
+            if name in names:
+                return key
+        return None
 
     def has_constant(self, name: str) -> bool:
         """Whether debug info has an enumerator of that name."""
