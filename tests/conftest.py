@@ -13,6 +13,7 @@ process.
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 from collections.abc import Iterator
@@ -63,6 +64,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for number, item in enumerate(items):
         place.setdefault(_group(item.nodeid), (bool(_GUEST.search(item.nodeid)), number))
     items.sort(key=lambda item: place[_group(item.nodeid)])
+
+
+def pytest_collection_finish() -> None:
+    # Ten thousand tests are no garbage, and need not be looked at each time some is collected.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
