@@ -60,8 +60,8 @@ def _queued(queue: Object) -> Iterator[Object]:
     # Use simple wait queues") (in v5.7).
     simple = queue.type_.has_member("task_list")
     head = queue.task_list if simple else queue.head
-    # A queue of zeros was never initialised.
-    if not read_word(queue.prog_, head.address_):
+    # A queue of zeros was never initialised. Exports do not have the type of an entry.
+    if read_word(queue.prog_, head.address_) in (0, head.address_):
         return
     tag, link = ("swait_queue", "task_list") if simple else ("wait_queue_entry", "entry")
     for entry in list_entries(queue.prog_, f"struct {tag}", head.address_of_(), link):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from drgn import Object
 from support.fakekernel import FakeKernel, Users
 from support.usedpages import FIRST, machine
 
+from drgn_zonedev.export.store import StoredDump
+from drgn_zonedev.kernel.memremap import for_each_dev_pagemap
 from drgn_zonedev.kernel.waiters import page_waiters, removal_waiters
+
+VMCORES = Path(__file__).parents[2] / "vmcores"
 
 
 @pytest.mark.parametrize("layout", ["5.10", "7.2"])
@@ -18,6 +24,15 @@ def test_a_task_in_memunmap_pages_waits_for_a_completion(layout: str) -> None:
     assert list(removal_waiters(pgmap)) == []
     made.users.wait_for_removal(made.second, made.pgmap)
     assert [task.value_() for task in removal_waiters(pgmap)] == [made.second.task]
+
+
+def test_nobody_waits_in_an_export_whose_queue_is_empty() -> None:
+    # It has no type of an entry: no task is in it.
+    dump = StoredDump(VMCORES / "7.3-two-in-one")
+    with dump.program() as prog:
+        pgmaps = [pgmap for _, pgmap in for_each_dev_pagemap(prog)]
+        assert pgmaps
+        assert [list(removal_waiters(pgmap)) for pgmap in pgmaps] == [[]] * len(pgmaps)
 
 
 def test_up_to_5_16_a_task_waits_until_the_queue_of_pmem_is_frozen() -> None:
