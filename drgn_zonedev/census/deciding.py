@@ -375,6 +375,15 @@ class _Look:
         rows = rows[rows + 1 < len(kind)]
         if len(rows):
             kind[rows] = self._kinds_of_heads(kind[rows], self.pages.words, rows)
+        if self._last is not None:
+            kind[-1] = self._last.kinds[0]
+
+    @cached_property
+    def _last(self) -> _Outside | None:
+        # A head is aligned, so only a damaged one has its first tail outside.
+        row = self._heads[-1:]
+        is_last = len(row) and row[0] == len(self.pages.words) - 1
+        return _outside(self, self._address(row)) if is_last else None
 
     def _kinds_of_heads(self, kind: np.ndarray, words: np.ndarray, rows: np.ndarray) -> np.ndarray:
         # By what the struct page after each head says.
@@ -423,6 +432,8 @@ class _Look:
             return order
         heads = self._heads[self._heads + 1 < len(order)]
         order[heads] = self.pages.words.view(np.uint8)[heads + 1, offset]
+        if self._last is not None:
+            order[-1] = self._last.orders[0]
         rows, heads = self._tails
         if len(rows):
             place, inside = self._places(heads)

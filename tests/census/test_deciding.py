@@ -13,7 +13,9 @@ from support.kernels import each_layout
 from drgn_zonedev.census.counting import CHUNK_PAGES, read_aligned
 from drgn_zonedev.census.deciding import NO_PAGE_MARKS, Decided, PageMarks, decide
 from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
+from drgn_zonedev.census.listing import list_pages
 from drgn_zonedev.census.mappings import KnownMappings
+from drgn_zonedev.census.query import PageQuery
 from drgn_zonedev.kernel.memmap import Pages, page_layout
 from drgn_zonedev.verification.columns import Buffers
 
@@ -166,3 +168,20 @@ def test_chunks_cut_no_block_wherever_a_stretch_begins() -> None:
     parts = list(read_aligned(prog, page_layout(prog), START - 5, START + 9))
     assert [p.start_pfn for p in parts if isinstance(p, Pages)] == [START]
     assert START % CHUNK_PAGES == 0
+
+
+@old_and_new
+def test_damaged_head_is_what_its_next_page_makes_it_wherever_reading_ends(layout: str) -> None:
+    # The last page of what is read: a head of anonymous memory, and its order.
+    kernel = busy_ram(layout)
+    at = START + 0x3FFF
+    flags = kernel.page_links("ZONE_DMA32") | flag(kernel, "head")
+    kernel.poke_page_word(at, FLAGS, flags)
+    kernel.poke_page_word(at, MAPPING, 0xFFFF888000000001)
+    # Where compound_order() is.
+    word, value = (FLAGS, kernel.page_links("ZONE_DMA32") | 5) if layout == "7.2" else (2, 5 << 8)
+    kernel.poke_page_word(at + 1, word, value)
+    prog = kernel.program()
+    for end in (at + 1, END):
+        (page, *_) = list_pages(prog, PageQuery(at, end), limit=1).pages
+        assert (page.kind, page.order) == (PageKind.THP, 5)
