@@ -19,7 +19,7 @@ from drgn_zonedev.census.listing import ListedPage, PageList
 from drgn_zonedev.census.owners import Owner
 from drgn_zonedev.render.as_json import Document, render
 from drgn_zonedev.render.cells import case_text, fitted_table
-from drgn_zonedev.render.pages import as_csv
+from drgn_zonedev.render.pages import csv_lines
 from drgn_zonedev.render.screen import Screen, more
 
 __all__ = (
@@ -145,10 +145,10 @@ def page_list_lines(listed: PageList) -> Iterator[str]:
         yield "\n" + json.dumps({"record": "page", **_page(listed, page)})
 
 
-def page_list_csv(listed: PageList) -> str:
+def page_list_csv(listed: PageList) -> Iterator[str]:
     """What ``pages START..END --format csv`` prints: a line for each page."""
     rows = (
         {**_page(listed, page), "owner": None if page.owner is None else _owner_text(page.owner)}
         for page in listed.pages
     )
-    return as_csv(_COLUMNS, rows)
+    return csv_lines(_COLUMNS, rows)

@@ -10,9 +10,9 @@ What ``zonedev pages`` prints of all pages: text with bars, JSON, lines of JSON,
 from __future__ import annotations
 
 import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from types import SimpleNamespace
 
 from drgn_zonedev.census.grouping import PgmapLabel
 from drgn_zonedev.census.total import Census, DeviceUse, PageGroup
@@ -22,7 +22,7 @@ from drgn_zonedev.render.cells import fitted_table, table
 from drgn_zonedev.render.screen import Screen, more
 from drgn_zonedev.util.strings import printable
 
-__all__ = ("as_csv", "census_csv", "census_document", "census_lines", "census_text")
+__all__ = ("census_csv", "census_document", "census_lines", "census_text", "csv_lines")
 
 _BAR = 24
 # Eighths of a column.
@@ -162,17 +162,16 @@ def census_csv(census: Census) -> str:
     names = ["kind", "node", "zone", "order", "pages"]
     if census.by and census.by.key != "order":
         names.append(census.by.key)
-    return as_csv(names, (_group(census, group) for group in census.groups))
+    return "".join(csv_lines(names, (_group(census, group) for group in census.groups)))
 
 
-def as_csv(names: Sequence[str], rows: Iterable[Document]) -> str:
-    """Render rows as CSV; nothing is an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
+def csv_lines(names: Sequence[str], rows: Iterable[Document]) -> Iterator[str]:
+    """Render rows as CSV, line by line; nothing is an empty cell."""
+    # Returns what it is to write.
+    writer = csv.writer(SimpleNamespace(write=str), lineterminator="")
+    yield writer.writerow(names)
     for row in rows:
-        writer.writerow([_cell(row[name]) for name in names])
-    return text.getvalue().rstrip("\n")
+        yield f"\n{writer.writerow([_cell(row[name]) for name in names])}"
 
 
 def _cell(value: object) -> object:
