@@ -11,6 +11,7 @@ page or folio, or the name of the resource in ``/proc/iomem`` that contains it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,8 +25,19 @@ from drgn_zonedev.kernel.memremap import find_dev_pagemap
 from drgn_zonedev.kernel.mmzone import require_section, sparsemem_geometry
 from drgn_zonedev.kernel.resource import Resource, Resources, iomem_resources, with_names
 from drgn_zonedev.model import Finding, Pgmap, Range
+from drgn_zonedev.util.strings import printable
 
-__all__ = ("Subject", "UnknownNameError", "listed", "resolve", "resolve_pfn", "resolve_range")
+__all__ = (
+    "Subject",
+    "UnknownNameError",
+    "listed",
+    "resolve",
+    "resolve_pfn",
+    "resolve_range",
+    "warn_of_others",
+)
+
+_logger = logging.getLogger("drgn_zonedev")
 
 _KINDS = {"pfn": "PFN", "phys": "physical address", "page": "struct page pointer"}
 _KINDS_OF_WORDS = {words: kind for kind, words in _KINDS.items()}
@@ -49,12 +61,14 @@ class Subject:
     The page that was meant.
 
     ``kind`` says how it was given: ``PFN``, ``physical address``, ``struct page
-    pointer`` or ``resource``. ``note`` says how *what* was understood.
+    pointer`` or ``resource``. ``note`` says how *what* was understood. ``is_one_of_many`` is true
+    if there are further resources of that name.
     """
 
     pfn: int
     kind: str
     note: str = ""
+    is_one_of_many: bool = False
 
 
 @takes_program_or_default
@@ -246,7 +260,7 @@ def _resolve_resource(prog: Program, name: str, resources: Resources) -> Subject
         raise ValueError(
             f"the resource {name!r} is smaller than a page: give one that holds a whole page"
         )
-    return Subject(pfn, _RESOURCE, _resource_note(found, pfn, end))
+    return Subject(pfn, _RESOURCE, _resource_note(found, pfn, end), len(found) > 1)
 
 
 def _named(resources: Sequence[Resource], name: str) -> list[Resource]:
@@ -285,6 +299,12 @@ def _resource_note(found: Sequence[Resource], pfn: int, end: int) -> str:
     )
 
 
+def warn_of_others(subject: Subject) -> None:
+    """Say where the other resources are if there are some of the name that was given."""
+    if subject.is_one_of_many:
+        _logger.warning("%s", printable(subject.note))
+
+
 @takes_program_or_default
 def resolve_range(prog: Program, text: str, kind: str | None = None) -> tuple[int, int]:
     """
@@ -297,6 +317,7 @@ def resolve_range(prog: Program, text: str, kind: str | None = None) -> tuple[in
     """
     first, dots, last = text.partition("..")
     start = resolve(prog, first, kind)
+    warn_of_others(start)
     if not dots:
         is_resource = start.kind == _RESOURCE
         return start.pfn, _end_of_resource(prog, first) if is_resource else start.pfn + 1
@@ -313,6 +334,7 @@ def _end(prog: Program, text: str, kind: str | None) -> int:
         value = int(text, 0)
     except ValueError:
         found = resolve(prog, text)
+        warn_of_others(found)
         return _end_of_resource(prog, text) if found.kind == _RESOURCE else found.pfn
     if value == 0:
         return 0

@@ -21,7 +21,12 @@ from drgn_zonedev.classification.classify import classify_snapshot
 from drgn_zonedev.classification.facts import kernel_facts
 from drgn_zonedev.classification.reading import take_snapshot, with_devices
 from drgn_zonedev.classification.snapshot import Snapshot
-from drgn_zonedev.explanation.resolve import UnknownNameError, listed, resolve
+from drgn_zonedev.explanation.resolve import (
+    UnknownNameError,
+    listed,
+    resolve,
+    warn_of_others,
+)
 from drgn_zonedev.kernel.folio_counts import idle_references
 from drgn_zonedev.kernel.memmap import UnreadablePages, page_layout, read_pages
 from drgn_zonedev.model import Case, Finding, Pgmap, Range
@@ -114,6 +119,7 @@ def _subject(
         raise ValueError(
             f"PFN {page.pfn:#x} is not device memory: give a page of a device, or its name"
         )
+    warn_of_others(page)
     return _Subject(owners, None if page.kind == "resource" else page.pfn)
 
 

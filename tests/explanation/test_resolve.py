@@ -161,6 +161,17 @@ def test_resources_of_one_name_are_counted(prog: Program) -> None:
 
 
 @pytest.mark.usefixtures("iomem")
+@pytest.mark.parametrize("text", ["System RAM", "0..System RAM"])
+def test_range_says_that_there_are_more_resources_of_its_name(
+    prog: Program, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolve_range(prog, text)
+    (record,) = caplog.records
+    assert "the first of 2 resources of that name" in record.getMessage()
+    assert "the others: [0x30000000, 0x40000000)" in record.getMessage()
+
+
+@pytest.mark.usefixtures("iomem")
 def test_ambiguous_name_lists_the_choices(prog: Program) -> None:
     with pytest.raises(ValueError, match="choose one of") as e:
         resolve(prog, "em")
