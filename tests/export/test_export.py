@@ -57,6 +57,16 @@ def readable(prog: Program, address: int, size: int) -> bool:
     return True
 
 
+def some_ram(sections: int) -> Program:
+    """What is least to export, for tests of files whatever is in them."""
+    kernel = FakeKernel("6.1")
+    for nr in range(sections):
+        kernel.section(nr, online=True, early=True)
+        kernel.memory_block(nr)
+    kernel.ram_pages(0, sections * 0x8000)
+    return kernel.program()
+
+
 # The same answers.
 
 
@@ -235,13 +245,13 @@ def test_meta_tells_what_is_inside(tmp_path: Path) -> None:
 
 def test_existing_directory_is_refused_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    write_export(collision("6.1").program(), out)
+    write_export(some_ram(1), out)
     before = (out / "vmcore").read_bytes()
     with pytest.raises(FileExistsError):
-        write_export(partial("6.1").program(), out)
+        write_export(some_ram(2), out)
     assert (out / "vmcore").read_bytes() == before
-    write_export(partial("6.1").program(), out, force=True)
-    assert check_json(open_export(out)) == check_json(partial("6.1").program())
+    write_export(some_ram(2), out, force=True)
+    assert check_json(open_export(out)) == check_json(some_ram(2))
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
@@ -253,7 +263,7 @@ def test_interrupted_export_leaves_nothing(
 
     monkeypatch.setattr(dump, "write_core", fail)
     with pytest.raises(type(error)):
-        write_export(collision("6.1").program(), tmp_path / "out")
+        write_export(some_ram(1), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,7 +272,7 @@ def test_interrupted_export_leaves_nothing(
 
 @pytest.mark.parametrize("name", ["out.tar.xz", "out.txz"])
 def test_archive_holds_the_same_as_a_directory(tmp_path: Path, name: str) -> None:
-    prog = collision("6.1").program()
+    prog = some_ram(1)
     write_export(prog, tmp_path / "out")
     done = write_export(prog, tmp_path / name)
     assert done.path == tmp_path / name
@@ -274,7 +284,7 @@ def test_archive_holds_the_same_as_a_directory(tmp_path: Path, name: str) -> Non
 
 def test_what_a_program_is_read_from_is_not_replaced(tmp_path: Path) -> None:
     out, link = tmp_path / "out", tmp_path / "link"
-    write_export(partial("6.1").program(), out)
+    write_export(some_ram(2), out)
     for name in ("vmcore", "vmlinux", "meta.json"):
         link.mkdir(exist_ok=True)
         os.link(out / name, link / name)
@@ -287,13 +297,13 @@ def test_what_a_program_is_read_from_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_archive_is_replaced_only_if_it_is_one_of_an_export(tmp_path: Path) -> None:
-    out, prog = tmp_path / "out.tar.xz", collision("6.1").program()
+    out, prog = tmp_path / "out.tar.xz", some_ram(1)
     write_export(prog, out)
     first = out.read_bytes()
     with pytest.raises(FileExistsError):
-        write_export(partial("6.1").program(), out)
+        write_export(some_ram(2), out)
     assert out.read_bytes() == first
-    write_export(partial("6.1").program(), out, force=True)
+    write_export(some_ram(2), out, force=True)
     assert out.read_bytes() != first
 
 
@@ -302,7 +312,7 @@ def test_what_only_looks_like_an_archive_of_ours_is_not_replaced(
     tmp_path: Path, spoil: str
 ) -> None:
     out = tmp_path / "out.tar.xz"
-    write_export(collision("6.1").program(), out)
+    write_export(some_ram(1), out)
     out.write_bytes(
         {
             "cut": out.read_bytes()[:-1],
@@ -314,7 +324,7 @@ def test_what_only_looks_like_an_archive_of_ours_is_not_replaced(
     )
     before = out.read_bytes()
     with pytest.raises(FileExistsError):
-        write_export(partial("6.1").program(), out, force=True)
+        write_export(some_ram(2), out, force=True)
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["out.tar.xz"]
 
@@ -338,12 +348,12 @@ def test_interrupted_replacement_leaves_the_old_one(
         raise error
 
     out = tmp_path / name
-    write_export(collision("6.1").program(), out)
+    write_export(some_ram(1), out)
     files = [out] if out.is_file() else sorted(out.iterdir())
     before = [path.read_bytes() for path in files]
     monkeypatch.setattr(dump, "write_core", fail)
     with pytest.raises(type(error)):
-        write_export(partial("6.1").program(), out, force=True)
+        write_export(some_ram(2), out, force=True)
     assert [path.read_bytes() for path in files] == before
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -361,7 +371,7 @@ def modes(out: Path) -> set[int]:
     [(0o400, "copy"), (0o640, "copy"), (0o644, "copy"), (0o640, "copy.tar.xz")],
 )
 def test_files_have_the_mode_of_the_source(tmp_path: Path, mode: int, name: str) -> None:
-    write_export(collision("6.1").program(), tmp_path / "source")
+    write_export(some_ram(1), tmp_path / "source")
     (tmp_path / "source" / "vmcore").chmod(mode)
     write_export(open_export(tmp_path / "source"), tmp_path / name)
     assert modes(tmp_path / name) == {mode}
@@ -373,7 +383,7 @@ def test_files_have_the_mode_of_the_source(tmp_path: Path, mode: int, name: str)
 
 def test_copy_of_a_packed_source_has_its_mode(tmp_path: Path) -> None:
     archive = tmp_path / "source.tar.xz"
-    write_export(collision("6.1").program(), archive)
+    write_export(some_ram(1), archive)
     archive.chmod(0o440)
     assert cli.main(["-c", str(archive), "export", str(tmp_path / "copy")]) == 0
     assert modes(tmp_path / "copy") == {0o440}
@@ -381,7 +391,7 @@ def test_copy_of_a_packed_source_has_its_mode(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["copy", "copy.tar.xz"])
 def test_memory_from_no_file_is_the_owners(tmp_path: Path, name: str) -> None:
-    write_export(collision("6.1").program(), tmp_path / name)
+    write_export(some_ram(1), tmp_path / name)
     assert modes(tmp_path / name) == {0o600}
 
 
@@ -390,7 +400,7 @@ def test_memory_from_no_file_is_the_owners(tmp_path: Path, name: str) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    open_instead(monkeypatch, collision("6.1").program)
+    open_instead(monkeypatch, lambda: some_ram(1))
 
 
 @pytest.mark.usefixtures("opened")
@@ -459,7 +469,7 @@ def test_export_is_replaced_if_told_to(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("spoil", ["add", "remove", "foreign", "link"])
 def test_what_only_looks_like_an_export_is_not_replaced(tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "out"
-    write_export(collision("6.1").program(), out)
+    write_export(some_ram(1), out)
     if spoil == "add":
         (out / "notes").write_text("x")
     elif spoil == "remove":
@@ -471,7 +481,7 @@ def test_what_only_looks_like_an_export_is_not_replaced(tmp_path: Path, spoil: s
         out.symlink_to("out")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(FileExistsError):
-        write_export(partial("6.1").program(), out, force=True)
+        write_export(some_ram(2), out, force=True)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
