@@ -96,11 +96,13 @@ class RamBuilder:
         """Pages of files and processes, mapped or not."""
         words = self.pages(start, count)
         words[:, FLAGS] |= np.uint64(self.flag("lru", "swapbacked", "uptodate", "dirty"))
-        for row in range(count):
-            words[row, LINK], words[row, PREV] = self.pointer(), self.pointer()
-            words[row, MAPPING], words[row, INDEX] = self.pointer() | 1, row
-            mappings = self.rng.randrange(-1, 3)
-            words[row, COUNTS] = mappings + 2 << 32 | mappings % (1 << 32)
+        rng = np.random.default_rng(self.rng.getrandbits(64))
+        pointers = np.uint64(_HEAP) + rng.integers(1 << 30, size=(3, count), dtype=np.uint64) * 8
+        words[:, LINK], words[:, PREV] = pointers[0], pointers[1]
+        words[:, MAPPING] = pointers[2] | np.uint64(1)
+        words[:, INDEX] = np.arange(count)
+        mappings = rng.integers(-1, 3, count)
+        words[:, COUNTS] = mappings + 2 << 32 | mappings % (1 << 32)
         self.put(start, words)
 
     def per_cpu(self, start: int, count: int) -> None:
