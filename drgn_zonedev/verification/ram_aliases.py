@@ -25,6 +25,8 @@ from drgn_zonedev.kernel.page_kinds import PageKinds
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Case, Finding
+from drgn_zonedev.util.intervals import union
+from drgn_zonedev.verification.compound_links import MAX_FOLIO_ORDER
 from drgn_zonedev.vmcore.pagetables import walks_in_bulk
 
 __all__ = (
@@ -102,8 +104,8 @@ def own_spans(
     aliases = aliases[aliases[:, 0] < aliases[:, 1]]
     own = spans.clip(start_pfn, end_pfn)
     own = own[own[:, 0] < own[:, 1]]
-    legal = _are_hugetlb(prog, page_layout(prog), kinds, aliases)
-    return RamSpans(_cut(own, 1 << CHUNK_ORDER), aliases[~legal], around)
+    illegal = _illegal(prog, page_layout(prog), kinds, aliases)
+    return RamSpans(_cut(own, 1 << CHUNK_ORDER), illegal, around)
 
 
 def _around(spans: np.ndarray, pfn: int, border: int) -> tuple[int, int]:
@@ -153,7 +155,8 @@ def _aliases(
             continue
         rows = np.flatnonzero(_came_before(frames))
         if len(rows):
-            breaks = np.flatnonzero(np.diff(rows) > 1) + 1
+            # Each run is of one frame.
+            breaks = np.flatnonzero((np.diff(rows) > 1) | (np.diff(frames[rows]) != 0)) + 1
             runs = np.stack(
                 [rows[np.r_[0, breaks]], rows[np.r_[breaks, len(rows)] - 1] + 1], axis=1
             )
@@ -179,23 +182,82 @@ def _may_share(prog: Program) -> bool:
     return "hugetlb_optimize_vmemmap_key" in prog or zone.has_member("vmemmap_tails")
 
 
+def _illegal(
+    prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray
+) -> np.ndarray:
+    # What is wrong with one page of vmemmap says nothing of those beside it.
+    doubtful = aliases[~_are_hugetlb(prog, layout, kinds, aliases)]
+    size = prog["PAGE_SIZE"].value_() // layout.size
+    parts = [_NONE]
+    for start, end in doubtful.tolist():
+        borders = np.arange(start // size * size + size, end, size)
+        parts.append(np.stack([np.r_[start, borders], np.r_[borders, end]], axis=1))
+    pages = np.concatenate(parts)
+    wrong = pages[~_are_hugetlb(prog, layout, kinds, pages)]
+    return np.array(union(wrong.tolist()), np.int64).reshape(-1, 2)
+
+
 def _are_hugetlb(
     prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray
 ) -> np.ndarray:
-    # Whether the struct page before each is a tail of an optimised page that goes on.
-    size = np.uint64(layout.size)
-    address = np.uint64(layout.vmemmap) + (aliases[:, 0] - 1).astype(np.uint64) * size
-    raw, readable = read_records(prog, address, layout.size)
-    link = raw.view("<u8")[:, layout.compound_word]
-    head = address & link if layout.compound_mask else link - np.uint64(1)
-    raw, there = read_records(prog, head, 2 * layout.size)
-    words = np.ascontiguousarray(raw).view("<u8")
-    private = words[:, kinds.private_offset // 8]
+    """
+    Whether each is in an optimised hugetlb page to which the tails in the first page of its
+    vmemmap lead. Nothing is said against what cannot be read.
+    """
+    per_page = prog["PAGE_SIZE"].value_() // layout.size
+    begin = aliases[:, 0] // per_page * per_page
+    found = np.zeros(len(aliases), bool)
+    # One of them may be damaged.
+    for index in (per_page - 1, per_page // 2):
+        words, readable = _words(prog, layout, begin + index)
+        head = _linked_heads(layout, begin + index, words)
+        found |= ~readable | _in_optimized(prog, layout, kinds, aliases, head)
+    if layout.compound_mask:
+        # A mask leads to another head from everywhere: no head may be among the tails.
+        words, _ = _words(prog, layout, begin)
+        is_head = (words[:, layout.flags_word] & np.uint64(layout.pg_head)) != 0
+        found &= ~is_head | _is_tail(layout, words)
+    return found
+
+
+def _in_optimized(
+    prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray, head: np.ndarray
+) -> np.ndarray:
+    # Whether each is in an optimised hugetlb page that begins before it, at ``head``.
+    words, readable = _words(prog, layout, head)
+    first_tails, there = _words(prog, layout, head + 1)
     order = np.zeros(len(aliases), np.int64)
     if layout.order_offset is not None:
-        order[:] = raw[:, layout.size + layout.order_offset]
-    end = head + (size << np.minimum(order, 32).astype(np.uint64))
-    goes_on = end >= np.uint64(layout.vmemmap) + aliases[:, 1].astype(np.uint64) * size
-    is_tail = (link & np.uint64(1)).astype(bool)
-    optimized = (private & np.uint64(kinds.optimized)) != 0
-    return readable & there & is_tail & optimized & goes_on
+        order[:] = first_tails.view(np.uint8)[:, layout.order_offset]
+    optimized = (words[:, kinds.private_offset // 8] & np.uint64(kinds.optimized)) != 0
+    goes_on = head + (1 << np.minimum(order, MAX_FOLIO_ORDER)) >= aliases[:, 1]
+    is_hugetlb = ~(readable & there) | (optimized & goes_on)
+    found: np.ndarray = (head >= 0) & (head < aliases[:, 0]) & is_hugetlb
+    return found
+
+
+def _words(prog: Program, layout: PageLayout, pfn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Of struct pages here and there, and which could be read.
+    address = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
+    raw, readable = read_records(prog, address, layout.size)
+    return np.ascontiguousarray(raw).view("<u8"), readable
+
+
+def _is_tail(layout: PageLayout, words: np.ndarray) -> np.ndarray:
+    found: np.ndarray = (words[:, layout.compound_word] & np.uint64(1)).astype(bool)
+    return found
+
+
+def _linked_heads(layout: PageLayout, pfn: np.ndarray, words: np.ndarray) -> np.ndarray:
+    # See linked_heads(): PFNs, or -1.
+    base, size, link = (
+        np.uint64(layout.vmemmap),
+        np.uint64(layout.size),
+        words[:, layout.compound_word],
+    )
+    address = base + pfn.astype(np.uint64) * size
+    offset = (address & link if layout.compound_mask else link - np.uint64(1)) - base
+    head = (offset // size).astype(np.int64)
+    sound = _is_tail(layout, words) & (offset % size == 0)
+    sound &= (head < pfn) & (pfn - head < 1 << MAX_FOLIO_ORDER)
+    return np.where(sound, head, -1)

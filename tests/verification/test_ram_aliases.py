@@ -97,3 +97,54 @@ def test_nobody_else_may_share(layout: str, monkeypatch: pytest.MonkeyPatch) -> 
     kernel, tables = optimized(layout, monkeypatch, HUGE)
     tables.share(START + 0x3040, START + 0x3000)
     assert errors(check(kernel.program())) == [("vmemmap-alias", START + 0x3040, START + 0x3080)]
+
+
+def move(kernel: FakeKernel, tables: Tables, pfn: int, with_pfn: int) -> None:
+    """Map the struct pages from a PFN on to those of another one."""
+    tables.share(pfn, with_pfn)
+    for i in range(PER_PAGE):
+        words = [kernel.page_word(with_pfn + i, word) for word in range(8)]
+        kernel.memory.put_pages(pfn + i, np.array([words], np.uint64))
+
+
+@since_compounds
+@pytest.mark.parametrize("index", [0, 3, 7])
+def test_a_hugetlb_page_shares_nothing_of_another_one(
+    layout: str, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    kernel, tables = optimized(layout, monkeypatch, HUGE, HUGE + 512)
+    wrong = HUGE + 512 + index * PER_PAGE
+    move(kernel, tables, wrong, HUGE)
+    found = errors(check(kernel.program()))
+    # Without its own head, the second page of its vmemmap is not what it was.
+    assert [e for e in found if e[0] == "vmemmap-alias"] == [
+        ("vmemmap-alias", wrong, wrong + PER_PAGE)
+    ]
+    assert not index or len(found) == 1
+
+
+@since_compounds
+def test_wrong_page_of_vmemmap_says_nothing_of_those_after_it(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, tables = optimized(layout, monkeypatch, HUGE, HUGE + 512)
+    wrong = HUGE + 512 + 3 * PER_PAGE
+    # A frame of its own, that holds no struct pages.
+    del tables.same[tables.base + wrong // PER_PAGE]
+    kernel.memory.put_pages(wrong, np.zeros((PER_PAGE, 8), np.uint64))
+    assert errors(check(kernel.program())) == [("ram-page-uninitialized", wrong, wrong + PER_PAGE)]
+
+
+@since_compounds
+@pytest.mark.parametrize("index", [PER_PAGE - 1, PER_PAGE // 2])
+def test_damaged_tail_does_not_make_a_legal_alias_illegal(
+    layout: str, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    kernel, tables = optimized(layout, monkeypatch, HUGE)
+    # All struct pages with the same memory are damaged at once.
+    shared = HUGE + (PER_PAGE if layout == "7.2" else 0)
+    for start in (shared, *range(HUGE + PER_PAGE, HUGE + 512, PER_PAGE)):
+        kernel.poke_page_word(start + index, 1, 0)
+    assert errors(check(kernel.program())) == [
+        ("ram-tail-link", shared + index, shared + index + 1)
+    ]
