@@ -22,17 +22,22 @@ from drgn import FaultError, Program
 from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, read_pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.kernel.records import read_records
+from drgn_zonedev.util.sets import sorted_set
 from drgn_zonedev.vmcore.reads import read_word
 
 __all__ = (
     "MAX_FOLIO_ORDER",
     "CompoundColumns",
     "compound_before",
+    "ends_with",
     "find_compound_pages",
+    "heads_of",
     "is_unwritten",
     "link_to",
     "linked_heads",
     "said_orders",
+    "words_of_pages",
 )
 
 # PAGE_POISON_PATTERN, and PAGE_UNUSED of x86.
@@ -40,6 +45,10 @@ _PATTERNS = np.array([0, (1 << 64) - 1, 0xFDFDFDFDFDFDFDFD], np.uint64)
 
 MAX_FOLIO_ORDER = 22
 """16 GiB in pages of 4 KiB: the largest that any kernel has, and a macro."""
+
+
+# More links to a head, from pages behind its compound page, are no damage of one page.
+_STRAY = 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,25 @@ class _Compound:
     optimized: bool
 
 
+@dataclass(frozen=True)
+class _Links:
+    """
+    Where pages that follow each other link to: PFNs, or -1. Those that hold only a pattern
+    say nothing.
+    """
+
+    head: np.ndarray
+    unwritten: np.ndarray
+
+    def number(self, pfn: int, start: int, end: int) -> int:
+        """How many of some rows link to a PFN."""
+        return int((self.head[start:end] == pfn).sum())
+
+    def most(self, pfn: int, start: int, end: int) -> bool:
+        """Whether most of some rows, of those that say anything, link to a PFN."""
+        return 2 * self.number(pfn, start, end) > int((~self.unwritten[start:end]).sum())
+
+
 def is_unwritten(pages: Pages) -> np.ndarray:
     """Which struct pages hold only a pattern, as they do before they are initialised."""
     first = pages.words[:, 0]
@@ -82,17 +110,52 @@ def link_to(layout: PageLayout, head: np.ndarray, order: np.ndarray) -> np.ndarr
 
 def linked_heads(pages: Pages) -> np.ndarray:
     """PFNs that the links of tails lead to; -1 for other pages, and where a link is garbage."""
-    layout = pages.layout
-    offset = pages.head - np.uint64(layout.vmemmap)
-    pfn = (offset // np.uint64(layout.size)).astype(np.int64)
-    sound = pages.is_tail & (offset % np.uint64(layout.size) == 0)
-    sound &= (pfn < pages.pfn) & (pages.pfn - pfn < 1 << MAX_FOLIO_ORDER)
+    return heads_of(pages.layout, pages.pfn, pages.words)
+
+
+def words_of_pages(
+    prog: Program, layout: PageLayout, pfn: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Get the words of struct pages here and there, and which of these could be read."""
+    address = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
+    raw, readable = read_records(prog, address, layout.size)
+    return np.ascontiguousarray(raw).view("<u8"), readable
+
+
+def heads_of(layout: PageLayout, pfn: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Like :func:`linked_heads()`, for struct pages here and there."""
+    link = words[:, layout.compound_word]
+    base, size = np.uint64(layout.vmemmap), np.uint64(layout.size)
+    address = base + pfn.astype(np.uint64) * size
+    offset = (address & link if layout.compound_mask else link - np.uint64(1)) - base
+    head = (offset // size).astype(np.int64)
+    sound = ((link & np.uint64(1)) != 0) & (offset % size == 0)
+    sound &= (head < pfn) & (pfn - head < 1 << MAX_FOLIO_ORDER)
     if layout.compound_mask:
         # All ones down to the size of the compound page's struct pages: split_folio_to_order()
         # leaves tails with the mask of a larger one, which leads to the same head.
-        zeros = ~(pages.words[:, layout.compound_word] & ~np.uint64(1))
+        zeros = ~(link & ~np.uint64(1))
         sound &= (zeros & zeros + np.uint64(1)) == 0
-    return np.where(sound, pfn, -1)
+    return np.where(sound, head, -1)
+
+
+def ends_with(prog: Program, layout: PageLayout, head: int, size: int) -> bool:
+    """
+    Return whether a head (a PFN) has a compound page of that many pages, by the links of the last
+    one, and of those that would be in one of twice as many.
+    """
+
+    def leads_to_it(pfn: int) -> bool:
+        try:
+            link = read_word(prog, layout.page_address(pfn) + 8 * layout.compound_word)
+        except FaultError:
+            return False
+        address = layout.page_address(pfn) & link if layout.compound_mask else link - 1
+        return bool(link & 1) and address == layout.page_address(head)
+
+    # An optimised hugetlb page has copies of its head among its tails, each 64 pages.
+    goes_on = leads_to_it(head + size + 1) and leads_to_it(head + 2 * size - 1)
+    return leads_to_it(head + size - 1) and not goes_on
 
 
 def find_compound_pages(
@@ -107,8 +170,10 @@ def find_compound_pages(
     count = len(pages.words)
     head, order = np.full(count, -1), np.zeros(count, np.int64)
     optimized = np.zeros(count, bool)
-    links = np.where(free, -1, linked_heads(pages))
-    found = [*_outer(prog, pages, kinds, links), *_inner(prog, pages, kinds, links, free)]
+    links = _Links(np.where(free, -1, linked_heads(pages)), is_unwritten(pages))
+    found = _outer(prog, pages, kinds, links)
+    end = max((c.head + (1 << c.order) - pages.start_pfn for c in found), default=0)
+    found += _inner(prog, pages, kinds, links, free, end)
     for compound in found:
         start = max(compound.head - pages.start_pfn, 0)
         end = compound.head + (1 << compound.order) - pages.start_pfn
@@ -147,40 +212,53 @@ def _may_be_compound(prog: Program, layout: PageLayout, pfn: int) -> bool:
         return False
 
 
-def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray) -> list[_Compound]:
+def _outer(prog: Program, pages: Pages, kinds: PageKinds, links: _Links) -> list[_Compound]:
     # A compound page that begins before these pages, if most of the links to there agree.
-    outside = links[(links >= 0) & (links < pages.start_pfn)]
+    outside = links.head[(links.head >= 0) & (links.head < pages.start_pfn)]
     if not len(outside):
         return []
     values, counts = np.unique(outside, return_counts=True)
     head = int(values[counts.argmax()])
-    last = int(np.flatnonzero(links == head)[-1])
-    if 2 * int(counts.max()) <= last + 1:
+    rows = np.flatnonzero(links.head == head)
+    first = _first_two(prog, pages, head)
+    if first and int(linked_heads(first)[1]) != head and not _has_head_flag(first)[0]:
+        return []
+    said = int(said_orders(first)[0]) if first else 0
+    end = head + (1 << said) - pages.start_pfn
+    if said and int((rows >= end).sum()) <= _STRAY:
+        rows, order = rows[rows < end], said
+    else:
+        # Only its tails show how far it goes.
+        order = max(said, (pages.start_pfn + int(rows[-1]) - head).bit_length())
+    if not len(rows) or not links.most(head, 0, int(rows[-1]) + 1):
         # The tails of a real head would be all pages up to the last one.
         return []
+    return [_Compound(head, order, bool(first and _is_optimized(first, kinds)[0]))]
+
+
+def _first_two(prog: Program, pages: Pages, head: int) -> Pages | None:
+    # Outside of these pages, if they can be read.
     first = next(read_pages(prog, head, head + 2, layout=pages.layout))
-    if not isinstance(first, Pages) or len(first.words) < 2:
-        # Only its tails show how far it goes.
-        return [_Compound(head, (pages.start_pfn + last - head).bit_length(), False)]
-    if int(linked_heads(first)[1]) != head and not _has_head_flag(first)[0]:
-        return []
-    reach = pages.start_pfn + last - head
-    order = max(int(said_orders(first)[0]), reach.bit_length())
-    return [_Compound(head, order, bool(_is_optimized(first, kinds)[0]))]
+    return first if isinstance(first, Pages) and len(first.words) == 2 else None
 
 
 def _inner(
-    prog: Program, pages: Pages, kinds: PageKinds, links: np.ndarray, free: np.ndarray
+    prog: Program,
+    pages: Pages,
+    kinds: PageKinds,
+    links: _Links,
+    free: np.ndarray,
+    start: int,
 ) -> list[_Compound]:
-    flagged = _has_head_flag(pages) & ~pages.is_tail & ~free
-    linked = np.r_[links[1:] == pages.pfn[:-1], False]
+    heads = _has_head_flag(pages) & ~pages.is_tail & ~free
+    linked = links.head[links.head >= pages.start_pfn] - pages.start_pfn
     said, optimized = said_orders(pages), _is_optimized(pages, kinds)
     found: list[_Compound] = []
-    end = 0
-    for row in np.flatnonzero(flagged | linked).tolist():
+    end = start
+    for row in sorted_set(np.r_[np.flatnonzero(heads), linked]).tolist():
         if row < end:
             continue
-        order = _order(prog, pages, links, row, int(said[row]))
+        order = _order(prog, pages, links, row, int(said[row]), bool(heads[row]))
         if order:
             found.append(_Compound(pages.start_pfn + row, order, bool(optimized[row])))
             end = row + (1 << order)
@@ -202,41 +280,42 @@ def said_orders(pages: Pages) -> np.ndarray:
 
 
 def _is_optimized(pages: Pages, kinds: PageKinds) -> np.ndarray:
-    # HPageVmemmapOptimized()
+    # HPageVmemmapOptimized(). A head that was wiped may have been optimised.
     private = private_of(pages, kinds)
     flagged = (private & np.uint64(kinds.optimized)) != 0
-    if kinds.hugetlb is None or not kinds.optimized:
-        return flagged
-    return flagged & kinds.hugetlb.matches(pages.mapcount)
+    if kinds.hugetlb is not None and kinds.optimized:
+        flagged &= kinds.hugetlb.matches(pages.mapcount)
+    return flagged | is_unwritten(pages) if kinds.optimized else flagged
 
 
-def _order(prog: Program, pages: Pages, links: np.ndarray, row: int, said: int) -> int:
+def _order(prog: Program, pages: Pages, links: _Links, row: int, said: int, flagged: bool) -> int:
     # Of the compound page that begins at a row, or 0 if none does.
     pfn = pages.start_pfn + row
     if said and _agrees(prog, pages, links, row, said):
         return said
-    linked = np.flatnonzero(links == pfn)
-    reach = int(linked[-1]) - row + 1 if len(linked) else 1
-    if row + reach == len(links) and reach > 1:
-        orders = range((reach - 1).bit_length(), MAX_FOLIO_ORDER + 1)
-        return next((o for o in orders if _agrees(prog, pages, links, row, o)), orders[0])
-    if reach > 1:
-        return (reach - 1).bit_length()
-    known = row + 1 < len(links) and (said == 1 or is_unwritten(pages)[row + 1])
-    return int(known and _was_tail(pages, row + 1))
+    linked = np.flatnonzero(links.head == pfn)
+    if not len(linked):
+        known = row + 1 < len(links.head) and (said == 1 or links.unwritten[row + 1])
+        return int(flagged and known and _was_tail(pages, row + 1))
+    order = (int(linked[-1]) - row).bit_length()
+    if int(linked[-1]) + 1 == len(links.head):
+        orders, least = range(order, MAX_FOLIO_ORDER + 1), max(order, said)
+        order = next((o for o in orders if _agrees(prog, pages, links, row, o)), least)
+    # One link alone makes no head of a page that does not say that it is one.
+    is_head = flagged or (order > 1 and links.most(pfn, row + 1, row + (1 << order)))
+    return order if is_head else 0
 
 
-def _agrees(prog: Program, pages: Pages, links: np.ndarray, row: int, order: int) -> bool:
-    # Most tails of that order link to the head, and the page after them does not.
+def _agrees(prog: Program, pages: Pages, links: _Links, row: int, order: int) -> bool:
+    # Most tails of that order link to the head, and the pages after them do not.
     pfn, size = pages.start_pfn + row, 1 << order
-    tails = links[row + 1 : row + size]
-    if pfn & size - 1 or 2 * int((tails == pfn).sum()) <= len(tails):
+    if pfn & size - 1 or not links.most(pfn, row + 1, row + size):
         return False
-    if row + size < len(links):
-        return bool(links[row + size] != pfn)
-    return _link(prog, pages, pfn + size) != pfn and (
-        row + size == len(links) or _link(prog, pages, pfn + size - 1) in (pfn, None)
-    )
+    if row + size < len(links.head):
+        return links.number(pfn, row + size, row + 2 * size) <= _STRAY
+    behind = [_link(prog, pages, pfn + size + i) for i in range(3)]
+    last = [_link(prog, pages, pfn + size - i) for i in (1, 2)]
+    return (row + size == len(links.head) or pfn in last) and behind.count(pfn) <= _STRAY
 
 
 def _link(prog: Program, pages: Pages, pfn: int) -> int | None:

@@ -22,11 +22,15 @@ from drgn import Program
 from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import PageLayout, page_layout
 from drgn_zonedev.kernel.page_kinds import PageKinds
-from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Case, Finding
 from drgn_zonedev.util.intervals import union
-from drgn_zonedev.verification.compound_links import MAX_FOLIO_ORDER
+from drgn_zonedev.verification.compound_links import (
+    MAX_FOLIO_ORDER,
+    ends_with,
+    heads_of,
+    words_of_pages,
+)
 from drgn_zonedev.vmcore.pagetables import walks_in_bulk
 
 __all__ = (
@@ -209,12 +213,15 @@ def _are_hugetlb(
     found = np.zeros(len(aliases), bool)
     # One of them may be damaged.
     for index in (per_page - 1, per_page // 2):
-        words, readable = _words(prog, layout, begin + index)
-        head = _linked_heads(layout, begin + index, words)
-        found |= ~readable | _in_optimized(prog, layout, kinds, aliases, head)
-    if layout.compound_mask:
+        rows = np.flatnonzero(~found)
+        if len(rows):
+            pfn = begin[rows] + index
+            words, readable = words_of_pages(prog, layout, pfn)
+            head = heads_of(layout, pfn, words)
+            found[rows] = ~readable | _in_optimized(prog, layout, kinds, aliases[rows], head)
+    if layout.compound_mask and len(aliases):
         # A mask leads to another head from everywhere: no head may be among the tails.
-        words, _ = _words(prog, layout, begin)
+        words, _ = words_of_pages(prog, layout, begin)
         is_head = (words[:, layout.flags_word] & np.uint64(layout.pg_head)) != 0
         found &= ~is_head | _is_tail(layout, words)
     return found
@@ -223,41 +230,23 @@ def _are_hugetlb(
 def _in_optimized(
     prog: Program, layout: PageLayout, kinds: PageKinds, aliases: np.ndarray, head: np.ndarray
 ) -> np.ndarray:
-    # Whether each is in an optimised hugetlb page that begins before it, at ``head``.
-    words, readable = _words(prog, layout, head)
-    first_tails, there = _words(prog, layout, head + 1)
+    # Whether each is in an optimised hugetlb page that begins before it, at ``head``. A head that
+    # contradicts its tails is reported itself.
+    words, readable = words_of_pages(prog, layout, head)
+    first_tails, there = words_of_pages(prog, layout, head + 1)
     order = np.zeros(len(aliases), np.int64)
     if layout.order_offset is not None:
         order[:] = first_tails.view(np.uint8)[:, layout.order_offset]
+    size = 1 << np.minimum(order, MAX_FOLIO_ORDER)
     optimized = (words[:, kinds.private_offset // 8] & np.uint64(kinds.optimized)) != 0
-    goes_on = head + (1 << np.minimum(order, MAX_FOLIO_ORDER)) >= aliases[:, 1]
-    is_hugetlb = ~(readable & there) | (optimized & goes_on)
-    found: np.ndarray = (head >= 0) & (head < aliases[:, 0]) & is_hugetlb
-    return found
-
-
-def _words(prog: Program, layout: PageLayout, pfn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # Of struct pages here and there, and which could be read.
-    address = np.uint64(layout.vmemmap) + pfn.astype(np.uint64) * np.uint64(layout.size)
-    raw, readable = read_records(prog, address, layout.size)
-    return np.ascontiguousarray(raw).view("<u8"), readable
+    found: np.ndarray = optimized & (head + size >= aliases[:, 1])
+    is_head = (words[:, layout.flags_word] & np.uint64(layout.pg_head)) != 0
+    for row in np.flatnonzero(~found & (head >= 0)).tolist():
+        sound = is_head[row] and ends_with(prog, layout, int(head[row]), int(size[row]))
+        found[row] = not (sound and readable[row] and there[row])
+    return found & (head >= 0) & (head < aliases[:, 0])
 
 
 def _is_tail(layout: PageLayout, words: np.ndarray) -> np.ndarray:
     found: np.ndarray = (words[:, layout.compound_word] & np.uint64(1)).astype(bool)
     return found
-
-
-def _linked_heads(layout: PageLayout, pfn: np.ndarray, words: np.ndarray) -> np.ndarray:
-    # See linked_heads(): PFNs, or -1.
-    base, size, link = (
-        np.uint64(layout.vmemmap),
-        np.uint64(layout.size),
-        words[:, layout.compound_word],
-    )
-    address = base + pfn.astype(np.uint64) * size
-    offset = (address & link if layout.compound_mask else link - np.uint64(1)) - base
-    head = (offset // size).astype(np.int64)
-    sound = _is_tail(layout, words) & (offset % size == 0)
-    sound &= (head < pfn) & (pfn - head < 1 << MAX_FOLIO_ORDER)
-    return np.where(sound, head, -1)

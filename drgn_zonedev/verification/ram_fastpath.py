@@ -33,13 +33,16 @@ from drgn_zonedev.verification.promises import RamPages
 from drgn_zonedev.verification.ram_groups import Group, groups_of
 from drgn_zonedev.verification.ram_window import first_idle_tail
 
-__all__ = ("Cover", "FastRam", "Glance")
+__all__ = ("Cover", "Ends", "FastRam", "Glance")
 
 Cover = Callable[[int], Optional[tuple[int, int]]]
 """
 Takes a PFN; returns the head and the end of the compound page that the page before it is in, if
 that continues at the PFN.
 """
+
+Ends = Callable[[int, int], bool]
+"""Takes the PFN of a head, and a number of pages: whether its compound page has that many."""
 
 _ONE = np.uint64(1)
 _NO_ROWS = np.empty(0, np.int64)
@@ -65,9 +68,14 @@ class FastRam:
     """Looks at the pages of a promise."""
 
     def __init__(
-        self, layout: PageLayout, promise: RamPages, cover: Cover, buffers: Buffers
+        self,
+        layout: PageLayout,
+        promise: RamPages,
+        cover: Cover,
+        ends: Ends,
+        buffers: Buffers,
     ) -> None:
-        self.layout, self.kinds, self.cover = layout, promise.kinds, cover
+        self.layout, self.kinds, self.cover, self.ends = layout, promise.kinds, cover, ends
         self.groups, self._buffers = groups_of(layout, promise), buffers
         self._marks = promise.marks
         others = layout.pg_head | promise.kinds.slab_flag
@@ -278,8 +286,8 @@ class _Look:
         return found
 
     def _fits(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        # Whether compound pages have as many tails as their order says, or reach the end of
-        # the block, where the next one begins with it.
+        # Whether compound pages have as many tails as their order says. One that reaches the end
+        # of the block may go on, or be followed by the next block, if that is not behind aliases.
         offset = self.layout.order_offset
         if offset is None:
             return np.ones(len(first), bool)
@@ -287,8 +295,13 @@ class _Look:
         size = 1 << np.minimum(order, MAX_FOLIO_ORDER + 1)
         pages = last - first + 2
         at_end = (last + 1) % self.pages == 0
-        sound = (order > 0) & (order <= MAX_FOLIO_ORDER) & (self._pfn(first - 1) & size - 1 == 0)
-        return sound & ((pages == size) | (at_end & (pages < size)))
+        head = self._pfn(first - 1)
+        sound = (order > 0) & (order <= MAX_FOLIO_ORDER) & (head & size - 1 == 0)
+        next_block = np.append(self.starts[1:], -1)[first // self.pages]
+        fits = np.where(at_end, head + size == next_block, pages == size)
+        for row in (at_end & ~fits & sound & (pages <= size)).nonzero()[0].tolist():
+            fits[row] = self.ram.ends(int(head[row]), int(size[row]))
+        return sound & fits
 
     def _wrong_tails(self, runs: _Runs) -> Iterator[np.ndarray]:
         rows, index = runs.rows, runs.index(self.pages)

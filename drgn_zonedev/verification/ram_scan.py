@@ -33,7 +33,7 @@ from drgn_zonedev.kernel.memmap import (
 from drgn_zonedev.model import Unjudged
 from drgn_zonedev.util.intervals import Span
 from drgn_zonedev.verification.columns import buffers_of
-from drgn_zonedev.verification.compound_links import compound_before
+from drgn_zonedev.verification.compound_links import compound_before, ends_with
 from drgn_zonedev.verification.deviations import Deviation, ram_deviations
 from drgn_zonedev.verification.free_blocks import may_go_on
 from drgn_zonedev.verification.in_flight import IN_FLIGHT, compounds_in_flight
@@ -113,7 +113,8 @@ class _Scan:
     def __init__(self, prog: Program, layout: PageLayout, promise: RamPages) -> None:
         self._prog, self._layout, self._promise = prog, layout, promise
         cover = functools.partial(compound_before, prog, layout)
-        self._fast = FastRam(layout, promise, cover, buffers_of(prog))
+        ends = functools.partial(ends_with, prog, layout)
+        self._fast = FastRam(layout, promise, cover, ends, buffers_of(prog))
         self._free: list[tuple[np.ndarray, np.ndarray]] = []
         self.done, self.windows = Scanned(), set[_Window]()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from support.fakekernel import FakeKernel, RamBuilder
 from support.kernels import each_layout
@@ -140,3 +141,54 @@ def test_page_in_front_tells_what_goes_on(layout: str) -> None:
     assert compound_before(prog, layout_, START + 0x1000) == (START, START + 0x2000)
     for pfn in (0, START, START + 0x2000, START + 0x3000):
         assert compound_before(prog, layout_, pfn) is None
+
+
+@each_layout
+@pytest.mark.parametrize("order", [1, 2, 9, 10])
+@pytest.mark.parametrize("distance", [0, 1])
+def test_page_behind_that_leads_to_the_head_does_not_make_it_larger(
+    layout: str, order: int, distance: int
+) -> None:
+    made = ram(layout)
+    made.folio(START, order)
+    made.kernel.poke_page_word(
+        START + (1 << order) + distance, LINK, made.kernel.compound_link(START, order + 1)
+    )
+    one(made, START, order)
+
+
+@each_layout
+def test_page_that_leads_to_the_one_before_it_is_no_compound_page(layout: str) -> None:
+    made = ram(layout)
+    made.kernel.poke_page_word(START + 7, LINK, made.kernel.compound_link(START + 6, 1))
+    assert not (found(made).head >= 0).any()
+
+
+@each_layout
+@pytest.mark.parametrize("index", [0x401, 0x600, 0x7FF])
+def test_tail_that_leads_to_the_one_before_it_is_in_the_larger_page(
+    layout: str, index: int
+) -> None:
+    made = ram(layout)
+    made.folio(START, 11)
+    link = made.kernel.compound_link(START + index - 1, 1)
+    made.kernel.poke_page_word(START + index, LINK, link)
+    compound = found(made, END, END + 0x400)
+    assert set(compound.head.tolist()) == {START}
+
+
+@each_layout
+def test_page_behind_does_not_make_a_page_of_several_windows_larger(layout: str) -> None:
+    made = ram(layout)
+    made.folio(START, 11)
+    link = made.kernel.compound_link(START, 12)
+    made.kernel.poke_page_word(START + 0x800, LINK, link)
+    assert not (found(made, START + 0x800, START + 0xC00).head >= 0).any()
+
+
+@each_layout
+def test_page_of_vmemmap_that_was_wiped_says_nothing_against_the_others(layout: str) -> None:
+    made = ram(layout)
+    made.folio(START + 0x80, 7)
+    made.kernel.memory.put_pages(START + 0xC0, np.zeros((64, 8), np.uint64))
+    one(made, START + 0x80, 7)

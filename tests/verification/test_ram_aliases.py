@@ -140,11 +140,39 @@ def test_wrong_page_of_vmemmap_says_nothing_of_those_after_it(
 def test_damaged_tail_does_not_make_a_legal_alias_illegal(
     layout: str, monkeypatch: pytest.MonkeyPatch, index: int
 ) -> None:
-    kernel, tables = optimized(layout, monkeypatch, HUGE)
+    kernel, _ = optimized(layout, monkeypatch, HUGE)
     # All struct pages with the same memory are damaged at once.
     shared = HUGE + (PER_PAGE if layout == "7.2" else 0)
     for start in (shared, *range(HUGE + PER_PAGE, HUGE + 512, PER_PAGE)):
         kernel.poke_page_word(start + index, 1, 0)
     assert errors(check(kernel.program())) == [
         ("ram-tail-link", shared + index, shared + index + 1)
+    ]
+
+
+@since_compounds
+@pytest.mark.parametrize("order", [1, 6, 8, 10, 18])
+def test_wrong_order_of_an_optimised_page_is_found(
+    layout: str, monkeypatch: pytest.MonkeyPatch, order: int
+) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE)
+    word, shift = (2, 8) if layout == "6.1" else (0, 0)
+    starts = range(HUGE, HUGE + 512, PER_PAGE) if layout != "7.2" else (HUGE,)
+    for start in starts:
+        before = kernel.page_word(start + 1, word)
+        kernel.poke_page_word(start + 1, word, before & ~(0xFF << shift) | order << shift)
+    assert errors(check(kernel.program())) == [("ram-compound-order", HUGE + 1, HUGE + 2)]
+
+
+@since_compounds
+@pytest.mark.parametrize("index", [0, 1])
+def test_head_that_was_wiped_does_not_make_its_aliases_illegal(
+    layout: str, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE)
+    starts = range(HUGE, HUGE + 512, PER_PAGE) if layout != "7.2" else (HUGE,)
+    for start in starts:
+        kernel.memory.put_pages(start + index, np.zeros((1, 8), np.uint64))
+    assert errors(check(kernel.program())) == [
+        ("ram-page-uninitialized", HUGE + index, HUGE + index + 1)
     ]
