@@ -18,25 +18,11 @@ __all__ = ("Buffers", "Columns", "Rows", "buffers_of", "rows_of")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
-# Truth values in a word. For fewer than this, the detour does not pay.
-_GROUP, _FEW = 8, 1024
 
 
 def rows_of(truth: np.ndarray) -> np.ndarray:
-    """Like ``np.flatnonzero()``, but many times faster if few values are true."""
-    grouped = len(truth) // _GROUP * _GROUP
-    if grouped < _FEW or truth.itemsize != 1 or not truth.flags.c_contiguous:
-        return _nonzero(truth)
-    groups = _nonzero(truth[:grouped].view(np.uint64))
-    if len(groups) > grouped // _GROUP // 4:
-        return _nonzero(truth)
-    group, place = truth[:grouped].reshape(-1, _GROUP)[groups].nonzero()
-    return np.concatenate([groups[group] * _GROUP + place, _nonzero(truth[grouped:]) + grouped])
-
-
-def _nonzero(column: np.ndarray) -> np.ndarray:
-    # Without the detours of np.flatnonzero(), which take longer.
-    rows: np.ndarray = column.nonzero()[0]
+    """Like ``np.flatnonzero()``, without its detours, which take longer for few rows."""
+    rows: np.ndarray = truth.nonzero()[0]
     return rows
 
 
