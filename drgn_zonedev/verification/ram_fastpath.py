@@ -99,22 +99,17 @@ class FastRam:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Rows of tails, and of the first and the last tail of each run of them."""
+    """
+    Tails that follow each other: ``first`` and ``last`` are rows of each run, and ``following``
+    tells which pages are tails behind a tail.
+    """
 
-    rows: np.ndarray
     first: np.ndarray
     last: np.ndarray
-
-    def index(self, pages: int) -> np.ndarray:
-        """
-        The distance of each tail from its head; a large number for tails at the beginning of a
-        block of ``pages`` pages, whose head is not in it.
-        """
-        ahead = np.where(self.first % pages == 0, 1 << MAX_FOLIO_ORDER, 1)
-        return self.rows - np.repeat(self.first - ahead, self.last - self.first + 1)
+    following: np.ndarray
 
 
-_NO_RUNS = _Runs(_NO_ROWS, _NO_ROWS, _NO_ROWS)
+_NO_RUNS = _Runs(_NO_ROWS, _NO_ROWS, np.empty(0, bool))
 
 
 class _Look:
@@ -127,7 +122,8 @@ class _Look:
         self.pages = len(columns) // len(starts)
         self.flags = columns.word(self.layout.flags_word)
         self.tail = ~columns.equal(self.layout.compound_word, 1, 0)
-        self.any_tail = bool(self.tail.any())
+        tails = int(np.count_nonzero(self.tail))
+        self.any_tail, self.many_tails = tails > 0, tails > _FEW * len(self.tail)
         # Rows of pages that are not tails, and differ from most pages in use.
         self.unusual = rows_of(~(ram.usual.passes(columns) | self.tail))
         self.unusual_flags = self.flags[self.unusual]
@@ -145,7 +141,7 @@ class _Look:
         if len(self.unusual):
             yield from self._wrong_unusual()
         heads = self.unusual[self._having(self.layout.pg_head)]
-        runs = self._runs()
+        runs = self._runs() if self.any_tail else _NO_RUNS
         yield from self._wrong_begin(runs.first, runs.last)
         if self.any_tail or len(heads):
             inner = runs.first % self.pages != 0
@@ -183,10 +179,10 @@ class _Look:
         # The rows, among those of a group, of pages that break its rules.
         return rows[self.ram.groups[group].broken(self.columns.at(rows))] if len(rows) else rows
 
-    def _broken_of_rows(self, group: Group, rows: np.ndarray) -> np.ndarray:
-        if len(rows) > _FEW * len(self.tail):
-            rows = rows[~self._passes(group)[rows]]
-        return self._broken(group, rows)
+    def _broken_among(self, group: Group, tails: np.ndarray) -> np.ndarray:
+        if self.many_tails:
+            tails = tails & ~self._passes(group)
+        return self._broken(group, rows_of(tails))
 
     def _having(self, flag: int) -> np.ndarray:
         # Which of the unusual pages have a flag.
@@ -232,15 +228,12 @@ class _Look:
     # Compound pages.
 
     def _runs(self) -> _Runs:
-        if not self.any_tail:
-            return _NO_RUNS
-        rows = rows_of(self.tail)
-        border = np.zeros(len(self.tail), bool)
-        border[:: self.pages] = True
-        begins = np.ones(len(rows) + 1, bool)
-        begins[1:-1] = (np.diff(rows) != 1) | border[rows[1:]]
-        borders = begins.nonzero()[0]
-        return _Runs(rows, rows[borders[:-1]], rows[borders[1:] - 1])
+        # No run goes beyond its block.
+        before, behind = np.empty_like(self.tail), np.empty_like(self.tail)
+        before[1:], behind[:-1] = self.tail[:-1], self.tail[1:]
+        before[:: self.pages] = behind[self.pages - 1 :: self.pages] = False
+        first, last = (rows_of(self.tail & ~beside) for beside in (before, behind))
+        return _Runs(first, last, self.tail & before)
 
     def _wrong_begin(self, first: np.ndarray, last: np.ndarray) -> Iterator[np.ndarray]:
         # Pages at the beginning of a block that are, or claim to be, in a compound page that begins
@@ -304,13 +297,25 @@ class _Look:
         return sound & fits
 
     def _wrong_tails(self, runs: _Runs) -> Iterator[np.ndarray]:
-        rows, index = runs.rows, runs.index(self.pages)
-        yield self._broken_of_rows(Group.FIRST_TAIL, rows[index == 1])
-        yield self._broken_of_rows(Group.OTHER_TAIL, rows[index > 1])
-        yield self._broken_of_rows(Group.IDLE_TAIL, rows[index >= first_idle_tail(self.layout)])
+        # Tails at the beginning of a block are far from their heads.
+        inner = runs.first % self.pages != 0
+        first, last = runs.first[inner], runs.last[inner]
+        yield self._broken(Group.FIRST_TAIL, first)
+        others = self.tail.copy()
+        others[first] = False
+        yield self._broken_among(Group.OTHER_TAIL, others)
+        for index in range(2, first_idle_tail(self.layout)):
+            others[np.minimum(first + index - 1, last)] = False
+        yield self._broken_among(Group.IDLE_TAIL, others)
+        yield self._differing(runs.following)
+
+    def _differing(self, following: np.ndarray) -> np.ndarray:
         # Within a run, all links are the same.
-        links = self._link(rows)
-        yield rows[1:][(links[1:] != links[:-1]) & (np.diff(index) == 1)]
+        if self.many_tails:
+            links = self.columns.word(self.layout.compound_word)
+            return rows_of((links[1:] != links[:-1]) & following[1:]) + 1
+        rows = rows_of(following)
+        return rows[self._link(rows) != self._link(rows - 1)]
 
     # Free blocks.
 
