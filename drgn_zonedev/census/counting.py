@@ -44,7 +44,7 @@ __all__ = (
     "zone_ids",
 )
 
-CHUNK_PAGES = 1 << 15
+CHUNK_PAGES = 1 << 16
 """Struct pages that are read at once: no block of the buddy allocator is in two chunks."""
 
 # Above all zone IDs of 1024 nodes.

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 from drgn import Program
 
-from drgn_zonedev.census.counting import CHUNK_PAGES, ChunkReader, read_aligned
+from drgn_zonedev.census.counting import ChunkReader, read_aligned
 from drgn_zonedev.census.kinds import PAGE_KINDS, PageKind, kind_words
 from drgn_zonedev.census.plan import Stretch, find_marks, plan
 from drgn_zonedev.classification.snapshot import Snapshot
@@ -25,7 +25,10 @@ from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.model import Range
 from drgn_zonedev.verification.columns import Buffers
 
-__all__ = ("KindSpan", "KindsByPlace", "kind_spans")
+__all__ = ("SAMPLE_PAGES", "KindSpan", "KindsByPlace", "kind_spans")
+
+SAMPLE_PAGES = 1 << 15
+"""Where there are too many to read all, so many follow each other."""
 
 _MOST_SPANS = 1 << 14
 # 256 GiB of pages of 4 KiB take some seconds.
@@ -45,8 +48,8 @@ class KindSpan:
 @dataclass(frozen=True)
 class KindsByPlace:
     """
-    Spans of RAM in ascending order. One chunk of :data:`CHUNK_PAGES` in ``every`` chunks was
-    read, in the middle of them.
+    Spans of RAM in ascending order. Of ``every`` times :data:`SAMPLE_PAGES`, those in the middle
+    were read.
     """
 
     spans: Sequence[KindSpan] = ()
@@ -73,22 +76,22 @@ def kind_spans(
         for read in read_aligned(prog, words.layout, start_pfn, end_pfn):
             if isinstance(read, Pages):
                 kind = reader.decide(read, stretch, marks).kind
-                _extend(spans, _of_blocks(read.start_pfn, kind, min(block, CHUNK_PAGES)))
+                _extend(spans, _of_blocks(read.start_pfn, kind, min(block, SAMPLE_PAGES)))
     return KindsByPlace(spans, every)
 
 
 def _samples(stretches: Sequence[Stretch], every: int) -> Iterator[tuple[Stretch, int, int]]:
-    """Yield what to read: whole stretches, or one chunk in ``every``."""
+    """Yield what to read: whole stretches, or one sample in ``every``."""
     if every == 1:
         yield from ((stretch, stretch.start_pfn, stretch.end_pfn) for stretch in stretches)
         return
     # Counted, not taken by PFN: nodes begin at multiples of large powers of two, and what the
     # kernel keeps at the start of each is not what is in the rest.
     chunks = (
-        (stretch, max(pfn, stretch.start_pfn), min(pfn + CHUNK_PAGES, stretch.end_pfn))
+        (stretch, max(pfn, stretch.start_pfn), min(pfn + SAMPLE_PAGES, stretch.end_pfn))
         for stretch in stretches
         for pfn in range(
-            stretch.start_pfn // CHUNK_PAGES * CHUNK_PAGES, stretch.end_pfn, CHUNK_PAGES
+            stretch.start_pfn // SAMPLE_PAGES * SAMPLE_PAGES, stretch.end_pfn, SAMPLE_PAGES
         )
     )
     yield from islice(chunks, every // 2, None, every)

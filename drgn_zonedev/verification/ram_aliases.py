@@ -44,9 +44,9 @@ __all__ = (
 
 _NONE = np.empty((0, 2), np.int64)
 
-CHUNK_ORDER = 15
+CHUNK_ORDER = 16
 """
-Struct pages that are read at once, to the power of two: 2 MiB of them. With fewer, Python takes
+Struct pages that are read at once, to the power of two: 4 MiB of them. With fewer, Python takes
 its time; more do not stay in the processor's cache.
 """
 

@@ -76,7 +76,7 @@ def test_more_than_takes_some_seconds_is_sampled(
     # Of the RAM in this kernel, a quarter may be read, in chunks of an eighth of a section.
     chunk = 0x1000
     ram = sum(span.pages for span in exact)
-    monkeypatch.setattr(module, "CHUNK_PAGES", chunk)
+    monkeypatch.setattr(module, "SAMPLE_PAGES", chunk)
     monkeypatch.setattr(module, "_MOST_READ", ram // 4)
     kinds = kinds_of(busy_ram("7.2"))
     assert kinds.every == 4

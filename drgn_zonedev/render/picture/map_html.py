@@ -19,8 +19,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from drgn_zonedev.census.counting import CHUNK_PAGES
-from drgn_zonedev.census.kind_spans import KindsByPlace, KindSpan
+from drgn_zonedev.census.kind_spans import SAMPLE_PAGES, KindsByPlace, KindSpan
 from drgn_zonedev.model import Access
 from drgn_zonedev.render.as_text import kernel_name, provenance_text
 from drgn_zonedev.render.finding_groups import FindingGroup, group_line
@@ -118,7 +117,7 @@ def _document(scene: Picture, title: str, details: MapDetails) -> dict[str, Any]
             for kind, (fill, ink, hatch) in KIND_LOOKS.items()
         ],
         "kind_spans": list(_kind_spans(details.kinds.spans)),
-        "kind_pages": [CHUNK_PAGES, details.kinds.every * CHUNK_PAGES],
+        "kind_pages": [SAMPLE_PAGES, details.kinds.every * SAMPLE_PAGES],
         "pages": {
             str(pfn): "\n".join(map(printable, text.split("\n")))
             for pfn, text in details.explained.items()
