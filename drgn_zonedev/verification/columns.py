@@ -11,13 +11,17 @@ what they have in common without writing anything.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from drgn import Program
 
-__all__ = ("Buffers", "Columns", "Rows", "buffers_of", "rows_of")
+__all__ = ("Buffers", "Columns", "Rows", "any_and_all", "buffers_of", "rows_of")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
+# Little less than DEFAULT_MMAP_THRESHOLD_MAX.
+_MOST_KEPT = 31 << 20
 
 
 def rows_of(truth: np.ndarray) -> np.ndarray:
@@ -26,13 +30,28 @@ def rows_of(truth: np.ndarray) -> np.ndarray:
     return rows
 
 
+def any_and_all(column: np.ndarray) -> tuple[int, int]:
+    """Get the bits that one of some numbers has, and those that all of them have."""
+    return int(np.bitwise_or.reduce(column)), int(np.bitwise_and.reduce(column))
+
+
 def buffers_of(prog: Program) -> Buffers:
     """
     Get the buffers of a program, for code that does not yield while it uses them. Making new ones
     takes as long as scanning them, because of page faults.
     """
+    _keep_freed_memory()
     found: Buffers = prog.cache.setdefault("zonedev_buffers", Buffers())
     return found
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    # What malloc() has mapped for a large array goes back to the kernel when that is freed, and so
+    # does the end of the heap, so that the next array takes a page fault for each of its pages. To
+    # free one of almost 32 MiB, which nothing has touched, makes glibc keep as much: see
+    # M_MMAP_THRESHOLD in mallopt(3).
+    np.empty(_MOST_KEPT, np.uint8)
 
 
 class Buffers:
@@ -170,8 +189,7 @@ class Columns(_Table):
         bits = self._any_and_all.get(index)
         if bits is None:
             column = self._columns[index]
-            bits = int(np.bitwise_or.reduce(column)), int(np.bitwise_and.reduce(column))
-            self._any_and_all[index] = bits
+            bits = self._any_and_all[index] = any_and_all(column)
         return bits
 
     def of(self, rows: np.ndarray, index: int) -> np.ndarray:
