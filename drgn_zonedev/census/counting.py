@@ -26,7 +26,7 @@ from drgn_zonedev.census.mappings import KnownMappings
 from drgn_zonedev.census.plan import Stretch
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers, buffers_of
+from drgn_zonedev.verification.columns import Buffers, any_and_all, buffers_of
 from drgn_zonedev.verification.promises import DevicePages, is_idle_at_one
 from drgn_zonedev.verification.task import Do, ScanTask
 
@@ -41,7 +41,6 @@ __all__ = (
     "cut_count",
     "is_in_use",
     "read_aligned",
-    "zone_ids",
 )
 
 CHUNK_PAGES = 1 << 16
@@ -197,21 +196,30 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     if stretch.device is not None:
         in_use = is_in_use(stretch.device, decided.heads)
     columns = _Columns(
-        zone_ids(decided.look.flags, pages.layout, reader.buffers),
+        _zones(decided.look.flags, decided.look.common_flags, pages.layout),
         decided.kind,
         _orders(work, decided),
         stretch.device,
         in_use,
     )
-    _add(done, columns, _labels(work, decided), reader.buffers)
+    _add(done, columns, _labels(work, decided))
 
 
-def zone_ids(flags: np.ndarray, layout: PageLayout, buffers: Buffers) -> np.ndarray:
-    """Node and zone of pages as one number: what ``page->flags`` begin with."""
-    shift = np.uint64(64 - layout.nodes_shift - layout.zones_shift)
-    ids = buffers.get("zone", len(flags))
-    np.right_shift(flags, shift, out=ids)
-    return ids.view(np.int64)
+def _zones(flags: np.ndarray, common: tuple[int, int], layout: PageLayout) -> _Zones:
+    # Node and zone of pages as one number: what page->flags begin with.
+    shift = 64 - layout.nodes_shift - layout.zones_shift
+    of_any, of_all = common
+    if of_any >> shift == of_all >> shift:
+        return _Zones(np.array([of_all >> shift]), None)
+    ids = (flags >> np.uint64(shift)).view(np.int64)
+    if of_any >> shift >= _FEW_ZONES:
+        zones, which = np.unique(ids, return_inverse=True)
+        return _Zones(zones, which.reshape(-1))
+    # There are few, so sorting is not needed.
+    zones = np.flatnonzero(np.bincount(ids))
+    place = np.zeros(zones[-1] + 1, np.int64)
+    place[zones] = np.arange(len(zones))
+    return _Zones(zones, place[ids])
 
 
 def is_in_use(device: DevicePages, heads: Pages) -> np.ndarray:
@@ -240,8 +248,16 @@ def _labels(work: Count, decided: Decided) -> np.ndarray | None:
 
 
 @dataclass(frozen=True)
+class _Zones:
+    """The different zone IDs of pages, and which of them each page has if there are several."""
+
+    ids: np.ndarray
+    which: np.ndarray | None
+
+
+@dataclass(frozen=True)
 class _Columns:
-    zone: np.ndarray
+    zones: _Zones
     kind: np.ndarray
     order: np.ndarray | None
     device: DevicePages | None
@@ -252,48 +268,48 @@ def _add(
     done: Counted,
     columns: _Columns,
     labels: np.ndarray | None,
-    buffers: Buffers,
     pages: np.ndarray | None = None,
 ) -> None:
     # ``pages`` is how many pages each row stands for.
-    key, zones = buffers.get("key", len(columns.kind)).view(np.int64), columns.zone[:1]
-    np.copyto(key, columns.kind)
-    if (columns.zone != zones).any():
-        zones, which = _different_zones(columns.zone)
-        key += which * len(PAGE_KINDS)
-    if columns.in_use is not None:
-        key += columns.in_use * (len(PAGE_KINDS) * len(zones))
-    if columns.order is not None:
-        key += columns.order * (2 * len(PAGE_KINDS) * len(zones))
+    key = _keys(columns)
     if labels is None:
-        numbers = np.bincount(key, pages)
+        numbers = _frequencies(key) if pages is None else np.bincount(key, pages)
         for index in np.flatnonzero(numbers).tolist():
-            done.bins[_bin(columns, index, zones, NO_LABEL)] += int(numbers[index])
+            done.bins[_bin(columns, index, NO_LABEL)] += int(numbers[index])
         return
     different, which = np.unique(labels, return_inverse=True)
-    both = key * len(different) + which.reshape(-1)
+    both = key.astype(np.int64) * len(different) + which.reshape(-1)
     found, rows = np.unique(both, return_inverse=True)
     numbers = np.bincount(rows.reshape(-1), pages)
     for index, number in zip(found.tolist(), numbers.tolist()):
         rest, label = divmod(index, len(different))
-        done.bins[_bin(columns, rest, zones, int(different[label]))] += int(number)
+        done.bins[_bin(columns, rest, int(different[label]))] += int(number)
 
 
-def _different_zones(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The different zone IDs, and the index of each page's ID in them. There are few, so sorting is
-    # not needed.
-    most = int(ids.max())
-    if most >= _FEW_ZONES:
-        zones, which = np.unique(ids, return_inverse=True)
-        return zones, which.reshape(-1)
-    zones = np.flatnonzero(np.bincount(ids))
-    place = np.zeros(most + 1, np.int64)
-    place[zones] = np.arange(len(zones))
-    return zones, place[ids]
+def _keys(columns: _Columns) -> np.ndarray:
+    # What is counted together, as one number for each row; codes of kinds if they are enough.
+    zones, key = columns.zones, columns.kind
+    if zones.which is not None:
+        key = zones.which * len(PAGE_KINDS) + key
+    if columns.in_use is not None:
+        key = key + columns.in_use * (len(PAGE_KINDS) * len(zones.ids))
+    if columns.order is not None:
+        key = key + columns.order * (2 * len(PAGE_KINDS) * len(zones.ids))
+    return key
 
 
-def _bin(columns: _Columns, index: int, zones: np.ndarray, label: int) -> Bin:
+def _frequencies(key: np.ndarray) -> np.ndarray:
+    # Pages that follow each other are mostly of the same kind, and counted together.
+    borders = np.flatnonzero(key[1:] != key[:-1]) + 1
+    if len(borders) > len(key) // 8:
+        return np.bincount(key)
+    firsts, ends = np.append(0, borders), np.append(borders, len(key))
+    return np.bincount(key[firsts], ends - firsts)
+
+
+def _bin(columns: _Columns, index: int, label: int) -> Bin:
     rest, kind = divmod(index, len(PAGE_KINDS))
+    zones = columns.zones.ids
     rest, zone = divmod(rest, len(zones))
     order, in_use = divmod(rest, 2)
     device = columns.device.type if columns.device else None
@@ -309,7 +325,6 @@ def _count_heads(
 ) -> None:
     # The head of a compound page decides for its tails, whose struct pages may share memory.
     layout, stretch, size = work.words.layout, work.stretch, 1 << device.vmemmap_shift
-    buffers = buffers_of(prog)
     first = stretch.start_pfn - (stretch.start_pfn - device.first_pfn) % size
     for start in range(first, stretch.end_pfn, size * _HEADS):
         end = min(start + size * _HEADS, stretch.end_pfn)
@@ -324,14 +339,14 @@ def _count_heads(
             kind = np.full(len(heads.words), PageKind.DEVICE.code, np.uint8)
             order = np.full(len(kind), device.vmemmap_shift) if _by(work) is By.ORDER else None
             columns = _Columns(
-                zone_ids(heads.flags, layout, buffers),
+                _zones(heads.flags, any_and_all(heads.flags), layout),
                 kind,
                 order,
                 device,
                 is_in_use(device, heads),
             )
             labels = _labels_of_heads(work, device, heads, pfn[readable])
-            _add(done, columns, labels, buffers, (ends - begins)[readable])
+            _add(done, columns, labels, (ends - begins)[readable])
         progress(end - max(start, stretch.start_pfn))
 
 
