@@ -19,7 +19,7 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.census.kinds import KindWords, PageKind
-from drgn_zonedev.census.mappings import OTHER, SHMEM, UNKNOWN, KnownMappings
+from drgn_zonedev.census.mappings import SHMEM, UNKNOWN, KnownMappings
 from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.records import read_records
@@ -34,7 +34,7 @@ _PFNS = np.array([1, 1, 0])
 _ONE = np.uint64(1)
 # Truth values in a word, and all of them true.
 _GROUP, _ALL = 8, np.uint64(0x0101010101010101)
-# Up to this many spans, a loop is faster than a column.
+# Up to this many spans, a loop is faster than to list their rows.
 _FEW_SPANS = 32
 # PAGE_MAPPING_FLAGS
 _MAPPING_BITS = 3
@@ -45,12 +45,6 @@ _KERNEL = PageKind.KERNEL.code
 _FREE = PageKind.FREE.code
 # PAGE_MAPPING_ANON and PAGE_MAPPING_KSM; PAGE_MAPPING_MOVABLE alone means a driver's page.
 _OF_MAPPING_BITS = ((1, PageKind.ANON), (3, PageKind.KSM))
-_OF_ANSWERS = np.zeros(3, np.uint8)
-_OF_ANSWERS[[SHMEM, OTHER, UNKNOWN]] = (
-    PageKind.SHMEM.code,
-    PageKind.FILE.code,
-    PageKind.FILE.code,
-)
 
 
 @dataclass(frozen=True)
@@ -228,8 +222,6 @@ class _Look:
         layout, words = self.pages.layout, self.words
         mask = layout.pg_head | layout.pg_reserved | words.hwpoison | words.swapcache
         mask |= words.ram.slab_flag
-        if not self.common_flags[0] & mask:
-            return _NO_ROWS, _NO_WORDS
         spare = self.buffers.get("spare", len(self.flags))
         np.bitwise_and(self.flags, np.uint64(mask), out=spare)
         rows = rows_of(spare != 0)
@@ -237,6 +229,8 @@ class _Look:
 
     def _with(self, flag: int) -> np.ndarray:
         """Rows that have one of these flags."""
+        if not self.common_flags[0] & flag:
+            return _NO_ROWS
         rows, flags = self._flagged
         found: np.ndarray = rows[(flags & np.uint64(flag)) != 0]
         return found
@@ -283,12 +277,12 @@ class _Look:
         low = self._low_byte(self.pages.layout.mapping_word) & np.uint8(_MAPPING_BITS)
         for bits, name in _OF_MAPPING_BITS:
             np.copyto(kind, np.uint8(name.code), where=mapped & (low == bits))
-        plain = rows_of(mapped & (low == 0))
-        if not len(plain):
-            return
-        answers = self.mappings.ask(self._mappings[plain])
-        kind[plain] = _OF_ANSWERS[answers]
-        unknown = plain[answers == UNKNOWN]
+        mapped &= low == 0
+        np.copyto(kind, np.uint8(PageKind.FILE.code), where=mapped)
+        rows = rows_of(mapped)
+        answers, runs = self.mappings.ask(self._mappings[rows])
+        kind[_rows_of_runs(rows, answers == SHMEM, runs)] = PageKind.SHMEM.code
+        unknown = _rows_of_runs(rows, answers == UNKNOWN, runs)
         # All of shmem's pages have it.
         swapbacked = self.flags[unknown] & np.uint64(self.words.ram.swapbacked)
         kind[unknown[swapbacked != 0]] = PageKind.SHMEM.code
@@ -530,6 +524,11 @@ class _Look:
         return np.concatenate(spans)
 
 
+def _rows_of_runs(rows: np.ndarray, wanted: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    # Those in wanted runs, which are of some lengths.
+    return rows[np.repeat(wanted, runs)] if wanted.any() else _NO_ROWS
+
+
 def _fill(column: np.ndarray, rows: np.ndarray, sizes: np.ndarray, value: np.uint64) -> None:
     # Blocks do not overlap.
     if len(rows):
@@ -546,7 +545,9 @@ def _inside(length: int, firsts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def _lower(kind: np.ndarray, spans: np.ndarray, code: int) -> None:
     # The lesser of two codes is right.
     if len(spans) > _FEW_SPANS:
-        np.minimum(kind, np.uint8(code), out=kind, where=_inside(len(kind), *spans.T))
+        sizes = spans[:, 1] - spans[:, 0]
+        rows = np.repeat(spans[:, 1] - np.cumsum(sizes), sizes) + np.arange(sizes.sum())
+        kind[rows] = np.minimum(kind[rows], np.uint8(code))
         return
     for first, end in spans.tolist():
         np.minimum(kind[first:end], np.uint8(code), out=kind[first:end])

@@ -77,7 +77,8 @@ def _read_group(
         rows[group] = np.frombuffer(raw, np.uint8)
         return
     starts = (addresses[group] - np.uint64(first)).astype(np.int64)
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(raw, np.uint8), size)
+    # A row for each byte that a structure may begin at, which overlap.
+    windows = np.ndarray((length - size + 1, size), np.uint8, raw, strides=(1, 1))
     rows[group] = windows[starts]
 
 

@@ -126,6 +126,21 @@ def test_precedence_is_that_of_the_kinds(layout: str) -> None:
     assert kind_at(kernel, PFN, PageMarks(zero=one)) is PageKind.ZERO
 
 
+@pytest.mark.parametrize("number", [3, 40, 400])
+def test_marks_are_set_however_many_spans_they_have(number: int) -> None:
+    # Spans of one to three pages in user memory, four pages apart.
+    first = PFN + 4 * np.arange(number)
+    spans = np.stack([first, first + 1 + np.arange(number) % 3, 0 * first], axis=1)
+    before, after = (
+        decided(busy_ram("6.1"), marks).kind for marks in (NO_PAGE_MARKS, PageMarks(pcp_free=spans))
+    )
+    wanted = before.copy()
+    for start, end, _ in spans.tolist():
+        wanted[start - START : end - START] = PageKind.PCP_FREE.code
+    assert (before[spans[:, 0] - START] == PageKind.ANON.code).all()
+    assert (after == wanted).all()
+
+
 @pytest.mark.parametrize("layout", ["6.12", "7.2"])
 def test_poisoned_pages_say_so_themselves(layout: str) -> None:
     kernel = busy_ram(layout)
