@@ -23,7 +23,7 @@ from drgn_zonedev.census.mappings import SHMEM, UNKNOWN, KnownMappings
 from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers, any_and_all, rows_of
+from drgn_zonedev.verification.columns import Buffers, any_and_all, rows_of, rows_of_runs
 from drgn_zonedev.verification.free_blocks import free_pages
 
 __all__ = ("NO_PAGE_MARKS", "Decided", "PageMarks", "decide", "of_one_kind")
@@ -545,8 +545,7 @@ def _inside(length: int, firsts: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def _lower(kind: np.ndarray, spans: np.ndarray, code: int) -> None:
     # The lesser of two codes is right.
     if len(spans) > _FEW_SPANS:
-        sizes = spans[:, 1] - spans[:, 0]
-        rows = np.repeat(spans[:, 1] - np.cumsum(sizes), sizes) + np.arange(sizes.sum())
+        rows = rows_of_runs(spans[:, 0], spans[:, 1] - spans[:, 0])
         kind[rows] = np.minimum(kind[rows], np.uint8(code))
         return
     for first, end in spans.tolist():

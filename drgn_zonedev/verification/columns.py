@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from drgn import Program
 
-__all__ = ("Buffers", "Columns", "Rows", "any_and_all", "buffers_of", "rows_of")
+__all__ = ("Buffers", "Columns", "Rows", "any_and_all", "buffers_of", "rows_of", "rows_of_runs")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
@@ -28,6 +28,13 @@ def rows_of(truth: np.ndarray) -> np.ndarray:
     """Like ``np.flatnonzero()``, without its detours, which take longer for few rows."""
     rows: np.ndarray = truth.nonzero()[0]
     return rows
+
+
+def rows_of_runs(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Rows that follow each other: so many from each first one on."""
+    found: np.ndarray = np.repeat(first + lengths - np.cumsum(lengths), lengths)
+    found += np.arange(len(found))
+    return found
 
 
 def any_and_all(column: np.ndarray) -> tuple[int, int]:

@@ -26,7 +26,7 @@ import numpy as np
 
 from drgn_zonedev.kernel.memmap import PageLayout
 from drgn_zonedev.util.sets import sorted_set
-from drgn_zonedev.verification.columns import Buffers, Columns, rows_of
+from drgn_zonedev.verification.columns import Buffers, Columns, rows_of, rows_of_runs
 from drgn_zonedev.verification.compound_links import MAX_FOLIO_ORDER
 from drgn_zonedev.verification.page_access import AccessSpan, access_among
 from drgn_zonedev.verification.promises import RamPages
@@ -78,8 +78,6 @@ class FastRam:
         self.layout, self.kinds, self.cover, self.ends = layout, promise.kinds, cover, ends
         self.groups, self._buffers = groups_of(layout, promise), buffers
         self._marks = promise.marks
-        others = layout.pg_head | promise.kinds.slab_flag
-        self.usual = self.groups[Group.SINGLE].without(layout.flags_word, others)
 
     def glance(self, starts: np.ndarray, raw: bytes) -> Glance:
         """
@@ -125,7 +123,7 @@ class _Look:
         tails = int(np.count_nonzero(self.tail))
         self.any_tail, self.many_tails = tails > 0, tails > _FEW * len(self.tail)
         # Rows of pages that are not tails, and differ from most pages in use.
-        self.unusual = rows_of(~(ram.usual.passes(columns) | self.tail))
+        self.unusual = rows_of(~(ram.groups.usual.passes(columns) | self.tail))
         self.unusual_flags = self.flags[self.unusual]
         typed, types = self._typed()
         free = self.kinds.buddy.matches(types)
@@ -259,7 +257,8 @@ class _Look:
         self, heads: np.ndarray, first: np.ndarray, last: np.ndarray
     ) -> Iterator[np.ndarray]:
         # For tails whose head is in the same block.
-        yield np.setxor1d(heads, first - 1, assume_unique=True)
+        if not np.array_equal(heads, first - 1):
+            yield np.setxor1d(heads, first - 1, assume_unique=True)
         bad = ~(self._leads_to_previous(first) & self._fits(first, last))
         for start, end in zip(first[bad].tolist(), last[bad].tolist()):
             yield np.arange(start - 1, end + 1)
@@ -337,7 +336,9 @@ class _Look:
         if len(within):
             yield rows[within]
             rows, behind = np.delete(rows, within), np.delete(behind, within)
-        if not len(rows):
+        inside = behind - rows - 1
+        if inside.sum() < _FEW * len(self.tail):
+            yield self._broken(Group.FREE_INSIDE, rows_of_runs(rows + 1, inside))
             return
         used = np.empty(len(self.tail) + 1, np.uint8)
         np.logical_not(self._passes(Group.FREE_INSIDE), out=used[:-1].view(bool))

@@ -71,6 +71,12 @@ class Groups:
             kept = self._known[group] = Kept(self._layout, self._promise, about, checks)
         return kept
 
+    @functools.cached_property
+    def usual(self) -> Kept:
+        """Finds single pages that keep the rules, and are not slab pages of older kernels."""
+        others = self._layout.pg_head | self._promise.kinds.slab_flag
+        return self[Group.SINGLE].without(self._layout.flags_word, others)
+
 
 def groups_of(layout: PageLayout, promise: RamPages) -> Groups:
     """Get the groups of pages of RAM, which are the same for promises that differ only in place."""

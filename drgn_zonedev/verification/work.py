@@ -101,11 +101,12 @@ def batches(spans: np.ndarray, size: int, chunk: int) -> Iterator[tuple[np.ndarr
     Get the starts and the common length of spans that are read together: neighbours, alike,
     at the same place of their compound pages of *size*, and short.
     """
-    counts = spans[:, 1] - spans[:, 0]
-    kind = np.stack([counts, spans[:, 0] % size])
-    borders = np.flatnonzero((np.diff(kind) != 0).any(axis=0)) + 1
-    for rows in np.split(np.arange(len(spans)), borders) if len(spans) else []:
-        count = int(counts[rows[0]])
-        number = max(1, chunk // count)
-        for i in range(0, len(rows), number):
-            yield spans[rows[i : i + number], 0], count
+    counts, place = spans[:, 1] - spans[:, 0], spans[:, 0] % size
+    differ = (counts[1:] != counts[:-1]) | (place[1:] != place[:-1])
+    borders = [0, *(differ.nonzero()[0] + 1).tolist(), len(spans)]
+    for first, end in zip(borders, borders[1:]):
+        if first < end:
+            count = int(counts[first])
+            number = max(1, chunk // count)
+            for i in range(first, end, number):
+                yield spans[i : min(i + number, end), 0], count
