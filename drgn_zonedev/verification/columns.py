@@ -78,6 +78,9 @@ class Buffers:
 class _Table:
     """Words of struct pages by index."""
 
+    def __len__(self) -> int:
+        raise NotImplementedError
+
     def __init__(self) -> None:
         self._columns: dict[int, np.ndarray] = {}
         self._below: dict[tuple[int, int], np.ndarray] = {}
@@ -109,9 +112,12 @@ class _Table:
         return equal
 
     def _compare(self, index: int, mask: int, value: int) -> np.ndarray:
+        lowest = mask & -mask
+        if value == 0 and mask == _WHOLE - (lowest - 1):
+            # Only smaller numbers have none of the highest bits.
+            return np.asarray(self._source(index) < np.uint64(lowest))
         column = self._source(index) if mask == _WHOLE else self.masked(index, mask)
-        found: np.ndarray = column == np.uint64(value)
-        return found
+        return np.asarray(column == np.uint64(value))
 
     def _source(self, index: int) -> np.ndarray:
         # For a word that is scanned once.
@@ -126,7 +132,9 @@ class _Table:
         if index % 2:
             # Compared faster as a part of the whole word.
             return self.word(index // 2).view(np.int64) >= least << 32
-        return self.half(index) >= least
+        found = np.ones(len(self), bool)
+        found[self.below(index, least)] = False
+        return found
 
     def below(self, index: int, least: int) -> np.ndarray:
         """Get the rows of pages whose half of a word is below a value."""
@@ -177,8 +185,7 @@ class Columns(_Table):
             return super()._compare(index, mask, value)
         # A byte of each page is an eighth of a copied word.
         column = self.words.view(np.uint8)[:, 8 * index + byte]
-        found: np.ndarray = (column & np.uint8(mask >> 8 * byte)) == value >> 8 * byte
-        return found
+        return np.asarray((column & np.uint8(mask >> 8 * byte)) == value >> 8 * byte)
 
     def common(self, index: int, mask: int) -> int | None:
         if index not in self._columns:

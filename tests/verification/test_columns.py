@@ -33,6 +33,25 @@ def test_bits_of_a_word_are_compared_alike_before_and_after_it_is_copied(
     assert copied.equal(0, mask, value).tolist() == found
 
 
+def test_highest_bits_are_compared_as_numbers() -> None:
+    words = np.array([[0, (1 << 63) | 5], [1 << 31, 1 << 32], [1 << 32, (1 << 32) - 1]], np.uint64)
+    columns = Columns(words, Buffers())
+    assert columns.equal(0, (1 << 64) - (1 << 32), 0).tolist() == [True, True, False]
+    assert columns.equal(0, (1 << 64) - 1, 0).tolist() == [True, False, False]
+    assert columns.equal(1, 1 << 63, 0).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("least", [-1, 0])
+def test_halves_of_words_are_signed_numbers(least: int) -> None:
+    halves = [[-1, 0], [-128, 1], [0, -1], [7, -(2**31)]]
+    words = np.array(halves, np.int32).view(np.uint64).reshape(-1, 1)
+    columns = Columns(words, Buffers())
+    for index in (0, 1):
+        wanted = [both[index] >= least for both in halves]
+        assert columns.at_least(index, least).tolist() == wanted
+        assert columns.below(index, least).tolist() == [i for i, ok in enumerate(wanted) if not ok]
+
+
 def test_bits_of_a_higher_byte_are_compared_where_they_are() -> None:
     columns = Columns(_WORDS, Buffers())
     assert columns.equal(1, 0x0100, 0x0100).tolist() == [True, True, False]
