@@ -16,7 +16,7 @@ import numpy as np
 from drgn import Program, TypeKind, offsetof
 from drgn.helpers.common.prog import takes_program_or_default
 
-from drgn_zonedev.kernel.page_types import PageType, page_types
+from drgn_zonedev.kernel.page_types import PageType, PageTypes, page_types
 from drgn_zonedev.util.once import once_per_program
 
 __all__ = ("PageKinds", "flag_mask", "kinds_of_ram")
@@ -31,7 +31,8 @@ class PageKinds:
     ``at_prep`` is ``PAGE_FLAGS_CHECK_AT_PREP``: what no free page has. ``optimized`` is
     ``HPG_vmemmap_optimized`` of a hugetlb page's ``private``. ``known_types`` are all page
     types, ``None`` where the debugging information does not have them: then it is one bit
-    that is clear, and an ``int`` in ``[least_type, end_of_types)``. ``hugetlb`` is ``None``
+    that is clear, besides ``beside_others``, and an ``int`` in ``[least_type, end_of_types)``.
+    ``hugetlb`` is ``None``
     where that is not a page type, and ``memcg_offset`` in a kernel without ``page->memcg_data``;
     offsets are in bytes.
     """
@@ -48,6 +49,7 @@ class PageKinds:
     buddy: PageType
     hugetlb: PageType | None
     known_types: tuple[int, ...] | None
+    beside_others: int
     least_type: int
     end_of_types: int
     optimized: int
@@ -60,7 +62,7 @@ class PageKinds:
         signed = mapcount.view("<i4")
         if self.known_types is None:
             # One bit is clear.
-            clear = ~mapcount.view("<u4")
+            clear = ~mapcount.view("<u4") & ~np.uint32(self.beside_others)
             one = (clear & clear - np.uint32(1)) == 0
             found: np.ndarray = one & (signed >= self.least_type) & (signed < self.end_of_types)
             return found
@@ -93,6 +95,7 @@ def kinds_of_ram(prog: Program) -> PageKinds:
         buddy=types.by_name["buddy"],
         hugetlb=types.by_name.get("hugetlb"),
         known_types=upper_bytes if types.typed else None,
+        beside_others=_beside_others(types),
         least_type=types.least,
         end_of_types=types.end,
         optimized=flag_mask(prog, "HPG_vmemmap_optimized"),
@@ -115,6 +118,12 @@ def flag_mask(prog: Program, name: str) -> int:
     # PG_slab is a page type since Linux kernel commit 46df8e73a4a3 ("mm: free up PG_slab") (in
     # v6.10), and an enumerator of enum pagetype in v6.10 and v6.11.
     return 1 << bit if bit < 64 else 0
+
+
+def _beside_others(types: PageTypes) -> int:
+    # Up to v5.10, __memcg_kmem_charge_page() marks what is charged, and page tables are.
+    kmemcg = types.by_name.get("kmemcg")
+    return 0 if kmemcg is None else kmemcg.mask & ~kmemcg.value
 
 
 def _max_order(prog: Program) -> int:

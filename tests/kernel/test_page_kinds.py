@@ -59,6 +59,16 @@ def test_type_of_another_release_is_none() -> None:
     assert not kinds.has_type(mapcounts(0xFFFFFE7F)).any()
 
 
+def test_page_table_is_charged_to_a_memory_cgroup_up_to_v5_10() -> None:
+    # PG_kmemcg 0x200 and PG_table 0x400; in v6.1, 0x200 is PG_table and 0x400 PG_guard.
+    both, kmemcg = 0xFFFFF9FF, 0xFFFFFDFF
+    kinds = kinds_of_ram(FakeKernel("5.10").program())
+    assert kinds.has_type(mapcounts(both, kmemcg, 0xFFFFFBFF)).all()
+    assert not kinds.has_type(mapcounts(-1, 0, 0xFFFFF97F, -2)).any()
+    kinds = kinds_of_ram(FakeKernel("6.1").program())
+    assert kinds.has_type(mapcounts(both, kmemcg)).tolist() == [False, True]
+
+
 def test_bits_of_v6_11_are_what_vmcoreinfo_says() -> None:
     # PAGE_TYPE_BASE 0x80000000, PG_buddy 0x40000000.
     lines = b"NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)=-1073741825\n"
