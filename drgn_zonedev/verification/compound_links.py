@@ -252,6 +252,7 @@ def _inner(
 ) -> list[_Compound]:
     heads = _has_head_flag(pages) & ~pages.is_tail & ~free
     linked = links.head[links.head >= pages.start_pfn] - pages.start_pfn
+    linked = linked[~free[linked]]
     said, optimized = said_orders(pages), _is_optimized(pages, kinds)
     found: list[_Compound] = []
     end = start

@@ -21,6 +21,7 @@ import numpy as np
 from drgn_zonedev.kernel.free_area import block_heads, private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
+from drgn_zonedev.verification.compound_links import is_unwritten
 
 __all__ = ("FreePages", "free_pages", "may_go_on")
 
@@ -76,11 +77,11 @@ def may_go_on(pages: Pages, kinds: PageKinds) -> bool:
 
 
 def _looks_free(pages: Pages, kinds: PageKinds) -> np.ndarray:
-    # As free_pages_prepare() leaves the pages of a block.
+    # As free_pages_prepare() leaves the pages of a block. What was wiped says nothing.
     clean = (pages.flags & np.uint64(kinds.at_prep)) == 0
     unmapped = pages.words[:, pages.layout.mapping_word] == 0
     unused = (pages.refcount == 0) & (pages.mapcount == -1)
-    return clean & unmapped & unused & ~pages.is_tail
+    return (clean & unmapped & unused & ~pages.is_tail) | is_unwritten(pages)
 
 
 def _order(

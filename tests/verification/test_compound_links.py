@@ -192,3 +192,15 @@ def test_page_of_vmemmap_that_was_wiped_says_nothing_against_the_others(layout: 
     made.folio(START + 0x80, 7)
     made.kernel.memory.put_pages(START + 0xC0, np.zeros((64, 8), np.uint64))
     one(made, START + 0x80, 7)
+
+
+@each_layout
+@pytest.mark.parametrize("byte", [0, 1, 9])
+def test_page_of_a_free_block_is_no_head(layout: str, byte: int) -> None:
+    made = ram(layout)
+    made.free(START, 4)
+    made.free(START + 16, 4)
+    # A page behind the first block leads into it, and one of its bytes may look like an order.
+    made.kernel.poke_page_word(START + 16, PREV, 0xFFFF888000000000 | byte << 8)
+    made.kernel.poke_page_word(START + 16, LINK, made.kernel.compound_link(START + 15, 1))
+    assert not (found(made).head >= 0).any()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from drgn import Program
 from support.fakekernel import FakeKernel, RamBuilder
@@ -87,3 +88,13 @@ def test_block_whose_end_cannot_be_read_is_as_it_says(layout: str) -> None:
     free = found(made, end=START + 64)
     assert int(free.order[0]) == 8
     assert free.any.all()
+
+
+@each_layout
+def test_wiped_struct_pages_say_nothing_against_the_order(layout: str) -> None:
+    made = ram(layout)
+    made.free(START, 7)
+    made.kernel.memory.put_pages(START + 64, np.zeros((64, 8), np.uint64))
+    free = found(made)
+    assert int(free.order[0]) == 7
+    assert free.inside[1:128].all()
