@@ -694,7 +694,8 @@ _RAM_ERRORS = (
         Severity.ERROR,
         "the reference count of these pages of RAM is impossible",
         "A reference count is never negative; a tail has no references, and a reserved page "
-        "has at least one.",
+        "has at least one. If a driver or kexec reserves all pages of a block that it "
+        "allocated, only the first one has a reference.",
         "page->_refcount",
         "A reference was dropped one time too many: " + _DOUBLE_USE[0].lower() + _DOUBLE_USE[1:],
     ),
@@ -1041,6 +1042,10 @@ UNDETECTABLE = (
         "in RAM: PageBuddy() cleared in a free block, or an order that is too low",
         "pages on per-CPU lists, and pages that were just allocated, look the same. Only nr_free "
         "of the zone counts one block too many.",
+    ),
+    (
+        "in RAM: no reference of a reserved page behind one that was allocated and has some",
+        "kexec and AGP reserve all pages of a block, of which only the first has a reference",
     ),
     (
         "in RAM: a reference count or a mapping count that is wrong, but possible",

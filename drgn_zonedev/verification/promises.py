@@ -58,6 +58,7 @@ class Area(enum.Enum):
     RAM = "page of RAM"
     RAM_UNRESERVED = "page of RAM without `PG_reserved`"
     RAM_RESERVED = "page of RAM with `PG_reserved`"
+    RAM_KEPT = "page with `PG_reserved` and a reference of its own"
     RAM_HEAD = "head in RAM"
     RAM_SINGLE = "page outside compound pages and free blocks"
     RAM_TYPED = "page with a type, or with `PG_slab`"

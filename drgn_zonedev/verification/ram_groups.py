@@ -37,7 +37,7 @@ class Group(enum.Enum):
     """Areas that the pages of a group are in. Each page is in one of the first two, too."""
 
     UNRESERVED = (Area.RAM, Area.RAM_UNRESERVED)
-    RESERVED = (Area.RAM, Area.RAM_RESERVED, Area.RAM_SINGLE)
+    RESERVED = (Area.RAM, Area.RAM_RESERVED, Area.RAM_KEPT, Area.RAM_SINGLE)
     SINGLE = (Area.RAM_SINGLE,)
     TYPED = (Area.RAM_TYPED,)
     HEAD = (Area.RAM_HEAD,)

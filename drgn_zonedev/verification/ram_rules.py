@@ -295,7 +295,7 @@ RAM_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "ram-page-refcount",
-        (Area.RAM_RESERVED,),
+        (Area.RAM_KEPT,),
         REFCOUNT,
         1,
         "{value} or more, as it is reserved",

@@ -107,6 +107,26 @@ class RamWindow:
         return self._has(self.pages.layout.pg_reserved) & self.single
 
     @cached_property
+    def follows(self) -> np.ndarray:
+        """
+        Which pages are reserved, but not the first of the block that they were allocated in, which
+        alone has a reference: kimage_alloc_pages() and AGP reserve all pages of one.
+        """
+        found = np.zeros(len(self.pages.words), bool)
+        count, lru = self.pages.refcount, self.pages.layout.lru_offset // 8
+        # list_del() poisons the list of what the buddy allocator hands out.
+        listed = self.pages.words[:, lru] != self.pages.address + np.uint64(8 * lru)
+        ends = np.r_[~(self.reserved & (count == 0)), True].nonzero()[0]
+        for row in np.flatnonzero(self.reserved & listed & (count > 0)).tolist():
+            end = int(ends[np.searchsorted(ends, row + 1)])
+            found[row + 1 : min(end, row + (self._alignment(row) or end))] = True
+        return found
+
+    def _alignment(self, row: int) -> int:
+        pfn = self.pages.start_pfn + row
+        return pfn & -pfn
+
+    @cached_property
     def single(self) -> np.ndarray:
         """Which pages are in neither a compound page nor a free block."""
         return (self.compound.head == _NO_PAGE) & ~self.free.any
@@ -130,6 +150,7 @@ _AREAS: Mapping[Area, Callable[[RamWindow], np.ndarray]] = {
     Area.RAM: lambda w: np.ones(len(w.pages.words), bool),
     Area.RAM_UNRESERVED: lambda w: ~w.reserved,
     Area.RAM_RESERVED: lambda w: w.reserved,
+    Area.RAM_KEPT: lambda w: w.reserved & ~w.follows,
     Area.RAM_HEAD: lambda w: w.compound.head == w.pages.pfn,
     Area.RAM_SINGLE: lambda w: w.single,
     Area.RAM_TYPED: lambda w: ~w.tail & ~w.free.any & w.typed,

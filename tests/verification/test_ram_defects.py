@@ -14,7 +14,8 @@ from collections import Counter
 import pytest
 from drgn import Program
 from support.defects import Defect, Overlay, Spot
-from support.fakekernel import LAYOUTS, busy_ram
+from support.fakekernel import LAYOUTS, FakeKernel, RamBuilder, busy_ram
+from support.fakekernel.ram import COUNTS, LINK, LIST_POISON1
 from support.kernels import ends_of_layouts
 from support.ramdefects import KINDS, RamDefects
 
@@ -117,3 +118,38 @@ def test_without_a_rule_the_defects_it_is_about_are_missed(
     assert not is_missed(rule, "6.1")
     monkeypatch.setattr(rules, "RULES", tuple(r for r in RULES if r is not rule))
     assert is_missed(rule, "6.1") or is_missed(rule, "7.2")
+
+
+def reserve_block(kernel: FakeKernel, start: int, order: int) -> RamBuilder:
+    """What kimage_alloc_pages() makes of a block: only its first page has a reference."""
+    ram = RamBuilder(kernel, "ZONE_DMA32", 0, random.Random(1))
+    ram.reserved(start, 1 << order, references=0)
+    kernel.poke_page_word(start, LINK, LIST_POISON1)
+    kernel.poke_page_word(start, COUNTS, 1 << 32 | 0xFFFFFFFF)
+    return ram
+
+
+@ends_of_layouts
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_block_that_was_allocated_and_reserved_has_one_reference(layout: str, order: int) -> None:
+    kernel = busy_ram(layout)
+    reserve_block(kernel, 0x42000, order)
+    assert check(kernel.program()).findings == ()
+
+
+@ends_of_layouts
+def test_reserved_page_behind_such_a_block_has_a_reference_of_its_own(layout: str) -> None:
+    kernel = busy_ram(layout)
+    ram = reserve_block(kernel, 0x42002, 1)
+    ram.reserved(0x42004, 1, references=0)
+    found = {(f.slug, f.start_pfn, f.end_pfn) for f in check(kernel.program()).findings}
+    assert found == {("ram-page-refcount", 0x42004, 0x42005)}
+
+
+@ends_of_layouts
+def test_page_that_was_never_free_does_not_reserve_a_block(layout: str) -> None:
+    kernel = busy_ram(layout)
+    ram = RamBuilder(kernel, "ZONE_DMA32", 0, random.Random(1))
+    ram.reserved(0x40011, 1, references=0)
+    found = {(f.slug, f.start_pfn, f.end_pfn) for f in check(kernel.program()).findings}
+    assert found == {("ram-page-refcount", 0x40011, 0x40012)}
