@@ -28,11 +28,18 @@ from drgn_zonedev.explanation.neighbours import Neighbours, neighbours
 from drgn_zonedev.explanation.resolve import Subject, resolve
 from drgn_zonedev.explanation.struct_page import PageWords, decode_page
 from drgn_zonedev.kernel.folio_counts import idle_references
-from drgn_zonedev.kernel.memmap import Pages, UnreadablePages, page_layout, read_pages
+from drgn_zonedev.kernel.memmap import (
+    Pages,
+    PagesOrGap,
+    UnreadablePages,
+    page_layout,
+    read_pages,
+)
 from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
 from drgn_zonedev.model import Access, Case, Finding, KernelFacts, Memmap, Pgmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
+from drgn_zonedev.verification.page_access import access_of_page
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
 
@@ -121,7 +128,7 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
     findings = with_known_bugs(
         _findings(prog, snapshot, ranges, judged, pfn), snapshot.pgmaps, kernel
     )
-    access = _access(here, page)
+    access = _access(prog, here, page, words)
     if here:
         here = dataclasses.replace(here, access=access)
     explanation = Explanation(
@@ -156,10 +163,9 @@ def _pgmap(prog: Program, snapshot: Snapshot, range_: Range | None) -> Pgmap | N
     return next(iter(with_names_if_known(prog, found)), None)
 
 
-_ACCESS_OF_TYPES = {"offline": Access.OFFLINE, "unaccepted": Access.UNACCEPTED}
-
-
-def _access(range_: Range | None, page: PageWords | None) -> Access:
+def _access(
+    prog: Program, range_: Range | None, page: PageWords | None, words: PagesOrGap
+) -> Access:
     # The contents of a struct page count only if it is promised to be initialised.
     if range_ is None:
         return Access.NO_MEMORY
@@ -167,7 +173,7 @@ def _access(range_: Range | None, page: PageWords | None) -> Access:
         return range_.access
     if page.poisoned:
         return Access.HWPOISON
-    return _ACCESS_OF_TYPES.get(page.page_type or "", range_.access)
+    return access_of_page(prog, range_, words) if isinstance(words, Pages) else range_.access
 
 
 def _divided_at(prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int) -> list[Range]:

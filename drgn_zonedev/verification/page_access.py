@@ -18,10 +18,11 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
-from drgn_zonedev.kernel.page_kinds import flag_mask
+from drgn_zonedev.kernel.page_kinds import flag_mask, kinds_of_ram
 from drgn_zonedev.kernel.page_types import PageType, page_types
 from drgn_zonedev.model import Access, Case, Range
 from drgn_zonedev.util.intervals import Span, difference, intersection, union
+from drgn_zonedev.verification.compound_links import compound_before
 from drgn_zonedev.vmcore.exported import leaves_out_ram
 
 __all__ = (
@@ -29,7 +30,9 @@ __all__ = (
     "AccessMarks",
     "AccessSpan",
     "access_among",
+    "access_before",
     "access_marks",
+    "access_of_page",
     "access_spans",
     "divided_by_access",
     "with_page_access",
@@ -52,11 +55,12 @@ _MAX_ORDER = 22
 class AccessMarks:
     """
     How struct pages of a kernel say that their memory must not be read. ``poisoned`` is the mask
-    of ``PG_hwpoison``, 0 without ``CONFIG_MEMORY_FAILURE``.
+    of ``PG_hwpoison``, 0 without ``CONFIG_MEMORY_FAILURE``. Each of ``types`` is about as many
+    pages, from the one with the type on.
     """
 
     poisoned: int = 0
-    types: tuple[tuple[PageType, Access], ...] = ()
+    types: tuple[tuple[PageType, Access, int], ...] = ()
 
 
 NO_MARKS = AccessMarks()
@@ -70,8 +74,10 @@ def access_marks(prog: Program) -> AccessMarks:
     :raises LookupError: if the debugging information does not have ``enum pageflags``
     """
     known = page_types(prog).by_name
-    names = (("offline", Access.OFFLINE), ("unaccepted", Access.UNACCEPTED))
-    types = tuple((known[name], access) for name, access in names if name in known)
+    # __free_unaccepted() marks the first page of a block of MAX_PAGE_ORDER.
+    block = 1 << kinds_of_ram(prog).max_order
+    names = (("offline", Access.OFFLINE, 1), ("unaccepted", Access.UNACCEPTED, block))
+    types = tuple((known[name], access, size) for name, access, size in names if name in known)
     return AccessMarks(flag_mask(prog, "PG_hwpoison"), types)
 
 
@@ -117,10 +123,30 @@ def access_among(
         heads = poisoned[(flags & np.uint64(layout.pg_head)) != 0]
         found += _compound_pages(layout, starts, words, heads)
     types = words.view("<u4")[typed, layout.mapcount_offset // 4] if len(typed) else typed
-    for page_type, access in marks.types if len(typed) else ():
+    for page_type, access, size in marks.types if len(typed) else ():
         rows = typed[page_type.matches(types)]
-        found += ((*s, access) for s in _runs(starts[rows // count] + rows % count))
+        pfns = starts[rows // count] + rows % count
+        runs = _runs(pfns) if size == 1 else ((pfn, pfn + size) for pfn in pfns.tolist())
+        found += ((*span, access) for span in runs)
     return found
+
+
+def access_before(
+    prog: Program, layout: PageLayout, marks: AccessMarks, pfn: int
+) -> list[AccessSpan]:
+    """
+    Find what reaches a PFN of blocks and compound pages that begin before it, and whose memory
+    must not be read.
+    """
+    heads = {pfn // size * size for _, _, size in marks.types}
+    compound = compound_before(prog, layout, pfn)
+    heads |= {compound[0]} if compound else set()
+    found: list[AccessSpan] = []
+    for head in sorted(heads - {pfn}):
+        for part in read_pages(prog, head, head + 2, layout=layout):
+            if isinstance(part, Pages):
+                found += access_spans(layout, marks, np.array([part.start_pfn]), part.words)
+    return [span for span in found if span[1] > pfn]
 
 
 def _runs(pfns: np.ndarray) -> Iterator[Span]:
@@ -142,6 +168,15 @@ def _compound_pages(
             order = int(words[row + 1].view(np.uint8)[layout.order_offset])
             if order <= _MAX_ORDER:
                 yield pfn, pfn + (1 << order), Access.HWPOISON
+
+
+def access_of_page(prog: Program, range_: Range, page: Pages) -> Access:
+    """Get the access to a page of a range, by its struct page and those before it."""
+    layout, marks, pfn = page.layout, access_marks(prog), page.start_pfn
+    spans = access_spans(layout, marks, np.array([pfn]), page.words)
+    spans += access_before(prog, layout, marks, pfn)
+    alone = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
+    return divided_by_access(alone, spans)[0].access
 
 
 def divided_by_access(range_: Range, spans: Sequence[AccessSpan]) -> list[Range]:
@@ -197,6 +232,7 @@ def with_page_access(prog: Program, ranges: Iterable[Range]) -> list[Range]:
             range_.case is Case.ONLINE and not leaves_out_ram(prog)
         )
         if looked_at and range_.access is Access.READABLE:
+            spans += access_before(prog, layout, marks, range_.start_pfn)
             for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
                 if isinstance(part, Pages):
                     starts = np.array([part.start_pfn])

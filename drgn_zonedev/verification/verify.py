@@ -58,7 +58,11 @@ from drgn_zonedev.verification.hazards import (
     verify_teardown,
 )
 from drgn_zonedev.verification.holes import divide_hole
-from drgn_zonedev.verification.page_access import access_marks, divided_by_access
+from drgn_zonedev.verification.page_access import (
+    access_before,
+    access_marks,
+    divided_by_access,
+)
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
 from drgn_zonedev.verification.ram_aliases import find_ram_aliases, illegal_ram_aliases, own_spans
@@ -373,7 +377,10 @@ def _count_not_exported(context: Context, range_: Range) -> int:
 
 def _verify_promised(context: Context, range_: Range) -> None:
     scanned = next(context.scanned)
-    context.results.ranges += divided_by_access(range_, scanned.access)
+    before = access_before(
+        context.prog, page_layout(context.prog), access_marks(context.prog), range_.start_pfn
+    )
+    context.results.ranges += divided_by_access(range_, [*before, *scanned.access])
     left_out = _count_not_exported(context, range_) if range_.case is Case.ONLINE else 0
     _judge(context, range_, scanned, range_.pages - left_out)
     zones = context.snapshot.zones

@@ -72,14 +72,40 @@ def test_pages_are_split_out_of_their_range(layout: str) -> None:
 
 
 @each_layout
-def test_unaccepted_memory(layout: str) -> None:
+def test_block_of_unaccepted_memory(layout: str) -> None:
     kernel = ram(layout)
     if not kernel.layout.has_constant("PGTY_unaccepted"):
         pytest.skip("without page types, it is on a list of its zone, and has no type")
-    kernel.poke_page_word(
-        RAM + 5, COUNTS, 1 << 32 | kernel.layout.constant("PGTY_unaccepted") << 24
-    )
-    assert parts(kernel)[1] == (RAM + 5, RAM + 6, Access.UNACCEPTED)
+    # __free_unaccepted() marks the first page of a block of MAX_PAGE_ORDER.
+    unaccepted = kernel.layout.constant("PGTY_unaccepted") << 24
+    for pfn in (RAM + 0x400, RAM + 0x800, RAM + 0x1000):
+        kernel.poke_page_word(pfn, COUNTS, 1 << 32 | unaccepted)
+    fine, not_yet = Access.READABLE, Access.UNACCEPTED
+    borders = (0, 0x400, 0xC00, 0x1000, 0x1400, 0x8000)
+    spans = zip(borders, borders[1:], (fine, not_yet, fine, not_yet, fine))
+    assert parts(kernel) == [(RAM + a, RAM + b, x) for a, b, x in spans]
+    prog = kernel.program()
+    for pfn, access in ((0x3FF, fine), (0x400, not_yet), (0xBFF, not_yet), (0xC00, fine)):
+        assert explain(prog, RAM + pfn).access is access
+    (first, *_) = check(prog, pfns=(RAM + 0x7F0, RAM + 0x7F8)).ranges
+    assert first.access is not_yet
+
+
+@each_layout
+@pytest.mark.parametrize("index", [1, 0x155, 0x1FF])
+def test_part_of_a_poisoned_compound_page_is_poisoned(layout: str, index: int) -> None:
+    kernel = busy_ram(layout)
+    head = RAM + PLACES["folio"]
+    poison(kernel, head)
+    prog = kernel.program()
+    for end in (head + 0x200, head + 0x208):
+        report = check(prog, pfns=(head + index, end))
+        found = [(r.end_pfn, r.access) for r in report.ranges]
+        assert found[0] == (head + 0x200, Access.HWPOISON)
+        assert found[1:] == [(end, Access.READABLE)] * (end > head + 0x200)
+    whole = next(r for r in check(prog).ranges if r.start_pfn <= head < r.end_pfn)
+    assert (whole.start_pfn, whole.end_pfn) == (head, head + 0x200)
+    assert explain(prog, head + index).access is Access.HWPOISON
 
 
 @since_compounds
