@@ -27,7 +27,7 @@ from drgn_zonedev.census.plan import Stretch
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
 from drgn_zonedev.verification.columns import Buffers, any_and_all, buffers_of
-from drgn_zonedev.verification.promises import DevicePages, is_idle_at_one
+from drgn_zonedev.verification.promises import DevicePages
 from drgn_zonedev.verification.task import Do, ScanTask
 
 __all__ = (
@@ -194,7 +194,7 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     decided = reader.decide(pages, stretch, work.marks)
     in_use = None
     if stretch.device is not None:
-        in_use = is_in_use(stretch.device, decided.heads)
+        in_use = is_in_use(stretch, decided.heads)
     columns = _Columns(
         _zones(decided.look.flags, decided.look.common_flags, pages.layout),
         decided.kind,
@@ -222,9 +222,9 @@ def _zones(flags: np.ndarray, common: tuple[int, int], layout: PageLayout) -> _Z
     return _Zones(zones, place[ids])
 
 
-def is_in_use(device: DevicePages, heads: Pages) -> np.ndarray:
+def is_in_use(stretch: Stretch, heads: Pages) -> np.ndarray:
     """Which pages of a device have more references than one that is not in use."""
-    return heads.refcount > int(is_idle_at_one(heads.layout, device))
+    return heads.refcount > stretch.idle
 
 
 def _orders(work: Count, decided: Decided) -> np.ndarray | None:
@@ -343,7 +343,7 @@ def _count_heads(
                 kind,
                 order,
                 device,
-                is_in_use(device, heads),
+                is_in_use(stretch, heads),
             )
             labels = _labels_of_heads(work, device, heads, pfn[readable])
             _add(done, columns, labels, (ends - begins)[readable])

@@ -20,6 +20,7 @@ from drgn import FaultError, Program
 from drgn_zonedev.census.deciding import PageMarks
 from drgn_zonedev.census.kinds import PageKind
 from drgn_zonedev.classification.snapshot import Snapshot
+from drgn_zonedev.kernel.folio_counts import idle_references
 from drgn_zonedev.kernel.page_kinds import kinds_of_ram
 from drgn_zonedev.kernel.pcp_lists import pcp_free_blocks, unaccepted_blocks
 from drgn_zonedev.kernel.vmemmap import frames_behind
@@ -39,7 +40,8 @@ class Stretch:
     """
     PFNs whose kind is decided in one way. All are of ``kind``, except those whose struct page
     cannot be read; if it is ``None``, their struct pages decide. ``is_read`` is false where there
-    is nothing to read.
+    is nothing to read. ``idle`` is how many references a page of the device has while it is not
+    used.
     """
 
     start_pfn: int
@@ -47,6 +49,7 @@ class Stretch:
     kind: PageKind | None
     is_read: bool = True
     device: DevicePages | None = None
+    idle: int = 0
 
     @property
     def pages(self) -> int:
@@ -70,7 +73,7 @@ def plan(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> list[Str
     pgmaps = {p.address: p for p in snapshot.pgmaps}
     found = []
     for range_ in ranges:
-        whole = _stretch(snapshot, pgmaps, range_, exported)
+        whole = _stretch(prog, snapshot, pgmaps, range_, exported)
         found += [
             dataclasses.replace(whole, start_pfn=start, end_pfn=end)
             for start, end in intersection((range_.start_pfn, range_.end_pfn), present)
@@ -79,7 +82,7 @@ def plan(prog: Program, snapshot: Snapshot, ranges: Iterable[Range]) -> list[Str
 
 
 def _stretch(
-    snapshot: Snapshot, pgmaps: dict[int, Pgmap], range_: Range, exported: bool
+    prog: Program, snapshot: Snapshot, pgmaps: dict[int, Pgmap], range_: Range, exported: bool
 ) -> Stretch:
     start, end, case = range_.start_pfn, range_.end_pfn, range_.case
     if range_.memmap is Memmap.UNMAPPED:
@@ -93,7 +96,8 @@ def _stretch(
         return Stretch(start, end, None)
     pgmap = pgmaps.get(range_.pgmap or 0)
     if case in (Case.DEVICE, Case.TEARDOWN) and pgmap is not None:
-        return Stretch(start, end, PageKind.DEVICE, device=_device(pgmap, range_))
+        idle = idle_references(prog, pgmap.type, is_live=pgmap.ref.state == "live")
+        return Stretch(start, end, PageKind.DEVICE, device=_device(pgmap, range_), idle=idle)
     return Stretch(start, end, _KINDS.get(case, PageKind.UNINITIALISED))
 
 

@@ -45,6 +45,20 @@ def test_collision_by_kind(layout: str) -> None:
     assert (device.node, device.zone, device.order) == (0, "ZONE_DEVICE", None)
 
 
+@pytest.mark.parametrize("layout", ["5.10", "6.12", "7.2"])
+@pytest.mark.parametrize("kind", ["FS_DAX", "GENERIC", "PCI_P2PDMA", "PRIVATE"])
+def test_pages_that_were_only_initialised_are_idle(layout: str, kind: str) -> None:
+    kernel, type_ = FakeKernel(layout), f"MEMORY_DEVICE_{kind}"
+    kernel.section(8)
+    kernel.device_pages(0x40000, 0x48000, kernel.pgmap((0x40000, 0x48000), type=type_))
+    (use,) = page_census(kernel.program()).devices
+    assert (use.idle, use.in_use) == (0x8000, 0)
+    # One more reference.
+    kernel.poke_page_word(0x40007, 6, kernel.page_word(0x40007, 6) + (1 << 32))
+    (use,) = page_census(kernel.program()).devices
+    assert (use.idle, use.in_use) == (0x8000 - 1, 1)
+
+
 def test_pages_of_a_device_that_have_users_are_in_use() -> None:
     kernel = collision("6.1")
     for pfn in range(0x25000, 0x25007):
