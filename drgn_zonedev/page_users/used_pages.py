@@ -173,11 +173,11 @@ def _hits_of_mapping(
 ) -> Iterator[Hit]:
     # In the page tables, a device-private page is a swap entry.
     swapped = window.pgmap.type == "MEMORY_DEVICE_PRIVATE"
-    for vma in search.vmas(mapping):
+    for vma, own in search.near(folios, rows, search.vmas(mapping)):
         if swapped and not search.knows_swap_entries:
-            yield from search.covered(folios, rows, vma)
+            yield from search.covered(folios, own, vma)
         else:
-            yield from search.hits(folios, rows, vma, by_index=True, swapped=swapped)
+            yield from search.hits(folios, own, vma, by_index=True, swapped=swapped)
 
 
 def _may_be_mapped(window: Window, folios: FolioCounts, rows: np.ndarray, mapping: Mapping) -> bool:

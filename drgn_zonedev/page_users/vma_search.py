@@ -55,6 +55,9 @@ FAILURES = (
 # Page tables that a process has besides those of the pages that were asked about.
 _FURTHER_TABLES = 1 << 12
 
+# ULONG_MAX
+_MOST_INDEX = (1 << 64) - 1
+
 _FILES_OF_DEVICES = "MEMORY_DEVICE_FS_DAX"
 
 
@@ -236,6 +239,25 @@ class VmaSearch:
                     yield Mapping(MappingKind.FILE, inode.i_mapping.value_())
 
     # What a VMA maps.
+
+    def near(
+        self, folios: FolioCounts, rows: np.ndarray, vmas: Iterable[Vma]
+    ) -> Iterator[tuple[Vma, np.ndarray]]:
+        """
+        Yield VMAs that may map folios by their indices, each with the indices of these folios in
+        ascending order: there can be thousands of VMAs, and of folios.
+
+        :param rows: Indices of folios of one mapping.
+        """
+        rows = rows[np.argsort(folios.index[rows], kind="stable")]
+        firsts = folios.index[rows].astype(np.uint64)
+        ends = np.maximum.accumulate(firsts + (1 << folios.order[rows]).astype(np.uint64))
+        for vma in vmas:
+            last = vma.pgoff + max(vma.end - vma.start >> self._page_shift, 0)
+            low = np.searchsorted(ends, np.uint64(vma.pgoff), side="right")
+            high = np.searchsorted(firsts, np.uint64(min(last, _MOST_INDEX)))
+            if low < high:
+                yield vma, np.sort(rows[low:high])
 
     def hits(
         self,

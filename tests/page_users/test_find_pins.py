@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drgn import Object
 from support.fakekernel import FakeKernel, Users
 from support.usedpages import END, FIRST, START, Machine, machine, mapped_file
 
 from drgn_zonedev.export.store import unpacked
+from drgn_zonedev.kernel.folio_counts import FolioCounts
 from drgn_zonedev.kernel.page_holders import HolderKind
-from drgn_zonedev.kernel.rmap import MappingKind
+from drgn_zonedev.kernel.rmap import MappingKind, Vma
 from drgn_zonedev.opening.core import open_dump
 from drgn_zonedev.page_users.find_pins import find_pins
 from drgn_zonedev.page_users.pins import Awaited, Pins, Searched, UsedPages
@@ -71,6 +73,29 @@ def test_a_vma_that_covers_pages_but_does_not_map_them_is_no_user(layout: str) -
     (use,) = made.used()
     assert mapped_by(use) == {"first": 1}
     assert use.pages == 1
+
+
+def test_a_vma_is_asked_only_about_the_folios_that_it_can_map() -> None:
+    made = machine("7.2")
+    prog, none = made.kernel.program(), np.zeros(5, np.int64)
+    # Not in the order of their indices; the third one has 8 pages, the last one is garbage.
+    index = np.array([9, 2, 16, 3, (1 << 64) - 1], np.uint64)
+    order = np.array([0, 0, 3, 0, 0])
+    folios = FolioCounts(
+        np.arange(5) * 8 + FIRST, order, none, none, none, none, index, none.astype(bool)
+    )
+    mm, page = made.first.mm, 4096
+
+    def near(pgoff: int, pages: int) -> list[list[int]]:
+        vma = Vma(0, mm, 0x10000, 0x10000 + pages * page, pgoff, 0)
+        found = VmaSearch(prog).near(folios, np.arange(5), [vma])
+        return [rows.tolist() for _, rows in found]
+
+    assert near(0, 2) == near(4, 5) == near(10, 6) == near(24, 100) == near(5, -1) == []
+    assert near(2, 8) == [[0, 1, 3]]
+    assert near(23, 1) == near(16, 1) == [[2]]
+    assert near(0, 100) == [[0, 1, 2, 3]]
+    assert near((1 << 64) - 1, 1) == []
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -497,7 +522,7 @@ def test_page_tables_that_form_a_cycle_end() -> None:
     made.kernel.poke_member("vm_area_struct", vma, "vm_end", 1 << 47)
     made.kernel.poke_page_word(FIRST, _INDEX, 0)
     made.kernel.poke_page_word(FIRST + 1, _MAPPING, made.file.mapping)
-    made.kernel.poke_page_word(FIRST + 1, _INDEX, 1 << 40)
+    made.kernel.poke_page_word(FIRST + 1, _INDEX, 1 << 27)
     made.set_used(FIRST + 1, mapped=1)
     assert Searched.PAGE_TABLES in {gap.searched for gap in made.pins().gaps}
 
