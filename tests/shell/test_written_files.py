@@ -26,8 +26,13 @@ pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace
 _CALLS = "open,openat,openat2,creat,truncate,ftruncate,rename,renameat,renameat2,unlink,unlinkat"
 _CALLS += ",link,linkat,symlink,symlinkat,mkdir,mkdirat,rmdir,chmod,fchmodat,chown,lchown,fchownat"
 _CALLS += ",utimensat,setxattr,mknod,mknodat"
-STRACE = ("strace", "-f", "-y", "-qq", "-e", f"trace={_CALLS}", "-e", "signal=none")
-_CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)")
+# A file for each thread, whose calls are not cut in two by those of others; and a process does not
+# stop at other calls.
+STRACE = (
+    *("strace", "--seccomp-bpf", "-ff", "-y", "-qq"),
+    *("-e", f"trace={_CALLS}", "-e", "signal=none"),
+)
+_CALL = re.compile(r"^(\w+)\((.*)\) += (-?\d+)")
 _WRITES = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)")
 # With -y, a directory's descriptor says which one it is.
 _PATH = re.compile(r'(?:<([^<>]*)>, )?"((?:[^"\\]|\\.)*)"')
@@ -99,9 +104,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def written(log: str) -> Iterator[str]:
+def written(logs: Path) -> Iterator[str]:
     """Get the paths that were written, made, moved or removed."""
-    for line in log.splitlines():
+    lines = (line for log in logs.iterdir() for line in log.read_text().splitlines())
+    for line in lines:
         found = _CALL.match(line)
         if not found or int(found[3]) < 0:
             continue
@@ -111,12 +117,11 @@ def written(log: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("allowed", ALLOWED, ids=lambda allowed: allowed.command)
-def test_files_that_a_command_writes(work: Path, allowed: Allowed) -> None:
+def test_files_that_a_command_writes(work: Path, tmp_path: Path, allowed: Allowed) -> None:
     shutil.rmtree(work / "out", ignore_errors=True)
     (work / "hard").unlink(missing_ok=True)
     os.link(work / "d/vmcore", work / "hard")
-    log = work / "log"
-    command = [*STRACE, "-o", str(log)]
+    command = [*STRACE, "-o", str(tmp_path / "log")]
     command += [sys.executable, "-B", "-m", "drgn_zonedev", *allowed.command.split()]
     env = {**os.environ, "TMPDIR": str(work / "tmp"), "HOME": str(work), "OMP_NUM_THREADS": "1"}
     before = {path: path.read_bytes() for path in (work / "d").iterdir()}
@@ -125,7 +130,7 @@ def test_files_that_a_command_writes(work: Path, allowed: Allowed) -> None:
     patterns = [re.compile(re.escape(f"{work}/") + path) for path in allowed.paths]
     patterns += [re.compile(re.escape(path)) for path in _EVERYWHERE]
     patterns += [re.compile(re.escape(f"{work}/tmp/") + ".*")] if allowed.unpacks else []
-    paths = {os.path.join(work, path) for path in written(log.read_text())}
+    paths = {os.path.join(work, path) for path in written(tmp_path)}
     odd = {p for p in paths if not any(pattern.fullmatch(p) for pattern in patterns)}
     assert not odd
     assert {path: path.read_bytes() for path in (work / "d").iterdir()} == before
@@ -137,9 +142,11 @@ def test_the_log_is_understood(tmp_path: Path) -> None:
         "import os; open('a', 'w'); os.rename('a', 'b'); os.mkdir('c'); open('b');"
         "os.unlink('d', dir_fd=os.open('.', os.O_RDONLY))"
     )
-    log = tmp_path / "log"
-    command = [*STRACE, "-o", str(log), sys.executable, "-B", "-c", code]
-    (tmp_path / "d").write_text("")
-    subprocess.run(command, cwd=tmp_path, check=True)
-    found = {os.path.join(tmp_path, path) for path in written(log.read_text())}
-    assert found == {str(tmp_path / name) for name in "abcd"}
+    logs, work = tmp_path / "logs", tmp_path / "work"
+    logs.mkdir()
+    work.mkdir()
+    command = [*STRACE, "-o", str(logs / "log"), sys.executable, "-B", "-c", code]
+    (work / "d").write_text("")
+    subprocess.run(command, cwd=work, check=True)
+    found = {os.path.join(work, path) for path in written(logs)}
+    assert found == {str(work / name) for name in "abcd"}
