@@ -777,23 +777,22 @@ class FakeKernel:
         """Have zones count the free blocks that struct pages say, unless a test does."""
         if self._counts_free or "free_area" not in self.layout.structs:
             return
-        found = Counter(block for words in self._mapped_pages() for block in self._free(words))
+        found = Counter(itertools.chain.from_iterable(map(self._free, self._buddies())))
         for nid in self.nodes:
             for zone, order in itertools.product(range(len(self._zone_names)), range(_MAX_ORDERS)):
                 self._set_word(self._nr_free(nid, zone, order), found[nid, zone, order])
 
-    def _mapped_pages(self) -> Iterator[Words]:
+    def _buddies(self) -> Iterator[Words]:
+        """Mapped struct pages of each section that say that they are free."""
+        is_typed = self.layout.has_constant("PGTY_buddy")
+        mask, buddy = (0xFF000000, 0xF0000000) if is_typed else (0xF0000080, 0xF0000000)
         for section in self.memory.sections.values():
-            yield section.words[section.mapped]
+            says_so = section.words[:, _COUNTS] & np.uint64(mask) == buddy
+            yield section.words[says_so & section.mapped]
 
     def _free(self, words: Words) -> Iterator[tuple[int, int, int]]:
-        types = words[:, _COUNTS].astype(np.uint32)
-        if self.layout.has_constant("PGTY_buddy"):
-            buddy = types >> np.uint32(24) == 0xF0
-        else:
-            buddy = types & np.uint32(0xF0000080) == 0xF0000000
         is_tail = words[:, _LRU_NEXT] & np.uint64(1) != 0
-        for flags, order in words[buddy & ~is_tail][:, [_FLAGS, _PRIVATE]].tolist():
+        for flags, order in words[~is_tail][:, [_FLAGS, _PRIVATE]].tolist():
             zone = flags >> self.zone_shift & (1 << self.node_shift - self.zone_shift) - 1
             yield flags >> self.node_shift, zone, order
 
