@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -156,7 +157,7 @@ def _run(args: argparse.Namespace) -> Outcome:
     from drgn_zonedev.lab.machine.boot import check_host
     from drgn_zonedev.lab.verdict import matrix_results as results
 
-    refuse_overwriting(args, _cached_files(args.names))
+    refuse_overwriting(args, _cached_directories(args.names))
     # Do this first: it must not fail after a long run, nor leave old results in place.
     for path in filter(None, (args.junit, args.json)):
         _write(path, "")
@@ -175,11 +176,15 @@ def _run(args: argparse.Namespace) -> Outcome:
     return Outcome(cells, _status(cells))
 
 
-def _cached_files(names: Sequence[str]) -> Iterator[Path]:
+def _cached_directories(names: Sequence[str]) -> Iterator[Path]:
+    # Their files are known by them: modules are ten thousands.
     from drgn_zonedev.lab.kernels.known import ALL_KERNELS, kernel_dir
 
     for name in [name for name in names if name in ALL_KERNELS] or ALL_KERNELS:
-        yield from kernel_dir(name).rglob("*")
+        for directory, below, _ in os.walk(kernel_dir(name)):
+            yield Path(directory)
+            links = (os.path.join(directory, each) for each in below)
+            yield from (Path(link) for link in links if os.path.islink(link))
 
 
 def _refuse_dumps_over(
