@@ -179,30 +179,30 @@ class _Objects:
         return found if found is not None and self.types.names.shows(name) else None
 
     def _find(self, prog: Program, name: str, flags: FindObjectFlags) -> Object | None:
-        if flags & FindObjectFlags.VARIABLE and name in self.variables:
+        # Flags come last: they are what takes time.
+        if name in self.variables and flags & FindObjectFlags.VARIABLE:
             type_name, address = self.variables[name]
             return Object(prog, type_name, address=address)
-        if flags & FindObjectFlags.FUNCTION and self._is_function(name):
+        if self._is_function(name) and flags & FindObjectFlags.FUNCTION:
             # drgn takes this function as the sign of SPARSEMEM_VMEMMAP, then
             # finds vmemmap itself, in the first section that has a memmap.
             function = prog.function_type(prog.type("int"), ())
             return Object(prog, function, address=_VMEMMAP_POPULATE)
-        if flags & FindObjectFlags.CONSTANT:
-            key = self.types.layout.enum_of(name)
-            if key is not None:
-                value = self.types.layout.constant(name)
-                return Object(prog, self.types.enum(prog, key), value)
+        key = self.types.layout.enum_of(name)
+        if key is not None and flags & FindObjectFlags.CONSTANT:
+            value = self.types.layout.constant(name)
+            return Object(prog, self.types.enum(prog, key), value)
         return None
 
     def _is_function(self, name: str) -> bool:
-        # Where the section flags are macros, pfn_to_online_page() shows the newer ones.
         layout = self.types.layout
-        macros = not layout.has_constant("SECTION_MARKED_PRESENT_BIT")
-        if layout.name == "7.3-proposal" and name in _PROPOSAL_FUNCTIONS:
-            return True
-        return name == "vmemmap_populate" or (
-            name == "pfn_to_online_page" and macros and layout.has_taint
-        )
+        if name == "pfn_to_online_page":
+            # Where the section flags are macros, it shows the newer ones.
+            macros = not layout.has_constant("SECTION_MARKED_PRESENT_BIT")
+            return macros and layout.has_taint
+        if name in _PROPOSAL_FUNCTIONS:
+            return layout.name == "7.3-proposal"
+        return name == "vmemmap_populate"
 
 
 def _vmcoreinfo(layout: Layout, mem_section: int, sizeof_page: int) -> str:
