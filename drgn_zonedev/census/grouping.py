@@ -22,7 +22,7 @@ from drgn_zonedev.census.bins import NO_LABEL, Bin
 from drgn_zonedev.classification.snapshot import Snapshot
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.page_flags import PageUse, PageUses, flag_names, page_uses
-from drgn_zonedev.kernel.pageblock import pageblock_layout, section_migratetypes
+from drgn_zonedev.kernel.pageblock import pageblock_layout, present_migratetypes
 from drgn_zonedev.model import Pgmap
 from drgn_zonedev.util.strings import c_string
 
@@ -123,7 +123,7 @@ def _of_pageblocks(prog: Program, snapshot: Snapshot) -> Labels:
     starts, values = [_NO_PFNS], [_NO_VALUES]
     for nr, usage in zip(sections.nr.tolist(), sections.usage.tolist()):
         types = (
-            section_migratetypes(prog, usage, layout) if snapshot.is_online(nr * pages) else None
+            present_migratetypes(prog, usage, layout) if snapshot.is_online(nr * pages) else None
         )
         known = np.full(per_section, NO_LABEL, np.uint64) if types is None else types
         starts.append(nr * pages + np.arange(per_section + 1) * layout.pages)

@@ -25,6 +25,7 @@ __all__ = (
     "max_order_nr_pages",
     "pageblock_layout",
     "pageblock_nr_pages",
+    "present_migratetypes",
     "section_migratetypes",
 )
 
@@ -166,17 +167,51 @@ def _bits(prog: Program) -> int:
 @takes_program_or_default
 def section_migratetypes(prog: Program, usage: int, layout: PageblockLayout) -> np.ndarray | None:
     """
-    Get the migratetype of each pageblock of a section.
+    Get the migratetype of each pageblock of a section, that it has had before it was isolated if
+    the kernel keeps that.
 
     :param usage: Address of the ``struct mem_section_usage``.
     :return: ``None`` if it cannot be read.
     """
+    bits = _section_bits(prog, usage, layout)
+    return None if bits is None else _kept(bits)
+
+
+@takes_program_or_default
+def present_migratetypes(prog: Program, usage: int, layout: PageblockLayout) -> np.ndarray | None:
+    """
+    Get the migratetype of each pageblock of a section, as ``get_pageblock_migratetype()`` does:
+    ``MIGRATE_ISOLATE`` while it is isolated.
+
+    :param usage: Address of the ``struct mem_section_usage``.
+    :return: ``None`` if it cannot be read.
+    """
+    bits = _section_bits(prog, usage, layout)
+    if bits is None:
+        return None
+    types = _kept(bits)
+    try:
+        # Since "mm/page_isolation: make page isolation a standalone bit" (in v6.17).
+        isolated = int(prog.constant("PB_migrate_isolate").value_())
+        types[bits[:, isolated] != 0] = int(prog.constant("MIGRATE_ISOLATE").value_())
+    except LookupError:
+        pass
+    return types
+
+
+def _kept(bits: np.ndarray) -> np.ndarray:
+    weights = 1 << np.arange(_MIGRATETYPE_BITS)
+    types: np.ndarray = (bits[:, :_MIGRATETYPE_BITS] * weights).sum(axis=1)
+    return types
+
+
+def _section_bits(prog: Program, usage: int, layout: PageblockLayout) -> np.ndarray | None:
+    # A row of bits for each pageblock.
     blocks = sparsemem_geometry(prog).pages_per_section // layout.pages
     offset = offsetof(prog.type("struct mem_section_usage"), "pageblock_flags")
     try:
         raw = read_memory(prog, usage + offset, blocks * layout.bits // 8)
     except FaultError:
         return None
-    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").reshape(blocks, -1)
-    weights = 1 << np.arange(_MIGRATETYPE_BITS)
-    return (bits[:, :_MIGRATETYPE_BITS] * weights).sum(axis=1)
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
+    return bits.reshape(blocks, -1)

@@ -16,6 +16,7 @@ from drgn_zonedev.kernel.pageblock import (
     PageblockLayout,
     pageblock_layout,
     pageblock_nr_pages,
+    present_migratetypes,
     section_migratetypes,
 )
 from drgn_zonedev.kernel.sections import sections
@@ -40,6 +41,25 @@ def test_migratetype_is_in_the_low_bits(bits: int, word: int, first: list[int]) 
     types = section_migratetypes(kernel.program(), address, layout)
     assert types is not None
     assert types.tolist() == first + [0] * 60
+
+
+@pytest.mark.parametrize(
+    ("layout", "bits", "word", "first"),
+    [("6.1", 4, 0x9A14, [4, 1, 2, 1]), ("7.2", 8, 0x090A1109, [1, 5, 2, 1])],
+)
+def test_isolated_pageblock_has_no_other_migratetype(
+    layout: str, bits: int, word: int, first: list[int]
+) -> None:
+    # MIGRATE_ISOLATE is 4 on 6.1 (without CMA), and 5 on 7.2, where it is a bit of its own.
+    kernel = FakeKernel(layout)
+    address = usage(kernel)
+    offset = kernel.layout.structs["mem_section_usage"].members["pageblock_flags"].offset
+    kernel.poke(address + offset, word.to_bytes(8 * bits, "little"))
+    prog, pageblocks = kernel.program(), PageblockLayout(bits, 512, 1)
+    types = present_migratetypes(prog, address, pageblocks)
+    assert types is not None
+    assert types.tolist() == first + [0] * 60
+    assert kernel.layout.constant("MIGRATE_ISOLATE") in first
 
 
 @each_layout
