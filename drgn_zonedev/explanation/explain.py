@@ -39,6 +39,7 @@ from drgn_zonedev.kernel.mmzone import sparsemem_geometry, subsection_map_index
 from drgn_zonedev.known_bugs.in_findings import with_known_bugs
 from drgn_zonedev.model import Access, Case, Finding, KernelFacts, Memmap, Pgmap, Range, Severity
 from drgn_zonedev.util.handles import Result, bind
+from drgn_zonedev.verification.compound_links import linked_heads
 from drgn_zonedev.verification.page_access import access_of_page
 from drgn_zonedev.verification.patterns import Contents, page_contents
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
@@ -147,7 +148,13 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         findings=findings,
         walkers=walkers,
         walkers_error=exposed if isinstance(exposed, str) else None,
-        verdict=_verdict(here, page, findings, walkers, snapshot.is_online(pfn))
+        verdict=_verdict(
+            here,
+            page,
+            (findings, _of_head(prog, snapshot, ranges, words)),
+            walkers,
+            snapshot.is_online(pfn),
+        )
         + _see_pins(prog, snapshot, here, page, pfn),
         access=access,
         pgmap=_pgmap(prog, snapshot, here),
@@ -255,16 +262,22 @@ _WARNINGS = {
 def _verdict(
     range_: Range | None,
     page: PageWords | None,
-    findings: Sequence[Finding],
+    findings: tuple[Sequence[Finding], Sequence[Finding]],
     walkers: Sequence[ExposedWalker],
     online: bool,
 ) -> str:
+    # Findings are those about the page, and about the head of its compound page.
     if range_ is None:
         return "No memory here: no present section and no pgmap."
     verdict, promise = _case_verdict(range_, online)
-    broken = ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
+    broken, of_head = (_broken(f) for f in findings)
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
+    elif promise and of_head:
+        verdict += (
+            f", but the head of its compound page breaks the kernel's promise: {of_head}. "
+            "Do not trust either struct page."
+        )
     elif promise and page and page.false_zone:
         verdict += ", but the zone in its struct page does not exist."
     elif promise and (page or range_.case is not Case.ONLINE):
@@ -280,6 +293,21 @@ def _verdict(
         return f"{verdict} It holds: {page.contents}."
     of_memory = _WARNINGS.get(range_.access, "")
     return " ".join(filter(None, [verdict, *_of_page(page, walkers), of_memory]))
+
+
+def _broken(findings: Sequence[Finding]) -> str:
+    return ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
+
+
+def _of_head(
+    prog: Program, snapshot: Snapshot, ranges: list[Range], words: PagesOrGap
+) -> tuple[Finding, ...]:
+    # What is wrong with the head that a tail in RAM leads to: whoever reads the tail reads it, too.
+    head = int(linked_heads(words)[0]) if isinstance(words, Pages) else -1
+    range_ = range_of_pfn(prog, snapshot, ranges, head) if head >= 0 else None
+    if range_ is None or range_.case is not Case.ONLINE:
+        return ()
+    return verify_pfn(prog, snapshot, range_, head).findings
 
 
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:

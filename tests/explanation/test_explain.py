@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.defects import Defect, Injector, Overlay
-from support.fakekernel import FakeKernel, collision, in_flight, partial
+from support.fakekernel import FakeKernel, busy_ram, collision, in_flight, partial
+from support.fakekernel.ram import PLACES
 from support.kernels import each_layout, ends_of_layouts, since_compounds
 from support.littlemachine import DATA, DEVDAX, FSDAX, OWN, areas, little_machine, places
 
@@ -263,3 +264,16 @@ def test_a_page_that_is_used_leads_to_its_users(layout: str) -> None:
     assert explain(kernel.program(), pfn).verdict.endswith(
         f"It is used; see: zonedev pins {pfn:#x}"
     )
+
+
+@each_layout
+def test_tail_is_not_vouched_for_if_its_head_is_damaged(layout: str) -> None:
+    kernel = busy_ram(layout)
+    head = 0x40000 + PLACES["folio"]
+    healthy = explain(kernel.program(), head + 5).verdict
+    assert healthy == "RAM, online. A walker may read the struct page."
+    for word in range(8):
+        kernel.poke_page_word(head, word, (1 << 64) - 1)
+    verdict = explain(kernel.program(), head + 5).verdict
+    assert "its compound page breaks the kernel's promise: ram-page-uninitialized." in verdict
+    assert "may read" not in verdict
