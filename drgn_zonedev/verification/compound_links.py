@@ -316,7 +316,9 @@ def _agrees(prog: Program, pages: Pages, links: _Links, row: int, order: int) ->
         return links.number(pfn, row + size, row + 2 * size) <= _STRAY
     behind = [_link(prog, pages, pfn + size + i) for i in range(3)]
     last = [_link(prog, pages, pfn + size - i) for i in (1, 2)]
-    return (row + size == len(links.head) or pfn in last) and behind.count(pfn) <= _STRAY
+    # What cannot be read proves nothing.
+    ends = behind.count(pfn) <= _STRAY and behind.count(None) <= _STRAY
+    return ends and (row + size == len(links.head) or pfn in last)
 
 
 def _link(prog: Program, pages: Pages, pfn: int) -> int | None:

@@ -11,7 +11,7 @@ import random
 
 import numpy as np
 import pytest
-from drgn import Program
+from drgn import FaultError, Program
 from support.fakekernel import FakeKernel, RamBuilder, busy_ram
 from support.kernels import since_compounds
 
@@ -176,3 +176,18 @@ def test_head_that_was_wiped_does_not_make_its_aliases_illegal(
     assert errors(check(kernel.program())) == [
         ("ram-page-uninitialized", HUGE + index, HUGE + index + 1)
     ]
+
+
+@since_compounds
+def test_order_is_believed_if_the_tails_cannot_be_read(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE)
+    prog = kernel.program()
+
+    def fail(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise FaultError("not in the dump", address)
+
+    first = HUGE + PER_PAGE * 2
+    prog.add_memory_segment(kernel.page(first), 64 * (HUGE + 512 - first), fail, False)
+    assert errors(check(prog)) == []
