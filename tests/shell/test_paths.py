@@ -63,8 +63,10 @@ def test_dump_is_opened_by_any_name(
     "lab run --kernel {odd}/vmcore --vmlinux {odd}/vmlinux", "-c {odd} pfn {odd}",
 ])  # fmt: skip
 def test_error_about_any_name_is_one_line(
-    odd: Path, command: str, capsys: pytest.CaptureFixture[str]
+    odd: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Whether the output is a file of a cached kernel takes long to find out.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(odd.parent / "cache"))
     assert cli.main([word.format(odd=odd) for word in command.split()]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
