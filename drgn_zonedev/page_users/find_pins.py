@@ -103,8 +103,11 @@ def _subject(
     pgmaps = with_devices(prog, snapshot.pgmaps)
     if what is None:
         return _Subject(pgmaps, None)
-    if named := tuple(pgmap for pgmap in pgmaps if kind is None and _is_meant(pgmap, what)):
+    if named := tuple(pgmap for pgmap in pgmaps if _is_named(pgmap, what)):
         return _Subject(named, None)
+    # Otherwise, the number is of that kind.
+    if kind is None and (there := tuple(p for p in pgmaps if _is_at(p, what))):
+        return _Subject(there, None)
     if isinstance(what, Pgmap):
         raise ValueError(f"pgmap {what.address:#x} is not in pgmap_array any more")
     try:
@@ -133,15 +136,17 @@ def _choices(pgmaps: Sequence[Pgmap]) -> str:
     return f"give {devices}the address of a struct dev_pagemap, which pgmaps lists, or a PFN"
 
 
-def _is_meant(pgmap: Pgmap, what: object) -> bool:
+def _is_named(pgmap: Pgmap, what: object) -> bool:
     if isinstance(what, Pgmap):
         return what.address == pgmap.address
+    return isinstance(what, str) and what.replace("/dev/", "", 1) in _names(pgmap)
+
+
+def _is_at(pgmap: Pgmap, what: object) -> bool:
     if isinstance(what, Object):
         is_pgmap = what.type_.type_name() == "struct dev_pagemap *"
         return is_pgmap and bool(what.value_() == pgmap.address)
-    if isinstance(what, str):
-        return what.replace("/dev/", "", 1) in _names(pgmap) or _number(what) == pgmap.address
-    return what == pgmap.address
+    return (_number(what) if isinstance(what, str) else what) == pgmap.address
 
 
 def _names(pgmap: Pgmap) -> list[str]:

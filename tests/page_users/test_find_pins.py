@@ -464,6 +464,17 @@ def test_what_can_be_asked_about() -> None:
     assert made.pins(FIRST + 2).pgmaps[0].uses == ()
 
 
+def test_a_device_is_meant_whatever_kind_numbers_are_of() -> None:
+    with unpacked(VMCORES / "6.1-two-in-one") as files:
+        prog = open_dump(files / "vmcore", files / "vmlinux")
+        (pgmap,) = find_pins(prog, "pmem0").pgmaps
+        for what in ("pmem0", "/dev/pmem0", pgmap.pgmap):
+            assert find_pins(prog, what, "pfn").pgmaps == (pgmap,)
+        # This number is no PFN.
+        with pytest.raises(ValueError, match="is not a PFN"):
+            find_pins(prog, hex(pgmap.pgmap.address), "pfn")
+
+
 @pytest.mark.parametrize("what", [END + 7, "no-such-device", "0x12"])
 def test_what_is_no_device_is_an_error(what: int | str) -> None:
     with pytest.raises(ValueError, match=r"not device memory|no device"):
