@@ -21,7 +21,14 @@ from drgn import Architecture, FaultError, Program
 from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.vmcore.raw import read_raw
 
-__all__ = ("EntryFormat", "EntryKind", "SwapFormat", "entry_format", "has_entry_format")
+__all__ = (
+    "EntryFormat",
+    "EntryKind",
+    "NoAccess",
+    "SwapFormat",
+    "entry_format",
+    "has_entry_format",
+)
 
 _ENTRY_BITS = 3
 
@@ -64,6 +71,18 @@ class SwapFormat:
 
 
 @dataclass(frozen=True)
+class NoAccess:
+    """
+    Entries that map a page or a block to which its process has no access (``PROT_NONE``). The
+    processor takes them for empty, the kernel does not. In x86-64, the address is inverted.
+    """
+
+    page: EntryKind
+    block: EntryKind
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
 class EntryFormat:
     """
     The format of page tables.
@@ -73,7 +92,7 @@ class EntryFormat:
     maps at most ``1 << largest_bits`` pages. The address consists of the bits in ``low``, and of
     those in ``high``, which are ``high_shift`` further up. The processor sets bits in ``used`` by
     itself, in each table that leads to the same. No entry is of two kinds in ``swap``, which is
-    empty where they are not known.
+    empty where they are not known. Only tables of processes have entries of ``no_access``.
     """
 
     page_shift: int
@@ -84,6 +103,7 @@ class EntryFormat:
     largest_bits: int
     low: int
     read_top: Callable[[int], bytes]
+    no_access: NoAccess
     high: int = 0
     high_shift: int = 0
     used: int = 0
@@ -110,6 +130,10 @@ class EntryFormat:
         if self.high:
             address |= (entries & np.uint64(self.high)) << np.uint64(self.high_shift)
         return (address >> np.uint64(self.page_shift)).astype(np.int64)
+
+    def frames_without_access(self, entries: np.ndarray) -> np.ndarray:
+        """Get the page frame that is in each entry of ``no_access``."""
+        return self.frames(~entries if self.no_access.inverted else entries)
 
     def top(self) -> bytes:
         """
@@ -142,7 +166,7 @@ def entry_format(prog: Program) -> EntryFormat:
 def _x86_64(prog: Program) -> EntryFormat:
     # arch/x86/include/asm/pgtable_types.h. Bits 12 to 51 of an entry are the physical address. 1
     # GiB is the largest page: the bit for huge pages is reserved above it.
-    present, huge = 1 << 0, 1 << 7
+    present, huge, protnone = 1 << 0, 1 << 7, 1 << 8
     levels = 5 if _vmcoreinfo(prog, r"NUMBER\(pgtable_l5_enabled\)=(1)") else 4
     return EntryFormat(
         page_shift=12,
@@ -154,10 +178,16 @@ def _x86_64(prog: Program) -> EntryFormat:
         low=((1 << 52) - (1 << 12)) & ~_encryption_mask(prog),
         # Only the top of the page tables is in the kernel's image.
         read_top=lambda size: read_raw(prog, _top_address(prog), size),
+        # protnone_mask() in arch/x86/include/asm/pgtable-invert.h.
+        no_access=NoAccess(
+            EntryKind(present | protnone, protnone),
+            EntryKind(present | protnone | huge, protnone | huge),
+            inverted=True,
+        ),
         # _PAGE_ACCESSED and _PAGE_DIRTY.
         used=1 << 5 | 1 << 6,
         # arch/x86/include/asm/pgtable_64.h: __swp_offset(). _PAGE_PROTNONE is a page that is there.
-        swap=(SwapFormat(EntryKind(present | 1 << 8, 0), left=5, right=14, inverted=True),),
+        swap=(SwapFormat(EntryKind(present | protnone, 0), left=5, right=14, inverted=True),),
     )
 
 
@@ -171,6 +201,15 @@ def _encryption_mask(prog: Program) -> int:
         return int(prog["sme_me_mask"].value_())
     except LookupError:
         return 0
+
+
+def _arm64_no_access() -> NoAccess:
+    # PAGE_NONE in arch/arm64/include/asm/pgtable-prot.h has PTE_NG, PTE_PXN and PTE_UXN. Before
+    # Linux kernel commit 55564814a838 ("arm64/mm: Move PTE_PRESENT_INVALID to overlay PTE_NG")
+    # (in v6.10), the offset of a swap entry may have the first of these bits, but is too small for
+    # the others, and since then it never has the first.
+    bits = 1 << 11 | 1 << 53 | 1 << 54
+    return NoAccess(EntryKind(1 | bits, bits), EntryKind(3 | bits, bits))
 
 
 def _arm64_swap() -> tuple[SwapFormat, ...]:
@@ -224,6 +263,7 @@ def _arm64(prog: Program) -> EntryFormat:
         high=high,
         high_shift=high_shift,
         read_top=lambda size: _arm64_top(prog, size),
+        no_access=_arm64_no_access(),
         swap=_arm64_swap(),
     )
 

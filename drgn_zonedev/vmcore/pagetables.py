@@ -20,7 +20,7 @@ from drgn import FaultError, Object, Program
 from drgn.helpers.common.prog import takes_program_or_default
 from drgn.helpers.linux.mm import follow_phys
 
-from drgn_zonedev.vmcore.entry_format import EntryFormat, entry_format, has_entry_format
+from drgn_zonedev.vmcore.entry_format import EntryFormat, EntryKind, entry_format, has_entry_format
 from drgn_zonedev.vmcore.left_out import LEFT_OUT, absent_frames, leaves_something_out
 from drgn_zonedev.vmcore.raw import read_raw
 
@@ -147,8 +147,8 @@ def mapped_frames(
     mm: Object, first: int, end: int, most_tables: int, *, swapped: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
     """
-    Find what a process has mapped in a part of its memory. Only page tables that exist are
-    read.
+    Find what a process has mapped in a part of its memory, whether or not it may access it
+    (``PROT_NONE``). Only page tables that exist are read.
 
     :param mm: ``struct mm_struct *``
     :param first: Virtual page number: the address divided by the page size.
@@ -262,6 +262,7 @@ class _Walk:
                 continue
             frames = self._format.frames(leaf)
             frames[~self._format.page.among(leaf)] = UNMAPPED
+            self._add_without_access(frames, leaf, self._format.no_access.page)
             for kind in self._swap:
                 swapped = kind.among(leaf)
                 frames[swapped] = kind.offsets(leaf[swapped])
@@ -326,6 +327,7 @@ class _Walk:
             yield start + low - self._first, high - low, entries, bits
             return
         frames, blocks = self._format.frames(entries), self._format.block.among(entries)
+        blocks |= self._add_without_access(frames, entries, self._format.no_access.block)
         swapped = np.zeros(len(entries), bool)
         for kind in self._swap:
             of_kind = kind.among(entries)
@@ -350,6 +352,16 @@ class _Walk:
                 yield at, count, _UnreadableTable(frame), bits
                 continue
             yield from self._leaves(table, base, bits - self._format.table_bits)
+
+    def _add_without_access(
+        self, frames: np.ndarray, entries: np.ndarray, kind: EntryKind
+    ) -> np.ndarray:
+        # Set the frames of entries that map memory without access, and say which these are.
+        if self._top is None:
+            return np.zeros(len(entries), bool)
+        hidden = kind.among(entries)
+        frames[hidden] = self._format.frames_without_access(entries[hidden])
+        return hidden
 
     def _table(self, frame: int) -> bytes:
         shift = self._format.page_shift

@@ -98,6 +98,61 @@ def test_a_vma_is_asked_only_about_the_folios_that_it_can_map() -> None:
     assert near((1 << 64) - 1, 1) == []
 
 
+def without_access(pfn: int, more: int = 0) -> int:
+    """Of x86-64, as mprotect(PROT_NONE) leaves it: _PAGE_PROTNONE, and the PFN is inverted."""
+    return ~(pfn << 12) & (1 << 52) - (1 << 12) | 1 << 8 | more
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_without_access_is_mapped(layout: str) -> None:
+    made = machine(layout)
+    made.users.own(made.file, FIRST, 2)
+    made.set_used(FIRST, mapped=1, pages=2)
+    start = made.first.next_address
+    made.users.map(made.first, made.file, [FIRST, None])
+    made.users.set_entry(made.first, start + 4096, without_access(FIRST + 1))
+    (use,) = made.used()
+    assert (use.pages, mapped_by(use), use.has_unknown_user) == (2, {"first": 2}, False)
+
+
+@pytest.mark.parametrize("entry", [without_access(FIRST + 1), without_access(FIRST) ^ 1 << 8])
+def test_memory_without_access_is_mapped_where_its_entry_says(entry: int) -> None:
+    made = machine("7.2")
+    made.users.own(made.file, FIRST, 1)
+    made.set_used(FIRST, mapped=1)
+    start = made.first.next_address
+    made.users.map(made.first, made.file, [None])
+    made.users.set_entry(made.first, start, entry)
+    (use,) = made.used()
+    assert (mapped_by(use), use.unknown_mappings) == ({}, 1)
+
+
+def test_a_huge_page_without_access_is_mapped() -> None:
+    made = machine("7.2")
+    made.users.own(made.file, FIRST, 1)
+    made.set_used(FIRST, mapped=1)
+    made.users.map_huge(made.first, made.file, FIRST)
+    start = made.first.next_address - 2 * 512 * 4096
+    made.users.set_entry(made.first, start, without_access(FIRST, 1 << 7), level=1)
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 1}
+
+
+# PAGE_NONE: PTE_AF, PTE_NG, PTE_PXN, PTE_UXN, PTE_RDONLY, and PTE_PROT_NONE up to v6.9.
+ARM64_NONE = 1 << 10 | 1 << 11 | 1 << 53 | 1 << 54 | 1 << 7
+
+
+@pytest.mark.parametrize("flags", [ARM64_NONE | 2, ARM64_NONE | 2 | 1 << 58])
+def test_memory_of_arm64_without_access_is_mapped(flags: int) -> None:
+    made = machine("arm64-5.16")
+    made.users.own(made.file, FIRST, 1)
+    start = made.first.next_address
+    made.users.map(made.first, made.file, [None])
+    made.users.set_entry(made.first, start, FIRST << 12 | flags)
+    (use,) = made.used()
+    assert mapped_by(use) == {"first": 1}
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_page_that_only_belongs_to_a_file_is_not_used(layout: str) -> None:
     # A DAX entry without a mapping, or a devdax page that was unmapped.
