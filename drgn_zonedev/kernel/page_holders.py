@@ -68,7 +68,9 @@ def page_holders(prog: Program, process: Process) -> Iterator[tuple[int, PageHol
     :raises FaultError: if it cannot be read
     """
     known = _operations(prog)
-    opened = list(open_files(Object(prog, "struct task_struct *", process.task)))
+    # Tables that were copied have the same files.
+    leader = Object(prog, "struct task_struct *", process.task)
+    opened = list(dict.fromkeys(open_files(leader)))
     at = np.uint64(offsetof(prog.type("struct file"), "f_op"))
     addresses = np.array([file for _, file in opened], np.uint64)
     operations = read_records(prog, addresses + at, 8)[0].view("<u8")[:, 0]

@@ -79,11 +79,15 @@ def _mm(leader: Object) -> int:
     if mm or leader.signal.nr_threads.value_() <= 1:
         return int(mm)
     # The first thread has exited, and others go on.
-    head = leader.signal.thread_head.address_of_()
-    for thread in list_entries(leader.prog_, "struct task_struct", head, "thread_node"):
+    for thread in _threads(leader):
         if thread.mm.value_():
             return int(thread.mm.value_())
     return 0
+
+
+def _threads(leader: Object) -> Iterator[Object]:
+    head = leader.signal.thread_head.address_of_()
+    return list_entries(leader.prog_, "struct task_struct", head, "thread_node")
 
 
 def process_of_task(task: Object, mm: int | None = None) -> Process:
@@ -112,34 +116,42 @@ def uninterruptible_threads(prog: Program, process: Process) -> Iterator[Object]
     :return: Iterator of ``struct task_struct *``
     :raises FaultError: at a thread that cannot be read
     """
-    head = Object(prog, "struct task_struct *", process.task).signal.thread_head.address_of_()
     # Renamed in Linux kernel commit 2f064a59a11f ("sched: Change task_struct::state") (in
     # v5.14).
     member = "__state" if prog.type("struct task_struct").has_member("__state") else "state"
-    for thread in list_entries(prog, "struct task_struct", head, "thread_node"):
+    for thread in _threads(Object(prog, "struct task_struct *", process.task)):
         need_object(thread[0])
         if thread.member_(member).value_() & _TASK_UNINTERRUPTIBLE:
             yield thread
 
 
-def open_files(task: Object) -> Iterator[tuple[int, int]]:
+def open_files(leader: Object) -> Iterator[tuple[int, int]]:
     """
-    Iterate over the files that a task has open.
+    Iterate over the files that a process has open, in the table of any of its threads.
 
-    :param task: ``struct task_struct *``
+    :param leader: ``struct task_struct *``: its first thread
     :return: Iterator of (file descriptor, address of the ``struct file``)
     :raises FaultError: if they cannot be read
     """
-    files = task.files.read_()
-    if not files:
-        return
-    need_object(files[0])
-    fdt = files.fdt.read_()
-    need_object(fdt[0])
-    count = min(fdt.max_fds.value_(), _MAX_FILES)
-    table = np.frombuffer(read_memory(task.prog_, fdt.fd.value_(), 8 * count), "<u8")
-    for fd in np.flatnonzero(table).tolist():
-        yield fd, int(table[fd])
+    for files in _file_tables(leader):
+        need_object(files[0])
+        fdt = files.fdt.read_()
+        need_object(fdt[0])
+        count = min(fdt.max_fds.value_(), _MAX_FILES)
+        table = np.frombuffer(read_memory(leader.prog_, fdt.fd.value_(), 8 * count), "<u8")
+        for fd in np.flatnonzero(table).tolist():
+            yield fd, int(table[fd])
+
+
+def _file_tables(leader: Object) -> Iterator[Object]:
+    # One for all threads, unless they have taken leave of it: unshare(CLONE_FILES). A thread that
+    # has exited has none.
+    seen = {0}
+    for thread in itertools.chain((leader,), _threads(leader)):
+        files = thread.files.read_()
+        if files.value_() not in seen:
+            seen.add(files.value_())
+            yield files
 
 
 def stack_functions(task: Object) -> tuple[str, ...]:

@@ -26,14 +26,8 @@ def test_processes_are_those_of_user_space() -> None:
 
 def test_a_process_goes_on_after_its_first_thread() -> None:
     made = machine("7.2")
-    kernel, users = made.kernel, made.users
-    thread = kernel.new("task_struct", mm=made.first.mm)
-    signal = kernel.member("task_struct", made.first.task, "signal")
-    kernel.poke_member("signal_struct", signal, "nr_threads", 2)
-    links = [users.at("task_struct", t, "thread_node") for t in (made.first.task, thread)]
-    ring = [users.at("signal_struct", signal, "thread_head"), *links]
-    for a, b in zip(ring, [*ring[1:], ring[0]]):
-        kernel.poke_member("list_head", a, "next", b)
+    kernel = made.kernel
+    made.users.thread(made.first, mm=made.first.mm)
     kernel.poke_member("task_struct", made.first.task, "mm", 0)
     first, _ = for_each_process(kernel.program())
     assert (first.pid, first.mm) == (100, made.first.mm)
@@ -57,6 +51,27 @@ def test_open_files_are_those_in_the_table() -> None:
     task = Object(prog, "struct task_struct *", made.first.task)
     assert list(open_files(task)) == [(3, pipe), (4, ring)]
     assert list(open_files(Object(prog, "struct task_struct *", made.second.task))) == []
+
+
+def test_files_are_those_of_all_threads() -> None:
+    made = machine("7.2")
+    users = made.users
+    first = users.open(made.first, "pipefifo_fops", 0)
+    table = made.kernel.member("task_struct", made.first.task, "files")
+    users.thread(made.first, files=table)
+    task = Object(made.kernel.program(), "struct task_struct *", made.first.task)
+    assert list(open_files(task)) == [(3, first)]
+    # A new table, of the first thread only.
+    second = users.open(made.first, "io_uring_fops", 0)
+    assert list(open_files(task)) == [(3, first), (4, second), (3, first)]
+
+
+def test_files_outlive_the_first_thread() -> None:
+    made = machine("7.2")
+    pipe = made.users.open(made.first, "pipefifo_fops", 0)
+    made.users.take_files(made.first, made.users.thread(made.first))
+    task = Object(made.kernel.program(), "struct task_struct *", made.first.task)
+    assert list(open_files(task)) == [(3, pipe)]
 
 
 def test_a_stack_that_cannot_be_unwound_is_empty() -> None:

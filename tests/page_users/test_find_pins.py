@@ -153,6 +153,18 @@ def test_memory_of_arm64_without_access_is_mapped(flags: int) -> None:
     assert mapped_by(use) == {"first": 1}
 
 
+@pytest.mark.parametrize("layout", ["6.1", "7.2"])
+def test_a_thread_may_have_a_pipe_of_its_own(layout: str) -> None:
+    made = machine(layout)
+    made.users.pipe(made.first, [FIRST])
+    made.users.take_files(made.first, made.users.thread(made.first))
+    made.set_used(FIRST, others=1)
+    (use,) = made.used()
+    (held,) = use.held_by
+    assert [opened.process.name for opened in held.opened_by] == ["first"]
+    assert not use.has_unknown_user
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_page_that_only_belongs_to_a_file_is_not_used(layout: str) -> None:
     # A DAX entry without a mapping, or a devdax page that was unmapped.

@@ -295,6 +295,16 @@ class Users:
         self.open(process, "io_uring_fops", context)
         return context
 
+    def thread(self, process: Process, **members: int) -> int:
+        """Add a thread to a process; returns its task."""
+        kernel = self.kernel
+        signal = kernel.member("task_struct", process.task, "signal")
+        thread = kernel.new("task_struct", signal=signal, **members)
+        kernel.poke_member("signal_struct", signal, "nr_threads", 2)
+        threads = [self.at("task_struct", t, "thread_node") for t in (process.task, thread)]
+        self._link_list(self.at("signal_struct", signal, "thread_head"), threads)
+        return thread
+
     def open(self, process: Process, operations: str, private: int) -> int:
         """Open a file with some operations; returns the ``struct file``."""
         kernel = self.kernel
@@ -307,6 +317,12 @@ class Users:
         files = kernel.new("files_struct", fdt=fdt)
         kernel.poke_member("task_struct", process.task, "files", files)
         return process.files[-1]
+
+    def take_files(self, process: Process, thread: int) -> None:
+        """Have a thread take the table of open files with it."""
+        files = self.kernel.member("task_struct", process.task, "files")
+        self.kernel.poke_member("task_struct", thread, "files", files)
+        self.kernel.poke_member("task_struct", process.task, "files", 0)
 
     # Who waits.
 
