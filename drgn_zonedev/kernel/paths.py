@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drgn import BadDataError, Object, TypeKind, container_of
+from drgn import BadDataError, FaultError, Object, Program, TypeKind, container_of
 
 from drgn_zonedev.kernel.lists import list_entries
 from drgn_zonedev.util.strings import c_string
@@ -47,7 +47,8 @@ def file_path(file: Object) -> str:
 
 def path_of_inode(inode: Object) -> str | None:
     """
-    Get a path of an inode, on any of the mounts of its file system.
+    Get a path of an inode, on one of the mounts of its file system: best of all, on one where the
+    file can be seen, in the first mount namespace.
 
     :param inode: ``struct inode *``
     :return: ``None`` if no dentry refers to it, or its file system is not mounted
@@ -64,21 +65,55 @@ def path_of_inode(inode: Object) -> str | None:
     member = "d_alias" if anonymous else "d_u.d_alias"
     dentry = container_of(Object(prog, "struct hlist_node *", node), "struct dentry", member)
     need_object(dentry[0])
-    mount = _any_mount(inode)
+    mount = _best_mount(inode, dentry)
     return None if mount is None else _path(dentry, mount)
 
 
-def _any_mount(inode: Object) -> Object | None:
-    # Mounts of the kernel's own are at no path.
+def _best_mount(inode: Object, dentry: Object) -> Object | None:
     super_block = inode.i_sb.read_()
     need_object(super_block[0])
-    internal = None
+    above, initial = set(_dentries_above(dentry)), _initial_namespace(inode.prog_)
+    best, highest = None, (False, -1)
     for mount in _mounts(super_block):
         need_object(mount[0])
-        if not mount.mnt.mnt_flags.value_() & _MNT_INTERNAL:
-            return mount
-        internal = internal or mount
-    return internal
+        # What is bound elsewhere may be another directory.
+        rank = (mount.mnt.mnt_root.value_() in above, _reach(mount, initial))
+        if rank > highest:
+            best, highest = mount, rank
+        if rank == (True, _BEST):
+            break
+    return best
+
+
+_BEST = 3
+
+
+def _reach(mount: Object, initial: int) -> int:
+    # A mount of the kernel's own is at no path, and so is one that was detached: it has no
+    # namespace.
+    if mount.mnt.mnt_flags.value_() & _MNT_INTERNAL:
+        return 0
+    namespace = mount.mnt_ns.value_()
+    if not namespace:
+        return 1
+    return _BEST if namespace == initial else 2
+
+
+def _initial_namespace(prog: Program) -> int:
+    try:
+        return int(prog["init_task"].nsproxy.mnt_ns.value_())
+    except (AttributeError, FaultError, LookupError):
+        return 0
+
+
+def _dentries_above(dentry: Object) -> Iterator[int]:
+    """The addresses of a dentry and the directories above it."""
+    for _ in range(_MAX_DEPTH):
+        yield dentry.value_()
+        above = dentry.d_parent.read_()
+        if above.value_() == dentry.value_():
+            return
+        dentry = above
 
 
 def _mounts(super_block: Object) -> Iterator[Object]:

@@ -63,6 +63,27 @@ def test_a_mount_of_the_kernel_is_only_second_best() -> None:
     assert inode_path(made) == "/mnt/file"
 
 
+@pytest.mark.parametrize("what", ["detached", "elsewhere", "another directory"])
+def test_a_path_is_that_of_the_mount_where_the_file_can_be_seen(what: str) -> None:
+    made = machine("7.2")
+    kernel = made.kernel
+    mount = kernel.member("super_block", made.file_system, "s_mounts")
+    root = kernel.member("mount", mount, "mnt.mnt_root")
+    if what == "another directory":
+        root = kernel.new("dentry", d_parent=root)
+    namespaces = {"detached": 0, "elsewhere": kernel.allocate(8)}
+    other = kernel.new(
+        "mount", mnt_next_for_sb=mount, mnt_ns=namespaces.get(what, made.users.namespace)
+    )
+    kernel.poke_member("mount", other, "mnt.mnt_root", root)
+    kernel.poke_member("mount", other, "mnt_parent", other)
+    kernel.poke_member("super_block", made.file_system, "s_mounts", other)
+    assert inode_path(made) == "/mnt/file"
+    # Without the other one, it is the best.
+    kernel.poke_member("mount", other, "mnt_next_for_sb", 0)
+    assert inode_path(made) == "/file"
+
+
 def test_mounts_that_form_a_cycle_end() -> None:
     made = machine("7.2")
     mount = made.kernel.member("super_block", made.file_system, "s_mounts")

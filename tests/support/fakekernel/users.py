@@ -59,6 +59,10 @@ class Users:
         self._tasks = [kernel.variables["init_task"][1]]
         self.rename(self._tasks[0], "swapper/0", 0, _KTHREAD)
         self._link(self._tasks, "task_struct", "tasks")
+        # Any address will do.
+        self.namespace = kernel.allocate(8)
+        proxy = kernel.new("nsproxy", mnt_ns=self.namespace)
+        kernel.poke_member("task_struct", self._tasks[0], "nsproxy", proxy)
         self._supers: list[int] = []
         self._link_list(kernel.variables["super_blocks"][1], [])
         for number in range(256):
@@ -118,7 +122,7 @@ class Users:
         return block
 
     def _mount(self, root: int, parent: int, point: int) -> int:
-        mount = self.kernel.new("mount", mnt_mountpoint=point)
+        mount = self.kernel.new("mount", mnt_mountpoint=point, mnt_ns=self.namespace)
         self.kernel.poke_member("mount", mount, "mnt.mnt_root", root)
         self.kernel.poke_member("mount", mount, "mnt_parent", parent or mount)
         return mount

@@ -84,7 +84,9 @@ _COMMON: _Declared = {
         ("thread_node", _LIST),
         ("files", "struct files_struct *"),
         ("signal", "struct signal_struct *"),
+        ("nsproxy", "struct nsproxy *"),
     ),
+    "nsproxy": (("mnt_ns", "void *"),),
     "pipe_buf_operations": (("release", "void *"),),
     "pipe_buffer": (
         ("page", "struct page *"),
@@ -122,6 +124,7 @@ _MOUNT = (
     ("mnt_parent", "struct mount *"),
     ("mnt_mountpoint", "struct dentry *"),
     ("mnt", "struct vfsmount"),
+    ("mnt_ns", "void *"),
 )
 _SUPER_BLOCK = (
     ("s_list", _LIST),
