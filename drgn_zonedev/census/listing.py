@@ -119,6 +119,9 @@ class KindColumns:
 NOWHERE = 0xFF
 """The code of PFNs that no present section has."""
 
+# An array of 4 GiB, for 16 TiB of memory in pages of 4 KiB.
+_MOST_KINDS = 1 << 32
+
 
 @takes_program_or_default
 def page_kinds(prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike) -> KindColumns:
@@ -128,11 +131,15 @@ def page_kinds(prog: Program, start_pfn: IntegerLike, end_pfn: IntegerLike) -> K
     :param start_pfn: First PFN.
     :param end_pfn: One more than the last.
     :raises LookupError: if the debugging information does not have what is needed
-    :raises ValueError: if there is no PFN in the range
+    :raises ValueError: if there is no PFN in the range, or more than 2^32
     """
     start, end = require_number(start_pfn), require_number(end_pfn)
     if not 0 <= start < end:
         raise ValueError(f"no PFN is in [{start:#x}, {end:#x}): the end must be above the start")
+    if end - start > _MOST_KINDS:
+        raise ValueError(
+            f"too many PFNs are in [{start:#x}, {end:#x}): ask about {_MOST_KINDS:#x} at a time"
+        )
     kind = np.full(end - start, NOWHERE, np.uint8)
     for part in _Search(prog, take_snapshot(prog)).parts(start, end):
         kind[part.start_pfn - start : part.end_pfn - start] = part.kind

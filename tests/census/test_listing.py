@@ -186,3 +186,9 @@ def test_arrays_have_the_kinds_of_the_census(kernel: FakeKernel) -> None:
 def test_range_without_pages_is_refused(kernel: FakeKernel, span: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="no PFN"):
         page_kinds(kernel.program(), *span)
+
+
+@pytest.mark.parametrize("end", [(1 << 32) + 1, 1 << 45, 1 << 64])
+def test_more_pages_than_an_array_can_have_are_refused(kernel: FakeKernel, end: int) -> None:
+    with pytest.raises(ValueError, match="0x100000000 at a time"):
+        page_kinds(kernel.program(), 0, end)
