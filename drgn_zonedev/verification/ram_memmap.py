@@ -17,7 +17,7 @@ from drgn_zonedev.findings import make_finding
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.model import Evidence, Finding, Range
-from drgn_zonedev.verification.context import Context, raw_page, read_range
+from drgn_zonedev.verification.context import Context, raw_page, reread_range
 
 __all__ = ("verify_block_memmap", "verify_deferred")
 
@@ -38,8 +38,7 @@ def verify_deferred(context: Context, range_: Range) -> None:
 
 def verify_block_memmap(context: Context, range_: Range) -> None:
     """Look for free pages among those that store the memmap of an online memory block."""
-    context.results.ranges.append(range_)
-    for pages in read_range(context, range_):
+    for pages in reread_range(context, range_):
         context.results.findings += _free_pages(context, range_, pages)
 
 

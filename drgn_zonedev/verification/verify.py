@@ -177,9 +177,9 @@ def begin_verification(
     context = _context(prog, snapshot)
     claims = {p.address: union((r.start_pfn, r.end_pfn) for r in p.ranges) for p in snapshot.pgmaps}
     verifiers = [_verifier(context, claims, r) for r in ranges]
-    promised = [r for r, f in zip(ranges, verifiers) if f is _verify_promised]
+    promised = [r for r, f in zip(ranges, verifiers) if f in _PROMISES]
     aliases, works = _works(context, promised)
-    hazards = (r for r, f in zip(ranges, verifiers) if f not in _READS_NO_HAZARD)
+    hazards = (r for r, f in zip(ranges, verifiers) if f not in (*_PROMISES, *_READS_NO_HAZARD))
     total = sum(work.pages for of_range in works for work in of_range)
     total += sum(r.pages for r in hazards if r.memmap is not Memmap.UNMAPPED)
 
@@ -215,15 +215,18 @@ def finish_verification(begun: BegunVerification) -> Verification:
     )
 
 
+def _is_ram(range_: Range) -> bool:
+    # RAM that stores the memmap of its memory block is, too.
+    return range_.case is Case.ONLINE or (range_.case is Case.METADATA and range_.pgmap is None)
+
+
 def _works(context: Context, ranges: Sequence[Range]) -> tuple[Aliases, list[list[Work]]]:
     # What there is to go through, for each range of which something is promised.
-    devices = [r for r in ranges if r.case is not Case.ONLINE]
+    devices = [r for r in ranges if not _is_ram(r)]
     aliases = find_aliases(context.prog, [_backing(context, r) for r in devices])
     spans = iter(aliases.spans)
     works = [
-        _ram_works(context, r)
-        if r.case is Case.ONLINE
-        else [Work(_promise(context, r), next(spans))]
+        _ram_works(context, r) if _is_ram(r) else [Work(_promise(context, r), next(spans))]
         for r in ranges
     ]
     return aliases, works
@@ -237,13 +240,18 @@ def _ram_works(context: Context, range_: Range) -> list[Work]:
             start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
             spans = own_spans(context.prog, promise.kinds, aliases, start, end, window)
             context.results.findings += illegal_ram_aliases(spans)
-            works.append(Work(dataclasses.replace(promise, around=spans.around), spans.own))
+            # No block and no compound page has pages that store the memmap, and others.
+            around = spans.around if range_.case is Case.ONLINE else promise.around
+            works.append(Work(dataclasses.replace(promise, around=around), spans.own))
     return works
 
 
 def _exported(context: Context, range_: Range) -> tuple[Span, ...]:
     span = range_.start_pfn, range_.end_pfn
-    return (span,) if context.exported is None else tuple(intersection(span, context.exported))
+    # Exports have what stores the memmap of a memory block.
+    if context.exported is None or range_.case is not Case.ONLINE:
+        return (span,)
+    return tuple(intersection(span, context.exported))
 
 
 def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> Iterator[Scanned]:
@@ -274,7 +282,7 @@ def _verifier_without_pgmap(snapshot: Snapshot, range_: Range) -> _Verifier:
     if range_.case is Case.METADATA:
         # Those of a block that is offline hold garbage.
         online = snapshot.is_online(range_.start_pfn)
-        return verify_block_memmap if online else _verify_nothing
+        return _verify_block_memmap if online else _verify_nothing
     return _VERIFIERS.get(range_.case, _verify_nothing)
 
 
@@ -315,7 +323,11 @@ def verify_pfn(prog: Program, snapshot: Snapshot, range_: Range, pfn: int) -> Pa
     context = _context(prog, snapshot)
     page = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     promise: Promise | None = None
-    if range_.case is Case.ONLINE:
+    if range_.case is Case.METADATA and _verifier(context, {}, page) is _verify_block_memmap:
+        (work,) = _ram_works(context, page)
+        promise = work.promise
+        _judge_block_memmap(context, page, scan(prog, page_layout(prog), work))
+    elif range_.case is Case.ONLINE:
         # Nothing is promised of an alias alone, or of what an export has by chance.
         for work in (work for work in _ram_works(context, page) if work.pages):
             promise = work.promise
@@ -360,6 +372,20 @@ def _verify_gone(context: Context, range_: Range) -> None:
     context.results.ranges.append(range_)
     reason = "its pgmap has gone since it was classified"
     context.results.unjudged.append(Unjudged(range_.start_pfn, range_.end_pfn, reason))
+
+
+def _verify_block_memmap(context: Context, range_: Range) -> None:
+    context.results.ranges.append(range_)
+    _judge_block_memmap(context, range_, next(context.scanned))
+
+
+def _judge_block_memmap(context: Context, range_: Range, scanned: Scanned) -> None:
+    # What is free there is reported as that, whatever else is wrong with a free block.
+    free = [slug for slug in scanned.runs if slug.startswith("ram-free-")]
+    for slug in free:
+        del scanned.runs[slug]
+    _judge(context, range_, scanned, range_.pages)
+    verify_block_memmap(context, range_)
 
 
 def _verify_not_exported(context: Context, range_: Range) -> None:
@@ -534,9 +560,11 @@ _VERIFIERS: dict[Case, _Verifier] = {
     Case.GHOST: verify_hole,
 }
 
-# Nothing is read at all, or by scan_all.
+# What scan_all reads.
+_PROMISES = (_verify_promised, _verify_block_memmap)
+
+# Nothing is read at all.
 _READS_NO_HAZARD = (
-    _verify_promised,
     _verify_nothing,
     _verify_gone,
     _verify_not_exported,

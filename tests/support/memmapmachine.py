@@ -198,11 +198,7 @@ def _device(kernel: FakeKernel, start: int, end: int, type_: str, altmap: Altmap
 def _blocks(kernel: FakeKernel) -> None:
     kernel.section(BLOCK // SECTION, online=True)
     stored = 512 if kernel.stores_block_memmaps else 0
-    kernel.map_memmap(BLOCK, BLOCK + stored)
-    if stored:
-        kernel.system_ram(BLOCK, BLOCK + stored)
-    kernel.ram_pages(BLOCK + stored, BLOCK_END, "ZONE_NORMAL")
-    kernel.grow_zone("ZONE_NORMAL", BLOCK, BLOCK_END, present=stored)
+    kernel.ram_pages(BLOCK, BLOCK_END, "ZONE_NORMAL")
     kernel.memory_block(BLOCK // SECTION, zone="ZONE_NORMAL", memmap_pages=stored)
     kernel.section(OFFLINE // SECTION)
     kernel.map_memmap(OFFLINE, OFFLINE_END)
