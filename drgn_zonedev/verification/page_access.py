@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from drgn import Program
+from drgn import Program, ProgramFlags
 
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, page_layout, read_pages
 from drgn_zonedev.kernel.page_kinds import flag_mask, kinds_of_ram
 from drgn_zonedev.kernel.page_types import PageType, page_types
+from drgn_zonedev.kernel.pcp_lists import unaccepted_blocks
+from drgn_zonedev.kernel.zones import zones
 from drgn_zonedev.model import Access, Case, Range
 from drgn_zonedev.util.intervals import Span, difference, intersection, union
+from drgn_zonedev.util.once import once_per_program
 from drgn_zonedev.verification.compound_links import compound_before
 from drgn_zonedev.vmcore.exported import leaves_out_ram
 
@@ -35,6 +38,7 @@ __all__ = (
     "access_of_page",
     "access_spans",
     "divided_by_access",
+    "listed_access",
     "with_page_access",
 )
 
@@ -149,6 +153,32 @@ def access_before(
     return [span for span in found if span[1] > pfn]
 
 
+def listed_access(prog: Program) -> tuple[AccessSpan, ...]:
+    """
+    Find blocks that are not accepted where only a list of their zone says so: from Linux kernel
+    commit dcdfdd40fa82 ("mm: Add support for unaccepted memory") (in v6.5) until
+    "mm: introduce PageUnaccepted() page type" (in v6.12).
+
+    :raises LookupError: if the debugging information does not have the zones
+    """
+    if "unaccepted" in page_types(prog).by_name:
+        return ()
+    if not prog.type("struct zone").has_member("unaccepted_pages"):
+        return ()
+    return _on_lists(prog) if prog.flags & ProgramFlags.IS_LIVE else _on_lists_of_dump(prog)
+
+
+@once_per_program
+def _on_lists_of_dump(prog: Program) -> tuple[AccessSpan, ...]:
+    return _on_lists(prog)
+
+
+def _on_lists(prog: Program) -> tuple[AccessSpan, ...]:
+    order = kinds_of_ram(prog).max_order
+    blocks = unaccepted_blocks(prog, zones(prog).found, order)[:, 0].tolist()
+    return tuple((pfn, pfn + (1 << order), Access.UNACCEPTED) for pfn in blocks)
+
+
 def _runs(pfns: np.ndarray) -> Iterator[Span]:
     # PFNs are in ascending order.
     if len(pfns):
@@ -175,6 +205,7 @@ def access_of_page(prog: Program, range_: Range, page: Pages) -> Access:
     layout, marks, pfn = page.layout, access_marks(prog), page.start_pfn
     spans = access_spans(layout, marks, np.array([pfn]), page.words)
     spans += access_before(prog, layout, marks, pfn)
+    spans += listed_access(prog) if range_.case is Case.ONLINE else ()
     alone = dataclasses.replace(range_, start_pfn=pfn, end_pfn=pfn + 1)
     return divided_by_access(alone, spans)[0].access
 
@@ -232,6 +263,7 @@ def with_page_access(prog: Program, ranges: Iterable[Range]) -> list[Range]:
             range_.case is Case.ONLINE and not leaves_out_ram(prog)
         )
         if looked_at and range_.access is Access.READABLE:
+            spans += listed_access(prog) if range_.case is Case.ONLINE else ()
             spans += access_before(prog, layout, marks, range_.start_pfn)
             for part in read_pages(prog, range_.start_pfn, range_.end_pfn):
                 if isinstance(part, Pages):

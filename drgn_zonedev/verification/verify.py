@@ -62,6 +62,7 @@ from drgn_zonedev.verification.page_access import (
     access_before,
     access_marks,
     divided_by_access,
+    listed_access,
 )
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
 from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
@@ -406,7 +407,8 @@ def _verify_promised(context: Context, range_: Range) -> None:
     before = access_before(
         context.prog, page_layout(context.prog), access_marks(context.prog), range_.start_pfn
     )
-    context.results.ranges += divided_by_access(range_, [*before, *scanned.access])
+    listed = listed_access(context.prog) if range_.case is Case.ONLINE else ()
+    context.results.ranges += divided_by_access(range_, [*before, *listed, *scanned.access])
     left_out = _count_not_exported(context, range_) if range_.case is Case.ONLINE else 0
     _judge(context, range_, scanned, range_.pages - left_out)
     zones = context.snapshot.zones

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.fakekernel import FakeKernel, busy_ram, partial
@@ -13,11 +15,13 @@ from support.memmapmachine import memmap_machine
 
 from drgn_zonedev.classification.classify import classify
 from drgn_zonedev.explanation.explain import explain
+from drgn_zonedev.kernel.page_types import page_types
 from drgn_zonedev.model import Access, Case, Memmap, Range
 from drgn_zonedev.render.as_json import range_document
 from drgn_zonedev.render.as_text import ranges_text
 from drgn_zonedev.render.picture.glyphs import MARKS, mark_of_range
 from drgn_zonedev.report import check
+from drgn_zonedev.verification import page_access
 from drgn_zonedev.verification.page_access import divided_by_access, with_page_access
 
 RAM = 0x100000
@@ -89,6 +93,38 @@ def test_block_of_unaccepted_memory(layout: str) -> None:
         assert explain(prog, RAM + pfn).access is access
     (first, *_) = check(prog, pfns=(RAM + 0x7F0, RAM + 0x7F8)).ranges
     assert first.access is not_yet
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_unaccepted_memory_is_on_a_list_before_it_has_a_type(
+    monkeypatch: pytest.MonkeyPatch, is_live: bool
+) -> None:
+    # As from v6.5 to v6.11: __free_unaccepted() puts the first page of a block on the list.
+    kernel = ram("6.12")
+    prog = kernel.program(is_live=is_live)
+    types = page_types(prog)
+    others = {name: each for name, each in types.by_name.items() if name != "unaccepted"}
+    older = dataclasses.replace(types, by_name=others)
+    monkeypatch.setattr(page_access, "page_types", lambda prog: older)
+    number = kernel.layout.constant("ZONE_NORMAL")
+    at = head = kernel.zone(0, number) + prog.type("struct zone").member("unaccepted_pages").offset
+    for pfn in (RAM + 0x400, RAM + 0x1000):
+        kernel.poke(at, (kernel.page(pfn) + 8).to_bytes(8, "little"))
+        at = kernel.page(pfn) + 8
+    kernel.poke(at, head.to_bytes(8, "little"))
+    fine, not_yet = Access.READABLE, Access.UNACCEPTED
+    borders = (0, 0x400, 0x800, 0x1000, 0x1400, 0x8000)
+    accesses = (fine, not_yet, fine, not_yet, fine)
+    expected = [(RAM + a, RAM + b, x) for a, b, x in zip(borders, borders[1:], accesses)]
+    report = check(prog)
+    assert report.findings == ()
+    assert [(r.start_pfn, r.end_pfn, r.access) for r in report.ranges] == expected
+    again = with_page_access(prog, classify(prog))
+    assert [(r.start_pfn, r.end_pfn, r.access) for r in again] == expected
+    for pfn, access in ((0x3FF, fine), (0x400, not_yet), (0x7FF, not_yet), (0x800, fine)):
+        assert explain(prog, RAM + pfn).access is access
+    (first, *_) = check(prog, pfns=(RAM + 0x7F0, RAM + 0x808)).ranges
+    assert (first.end_pfn, first.access) == (RAM + 0x800, not_yet)
 
 
 @each_layout
