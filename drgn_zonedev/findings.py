@@ -1069,6 +1069,10 @@ UNDETECTABLE = (
         "init_unavailable_range() gives holes the zone and node of other memory.",
     ),
     (
+        "in RAM: the zone or node of a page where zones overlap, if it is one of these zones",
+        "each of them spans the page.",
+    ),
+    (
         "in RAM: all but one of the struct pages of hugetlb tails that share their memory",
         "they are the same memory.",
     ),

@@ -8,7 +8,8 @@ Reads the struct pages of RAM, a few MiB at a time, and looks again at what lies
 those that the fast path suspects.
 
 Those of a running kernel change meanwhile. What is wrong with one counts if it is wrong at
-every look, and holds the same words each time.
+every look, and holds the same words each time. Of a wrong zone or node, only that has to be the
+same: no page gets another one while its memory is online.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ from drgn_zonedev.verification.in_flight import IN_FLIGHT, compounds_in_flight
 from drgn_zonedev.verification.promises import RamPages
 from drgn_zonedev.verification.ram_aliases import CHUNK_ORDER
 from drgn_zonedev.verification.ram_fastpath import FastRam
+from drgn_zonedev.verification.ram_rules import RAM_RULES
 from drgn_zonedev.verification.ram_window import read_window, window_of, window_size
+from drgn_zonedev.verification.rule import Role
 from drgn_zonedev.verification.runs import Runs, add_deviation
 from drgn_zonedev.verification.work import Scanned, batches
 
@@ -50,6 +53,9 @@ __all__ = ("scan_ram",)
 # 262144 tails of a gigantic page are made or freed in some milliseconds.
 _LIVE_LOOKS = 3
 _LIVE_SECONDS = 0.02
+
+# What is wrong with where a page belongs, whoever uses it meanwhile.
+_ORIGINS = frozenset(rule.finding for rule in RAM_RULES if rule.role is Role.ORIGIN)
 
 # No kernel has orders that large.
 _ORDER_BITS = 8
@@ -226,11 +232,16 @@ def _common(one: _Wrong, other: _Wrong) -> _Wrong:
     if len(one.pages.words) != len(other.pages.words):
         return dataclasses.replace(one, deviations=(), in_flight=())
     same = (one.pages.words == other.pages.words).all(axis=1)
-    still = {d.slug: d.wrong & same for d in other.deviations}
+    again = {d.slug: d for d in other.deviations}
     common = (
-        dataclasses.replace(d, wrong=d.wrong & still[d.slug])
+        dataclasses.replace(d, wrong=d.wrong & _still(d, again[d.slug], same))
         for d in one.deviations
-        if d.slug in still
+        if d.slug in again
     )
     deviations = tuple(d for d in common if d.wrong.any())
     return dataclasses.replace(one, deviations=deviations, in_flight=other.in_flight)
+
+
+def _still(one: Deviation, other: Deviation, same: np.ndarray) -> np.ndarray:
+    still: np.ndarray = other.wrong & (one.found == other.found)
+    return still if one.slug in _ORIGINS else still & same

@@ -189,3 +189,30 @@ def test_page_that_stays_wrong_is_found_among_those_that_move(
     done = live(kernel, lambda reads: kernel.poke_page_word(PFN, 6, 0xFFFFFF00 + reads << 32))
     assert spots(done) == {("ram-page-refcount", PFN + 1, PFN + 2)}
     assert done.torn == 1
+
+
+@pytest.mark.parametrize(
+    ("zone", "nid", "slug"),
+    [
+        ("ZONE_NORMAL", 0, "ram-page-zone"),
+        ("ZONE_DEVICE", 0, "ram-page-device"),
+        ("ZONE_DMA32", 5, "ram-page-node"),
+    ],
+)
+def test_wrong_zone_is_found_while_its_page_is_used(
+    monkeypatch: pytest.MonkeyPatch, zone: str, nid: int, slug: str
+) -> None:
+    monkeypatch.setattr(ram_scan, "_LIVE_SECONDS", 0)
+    kernel = busy_ram("6.1")
+    links = kernel.page_links("ZONE_DMA32", 0) ^ kernel.page_links(zone, nid)
+
+    def use(reads: int) -> None:
+        # Someone takes a reference, and touches it.
+        referenced = 1 << kernel.layout.constant("PG_referenced")
+        flags = kernel.page_word(PFN + 1, 0) & ~referenced | referenced * (reads % 2)
+        kernel.poke_page_word(PFN, 0, flags ^ links)
+        kernel.poke_page_word(PFN, 6, reads << 32 | 0xFFFFFFFF)
+
+    done = live(kernel, use)
+    assert spots(done) == {(slug, PFN, PFN + 1)}
+    assert done.torn == 0
