@@ -20,11 +20,11 @@ import numpy as np
 from drgn import Program
 
 from drgn_zonedev.findings import make_finding
-from drgn_zonedev.kernel.memmap import PageLayout, page_layout
+from drgn_zonedev.kernel.memmap import PageLayout, UnreadablePages, page_layout, read_pages
 from drgn_zonedev.kernel.page_kinds import PageKinds
 from drgn_zonedev.kernel.vmemmap import UNMAPPED, vmemmap_page_frames, vmemmap_pages
 from drgn_zonedev.model import Case, Finding
-from drgn_zonedev.util.intervals import union
+from drgn_zonedev.util.intervals import Span, difference, union
 from drgn_zonedev.verification.compound_links import (
     MAX_FOLIO_ORDER,
     ends_with,
@@ -40,6 +40,7 @@ __all__ = (
     "find_ram_aliases",
     "illegal_ram_aliases",
     "own_spans",
+    "unreadable_ram_aliases",
 )
 
 _NONE = np.empty((0, 2), np.int64)
@@ -123,6 +124,19 @@ def illegal_ram_aliases(spans: RamSpans) -> Iterator[Finding]:
     """Report struct pages of RAM that share memory that they must not share."""
     for start, end in spans.illegal.tolist():
         yield make_finding("vmemmap-alias", Case.ONLINE, start, end)
+
+
+def unreadable_ram_aliases(prog: Program, span: Span, own: np.ndarray) -> Iterator[UnreadablePages]:
+    """
+    Find aliases that cannot be read.
+
+    :param span: PFNs of RAM.
+    :param own: Those that are no aliases, of :class:`RamSpans`.
+    """
+    for start, end in difference(span, union(own.tolist())):
+        for part in read_pages(prog, start, end):
+            if isinstance(part, UnreadablePages):
+                yield part
 
 
 def _cut(spans: np.ndarray, size: int) -> np.ndarray:

@@ -65,8 +65,13 @@ from drgn_zonedev.verification.page_access import (
     listed_access,
 )
 from drgn_zonedev.verification.patterns import Contents, is_kernel_pointer, page_contents
-from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise
-from drgn_zonedev.verification.ram_aliases import find_ram_aliases, illegal_ram_aliases, own_spans
+from drgn_zonedev.verification.promises import DevicePages, MetadataPages, Promise, RamPages
+from drgn_zonedev.verification.ram_aliases import (
+    find_ram_aliases,
+    illegal_ram_aliases,
+    own_spans,
+    unreadable_ram_aliases,
+)
 from drgn_zonedev.verification.ram_memmap import verify_block_memmap, verify_deferred
 from drgn_zonedev.verification.ram_window import window_size
 from drgn_zonedev.verification.ram_zones import knows_zones, ram_promises
@@ -193,7 +198,7 @@ def begin_verification(
     scanned = scan_all(prog, scanning(page_layout(prog)), every, count_pages) if every else iter(())
     context.results.findings += illegal_aliases(aliases)
     context = dataclasses.replace(
-        context, aliases=aliases, progress=count_pages, scanned=_together(works, scanned)
+        context, aliases=aliases, progress=count_pages, scanned=_together(prog, works, scanned)
     )
     return BegunVerification(context, ranges, verifiers)
 
@@ -255,12 +260,23 @@ def _exported(context: Context, range_: Range) -> tuple[Span, ...]:
     return tuple(intersection(span, context.exported))
 
 
-def _together(works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]) -> Iterator[Scanned]:
+def _together(
+    prog: Program, works: Sequence[Sequence[Work]], scanned: Iterator[Scanned]
+) -> Iterator[Scanned]:
     # Joins the results of all works of each range.
+    lost = False
     for of_range in works:
         whole = Scanned()
         for _ in of_range:
             whole.extend(next(scanned))
+        of_ram = [work for work in of_range if isinstance(work.promise, RamPages)]
+        # Aliases have the memory of pages before them.
+        lost |= bool(of_ram and whole.gaps)
+        for promise, spans in ((w.promise, w.spans) for w in of_ram):
+            assert isinstance(promise, RamPages)
+            span = promise.start_pfn, promise.end_pfn
+            if lost or not len(spans) or spans[0, 0] > span[0]:
+                whole.insert_gaps(unreadable_ram_aliases(prog, span, spans))
         yield whole
 
 

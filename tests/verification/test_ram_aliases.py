@@ -191,3 +191,31 @@ def test_order_is_believed_if_the_tails_cannot_be_read(
     first = HUGE + PER_PAGE * 2
     prog.add_memory_segment(kernel.page(first), 64 * (HUGE + 512 - first), fail, False)
     assert errors(check(prog)) == []
+
+
+@since_compounds
+def test_aliases_cannot_be_read_if_their_memory_is_missing(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, _ = optimized(layout, monkeypatch, HUGE, HUGE + 512)
+    prog = kernel.program()
+
+    def fail(address: int, count: int, offset: int, physical: bool) -> bytes:
+        raise FaultError("not in the dump", address)
+
+    # The tails of both, or all of the first one.
+    missing = [(HUGE, HUGE + 512)]
+    if layout == "7.2":
+        missing = [(head + PER_PAGE, head + 512) for head in (HUGE, HUGE + 512)]
+    for start, end in missing:
+        prog.add_memory_segment(kernel.page(start), 64 * (end - start), fail, False)
+    report = check(prog)
+    assert errors(report) == []
+    lost = sum(end - start for start, end in missing)
+    assert report.coverage.by_case[Case.ONLINE] == PageCounts(0x10000 - lost, lost)
+    gaps = [(u.start_pfn, u.end_pfn) for u in report.unjudged if "not in the dump" in u.reason]
+    assert gaps == missing
+    # Without the page that they share.
+    part = check(prog, pfns=(HUGE + 128, HUGE + 192))
+    assert part.coverage.by_case[Case.ONLINE] == PageCounts(unreadable=64)
+    assert [(u.start_pfn, u.end_pfn) for u in part.unjudged] == [(HUGE + 128, HUGE + 192)]
