@@ -249,15 +249,17 @@ class VmaSearch:
 
         :param rows: Indices of folios of one mapping.
         """
-        rows = rows[np.argsort(folios.index[rows], kind="stable")]
-        firsts = folios.index[rows].astype(np.uint64)
-        ends = np.maximum.accumulate(firsts + (1 << folios.order[rows]).astype(np.uint64))
+        rows = rows[np.argsort(_index_spans(folios, rows)[0], kind="stable")]
+        firsts, ends = _index_spans(folios, rows)
+        so_far = np.maximum.accumulate(ends)
         for vma in vmas:
+            pgoff = np.uint64(vma.pgoff)
             last = vma.pgoff + max(vma.end - vma.start >> self._page_shift, 0)
-            low = np.searchsorted(ends, np.uint64(vma.pgoff), side="right")
+            low = np.searchsorted(so_far, pgoff, side="right")
             high = np.searchsorted(firsts, np.uint64(min(last, _MOST_INDEX)))
-            if low < high:
-                yield vma, np.sort(rows[low:high])
+            own = rows[low:high][ends[low:high] > pgoff]
+            if len(own):
+                yield vma, np.sort(own)
 
     def hits(
         self,
@@ -319,7 +321,17 @@ def _is_on(super_block: Object, disk: str) -> bool:
     return bool(device) and c_string(device.bd_disk.disk_name) == disk
 
 
+def _index_spans(folios: FolioCounts, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Where folios may be mapped, by their indices. From Linux kernel commit b9b5777f09be
+    # ("device-dax: use ALIGN() for determining pgoff") (in v5.17) to 7fcbd9785d4c ("device-dax:
+    # correct pgoff align in dax_set_mapping()") (in v6.12), the index of a large one is that of
+    # the next one, unless its first page was mapped first.
+    index = folios.index[rows].astype(np.uint64)
+    sizes = (1 << folios.order[rows]).astype(np.uint64)
+    before = np.where(sizes > 1, np.minimum(sizes, index), np.uint64(0))
+    return index - before, index + sizes
+
+
 def _index_span(folios: FolioCounts, rows: np.ndarray) -> tuple[int, int]:
-    index = folios.index[rows]
-    ends = index + (1 << folios.order[rows]).astype(np.uint64)
-    return int(index.min()), int(ends.max())
+    firsts, ends = _index_spans(folios, rows)
+    return int(firsts.min()), int(ends.max())
