@@ -197,7 +197,8 @@ def _process(process: Process) -> str:
 def _mapped(use: UsedPages, user: MappedBy) -> str:
     who = " and ".join(map(_process, user.processes))
     who = who or f"no process that was found, mm {user.mm:#x},"
-    what = "may map them" if user.pages is None else f"maps {_plural(user.pages, 'page')}"
+    verb = "map" if len(user.processes) > 1 else "maps"
+    what = "may map them" if user.pages is None else f"{verb} {_plural(user.pages, 'page')}"
     where = f"VMA [{user.start:#x}, {user.end:#x})"
     path = f" of {user.path}" if user.path and user.path != use.owner.path else ""
     return f"{who} {what}, {where}{path}"

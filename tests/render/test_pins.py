@@ -96,6 +96,12 @@ def test_names_from_the_dump_are_escaped() -> None:
     assert "\\x1b[31mred (PID 100)" in pins_text(found)
 
 
+def test_processes_that_share_their_memory_are_named_together() -> None:
+    made = mapped_file("7.2")
+    made.kernel.poke_member("task_struct", made.second.task, "mm", made.first.mm)
+    assert "first (PID 100) and second (PID 101) map 1 page, VMA" in pins_text(made.pins())
+
+
 def test_results_print_themselves() -> None:
     made = used("7.2")
     found: Pins = made.pins()
