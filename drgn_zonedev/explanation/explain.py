@@ -11,7 +11,7 @@ reason that can be checked by hand.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from drgn import Object, Program
@@ -42,6 +42,7 @@ from drgn_zonedev.util.handles import Result, bind
 from drgn_zonedev.verification.compound_links import linked_heads
 from drgn_zonedev.verification.page_access import access_of_page
 from drgn_zonedev.verification.patterns import Contents, page_contents
+from drgn_zonedev.verification.ram_aliases import owner_of_alias
 from drgn_zonedev.verification.verify import PageVerdict, divide_holes, verify_pfn
 
 __all__ = ("Explanation", "explain", "explain_subject")
@@ -151,7 +152,8 @@ def explain_subject(prog: Program, snapshot: Snapshot, subject: Subject) -> Expl
         verdict=_verdict(
             here,
             page,
-            (findings, _of_head(prog, snapshot, ranges, words)),
+            findings,
+            _of_others(prog, snapshot, ranges, words, judged),
             walkers,
             snapshot.is_online(pfn),
         )
@@ -262,21 +264,23 @@ _WARNINGS = {
 def _verdict(
     range_: Range | None,
     page: PageWords | None,
-    findings: tuple[Sequence[Finding], Sequence[Finding]],
+    findings: Sequence[Finding],
+    others: Iterable[tuple[str, Sequence[Finding]]],
     walkers: Sequence[ExposedWalker],
     online: bool,
 ) -> str:
-    # Findings are those about the page, and about the head of its compound page.
+    # Others are struct pages that those who read this one read, too, and findings about them.
     if range_ is None:
         return "No memory here: no present section and no pgmap."
     verdict, promise = _case_verdict(range_, online)
-    broken, of_head = (_broken(f) for f in findings)
+    broken = _broken(findings)
+    of_other = next(((what, slugs) for what, f in others if (slugs := _broken(f))), None)
     if promise and broken:
         verdict += f", but the kernel's promise is broken: {broken}. Do not trust the struct page."
-    elif promise and of_head:
+    elif promise and of_other:
+        what, broken = of_other
         verdict += (
-            f", but the head of its compound page breaks the kernel's promise: {of_head}. "
-            "Do not trust either struct page."
+            f", but {what} breaks the kernel's promise: {broken}. Do not trust either struct page."
         )
     elif promise and page and page.false_zone:
         verdict += ", but the zone in its struct page does not exist."
@@ -299,15 +303,35 @@ def _broken(findings: Sequence[Finding]) -> str:
     return ", ".join(dict.fromkeys(f.slug for f in findings if f.severity is Severity.ERROR))
 
 
-def _of_head(
-    prog: Program, snapshot: Snapshot, ranges: list[Range], words: PagesOrGap
+def _of_others(
+    prog: Program,
+    snapshot: Snapshot,
+    ranges: list[Range],
+    words: PagesOrGap,
+    judged: PageVerdict | None,
+) -> Iterator[tuple[str, Sequence[Finding]]]:
+    # What is wrong with the head that a tail in RAM leads to, and with the page that is judged in
+    # place of an alias.
+    if not isinstance(words, Pages):
+        return
+    owner = None
+    if judged and judged.range.case is Case.ONLINE and not judged.promise:
+        owner = owner_of_alias(prog, words.start_pfn)
+    if owner is not None:
+        what = f"the struct page of PFN {owner:#x}, which is the same memory,"
+        yield what, _findings_of_ram(prog, snapshot, ranges, owner)
+    head = int(linked_heads(words)[0])
+    if head >= 0:
+        yield "the head of its compound page", _findings_of_ram(prog, snapshot, ranges, head)
+
+
+def _findings_of_ram(
+    prog: Program, snapshot: Snapshot, ranges: list[Range], pfn: int
 ) -> tuple[Finding, ...]:
-    # What is wrong with the head that a tail in RAM leads to: whoever reads the tail reads it, too.
-    head = int(linked_heads(words)[0]) if isinstance(words, Pages) else -1
-    range_ = range_of_pfn(prog, snapshot, ranges, head) if head >= 0 else None
+    range_ = range_of_pfn(prog, snapshot, ranges, pfn)
     if range_ is None or range_.case is not Case.ONLINE:
         return ()
-    return verify_pfn(prog, snapshot, range_, head).findings
+    return verify_pfn(prog, snapshot, range_, pfn).findings
 
 
 def _of_page(page: PageWords, walkers: Sequence[ExposedWalker]) -> Iterator[str]:

@@ -40,6 +40,7 @@ __all__ = (
     "find_ram_aliases",
     "illegal_ram_aliases",
     "own_spans",
+    "owner_of_alias",
     "unreadable_ram_aliases",
 )
 
@@ -137,6 +138,21 @@ def unreadable_ram_aliases(prog: Program, span: Span, own: np.ndarray) -> Iterat
         for part in read_pages(prog, start, end):
             if isinstance(part, UnreadablePages):
                 yield part
+
+
+def owner_of_alias(prog: Program, pfn: int) -> int | None:
+    """
+    Get the PFN that is judged in place of one whose struct page has the same memory; ``None`` if
+    that page is judged itself.
+    """
+    start = pfn >> _GIGANTIC_ORDER << _GIGANTIC_ORDER
+    first, end = vmemmap_pages(prog, start, pfn + 1)
+    frames = vmemmap_page_frames(prog, first, end) if _may_share(prog) else None
+    if frames is None or frames[-1] == UNMAPPED:
+        return None
+    before = end - 1 - first - int(np.argmax(frames == frames[-1]))
+    per_page = prog["PAGE_SIZE"].value_() // page_layout(prog).size
+    return pfn - before * per_page if before else None
 
 
 def _cut(spans: np.ndarray, size: int) -> np.ndarray:

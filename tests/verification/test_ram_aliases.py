@@ -15,9 +15,11 @@ from drgn import FaultError, Program
 from support.fakekernel import FakeKernel, RamBuilder, busy_ram
 from support.kernels import since_compounds
 
+from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.model import Case, PageCounts, Report
 from drgn_zonedev.report import check
 from drgn_zonedev.verification import ram_aliases
+from drgn_zonedev.verification.ram_aliases import owner_of_alias
 
 START = 0x40000
 # In front of it there are slabs, behind it pages on the LRU lists.
@@ -219,3 +221,26 @@ def test_aliases_cannot_be_read_if_their_memory_is_missing(
     part = check(prog, pfns=(HUGE + 128, HUGE + 192))
     assert part.coverage.by_case[Case.ONLINE] == PageCounts(unreadable=64)
     assert [(u.start_pfn, u.end_pfn) for u in part.unjudged] == [(HUGE + 128, HUGE + 192)]
+
+
+@since_compounds
+def test_verdict_about_an_alias_is_that_about_its_memory(
+    layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, tables = optimized(layout, monkeypatch, HUGE, HUGE + 512)
+    healthy = explain(kernel.program(), HUGE + 138)
+    assert healthy.verdict == "RAM, online. A walker may read the struct page."
+    # Page 10 of the memory that the tails of the first hugetlb page share.
+    owner = HUGE + (PER_PAGE if layout == "7.2" else 0)
+    assert owner_of_alias(kernel.program(), HUGE + 138) == owner + 10
+    assert owner_of_alias(kernel.program(), owner + 10) is None
+    reserved = 1 << kernel.layout.constant("PG_reserved")
+    for page, same in [*tables.same.items(), (tables.base + owner // PER_PAGE,) * 2]:
+        if same == tables.base + owner // PER_PAGE:
+            pfn = (page - tables.base) * PER_PAGE + 10
+            kernel.poke_page_word(pfn, 0, kernel.page_word(pfn, 0) | reserved)
+    prog = kernel.program()
+    assert errors(check(prog)) == [("ram-tail-flags", owner + 10, owner + 11)]
+    verdict = explain(prog, HUGE + 138).verdict
+    assert f"the struct page of PFN {owner + 10:#x}, which is the same memory," in verdict
+    assert "ram-tail-flags" in verdict
