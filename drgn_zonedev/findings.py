@@ -1070,7 +1070,7 @@ UNDETECTABLE = (
     ),
     (
         "in RAM: the zone or node of a page where zones overlap, if it is one of these zones",
-        "each of them spans the page.",
+        "each of them spans the page. Only hotplugged memory blocks name their zone (since v5.18).",
     ),
     (
         "in RAM: all but one of the struct pages of hugetlb tails that share their memory",

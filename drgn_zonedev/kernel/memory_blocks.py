@@ -47,6 +47,7 @@ __all__ = (
     "MemoryBlocks",
     "mem_hotplug_in_progress",
     "memory_block_states",
+    "memory_block_zones",
     "memory_blocks",
     "no_memory_blocks",
     "section_memory_block",
@@ -182,6 +183,21 @@ def _with_states(
         state_names=(*names, "unreadable"),
         gaps=gaps,
     )
+
+
+@takes_program_or_default
+def memory_block_zones(prog: Program, blocks: MemoryBlocks) -> np.ndarray:
+    """
+    Get ``memory_block->zone`` of each block, the only zone that it is in: since Linux kernel commit
+    395f6081bad4 ("drivers/base/memory: determine and store zone for single-zone memory blocks")
+    (in v5.18). 0 where it is not known.
+    """
+    nothing = np.zeros(len(blocks), np.uint64)
+    block_type = prog.type("struct memory_block") if len(blocks) else None
+    if block_type is None or not block_type.has_member("zone"):
+        return nothing
+    zones, readable = _words(prog, blocks.address, offsetof(block_type, "zone"))
+    return np.where(readable, zones, nothing)
 
 
 def no_memory_blocks(reason: str) -> MemoryBlocks:

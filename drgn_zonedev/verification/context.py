@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from drgn import Program
 
@@ -29,6 +30,7 @@ from drgn_zonedev.model import (
     Unjudged,
 )
 from drgn_zonedev.util.intervals import Span
+from drgn_zonedev.verification.ram_zones import BlockZone, hot_added_zones
 from drgn_zonedev.verification.shared_vmemmap import Aliases
 from drgn_zonedev.verification.work import Scanned
 
@@ -109,6 +111,11 @@ class Context:
     aliases: Aliases
     scanned: Iterator[Scanned]
     exported: tuple[Span, ...] | None = None
+
+    @cached_property
+    def hot_added_zones(self) -> tuple[BlockZone, ...]:
+        """The zones of hotplugged memory blocks."""
+        return hot_added_zones(self.prog, self.snapshot)
 
 
 Reader = Callable[[Context, Range], Iterator[Pages]]

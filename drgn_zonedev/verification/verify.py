@@ -242,7 +242,7 @@ def _ram_works(context: Context, range_: Range) -> list[Work]:
     works, zones = [], context.snapshot.zones
     for part in _exported(context, range_):
         aliases = find_ram_aliases(context.prog, *part)
-        for promise in ram_promises(context.prog, zones, *part):
+        for promise in ram_promises(context.prog, zones, *part, context.hot_added_zones):
             start, end, window = promise.start_pfn, promise.end_pfn, window_size(promise)
             spans = own_spans(context.prog, promise.kinds, aliases, start, end, window)
             context.results.findings += illegal_ram_aliases(spans)

@@ -8,9 +8,14 @@ import pytest
 from support.fakekernel import FakeKernel, busy_ram
 from support.kernels import each_layout
 
+from drgn_zonedev.classification.reading import take_snapshot
+from drgn_zonedev.explanation.explain import explain
 from drgn_zonedev.kernel.zones import Zones, zones
+from drgn_zonedev.report import check
 from drgn_zonedev.verification.promises import RamPages
-from drgn_zonedev.verification.ram_zones import ram_promises
+from drgn_zonedev.verification.ram_zones import hot_added_zones, ram_promises
+
+since_zones_of_blocks = pytest.mark.parametrize("layout", ["6.1", "6.12", "7.2"])
 
 # zone_id(): eight numbers of zones for each node.
 DMA32, NORMAL_OF_NODE_1 = 1, 8 + 2
@@ -77,3 +82,47 @@ def test_without_all_zones_none_is_promised() -> None:
     known = zones(prog)
     spanless = Zones(known.found, (), known.found[:1])
     assert {p.zones for p in ram_promises(prog, spanless, 0x40000, 0x48000)} == {None}
+
+
+def overlapping(layout: str, *, zone: str = "ZONE_MOVABLE") -> FakeKernel:
+    """Hotplugged blocks of ZONE_NORMAL, of another zone, and of ZONE_NORMAL again."""
+    kernel = FakeKernel(layout)
+    for nr, of in ((0x20, "ZONE_NORMAL"), (0x21, zone), (0x22, "ZONE_NORMAL")):
+        kernel.section(nr, online=True)
+        kernel.ram_pages(nr * 0x8000, (nr + 1) * 0x8000, of)
+        kernel.memory_block(nr, zone=of)
+    kernel.set_variable("max_pfn", 0x118000)
+    return kernel
+
+
+@since_zones_of_blocks
+def test_hotplugged_block_is_in_its_zone_only_where_zones_overlap(layout: str) -> None:
+    kernel = overlapping(layout)
+    assert check(kernel.program()).findings == ()
+    # ZONE_NORMAL spans the block as well.
+    for pfn in (0x109000, 0x10FFFF):
+        kernel.poke_page_word(pfn, 0, kernel.page_links("ZONE_NORMAL", 0))
+    for pfns in (None, (0x108800, 0x110000)):
+        report = check(kernel.program(), pfns=pfns)
+        assert [(f.slug, f.start_pfn, f.end_pfn) for f in report.findings] == [
+            ("ram-page-zone", 0x109000, 0x109001),
+            ("ram-page-zone", 0x10FFFF, 0x110000),
+        ]
+    assert [f.slug for f in explain(kernel.program(), 0x109000).findings] == ["ram-page-zone"]
+
+
+@since_zones_of_blocks
+def test_block_that_names_another_zone_makes_none_of_its_pages_wrong(layout: str) -> None:
+    kernel = overlapping(layout)
+    kernel.memory_block(0x21, zone="ZONE_NORMAL")
+    slugs = {f.slug for f in check(kernel.program()).findings}
+    assert "ram-page-zone" not in slugs
+
+
+@since_zones_of_blocks
+def test_block_from_boot_may_have_several_zones(layout: str) -> None:
+    kernel = overlapping(layout)
+    for nr in (0x20, 0x21, 0x22):
+        kernel.section(nr, online=True, early=True)
+    prog = kernel.program()
+    assert hot_added_zones(prog, take_snapshot(prog)) == ()
