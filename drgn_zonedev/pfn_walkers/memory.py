@@ -240,6 +240,7 @@ def unpromised_memory(
     :param ram: PFNs that are System RAM.
     :param progress: Called with the bytes of memmap that were just read, and all there are.
     """
+    ranges = [_as_ram(snapshot, r) for r in ranges]
     bad = [r for r in ranges if _is_unpromised(snapshot, r) or r.case is Case.ONLINE]
     # Some walkers check a block as a whole.
     pageblock = pageblock_nr_pages(prog, snapshot.sections)
@@ -295,6 +296,13 @@ def _is_unpromised(snapshot: Snapshot, range_: Range) -> bool:
         # The head of a memory block counts as RAM.
         return not snapshot.is_online(range_.start_pfn)
     return range_.case in UNPROMISED
+
+
+def _as_ram(snapshot: Snapshot, range_: Range) -> Range:
+    of_block = range_.case is Case.METADATA and range_.pgmap is None
+    if of_block and snapshot.is_online(range_.start_pfn):
+        return dataclasses.replace(range_, case=Case.ONLINE)
+    return range_
 
 
 def _edges(

@@ -120,3 +120,17 @@ def test_memmap_of_an_offline_block_is_promised_nothing(layout: str) -> None:
     for pfn, (spoil, _) in enumerate(_WORDS, START):
         spoil(kernel, pfn)
     assert found(kernel.program()) == []
+
+
+@each_that_stores
+def test_walkers_that_ask_for_the_zone_meet_pages_that_store_the_memmap(layout: str) -> None:
+    kernel = with_block(layout)
+    for pfn in (START + 5, START + HEAD + 5):
+        zone(kernel, pfn)
+    prog = kernel.program()
+    stored, others = (
+        {walker.name: walker for walker in explain(prog, START + first).walkers}
+        for first in (5, HEAD + 5)
+    )
+    assert stored["memory-failure"] == others["memory-failure"]
+    assert explain(prog, START + 6).walkers == ()
