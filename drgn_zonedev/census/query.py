@@ -20,7 +20,7 @@ from drgn_zonedev.census.kinds import PageKind
 
 __all__ = ("CountTest", "PageQuery", "parse_count_test")
 
-_TEST = re.compile(r"\s*(>=|<=|==|!=|=|>|<)?\s*(-?\d+|0x[0-9a-fA-F]+)\s*")
+_TEST = re.compile(r"\s*(>=|<=|==|!=|=|>|<)?\s*(0x[0-9a-fA-F]+|-?(?:0+|[1-9]\d*))\s*")
 _OPERATORS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "": operator.eq,
     "=": operator.eq,

@@ -29,7 +29,7 @@ def test_comparisons_are_those_of_c(text: str, wanted: list[int]) -> None:
     assert COUNTS[parse_count_test(text).holds(COUNTS)].tolist() == wanted
 
 
-@pytest.mark.parametrize("text", ["", ">", "one", "1..2", ">>1", "=>1"])
+@pytest.mark.parametrize("text", ["", ">", "one", "1..2", ">>1", "=>1", "010", ">-01"])
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="such as"):
         parse_count_test(text)
