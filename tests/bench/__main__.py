@@ -206,8 +206,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", metavar="DIR", type=Path, help="keep the dumps there")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all values there")
-    parser.add_argument("--markdown", metavar="FILE", type=Path, help="update the tables in there")
+    parser.add_argument(
+        "--markdown", metavar="FILE", type=_with_tables, help="update the tables in there"
+    )
     return parser
+
+
+def _with_tables(value: str) -> Path:
+    # Found out before minutes of work are lost.
+    try:
+        text = Path(value).read_text(encoding="utf-8")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{value}: {error.strerror}") from error
+    if text.count(_BEGIN) != 1 or text.count(_END) != 1:
+        raise argparse.ArgumentTypeError(f"{value} has no place for the tables: see {_BEGIN!r}")
+    return Path(value)
 
 
 def _odd(value: str) -> int:

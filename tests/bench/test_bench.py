@@ -290,6 +290,18 @@ def test_each_device_of_the_guest_gets_its_own_page_size() -> None:
     }
 
 
+def test_file_without_a_place_for_tables_is_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.md"
+    empty.write_text("# Performance\n")
+    for path, why in ((empty, "no place for the tables"), (tmp_path / "none.md", "No such file")):
+        with pytest.raises(SystemExit) as exit_:
+            bench_main.main(["--markdown", str(path)])
+        assert exit_.value.code == 2
+        assert why in capsys.readouterr().err
+
+
 def test_dump_that_is_smaller_than_it_should_be_is_said() -> None:
     wanted = bench_main._FULL
     assert bench_main._notes(wanted, wanted) == []
