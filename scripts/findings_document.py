@@ -55,8 +55,9 @@ A page that breaks only one of these is reported for that rule alone, because it
 mean nothing. `zonedev pfn` compares all of them.
 
 In RAM, only a page and its neighbours show what kind of page it is. If `PG_head`, the order and
-the links of tails disagree, the majority decides; so it does between a free block's order and its
-pages. A page that holds only a pattern is reported as
+the links of tails disagree, the majority decides. If one page of a free block looks used, that
+page is wrong; if several do, the order of the block is. A page that holds only a pattern is
+reported as
 [{NEVER_WRITTEN[RamPages]}](#{NEVER_WRITTEN[RamPages]}) and nothing else. A page in the wrong zone
 or node, or a tail that leads elsewhere, is reported for that alone.
 
