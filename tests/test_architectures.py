@@ -24,10 +24,12 @@ PLACES = {
     "vmcore/entry_format.py": {
         "arch/x86/include/asm/pgtable_types.h",
         "arch/x86/include/asm/pgtable_64.h",
+        "arch/x86/include/asm/pgtable-invert.h",
         "arch/arm64/Kconfig",
         "arch/arm64/include/asm/assembler.h",
         "arch/arm64/include/asm/pgtable.h",
         "arch/arm64/include/asm/pgtable-hwdef.h",
+        "arch/arm64/include/asm/pgtable-prot.h",
     },
     "kernel/memmap.py": {"include/linux/poison.h"},
     "kernel/pageblock.py": {
