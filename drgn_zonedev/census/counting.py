@@ -26,7 +26,7 @@ from drgn_zonedev.census.mappings import KnownMappings
 from drgn_zonedev.census.plan import Stretch
 from drgn_zonedev.kernel.memmap import PageLayout, Pages, PagesOrGap, read_pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers, any_and_all, buffers_of
+from drgn_zonedev.verification.columns import Buffers, Columns, buffers_of
 from drgn_zonedev.verification.promises import DevicePages
 from drgn_zonedev.verification.task import Do, ScanTask
 
@@ -196,7 +196,7 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     if stretch.device is not None:
         in_use = is_in_use(stretch, decided.heads)
     columns = _Columns(
-        _zones(decided.look.flags, decided.look.common_flags, pages.layout),
+        _zones(decided.look.columns, pages.layout),
         decided.kind,
         _orders(work, decided),
         stretch.device,
@@ -205,14 +205,15 @@ def _count_pages(done: Counted, work: Count, reader: ChunkReader, pages: Pages) 
     _add(done, columns, _labels(work, decided))
 
 
-def _zones(flags: np.ndarray, common: tuple[int, int], layout: PageLayout) -> _Zones:
+def _zones(columns: Columns, layout: PageLayout) -> _Zones:
     # Node and zone of pages as one number: what page->flags begin with.
     shift = 64 - layout.nodes_shift - layout.zones_shift
-    of_any, of_all = common
-    if of_any >> shift == of_all >> shift:
-        return _Zones(np.array([of_all >> shift]), None)
+    flags = columns.word(layout.flags_word)
+    common = columns.common(layout.flags_word, (1 << 64) - (1 << shift))
+    if common is not None:
+        return _Zones(np.array([common >> shift]), None)
     ids = (flags >> np.uint64(shift)).view(np.int64)
-    if of_any >> shift >= _FEW_ZONES:
+    if int(ids.max()) >= _FEW_ZONES:
         zones, which = np.unique(ids, return_inverse=True)
         return _Zones(zones, which.reshape(-1))
     # There are few, so sorting is not needed.
@@ -339,7 +340,7 @@ def _count_heads(
             kind = np.full(len(heads.words), PageKind.DEVICE.code, np.uint8)
             order = np.full(len(kind), device.vmemmap_shift) if _by(work) is By.ORDER else None
             columns = _Columns(
-                _zones(heads.flags, any_and_all(heads.flags), layout),
+                _zones(Columns(heads.words, buffers_of(prog)), layout),
                 kind,
                 order,
                 device,

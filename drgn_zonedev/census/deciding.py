@@ -23,7 +23,7 @@ from drgn_zonedev.census.mappings import SHMEM, UNKNOWN, KnownMappings
 from drgn_zonedev.kernel.free_area import private_of
 from drgn_zonedev.kernel.memmap import Pages
 from drgn_zonedev.kernel.records import read_records
-from drgn_zonedev.verification.columns import Buffers, any_and_all, rows_of, rows_of_runs
+from drgn_zonedev.verification.columns import Buffers, Columns, rows_of, rows_of_runs
 from drgn_zonedev.verification.free_blocks import free_pages
 
 __all__ = ("NO_PAGE_MARKS", "Decided", "PageMarks", "decide", "of_one_kind")
@@ -185,36 +185,27 @@ class _Look:
             _lower(kind, spans[:, :2] - self.pages.start_pfn, name.code)
         return kind
 
-    # Words of all pages. What is scanned more than once is copied.
+    # Words of all pages.
 
     @cached_property
+    def columns(self) -> Columns:
+        return Columns(self.pages.words, self.buffers)
+
+    @property
     def flags(self) -> np.ndarray:
-        column = self.buffers.get("flags", len(self.pages.words))
-        np.copyto(column, self.pages.words[:, self.pages.layout.flags_word])
-        return column
+        return self.columns.word(self.pages.layout.flags_word)
 
     @cached_property
     def tail(self) -> np.ndarray:
         """``PageTail()``, of the struct page itself."""
-        low = self._low_byte(self.pages.layout.compound_word)
-        found: np.ndarray = (low & np.uint8(1)).view(bool)
-        return found
-
-    def _low_byte(self, index: int) -> np.ndarray:
-        # Of a word: as fast to read as all of it, and eight times as fast to compare.
-        return self.pages.words.view(np.uint8)[:, 8 * index]
+        return ~self.columns.equal(self.pages.layout.compound_word, 1, 0)
 
     def _links(self, rows: np.ndarray) -> np.ndarray:
-        return self.pages.words[rows, self.pages.layout.compound_word]
+        return self.columns.of(rows, self.pages.layout.compound_word)
 
     @property
     def _mappings(self) -> np.ndarray:
         return self.pages.words[:, self.pages.layout.mapping_word]
-
-    @cached_property
-    def common_flags(self) -> tuple[int, int]:
-        """What one of the pages has in ``page->flags``, and what all of them have."""
-        return any_and_all(self.flags)
 
     @cached_property
     def _flagged(self) -> tuple[np.ndarray, np.ndarray]:
@@ -222,14 +213,12 @@ class _Look:
         layout, words = self.pages.layout, self.words
         mask = layout.pg_head | layout.pg_reserved | words.hwpoison | words.swapcache
         mask |= words.ram.slab_flag
-        spare = self.buffers.get("spare", len(self.flags))
-        np.bitwise_and(self.flags, np.uint64(mask), out=spare)
-        rows = rows_of(spare != 0)
+        rows = rows_of(self.columns.masked(layout.flags_word, mask) != 0)
         return rows, self.flags[rows]
 
     def _with(self, flag: int) -> np.ndarray:
         """Rows that have one of these flags."""
-        if not self.common_flags[0] & flag:
+        if not self.columns.any_has(self.pages.layout.flags_word, flag):
             return _NO_ROWS
         rows, flags = self._flagged
         found: np.ndarray = rows[(flags & np.uint64(flag)) != 0]
@@ -274,15 +263,17 @@ class _Look:
         return kind
 
     def _set_mapped(self, kind: np.ndarray, mapped: np.ndarray) -> None:
-        low = self._low_byte(self.pages.layout.mapping_word) & np.uint8(_MAPPING_BITS)
+        # A byte of each mapping is compared several times as fast as the word.
+        low = self.pages.words.view(np.uint8)[:, 8 * self.pages.layout.mapping_word]
+        low = low & np.uint8(_MAPPING_BITS)
         for bits, name in _OF_MAPPING_BITS:
             np.copyto(kind, np.uint8(name.code), where=mapped & (low == bits))
         mapped &= low == 0
         np.copyto(kind, np.uint8(PageKind.FILE.code), where=mapped)
         rows = rows_of(mapped)
         answers, runs = self.mappings.ask(self._mappings[rows])
-        kind[_rows_of_runs(rows, answers == SHMEM, runs)] = PageKind.SHMEM.code
-        unknown = _rows_of_runs(rows, answers == UNKNOWN, runs)
+        kind[_in_runs(rows, answers == SHMEM, runs)] = PageKind.SHMEM.code
+        unknown = _in_runs(rows, answers == UNKNOWN, runs)
         # All of shmem's pages have it.
         swapbacked = self.flags[unknown] & np.uint64(self.words.ram.swapbacked)
         kind[unknown[swapbacked != 0]] = PageKind.SHMEM.code
@@ -524,7 +515,7 @@ class _Look:
         return np.concatenate(spans)
 
 
-def _rows_of_runs(rows: np.ndarray, wanted: np.ndarray, runs: np.ndarray) -> np.ndarray:
+def _in_runs(rows: np.ndarray, wanted: np.ndarray, runs: np.ndarray) -> np.ndarray:
     # Those in wanted runs, which are of some lengths.
     return rows[np.repeat(wanted, runs)] if wanted.any() else _NO_ROWS
 

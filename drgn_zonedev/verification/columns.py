@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from drgn import Program
 
-__all__ = ("Buffers", "Columns", "Rows", "any_and_all", "buffers_of", "rows_of", "rows_of_runs")
+__all__ = ("Buffers", "Columns", "Rows", "buffers_of", "rows_of", "rows_of_runs")
 
 _WHOLE = (1 << 64) - 1
 _NO_ROWS = np.empty(0, np.int64)
@@ -35,11 +35,6 @@ def rows_of_runs(first: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.repeat(first + lengths - np.cumsum(lengths), lengths)
     found += np.arange(len(found))
     return found
-
-
-def any_and_all(column: np.ndarray) -> tuple[int, int]:
-    """Get the bits that one of some numbers has, and those that all of them have."""
-    return int(np.bitwise_or.reduce(column)), int(np.bitwise_and.reduce(column))
 
 
 def buffers_of(prog: Program) -> Buffers:
@@ -203,7 +198,8 @@ class Columns(_Table):
         bits = self._any_and_all.get(index)
         if bits is None:
             column = self._columns[index]
-            bits = self._any_and_all[index] = any_and_all(column)
+            bits = int(np.bitwise_or.reduce(column)), int(np.bitwise_and.reduce(column))
+            self._any_and_all[index] = bits
         return bits
 
     def of(self, rows: np.ndarray, index: int) -> np.ndarray:
